@@ -1,0 +1,58 @@
+# The study from nothing to its report:  make demo
+# The tests:                             make test
+# Another Python:                        make demo PYTHON=/path/to/python3.12
+
+SHELL := /bin/bash
+VENV ?= .venv
+# The first Python on the path that is 3.11 or later
+PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11; do \
+	$$p -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$p && break; done)
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet -c constraints.txt
+# Commands in dvc.yaml find the environment that runs dvc by the path.
+export PATH := $(abspath $(BIN)):$(PATH)
+
+.PHONY: help demo test lint format clean
+.DEFAULT_GOAL := help
+
+help:
+	@echo "make demo    make $(VENV), install, run the simulated study, print where its report lies"
+	@echo "make test    install the test tools, run the tests (ARGS='-k store' passes options to pytest)"
+	@echo "make lint    ruff and mypy, as CI runs them"
+	@echo "make format  let ruff mend what it can"
+	@echo "make clean   remove $(VENV) and tool caches; data and results stay"
+
+demo: $(VENV)/.installed
+	$(BIN)/dvc repro
+	@echo
+	@echo "The report: $(abspath results/report/index.html)"
+
+test: $(VENV)/.installed-dev
+	$(BIN)/python -m pytest -q $(ARGS)
+
+lint: $(VENV)/.installed-dev
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/python -m mypy
+
+format: $(VENV)/.installed-dev
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+clean:
+	rm -rf $(VENV) .mypy_cache .pytest_cache .ruff_cache build *.egg-info
+
+$(VENV)/bin/python:
+	@test -n "$(PYTHON)" || { echo "no Python 3.11 or later on the path; name one: make PYTHON=/path/to/python3.12" >&2; exit 1; }
+	$(PYTHON) -m venv $(VENV)
+
+# A stamp each, so that pip runs again only when what is wanted changes.
+$(VENV)/.installed: pyproject.toml constraints.txt | $(VENV)/bin/python
+	@echo "installing into $(VENV): a minute or two, about 2 GB"
+	$(PIP) -e '.[features]'
+	@touch $@
+
+$(VENV)/.installed-dev: pyproject.toml constraints.txt | $(VENV)/bin/python
+	@echo "installing into $(VENV), with the test tools"
+	$(PIP) -e '.[features,dev]'
+	@touch $@ $(VENV)/.installed

@@ -1,0 +1,1 @@
+"""From cubes to scores: design matrices, encoders, statistics, figures and the report."""

@@ -1,0 +1,1 @@
+"""From film to feature cube: decoding, windows, networks and the extraction loop."""

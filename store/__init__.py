@@ -1,0 +1,1 @@
+"""The cubes: their schema, reading, writing and fingerprints, and importers of brain data."""
