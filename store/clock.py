@@ -1,0 +1,39 @@
+"""The clock: which stretch of a segment each row sees (DESIGN §4)."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+from pydantic import BaseModel, ConfigDict, PositiveFloat
+
+# A film whose length is a whole number of TRs must not gain a row by the last bit of a division.
+_SLACK = 1e-6
+
+
+class Clock(BaseModel):
+    """Row i of a segment is the window `[i * tr_s, i * tr_s + window_s)` from its first frame.
+
+    Attributes
+    ----------
+    tr_s : float
+        Seconds between rows.
+    window_s : float
+        Seconds of film that one row sees.
+    max_trim_s : float
+        Largest mismatch between a scan and its film that is trimmed rather than refused.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    tr_s: PositiveFloat
+    window_s: PositiveFloat
+    max_trim_s: float = 10.0
+
+    def n_rows(self, duration_s: float) -> int:
+        """Number of rows whose window begins before a segment of `duration_s` seconds ends."""
+        return math.ceil(duration_s / self.tr_s - _SLACK)
+
+    def onsets_s(self, n_rows: int) -> np.ndarray:
+        """Window starts in seconds from the segment's first frame, shape (time,)."""
+        return np.round(np.arange(n_rows) * self.tr_s, 6)

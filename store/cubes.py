@@ -1,0 +1,167 @@
+"""Cubes on disk: writing template first and then whole shards, reading what is whole."""
+
+from __future__ import annotations
+
+import math
+import warnings
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import xarray as xr
+import zarr
+from zarr.codecs import Crc32cCodec
+
+from cinecube.store.atomic import staged
+from cinecube.store.errors import StudyError
+from cinecube.store.schema import DIMS, ROWS_PER_CHUNK, SCHEMA
+
+# Below this, splitting the dim axis into chunks costs more in index than absent NaN saves.
+_MIN_DIMS_PER_CHUNK = 64
+TARGETS_PER_SHARD = 4096
+
+LayerReader = Callable[[int, int], np.ndarray]
+
+
+def write_feature_cube(path: Path, template: xr.Dataset, read_layer: LayerReader) -> None:
+    """Write a feature cube shard by shard: the labels first, then one layer after another.
+
+    Parameters
+    ----------
+    path : Path
+        Where the whole cube is put at the end.
+    template : Dataset
+        From `feature_template`.
+    read_layer : callable
+        `(model index, layer index) -> (time, width)`, called once per layer that exists.
+
+    Raises
+    ------
+    StudyError
+        If a layer holds NaN or infinity inside its width; nothing is published then.
+    """
+    n_rows = template.sizes["time"]
+    widths = template["width"].values
+    dim_chunk = _dims_per_chunk(widths, template.sizes["dim"])
+    shard_rows = math.ceil(n_rows / ROWS_PER_CHUNK) * ROWS_PER_CHUNK
+    encoding = {
+        "features": {
+            "chunks": (ROWS_PER_CHUNK, dim_chunk, 1, 1),
+            "shards": (shard_rows, math.ceil(template.sizes["dim"] / dim_chunk) * dim_chunk, 1, 1),
+        }
+    }
+    with staged(path) as partial:
+        _write(template, partial, encoding, compute=False)
+        array = zarr.open_group(partial, mode="r+", use_consolidated=False)["features"]
+        assert isinstance(array, zarr.Array)
+        for m, k in np.argwhere(widths > 0):
+            values = read_layer(int(m), int(k))
+            if not np.isfinite(values).all():
+                raise StudyError(
+                    where=f"{path.name} {template['model'].values[m]} {template['layer'].values[k]}",
+                    found=f"{int((~np.isfinite(values)).sum())} values that are NaN or infinite",
+                    expected="finite features",
+                    do="check the checkpoint, or use dtype float32",
+                )
+            whole = np.full((n_rows, template.sizes["dim"]), np.nan, dtype=array.dtype)
+            whole[:, : values.shape[1]] = values
+            array[:, :, int(m), int(k)] = whole
+
+
+def write_cube(path: Path, cube: xr.Dataset) -> None:
+    """Write a brain or score cube whole.
+
+    Responses (time, target) are stored as all rows of a block of targets to a shard, since that is what an encoder
+    reads; lazy values must be chunked so. Scores are one chunk per subject and model.
+    """
+    encoding: dict[str, Any] = {}
+    for name, variable in cube.data_vars.items():
+        sizes = {str(dim): variable.sizes[dim] for dim in variable.dims}
+        target_chunk = min(sizes.get("target", 1), TARGETS_PER_SHARD)
+        if variable.dims == DIMS["bold"]:
+            shard_rows = math.ceil(sizes["time"] / ROWS_PER_CHUNK) * ROWS_PER_CHUNK
+            encoding[str(name)] = {"chunks": (ROWS_PER_CHUNK, target_chunk), "shards": (shard_rows, target_chunk)}
+        else:
+            chunk = {"subject": 1, "model": 1, "target": target_chunk}
+            encoding[str(name)] = {"chunks": tuple(chunk.get(dim, size) for dim, size in sizes.items())}
+    with staged(path) as partial:
+        _write(cube, partial, encoding, compute=True)
+
+
+def _dims_per_chunk(widths: np.ndarray, n_dims: int) -> int:
+    common = math.gcd(*(int(width) for width in widths[widths > 0]))
+    return common if common >= _MIN_DIMS_PER_CHUNK else n_dims
+
+
+def _write(cube: xr.Dataset, path: Path, encoding: Mapping[str, Any], *, compute: bool) -> None:
+    checked = {str(name): {"compressors": [Crc32cCodec()], **encoding.get(str(name), {})} for name in cube.variables}
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="Consolidated metadata")
+        written = cube.to_zarr(path, mode="w", zarr_format=3, encoding=checked, consolidated=True, compute=False)
+        if compute:
+            written.compute()
+
+
+def open_cube(path: Path, *, where: str | None = None, complete: bool = True) -> xr.Dataset:
+    """Open a cube lazily, reading its labels only.
+
+    Parameters
+    ----------
+    path : Path
+    where : str, optional
+        What messages call it, the path by default.
+    complete : bool
+        Refuse a feature cube that lacks a shard, which plain `xr.open_zarr` would read as NaN.
+
+    Raises
+    ------
+    StudyError
+        If there is no cube, it is no cube of ours, its schema is newer than this package, or a shard is missing.
+    """
+    where = where or str(path)
+    if not (path / "zarr.json").is_file():
+        raise StudyError(where=where, found="no cube", expected="a Zarr v3 group", do="run `dvc repro` or pull it")
+    try:
+        cube = xr.open_zarr(path, chunks=None)
+    except Exception as error:  # zarr raises a different class for every way a group can be broken
+        first = (str(error) or type(error).__name__).splitlines()[0]
+        raise StudyError(
+            where=where, found=f"an unreadable cube ({first})", expected="whole metadata", do="restore it with dvc"
+        ) from error
+    schema = cube.attrs.get("schema")
+    if schema is None or schema > SCHEMA:
+        raise StudyError(
+            where=where,
+            found=f"schema {schema}",
+            expected=f"schema {SCHEMA} or older",
+            do="update cinecube" if schema else "use a cube written by cinecube",
+        )
+    if complete and "features" in cube:
+        _refuse_missing_shards(path, cube, where)
+    return cube
+
+
+def missing_shards(path: Path, cube: xr.Dataset) -> list[str]:
+    """Layers of a feature cube whose shard is not on disk, as `model layer`."""
+    missing = []
+    for m, k in np.argwhere(cube["width"].values > 0):
+        if not (path / "features" / "c" / "0" / "0" / str(m) / str(k)).is_file():
+            missing.append(f"{cube['model'].values[m]} {cube['layer'].values[k]}")
+    return missing
+
+
+def _refuse_missing_shards(path: Path, cube: xr.Dataset, where: str) -> None:
+    missing = missing_shards(path, cube)
+    if missing:
+        raise StudyError(
+            where=where,
+            found=f"no shard of {missing[0]}" + (f" and {len(missing) - 1} more" if len(missing) > 1 else ""),
+            expected="every layer",
+            do=f"fetch the cube with `dvc pull {path}`",
+        )
+
+
+def data_name(cube: xr.Dataset) -> str:
+    """Which kind of values a cube holds: `features`, `bold` or `score`."""
+    return next(name for name in DIMS if name in cube)

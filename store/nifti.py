@@ -1,0 +1,28 @@
+"""Opening NIfTI volumes."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import nibabel as nib
+
+from cinecube.store.errors import StudyError
+
+
+def open_nifti(path: Path) -> nib.Nifti1Image:
+    """Open a NIfTI image without loading its values.
+
+    Raises
+    ------
+    StudyError
+        If the file is none, or cannot be read.
+    """
+    try:
+        image = nib.load(path)
+    except Exception as error:  # nibabel and gzip raise many kinds for one damaged file
+        raise StudyError(
+            where=str(path), found=f"an unreadable file ({error})", expected="NIfTI", do="fetch it again"
+        ) from error
+    if not isinstance(image, nib.Nifti1Image):
+        raise StudyError(where=str(path), found=type(image).__name__, expected="NIfTI", do="convert it")
+    return image

@@ -1,0 +1,280 @@
+"""`params.yaml`, read once at the edge: frozen models, unknown keys are errors."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Collection
+from pathlib import Path
+from typing import Any, Literal, TypeVar
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, PositiveFloat, PositiveInt, ValidationError, model_validator
+
+from cinecube.store.clock import Clock
+from cinecube.store.errors import StudyError
+from cinecube.store.labels import check_name
+
+PARAMS_FILE = "params.yaml"
+
+_Model = TypeVar("_Model", bound=BaseModel)
+
+
+class Section(BaseModel):
+    """A section of `params.yaml`: frozen, and unknown keys are errors."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class Split(Section):
+    """Films to fit on and films to test on; `gap_s` is dropped where a fold cuts a film in two."""
+
+    train: list[str] = Field(min_length=1)
+    test: list[str] = Field(min_length=1)
+    gap_s: float = Field(4.0, ge=0)
+
+
+class ModelParams(Section):
+    """One network as a study reads it. Everything here changes the numbers of its cubes."""
+
+    extractor: str
+    checkpoint: str
+    revision: str | None = None
+    layers: Literal["all"] | list[str] = "all"
+    pooling: Literal["mean", "cls", "last"] = "mean"
+    frames_per_window: PositiveInt | None = None
+    context_s: float = Field(0.0, ge=0)
+    dtype: Literal["float32", "float16"] = "float32"
+    untrained: int | None = Field(None, ge=0)
+    accept_licence: bool = False
+
+
+class Compute(Section):
+    """What this study extracts itself."""
+
+    models: list[str] = Field(min_length=1)
+    films: list[str] = Field(min_length=1)
+
+
+class Run(Section):
+    """How fast things run; none of it enters a fingerprint."""
+
+    device: str = "auto"
+    batch: PositiveInt = 16
+    threads: PositiveInt = 1
+    block_rows: PositiveInt = 512
+
+
+class BrainParams(Section):
+    """Where the scans are and how they become brain cubes."""
+
+    source: Literal["fmriprep"] = "fmriprep"
+    path: str
+    subjects: list[str] = Field(min_length=1)
+    space: str = "MNI152NLin2009cAsym"
+    targets: Literal["voxels", "parcels"] = "voxels"
+    atlas: str | None = None
+    confounds: Literal["none", "motion", "simple", "simple+gsr"] = "simple"
+    high_pass_hz: float = Field(0.008, ge=0)
+    fwhm_mm: float = Field(0.0, ge=0)
+    repeats: Literal["average", "separate"] = "average"
+
+
+class Alphas(Section):
+    """A logarithmic grid of ridge penalties."""
+
+    min: PositiveFloat = 1.0
+    max: PositiveFloat = 1e8
+    n: PositiveInt = 20
+
+
+class EncodeParams(Section):
+    """How features are fitted to responses."""
+
+    delays: list[int] = Field([1, 2, 3, 4, 5], min_length=1)
+    alphas: Alphas = Alphas()
+    folds: int = Field(5, ge=2)
+    solver: Literal["himalaya"] = "himalaya"
+    targets_per_block: PositiveInt = 4096
+    rows: Literal["common", "own"] = "common"
+
+    @model_validator(mode="after")
+    def _delays_look_back(self) -> EncodeParams:
+        if self.delays != sorted(set(self.delays)) or self.delays[0] < 0:
+            raise ValueError("delays must be different whole numbers of TRs, 0 or more, in rising order")
+        return self
+
+
+class ClusterAddress(Section):
+    """A running Dask scheduler."""
+
+    address: str
+
+
+class Study(Section):
+    """One study: `params.yaml` and what follows from it."""
+
+    study: str
+    clock: Clock
+    stimuli: str
+    films: dict[str, list[str]] = Field(min_length=2)
+    split: Split
+    models: dict[str, ModelParams] = Field(min_length=1)
+    compute: Compute
+    run: Run = Run()
+    brain: BrainParams
+    encode: EncodeParams = EncodeParams()
+    dask: Literal["local"] | ClusterAddress = "local"
+    simulate: dict[str, Any] | None = None
+
+    @model_validator(mode="after")
+    def _names_are_known(self) -> Study:
+        for kind, names in (
+            ("film", self.films),
+            ("segment", self.segments()),
+            ("model", self.models),
+            ("subject", self.brain.subjects),
+        ):
+            for name in names:
+                check_name(name, kind)
+        _known("split.train", self.split.train, self.films, "films")
+        _known("split.test", self.split.test, self.films, "films")
+        _known("compute.films", self.compute.films, self.films, "films")
+        _known("compute.models", self.compute.models, self.models, "models")
+        both = sorted(set(self.split.train) & set(self.split.test))
+        if both:
+            raise ValueError(f"split: {', '.join(both)} is in train and in test; a test film is never trained on")
+        segments = self.segments()
+        twice = sorted({name for name in segments if segments.count(name) > 1})
+        if twice:
+            raise ValueError(f"films: segment {', '.join(twice)} stands twice; segment names must differ")
+        return self
+
+    def segments(self, films: list[str] | None = None) -> list[str]:
+        """Names of all segments of `films` (default: of all films), in order."""
+        return [segment for film in films or self.films for segment in self.films[film]]
+
+    def model(self, name: str) -> ModelParams:
+        """Parameters of a model by name.
+
+        Raises
+        ------
+        StudyError
+            If the study has no such model.
+        """
+        _refuse_unknown(name, self.models, "model")
+        return self.models[name]
+
+    def film(self, name: str) -> list[str]:
+        """Segments of a film by name.
+
+        Raises
+        ------
+        StudyError
+            If the study has no such film.
+        """
+        _refuse_unknown(name, self.films, "film")
+        return self.films[name]
+
+    def subject(self, name: str) -> str:
+        """A subject's name, if the study has it.
+
+        Raises
+        ------
+        StudyError
+            If it has not.
+        """
+        _refuse_unknown(name, self.brain.subjects, "subject")
+        return name
+
+    def film_of(self, segment: str) -> str:
+        """The film that a segment belongs to."""
+        return next(film for film, segments in self.films.items() if segment in segments)
+
+
+def _refuse_unknown(name: str, known: Collection[str], kind: str) -> None:
+    if name not in known:
+        close = difflib.get_close_matches(name, list(known), n=1)
+        raise StudyError(
+            where=f"{PARAMS_FILE}: {kind}s",
+            found=f"no {kind} {name!r}",
+            expected=f"one of {', '.join(known)}",
+            do=f"did you mean {close[0]!r}?" if close else "add it there, or ask for one of these",
+        )
+
+
+def _known(key: str, names: list[str], known: dict[str, Any], section: str) -> None:
+    for name in names:
+        if name not in known:
+            raise ValueError(f"{key}: {name!r} is not in {section} ({', '.join(known)})")
+
+
+def load_study(root: Path) -> Study:
+    """Read and check `params.yaml` of the study in folder `root`.
+
+    Raises
+    ------
+    StudyError
+        If the file is missing, is no YAML, lacks a key, has an unknown one or a wrong value.
+    """
+    path = root / PARAMS_FILE
+    if not path.is_file():
+        raise StudyError(
+            where=str(path),
+            found="no such file",
+            expected="a study's parameters",
+            do="run in a study's folder, or make one with `cinecube init DIR`",
+        )
+    try:
+        raw = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except yaml.YAMLError as error:
+        raise StudyError(where=PARAMS_FILE, found=f"broken YAML ({error})", expected="YAML", do="mend it") from None
+    return parse(Study, raw, PARAMS_FILE)
+
+
+def parse(model: type[_Model], raw: Any, where: str) -> _Model:
+    """Check `raw` against a pydantic model; the first thing wrong becomes one line.
+
+    Raises
+    ------
+    StudyError
+        Naming the key, what it holds and what was expected.
+    """
+    try:
+        return model.model_validate(raw)
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        raise _explain(model, first, where) from None
+
+
+def _explain(model: type[BaseModel], error: Any, where: str) -> StudyError:
+    location = [str(part) for part in error["loc"]]
+    key = ".".join(location)
+    if error["type"] == "extra_forbidden":
+        known = _keys_beside(model, location)
+        close = difflib.get_close_matches(location[-1], known, n=1)
+        return StudyError(
+            where=f"{where}: {key}",
+            found=f"an unknown key {location[-1]!r}",
+            expected=f"one of {', '.join(known)}" if known else "a known key",
+            do=f"did you mean {close[0]!r}?" if close else "remove it or correct its name",
+        )
+    if error["type"] == "missing":
+        return StudyError(where=f"{where}: {key}", found="nothing", expected="a value", do="add the key")
+    message = error["msg"].removeprefix("Value error, ")
+    found = "a contradiction" if error["type"] == "value_error" else repr(error["input"])
+    return StudyError(where=f"{where}: {key}" if key else where, found=found, expected=message, do="correct it")
+
+
+def _keys_beside(model: type[BaseModel], location: list[str]) -> list[str]:
+    """Field names of the section in which the key at `location` stands."""
+    current: Any = model
+    for part in location[:-1]:
+        field = current.model_fields.get(part) if hasattr(current, "model_fields") else None
+        if field is None:
+            continue  # the name of a film or model, whose values all have the same type
+        current = field.annotation
+        args = getattr(current, "__args__", ())
+        sections = [arg for arg in args if isinstance(arg, type) and issubclass(arg, BaseModel)]
+        if sections:
+            current = sections[-1]
+    return list(current.model_fields) if hasattr(current, "model_fields") else []

@@ -1,0 +1,73 @@
+"""Where a study keeps what (DESIGN §2, §3, §5)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+
+@dataclass(frozen=True)
+class StudyPaths:
+    """The files of the study in folder `root`."""
+
+    root: Path
+
+    @property
+    def data(self) -> Path:
+        return self.root / "data"
+
+    @property
+    def films(self) -> Path:
+        return self.data / "films.csv"
+
+    @property
+    def results(self) -> Path:
+        return self.root / "results"
+
+    @property
+    def tables(self) -> Path:
+        return self.results / "tables"
+
+    @property
+    def plots(self) -> Path:
+        return self.results / "plots"
+
+    @property
+    def metrics(self) -> Path:
+        return self.results / "metrics.json"
+
+    @property
+    def report(self) -> Path:
+        return self.results / "report" / "index.html"
+
+    @property
+    def truth(self) -> Path:
+        return self.data / "truth" / "truth.json"
+
+    @property
+    def drawn_features(self) -> Path:
+        return self.data / "truth" / "drawn.zarr"
+
+    @property
+    def journals(self) -> Path:
+        """Journals of unfinished extractions; outside every DVC output, which DVC deletes before a run."""
+        return self.root / ".cinecube" / "journal"
+
+    def checkpoint(self, model: str) -> Path:
+        return self.data / "checkpoints" / f"{model}.json"
+
+    def features(self, model: str, film: str) -> Path:
+        return self.data / "features" / model / f"{film}.zarr"
+
+    def brain(self, subject: str) -> Path:
+        return self.data / "brain" / f"{subject}.zarr"
+
+    def brain_qc(self, subject: str) -> Path:
+        return self.data / "brain" / f"{subject}.qc.csv"
+
+    def scores(self, model: str) -> Path:
+        return self.results / "scores" / f"{model}.zarr"
+
+    def relative(self, path: Path) -> str:
+        """`path` as a reader of messages knows it: from the study's folder where it lies inside."""
+        return str(path.relative_to(self.root)) if path.is_relative_to(self.root) else str(path)

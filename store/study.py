@@ -1,0 +1,111 @@
+"""A study opened for reading: its cubes by name, lazily."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import xarray as xr
+
+from cinecube.store.cubes import open_cube
+from cinecube.store.errors import StudyError
+from cinecube.store.labels import find_layer
+from cinecube.store.params import Study, load_study
+from cinecube.store.paths import StudyPaths
+
+
+class OpenStudy:
+    """The cubes of a study in a folder. Opening reads labels; values are read when they are asked for.
+
+    Parameters
+    ----------
+    root : Path
+        The study's folder.
+
+    Raises
+    ------
+    StudyError
+        If it holds no study.
+    """
+
+    def __init__(self, root: Path) -> None:
+        self.paths = StudyPaths(root)
+        self.params: Study = load_study(root)
+
+    def features(
+        self, model: str | Sequence[str], film: str | None = None, layer: int | str | None = None
+    ) -> xr.DataArray:
+        """Features of one or several models.
+
+        Parameters
+        ----------
+        model : str or sequence of str
+            Names in `params.yaml`. Several are joined, and padded with NaN past their width, lazily.
+        film : str, optional
+            One film; all films of the study without it, one after another.
+        layer : int or str, optional
+            Block number (0 is `embed`) or label; all layers without it.
+
+        Returns
+        -------
+        DataArray
+            `(time, dim, model, layer)`, without `layer` if one was asked for.
+
+        Raises
+        ------
+        StudyError
+            If there is no such model, film or layer, or its cube is not here.
+        """
+        names = [model] if isinstance(model, str) else list(model)
+        films = list(self.params.films) if film is None else [film]
+        by_model = [self._one_model(name, films, layer) for name in names]
+        if len(by_model) == 1:
+            return by_model[0]
+        return xr.concat(by_model, dim="model", join="outer", coords="minimal", compat="override")
+
+    def _one_model(self, name: str, films: list[str], layer: int | str | None) -> xr.DataArray:
+        self.params.model(name)
+        parts = []
+        for film in films:
+            self.params.film(film)
+            path = self.paths.features(name, film)
+            cube = open_cube(path, where=self.paths.relative(path))
+            features = cube["features"] if len(films) == 1 else cube["features"].chunk({"model": 1, "layer": 1})
+            if layer is not None:
+                features = features.sel(layer=find_layer(layer, list(cube["layer"].values), str(path)))
+            parts.append(features)
+        if len(parts) == 1:
+            return parts[0]
+        return xr.concat(parts, dim="time", coords="minimal", compat="override", join="exact")
+
+    def brain(self, subject: str) -> xr.Dataset:
+        """One subject's responses `bold (time, target)` with their labels."""
+        path = self.paths.brain(self.params.subject(subject))
+        return open_cube(path, where=self.paths.relative(path))
+
+    def scores(self, model: str) -> xr.Dataset:
+        """Scores of a model, `score (subject, model, layer, target)` and what goes with it."""
+        self.params.model(model)
+        path = self.paths.scores(model)
+        return open_cube(path, where=self.paths.relative(path))
+
+    def truth(self) -> dict[str, Any]:
+        """What was planted in a simulated study.
+
+        Raises
+        ------
+        StudyError
+            If the study was not simulated.
+        """
+        path = self.paths.truth
+        if not path.is_file():
+            raise StudyError(
+                where=self.paths.relative(path),
+                found="no truth",
+                expected="a simulated study",
+                do="run `dvc repro` in a study made with `cinecube init --template simulated`",
+            )
+        truth: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        return truth

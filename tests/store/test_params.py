@@ -1,0 +1,70 @@
+"""`params.yaml` is checked whole, and what is wrong is one line that names the key."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from cinecube.store.errors import StudyError
+from cinecube.store.params import load_study
+
+REPOSITORY = Path(__file__).resolve().parents[2]
+Change = Callable[[dict[str, Any]], Any]
+
+
+def _study_with(tmp_path: Path, change: Change) -> Path:
+    params = yaml.safe_load((REPOSITORY / "params.yaml").read_text(encoding="utf-8"))
+    change(params)
+    (tmp_path / "params.yaml").write_text(yaml.safe_dump(params), encoding="utf-8")
+    return tmp_path
+
+
+def test_default_study_loads() -> None:
+    study = load_study(REPOSITORY)
+    assert study.segments(study.split.test) == ["dune01", "dune02"]
+    assert study.film_of("birch02") == "birch"
+
+
+@pytest.mark.parametrize(
+    ("change", "line"),
+    [
+        (lambda p: p.update(clok={}), r"params.yaml: clok: found an unknown key 'clok'.*did you mean 'clock'"),
+        (lambda p: p["models"]["vit"].update(poling="mean"), r"models.vit.poling: .*did you mean 'pooling'"),
+        (lambda p: p["encode"].update(alpha=1), r"encode.alpha: .*did you mean 'alphas'"),
+        (lambda p: p["clock"].update(tr_s=-1), r"clock.tr_s: found -1, expected .*greater than 0"),
+        (lambda p: p.pop("brain"), r"params.yaml: brain: found nothing"),
+        (lambda p: p["split"].update(test=["amber"]), r"amber is in train and in test"),
+        (lambda p: p["split"].update(test=["ember"]), r"split.test: 'ember' is not in films"),
+        (lambda p: p["compute"].update(models=["clip"]), r"compute.models: 'clip' is not in models"),
+        (lambda p: p["encode"].update(delays=[3, 1]), r"encode: .*rising order"),
+        (lambda p: p["films"].update({"../x": ["a"]}), r"film name: found '../x'"),
+        (lambda p: p["films"].update(dune=["amber01"]), r"segment amber01 stands twice"),
+        (lambda p: p["films"].update(dune=["../../etc"]), r"segment name: found '../../etc'"),
+    ],
+)
+def test_wrong_params_are_one_line(tmp_path: Path, change: Change, line: str) -> None:
+    with pytest.raises(StudyError, match=line) as error:
+        load_study(_study_with(tmp_path, change))
+    assert "\n" not in str(error.value)
+
+
+def test_missing_and_broken_files(tmp_path: Path) -> None:
+    with pytest.raises(StudyError, match="no such file"):
+        load_study(tmp_path)
+    (tmp_path / "params.yaml").write_text("a: [", encoding="utf-8")
+    with pytest.raises(StudyError, match="broken YAML"):
+        load_study(tmp_path)
+
+
+def test_unknown_names_are_refused_by_name() -> None:
+    study = load_study(REPOSITORY)
+    with pytest.raises(StudyError, match=r"no model 'vt', expected one of vit.*did you mean 'vit'"):
+        study.model("vt")
+    with pytest.raises(StudyError, match="no film 'life'"):
+        study.film("life")
+    with pytest.raises(StudyError, match="no subject 'sub-09'"):
+        study.subject("sub-09")
