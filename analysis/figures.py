@@ -1,0 +1,156 @@
+"""Pictures as PNG bytes; the same numbers give the same bytes."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+import pandas as pd
+from matplotlib.figure import Figure
+
+# Okabe and Ito's palette, which colour-blind readers can tell apart.
+PALETTE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
+_DPI = 110
+
+
+def to_png(figure: Figure) -> bytes:
+    """A figure's PNG, without the version and date that matplotlib would write into it."""
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="png", dpi=_DPI, metadata={"Software": None}, bbox_inches="tight")
+    return buffer.getvalue()
+
+
+def layer_curves(curves: pd.DataFrame, ylabel: str) -> bytes:
+    """Score against depth, a line per model with its spread over subjects.
+
+    Parameters
+    ----------
+    curves : DataFrame
+        Columns `model`, `depth`, `score`, `sem`.
+    ylabel : str
+        What the score is.
+    """
+    figure = Figure(figsize=(6.4, 3.6))
+    axes = figure.subplots()
+    for colour, (model, curve) in zip(_colours(), curves.groupby("model", sort=False), strict=False):
+        x, y, sem = (curve[key].to_numpy() for key in ("depth", "score", "sem"))
+        axes.plot(x, y, "o-", color=colour, markersize=4, linewidth=1.5, label=str(model))
+        axes.fill_between(x, y - sem, y + sem, color=colour, alpha=0.2, linewidth=0)
+    axes.set_xlabel("depth (0 embedding, 1 last block)")
+    axes.set_ylabel(ylabel)
+    axes.legend(frameon=False)
+    _strip(figure)
+    return to_png(figure)
+
+
+def parcel_heatmap(
+    scores: pd.DataFrame, found: Mapping[str, tuple[str, str]], planted: Mapping[str, Sequence[tuple[str, str]]]
+) -> bytes:
+    """Scores of every parcel (row) at every model and layer (column), with what was found and planted.
+
+    Parameters
+    ----------
+    scores : DataFrame
+        Rows are parcels, columns are `(model, layer)`.
+    found : mapping
+        The `(model, layer)` that the training films chose, by parcel: a dot.
+    planted : mapping
+        The true ones, by parcel, where the study was simulated: a square.
+    """
+    columns = [(str(pair[0]), str(pair[1])) for pair in scores.columns.to_flat_index()]
+    values = scores.to_numpy(dtype=float)
+    figure = Figure(figsize=(0.17 * len(columns) + 2.2, 0.17 * len(scores) + 1.4))
+    axes = figure.subplots()
+    top = float(np.nanmax(np.abs(values))) if np.isfinite(values).any() else 1.0
+    image = axes.imshow(values, aspect="auto", cmap="RdBu_r", vmin=-top, vmax=top, interpolation="nearest")
+    for row, parcel in enumerate(scores.index):
+        for source in planted.get(parcel, ()):
+            if source in columns:
+                axes.plot(columns.index(source), row, "s", mfc="none", mec="black", markersize=8, markeredgewidth=1.2)
+        if found.get(parcel) in columns:
+            axes.plot(columns.index(found[parcel]), row, "o", color="black", markersize=2.5)
+    models = [model for model, _ in columns]
+    starts = [i for i, model in enumerate(models) if i == 0 or models[i - 1] != model]
+    for start in starts[1:]:
+        axes.axvline(start - 0.5, color="black", linewidth=1)
+    axes.set_yticks(range(len(scores)), [str(parcel) for parcel in scores.index], fontsize=7)
+    axes.set_xticks(range(len(columns)), [_short(layer) for _, layer in columns], fontsize=6)
+    ends = [*starts[1:], len(columns)]
+    for start, end in zip(starts, ends, strict=True):
+        axes.text((start + end - 1) / 2, -1.2, models[start], ha="center", fontsize=9)
+    figure.colorbar(image, ax=axes, shrink=0.6, pad=0.01, label="test r")
+    return to_png(figure)
+
+
+def _short(layer: str) -> str:
+    return layer.removeprefix("block").lstrip("0") or "0" if layer.startswith("block") else layer[:1]
+
+
+def lag_curves(lags: pd.DataFrame) -> bytes:
+    """Score of one single delay against that delay, a grey line per parcel and the mean of all.
+
+    Parameters
+    ----------
+    lags : DataFrame
+        Rows are parcels, columns are delays in TRs.
+    """
+    figure = Figure(figsize=(6.4, 3.2))
+    axes = figure.subplots()
+    for _, curve in lags.iterrows():
+        axes.plot(lags.columns, curve, color="#999999", linewidth=0.7, alpha=0.7)
+    axes.plot(lags.columns, lags.mean(), "o-", color=PALETTE[0], linewidth=2)
+    axes.set_xlabel("single delay (TR)")
+    axes.set_ylabel("R² on held-out training segments")
+    _strip(figure)
+    return to_png(figure)
+
+
+def glass_brain(values: np.ndarray, target: np.ndarray, affine: np.ndarray, shape: Sequence[int], title: str) -> bytes:
+    """A map of scores on a glass brain.
+
+    Parameters
+    ----------
+    values : array (target,)
+        NaN is left empty.
+    target : array (target,)
+        Flat voxel index of each value in a grid of `shape`.
+    affine : array (4, 4)
+        From voxel to mm.
+    shape : sequence of int
+        Size of the grid.
+    title : str
+    """
+    import matplotlib.pyplot as plt
+    import nibabel as nib
+    from nilearn.plotting import plot_glass_brain
+
+    volume = np.zeros(int(np.prod(shape)), dtype=np.float32)
+    volume[target] = np.nan_to_num(values)
+    image = nib.Nifti1Image(volume.reshape(tuple(shape)), affine)
+    top = max(float(np.abs(volume).max()), 1e-3)
+    figure = plt.figure(figsize=(9, 2.8))
+    plot_glass_brain(
+        image,
+        figure=figure,
+        title=title,
+        colorbar=True,
+        plot_abs=False,
+        cmap="RdBu_r",
+        vmin=-top,
+        vmax=top,
+        symmetric_cbar=True,
+        threshold=top / 20,
+    )
+    png = to_png(figure)
+    plt.close(figure)
+    return png
+
+
+def _colours() -> list[str]:
+    return list(PALETTE) * 4
+
+
+def _strip(figure: Figure) -> None:
+    for axes in figure.axes:
+        axes.spines[["top", "right"]].set_visible(False)

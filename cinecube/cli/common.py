@@ -1,0 +1,67 @@
+"""What several commands share: the study they work on, and a progress bar."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import click
+
+study_option = click.option(
+    "--study",
+    "root",
+    type=click.Path(file_okay=False, exists=True, path_type=Path),
+    default=".",
+    show_default="this folder",
+    help="Folder of the study.",
+)
+json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON instead of text.")
+
+
+@contextmanager
+def progress_bar(title: str, unit: str) -> Iterator[Callable[[int, int], None] | None]:
+    """A bar with rate and time left on a terminal, nothing elsewhere.
+
+    Yields
+    ------
+    callable or None
+        Told `(done, total)` in units of work.
+    """
+    from rich.console import Console
+    from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
+
+    console = Console(stderr=True)
+    if not console.is_terminal:
+        yield None
+        return
+    columns: list[Any] = [
+        TextColumn("{task.description}"),
+        BarColumn(),
+        TaskProgressColumn(show_speed=True),
+        TextColumn(f"{{task.completed:.0f}}/{{task.total:.0f}} {unit}, {{task.fields[rate]}}"),
+        TimeRemainingColumn(),
+    ]
+    with Progress(*columns, console=console, transient=True) as bar:
+        task = bar.add_task(title, total=None, rate="")
+
+        def tell(done: int, total: int) -> None:
+            speed = bar.tasks[0].speed
+            bar.update(task, completed=done, total=total, rate=f"{speed:.1f} {unit}/s" if speed else "")
+
+        yield tell
+
+
+def size_text(n_bytes: float) -> str:
+    """Bytes for people: `12.3 MB`."""
+    for unit in ("B", "kB", "MB", "GB"):
+        if n_bytes < 1000:
+            return f"{n_bytes:.0f} {unit}" if unit == "B" else f"{n_bytes:.1f} {unit}"
+        n_bytes /= 1000
+    return f"{n_bytes:.1f} TB"
+
+
+def folder_bytes(path: Path) -> int:
+    """Size of all files under a folder."""
+    return sum(file.stat().st_size for file in path.rglob("*") if file.is_file())

@@ -1,0 +1,163 @@
+"""Looking at cubes: `ls`, `show`, `verify`."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from cinecube.cli.common import folder_bytes, json_option, size_text
+
+if TYPE_CHECKING:
+    import xarray as xr
+
+_path = click.Path(path_type=Path, exists=True)
+
+
+@click.command()
+@click.argument("folder", type=click.Path(path_type=Path, exists=True, file_okay=False), default=".")
+@json_option
+def ls(folder: Path, as_json: bool) -> None:
+    """List the cubes of a study or folder.
+
+    Reads labels only. Prints kind, model and film or subject, layers, dims, rows, size and place of every cube under
+    FOLDER (this one by default).
+
+    \b
+    Example:
+      cinecube ls --json
+    """
+    from cinecube.store.errors import StudyError
+    from cinecube.store.verify import find_cubes
+
+    rows = []
+    for path in find_cubes(folder):
+        try:
+            rows.append(_summary(path, folder))
+        except StudyError as error:
+            click.echo(f"skipped: {error}", err=True)
+    if as_json:
+        click.echo(json.dumps(rows, indent=1))
+        return
+    if not rows:
+        click.echo(f"no cubes in {folder}; `dvc repro` makes them")
+    for row in rows:
+        click.echo(f"{row['kind']:9}{row['name']:22}{row['axes']:44}{size_text(row['bytes']):>10}  {row['path']}")
+
+
+def _summary(path: Path, folder: Path) -> dict[str, Any]:
+    from cinecube.store.cubes import data_name, open_cube
+
+    cube = open_cube(path, complete=False)
+    name = data_name(cube)
+    axes = ", ".join(f"{size} {dim}" for dim, size in zip(cube[name].dims, cube[name].shape, strict=True))
+    label = f"{path.parent.name} {path.stem}" if name == "features" else path.stem
+    return {
+        "kind": str(cube.attrs.get("kind", name)),
+        "name": label,
+        "axes": axes,
+        **{str(dim): size for dim, size in cube[name].sizes.items()},
+        "models": [str(model) for model in cube["model"].values] if "model" in cube else [],
+        "layers": [str(layer) for layer in cube["layer"].values] if "layer" in cube else [],
+        "bytes": folder_bytes(path),
+        "path": str(path.relative_to(folder)),
+        "fingerprint": cube.attrs.get("fingerprint"),
+    }
+
+
+@click.command()
+@click.argument("cube", type=_path)
+@json_option
+def show(cube: Path, as_json: bool) -> None:
+    """Show one cube: axes, provenance, licence, statistics.
+
+    Reads the whole cube for its statistics, one layer or block at a time.
+
+    \b
+    Example:
+      cinecube show data/features/vit/amber.zarr
+    """
+    from cinecube.store.cubes import data_name, open_cube
+
+    opened = open_cube(cube)
+    name = data_name(opened)
+    attrs = {key: _loads(value) for key, value in opened.attrs.items()}
+    if as_json:
+        axes = {str(dim): size for dim, size in opened[name].sizes.items()}
+        click.echo(json.dumps({"axes": axes, "attributes": attrs, "statistics": _statistics(opened, name)}, indent=1))
+        return
+    click.echo(f"{name} ({', '.join(f'{dim}: {size}' for dim, size in opened[name].sizes.items())})")
+    for coordinate, values in opened.coords.items():
+        click.echo(f"  {coordinate:10}({', '.join(map(str, values.dims))})  {_ends(values)}")
+    for key, value in attrs.items():
+        click.echo(f"{key}: {json.dumps(value) if isinstance(value, dict | list) else value}")
+    for row in _statistics(opened, name):
+        label = " ".join(str(part) for part in row["at"])
+        click.echo(
+            f"  {label:24} mean {row['mean']:10.4g}  sd {row['sd']:10.4g}  from {row['min']:.4g} to {row['max']:.4g}"
+        )
+
+
+def _loads(value: Any) -> Any:
+    if isinstance(value, str) and value[:1] in "{[":
+        return json.loads(value)
+    return value
+
+
+def _ends(values: xr.DataArray) -> str:
+    flat = values.values.ravel()
+    return f"{flat[0]} … {flat[-1]}" if flat.size > 1 else str(flat[0])
+
+
+def _statistics(cube: xr.Dataset, name: str) -> list[dict[str, Any]]:
+    """Mean, spread and range per layer of a feature cube, per subject and layer of scores, or of all responses."""
+    import itertools
+
+    import numpy as np
+
+    over = [dim for dim in ("subject", "model", "layer") if dim in cube[name].dims]
+    rows = []
+    for at in itertools.product(*(range(cube.sizes[dim]) for dim in over)):
+        values = cube[name].isel(dict(zip(over, at, strict=True))).values
+        values = values[np.isfinite(values)]
+        if values.size:
+            rows.append(
+                {
+                    "at": [str(cube[dim].values[i]) for dim, i in zip(over, at, strict=True)],
+                    "mean": float(values.mean(dtype=float)),
+                    "sd": float(values.std(dtype=float)),
+                    "min": float(values.min()),
+                    "max": float(values.max()),
+                }
+            )
+    return rows
+
+
+@click.command()
+@click.argument("paths", nargs=-1, type=_path)
+@json_option
+def verify(paths: tuple[Path, ...], as_json: bool) -> None:
+    """Check cubes byte by byte: labels, shards, NaN, fingerprints. Exit 1 if one is wrong.
+
+    Reads every cube at or under PATHS (this folder by default) in full. Writes nothing.
+
+    \b
+    Example:
+      cinecube verify data/features/vit
+    """
+    from cinecube.store.verify import find_cubes, verify_cube
+
+    cubes = [cube for path in paths or (Path(),) for cube in find_cubes(path)]
+    problems = {str(cube): verify_cube(cube) for cube in cubes}
+    wrong = {cube: lines for cube, lines in problems.items() if lines}
+    if as_json:
+        click.echo(json.dumps({"cubes": len(cubes), "wrong": wrong}, indent=1))
+    else:
+        for lines in wrong.values():
+            for line in lines:
+                click.echo(line, err=True)
+        click.echo(f"{len(cubes)} cubes, {len(cubes) - len(wrong)} whole, {len(wrong)} damaged")
+    if wrong:
+        raise SystemExit(1)

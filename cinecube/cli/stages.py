@@ -1,0 +1,200 @@
+"""One command per stage of the pipeline; `dvc repro` calls these."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from cinecube.cli.common import progress_bar, study_option
+
+
+@click.command()
+@study_option
+def simulate(root: Path) -> None:
+    """Make the simulated study: films, scans, checkpoints and the truth.
+
+    Reads `simulate`, `films` and `split` of params.yaml. Writes data/stimuli (H.264 + AAC), data/scans (fMRIPrep
+    names), data/weights (small random networks) and data/truth.
+
+    \b
+    Example:
+      cinecube simulate
+    """
+    from cinecube.simulation.study import simulate as run
+    from cinecube.store.paths import StudyPaths
+    from cinecube.study import load, simulate_spec
+
+    study = load(root)
+    with progress_bar("simulating", "segments") as progress:
+        run(simulate_spec(study), study.films, study.split.train, StudyPaths(root).data, progress=progress)
+    click.echo(f"{len(study.segments())} segments of {len(study.films)} films and their scans are in data/")
+
+
+@click.command()
+@study_option
+def films(root: Path) -> None:
+    """Check every film and note how long it is.
+
+    Reads the files under `stimuli`; a missing, truncated, silent or variable-rate one is named. Writes data/films.csv:
+    segment, duration, rows at the study's clock, frame rate.
+
+    \b
+    Example:
+      cinecube films
+    """
+    from cinecube.features.films import write_films_table
+    from cinecube.study import load
+
+    table = write_films_table(load(root), root)
+    click.echo(f"{len(table)} segments, {table['duration_s'].sum() / 60:.1f} minutes, {table['rows'].sum()} rows")
+
+
+@click.command()
+@click.argument("model")
+@study_option
+def checkpoint(model: str, root: Path) -> None:
+    """Record which weights a model reads: digest, revision, licence.
+
+    Reads the checkpoint of MODEL in params.yaml, a local folder or a hub id. Writes data/checkpoints/MODEL.json.
+
+    \b
+    Example:
+      cinecube checkpoint vit
+    """
+    import json
+
+    from cinecube.features.checkpoint import record_checkpoint
+    from cinecube.store.atomic import write_text
+    from cinecube.store.paths import StudyPaths
+    from cinecube.study import load
+
+    study = load(root)
+    record = record_checkpoint(model, study.model(model), root)
+    write_text(StudyPaths(root).checkpoint(model), json.dumps(record, indent=1, sort_keys=True) + "\n")
+    click.echo(f"{model}: weights {record['weights_digest'][:12]}, licence {record['licence']}")
+
+
+@click.command()
+@click.argument("model")
+@click.argument("film")
+@study_option
+def features(model: str, film: str, root: Path) -> None:
+    """Extract one model's features of one film, all layers in one pass.
+
+    Reads the film's segments and data/checkpoints/MODEL.json. Writes data/features/MODEL/FILM.zarr. A stopped run goes
+    on where it was.
+
+    \b
+    Example:
+      cinecube features vit amber
+    """
+    from cinecube.features.extraction import extract_film
+    from cinecube.study import load
+
+    study = load(root)
+    study.model(model)
+    study.film(film)
+    with progress_bar(f"{model} {film}", "rows") as progress:
+        click.echo(str(extract_film(study, model, film, root, progress=progress)))
+
+
+@click.command()
+@click.argument("subject")
+@study_option
+def brain(subject: str, root: Path) -> None:
+    """Turn one subject's fMRIPrep volumes into a brain cube.
+
+    Reads the runs of SUBJECT under `brain.path`, the atlas and data/films.csv. Writes data/brain/SUBJECT.zarr (masked,
+    cleaned, trimmed to the films, standardised per run) and data/brain/SUBJECT.qc.csv.
+
+    \b
+    Example:
+      cinecube brain sub-01
+    """
+    from cinecube.store.brain import build_brain
+    from cinecube.study import load
+
+    study = load(root)
+    study.subject(subject)
+    with progress_bar(subject, "runs") as progress:
+        table = build_brain(study, subject, root, progress)
+    trimmed, missing = table["trimmed_volumes"].sum(), table["missing_rows"].sum()
+    click.echo(
+        f"{subject}: {len(table)} runs, {trimmed} volumes past the films trimmed, {missing} rows without a volume"
+    )
+
+
+@click.command()
+@click.argument("model")
+@study_option
+def encode(model: str, root: Path) -> None:
+    """Fit encoders on the training films and score them on the test films, for every layer.
+
+    Reads the feature cubes of MODEL and all brain cubes. Writes results/scores/MODEL.zarr.
+
+    \b
+    Example:
+      cinecube encode vit
+    """
+    from cinecube.analysis.stages import encode as run
+    from cinecube.study import load
+
+    study = load(root)
+    study.model(model)
+    with progress_bar(f"encoding {model}", "blocks") as progress:
+        run(study, root, model, progress=progress)
+    click.echo(f"scores of {model} are in results/scores/{model}.zarr")
+
+
+@click.command("whole-brain")
+@study_option
+def whole_brain(root: Path) -> None:
+    """Tables of scores per subject, parcel and model, at the layer that the training films chose.
+
+    Reads results/scores. Writes results/tables and results/plots.
+
+    \b
+    Example:
+      cinecube whole-brain
+    """
+    from cinecube.analysis.stages import whole_brain as run
+    from cinecube.study import load
+
+    run(load(root), root)
+
+
+@click.command()
+@study_option
+def layerwise(root: Path) -> None:
+    """Tables of scores per layer, and which layer each parcel prefers on the training films.
+
+    Reads results/scores. Writes results/tables and results/plots.
+
+    \b
+    Example:
+      cinecube layerwise
+    """
+    from cinecube.analysis.stages import layerwise as run
+    from cinecube.study import load
+
+    run(load(root), root)
+
+
+@click.command()
+@study_option
+def report(root: Path) -> None:
+    """Write the study's page and its metrics.
+
+    Reads the score cubes, tables, quality tables and, where there is one, the truth. Writes results/report/index.html
+    (one file, no links to the net) and results/metrics.json.
+
+    \b
+    Example:
+      cinecube report
+    """
+    from cinecube.analysis.report import write_report
+    from cinecube.study import load
+
+    write_report(load(root), root)
+    click.echo("the report is in results/report/index.html")

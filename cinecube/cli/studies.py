@@ -1,0 +1,80 @@
+"""Whole studies: `init` and `plan`."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import click
+
+from cinecube.cli.common import json_option, size_text, study_option
+
+_folder = click.Path(file_okay=False, path_type=Path)
+
+
+@click.command()
+@click.argument("folder", metavar="DIR", type=_folder)
+@click.option("--template", type=click.Choice(["simulated", "own"]), default="simulated", show_default=True)
+@click.option("--stimuli", type=_folder, help="own: folder of the films' folders. [default: DIR/data/stimuli]")
+@click.option("--scans", type=_folder, help="own: fMRIPrep derivatives. [default: DIR/data/scans]")
+@click.option("--atlas", type=click.Path(path_type=Path), help="own: a labelled volume with its .tsv.")
+@click.option("--test", help="own: the film to test on. [default: the last]")
+@click.option("--space", default="MNI152NLin2009cAsym", show_default=True, help="own: space of the volumes.")
+def init(
+    folder: Path,
+    template: str,
+    stimuli: Path | None,
+    scans: Path | None,
+    atlas: Path | None,
+    test: str | None,
+    space: str,
+) -> None:
+    """Make a new study in DIR: dvc.yaml, params.yaml, README.
+
+    `simulated` needs nothing. `own` reads which films and subjects there are, and the TR of the scans. Writes only
+    into DIR, and puts it under Git and DVC.
+
+    \b
+    Example:
+      cinecube init movie10 --template own --stimuli films --scans fmriprep --test life
+    """
+    from cinecube.init import OwnData, init_own, init_simulated
+
+    if template == "simulated":
+        if stimuli or scans or atlas or test:
+            raise click.UsageError("--stimuli, --scans, --atlas and --test go with --template own")
+        init_simulated(folder)
+    else:
+        data = folder / "data"
+        init_own(folder, OwnData(stimuli or data / "stimuli", scans or data / "scans", atlas, test, space))
+    click.echo(f"{folder}: edit params.yaml, then run `dvc repro` there")
+
+
+@click.command()
+@study_option
+@json_option
+def plan(root: Path, as_json: bool) -> None:
+    """What is done, what is to do, and what can be resumed.
+
+    Reads params.yaml, the cubes' labels, journals and the table of films. Prints a line per stage: state, why, rows to
+    compute, bytes on disk when done, memory. Writes nothing.
+
+    \b
+    Example:
+      cinecube plan
+    """
+    from dataclasses import asdict
+
+    from cinecube.plan import plan_study
+    from cinecube.study import load
+
+    steps = plan_study(load(root), root)
+    if as_json:
+        click.echo(json.dumps([asdict(step) for step in steps], indent=1))
+        return
+    for step in steps:
+        size = size_text(step.bytes_when_done) if step.bytes_when_done else ""
+        memory = f"{size_text(step.memory_bytes)} memory" if step.memory_bytes else ""
+        click.echo(f"{step.stage:28}{step.state:12}{size:>10}  {memory:18}{step.why}")
+    to_do = sum(step.state != "done" for step in steps)
+    click.echo(f"{len(steps)} stages, {to_do} to do; `dvc repro` runs them")

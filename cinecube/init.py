@@ -1,0 +1,174 @@
+"""Making a new study from a template."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from dataclasses import dataclass
+from importlib.resources import files
+from pathlib import Path
+
+from cinecube.store.errors import StudyError
+from cinecube.store.labels import check_name
+from cinecube.store.params import PARAMS_FILE, load_study
+
+FILM_SUFFIXES = (".mkv", ".mp4")
+_TR_S = 1.49  # Movie10's, where no scan says another
+
+
+@dataclass(frozen=True)
+class OwnData:
+    """Where a lab's own films and scans lie.
+
+    Attributes
+    ----------
+    stimuli : Path
+        `<stimuli>/<film>/<segment>.mp4` or `.mkv`.
+    scans : Path
+        fMRIPrep derivatives, `<scans>/sub-*/`.
+    atlas : Path or None
+        A labelled volume with its table, or the folder that holds one.
+    test : str or None
+        The film to test on; the last by default.
+    space : str
+        The `space` entity of the volumes.
+    """
+
+    stimuli: Path
+    scans: Path
+    atlas: Path | None
+    test: str | None
+    space: str
+
+
+def init_simulated(folder: Path) -> None:
+    """Make the simulated study in `folder`.
+
+    Raises
+    ------
+    StudyError
+        If a study stands there already.
+    """
+    _refuse_existing(folder)
+    for name in ("params.yaml", "dvc.yaml", "README.md"):
+        _write(folder / name, _template(f"simulated/{name}"))
+    _write(folder / "data" / "dvc.yaml", _template("simulated/data.dvc.yaml"))
+    _finish(folder)
+
+
+def init_own(folder: Path, own: OwnData) -> None:
+    """Make a study of a lab's own films and scans in `folder`.
+
+    Raises
+    ------
+    StudyError
+        If a study stands there already, or films or subjects cannot be found.
+    """
+    import jinja2
+
+    _refuse_existing(folder)
+    films = _find_films(own.stimuli)
+    subjects = sorted(path.name for path in own.scans.glob("sub-*") if path.is_dir())
+    if not subjects:
+        raise StudyError(
+            where=str(own.scans), found="no folder sub-*", expected="fMRIPrep derivatives", do="set --scans"
+        )
+    test = own.test or list(films)[-1]
+    if test not in films:
+        raise StudyError(where="--test", found=repr(test), expected=f"one of {', '.join(films)}", do="name a film")
+    values = {
+        "study": check_name(folder.resolve().name, "study"),
+        "stimuli": _from(folder, own.stimuli),
+        "scans": _from(folder, own.scans),
+        "atlas": _from(folder, own.atlas) if own.atlas else None,
+        "films": films,
+        "train": [film for film in films if film != test],
+        "test": [test],
+        "subjects": subjects,
+        "space": check_name(own.space, "space"),
+        "tr_s": _tr_s(own.scans),
+    }
+    environment = jinja2.Environment(undefined=jinja2.StrictUndefined, keep_trailing_newline=True, autoescape=False)
+    for name in ("params.yaml", "README.md"):
+        _write(folder / name, environment.from_string(_template(f"own/{name}.j2")).render(values))
+    text = _template("own/dvc.yaml")
+    _write(folder / "dvc.yaml", text if own.atlas else text.replace(', "${brain.atlas}"', ""))
+    load_study(folder)
+    _finish(folder)
+
+
+def _find_films(stimuli: Path) -> dict[str, list[str]]:
+    films = {
+        folder.name: sorted(path.stem for path in folder.iterdir() if path.suffix in FILM_SUFFIXES)
+        for folder in (sorted(stimuli.iterdir()) if stimuli.is_dir() else [])
+        if folder.is_dir() and not folder.name.startswith(".")
+    }
+    films = {film: segments for film, segments in films.items() if segments}
+    if len(films) < 2:
+        raise StudyError(
+            where=str(stimuli),
+            found=f"{len(films)} films",
+            expected="two or more folders of .mp4 or .mkv segments, one to test on",
+            do="set --stimuli to the folder of the films' folders",
+        )
+    for name in [*films, *(segment for segments in films.values() for segment in segments)]:
+        check_name(name, "film or segment")
+    return films
+
+
+def _tr_s(scans: Path) -> float:
+    from cinecube.store.fmriprep import ScanRun
+
+    bold = next(iter(sorted(scans.glob("sub-*/**/*_desc-preproc_bold.nii.gz"))), None)
+    return ScanRun("", 1, "", bold).tr_s if bold else _TR_S
+
+
+def _from(folder: Path, path: Path) -> str:
+    return Path(os.path.relpath(path.resolve(), folder.resolve())).as_posix()
+
+
+def _refuse_existing(folder: Path) -> None:
+    for name in (PARAMS_FILE, "dvc.yaml"):
+        if (folder / name).exists():
+            raise StudyError(
+                where=str(folder / name), found="a study", expected="an empty or new folder", do="choose another folder"
+            )
+
+
+def _template(name: str) -> str:
+    return files("cinecube").joinpath("templates", name).read_text(encoding="utf-8")
+
+
+def _write(path: Path, text: str) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(text, encoding="utf-8", newline="\n")
+
+
+def _finish(folder: Path) -> None:
+    """Put the study under Git and DVC, where it is not yet."""
+    for name in ("gitignore", "dvcignore"):
+        if not (folder / f".{name}").exists():
+            _write(folder / f".{name}", _template(name))
+    inside = _call(folder, "git", "rev-parse", "--show-toplevel")
+    if inside is None:
+        _call(folder, "git", "init", "--quiet", must=True)
+        inside = str(folder.resolve())
+    if not (folder / ".dvc").is_dir():
+        subdir = [] if Path(inside).resolve() == folder.resolve() else ["--subdir"]
+        _call(folder, sys.executable, "-m", "dvc", "init", "--quiet", *subdir, must=True)
+
+
+def _call(folder: Path, *command: str, must: bool = False) -> str | None:
+    done = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
+    if done.returncode == 0:
+        return done.stdout.strip()
+    if must:
+        lines = done.stderr.strip().splitlines() or ["no message"]
+        raise StudyError(
+            where=" ".join(Path(command[0]).name if i == 0 else word for i, word in enumerate(command)),
+            found=lines[-1],
+            expected="a repository",
+            do=f"mend it and run `git init` and `dvc init` in {folder}",
+        )
+    return None
