@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pandas as pd
 
-from cinecube.features.decoding import find_segment, probe
+from cinecube.features.probing import probe
+from cinecube.features.stimuli import find_segments
 from cinecube.store.atomic import staged
 from cinecube.store.films import COLUMNS
 from cinecube.store.params import Study
@@ -27,9 +28,9 @@ def write_films_table(study: Study, root: Path) -> pd.DataFrame:
         If a segment is missing, unreadable, truncated or of variable frame rate.
     """
     rows = []
-    for film, segments in study.films.items():
-        for segment in segments:
-            info = probe(find_segment(root / study.stimuli, film, segment))
+    for film in study.films:
+        for segment, path in find_segments(study, film, root).items():
+            info = probe(path, StudyPaths(root).relative(path))
             rows.append(
                 (
                     film,
@@ -40,7 +41,7 @@ def write_films_table(study: Study, root: Path) -> pd.DataFrame:
                     info.n_frames,
                     info.width,
                     info.height,
-                    info.sound_rate_hz or 0,
+                    info.sound_rate_hz,
                 )
             )
     table = pd.DataFrame(rows, columns=list(COLUMNS))

@@ -1,0 +1,198 @@
+"""Where a checkpoint's files lie, what they weigh in a fingerprint, and on what terms they may be used."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from cinecube.features.network import READING_VERSION, read_checkpoint
+from cinecube.features.record import Record
+from cinecube.features.registry import find_network
+from cinecube.store.errors import StudyError
+from cinecube.store.fingerprint import files_digest
+from cinecube.store.params import ModelParams
+from cinecube.store.paths import StudyPaths
+
+_HUB_ID = re.compile(r"[\w-][\w.-]*/[\w-][\w.-]*")
+_CONFIGS = ("config.json", "preprocessor_config.json", "processor_config.json")
+# The first pattern that a folder has files of: what transformers would read.
+_WEIGHTS = ("model.safetensors", "model*.safetensors*", "pytorch_model.bin", "pytorch_model*.bin*")
+_NON_COMMERCIAL = re.compile(r"(^|[^a-z])(nc|non-?commercial)([^a-z]|$)")
+_HUB_TIMEOUT_S = 5.0
+
+
+def record_checkpoint(model: str, params: ModelParams, root: Path) -> dict[str, Any]:
+    """Find a model's checkpoint and say what is known of it.
+
+    Parameters
+    ----------
+    model : str
+        Its name in `params.yaml`.
+    params : ModelParams
+        Its section there.
+    root : Path
+        The study's folder.
+
+    Returns
+    -------
+    dict
+        The record as JSON values, see `Record`.
+
+    Raises
+    ------
+    StudyError
+        If the extractor is unknown, the checkpoint is not there or of another architecture, or its licence forbids
+        commercial use and the study does not say that this is accepted.
+    """
+    network = find_network(params.extractor, f"models.{model}.extractor")
+    folder, revision = find_checkpoint(model, params, root)
+    where = StudyPaths(root).relative(folder)
+    checkpoint = read_checkpoint(folder, where)
+    facts = network.describe(checkpoint)
+    licence = read_licence(folder)
+    if params.untrained is None:
+        _check_licence(model, licence, params.accept_licence)
+    record = Record(
+        model=model,
+        extractor=params.extractor,
+        extractor_version=network.version,
+        reading_version=READING_VERSION,
+        checkpoint=params.checkpoint,
+        revision=revision,
+        weights_digest=weights_digest(folder, params.untrained, where),
+        licence=licence,
+        untrained=params.untrained,
+        n_blocks=checkpoint.config.get("num_hidden_layers", len(facts.streams[0].layers) - 1),
+        width=max(width for stream in facts.streams for width in stream.widths),
+        facts=facts,
+    )
+    return record.model_dump(mode="json")
+
+
+def find_checkpoint(model: str, params: ModelParams, root: Path) -> tuple[Path, str | None]:
+    """Folder and revision of a checkpoint: a folder of the study, or a hub id.
+
+    Raises
+    ------
+    StudyError
+        If there is no such folder, or the hub's files are not here and cannot be fetched.
+    """
+    folder = root / params.checkpoint
+    if folder.is_dir():
+        return folder, params.revision
+    if not _HUB_ID.fullmatch(params.checkpoint):
+        raise StudyError(
+            where=f"models.{model}.checkpoint",
+            found=f"no folder {params.checkpoint}",
+            expected="a folder with config.json and weights, or a hub id like org/name",
+            do=f"copy the checkpoint to {folder}, or correct its name",
+        )
+    folder = _snapshot(model, params, root)
+    return folder, folder.name
+
+
+def _snapshot(model: str, params: ModelParams, root: Path) -> Path:
+    """Files of a hub checkpoint: those in the local cache, else fetched, at once or not at all."""
+    from huggingface_hub import constants, snapshot_download
+
+    files = [*_CONFIGS, "README.md", "*.safetensors", "*.safetensors.index.json"]
+    name, revision = params.checkpoint, params.revision
+    try:
+        return _complete(Path(snapshot_download(name, revision=revision, local_files_only=True)))
+    except (OSError, ValueError):
+        reason = "HF_HUB_OFFLINE is set"
+    if not constants.HF_HUB_OFFLINE:
+        try:
+            files = _files_to_fetch(params, files)
+            fetched = snapshot_download(name, revision=revision, allow_patterns=files, etag_timeout=_HUB_TIMEOUT_S)
+            return Path(fetched)
+        except Exception as error:  # whatever the network, the proxy or the hub answers
+            reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+    raise StudyError(
+        where=f"models.{model}.checkpoint",
+        found=f"no folder and no cached copy of {params.checkpoint} ({reason})",
+        expected="its files on this machine",
+        do=f"copy config.json, preprocessor_config.json, README.md and the weights to a folder such as "
+        f"{root / 'data' / 'weights' / model}, and name that folder",
+    )
+
+
+def _complete(folder: Path) -> Path:
+    """A cached snapshot, if it has weights: other programs fetch single files."""
+    if not (folder / "config.json").is_file() or not weight_files(folder):
+        raise ValueError("incomplete")
+    return folder
+
+
+def _files_to_fetch(params: ModelParams, files: list[str]) -> list[str]:
+    """Ask the hub once, with a short time limit, whether it answers and has safetensors."""
+    from huggingface_hub import HfApi
+
+    info = HfApi().model_info(params.checkpoint, revision=params.revision, timeout=_HUB_TIMEOUT_S)
+    names = [sibling.rfilename for sibling in info.siblings or []]
+    return files if any(name.endswith(".safetensors") for name in names) else [*files, "pytorch_model*.bin*"]
+
+
+def weight_files(folder: Path) -> list[Path]:
+    """Weight files that transformers would read; safetensors before pickled ones."""
+    for pattern in _WEIGHTS:
+        files = sorted(folder.glob(pattern))
+        if files:
+            return files
+    return []
+
+
+def weights_digest(folder: Path, untrained: int | None, where: str) -> str:
+    """SHA-256 over names and bytes of a checkpoint's weights and configuration.
+
+    An untrained twin takes the configuration only.
+
+    Raises
+    ------
+    StudyError
+        If the folder has no weights.
+    """
+    files = [folder / name for name in _CONFIGS if (folder / name).is_file()]
+    if untrained is None:
+        weights = weight_files(folder)
+        if not weights:
+            raise StudyError(
+                where=where,
+                found="no weights",
+                expected="model.safetensors or pytorch_model.bin",
+                do="copy the weights beside config.json",
+            )
+        files += weights
+    return files_digest(files)
+
+
+def read_licence(folder: Path) -> str:
+    """Licence that the front matter of a checkpoint's README names; `unknown` if it names none."""
+    readme = folder / "README.md"
+    if not readme.is_file():
+        return "unknown"
+    match = re.match(r"---\s*\n(.*?)\n---", readme.read_text(encoding="utf-8", errors="replace"), re.DOTALL)
+    try:
+        card = yaml.safe_load(match.group(1)) if match else None
+    except yaml.YAMLError:
+        card = None
+    if not isinstance(card, dict):
+        return "unknown"
+    licence = card.get("license")
+    if licence == "other" or licence is None:
+        licence = card.get("license_name") or licence
+    names = licence if isinstance(licence, list) else [licence] if licence else ["unknown"]
+    return ", ".join(str(name) for name in names)
+
+
+def _check_licence(model: str, licence: str, accepted: bool) -> None:
+    if _NON_COMMERCIAL.search(licence.lower()) and not accepted:
+        raise StudyError(
+            where=f"models.{model}",
+            found=f"weights under {licence}, for non-commercial use only",
+            expected="your consent to these terms",
+            do=f"set models.{model}.accept_licence: true in params.yaml if they suit you",
+        )

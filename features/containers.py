@@ -1,0 +1,62 @@
+"""Whether a film's file is whole, from the lengths that its container states about itself."""
+
+from __future__ import annotations
+
+import struct
+from pathlib import Path
+from typing import BinaryIO
+
+_EBML, _SEGMENT = b"\x1a\x45\xdf\xa3", b"\x18\x53\x80\x67"
+
+
+def stated_bytes(path: Path) -> int | None:
+    """How long a file must be by its own structure; None where that is not stated.
+
+    Demuxers read a film that was cut short to where it ends and say nothing.
+    """
+    with path.open("rb") as file:
+        head = file.read(12)
+        file.seek(0)
+        if head[:4] == _EBML:
+            return _matroska_bytes(file)
+        if head[4:8] in (b"ftyp", b"styp", b"moov", b"free", b"wide"):
+            return _mp4_bytes(file, path.stat().st_size)
+    return None
+
+
+def _mp4_bytes(file: BinaryIO, size: int) -> int:
+    """Where the last top-level box ends."""
+    end = 0
+    while end + 8 <= size:
+        file.seek(end)
+        header = file.read(16)
+        length = struct.unpack(">I", header[:4])[0]
+        if length == 1 and len(header) == 16:
+            length = struct.unpack(">Q", header[8:])[0]
+        if length < 8:  # 0: to the end of the file; below 8: no box
+            return size
+        end += length
+    return end
+
+
+def _matroska_bytes(file: BinaryIO) -> int | None:
+    """Where the segment, Matroska's outermost element after its header, ends."""
+    file.seek(len(_EBML))
+    header_length = _read_length(file)
+    if header_length is None:
+        return None
+    file.seek(header_length, 1)
+    if file.read(4) != _SEGMENT:
+        return None
+    length = _read_length(file)
+    return None if length is None else file.tell() + length
+
+
+def _read_length(file: BinaryIO) -> int | None:
+    """A variable-length integer; None if it says unknown, as in a live recording."""
+    first = file.read(1)
+    if not first or first[0] == 0:
+        return None
+    n_bytes = 9 - first[0].bit_length()
+    value = int.from_bytes(bytes([first[0] & (0xFF >> n_bytes)]) + file.read(n_bytes - 1), "big")
+    return None if value == (1 << 7 * n_bytes) - 1 else value

@@ -1,0 +1,82 @@
+"""The record of a checkpoint, `data/checkpoints/<model>.json`: what stages depend on in place of the weights."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+from cinecube.features.network import Facts
+from cinecube.store.errors import StudyError
+from cinecube.store.params import Section, Study, parse
+from cinecube.store.paths import StudyPaths
+
+
+class Record(Section):
+    """What a checkpoint is.
+
+    Attributes
+    ----------
+    model, extractor, checkpoint : str
+        As `params.yaml` names them.
+    extractor_version, reading_version : int
+        Version of the network's code, and of the decoding and windows that all networks share.
+    revision : str or None
+        The hub's commit; None for a folder.
+    weights_digest : str
+        SHA-256 over weights and configuration.
+    licence : str
+        Of the weights; `unknown` if their card names none.
+    untrained : int or None
+        Seed of fresh weights instead of the checkpoint's.
+    n_blocks, width : int
+        Blocks of the network, and dims of its widest layer.
+    facts : Facts
+        Its layers and inputs.
+    """
+
+    model: str
+    extractor: str
+    extractor_version: int
+    reading_version: int
+    checkpoint: str
+    revision: str | None
+    weights_digest: str
+    licence: str
+    untrained: int | None
+    n_blocks: int
+    width: int
+    facts: Facts
+
+
+def read_record(study: Study, model: str, root: Path) -> Record:
+    """Read a model's record and check that it belongs to the study as it is.
+
+    Raises
+    ------
+    StudyError
+        If the study has no such model, or the record is missing, broken or of other parameters.
+    """
+    params = study.model(model)
+    path = StudyPaths(root).checkpoint(model)
+    where = StudyPaths(root).relative(path)
+    try:
+        raw = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise StudyError(
+            where=where,
+            found="no record",
+            expected="one of its checkpoint",
+            do=f"run `cinecube checkpoint {model}`",
+        ) from None
+    except ValueError as error:
+        raise stale(where, f"no JSON ({error})", "a record") from None
+    record = parse(Record, raw, where)
+    for key in ("extractor", "checkpoint", "untrained"):
+        if getattr(record, key) != getattr(params, key):
+            raise stale(where, f"{key} {getattr(record, key)}", f"{getattr(params, key)}, as params.yaml says")
+    return record
+
+
+def stale(where: str, found: str, expected: str) -> StudyError:
+    """The error of a record that no longer tells the truth."""
+    return StudyError(where=where, found=found, expected=expected, do="re-run `dvc repro`")

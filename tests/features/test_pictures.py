@@ -1,0 +1,76 @@
+from __future__ import annotations
+
+import resource
+from fractions import Fraction
+
+import numpy as np
+import pytest
+
+from cinecube.features.network import Reading
+from cinecube.features.pictures import sampled_frames
+from cinecube.features.probing import probe
+from cinecube.features.windows import frame_numbers
+from cinecube.store.clock import Clock
+from cinecube.store.errors import StudyError
+
+
+def _reading(n_frames: int) -> Reading:
+    return Reading((), "mean", frames_per_window=n_frames, rate_hz=0, window_s=1.49)
+
+
+@pytest.mark.parametrize("suffix", ["mp4", "mkv"])
+@pytest.mark.parametrize("rate", [Fraction(24000, 1001), Fraction(25), Fraction(30000, 1001)], ids=str)
+def test_windows_see_exactly_the_frames_shown_at_their_times(tmp_path, write_film, read_number, rate, suffix):
+    """Against the plain definition: the last frame whose time is not after t, in exact arithmetic."""
+    n_frames = 200
+    info = probe(write_film(tmp_path / f"a.{suffix}", rate=rate, n_frames=n_frames))
+    clock = Clock(tr_s=1.49, window_s=1.49)
+    wanted = []
+    for row in range(clock.n_rows(info.duration_s)):
+        onset = Fraction(149, 100) * row
+        times = [onset + (Fraction(2 * j + 1, 2)) * Fraction(149, 100) / 4 for j in range(4)]
+        shown = [max(k for k in range(n_frames) if k / rate <= t) for t in times]
+        assert frame_numbers(info, float(clock.onsets_s(row + 1)[row]), _reading(4)) == shown
+        wanted += shown
+    found = {number: read_number(rgb) for number, rgb in sampled_frames(info, sorted(set(wanted)))}
+    assert found == {number: number for number in wanted}
+
+
+def test_a_film_that_starts_late_or_early_counts_from_its_first_frame(tmp_path, write_film, read_number):
+    info = probe(write_film(tmp_path / "a.mkv", ticks=lambda number: number + 40))
+    assert info.start_s == Fraction(8, 5)
+    assert [read_number(rgb) for _, rgb in sampled_frames(info, [0, 1, 99])] == [0, 1, 99]
+
+
+def test_red_is_red(tmp_path, write_film):
+    red = np.zeros((64, 96, 3), np.uint8)
+    red[..., 0] = 255
+    info = probe(write_film(tmp_path / "a.mp4", n_frames=5, frame=lambda _: red))
+    (_, rgb), *_ = sampled_frames(info, [2])
+    assert rgb.dtype == np.uint8
+    assert np.abs(rgb.astype(int) - red).max() <= 4
+
+
+def test_a_damaged_frame_is_refused_with_its_second(tmp_path, write_film):
+    noise = np.random.default_rng(0).integers(0, 256, (64, 96, 3)).astype(np.uint8)
+    film = write_film(tmp_path / "a.mp4", frame=lambda number: np.roll(noise, number, axis=1))
+    data = bytearray(film.read_bytes())
+    middle = len(data) // 2
+    data[middle : middle + 400] = bytes(400)
+    film.write_bytes(data)
+    info = probe(film, "amber01")
+    with pytest.raises(StudyError, match=r"amber01 at [12].\d\d s: found .*, expected frame \d+ of 100"):
+        list(sampled_frames(info, range(info.n_frames)))
+
+
+def test_memory_does_not_grow_with_the_film(tmp_path, write_film):
+    """Twenty times the film, decoded whole: the peak grows by less than a tenth of its frames' bytes."""
+    short = probe(write_film(tmp_path / "short.mp4", n_frames=200))
+    long = probe(write_film(tmp_path / "long.mp4", n_frames=4000))
+    for _ in sampled_frames(short, range(200)):
+        pass
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    for _ in sampled_frames(long, range(4000)):
+        pass
+    grown = (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) * 1024
+    assert grown < 4000 * 96 * 64 * 3 / 10
