@@ -82,7 +82,7 @@ def find_checkpoint(model: str, params: ModelParams, root: Path) -> tuple[Path, 
     """
     folder = root / params.checkpoint
     if folder.is_dir():
-        return folder, params.revision
+        return folder, None
     if not _HUB_ID.fullmatch(params.checkpoint):
         raise StudyError(
             where=f"models.{model}.checkpoint",

@@ -39,7 +39,8 @@ def make_spec(study: Study, model: str, record: Record, stimulus: Mapping[str, s
         "extractor": record.extractor,
         "extractor_version": record.extractor_version,
         "reading_version": record.reading_version,
-        "checkpoint": record.checkpoint,
+        # A folder is a path, and a path changes no number; a hub's revision is a commit.
+        "checkpoint": record.checkpoint if record.revision else None,
         "revision": record.revision,
         "weights_digest": record.weights_digest,
         "untrained": record.untrained,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 import warnings
 from collections.abc import Callable, Mapping
@@ -165,3 +166,16 @@ def _refuse_missing_shards(path: Path, cube: xr.Dataset, where: str) -> None:
 def data_name(cube: xr.Dataset) -> str:
     """Which kind of values a cube holds: `features`, `bold` or `score`."""
     return next(name for name in DIMS if name in cube)
+
+
+def stored_spec(path: Path) -> dict[str, Any]:
+    """What a cube's fingerprint hashes, as the cube tells it.
+
+    Raises
+    ------
+    StudyError
+        If there is no whole cube.
+    """
+    with open_cube(path) as cube:
+        spec: dict[str, Any] = json.loads(cube.attrs.get("spec", "{}"))
+    return spec

@@ -114,3 +114,10 @@ def open_journal(root: Path, spec: Mapping[str, Any], where: str) -> Iterator[Jo
 def journal_folder(root: Path, spec: Mapping[str, Any]) -> Path:
     """Where the journal of a spec lies."""
     return root / fingerprint(spec)
+
+
+def journal_rows(root: Path, spec: Mapping[str, Any]) -> int:
+    """How many rows of the cube that `spec` describes lie finished in its journal."""
+    files = journal_folder(root, spec).glob("*.npy")
+    spans = (path.stem.rsplit(".", 1)[1].split("-") for path in files)
+    return sum(int(stop) - int(start) for start, stop in spans)

@@ -48,7 +48,10 @@ def rows_index(rows_by_segment: Mapping[str, Sequence[float] | np.ndarray]) -> p
     """Columns `segment` and `onset_s` of the rows of several segments, one after another."""
     parts = [
         pd.DataFrame(
-            {"segment": pd.Series([segment] * len(onsets), dtype=object), "onset_s": np.asarray(onsets, float)}
+            {
+                "segment": pd.Series([segment] * len(onsets), dtype=object),
+                "onset_s": np.asarray(onsets, float),
+            }
         )
         for segment, onsets in rows_by_segment.items()
     ]
@@ -57,11 +60,16 @@ def rows_index(rows_by_segment: Mapping[str, Sequence[float] | np.ndarray]) -> p
 
 def string_coordinate(values: Sequence[str] | np.ndarray) -> np.ndarray:
     """Labels as objects: numpy's fixed-width strings have no Zarr v3 specification."""
-    return np.asarray(list(values), dtype=object)
+    return np.array([str(value) for value in values], dtype=object)
 
 
 def feature_template(
-    rows: pd.DataFrame, window_s: float, streams: Sequence[Stream], dtype: str, attrs: Mapping[str, Any]
+    rows: pd.DataFrame,
+    window_s: float,
+    streams: Sequence[Stream],
+    dtype: str,
+    attrs: Mapping[str, Any],
+    n_blocks: int | None = None,
 ) -> xr.Dataset:
     """An empty feature cube: every label, no value.
 
@@ -77,6 +85,8 @@ def feature_template(
         `float32` or `float16`.
     attrs : Mapping
         Attributes of the cube, see `provenance`.
+    n_blocks : int, optional
+        Blocks of the network, for `depth`; the deepest layer's number by default.
 
     Returns
     -------
@@ -90,7 +100,7 @@ def feature_template(
     for m, stream in enumerate(streams):
         for label, dims in zip(stream.layers, stream.widths, strict=True):
             width[m, layers.index(label)] = dims
-    n_blocks = max((layer_number(label) or 0 for label in layers), default=0) or 1
+    n_blocks = n_blocks or max((layer_number(label) or 0 for label in layers), default=0) or 1
     shape = (len(rows), int(width.max()), len(streams), len(layers))
     values = da.full(shape, np.nan, dtype=dtype, chunks=(*shape[:2], 1, 1))
     return xr.Dataset(

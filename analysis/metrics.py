@@ -1,0 +1,46 @@
+"""The metrics of a study: few numbers, comparable across its revisions."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from cinecube.analysis import tables
+from cinecube.analysis.truth import Comparison, compare_study
+from cinecube.store.params import Study
+from cinecube.store.paths import StudyPaths
+
+DECIMALS = 4
+
+
+def study_metrics(study: Study, root: Path, truth: Comparison | None = None) -> dict[str, Any]:
+    """What `results/metrics.json` holds.
+
+    Parameters
+    ----------
+    study : Study
+    root : Path
+        The study's folder, with its tables.
+    truth : Comparison, optional
+        From `compare_study`, if it is at hand.
+
+    Returns
+    -------
+    dict
+        `whole_brain`: mean test score per model over targets in parcels and subjects; `best_model`: the one that the
+        training films prefer; `truth`: see `Comparison`, only for a simulated study. Rounded to four digits.
+    """
+    truth = truth or compare_study(study, root)
+    means = tables.read_table(StudyPaths(root).tables / "whole_brain_mean.csv")
+    everyone = means[means["subject"] == tables.EVERYONE].set_index("model").sort_index()
+    metrics: dict[str, Any] = {
+        "whole_brain": {str(model): _rounded(score) for model, score in everyone["score"].items()},
+        "best_model": str(everyone["cv_score"].idxmax()),
+    }
+    if truth is not None:
+        metrics["truth"] = {name: _rounded(value) for name, value in sorted(truth.metrics.items())}
+    return metrics
+
+
+def _rounded(value: float) -> float:
+    return round(float(value), DECIMALS) + 0.0

@@ -1,0 +1,214 @@
+"""The study's page: one HTML file that needs nothing else."""
+
+from __future__ import annotations
+
+import base64
+import json
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import xarray as xr
+import yaml
+
+from cinecube.analysis import figures, tables
+from cinecube.analysis.maps import best_layer_score, draw_map
+from cinecube.analysis.metrics import study_metrics
+from cinecube.analysis.stages import read_scores
+from cinecube.analysis.truth import Comparison, compare_study
+from cinecube.store.atomic import staged, write_text
+from cinecube.store.cubes import open_cube
+from cinecube.store.films import read_films_table
+from cinecube.store.params import Study
+from cinecube.store.paths import StudyPaths
+
+
+@dataclass(frozen=True)
+class Cell:
+    """A table's cell: its text, and whether it says that something was right (yes) or wrong (no)."""
+
+    text: str
+    kind: str = ""
+
+
+def write_report(study: Study, root: Path) -> None:
+    """Write `results/report/index.html` and `results/metrics.json`.
+
+    Raises
+    ------
+    StudyError
+        If a score cube or table is missing.
+    """
+    paths = StudyPaths(root)
+    truth = compare_study(study, root)
+    metrics = study_metrics(study, root, truth)
+    with staged(paths.report.parent) as folder:
+        folder.mkdir()
+        (folder / "index.html").write_text(render(study, root, truth, metrics), encoding="utf-8", newline="\n")
+    write_text(paths.metrics, json.dumps(metrics, indent=1, sort_keys=True) + "\n")
+
+
+def render(study: Study, root: Path, truth: Comparison | None, metrics: Mapping[str, Any]) -> str:
+    """The page as HTML; everything that comes from files is escaped."""
+    import jinja2
+
+    environment = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True)
+    template = environment.from_string(
+        files("cinecube.analysis").joinpath("templates", "report.html.j2").read_text(encoding="utf-8")
+    )
+    paths, cubes = StudyPaths(root), read_scores(study, root)
+    table = tables.read_table(paths.tables / "layerwise.csv")
+    preferred = tables.preferred_layers(table)
+    films = read_films_table(paths.films)
+    return template.render(
+        study=study,
+        lead=_lead(study, films),
+        cards=_cards(metrics),
+        maps=_maps(cubes),
+        whole_brain=_grid(_whole_brain_rows(preferred)),
+        layer_curves=_inline(figures.layer_curves(_curves(table), "mean test r over parcels")),
+        layer_caption="Mean over parcels and subjects; the band is the standard error over subjects.",
+        heatmap=_inline(_heatmap(table, preferred, truth)),
+        lag_curves=_inline(figures.lag_curves(_lags(paths))),
+        truth=_grid(truth.table, good=truth.flags) if truth else None,
+        truth_lead=truth.summary if truth else "",
+        agreement=_grid(truth.agreement) if truth else None,
+        quality=_grid(_quality(study, paths)),
+        films=_grid(films),
+        provenance=_grid(_provenance(study, paths, cubes)),
+        versions=_grid(_versions(cubes)),
+        params=yaml.safe_dump(study.model_dump(mode="json"), sort_keys=False, width=100),
+    )
+
+
+def _lead(study: Study, films: pd.DataFrame) -> str:
+    minutes = films["duration_s"].sum() / 60
+    return (
+        f"{len(study.films)} films ({minutes:.1f} minutes, {int(films['rows'].sum())} rows of {study.clock.tr_s} s), "
+        f"{len(study.brain.subjects)} subjects, {len(study.compute.models)} models. Fitted on "
+        f"{', '.join(study.split.train)}; tested on {', '.join(study.split.test)}."
+    )
+
+
+def _cards(metrics: Mapping[str, Any]) -> list[dict[str, str]]:
+    """The numbers worth reading first: the whole brain's, then the truth's."""
+    cards = [{"name": f"mean r, {model}", "value": f"{value:.3f}"} for model, value in metrics["whole_brain"].items()]
+    names = {
+        "layer_found": "planted layer found",
+        "layer_found_or_next": "… or the next one, per subject",
+        "delay_error": "mean error of the delay (TR)",
+        "idle_score": "largest |r| of an idle parcel",
+        "feature_agreement": "decoded features against drawn (r)",
+    }
+    truth = metrics.get("truth", {})
+    cards += [{"name": names[key], "value": f"{truth[key]:.3g}"} for key in names if key in truth]
+    return cards
+
+
+def _maps(cubes: Sequence[xr.Dataset]) -> list[dict[str, str]]:
+    maps = []
+    for cube in cubes:
+        for model in map(str, cube["model"].values):
+            png = draw_map(best_layer_score(cube, model), cube, model)
+            if png is not None:
+                maps.append({"png": _inline(png), "caption": f"{model}: Pearson r, mean over subjects"})
+    return maps
+
+
+def _whole_brain_rows(preferred: pd.DataFrame) -> pd.DataFrame:
+    means = tables.whole_brain_means(preferred)
+    wide = means.pivot_table(index="model", columns="subject", values="score", sort=False)
+    return wide.reset_index()
+
+
+def _curves(table: pd.DataFrame) -> pd.DataFrame:
+    """Mean over parcels per model and layer, with the standard error over subjects."""
+    each = table[table["subject"] != tables.EVERYONE]
+    by_subject = each.groupby(["model", "depth", "layer", "subject"], sort=True)["score"].mean()
+    grouped = by_subject.groupby(["model", "depth", "layer"])
+    curves = grouped.mean().to_frame("score")
+    curves["sem"] = grouped.sem().fillna(0.0)
+    return curves.reset_index()
+
+
+def _heatmap(table: pd.DataFrame, preferred: pd.DataFrame, truth: Comparison | None) -> bytes:
+    everyone = table[table["subject"] == tables.EVERYONE]
+    order = everyone[["model", "depth", "layer"]].drop_duplicates().sort_values(["model", "depth"])
+    columns = list(zip(order["model"], order["layer"], strict=True))
+    scores = everyone.pivot_table(index="parcel", columns=["model", "layer"], values="score")[columns]
+    best = preferred[(preferred["subject"] == tables.EVERYONE) & preferred["best_model"]]
+    found = {str(row.parcel): (str(row.model), str(row.layer)) for row in best.itertuples()}
+    return figures.parcel_heatmap(scores, found, truth.planted if truth else {})
+
+
+def _lags(paths: StudyPaths) -> pd.DataFrame:
+    """Curves of each parcel at its best model: the one whose best delay scores highest."""
+    lags = tables.read_table(paths.tables / "lag_curve.csv")
+    top = lags.groupby(["parcel", "model"])["lag_score"].max().reset_index()
+    best = top.loc[top.groupby("parcel")["lag_score"].idxmax(), ["parcel", "model"]]
+    return lags.merge(best, on=["parcel", "model"]).pivot_table(index="parcel", columns="lag", values="lag_score")
+
+
+def _quality(study: Study, paths: StudyPaths) -> pd.DataFrame:
+    parts = []
+    for subject in study.brain.subjects:
+        table = tables.read_table(paths.brain_qc(subject))
+        table.insert(0, "subject", subject)
+        parts.append(table)
+    return pd.concat(parts, ignore_index=True)
+
+
+def _provenance(study: Study, paths: StudyPaths, cubes: Sequence[xr.Dataset]) -> pd.DataFrame:
+    rows = []
+    for model in study.compute.models:
+        for film in study.compute.films:
+            path = paths.features(model, film)
+            if path.exists():
+                rows.append(_origin(path, paths))
+    rows += [_origin(paths.brain(subject), paths) for subject in study.brain.subjects]
+    rows += [_origin(paths.scores(model), paths) for model in study.compute.models]
+    return pd.DataFrame(rows)
+
+
+def _origin(path: Path, paths: StudyPaths) -> dict[str, Any]:
+    with open_cube(path) as cube:
+        spec = json.loads(cube.attrs["spec"])
+        return {
+            "cube": paths.relative(path),
+            "fingerprint": cube.attrs["fingerprint"][:12],
+            "weights": str(spec.get("weights_digest", ""))[:12],
+            "licence of weights": cube.attrs.get("licence", ""),
+        }
+
+
+def _versions(cubes: Sequence[xr.Dataset]) -> pd.DataFrame:
+    versions: dict[str, str] = {}
+    for cube in cubes:
+        versions |= json.loads(cube.attrs["created_by"])
+    return pd.DataFrame(sorted(versions.items()), columns=["package", "version"])
+
+
+def _grid(table: pd.DataFrame, good: Mapping[str, str] | None = None) -> dict[str, Any]:
+    """A table's heads and cells as text; columns of yes and no are coloured."""
+    rows = []
+    for record in table.to_dict("records"):
+        rows.append([_cell(value, is_flag=str(name) in (good or {})) for name, value in record.items()])
+    return {"heads": [str(name).replace("_", " ") for name in table.columns], "rows": rows}
+
+
+def _cell(value: object, *, is_flag: bool) -> Cell:
+    if isinstance(value, float) and math.isnan(value):
+        return Cell("")
+    if is_flag:
+        return Cell("yes", "yes") if value else Cell("no", "no")
+    if isinstance(value, float):
+        return Cell(f"{value:g}" if value.is_integer() else f"{value:.3f}")
+    return Cell(str(value))
+
+
+def _inline(png: bytes) -> str:
+    return base64.b64encode(png).decode("ascii")

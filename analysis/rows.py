@@ -1,0 +1,198 @@
+"""Rows: which moments features and responses share, found by labels (DESIGN §4)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+import pandas as pd
+
+from cinecube.store.errors import StudyError
+
+ONSET_TOLERANCE_S = 1e-6
+# Onsets are rounded to 1e-6, so two of them differ by that much and the last bit of a float.
+_TOLERANCE_S = ONSET_TOLERANCE_S * 1.001
+
+_Key = tuple[int, int]  # (feature row, repeat); repeat 0 stands for the mean over repeats
+
+
+@dataclass(frozen=True)
+class RowsGroup:
+    """Rows that the same factorisation serves, and the subjects who have them.
+
+    Attributes
+    ----------
+    subjects : tuple of str
+        Subjects whose responses are read at these rows.
+    segment : array of str, shape (row,)
+        Segment of each row, training films first.
+    onset_s : array, shape (row,)
+        Window start in seconds from the segment's first frame.
+    feature_row : array of int, shape (row,)
+        Position of the row in the feature cubes.
+    train : array of bool, shape (row,)
+        Whether the row belongs to a training film; the others belong to a test film.
+    showings : dict of str to array of int, shape (row, showing)
+        Per subject, positions in the brain cube whose mean is the row's response; -1 pads.
+    """
+
+    subjects: tuple[str, ...]
+    segment: np.ndarray
+    onset_s: np.ndarray
+    feature_row: np.ndarray
+    train: np.ndarray
+    showings: dict[str, np.ndarray]
+
+
+def align(
+    features: pd.DataFrame,
+    brains: Mapping[str, pd.DataFrame],
+    *,
+    train: Sequence[str],
+    test: Sequence[str],
+    repeats: Literal["average", "separate"],
+    rows: Literal["common", "own"],
+) -> list[RowsGroup]:
+    """Match features and responses by segment and onset, never by position.
+
+    Parameters
+    ----------
+    features : DataFrame
+        Rows of the feature cubes: `segment`, `onset_s`.
+    brains : Mapping of str to DataFrame
+        Rows of each subject's brain cube: `segment`, `repeat`, `onset_s`.
+    train, test : sequence of str
+        Segments to fit on and to test on, in the order of their films.
+    repeats : {"average", "separate"}
+        Take the mean over the showings of a segment, of rows that all of them have, or keep each as rows of its own.
+    rows : {"common", "own"}
+        Keep rows that all subjects have, or all rows of each subject, grouping subjects whose rows agree.
+
+    Returns
+    -------
+    list of RowsGroup
+        One for `common`; for `own` one per different set of rows.
+
+    Raises
+    ------
+    StudyError
+        If the features or a subject lack a whole segment, if a subject has a row twice, or no row is left.
+    """
+    segments = [*train, *test]
+    keys = {subject: _subject_rows(features, brain, segments, repeats, subject) for subject, brain in brains.items()}
+    if rows == "common":
+        shared = set.intersection(*(set(found) for found in keys.values()))
+        parts = {tuple(sorted(shared)): list(brains)}
+    else:
+        parts = {}
+        for subject, found in keys.items():
+            parts.setdefault(tuple(sorted(found)), []).append(subject)
+    return [
+        _group(features, _in_order(features, kept, segments), {name: keys[name] for name in names}, train, test)
+        for kept, names in parts.items()
+    ]
+
+
+def match_onsets(onsets_s: np.ndarray, known_s: np.ndarray) -> np.ndarray:
+    """Index into the rising `known_s` of each onset, -1 where none lies within a microsecond."""
+    if known_s.size == 0:
+        return np.full(onsets_s.shape, -1)
+    right = np.searchsorted(known_s, onsets_s).clip(0, known_s.size - 1)
+    left = (right - 1).clip(0)
+    nearest = np.where(np.abs(known_s[left] - onsets_s) < np.abs(known_s[right] - onsets_s), left, right)
+    return np.where(np.abs(known_s[nearest] - onsets_s) <= _TOLERANCE_S, nearest, -1)
+
+
+def _subject_rows(
+    features: pd.DataFrame, brain: pd.DataFrame, segments: Sequence[str], repeats: str, subject: str
+) -> dict[_Key, list[int]]:
+    """Brain rows of each row of a subject."""
+    found: dict[_Key, list[int]] = {}
+    for segment in segments:
+        feature_rows = np.flatnonzero(features["segment"] == segment)
+        brain_rows = np.flatnonzero(brain["segment"] == segment)
+        _refuse_absent(segment, feature_rows, brain_rows, subject)
+        showings = _showings(features, brain, feature_rows, brain_rows, f"{subject} {segment}")
+        if repeats == "separate":
+            found |= {(row, repeat): [at] for repeat, rows in showings.items() for row, at in rows.items()}
+        else:
+            shared = set.intersection(*(set(rows) for rows in showings.values()))
+            found |= {(row, 0): [rows[row] for rows in showings.values()] for row in shared}
+    return found
+
+
+def _refuse_absent(segment: str, feature_rows: np.ndarray, brain_rows: np.ndarray, subject: str) -> None:
+    for name, rows, kind in (("features", feature_rows, "features"), (subject, brain_rows, "scans")):
+        if rows.size == 0:
+            raise StudyError(
+                where=f"{name} {segment}",
+                found="no rows",
+                expected=f"{kind} of every segment of `split`",
+                do=f"add the {kind}, or take the segment out of `films`",
+            )
+
+
+def _showings(
+    features: pd.DataFrame, brain: pd.DataFrame, feature_rows: np.ndarray, brain_rows: np.ndarray, where: str
+) -> dict[int, dict[int, int]]:
+    """Per repeat of one segment: feature row -> brain row."""
+    known_s = features["onset_s"].to_numpy()[feature_rows]
+    repeat_of = brain["repeat"].to_numpy()[brain_rows]
+    showings = {}
+    for repeat in np.unique(repeat_of):
+        at = brain_rows[repeat_of == repeat]
+        index = match_onsets(brain["onset_s"].to_numpy()[at], known_s)
+        matched = feature_rows[index[index >= 0]].tolist()
+        if len(set(matched)) < len(matched):
+            raise StudyError(
+                where=f"{where} repeat {repeat}",
+                found=f"{len(matched) - len(set(matched))} rows twice",
+                expected="each onset once in a showing",
+                do="number the showings of this segment 1, 2, … in the scans",
+            )
+        showings[int(repeat)] = dict(zip(matched, at[index >= 0].tolist(), strict=True))
+    return showings
+
+
+def _in_order(features: pd.DataFrame, kept: Sequence[_Key], segments: Sequence[str]) -> list[_Key]:
+    """Rows by segment as `split` has them, then repeat, then time."""
+    place = {segment: i for i, segment in enumerate(segments)}
+    segment_of = features["segment"].to_numpy()
+    return sorted(kept, key=lambda key: (place[segment_of[key[0]]], key[1], key[0]))
+
+
+def _group(
+    features: pd.DataFrame,
+    kept: Sequence[_Key],
+    found: Mapping[str, Mapping[_Key, list[int]]],
+    train: Sequence[str],
+    test: Sequence[str],
+) -> RowsGroup:
+    feature_row = np.array([row for row, _ in kept], dtype=np.int64)
+    segment = features["segment"].to_numpy()[feature_row]
+    for films, name in ((train, "training"), (test, "test")):
+        if not np.isin(segment, films).any():
+            raise StudyError(
+                where=f"{name} films of {', '.join(found)}",
+                found="no row that all of them have",
+                expected=f"rows of {', '.join(films)}",
+                do="compare onset_s of the brain and feature cubes with `cinecube show`",
+            )
+    return RowsGroup(
+        subjects=tuple(found),
+        segment=segment,
+        onset_s=features["onset_s"].to_numpy()[feature_row],
+        feature_row=feature_row,
+        train=np.isin(segment, train),
+        showings={subject: _padded([rows[key] for key in kept]) for subject, rows in found.items()},
+    )
+
+
+def _padded(positions: Sequence[Sequence[int]]) -> np.ndarray:
+    """Lists of different lengths as one array of shape (row, showing), padded with -1."""
+    padded = np.full((len(positions), max(map(len, positions))), -1, dtype=np.int64)
+    for row, found in enumerate(positions):
+        padded[row, : len(found)] = found
+    return padded

@@ -1,0 +1,237 @@
+"""Feature spaces and responses: cubes read layer by layer and block by block."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import xarray as xr
+
+from cinecube.store.errors import StudyError
+from cinecube.store.fingerprint import differences
+
+_SAME_TR_S = 1e-4
+# A film's own part of its cube's spec; all else must agree between films.
+_OF_A_FILM = ("segments", "stimulus")
+
+
+@dataclass(frozen=True)
+class FeatureSpace:
+    """Feature cubes of several films of one model, joined on time when a layer is read.
+
+    Attributes
+    ----------
+    cubes : dict of str to Dataset
+        Film -> its lazy feature cube.
+    rows : DataFrame
+        `segment`, `onset_s` of all rows, film after film.
+    window_s : float
+        Seconds of film that a row sees.
+    """
+
+    cubes: dict[str, xr.Dataset]
+    rows: pd.DataFrame
+    window_s: float
+
+    @property
+    def models(self) -> list[str]:
+        """Stream labels of the model axis."""
+        return [str(name) for name in self._first["model"].values]
+
+    @property
+    def layers(self) -> list[str]:
+        """Labels of the layer axis."""
+        return [str(name) for name in self._first["layer"].values]
+
+    @property
+    def depth(self) -> np.ndarray:
+        """Place of each layer between input and output, shape (layer,)."""
+        depth: np.ndarray = self._first["depth"].values
+        return depth
+
+    @property
+    def width(self) -> np.ndarray:
+        """Dims of each layer, shape (model, layer); 0 where a stream lacks it."""
+        width: np.ndarray = self._first["width"].values
+        return width
+
+    @property
+    def _first(self) -> xr.Dataset:
+        return next(iter(self.cubes.values()))
+
+    def fingerprints(self) -> dict[str, str]:
+        """Film -> fingerprint of its cube."""
+        return {film: str(cube.attrs["fingerprint"]) for film, cube in self.cubes.items()}
+
+    def read_layer(self, m: int, k: int) -> np.ndarray:
+        """Features of one layer of one stream, float32 (time, dim)."""
+        width = int(self.width[m, k])
+        parts = [
+            cube["features"].isel(model=m, layer=k, dim=slice(0, width)).transpose("time", "dim").values
+            for cube in self.cubes.values()
+        ]
+        return np.concatenate(parts).astype(np.float32, copy=False)
+
+
+def join_films(cubes: Mapping[str, xr.Dataset], segments: Mapping[str, Sequence[str]], where: str) -> FeatureSpace:
+    """Join the cubes of one model's films.
+
+    Parameters
+    ----------
+    cubes : Mapping of str to Dataset
+        Film -> lazy feature cube.
+    segments : Mapping of str to sequence of str
+        Film -> its segments; others in its cube are not used.
+    where : str
+        The model, for messages.
+
+    Raises
+    ------
+    StudyError
+        If the films' cubes differ in layers, clock, or anything else but the film.
+    """
+    first_film, first = next(iter(cubes.items()))
+    for film, cube in cubes.items():
+        reason = _first_difference(first, cube)
+        if reason:
+            raise StudyError(
+                where=f"{where} {film}",
+                found=f"another cube than that of {first_film}: {reason}",
+                expected="cubes that differ in the film only",
+                do="extract both again with the same parameters",
+            )
+    rows = pd.concat(
+        [pd.DataFrame({name: cube[name].values for name in ("segment", "onset_s")}) for cube in cubes.values()],
+        ignore_index=True,
+    )
+    wanted = [name for names in segments.values() for name in names]
+    missing = [name for name in wanted if not (rows["segment"] == name).any()]
+    if missing:
+        raise StudyError(
+            where=f"{where} {missing[0]}",
+            found="no rows",
+            expected="features of every segment of `split`",
+            do="run `dvc repro` to extract it",
+        )
+    return FeatureSpace(dict(cubes), rows, float(first["window_s"].values[0]))
+
+
+def _first_difference(a: xr.Dataset, b: xr.Dataset) -> str:
+    """What sets two films' cubes of a model apart beside the film; empty if nothing does."""
+    for name in ("model", "layer", "width"):
+        if not np.array_equal(a[name].values, b[name].values):
+            return f"{name} differs"
+    if float(a["window_s"].values[0]) != float(b["window_s"].values[0]):
+        return "window_s differs"
+    lines = differences(_without_film(a), _without_film(b))
+    return lines[0] if lines else ""
+
+
+def _without_film(cube: xr.Dataset) -> dict[str, Any]:
+    spec = json.loads(cube.attrs.get("spec", "{}"))
+    return {key: value for key, value in spec.items() if key not in _OF_A_FILM}
+
+
+def step_s(rows: pd.DataFrame) -> float:
+    """Seconds between rows: the median step inside segments; NaN if no segment has two rows."""
+    steps = rows.groupby("segment", sort=False)["onset_s"].diff().dropna()
+    return float(steps.median()) if len(steps) else float("nan")
+
+
+@dataclass(frozen=True)
+class Responses:
+    """One subject's brain cube.
+
+    Attributes
+    ----------
+    subject : str
+    cube : Dataset
+        `bold (time, target)`, lazy.
+    rows : DataFrame
+        `segment`, `repeat`, `onset_s`.
+    """
+
+    subject: str
+    cube: xr.Dataset
+    rows: pd.DataFrame
+
+    @property
+    def n_targets(self) -> int:
+        return int(self.cube.sizes["target"])
+
+    def read(self, showings: np.ndarray, targets: np.ndarray) -> np.ndarray:
+        """Responses of some targets, the mean over showings, float32 (row, target).
+
+        Parameters
+        ----------
+        showings : array of int, shape (row, showing)
+            Positions in the brain cube, padded with -1.
+        targets : array of int, shape (target,)
+            Positions on the target axis.
+
+        Raises
+        ------
+        StudyError
+            If a target has NaN in some of these rows; one that is NaN in all of them is absent.
+        """
+        bold = self.cube["bold"].isel(target=targets).transpose("time", "target").values
+        total = np.zeros((len(showings), len(targets)), dtype=np.float32)
+        for positions in showings.T:
+            shown = positions >= 0
+            total[shown] += bold[positions[shown]]
+        total /= (showings >= 0).sum(axis=1, keepdims=True).astype(np.float32)
+        broken = np.isnan(total).any(axis=0) & ~np.isnan(total).all(axis=0)
+        if broken.any():
+            raise StudyError(
+                where=f"{self.subject} brain cube",
+                found=f"NaN in some rows of {int(broken.sum())} targets",
+                expected="finite responses, or NaN in all rows of a target",
+                do="run the `brain` stage again; `cinecube verify` names the targets",
+            )
+        return total
+
+
+def open_responses(subject: str, cube: xr.Dataset, space: FeatureSpace) -> Responses:
+    """A brain cube whose rows can be matched with those of a feature space.
+
+    Raises
+    ------
+    StudyError
+        If the scan's TR is not the step between the features' rows.
+    """
+    tr_s, clock_s = float(cube.attrs["tr_s"]), step_s(space.rows)
+    if abs(tr_s - clock_s) > _SAME_TR_S:
+        raise StudyError(
+            where=f"{subject} brain cube",
+            found=f"a TR of {tr_s:g} s",
+            expected=f"the clock of the feature cubes, {clock_s:g} s",
+            do="set clock.tr_s to the scans' TR and extract the features again",
+        )
+    rows = pd.DataFrame({name: cube[name].values for name in ("segment", "repeat", "onset_s")})
+    return Responses(subject, cube, rows)
+
+
+def check_same_space(responses: Sequence[Responses]) -> dict[str, Any]:
+    """Attributes that place targets in space, which all subjects must share.
+
+    Raises
+    ------
+    StudyError
+        If two subjects lie in different spaces or grids.
+    """
+    names = ("space", "targets", "affine", "shape")
+    first = responses[0]
+    for other in responses[1:]:
+        for name in names:
+            if other.cube.attrs.get(name) != first.cube.attrs.get(name):
+                raise StudyError(
+                    where=f"{other.subject} brain cube",
+                    found=f"{name} {other.cube.attrs.get(name)}",
+                    expected=f"that of {first.subject}, {first.cube.attrs.get(name)}",
+                    do="bring all subjects to one space, or make a study for each",
+                )
+    return {name: first.cube.attrs[name] for name in names if name in first.cube.attrs}

@@ -1,0 +1,182 @@
+"""Tasks: running functions of arrays in this process or on Dask workers, one BLAS setting in both."""
+
+from __future__ import annotations
+
+import asyncio
+import concurrent.futures
+import itertools
+import logging
+from collections.abc import Callable, Hashable, Iterable, Iterator
+from contextlib import ExitStack, contextmanager
+from typing import TYPE_CHECKING, Any, Literal, TypeVar
+
+from cinecube.store.errors import StudyError
+from cinecube.store.params import ClusterAddress
+
+if TYPE_CHECKING:
+    from distributed import Client, LocalCluster
+
+_Key = TypeVar("_Key", bound=Hashable)
+_Result = TypeVar("_Result")
+_CONNECT_S = 10
+# Enough that no worker waits for the next job, few enough that shared arrays are dropped soon after their last use.
+_JOBS_PER_WORKER = 3
+# Dask's own 64 KiB hands every temporary array back to the system at once: a third of the time went into page faults.
+_MALLOC = {"MALLOC_TRIM_THRESHOLD_": 2**30, "MALLOC_MMAP_THRESHOLD_": 2**30}
+
+
+@contextmanager
+def open_client(dask: Literal["local"] | ClusterAddress, threads: int) -> Iterator[Client]:
+    """A client of a running scheduler, or of processes on this machine: workers times threads = cores.
+
+    Parameters
+    ----------
+    dask : "local" or ClusterAddress
+        The study's `dask` key.
+    threads : int
+        BLAS threads of each local worker.
+
+    Raises
+    ------
+    StudyError
+        If there is no scheduler at the address.
+    """
+    from distributed import Client
+
+    with ExitStack() as stack:
+        stack.enter_context(_quiet())
+        address: Any = stack.enter_context(_local_cluster(threads)) if dask == "local" else dask.address
+        try:
+            client = stack.enter_context(Client(address, timeout=_CONNECT_S))
+        except (OSError, ValueError) as error:
+            raise StudyError(
+                where=f"dask: {address}",
+                found=f"no scheduler ({_first_line(error)})",
+                expected="a running Dask scheduler",
+                do="start one with `dask scheduler`, or set `dask: local`",
+            ) from None
+        yield client
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Keep Dask's tracebacks of lost connections off the terminal: a StudyError tells of them in one line."""
+    names = [name for name in logging.root.manager.loggerDict if name.split(".")[0] == "distributed"]
+    levels = {name: logging.getLogger(name).level for name in names}
+    try:
+        for name in names:
+            logging.getLogger(name).setLevel(logging.CRITICAL + 1)
+        yield
+    finally:
+        for name, level in levels.items():
+            logging.getLogger(name).setLevel(level)
+
+
+@contextmanager
+def _local_cluster(threads: int) -> Iterator[LocalCluster]:
+    import dask
+    from dask.system import CPU_COUNT
+    from distributed import LocalCluster
+
+    environ = {f"distributed.nanny.pre-spawn-environ.{name}": value for name, value in _MALLOC.items()}
+    n_workers = max(1, CPU_COUNT // threads)
+    with (
+        dask.config.set(environ),
+        LocalCluster(
+            n_workers=n_workers,
+            threads_per_worker=1,
+            processes=True,
+            dashboard_address=None,
+            silence_logs=logging.CRITICAL,
+        ) as cluster,
+    ):
+        yield cluster
+
+
+def share(client: Client | None, value: Any) -> Any:
+    """Send a value to the workers once, for any number of jobs; without a client it stays where it is."""
+    return value if client is None else client.scatter(value, hash=False)
+
+
+def run_jobs(
+    client: Client | None,
+    function: Callable[..., _Result],
+    jobs: Iterable[tuple[_Key, tuple[Any, ...]]],
+    threads: int,
+) -> Iterator[tuple[_Key, _Result]]:
+    """Run `function(*arguments)` for each job, in any order.
+
+    Parameters
+    ----------
+    client : Client or None
+        None runs the jobs here, one after another.
+    function : callable
+        A module's function.
+    jobs : iterable of (key, arguments)
+        Drawn as workers become free. Arguments may come from `share`.
+    threads : int
+        BLAS threads of each job.
+
+    Yields
+    ------
+    (key, result)
+
+    Raises
+    ------
+    StudyError
+        If the scheduler or a worker is lost. What a job itself raises is raised here unchanged.
+    """
+    if client is None:
+        for key, arguments in jobs:
+            yield key, pinned(function, threads, *arguments)
+        return
+    from distributed import KilledWorker
+    from distributed.comm.core import CommClosedError
+
+    lost = (KilledWorker, CommClosedError, asyncio.CancelledError, concurrent.futures.CancelledError, TimeoutError)
+    try:
+        yield from _on_workers(client, function, iter(jobs), threads)
+    except lost as error:
+        raise StudyError(
+            where="dask",
+            found=f"a lost scheduler or worker ({type(error).__name__}: {_first_line(error)})",
+            expected="workers that live until the last block",
+            do="look for their memory in the log, lower encode.targets_per_block, and run the stage again",
+        ) from error
+
+
+def _on_workers(
+    client: Client, function: Callable[..., _Result], jobs: Iterator[tuple[_Key, tuple[Any, ...]]], threads: int
+) -> Iterator[tuple[_Key, _Result]]:
+    from distributed import as_completed
+
+    keys: dict[Any, _Key] = {}
+
+    def submit(job: tuple[_Key, tuple[Any, ...]]) -> Any:
+        key, arguments = job
+        # pure: otherwise Dask hashes the arguments; ours are futures, and no job comes twice.
+        future = client.submit(pinned, function, threads, *arguments, pure=False)
+        keys[future.key] = key
+        return future
+
+    n_workers = max(1, len(client.scheduler_info(n_workers=-1)["workers"]))
+    running = as_completed([submit(job) for job in itertools.islice(jobs, _JOBS_PER_WORKER * n_workers)])
+    for future in running:
+        result = future.result()
+        key = keys.pop(future.key)
+        for job in itertools.islice(jobs, 1):
+            running.add(submit(job))
+        yield key, result
+
+
+def pinned(function: Callable[..., _Result], threads: int, *arguments: Any) -> _Result:
+    """Call a function with `threads` BLAS threads, whatever the environment says."""
+    import scipy.linalg  # noqa: F401 - brings a BLAS of its own, which must be loaded to be pinned
+    from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
+
+    with threadpool_limits(limits=threads):
+        return function(*arguments)
+
+
+def _first_line(error: BaseException) -> str:
+    return (str(error) or type(error).__name__).splitlines()[0]

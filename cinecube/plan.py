@@ -1,0 +1,111 @@
+"""What `dvc repro` would find: which stages are done, which are to do, which can be resumed."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from cinecube.store.cubes import open_cube, stored_spec
+from cinecube.store.errors import StudyError
+from cinecube.store.films import read_films_table, rows_by_segment
+from cinecube.store.fingerprint import differences
+from cinecube.store.journal import journal_rows
+from cinecube.store.params import Study
+from cinecube.store.paths import StudyPaths
+
+_BYTES = {"float16": 2, "float32": 4}
+# Torch with one of the architectures' libraries, before any weight is loaded.
+_PROGRAM_BYTES = 600_000_000
+
+
+@dataclass(frozen=True)
+class Step:
+    """One stage as it stands.
+
+    Attributes
+    ----------
+    stage : str
+        Its name in `dvc.yaml`.
+    state : str
+        `done`, `stale` (made from other inputs), `resumable` or `to do`.
+    why : str
+        What differs, what is missing, or how many rows are to be computed.
+    bytes_when_done : int
+        Size of its cube; 0 where that is not known.
+    memory_bytes : int
+        What it needs at its peak, roughly; 0 where that is not known.
+    """
+
+    stage: str
+    state: str
+    why: str = ""
+    bytes_when_done: int = 0
+    memory_bytes: int = 0
+
+
+def plan_study(study: Study, root: Path) -> list[Step]:
+    """Every stage of the study, in the order of the pipeline.
+
+    Reads labels, records and film bytes; computes nothing and writes nothing.
+    """
+    paths = StudyPaths(root)
+    steps = [_file_step("films", paths.films)]
+    for model in study.compute.models:
+        steps.append(_file_step(f"checkpoint@{model}", paths.checkpoint(model)))
+    for model in study.compute.models:
+        steps += [_features_step(study, model, film, root) for film in study.compute.films]
+    steps += [_cube_step(f"brain@{subject}", paths.brain(subject)) for subject in study.brain.subjects]
+    steps += [_cube_step(f"encode@{model}", paths.scores(model)) for model in study.compute.models]
+    steps.append(_file_step("whole_brain", paths.tables / "whole_brain.csv"))
+    steps.append(_file_step("layerwise", paths.tables / "layerwise.csv"))
+    steps.append(_file_step("report", paths.report))
+    return steps
+
+
+def _file_step(stage: str, path: Path) -> Step:
+    return Step(stage, "done") if path.is_file() else Step(stage, "to do", "never run")
+
+
+def _cube_step(stage: str, path: Path) -> Step:
+    try:
+        with open_cube(path) as cube:
+            return Step(stage, "done", bytes_when_done=int(cube.nbytes))
+    except StudyError as error:
+        return Step(stage, "to do", error.found)
+
+
+def _features_step(study: Study, model: str, film: str, root: Path) -> Step:
+    from cinecube.features.record import read_record
+    from cinecube.features.spec import feature_spec
+
+    stage, paths = f"features@{model}-{film}", StudyPaths(root)
+    try:
+        spec = feature_spec(study, model, film, root)
+        rows = sum(rows_by_segment(read_films_table(paths.films), study.film(film)).values())
+        width = read_record(study, model, root).width
+    except StudyError as error:
+        return Step(stage, "to do", f"waits: {error.found}")
+    n_layers = len(spec["layers"])
+    n_bytes = rows * n_layers * width * _BYTES[spec["dtype"]]
+    # The program, one layer of the film while the cube is written, and one block of all layers.
+    memory = _PROGRAM_BYTES + n_bytes // n_layers + min(rows, study.run.block_rows) * n_bytes // max(rows, 1)
+    state, why = _features_state(paths, paths.features(model, film), spec, rows)
+    return Step(stage, state, why, n_bytes, memory)
+
+
+def _features_state(paths: StudyPaths, path: Path, spec: dict[str, Any], rows: int) -> tuple[str, str]:
+    if not path.exists():
+        return _journal_state(paths, spec, rows)
+    try:
+        changed = differences(stored_spec(path), spec)
+    except StudyError as error:
+        return "to do", error.found
+    return ("stale", "; ".join(changed)) if changed else ("done", "")
+
+
+def _journal_state(paths: StudyPaths, spec: dict[str, Any], rows: int) -> tuple[str, str]:
+    done = journal_rows(paths.journals, spec)
+    if done:
+        return "resumable", f"{rows - done} of {rows} rows"
+    return "to do", f"{rows} rows"

@@ -1,0 +1,170 @@
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import xarray as xr
+
+from cinecube.analysis import tables
+from cinecube.analysis.encoding import blocks_of, make_design, make_layout
+from cinecube.analysis.stages import encode, layerwise, make_settings, read_inputs, score_model, whole_brain
+from cinecube.analysis.tasks import open_client, run_jobs
+from cinecube.store.cubes import open_cube
+from cinecube.store.errors import StudyError
+from cinecube.store.labels import layer_label
+from cinecube.store.params import ClusterAddress
+from cinecube.store.paths import StudyPaths
+
+from .conftest import MODEL, PLANTED, make_study
+
+DRIVEN = {parcel: source for parcel, source in PLANTED.items() if source is not None}
+Scored = Callable[..., xr.Dataset]
+Synthetic = Callable[..., Path]
+
+
+def best_delays(cube: xr.Dataset) -> dict[str, int]:
+    best = tables.best_lags(tables.lag_curves([cube]))
+    return dict(zip(best["parcel"], best["lag"], strict=True))
+
+
+def test_planted_layers_and_delays_are_found_and_idle_parcels_stay_idle(scored: Scored) -> None:
+    cube = scored()
+    preferred = tables.preferred_layers(tables.layer_table([cube]))
+    delays = best_delays(cube)
+    for parcel, (block, delay) in DRIVEN.items():
+        found = preferred[preferred["parcel"] == parcel]
+        assert found["subject"].tolist() == ["all", "sub-01", "sub-02"]
+        assert set(found["layer"]) == {layer_label(block)}
+        assert found["score"].min() > 0.5
+        assert delays[parcel] == delay
+    idle = preferred[~preferred["parcel"].isin(DRIVEN) & (preferred["subject"] == "all")]
+    assert len(idle) == 2
+    assert idle["score"].abs().max() < 0.1
+
+
+def test_a_slip_of_one_row_moves_the_best_delay_of_every_driven_parcel(scored: Scored) -> None:
+    delays = best_delays(scored(slip=1))
+    assert {parcel: delays[parcel] for parcel in DRIVEN} == {p: delay - 1 for p, (_, delay) in DRIVEN.items()}
+
+
+def test_test_films_change_nothing_that_is_fitted(scored: Scored, synthetic: Synthetic) -> None:
+    plain, scrambled = scored(), scored(scramble_test=True)
+    for name in ("alpha", "cv_score", "lag_score"):
+        np.testing.assert_array_equal(plain[name], scrambled[name])
+    assert not np.allclose(plain["score"], scrambled["score"], equal_nan=True)
+
+
+def test_constants_of_features_come_from_training_rows(synthetic: Synthetic) -> None:
+    study, root = make_study(), synthetic()
+    space, _, (group,) = read_inputs(study, root, MODEL)
+    settings = make_settings(study)
+    layout = make_layout(space, group, settings, max(settings.delays))
+    features = space.read_layer(0, 3)
+    train, _ = make_design(features, layout, settings.delays)
+    test_rows = group.feature_row[~group.train]
+    features[test_rows] *= 100
+    changed, _ = make_design(features, layout, settings.delays)
+    np.testing.assert_array_equal(train, changed)
+
+
+def test_targets_are_joined_and_absent_ones_are_nan(scored: Scored) -> None:
+    cube = scored()
+    target = cube["target"].values
+    assert (np.diff(target) > 0).all()
+    absent = cube["score"].isnull().all(["model", "layer"])
+    assert target[absent.sel(subject="sub-01")].tolist() == [1051]
+    assert target[absent.sel(subject="sub-02")].tolist() == [1050]
+    outside = cube["parcel"].values == ""
+    assert cube["lag_score"].isel(target=outside).isnull().all()
+    assert cube["lag_score"].isel(target=~outside).notnull().all()
+
+
+def test_constant_target_scores_nan(scored: Scored) -> None:
+    cube = scored(constant_target=True)
+    for name in ("score", "cv_score", "alpha", "lag_score"):
+        assert cube[name].isel(target=0).isnull().all()
+        assert cube[name].isel(target=1).notnull().all()
+
+
+def test_stages_on_dask_equal_this_process_bit_by_bit(scored: Scored, synthetic: Synthetic) -> None:
+    root, seen = synthetic(), list[tuple[int, int]]()
+    encode(make_study(), root, MODEL, progress=lambda done, total: seen.append((done, total)))
+    cube = open_cube(StudyPaths(root).scores(MODEL))
+    here = scored()
+    for name in ("score", "cv_score", "alpha", "lag_score"):
+        np.testing.assert_array_equal(cube[name], here[name])
+    assert cube.attrs["fingerprint"] == here.attrs["fingerprint"]
+    assert seen[-1] == (26, 26)
+    assert json.loads(cube.attrs["rows"]) == [{"subjects": ["sub-01", "sub-02"], "train": 300, "test": 100}]
+
+    whole_brain(make_study(), root)
+    layerwise(make_study(), root)
+    paths = StudyPaths(root)
+    best = tables.read_table(paths.tables / "whole_brain.csv")
+    assert set(best["parcel"]) == set(PLANTED)
+    assert set(best["subject"]) == {"all", "sub-01", "sub-02"}
+    means = tables.read_table(paths.tables / "whole_brain_mean.csv")
+    one = best[best["subject"] == "sub-01"]
+    score = means["score"][means["subject"] == "sub-01"].tolist()
+    assert score == pytest.approx([np.average(one["score"], weights=one["targets"])], abs=1e-6)
+    for name in ("layerwise", "preferred_layer", "lag"):
+        assert len(tables.read_table(paths.tables / f"{name}.csv"))
+    curve = tables.read_table(paths.plots / "layer_curve.csv")
+    assert curve["layer"].tolist()[:2] == ["embed", "block01"]
+
+
+def test_what_changes_no_number_leaves_the_fingerprint(scored: Scored, synthetic: Synthetic) -> None:
+    from cinecube.analysis.stages import score_spec
+
+    space, brains, _ = read_inputs(make_study(), synthetic(), MODEL)
+    spec = score_spec(make_study(), space, brains)
+    assert score_spec(make_study(targets_per_block=7), space, brains) == spec
+    assert score_spec(make_study(folds=4), space, brains) != spec
+
+
+def test_subjects_with_other_rows_are_scored_apart(synthetic: Synthetic) -> None:
+    root = synthetic(missing_rows={("sub-02", "birch01"): 7})
+    study = make_study(rows="own", targets_per_block=200, alphas={"min": 100, "max": 100, "n": 1})
+    cube = score_model(study, *read_inputs(study, root, MODEL))
+    assert [group["train"] for group in json.loads(cube.attrs["rows"])] == [300, 293]
+    assert cube["score"].notnull().any(["layer", "target"]).all()
+
+
+def test_errors_name_both_sides(synthetic: Synthetic, tmp_path: Path) -> None:
+    with pytest.raises(StudyError, match="sub-02 cedar02: found no rows"):
+        read_inputs(make_study(), synthetic(missing=(("sub-02", "cedar02"),)), MODEL)
+    with pytest.raises(StudyError, match="found a TR of 2 s, expected the clock of the feature cubes, 1.49 s"):
+        read_inputs(make_study(), synthetic(tr_s=2.0), MODEL)
+    with pytest.raises(StudyError, match="found no cube"):
+        read_inputs(make_study(), tmp_path, MODEL)
+
+
+def test_no_scheduler_is_one_line() -> None:
+    with pytest.raises(StudyError, match="found no scheduler"), open_client(ClusterAddress(address="no-address"), 1):
+        pass
+
+
+def stop_process(_: int) -> None:
+    import os
+
+    os._exit(1)
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_dying_workers_are_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    import dask
+
+    with (
+        dask.config.set({"distributed.scheduler.allowed-failures": 0}),
+        open_client("local", 1) as client,
+        pytest.raises(StudyError, match="dask: found a lost scheduler or worker"),
+    ):
+        list(run_jobs(client, stop_process, [(0, (1,))], 1))
+
+
+def test_blocks_cover_every_target_once(synthetic: Synthetic) -> None:
+    _, _, (group,) = read_inputs(make_study(), synthetic(), MODEL)
+    blocks = blocks_of(group, {"sub-01": np.arange(5), "sub-02": np.arange(10, 17)}, 4)
+    assert [sum(len(piece.targets) for piece in block) for block in blocks] == [4, 4, 4]
+    assert [[piece.subject for piece in block] for block in blocks] == [["sub-01"], ["sub-01", "sub-02"], ["sub-02"]]

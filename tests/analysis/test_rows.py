@@ -1,0 +1,75 @@
+import numpy as np
+import pandas as pd
+import pytest
+
+from cinecube.analysis.rows import align, match_onsets
+from cinecube.store.errors import StudyError
+
+TR_S = 1.49
+
+
+def feature_rows(**lengths: int) -> pd.DataFrame:
+    return brain_rows(*((segment, 1, range(n)) for segment, n in lengths.items())).drop(columns="repeat")
+
+
+def brain_rows(*showings: tuple[str, int, range]) -> pd.DataFrame:
+    parts = [
+        pd.DataFrame({"segment": segment, "repeat": repeat, "onset_s": np.round(np.array(rows) * TR_S, 6)})
+        for segment, repeat, rows in showings
+    ]
+    return pd.concat(parts, ignore_index=True)
+
+
+FEATURES = feature_rows(amber01=5, dune01=4)
+SPLIT = {"train": ["amber01"], "test": ["dune01"]}
+
+
+def test_common_rows_are_those_of_all_subjects_whatever_their_order() -> None:
+    brains = {
+        "sub-01": brain_rows(("dune01", 1, range(4)), ("amber01", 1, range(4))),
+        "sub-02": brain_rows(("amber01", 1, range(1, 6)), ("dune01", 1, range(3))),
+    }
+    (group,) = align(FEATURES, brains, **SPLIT, repeats="average", rows="common")
+    assert group.subjects == ("sub-01", "sub-02")
+    assert group.feature_row.tolist() == [1, 2, 3, 5, 6, 7]
+    assert group.train.tolist() == [True] * 3 + [False] * 3
+    for subject, brain in brains.items():
+        matched = brain.iloc[group.showings[subject][:, 0]]
+        assert matched["segment"].tolist() == group.segment.tolist()
+        np.testing.assert_allclose(matched["onset_s"], group.onset_s)
+
+
+def test_own_rows_group_subjects_that_agree() -> None:
+    whole = brain_rows(("amber01", 1, range(5)), ("dune01", 1, range(4)))
+    short = brain_rows(("amber01", 1, range(3)), ("dune01", 1, range(4)))
+    brains = {"sub-01": whole, "sub-02": short, "sub-03": whole}
+    groups = align(FEATURES, brains, **SPLIT, repeats="average", rows="own")
+    assert [group.subjects for group in groups] == [("sub-01", "sub-03"), ("sub-02",)]
+    assert [len(group.train) for group in groups] == [9, 7]
+
+
+def test_repeats_share_their_common_rows_or_stay_separate() -> None:
+    brains = {"sub-01": brain_rows(("amber01", 1, range(5)), ("dune01", 1, range(4)), ("dune01", 2, range(3)))}
+    (mean,) = align(FEATURES, brains, **SPLIT, repeats="average", rows="common")
+    assert mean.showings["sub-01"].tolist() == [[0, -1], [1, -1], [2, -1], [3, -1], [4, -1], [5, 9], [6, 10], [7, 11]]
+    (each,) = align(FEATURES, brains, **SPLIT, repeats="separate", rows="common")
+    assert each.showings["sub-01"][:, 0].tolist() == list(range(12))
+    assert each.feature_row.tolist() == [0, 1, 2, 3, 4, 5, 6, 7, 8, 5, 6, 7]
+
+
+def test_missing_segment_names_subject_and_segment() -> None:
+    brains = {"sub-07": brain_rows(("amber01", 1, range(5)))}
+    with pytest.raises(StudyError, match="sub-07 dune01: found no rows"):
+        align(FEATURES, brains, **SPLIT, repeats="average", rows="common")
+
+
+def test_same_showing_twice_is_refused() -> None:
+    brains = {"sub-01": brain_rows(("amber01", 1, range(5)), ("dune01", 1, range(4)), ("dune01", 1, range(4)))}
+    with pytest.raises(StudyError, match="sub-01 dune01 repeat 1: found 4 rows twice"):
+        align(FEATURES, brains, **SPLIT, repeats="average", rows="common")
+
+
+def test_onsets_match_within_a_microsecond() -> None:
+    known_s = np.array([0.0, 1.49, 2.98])
+    assert match_onsets(np.array([1.490001, 1.48, 2.979999, 0.0]), known_s).tolist() == [1, -1, 2, 0]
+    assert match_onsets(np.array([0.0]), np.array([])).tolist() == [-1]

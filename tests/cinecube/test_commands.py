@@ -1,0 +1,142 @@
+"""Commands: help that shows an example, errors that are one line, output that a person or a script can use."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+import xarray as xr
+from click.testing import CliRunner
+
+from cinecube.cli import _COMMANDS, main
+
+if TYPE_CHECKING:
+    from tests.conftest import Folder
+
+
+@pytest.mark.parametrize("name", _COMMANDS)
+def test_help_says_what_it_reads_and_writes_and_shows_an_example(name: str) -> None:
+    result = CliRunner().invoke(main, [name, "--help"])
+    assert result.exit_code == 0
+    assert "Example:" in result.output
+    assert f"cinecube {name}" in result.output
+    assert "Read" in result.output or "read" in result.output
+    assert name in ("ls", "show") or "rite" in result.output
+
+
+def test_readme_names_every_command() -> None:
+    readme = (Path(__file__).resolve().parents[2] / "README.md").read_text(encoding="utf-8")
+    for name in _COMMANDS:
+        assert f"{name}" in readme, f"{name} is not in the README"
+
+
+def test_wrong_usage_exits_with_2() -> None:
+    assert CliRunner().invoke(main, ["features", "vit"]).exit_code == 2
+    assert CliRunner().invoke(main, ["nonsense"]).exit_code == 2
+
+
+def test_help_and_ls_import_nothing_heavy(tmp_path: Path) -> None:
+    code = (
+        "import sys; from click.testing import CliRunner; from cinecube.cli import main\n"
+        f"for words in (['--help'], ['ls', {str(tmp_path)!r}]): assert CliRunner().invoke(main, words).exit_code == 0\n"
+        "heavy = ('torch', 'transformers', 'nilearn', 'distributed', 'matplotlib')\n"
+        "print([name for name in heavy if name in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=tmp_path)
+    assert done.stdout.strip() == "[]"
+
+
+def test_ls_lists_every_cube(study: Folder) -> None:
+    rows: list[dict[str, Any]] = json.loads(study.must("ls", str(study.root), "--json").stdout)
+    assert sorted({row["kind"] for row in rows}) == ["brain", "features", "scores"]
+    vit = next(row for row in rows if row["name"] == "vit amber")
+    assert (vit["dim"], vit["layer"], vit["layers"][0], vit["layers"][-1]) == (48, 13, "embed", "block12")
+    assert "vit amber" in study.must("ls", str(study.root)).stdout
+
+
+def test_show_says_where_a_cube_comes_from(study: Folder) -> None:
+    path = str(study.root / "data" / "features" / "vit" / "amber.zarr")
+    shown: dict[str, Any] = json.loads(study.must("show", path, "--json").stdout)
+    assert shown["attributes"]["spec"]["clock"]["tr_s"] == 1.49
+    assert shown["attributes"]["licence"].startswith("bsd-3-clause") or shown["attributes"]["licence"]
+    assert len(shown["statistics"]) == 13
+    assert "fingerprint" in study.must("show", path).stdout
+
+
+def test_verify_passes_and_then_names_the_damage(scratch: Folder) -> None:
+    assert "0 damaged" in scratch.must("verify", str(scratch.root)).stdout
+    shard = scratch.root / "data/features/vit/amber.zarr/features/c/0/0/0/7"
+    data = bytearray(shard.read_bytes())
+    data[len(data) // 2] ^= 1
+    shard.unlink()
+    shard.write_bytes(bytes(data))
+    result = scratch.run("verify", str(scratch.root))
+    assert result.exit_code == 1
+    assert "vit block07: damaged" in result.stderr
+
+
+def test_plan_tells_done_from_stale_from_to_do(scratch: Folder) -> None:
+    steps = {step["stage"]: step for step in json.loads(scratch.must("plan", "--json").stdout)}
+    assert {step["state"] for step in steps.values()} == {"done"}
+    scratch.change(lambda params: params["models"]["vit"].update(frames_per_window=2))
+    steps = {step["stage"]: step for step in json.loads(scratch.must("plan", "--json").stdout)}
+    assert steps["features@vit-amber"]["state"] == "stale"
+    assert "frames_per_window: 4 -> 2" in steps["features@vit-amber"]["why"]
+    assert steps["features@wav2vec2-amber"]["state"] == "done"
+
+
+def test_plan_counts_the_rows_of_a_fresh_study(raw: Folder) -> None:
+    raw.must("films")
+    raw.must("checkpoint", "vit")
+    steps = {step["stage"]: step for step in json.loads(raw.must("plan", "--json").stdout)}
+    assert steps["features@vit-amber"]["state"] == "to do"
+    assert steps["features@vit-amber"]["why"].endswith("rows")
+    assert steps["features@wav2vec2-amber"]["why"].startswith("waits")
+
+
+def test_python_opens_the_same_cubes(study: Folder) -> None:
+    import cinecube as cc
+
+    opened = cc.open(study.root)
+    one = opened.features(model="vit", film="amber", layer=7)
+    assert one.dims == ("time", "dim", "model")
+    plain = xr.open_zarr(study.root / "data/features/vit/amber.zarr")["features"].sel(layer="block07")
+    assert bool((one.values == plain.values).all())
+    joined = opened.features(model=["vit", "wav2vec2"])
+    assert list(joined["model"].values) == ["vit", "wav2vec2"]
+    assert joined.sizes["time"] == sum(
+        opened.features(model="vit", film=film).sizes["time"] for film in opened.params.films
+    )
+    assert opened.brain("sub-01")["bold"].dims == ("time", "target")
+    assert opened.scores("vit")["score"].dims == ("subject", "model", "layer", "target")
+    assert opened.truth()["schema"] == 1
+    with pytest.raises(cc.StudyError, match="no layer 13"):
+        opened.features(model="vit", film="amber", layer=13)
+
+
+def test_xarray_reads_every_cube_without_cinecube(study: Folder) -> None:
+    """In a process where importing cinecube fails."""
+    code = (
+        "import sys; sys.modules['cinecube'] = None\n"
+        "import xarray as xr, pathlib\n"
+        "for path in sorted(pathlib.Path('.').rglob('*.zarr')):\n"
+        "    cube = xr.open_zarr(path); print(path.name, *sorted(map(str, cube.data_vars)), *cube.dims); cube.load()\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-W", "error::UserWarning", "-c", code],
+        capture_output=True,
+        text=True,
+        cwd=study.root,
+        env={**os.environ, "PYTHONPATH": ""},
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    lines = dict(line.split(" ", 1) for line in done.stdout.splitlines())
+    assert lines["amber.zarr"] == "features time dim model layer"
+    assert lines["sub-01.zarr"] == "bold time target"
+    assert lines["vit.zarr"].startswith("alpha cv_score lag_score score ")

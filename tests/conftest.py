@@ -1,0 +1,134 @@
+"""One set of fixtures that imitates the real disk: a small simulated study, made and run once."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import shutil
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from click.testing import CliRunner, Result
+
+REPOSITORY = Path(__file__).resolve().parents[1]
+
+# Tests reach no model hub; without this an unknown checkpoint would be looked for there.
+os.environ.setdefault("HF_HUB_OFFLINE", "1")
+
+# Two subjects and short segments: at this size the planted layers are still found (see test_truth.py).
+SMALL = {"subjects": 2, "segment_s": 60, "noise": 0.5}
+
+
+@dataclass(frozen=True)
+class Folder:
+    """A study's folder and the commands run in it."""
+
+    root: Path
+
+    def run(self, *words: str) -> Result:
+        """Run a `cinecube` command on the study; the result has exit_code, stdout and stderr."""
+        from cinecube.cli import main
+
+        here = ("--study", str(self.root)) if words[0] not in ("ls", "show", "verify", "init") else ()
+        return CliRunner().invoke(main, [words[0], *here, *words[1:]])
+
+    def must(self, *words: str) -> Result:
+        """Run a command that has to succeed."""
+        result = self.run(*words)
+        assert result.exit_code == 0, f"{' '.join(words)}: {result.output}\n{result.exception!r}"
+        return result
+
+    def error(self, *words: str) -> str:
+        """Run a command that has to fail as users are promised: exit code 1, one line, no traceback."""
+        result = self.run(*words)
+        assert result.exit_code == 1, f"{' '.join(words)}: {result.output}\n{result.exception!r}"
+        assert isinstance(result.exception, SystemExit), repr(result.exception)
+        lines = result.stderr.strip().splitlines()
+        assert len(lines) == 1, result.stderr
+        return lines[0]
+
+    def params(self) -> dict[str, Any]:
+        loaded: dict[str, Any] = yaml.safe_load((self.root / "params.yaml").read_text(encoding="utf-8"))
+        return loaded
+
+    def change(self, change: Callable[[dict[str, Any]], object]) -> None:
+        """Edit params.yaml."""
+        params = self.params()
+        change(params)
+        (self.root / "params.yaml").write_text(yaml.safe_dump(params, sort_keys=False), encoding="utf-8")
+
+    def copy(self, to: Path) -> Folder:
+        """A copy of the whole study; files are linked, so damage them by replacing, never by writing into them."""
+        shutil.copytree(self.root, to, copy_function=os.link, dirs_exist_ok=True)
+        for name in ("params.yaml", "dvc.yaml"):
+            if (to / name).exists():
+                text = (to / name).read_text(encoding="utf-8")
+                (to / name).unlink()
+                (to / name).write_text(text, encoding="utf-8")
+        return Folder(to)
+
+
+def make_small(root: Path, **simulate: Any) -> Folder:
+    """The default study's parameters at a small size, in a new folder."""
+    root.mkdir(parents=True, exist_ok=True)
+    shutil.copy(REPOSITORY / "params.yaml", root / "params.yaml")
+    folder = Folder(root)
+
+    def shrink(params: dict[str, Any]) -> None:
+        params["simulate"].update(SMALL | simulate)
+        params["brain"]["subjects"] = [f"sub-{i + 1:02d}" for i in range(params["simulate"]["subjects"])]
+
+    folder.change(shrink)
+    return folder
+
+
+def tree_digest(path: Path) -> str:
+    """SHA-256 over names and bytes of everything under a folder."""
+    digest = hashlib.sha256()
+    for file in sorted(path.rglob("*")):
+        if file.is_file():
+            digest.update(str(file.relative_to(path)).encode() + b"\0" + file.read_bytes())
+    return digest.hexdigest()
+
+
+@pytest.fixture(scope="session")
+def simulated(tmp_path_factory: pytest.TempPathFactory) -> Folder:
+    """A small simulated study: films, scans, checkpoints and truth, nothing computed from them yet."""
+    folder = make_small(tmp_path_factory.mktemp("simulated"))
+    folder.must("simulate")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def study(simulated: Folder, tmp_path_factory: pytest.TempPathFactory) -> Folder:
+    """The same study with every stage run, in the order of the pipeline."""
+    folder = simulated.copy(tmp_path_factory.mktemp("study"))
+    params = folder.params()
+    folder.must("films")
+    for model in params["compute"]["models"]:
+        folder.must("checkpoint", model)
+        for film in params["compute"]["films"]:
+            folder.must("features", model, film)
+    for subject in params["brain"]["subjects"]:
+        folder.must("brain", subject)
+    for model in params["compute"]["models"]:
+        folder.must("encode", model)
+    for stage in ("whole-brain", "layerwise", "report"):
+        folder.must(stage)
+    return folder
+
+
+@pytest.fixture
+def scratch(study: Folder, tmp_path: Path) -> Folder:
+    """A copy of the finished study to damage."""
+    return study.copy(tmp_path / "study")
+
+
+@pytest.fixture
+def raw(simulated: Folder, tmp_path: Path) -> Folder:
+    """A copy of the study before anything is computed, to damage."""
+    return simulated.copy(tmp_path / "study")

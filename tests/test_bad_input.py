@@ -1,0 +1,176 @@
+"""Bad input gives one line, exit code 1, and leaves what was stored as it was."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from fractions import Fraction
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import av
+import nibabel as nib
+import numpy as np
+import pytest
+
+if TYPE_CHECKING:
+    from tests.conftest import Folder
+
+AMBER = "data/stimuli/amber/amber01.mp4"
+BOLD = "data/scans/sub-01/**/*_task-amber01_*_desc-preproc_bold.nii.gz"
+
+
+def _remux_without_sound(path: Path) -> None:
+    silent = path.with_suffix(".silent.mp4")
+    with av.open(str(path)) as source, av.open(str(silent), "w") as sink:
+        stream = sink.add_stream_from_template(source.streams.video[0])
+        for packet in source.demux(source.streams.video[0]):
+            if packet.dts is not None:
+                packet.stream = stream
+                sink.mux(packet)
+    silent.replace(path)
+
+
+def _truncate(path: Path) -> None:
+    data = path.read_bytes()
+    path.unlink()
+    path.write_bytes(data[: len(data) * 2 // 3])
+
+
+def _write_variable_rate(path: Path) -> None:
+    path.unlink()
+    with av.open(str(path), "w") as sink:
+        video = sink.add_stream("libx264", rate=Fraction(25))
+        video.width, video.height, video.pix_fmt = 64, 64, "yuv420p"
+        video.codec_context.time_base = Fraction(1, 1000)
+        sound = sink.add_stream("aac", rate=16000, layout="mono")
+        for number in range(100):
+            frame = av.VideoFrame.from_ndarray(np.full((64, 64, 3), number, np.uint8), format="rgb24")
+            frame.pts, frame.time_base = number * 40 + (number // 10) * 200, Fraction(1, 1000)
+            sink.mux(video.encode(frame))
+        sink.mux(video.encode(None))
+        wave = av.AudioFrame.from_ndarray(np.zeros((1, 1024), np.float32), format="fltp", layout="mono")
+        wave.sample_rate, wave.pts = 16000, 0
+        sink.mux(sound.encode(wave))
+        sink.mux(sound.encode(None))
+
+
+def _edit_bold(root: Path, change: Callable[[np.ndarray], np.ndarray]) -> None:
+    path = next(root.glob(BOLD))
+    image = nib.load(path)
+    data = change(np.array(image.dataobj, dtype=np.float32))  # type: ignore[attr-defined]
+    path.unlink()
+    nib.save(nib.Nifti1Image(data, image.affine, image.header), path)  # type: ignore[attr-defined]
+
+
+def _cut_volumes(root: Path) -> None:
+    _edit_bold(root, lambda data: data[..., :20])
+
+
+def _poke_nan(root: Path) -> None:
+    def poke(data: np.ndarray) -> np.ndarray:
+        inside = np.argwhere(data[..., 0] > 0)
+        data[(*inside[len(inside) // 2], 5)] = np.nan
+        return data
+
+    _edit_bold(root, poke)
+
+
+CASES: dict[str, tuple[Callable[[Folder], object], tuple[str, ...], str]] = {
+    "no sound track": (
+        lambda f: _remux_without_sound(f.root / AMBER),
+        ("features", "wav2vec2", "amber"),
+        r"amber01.mp4: found no sound track, expected .*; ",
+    ),
+    "truncated film": (
+        lambda f: _truncate(f.root / AMBER),
+        ("films",),
+        r"amber01.mp4: found .*(truncat|end|byte|moov)",
+    ),
+    "variable frame rate": (
+        lambda f: _write_variable_rate(f.root / AMBER),
+        ("films",),
+        r"amber01.mp4: found .*variable frame rate.*ffmpeg",
+    ),
+    "missing segment": (
+        lambda f: (f.root / AMBER).unlink(),
+        ("features", "vit", "amber"),
+        r"amber01: found no file, expected data/stimuli/amber/amber01.mkv or .*mp4",
+    ),
+    "too few volumes": (
+        lambda f: _cut_volumes(f.root),
+        ("brain", "sub-01"),
+        r"sub-01 amber01 repeat 1: found 20 volumes \(29.8 s\), expected \d+ rows of film",
+    ),
+    "NaN voxels": (
+        lambda f: _poke_nan(f.root),
+        ("brain", "sub-01"),
+        r"sub-01 amber01 repeat 1: found NaN or infinity in 1 voxels of the mask, first at \(\d+, \d+, \d+\)",
+    ),
+    "unknown parameter key": (
+        lambda f: f.change(lambda p: p["models"]["vit"].update(frames_per_windw=3)),
+        ("features", "vit", "amber"),
+        r"models.vit.frames_per_windw: found an unknown key.*did you mean 'frames_per_window'",
+    ),
+    "unknown key of simulate": (
+        lambda f: f.change(lambda p: p["simulate"].update(nois=3)),
+        ("films",),
+        r"simulate: nois: found an unknown key 'nois'.*did you mean 'noise'",
+    ),
+    "unknown model name": (
+        lambda _: None,
+        ("features", "vitt", "amber"),
+        r"no model 'vitt', expected one of vit, .*did you mean 'vit'",
+    ),
+    "unknown film": (lambda _: None, ("features", "vit", "life"), r"no film 'life'"),
+    "unknown subject": (lambda _: None, ("brain", "sub-77"), r"no subject 'sub-77'"),
+    "missing checkpoint": (
+        lambda f: f.change(lambda p: p["models"]["vit"].update(checkpoint="data/weights/gone")),
+        ("checkpoint", "vit"),
+        r"models.vit.checkpoint: found .*no folder.*data/weights/gone",
+    ),
+    "other weights than recorded": (
+        lambda f: f.change(lambda p: p["models"]["vit"].update(checkpoint="data/weights/videomae")),
+        ("features", "vit", "amber"),
+        r"checkpoints/vit.json: .*data/weights/videomae",
+    ),
+    "a layer not pulled": (
+        lambda f: (f.root / "data/features/vit/amber.zarr/features/c/0/0/0/5").unlink(),
+        ("encode", "vit"),
+        r"vit/amber.zarr: found no shard of vit block05, expected every layer; fetch",
+    ),
+    "no brain cube": (
+        lambda f: f.change(lambda p: p["brain"]["subjects"].append("sub-03")),
+        ("encode", "vit"),
+        r"sub-03.zarr: found no cube",
+    ),
+}
+
+
+def _stored(root: Path) -> dict[str, bytes]:
+    """Every file of every cube and table that a stage wrote."""
+    kept = {}
+    for folder in ("data/features", "data/brain", "data/checkpoints", "results"):
+        kept |= {str(p.relative_to(root)): p.read_bytes() for p in (root / folder).rglob("*") if p.is_file()}
+    return kept | {"films.csv": (root / "data/films.csv").read_bytes()}
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_bad_input_is_one_line_and_damages_nothing(scratch: Folder, name: str) -> None:
+    damage, words, line = CASES[name]
+    damage(scratch)
+    before = _stored(scratch.root)
+    message = scratch.error(*words)
+    assert re.search(line, message), message
+    assert _stored(scratch.root) == before
+
+
+def test_a_subject_without_a_segment_is_named(scratch: Folder) -> None:
+    for path in scratch.root.glob(BOLD.replace("amber01", "birch02")):
+        path.unlink()
+    assert "sub-01 birch02: found no scan, expected one with task-birch02" in scratch.error("brain", "sub-01")
+
+
+def test_another_space_names_those_there_are(scratch: Folder) -> None:
+    scratch.change(lambda p: p["brain"].update(space="fsaverage6"))
+    assert "found volumes in MNI152NLin2009cAsym" in scratch.error("brain", "sub-01")

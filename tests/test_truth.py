@@ -1,0 +1,140 @@
+"""The pipeline finds what was planted; and when time or order is broken on purpose, that shows.
+
+Sizes: two subjects, eight segments of a minute, noise 0.5 (tests/conftest.py), seed 0.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pandas as pd
+import pytest
+import xarray as xr
+
+from cinecube.features.pictures import sampled_frames
+from cinecube.features.probing import probe
+from cinecube.features.windows import frame_numbers
+from cinecube.simulation.frame_code import read_frame_number
+
+if TYPE_CHECKING:
+    from tests.conftest import Folder
+
+
+@pytest.fixture(scope="module")
+def metrics(study: Folder) -> dict[str, Any]:
+    loaded: dict[str, Any] = json.loads((study.root / "results/metrics.json").read_text(encoding="utf-8"))
+    return loaded
+
+
+def test_layers_are_found(metrics: dict[str, Any]) -> None:
+    assert metrics["truth"]["layer_found"] >= 0.9
+    assert metrics["truth"]["layer_found_or_next"] >= 0.9
+    assert metrics["truth"]["layer_chance"] < 0.1
+
+
+def test_delays_are_found(metrics: dict[str, Any]) -> None:
+    assert metrics["truth"]["delay_error"] == 0
+
+
+def test_what_follows_nothing_scores_nothing(metrics: dict[str, Any]) -> None:
+    assert metrics["truth"]["idle_score"] < 0.05
+
+
+def test_decoded_features_are_those_of_the_drawn_frames(metrics: dict[str, Any]) -> None:
+    assert metrics["truth"]["feature_agreement"] > 0.95
+
+
+def test_the_study_plants_enough(study: Folder) -> None:
+    parcels = json.loads((study.root / "data/truth/truth.json").read_text(encoding="utf-8"))["parcels"]
+    driven = [parcel for parcel in parcels.values() if parcel["sources"]]
+    assert len(driven) >= 24
+    assert len(parcels) - len(driven) >= 6
+    planted = {source["layer"] for parcel in driven for source in parcel["sources"]}
+    assert len(planted) >= 8
+
+
+def test_sampled_frames_are_the_ones_the_clock_asks_for(study: Folder) -> None:
+    """The number burned into each picture equals floor(t * rate): one frame off would show."""
+    from cinecube.features.record import read_record
+    from cinecube.features.spec import make_reading
+    from cinecube.store.params import load_study
+
+    params = load_study(study.root)
+    reading = make_reading(params, "videomae", read_record(params, "videomae", study.root))
+    info = probe(study.root / "data/stimuli/birch/birch02.mp4", "birch02")
+    onsets = params.clock.onsets_s(params.clock.n_rows(info.duration_s))
+    wanted = sorted({number for onset in onsets for number in frame_numbers(info, float(onset), reading)})
+    burned = [read_frame_number(rgb) for _, rgb in sampled_frames(info, wanted)]
+    assert burned == wanted
+    times = [float(onset) + (j + 0.5) * 1.49 / 16 for onset in onsets for j in range(16)]
+    by_hand = sorted({min(int(np.floor(t * 24000 / 1001 + 1e-9)), info.n_frames - 1) for t in times})
+    assert wanted == by_hand
+
+
+def _slip_cubes(folder: Folder, rows: int) -> None:
+    """Move every segment's features by some rows, and nothing else."""
+    from cinecube.store.cubes import write_feature_cube
+
+    for path in sorted((folder.root / "data/features").rglob("*.zarr")):
+        cube = xr.open_zarr(path).load()
+        values = cube["features"].values.copy()
+        for segment in np.unique(cube["segment"].values):
+            inside = np.flatnonzero(cube["segment"].values == segment)
+            values[inside] = np.roll(values[inside], rows, axis=0)
+        template = cube.copy()
+        template["features"] = (cube["features"].dims, values)
+        for name in template.variables:
+            template[name].encoding.clear()
+        write_feature_cube(
+            path, template.chunk({"model": 1, "layer": 1}), lambda m, k, values=values: values[:, :, m, k]
+        )
+
+
+def test_a_slipped_row_is_seen(scratch: Folder) -> None:
+    """FIR delays hide a slip of one row from the score; the best single delay does not."""
+    planted = json.loads((scratch.root / "data/truth/truth.json").read_text(encoding="utf-8"))["parcels"]
+    before = _delays(scratch.root)
+    _slip_cubes(scratch, 1)
+    for model in ("vit", "videomae", "wav2vec2"):
+        scratch.must("encode", model)
+    scratch.must("layerwise")
+    scratch.must("report")
+    after = _delays(scratch.root)
+    driven = [name for name, parcel in planted.items() if parcel["sources"]]
+    assert [before[name] for name in driven] == [planted[name]["delay_tr"] for name in driven]
+    assert [after[name] for name in driven] == [planted[name]["delay_tr"] - 1 for name in driven]
+    metrics = json.loads((scratch.root / "results/metrics.json").read_text(encoding="utf-8"))
+    assert metrics["truth"]["delay_error"] == pytest.approx(1.0, abs=0.05)
+
+
+def _delays(root: Path) -> dict[str, int]:
+    """Best single delay of each parcel at the model where it scores highest."""
+    lags = pd.read_csv(root / "results/tables/lag.csv")
+    best = lags.loc[lags.groupby("parcel")["lag_score"].idxmax()]
+    return {str(row.parcel): int(row.lag) for row in best.itertuples()}
+
+
+def test_a_swapped_frame_is_seen(study: Folder, tmp_path: Path) -> None:
+    """Two neighbouring frames exchanged in the picture: the burned numbers tell."""
+    import av
+
+    source = study.root / "data/stimuli/amber/amber01.mp4"
+    swapped = tmp_path / "amber01.mp4"
+    with av.open(str(source)) as film, av.open(str(swapped), "w") as sink:
+        stream = sink.add_stream("libx264", rate=film.streams.video[0].average_rate)
+        stream.width, stream.height, stream.pix_fmt = (
+            film.streams.video[0].width,
+            film.streams.video[0].height,
+            "yuv420p",
+        )
+        pictures = [frame.to_ndarray(format="rgb24") for _, frame in zip(range(60), film.decode(video=0), strict=False)]
+        pictures[30], pictures[31] = pictures[31], pictures[30]
+        for rgb in pictures:
+            sink.mux(stream.encode(av.VideoFrame.from_ndarray(rgb, format="rgb24")))
+        sink.mux(stream.encode(None))
+    info = probe(swapped, "amber01")
+    burned = [read_frame_number(rgb) for _, rgb in sampled_frames(info, list(range(60)))]
+    assert [i for i, number in enumerate(burned) if number != i] == [30, 31]
