@@ -139,7 +139,8 @@ def _heatmap(table: pd.DataFrame, preferred: pd.DataFrame, truth: Comparison | N
     everyone = table[table["subject"] == tables.EVERYONE]
     order = everyone[["model", "depth", "layer"]].drop_duplicates().sort_values(["model", "depth"])
     columns = list(zip(order["model"], order["layer"], strict=True))
-    scores = everyone.pivot_table(index="parcel", columns=["model", "layer"], values="score")[columns]
+    # A layer may have no score anywhere: the class token is constant before block 1.
+    scores = everyone.pivot(index="parcel", columns=["model", "layer"], values="score").reindex(columns=columns)
     best = preferred[(preferred["subject"] == tables.EVERYONE) & preferred["best_model"]]
     found = {str(row.parcel): (str(row.model), str(row.layer)) for row in best.itertuples()}
     return figures.parcel_heatmap(scores, found, truth.planted if truth else {})

@@ -19,8 +19,8 @@ REPOSITORY = Path(__file__).resolve().parents[1]
 # Tests reach no model hub; without this an unknown checkpoint would be looked for there.
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 
-# Two subjects and short segments: at this size the planted layers are still found (see test_truth.py).
-SMALL = {"subjects": 2, "segment_s": 60, "noise": 0.5}
+# Three subjects and short segments: at this size the planted layers are still found (see test_truth.py).
+SMALL = {"subjects": 3, "segment_s": 75, "noise": 0.5}
 
 
 @dataclass(frozen=True)

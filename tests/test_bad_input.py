@@ -60,7 +60,10 @@ def _edit_bold(root: Path, change: Callable[[np.ndarray], np.ndarray]) -> None:
     image = nib.load(path)
     data = change(np.array(image.dataobj, dtype=np.float32))  # type: ignore[attr-defined]
     path.unlink()
-    nib.save(nib.Nifti1Image(data, image.affine, image.header), path)  # type: ignore[attr-defined]
+    # A fresh header: the original's stores whole numbers, which cannot be NaN.
+    edited = nib.Nifti1Image(data, image.affine)  # type: ignore[attr-defined]
+    edited.header.set_zooms(image.header.get_zooms())  # type: ignore[attr-defined]
+    nib.save(edited, path)
 
 
 def _cut_volumes(root: Path) -> None:
@@ -140,9 +143,9 @@ CASES: dict[str, tuple[Callable[[Folder], object], tuple[str, ...], str]] = {
         r"vit/amber.zarr: found no shard of vit block05, expected every layer; fetch",
     ),
     "no brain cube": (
-        lambda f: f.change(lambda p: p["brain"]["subjects"].append("sub-03")),
+        lambda f: f.change(lambda p: p["brain"]["subjects"].append("sub-09")),
         ("encode", "vit"),
-        r"sub-03.zarr: found no cube",
+        r"sub-09.zarr: found no cube",
     ),
 }
 

@@ -1,6 +1,6 @@
 """The pipeline finds what was planted; and when time or order is broken on purpose, that shows.
 
-Sizes: two subjects, eight segments of a minute, noise 0.5 (tests/conftest.py), seed 0.
+Sizes: three subjects, eight segments of 75 s, noise 0.5 (tests/conftest.py), seed 0.
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import dask.array as da
 import numpy as np
 import pandas as pd
 import pytest
@@ -84,13 +85,12 @@ def _slip_cubes(folder: Folder, rows: int) -> None:
         for segment in np.unique(cube["segment"].values):
             inside = np.flatnonzero(cube["segment"].values == segment)
             values[inside] = np.roll(values[inside], rows, axis=0)
-        template = cube.copy()
-        template["features"] = (cube["features"].dims, values)
+        # A lazy placeholder, as from `feature_template`: the values come layer by layer.
+        empty = da.full(values.shape, np.nan, dtype=values.dtype, chunks=(*values.shape[:2], 1, 1))
+        template = cube.assign(features=(cube["features"].dims, empty))
         for name in template.variables:
             template[name].encoding.clear()
-        write_feature_cube(
-            path, template.chunk({"model": 1, "layer": 1}), lambda m, k, values=values: values[:, :, m, k]
-        )
+        write_feature_cube(path, template, lambda m, k, values=values: values[:, :, m, k])
 
 
 def test_a_slipped_row_is_seen(scratch: Folder) -> None:

@@ -1,0 +1,179 @@
+"""Scans of one subject, laid out and named as fMRIPrep does."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from cinecube.simulation.confounds import Confounds, autoregressive, draw_confounds, write_confounds
+from cinecube.simulation.parcels import Parcel
+from cinecube.simulation.seeding import generator
+from cinecube.simulation.space import SPACE, Grid, save_volume
+from cinecube.simulation.spec import SimulateSpec
+from cinecube.store.labels import bids_label
+
+NOISE_PHI = 0.3
+_FILMS_PER_SESSION = 2
+_TISSUE_INTENSITY = 9500.0
+# Sizes of what cleaning has to remove, in standard deviations of a parcel's signal.
+_MOTION_SIZE, _TISSUE_SIZE, _TREND_SIZE, _BEND_SIZE = 0.5, 0.5, 1.5, 0.3
+_NOISE_SPREAD = 0.1
+
+
+@dataclass(frozen=True)
+class Showing:
+    """One showing of one segment: where it is filed, and which of how many it is."""
+
+    session: int
+    segment: str
+    number: int
+    of: int
+
+    def stem(self, subject: str) -> str:
+        """The name of the run's files without space and desc."""
+        run = f"_run-{self.number}" if self.of > 1 else ""
+        return f"{subject}_ses-{self.session:03d}_task-{bids_label(self.segment)}{run}"
+
+
+def showings(spec: SimulateSpec, films: Mapping[str, Sequence[str]]) -> list[Showing]:
+    """All showings of a study, two films a session; repeated films are seen twice."""
+    return [
+        Showing(1 + place // _FILMS_PER_SESSION, segment, number, count)
+        for place, (film, segments) in enumerate(films.items())
+        for count in (2 if film in spec.repeated else 1,)
+        for segment in segments
+        for number in range(1, count + 1)
+    ]
+
+
+def subject_noise(spec: SimulateSpec, subject: str) -> float:
+    """By how much a subject's noise variance exceeds its parcels'."""
+    spread = generator(spec.seed, "subject noise", subject).uniform(-_NOISE_SPREAD, _NOISE_SPREAD)
+    return round(1 + float(spread), 6)
+
+
+def write_description(folder: Path) -> None:
+    """`dataset_description.json` of a derivatives folder."""
+    about = {
+        "Name": "cinecube simulated study",
+        "BIDSVersion": "1.8.0",
+        "DatasetType": "derivative",
+        "GeneratedBy": [{"Name": "cinecube simulate"}],
+        "License": "CC0-1.0",
+    }
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "dataset_description.json").write_text(json.dumps(about, indent=2) + "\n", encoding="utf-8")
+
+
+def write_subject(
+    spec: SimulateSpec,
+    subject: str,
+    runs: Sequence[Showing],
+    signals: Mapping[str, np.ndarray],
+    parcels: Sequence[Parcel],
+    grid: Grid,
+    folder: Path,
+) -> None:
+    """Write one subject's runs: volumes, sidecar, mask and confounds.
+
+    Parameters
+    ----------
+    spec : SimulateSpec
+        Noise, clock, seed.
+    subject : str
+        `sub-01`.
+    runs : sequence of Showing
+        What the subject saw.
+    signals : mapping of str to ndarray
+        (row, target) by segment, unit variance, parcels in order.
+    parcels : sequence of Parcel
+        Their gain and noise.
+    grid : Grid
+        Voxels and parcels.
+    folder : Path
+        The derivatives folder.
+    """
+    body = _Body.of(spec, subject, parcels, grid)
+    for run in runs:
+        stem = folder / subject / f"ses-{run.session:03d}" / "func" / run.stem(subject)
+        stem.parent.mkdir(parents=True, exist_ok=True)
+        rng = generator(spec.seed, "run", subject, run.segment, run.number)
+        low, high = spec.extra_volumes
+        n_volumes = max(2, len(signals[run.segment]) + int(rng.integers(low, high + 1)))
+        confounds = draw_confounds(rng, n_volumes)
+        intensity = body.intensity(rng, signals[run.segment], confounds)
+        write_confounds(stem, confounds, _tissue_intensity(rng, confounds, intensity), spec.tr_s)
+        _write_run(stem, intensity, spec, run, grid)
+
+
+@dataclass(frozen=True)
+class _Body:
+    """What stays the same over a subject's runs, per voxel of the mask.
+
+    Attributes
+    ----------
+    baseline : ndarray
+        (voxel,) intensity without signal.
+    gain : ndarray
+        (voxel,) per cent of the baseline that a signal of unit variance moves.
+    noise : ndarray
+        (voxel,) standard deviation of noise over that of signal.
+    targets : ndarray
+        (target,) the voxel of each target.
+    weights : ndarray
+        (confound, voxel) how much of motion, white matter and CSF a voxel shows.
+    """
+
+    baseline: np.ndarray
+    gain: np.ndarray
+    noise: np.ndarray
+    targets: np.ndarray
+    weights: np.ndarray
+
+    @classmethod
+    def of(cls, spec: SimulateSpec, subject: str, parcels: Sequence[Parcel], grid: Grid) -> _Body:
+        """A subject's body."""
+        rng = generator(spec.seed, "body", subject)
+        n_voxels, voxels = int(grid.mask.sum()), grid.targets(spec.targets_per_parcel)
+        gain, noise = np.full(n_voxels, 1.5), np.full(n_voxels, np.sqrt(max(spec.noise, 0.25)))
+        for parcel, own in zip(parcels, voxels, strict=True):
+            gain[own], noise[own] = parcel.gain, np.sqrt(parcel.noise * subject_noise(spec, subject))
+        motion = rng.normal(0, _MOTION_SIZE / np.sqrt(6), (6, n_voxels))
+        tissue = rng.uniform(0, 2 * _TISSUE_SIZE, (2, n_voxels))
+        baseline = rng.uniform(8000, 12000, n_voxels)
+        return cls(baseline, gain, noise, voxels.ravel(), np.concatenate([motion, tissue]))
+
+    def intensity(self, rng: np.random.Generator, signal: np.ndarray, confounds: Confounds) -> np.ndarray:
+        """Intensities of one run, (volume, voxel): the signal while the film lasts, noise throughout."""
+        n_volumes = len(confounds.motion)
+        change = autoregressive(rng, (n_volumes, len(self.baseline)), NOISE_PHI) * self.noise
+        rows = min(n_volumes, len(signal))
+        change[:rows, self.targets] += signal[:rows]
+        motion = confounds.motion - confounds.motion.mean(axis=0)
+        change += np.hstack([motion / motion.std(axis=0), confounds.tissue]) @ self.weights
+        course = np.linspace(-1, 1, n_volumes)
+        drift = np.stack([course * _TREND_SIZE, np.cos(np.pi * (course + 1)) * _BEND_SIZE])
+        change += drift.T @ rng.normal(0, 1, (2, len(self.baseline)))
+        return self.baseline * (1 + 0.01 * self.gain * change)
+
+
+def _tissue_intensity(rng: np.random.Generator, confounds: Confounds, intensity: np.ndarray) -> np.ndarray:
+    """Mean intensities that the table lists, (volume, 3): white matter, CSF, the whole mask."""
+    tissue = _TISSUE_INTENSITY * (1 + 0.01 * (confounds.tissue + rng.normal(0, 0.1, confounds.tissue.shape)))
+    return np.hstack([tissue, intensity.mean(axis=1, keepdims=True)])
+
+
+def _write_run(stem: Path, intensity: np.ndarray, spec: SimulateSpec, run: Showing, grid: Grid) -> None:
+    """Volumes, sidecar and mask of one run."""
+    volumes = np.zeros((*grid.mask.shape, len(intensity)), np.int16)
+    volumes[grid.mask] = np.rint(intensity).astype(np.int16).T
+    space = stem.with_name(f"{stem.name}_space-{SPACE}")
+    save_volume(space.with_name(f"{space.name}_desc-preproc_bold.nii.gz"), volumes, grid.affine, spec.tr_s)
+    save_volume(space.with_name(f"{space.name}_desc-brain_mask.nii.gz"), grid.mask.astype(np.uint8), grid.affine)
+    about = {"RepetitionTime": spec.tr_s, "SkullStripped": False, "TaskName": bids_label(run.segment)}
+    text = json.dumps(about, indent=2) + "\n"
+    space.with_name(f"{space.name}_desc-preproc_bold.json").write_text(text, encoding="utf-8")

@@ -1,0 +1,115 @@
+"""What a simulated study is made of: the `simulate` section of `params.yaml`."""
+
+from __future__ import annotations
+
+import math
+from fractions import Fraction
+from typing import Annotated, Literal
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, PositiveFloat, PositiveInt
+
+Network = Literal["vit", "videomae", "wav2vec2"]
+NETWORKS: tuple[Network, ...] = ("vit", "videomae", "wav2vec2")
+"""The small networks of a simulated study: they read stills, clips and sound."""
+
+
+def _is_rate(text: str) -> str:
+    """`text` if it reads as a positive fraction (`24000/1001`, `25`), else ValueError."""
+    try:
+        rate = Fraction(text)
+    except ZeroDivisionError as err:
+        raise ValueError(f"not a frame rate: {text!r}") from err
+    if rate <= 0:
+        raise ValueError(f"not a frame rate: {text!r}")
+    return text
+
+
+class SimulateSpec(BaseModel):
+    """The `simulate` section: every number that the simulated study follows from.
+
+    Attributes
+    ----------
+    seed : int
+        Films, networks, responses and noise follow from it alone.
+    subjects : int
+        Number of subjects, named `sub-01` on.
+    segment_s : float
+        Seconds of each segment, rounded to whole frames.
+    overlap_s : float
+        Seconds that neighbouring segments of a film share.
+    repeated : tuple of str
+        Films that every subject sees twice (`run-1`, `run-2`).
+    parcels : int
+        Number of parcels, of which a quarter follows nothing.
+    targets_per_parcel : int
+        Voxels of each parcel.
+    noise : float
+        Noise variance over signal variance in one showing; parcels and subjects vary around it.
+    tr_s, window_s : float
+        Seconds between volumes, and seconds of film that one row sees.
+    fps : str
+        Frames per second as a fraction.
+    width, height : int
+        Pixels of the picture, even.
+    sample_rate_hz : int
+        Samples per second and channel of the sound track.
+    stills_per_window : int
+        Frames of one window that ViT sees.
+    context_s : float
+        Seconds of sound before its window that wav2vec2 sees.
+    latents : int
+        Time courses that a parcel's targets mix.
+    individuality : float
+        Size of a subject's own mixing beside the mixing that all share.
+    extra_volumes : tuple of int
+        Least and most volumes by which scans are longer than their film.
+    voxel_mm : float
+        Edge of a voxel.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    seed: int = Field(default=0, ge=0)
+    subjects: int = Field(default=4, ge=1, le=99)
+    segment_s: float = Field(default=112, ge=10, le=2700)
+    overlap_s: float = Field(default=3, ge=0, lt=10)
+    repeated: tuple[str, ...] = ()
+    parcels: int = Field(default=36, ge=4, le=48)
+    targets_per_parcel: PositiveInt = 16
+    noise: float = Field(default=1.0, ge=0)
+    tr_s: PositiveFloat = 1.49
+    window_s: PositiveFloat = 1.49
+    fps: Annotated[str, AfterValidator(_is_rate)] = "24000/1001"
+    width: int = Field(default=160, ge=64, multiple_of=2)
+    height: int = Field(default=128, ge=64, multiple_of=2)
+    sample_rate_hz: Literal[44100, 48000] = 48000
+    stills_per_window: PositiveInt = 4
+    context_s: float = Field(default=4, ge=0)
+    latents: PositiveInt = 8
+    individuality: float = Field(default=0.5, ge=0)
+    extra_volumes: tuple[int, int] = (-1, 4)
+    voxel_mm: PositiveFloat = 9
+
+    @property
+    def rate(self) -> Fraction:
+        """Frames per second, exact."""
+        return Fraction(self.fps)
+
+    @property
+    def frames_per_segment(self) -> int:
+        """Frames of one segment."""
+        return round(self.segment_s * self.rate)
+
+    @property
+    def rows_per_segment(self) -> int:
+        """Windows that begin before a segment's picture ends."""
+        return math.ceil(float(self.frames_per_segment / self.rate) / self.tr_s - 1e-6)
+
+    @property
+    def idle_parcels(self) -> int:
+        """Parcels that follow nothing."""
+        return self.parcels // 4
+
+    def subject_names(self) -> list[str]:
+        """`sub-01` on."""
+        return [f"sub-{number:02d}" for number in range(1, self.subjects + 1)]

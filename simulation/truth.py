@@ -1,0 +1,101 @@
+"""What was planted, on disk: `truth.json`, and the drawn features that it was made of."""
+
+from __future__ import annotations
+
+import json
+import math
+import warnings
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import xarray as xr
+
+from cinecube.simulation.checkpoints import BLOCKS, CLIP_FRAMES, HEADS, LICENCE, WIDTH
+from cinecube.simulation.drawn import SPEECH_RATE_HZ
+from cinecube.simulation.parcels import Parcel
+from cinecube.simulation.responses import Features
+from cinecube.simulation.scans import NOISE_PHI, subject_noise
+from cinecube.simulation.spec import NETWORKS, SimulateSpec
+from cinecube.store.labels import layer_labels
+
+_SCHEMA = 1
+
+
+def write_truth(
+    path: Path, spec: SimulateSpec, films: Mapping[str, Sequence[str]], train: Sequence[str], parcels: Sequence[Parcel]
+) -> None:
+    """Write `truth.json`: what drives which parcel, with what delay, gain and noise, and what ceiling follows.
+
+    `ceiling` is by subject the correlation that the true signal reaches with a film shown as often as the `repeated`
+    ones are, its showings averaged; `ceiling_one_showing` that with a single showing. Cleaning lowers both a little.
+    """
+    truth = {
+        "schema": _SCHEMA,
+        "seed": spec.seed,
+        "tr_s": spec.tr_s,
+        "films": {film: list(segments) for film, segments in films.items()},
+        "train": list(train),
+        "repeated": list(spec.repeated),
+        "noise_phi": NOISE_PHI,
+        "subjects": {subject: {"noise_factor": subject_noise(spec, subject)} for subject in spec.subject_names()},
+        "models": _models(spec),
+        "parcels": {parcel.name: _parcel(spec, parcel) for parcel in parcels},
+    }
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(truth, indent=2, sort_keys=True) + "\n", encoding="utf-8")
+
+
+def write_drawn(path: Path, spec: SimulateSpec, features: Features) -> None:
+    """Write the drawn features, one variable (row, layer, dim) per network, rows labelled by segment and onset."""
+    counts = {segment: len(rows[NETWORKS[0]]) for segment, rows in features.items()}
+    segment = [name for name, count in counts.items() for _ in range(count)]
+    onset_s = np.concatenate([np.arange(count) * spec.tr_s for count in counts.values()])
+    drawn = xr.Dataset(
+        {
+            network: (("row", "layer", "dim"), np.concatenate([rows[network] for rows in features.values()]))
+            for network in NETWORKS
+        },
+        coords={
+            "segment": ("row", np.array(segment, dtype=object)),
+            "onset_s": ("row", np.round(onset_s, 6)),
+            "layer": np.array(layer_labels(BLOCKS), dtype=object),
+            "dim": np.arange(WIDTH),
+        },
+        attrs={"about": "features of frames and sound as drawn, before encoding", "tr_s": spec.tr_s},
+    )
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="Consolidated metadata")
+        drawn.to_zarr(path, mode="w", zarr_format=3, consolidated=True)
+
+
+def _parcel(spec: SimulateSpec, parcel: Parcel) -> dict[str, Any]:
+    """A parcel's entry in `truth.json`."""
+    noise = {subject: parcel.noise * subject_noise(spec, subject) for subject in spec.subject_names()}
+    shown = 2 if spec.repeated else 1
+    return {
+        "sources": [{"model": s.model, "layer": s.layer, "share": s.share} for s in parcel.sources],
+        "centre_mm": list(parcel.centre_mm),
+        "delay_tr": parcel.delay_tr,
+        "gain": parcel.gain,
+        "noise": parcel.noise,
+        "ceiling": {subject: _ceiling(parcel, value / shown) for subject, value in noise.items()},
+        "ceiling_one_showing": {subject: _ceiling(parcel, value) for subject, value in noise.items()},
+    }
+
+
+def _ceiling(parcel: Parcel, noise: float) -> float:
+    """Correlation of a signal of unit variance with itself in noise; 0 where there is no signal."""
+    return round(1 / math.sqrt(1 + noise), 6) if parcel.sources else 0.0
+
+
+def _models(spec: SimulateSpec) -> dict[str, Any]:
+    """How each network was read."""
+    shared = {"blocks": BLOCKS, "heads": HEADS, "licence": LICENCE, "pooling": "mean", "width": WIDTH}
+    shared["window_s"] = spec.window_s
+    return {
+        "vit": {**shared, "context_s": 0.0, "frames_per_window": spec.stills_per_window},
+        "videomae": {**shared, "context_s": 0.0, "frames_per_window": CLIP_FRAMES},
+        "wav2vec2": {**shared, "context_s": spec.context_s, "rate_hz": SPEECH_RATE_HZ},
+    }

@@ -1,0 +1,88 @@
+"""Planted responses: who follows what, when, and how much."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from cinecube.simulation.checkpoints import BLOCKS
+from cinecube.simulation.parcels import Parcel, Source, choose_parcels
+from cinecube.simulation.responses import plant
+from cinecube.simulation.spec import NETWORKS, Network, SimulateSpec
+
+_ROWS = 200
+
+
+@pytest.fixture(scope="module")
+def features() -> dict[str, dict[Network, np.ndarray]]:
+    rng = np.random.default_rng(0)
+    return {
+        segment: {network: rng.normal(2, 3, (_ROWS, BLOCKS + 1, 10)) for network in NETWORKS}
+        for segment in ("a01", "a02", "b01")
+    }
+
+
+def test_default_study_plants_enough() -> None:
+    parcels = choose_parcels(SimulateSpec())
+    driven = [parcel for parcel in parcels if parcel.sources]
+    assert len(parcels) == 36
+    assert len(driven) >= 24
+    assert len(parcels) - len(driven) >= 6
+    assert len({parcel.name for parcel in parcels}) == 36
+    assert all(parcel.name[:2] in ("L_", "R_") for parcel in parcels)
+    for network in NETWORKS:
+        blocks = {p.sources[0].block for p in driven if len(p.sources) == 1 and p.sources[0].model == network}
+        assert {1, BLOCKS} <= blocks
+        assert len(blocks) >= 7
+    mixed = [parcel for parcel in driven if len(parcel.sources) == 2]
+    assert len(mixed) == 4
+    for parcel in mixed:
+        assert sum(source.share for source in parcel.sources) == pytest.approx(1)
+        assert len({source.model for source in parcel.sources}) == 2
+    assert {parcel.delay_tr for parcel in driven} == {2, 3, 4}
+
+
+@pytest.mark.parametrize("count", [4, 24, 32, 48])
+def test_any_number_of_parcels(count: int) -> None:
+    parcels = choose_parcels(SimulateSpec(parcels=count))
+    assert len(parcels) == count
+    assert sum(not parcel.sources for parcel in parcels) == count // 4
+
+
+def _correlations(courses: np.ndarray, target: np.ndarray) -> np.ndarray:
+    """Share of the target's variance that courses explain at each delay from 0 to 6."""
+    found = []
+    for delay in range(7):
+        past = np.zeros_like(courses)
+        past[delay:] = courses[: len(courses) - delay]
+        past -= past.mean(axis=0)
+        fit = past @ np.linalg.lstsq(past, target - target.mean(), rcond=None)[0]
+        found.append(fit.var() / target.var())
+    return np.array(found)
+
+
+def test_signals_follow_their_layer_at_their_delay(features: dict[str, dict[Network, np.ndarray]]) -> None:
+    spec = SimulateSpec(subjects=2, targets_per_parcel=5)
+    parcels = [
+        Parcel("L_V1", (0, 0, 0), (Source("vit", 3, 1.0),), 3, 1.0, 1.0),
+        Parcel("L_PGi", (0, 0, 0), (Source("videomae", 5, 0.6), Source("wav2vec2", 2, 0.4)), 2, 1.0, 1.0),
+        Parcel("L_4", (0, 0, 0), (), 2, 1.0, 1.0),
+    ]
+    signals = plant(spec, parcels, features, ["a01", "a02"])
+    assert set(signals) == {"sub-01", "sub-02"}
+    one, two = signals["sub-01"]["a01"], signals["sub-02"]["a01"]
+    assert one.shape == (_ROWS, 15)
+    whole = np.concatenate([signals["sub-01"]["a01"], signals["sub-01"]["a02"]])
+    np.testing.assert_allclose(whole[:, :5].std(axis=0), 1, rtol=1e-9)
+    np.testing.assert_allclose(whole[:, 5:10].std(axis=0), 1, atol=0.1)
+    assert not whole[:, 10:].any()
+    assert not one[:1].any(), "nothing before the earliest response"
+    assert 0.6 < abs(np.corrcoef(one[:, 0], two[:, 0])[0, 1]) < 0.999
+    right = _correlations(features["a01"]["vit"][:, 3], one[:, 0])
+    assert right.argmax() == 3
+    assert right.max() > 0.85
+    assert _correlations(features["a01"]["vit"][:, 4], one[:, 0]).max() < 0.2
+    followed: list[tuple[Network, int]] = [("videomae", 5), ("wav2vec2", 2)]
+    shares = [_correlations(features["a01"][name][:, block], one[:, 6]).max() for name, block in followed]
+    assert shares[0] == pytest.approx(0.6 * 0.92, abs=0.12)
+    assert shares[1] == pytest.approx(0.4 * 0.92, abs=0.12)

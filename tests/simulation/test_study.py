@@ -1,0 +1,69 @@
+"""The study as a whole: the same bytes from the same arguments, and a truth that says what was planted."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from pydantic import ValidationError
+
+from cinecube.simulation.spec import SimulateSpec
+from cinecube.simulation.study import simulate
+from cinecube.store.errors import StudyError
+
+
+def test_same_arguments_same_bytes(
+    made: Path,
+    spec: SimulateSpec,
+    films: dict[str, list[str]],
+    digests: Callable[[Path], dict[str, str]],
+    tmp_path: Path,
+) -> None:
+    """Whatever the number of workers, and over what stood there before."""
+    (tmp_path / "stimuli" / "old").mkdir(parents=True)
+    told: list[tuple[int, int]] = []
+    simulate(spec, films, ["amber"], tmp_path, workers=1, progress=lambda done, total: told.append((done, total)))
+    assert digests(tmp_path) == digests(made)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["scans", "stimuli", "truth", "weights"]
+    assert told == [(k, 5) for k in range(1, 6)]
+
+
+def test_truth_says_what_was_planted(made: Path, spec: SimulateSpec) -> None:
+    truth = json.loads((made / "truth" / "truth.json").read_text(encoding="utf-8"))
+    assert truth["schema"] == 1
+    assert truth["seed"] == spec.seed
+    assert set(truth["models"]) == {"vit", "videomae", "wav2vec2"}
+    parcels = truth["parcels"]
+    driven = {name: parcel for name, parcel in parcels.items() if parcel["sources"]}
+    assert len(driven) == 27
+    assert len(parcels) == 36
+    for parcel in driven.values():
+        assert sum(source["share"] for source in parcel["sources"]) == pytest.approx(1)
+        assert parcel["delay_tr"] in (2, 3, 4)
+        for subject in spec.subject_names():
+            assert 0 < parcel["ceiling_one_showing"][subject] < parcel["ceiling"][subject] < 1
+
+
+def test_unknown_films_are_refused(spec: SimulateSpec, films: dict[str, list[str]], tmp_path: Path) -> None:
+    with pytest.raises(StudyError, match="split.train: found 'ember'"):
+        simulate(spec, films, ["ember"], tmp_path)
+    with pytest.raises(StudyError, match="simulate.repeated: found 'dunes'"):
+        simulate(spec.model_copy(update={"repeated": ("dunes",)}), films, ["amber"], tmp_path)
+    assert not any(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("wrong", [{"parcel": 3}, {"fps": "0"}, {"fps": "fast"}, {"width": 161}, {"noise": -1}])
+def test_spec_refuses(wrong: dict[str, object]) -> None:
+    with pytest.raises(ValidationError):
+        SimulateSpec.model_validate(wrong)
+
+
+def test_spec_imports_nothing_heavy() -> None:
+    code = (
+        "import sys, cinecube.simulation.spec; sys.exit(bool({'torch', 'av', 'nilearn', 'scipy'} & set(sys.modules)))"
+    )
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

@@ -1,0 +1,208 @@
+"""The real `dvc` runs what has changed and nothing else, resumes what was killed, and serves a lab's own data."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from click.testing import CliRunner
+
+from cinecube.cli import main
+from tests.conftest import Folder, tree_digest
+
+FILMS = {"amber": ["amber01", "amber02"], "dune": ["dune01"]}
+TINY = {"subjects": 1, "segment_s": 24, "overlap_s": 2, "repeated": [], "parcels": 8, "targets_per_parcel": 4}
+
+
+def _environment() -> dict[str, str]:
+    path = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
+    return {**os.environ, "PATH": path, "DVC_NO_ANALYTICS": "1", "GIT_CONFIG_GLOBAL": os.devnull}
+
+
+def _dvc(root: Path, *words: str) -> str:
+    done = subprocess.run(
+        [sys.executable, "-m", "dvc", *words],
+        cwd=root,
+        env=_environment(),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout[-3000:]
+    return done.stdout
+
+
+def _stages_run(output: str) -> set[str]:
+    return {name.removeprefix("data/dvc.yaml:") for name in re.findall(r"Running stage '([^']+)'", output)}
+
+
+def _shrink(params: dict[str, Any]) -> None:
+    params["films"] = dict(FILMS)
+    params["split"] = {"train": ["amber"], "test": ["dune"], "gap_s": 4}
+    params["compute"] = {"models": ["vit", "wav2vec2"], "films": list(FILMS)}
+    params["brain"]["subjects"] = ["sub-01"]
+    params["encode"]["folds"] = 2
+    params["simulate"] |= TINY
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> Folder:
+    """A tiny study made by `cinecube init` and run by `dvc repro`."""
+    root = tmp_path_factory.mktemp("pipeline") / "tiny"
+    result = CliRunner().invoke(main, ["init", str(root)])
+    assert result.exit_code == 0, result.output
+    folder = Folder(root)
+    folder.change(_shrink)
+    _dvc(root, "repro")
+    assert (root / "results/report/index.html").is_file()
+    return folder
+
+
+@pytest.fixture
+def tiny(finished: Folder, tmp_path: Path) -> Folder:
+    """A copy of it, with its own cache and locks, to change."""
+    shutil.copytree(finished.root, tmp_path / "tiny", symlinks=True)
+    return Folder(tmp_path / "tiny")
+
+
+def test_a_second_repro_runs_nothing(finished: Folder) -> None:
+    output = _dvc(finished.root, "repro")
+    assert _stages_run(output) == set()
+    assert "up to date" in output
+
+
+def test_forcing_everything_leaves_the_locks_as_they_were(tiny: Folder) -> None:
+    locks = [tiny.root / "dvc.lock", tiny.root / "data/dvc.lock"]
+    before = [lock.read_bytes() for lock in locks]
+    output = _dvc(tiny.root, "repro", "-f")
+    assert len(_stages_run(output)) == len(yaml.safe_load(before[0])["stages"]) + 1
+    assert [lock.read_bytes() for lock in locks] == before
+
+
+def test_changing_one_model_runs_that_model_alone(tiny: Folder) -> None:
+    tiny.change(lambda params: params["models"]["vit"].update(pooling="cls"))
+    assert _stages_run(_dvc(tiny.root, "repro")) == {
+        "checkpoint@vit",
+        "features@vit-amber",
+        "features@vit-dune",
+        "encode@vit",
+        "whole_brain",
+        "layerwise",
+        "report",
+    }
+
+
+def test_what_changes_speed_only_runs_nothing(tiny: Folder) -> None:
+    tiny.change(lambda params: params["run"].update(batch=3, block_rows=5))
+    assert _stages_run(_dvc(tiny.root, "repro")) == set()
+
+
+def test_adding_a_film_extracts_that_film_alone(tiny: Folder) -> None:
+    def add(params: dict[str, Any]) -> None:
+        params["films"]["birch"] = ["birch01"]
+        params["compute"]["films"].append("birch")
+
+    before = tree_digest(tiny.root / "data/features/vit/amber.zarr")
+    tiny.change(add)
+    run = _stages_run(_dvc(tiny.root, "repro", "features"))
+    assert {stage for stage in run if stage.startswith("features")} == {"features@vit-birch", "features@wav2vec2-birch"}
+    assert tree_digest(tiny.root / "data/features/vit/amber.zarr") == before
+
+
+def test_adding_a_subject_extracts_nothing(tiny: Folder) -> None:
+    def add(params: dict[str, Any]) -> None:
+        params["simulate"]["subjects"] = 2
+        params["brain"]["subjects"].append("sub-02")
+
+    tiny.change(add)
+    run = _stages_run(_dvc(tiny.root, "repro", "brain", "features"))
+    assert run == {"simulate", "brain@sub-02"}
+
+
+def test_killed_extraction_resumes_and_ends_with_the_same_bytes(tiny: Folder, tmp_path: Path) -> None:
+    def slow_down(params: dict[str, Any]) -> None:
+        # Many frames a window make a block slow enough to be caught between two of them.
+        params["models"]["vit"]["frames_per_window"] = 96
+        params["run"].update(block_rows=2, batch=2)
+
+    tiny.change(slow_down)
+    _dvc(tiny.root, "repro", "checkpoint@vit")
+    undisturbed = Folder(tmp_path / "undisturbed")
+    shutil.copytree(tiny.root, undisturbed.root, symlinks=True)
+    undisturbed.must("features", "vit", "amber")
+    journal = tiny.root / ".cinecube" / "journal"
+    process = subprocess.Popen(
+        [sys.executable, "-m", "dvc", "repro", "features@vit-amber"],
+        cwd=tiny.root,
+        env=_environment(),
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        start_new_session=True,
+    )
+    deadline = time.monotonic() + 120
+    while len(list(journal.rglob("*.npy"))) < 3:
+        assert process.poll() is None, "it ended before it could be killed"
+        assert time.monotonic() < deadline
+        time.sleep(0.005)
+    os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
+    cube = tiny.root / "data/features/vit/amber.zarr"
+    assert not cube.exists(), "a half-written cube in its place"
+    finished_rows = sum(2 for _ in journal.rglob("*.npy"))
+    output = _dvc(tiny.root, "repro", "features@vit-amber")
+    kept = re.search(r"amber.zarr: (\d+) rows, (\d+) of them from an earlier run", output)
+    assert kept, output
+    assert 0 < int(kept[2]) < int(kept[1])
+    assert int(kept[2]) >= finished_rows - 2
+    assert tree_digest(cube) == tree_digest(undisturbed.root / "data/features/vit/amber.zarr")
+    assert not list(journal.rglob("*.npy")), "the journal of a published cube is gone"
+
+
+def test_a_lab_with_its_own_films_and_scans(finished: Folder, tmp_path: Path) -> None:
+    """`init --template own` on the simulated data laid out as a lab would have it."""
+    lab, root = tmp_path / "lab", tmp_path / "mystudy"
+    shutil.copytree(finished.root / "data/stimuli", lab / "films")
+    shutil.copytree(finished.root / "data/scans", lab / "fmriprep")
+    shutil.copytree(finished.root / "data/weights/vit", lab / "vit")
+    words = ["--stimuli", str(lab / "films"), "--scans", str(lab / "fmriprep"), "--atlas", str(lab / "fmriprep/atlas")]
+    result = CliRunner().invoke(main, ["init", str(root), "--template", "own", *words, "--test", "dune"])
+    assert result.exit_code == 0, result.output
+    own = Folder(root)
+    params = own.params()
+    assert params["films"] == FILMS
+    assert params["split"]["test"] == ["dune"]
+    assert params["brain"]["subjects"] == ["sub-01"]
+    assert params["clock"]["tr_s"] == 1.49
+
+    def choose(params: dict[str, Any]) -> None:
+        params["models"] = {"vit": {"extractor": "vit", "checkpoint": "../lab/vit"}}
+        params["compute"]["models"] = ["vit"]
+        params["brain"]["confounds"] = "motion"
+
+    own.change(choose)
+    _dvc(root, "repro")
+    page = (root / "results/report/index.html").read_text(encoding="utf-8")
+    assert "mystudy" in page
+    assert "The truth beside what was found" not in page
+    assert _stages_run(_dvc(root, "repro")) == set()
+
+
+def test_init_refuses_what_it_cannot_do(tmp_path: Path, finished: Folder) -> None:
+    words = ["init", str(tmp_path / "new"), "--template", "own", "--stimuli", str(tmp_path), "--scans", str(tmp_path)]
+    result = CliRunner().invoke(main, words)
+    assert result.exit_code == 1
+    assert "found 0 films, expected two or more folders" in result.stderr
+    assert not (tmp_path / "new").exists()
+    again = CliRunner().invoke(main, ["init", str(finished.root)])
+    assert again.exit_code == 1
+    assert "found a study" in again.stderr
