@@ -44,18 +44,9 @@ def write_feature_cube(path: Path, template: xr.Dataset, read_layer: LayerReader
     """
     n_rows = template.sizes["time"]
     widths = template["width"].values
-    dim_chunk = _dims_per_chunk(widths, template.sizes["dim"])
-    shard_rows = math.ceil(n_rows / ROWS_PER_CHUNK) * ROWS_PER_CHUNK
-    encoding = {
-        "features": {
-            "chunks": (ROWS_PER_CHUNK, dim_chunk, 1, 1),
-            "shards": (shard_rows, math.ceil(template.sizes["dim"] / dim_chunk) * dim_chunk, 1, 1),
-        }
-    }
     with staged(path) as partial:
-        _write(template, partial, encoding, compute=False)
-        array = zarr.open_group(partial, mode="r+", use_consolidated=False)["features"]
-        assert isinstance(array, zarr.Array)
+        _write(template.drop_vars("features"), partial, {})
+        array = _create_features(partial, template)
         for m, k in np.argwhere(widths > 0):
             values = read_layer(int(m), int(k))
             if not np.isfinite(values).all():
@@ -68,6 +59,24 @@ def write_feature_cube(path: Path, template: xr.Dataset, read_layer: LayerReader
             whole = np.full((n_rows, template.sizes["dim"]), np.nan, dtype=array.dtype)
             whole[:, : values.shape[1]] = values
             array[:, :, int(m), int(k)] = whole
+        _consolidate(partial)
+
+
+def _create_features(path: Path, template: xr.Dataset) -> zarr.Array[Any]:
+    """The empty array of a feature cube: a shard per layer, in chunks of rows."""
+    shape = template["features"].shape
+    dim_chunk = _dims_per_chunk(template["width"].values, shape[1])
+    shard_rows = math.ceil(shape[0] / ROWS_PER_CHUNK) * ROWS_PER_CHUNK
+    return zarr.open_group(path, mode="r+", use_consolidated=False).create_array(
+        "features",
+        shape=shape,
+        dtype=template["features"].dtype,
+        chunks=(ROWS_PER_CHUNK, dim_chunk, 1, 1),
+        shards=(shard_rows, math.ceil(shape[1] / dim_chunk) * dim_chunk, 1, 1),
+        compressors=[Crc32cCodec()],
+        fill_value=np.nan,
+        dimension_names=DIMS["features"],
+    )
 
 
 def write_cube(path: Path, cube: xr.Dataset) -> None:
@@ -87,7 +96,8 @@ def write_cube(path: Path, cube: xr.Dataset) -> None:
             chunk = {"subject": 1, "model": 1, "target": target_chunk}
             encoding[str(name)] = {"chunks": tuple(chunk.get(dim, size) for dim, size in sizes.items())}
     with staged(path) as partial:
-        _write(cube, partial, encoding, compute=True)
+        _write(cube, partial, encoding)
+        _consolidate(partial)
 
 
 def _dims_per_chunk(widths: np.ndarray, n_dims: int) -> int:
@@ -95,13 +105,16 @@ def _dims_per_chunk(widths: np.ndarray, n_dims: int) -> int:
     return common if common >= _MIN_DIMS_PER_CHUNK else n_dims
 
 
-def _write(cube: xr.Dataset, path: Path, encoding: Mapping[str, Any], *, compute: bool) -> None:
+def _write(cube: xr.Dataset, path: Path, encoding: Mapping[str, Any]) -> None:
     checked = {str(name): {"compressors": [Crc32cCodec()], **encoding.get(str(name), {})} for name in cube.variables}
+    cube.to_zarr(path, mode="w", zarr_format=3, encoding=checked, consolidated=False)
+
+
+def _consolidate(path: Path) -> None:
+    """Gather all metadata in one file, so that opening a cube reads one file instead of a dozen."""
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="Consolidated metadata")
-        written = cube.to_zarr(path, mode="w", zarr_format=3, encoding=checked, consolidated=True, compute=False)
-        if compute:
-            written.compute()
+        zarr.consolidate_metadata(path)
 
 
 def open_cube(path: Path, *, where: str | None = None, complete: bool = True) -> xr.Dataset:

@@ -46,7 +46,7 @@ class StudyPaths:
 
     @property
     def drawn_features(self) -> Path:
-        return self.data / "truth" / "drawn.zarr"
+        return self.data / "truth" / "drawn_features"
 
     @property
     def journals(self) -> Path:

@@ -91,10 +91,8 @@ def feature_template(
     Returns
     -------
     Dataset
-        `features (time, dim, model, layer)` of lazy NaN.
+        `features (time, dim, model, layer)`, a placeholder of NaN without memory.
     """
-    import dask.array as da
-
     layers = _merged_layers(streams)
     width = np.zeros((len(streams), len(layers)), dtype=np.int32)
     for m, stream in enumerate(streams):
@@ -102,7 +100,8 @@ def feature_template(
             width[m, layers.index(label)] = dims
     n_blocks = n_blocks or max((layer_number(label) or 0 for label in layers), default=0) or 1
     shape = (len(rows), int(width.max()), len(streams), len(layers))
-    values = da.full(shape, np.nan, dtype=dtype, chunks=(*shape[:2], 1, 1))
+    # One NaN seen from everywhere: a placeholder of any size costs nothing.
+    values = np.broadcast_to(np.array(np.nan, dtype=dtype), shape)
     return xr.Dataset(
         {"features": (DIMS["features"], values)},
         coords={

@@ -15,9 +15,9 @@ from typing import Any
 import pytest
 import yaml
 from click.testing import CliRunner
+from tests.conftest import Folder, tree_digest
 
 from cinecube.cli import main
-from tests.conftest import Folder, tree_digest
 
 FILMS = {"amber": ["amber01", "amber02"], "dune": ["dune01"]}
 TINY = {"subjects": 1, "segment_s": 24, "overlap_s": 2, "repeated": [], "parcels": 8, "targets_per_parcel": 4}

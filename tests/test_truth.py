@@ -9,7 +9,6 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import dask.array as da
 import numpy as np
 import pandas as pd
 import pytest
@@ -85,12 +84,9 @@ def _slip_cubes(folder: Folder, rows: int) -> None:
         for segment in np.unique(cube["segment"].values):
             inside = np.flatnonzero(cube["segment"].values == segment)
             values[inside] = np.roll(values[inside], rows, axis=0)
-        # A lazy placeholder, as from `feature_template`: the values come layer by layer.
-        empty = da.full(values.shape, np.nan, dtype=values.dtype, chunks=(*values.shape[:2], 1, 1))
-        template = cube.assign(features=(cube["features"].dims, empty))
-        for name in template.variables:
-            template[name].encoding.clear()
-        write_feature_cube(path, template, lambda m, k, values=values: values[:, :, m, k])
+        for name in cube.variables:
+            cube[name].encoding.clear()
+        write_feature_cube(path, cube, lambda m, k, values=values: values[:, :, m, k])
 
 
 def test_a_slipped_row_is_seen(scratch: Folder) -> None:
