@@ -1,0 +1,58 @@
+"""Rooms keep to themselves, and store and analysis work where torch is not installed."""
+
+from __future__ import annotations
+
+import ast
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+REPOSITORY = Path(__file__).resolve().parents[2]
+ALLOWED = {
+    "store": {"store"},
+    "features": {"features", "store"},
+    "analysis": {"analysis", "store"},
+    "simulation": {"simulation", "store"},
+}
+
+
+def _imported_rooms(path: Path) -> Iterator[str]:
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        names = [node.module or ""] if isinstance(node, ast.ImportFrom) else []
+        names += [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
+        for name in names:
+            if name.startswith("cinecube"):
+                yield name.split(".")[1] if "." in name else "cinecube"
+
+
+@pytest.mark.parametrize("room", ALLOWED)
+def test_a_room_imports_what_it_may(room: str) -> None:
+    for path in sorted((REPOSITORY / room).glob("*.py")):
+        strangers = set(_imported_rooms(path)) - ALLOWED[room]
+        assert not strangers, f"{path.name} imports {strangers}"
+
+
+def test_store_and_analysis_need_no_torch() -> None:
+    """Where torch, transformers and av cannot be imported, every module of both rooms can, and so can the commands."""
+    code = (
+        "import sys, importlib, pathlib\n"
+        "for name in ('torch', 'transformers', 'av'): sys.modules[name] = None\n"
+        "for room in ('store', 'analysis'):\n"
+        "    for path in sorted(pathlib.Path(room).glob('*.py')):\n"
+        "        importlib.import_module(f'cinecube.{room}.{path.stem}')\n"
+        "from click.testing import CliRunner; from cinecube.cli import main\n"
+        "assert CliRunner().invoke(main, ['plan', '--json']).exit_code == 0\n"
+        "assert CliRunner().invoke(main, ['ls']).exit_code == 0\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=REPOSITORY, check=False)
+    assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.parametrize("line", ["import pickle", "yaml.load(", "trust_remote_code=True", "allow_pickle=True"])
+def test_nothing_unsafe(line: str) -> None:
+    for room in (*ALLOWED, "cinecube"):
+        for path in (REPOSITORY / room).rglob("*.py"):
+            assert line not in path.read_text(encoding="utf-8"), f"{path}: {line}"
