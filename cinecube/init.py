@@ -157,6 +157,8 @@ def _finish(folder: Path) -> None:
     if not (folder / ".dvc").is_dir():
         subdir = [] if Path(inside).resolve() == folder.resolve() else ["--subdir"]
         _call(folder, sys.executable, "-m", "dvc", "init", "--quiet", *subdir, must=True)
+        # Cubes are large: linked to DVC's cache they take their room once.
+        _call(folder, sys.executable, "-m", "dvc", "config", "cache.type", "hardlink,copy", must=True)
 
 
 def _call(folder: Path, *command: str, must: bool = False) -> str | None:

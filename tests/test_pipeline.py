@@ -19,6 +19,8 @@ from tests.conftest import Folder, tree_digest
 
 from cinecube.cli import main
 
+pytestmark = pytest.mark.slow
+
 FILMS = {"amber": ["amber01", "amber02"], "dune": ["dune01"]}
 TINY = {"subjects": 1, "segment_s": 24, "overlap_s": 2, "repeated": [], "parcels": 8, "targets_per_parcel": 4}
 

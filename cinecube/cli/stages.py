@@ -36,7 +36,7 @@ def simulate(root: Path) -> None:
 def films(root: Path) -> None:
     """Check every film and note how long it is.
 
-    Reads the files under `stimuli`; a missing, truncated, silent or variable-rate one is named. Writes data/films.csv:
+    Reads the files under `stimuli`; a missing, truncated or variable-rate one is named. Writes data/films.csv:
     segment, duration, rows at the study's clock, frame rate.
 
     \b
