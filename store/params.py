@@ -161,7 +161,7 @@ class Study(Section):
         StudyError
             If the study has no such model.
         """
-        _refuse_unknown(name, self.models, "model")
+        _refuse_unknown(name, self.models, "model", "models")
         return self.models[name]
 
     def film(self, name: str) -> list[str]:
@@ -172,7 +172,7 @@ class Study(Section):
         StudyError
             If the study has no such film.
         """
-        _refuse_unknown(name, self.films, "film")
+        _refuse_unknown(name, self.films, "film", "films")
         return self.films[name]
 
     def subject(self, name: str) -> str:
@@ -183,7 +183,7 @@ class Study(Section):
         StudyError
             If it has not.
         """
-        _refuse_unknown(name, self.brain.subjects, "subject")
+        _refuse_unknown(name, self.brain.subjects, "subject", "brain.subjects")
         return name
 
     def film_of(self, segment: str) -> str:
@@ -191,11 +191,11 @@ class Study(Section):
         return next(film for film, segments in self.films.items() if segment in segments)
 
 
-def _refuse_unknown(name: str, known: Collection[str], kind: str) -> None:
+def _refuse_unknown(name: str, known: Collection[str], kind: str, section: str) -> None:
     if name not in known:
         close = difflib.get_close_matches(name, list(known), n=1)
         raise StudyError(
-            where=f"{PARAMS_FILE}: {kind}s",
+            where=f"{PARAMS_FILE}: {section}",
             found=f"no {kind} {name!r}",
             expected=f"one of {', '.join(known)}",
             do=f"did you mean {close[0]!r}?" if close else "add it there, or ask for one of these",

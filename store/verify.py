@@ -17,7 +17,16 @@ from cinecube.store.schema import DIMS
 
 
 def find_cubes(path: Path) -> list[Path]:
-    """All cubes at or under a path, sorted."""
+    """All cubes at or under a path, sorted.
+
+    Raises
+    ------
+    StudyError
+        If there is no such folder, or the path is a file.
+    """
+    if not path.is_dir():
+        found = "a file" if path.exists() else "nothing"
+        raise StudyError(where=str(path), found=found, expected="a cube or a folder of cubes", do="correct the path")
     if path.suffix == ".zarr":
         return [path]
     return sorted(

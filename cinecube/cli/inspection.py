@@ -13,11 +13,12 @@ from cinecube.cli.common import folder_bytes, json_option, size_text
 if TYPE_CHECKING:
     import xarray as xr
 
-_path = click.Path(path_type=Path, exists=True)
+# Whether it exists is for the store to say, in its own words.
+_path = click.Path(path_type=Path)
 
 
 @click.command()
-@click.argument("folder", type=click.Path(path_type=Path, exists=True, file_okay=False), default=".")
+@click.argument("folder", type=_path, default=".")
 @json_option
 def ls(folder: Path, as_json: bool) -> None:
     """List the cubes of a study or folder.

@@ -80,6 +80,17 @@ def test_verify_passes_and_then_names_the_damage(scratch: Folder) -> None:
     assert "vit block07: damaged" in result.stderr
 
 
+@pytest.mark.parametrize("command", ["ls", "show", "verify"])
+def test_a_path_without_a_cube_is_one_line(command: str, tmp_path: Path) -> None:
+    file = tmp_path / "notes.txt"
+    file.write_text("no cube", encoding="utf-8")
+    for path in (file, tmp_path / "gone"):
+        result = CliRunner().invoke(main, [command, str(path)])
+        assert result.exit_code == 1
+        assert len(result.stderr.strip().splitlines()) == 1
+        assert f"{path}: found " in result.stderr
+
+
 def test_plan_tells_done_from_stale_from_to_do(scratch: Folder) -> None:
     steps = {step["stage"]: step for step in json.loads(scratch.must("plan", "--json").stdout)}
     assert {step["state"] for step in steps.values()} == {"done"}

@@ -66,5 +66,5 @@ def test_unknown_names_are_refused_by_name() -> None:
         study.model("vt")
     with pytest.raises(StudyError, match="no film 'life'"):
         study.film("life")
-    with pytest.raises(StudyError, match="no subject 'sub-09'"):
+    with pytest.raises(StudyError, match="brain.subjects: found no subject 'sub-09'"):
         study.subject("sub-09")
