@@ -157,13 +157,12 @@ def whole_brain(study: Study, root: Path) -> None:
 
 
 def layerwise(study: Study, root: Path) -> None:
-    """Write the tables of scores at every layer, each parcel's layer and best single delay, and curves for plots."""
+    """Write the tables of scores at every layer and of single delays, and curves for plots."""
     paths = StudyPaths(root)
     cubes = read_scores(study, root)
     table = tables.layer_table(cubes)
     lags = tables.lag_curves(cubes)
     tables.write_table(paths.tables / "layerwise.csv", table)
-    tables.write_table(paths.tables / "preferred_layer.csv", tables.preferred_layers(table))
     tables.write_table(paths.tables / "lag.csv", tables.best_lags(lags))
     tables.write_table(paths.tables / "lag_curve.csv", lags)
     tables.write_by_model(paths.plots / "layers", tables.layer_curves(table))

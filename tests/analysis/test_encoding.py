@@ -108,7 +108,7 @@ def test_stages_on_dask_equal_this_process_bit_by_bit(scored: Scored, synthetic:
     one = best[best["subject"] == "sub-01"]
     score = means["score"][means["subject"] == "sub-01"].tolist()
     assert score == pytest.approx([np.average(one["score"], weights=one["targets"])], abs=1e-6)
-    for name in ("layerwise", "preferred_layer", "lag"):
+    for name in ("layerwise", "lag", "lag_curve"):
         assert len(tables.read_table(paths.tables / f"{name}.csv"))
     curve = tables.read_table(paths.plots / "layers" / f"{MODEL}.csv")
     assert curve["layer"].tolist()[:2] == ["embed", "block01"]
