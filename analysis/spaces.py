@@ -11,6 +11,7 @@ import numpy as np
 import pandas as pd
 import xarray as xr
 
+from cinecube.store.cubes import read_values
 from cinecube.store.errors import StudyError
 from cinecube.store.fingerprint import differences
 
@@ -71,8 +72,11 @@ class FeatureSpace:
         """Features of one layer of one stream, float32 (time, dim)."""
         width = int(self.width[m, k])
         parts = [
-            cube["features"].isel(model=m, layer=k, dim=slice(0, width)).transpose("time", "dim").values
-            for cube in self.cubes.values()
+            read_values(
+                cube["features"].isel(model=m, layer=k, dim=slice(0, width)).transpose("time", "dim"),
+                f"features of {self.models[m]} {film} {self.layers[k]}",
+            )
+            for film, cube in self.cubes.items()
         ]
         return np.concatenate(parts).astype(np.float32, copy=False)
 

@@ -9,9 +9,12 @@ from dataclasses import dataclass
 from importlib.resources import files
 from pathlib import Path
 
+import yaml
+
+from cinecube.store.atlas import find_atlas
 from cinecube.store.errors import StudyError
 from cinecube.store.labels import check_name
-from cinecube.store.params import PARAMS_FILE, load_study
+from cinecube.store.params import PARAMS_FILE, Study, parse
 
 FILM_SUFFIXES = (".mkv", ".mp4")
 _TR_S = 1.49  # Movie10's, where no scan says another
@@ -74,6 +77,8 @@ def init_own(folder: Path, own: OwnData) -> None:
         raise StudyError(
             where=str(own.scans), found="no folder sub-*", expected="fMRIPrep derivatives", do="set --scans"
         )
+    if own.atlas:
+        find_atlas(own.atlas)
     test = own.test or list(films)[-1]
     if test not in films:
         raise StudyError(where="--test", found=repr(test), expected=f"one of {', '.join(films)}", do="name a film")
@@ -90,11 +95,15 @@ def init_own(folder: Path, own: OwnData) -> None:
         "tr_s": _tr_s(own.scans),
     }
     environment = jinja2.Environment(undefined=jinja2.StrictUndefined, keep_trailing_newline=True, autoescape=False)
-    for name in ("params.yaml", "README.md"):
-        _write(folder / name, environment.from_string(_template(f"own/{name}.j2")).render(values))
+    params, readme = (
+        environment.from_string(_template(f"own/{name}.j2")).render(values) for name in ("params.yaml", "README.md")
+    )
+    # Whatever is wrong with the names is said before anything is written.
+    parse(Study, yaml.safe_load(params), PARAMS_FILE)
+    _write(folder / "params.yaml", params)
+    _write(folder / "README.md", readme)
     text = _template("own/dvc.yaml")
     _write(folder / "dvc.yaml", text if own.atlas else text.replace(', "${brain.atlas}"', ""))
-    load_study(folder)
     _finish(folder)
 
 

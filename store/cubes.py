@@ -156,6 +156,27 @@ def open_cube(path: Path, *, where: str | None = None, complete: bool = True) ->
     return cube
 
 
+def read_values(array: xr.DataArray, where: str) -> np.ndarray:
+    """Values of a lazy part of a cube.
+
+    Raises
+    ------
+    StudyError
+        If its bytes are damaged: every chunk carries a checksum.
+    """
+    try:
+        values: np.ndarray = array.values
+    except Exception as error:  # checksums, short shards and broken indexes raise different classes
+        first = (str(error) or type(error).__name__).splitlines()[0].split(". Stored")[0]
+        raise StudyError(
+            where=where,
+            found=f"damaged bytes ({first})",
+            expected="whole chunks",
+            do="run `cinecube verify`",
+        ) from error
+    return values
+
+
 def missing_shards(path: Path, cube: xr.Dataset) -> list[str]:
     """Layers of a feature cube whose shard is not on disk, as `model layer`."""
     missing = []

@@ -79,6 +79,13 @@ def _poke_nan(root: Path) -> None:
     _edit_bold(root, poke)
 
 
+def _flip_byte(path: Path) -> None:
+    data = bytearray(path.read_bytes())
+    data[len(data) // 2] ^= 1
+    path.unlink()
+    path.write_bytes(bytes(data))
+
+
 CASES: dict[str, tuple[Callable[[Folder], object], tuple[str, ...], str]] = {
     "no sound track": (
         lambda f: _remux_without_sound(f.root / AMBER),
@@ -141,6 +148,11 @@ CASES: dict[str, tuple[Callable[[Folder], object], tuple[str, ...], str]] = {
         lambda f: (f.root / "data/features/vit/amber.zarr/features/c/0/0/0/5").unlink(),
         ("encode", "vit"),
         r"vit/amber.zarr: found no shard of vit block05, expected every layer; fetch",
+    ),
+    "a flipped byte": (
+        lambda f: _flip_byte(f.root / "data/features/vit/amber.zarr/features/c/0/0/0/5"),
+        ("encode", "vit"),
+        r"features of vit amber block05: found damaged bytes .*checksum.*run `cinecube verify`",
     ),
     "no brain cube": (
         lambda f: f.change(lambda p: p["brain"]["subjects"].append("sub-09")),

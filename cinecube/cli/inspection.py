@@ -85,16 +85,17 @@ def show(cube: Path, as_json: bool) -> None:
     opened = open_cube(cube)
     name = data_name(opened)
     attrs = {key: _loads(value) for key, value in opened.attrs.items()}
+    statistics = _statistics(opened, name)
     if as_json:
         axes = {str(dim): size for dim, size in opened[name].sizes.items()}
-        click.echo(json.dumps({"axes": axes, "attributes": attrs, "statistics": _statistics(opened, name)}, indent=1))
+        click.echo(json.dumps({"axes": axes, "attributes": attrs, "statistics": statistics}, indent=1))
         return
     click.echo(f"{name} ({', '.join(f'{dim}: {size}' for dim, size in opened[name].sizes.items())})")
     for coordinate, values in opened.coords.items():
         click.echo(f"  {coordinate:10}({', '.join(map(str, values.dims))})  {_ends(values)}")
     for key, value in attrs.items():
         click.echo(f"{key}: {json.dumps(value) if isinstance(value, dict | list) else value}")
-    for row in _statistics(opened, name):
+    for row in statistics:
         label = " ".join(str(part) for part in row["at"])
         click.echo(
             f"  {label:24} mean {row['mean']:10.4g}  sd {row['sd']:10.4g}  from {row['min']:.4g} to {row['max']:.4g}"
@@ -118,10 +119,13 @@ def _statistics(cube: xr.Dataset, name: str) -> list[dict[str, Any]]:
 
     import numpy as np
 
+    from cinecube.store.cubes import read_values
+
     over = [dim for dim in ("subject", "model", "layer") if dim in cube[name].dims]
     rows = []
     for at in itertools.product(*(range(cube.sizes[dim]) for dim in over)):
-        values = cube[name].isel(dict(zip(over, at, strict=True))).values
+        label = " ".join(str(cube[dim].values[i]) for dim, i in zip(over, at, strict=True))
+        values = read_values(cube[name].isel(dict(zip(over, at, strict=True))), f"{name} {label}".strip())
         values = values[np.isfinite(values)]
         if values.size:
             rows.append(
@@ -148,9 +152,14 @@ def verify(paths: tuple[Path, ...], as_json: bool) -> None:
     Example:
       cinecube verify data/features/vit
     """
+    from cinecube.store.errors import StudyError
     from cinecube.store.verify import find_cubes, verify_cube
 
     cubes = [cube for path in paths or (Path(),) for cube in find_cubes(path)]
+    if paths and not cubes:
+        raise StudyError(
+            where=str(paths[0]), found="no cube", expected="a cube or a folder of cubes", do="correct the path"
+        )
     problems = {str(cube): verify_cube(cube) for cube in cubes}
     wrong = {cube: lines for cube, lines in problems.items() if lines}
     if as_json:

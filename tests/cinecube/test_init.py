@@ -1,0 +1,54 @@
+"""`init --template own` takes a lab's names as they are, and writes nothing if it cannot."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner, Result
+
+from cinecube.cli import main
+from cinecube.store.params import load_study
+
+
+def _lab(root: Path, films: dict[str, list[str]]) -> None:
+    for film, segments in films.items():
+        (root / "films" / film).mkdir(parents=True)
+        for segment in segments:
+            (root / "films" / film / f"{segment}.mp4").touch()
+    (root / "fmriprep" / "sub-01").mkdir(parents=True)
+
+
+def _init(root: Path, *more: str) -> Result:
+    words = ["init", str(root / "2024"), "--template", "own", "--stimuli", str(root / "films")]
+    return CliRunner().invoke(main, [*words, "--scans", str(root / "fmriprep"), *more])
+
+
+def test_names_that_yaml_would_misread(tmp_path: Path) -> None:
+    films = {"01": ["1", "2"], "no": ["3"], "yes": ["1e5"]}
+    _lab(tmp_path, films)
+    result = _init(tmp_path, "--test", "no")
+    assert result.exit_code == 0, result.output
+    study = load_study(tmp_path / "2024")
+    assert study.study == "2024"
+    assert study.films == films
+    assert study.split.test == ["no"]
+    assert study.brain.atlas is None
+
+
+@pytest.mark.parametrize(
+    ("films", "more", "line"),
+    [
+        ({"a": ["s1"], "b": ["s1"]}, (), "segment s1 stands twice"),
+        ({"a": ["a1"], "b": ["b1"]}, ("--atlas", "gone.nii.gz"), "gone.nii.gz: found 0 parcellation volumes"),
+        ({"a": ["a1"], "b": ["b1"]}, ("--test", "c"), "--test: found 'c', expected one of a, b"),
+    ],
+)
+def test_what_fails_leaves_nothing(
+    tmp_path: Path, films: dict[str, list[str]], more: tuple[str, ...], line: str
+) -> None:
+    _lab(tmp_path, films)
+    result = _init(tmp_path, *more)
+    assert result.exit_code == 1
+    assert line in result.stderr
+    assert not (tmp_path / "2024").exists()
