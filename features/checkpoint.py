@@ -8,7 +8,7 @@ from typing import Any
 
 import yaml
 
-from cinecube.features.network import READING_VERSION, read_checkpoint
+from cinecube.features.network import PROCESSORS, READING_VERSION, Network, read_checkpoint
 from cinecube.features.record import Record
 from cinecube.features.registry import find_network
 from cinecube.store.errors import StudyError
@@ -17,9 +17,17 @@ from cinecube.store.params import ModelParams
 from cinecube.store.paths import StudyPaths
 
 _HUB_ID = re.compile(r"[\w-][\w.-]*/[\w-][\w.-]*")
-_CONFIGS = ("config.json", "preprocessor_config.json", "processor_config.json")
+_CONFIGS = ("config.json", *PROCESSORS)
 # The first pattern that a folder has files of: what transformers would read.
-_WEIGHTS = ("model.safetensors", "model*.safetensors*", "pytorch_model.bin", "pytorch_model*.bin*")
+_WEIGHTS = (
+    "model.safetensors",
+    "model*.safetensors*",
+    "*.safetensors",
+    "pytorch_model.bin",
+    "pytorch_model*.bin*",
+    "*.pth",
+    "*.ckpt",
+)
 _NON_COMMERCIAL = re.compile(r"(^|[^a-z])(nc|non-?commercial)([^a-z]|$)")
 _HUB_TIMEOUT_S = 5.0
 
@@ -48,11 +56,10 @@ def record_checkpoint(model: str, params: ModelParams, root: Path) -> dict[str, 
         commercial use and the study does not say that this is accepted.
     """
     network = find_network(params.extractor, f"models.{model}.extractor")
-    folder, revision = find_checkpoint(model, params, root)
-    where = StudyPaths(root).relative(folder)
-    checkpoint = read_checkpoint(folder, where)
-    facts = network.describe(checkpoint)
-    licence = read_licence(folder)
+    path, revision = find_checkpoint(model, params, root)
+    where = StudyPaths(root).relative(path)
+    facts = network.describe(read_checkpoint(path, where, optional=network.official is not None))
+    licence = read_licence(path, network)
     if params.untrained is None:
         _check_licence(model, licence, params.accept_licence)
     record = Record(
@@ -62,10 +69,9 @@ def record_checkpoint(model: str, params: ModelParams, root: Path) -> dict[str, 
         reading_version=READING_VERSION,
         checkpoint=params.checkpoint,
         revision=revision,
-        weights_digest=weights_digest(folder, params.untrained, where),
+        weights_digest=weights_digest(path, params.untrained, where),
         licence=licence,
         untrained=params.untrained,
-        n_blocks=checkpoint.config.get("num_hidden_layers", len(facts.streams[0].layers) - 1),
         width=max(width for stream in facts.streams for width in stream.widths),
         facts=facts,
     )
@@ -73,22 +79,22 @@ def record_checkpoint(model: str, params: ModelParams, root: Path) -> dict[str, 
 
 
 def find_checkpoint(model: str, params: ModelParams, root: Path) -> tuple[Path, str | None]:
-    """Folder and revision of a checkpoint: a folder of the study, or a hub id.
+    """Where a checkpoint lies, and its revision: a folder or weight file of the study, or a hub id.
 
     Raises
     ------
     StudyError
-        If there is no such folder, or the hub's files are not here and cannot be fetched.
+        If there is no such folder or file, or the hub's files are not here and cannot be fetched.
     """
-    folder = root / params.checkpoint
-    if folder.is_dir():
-        return folder, None
+    path = root / params.checkpoint
+    if path.exists():
+        return path, None
     if not _HUB_ID.fullmatch(params.checkpoint):
         raise StudyError(
             where=f"models.{model}.checkpoint",
-            found=f"no folder {params.checkpoint}",
-            expected="a folder with config.json and weights, or a hub id like org/name",
-            do=f"copy the checkpoint to {folder}, or correct its name",
+            found=f"no {params.checkpoint}",
+            expected="a folder with config.json and weights, a weight file, or a hub id like org/name",
+            do=f"copy the checkpoint to {path}, or correct its name",
         )
     folder = _snapshot(model, params, root)
     return folder, folder.name
@@ -137,7 +143,9 @@ def _files_to_fetch(params: ModelParams, files: list[str]) -> list[str]:
 
 
 def weight_files(folder: Path) -> list[Path]:
-    """Weight files that transformers would read; safetensors before pickled ones."""
+    """A checkpoint's weight files; safetensors before pickled ones. A path that is a file is its own."""
+    if folder.is_file():
+        return [folder]
     for pattern in _WEIGHTS:
         files = sorted(folder.glob(pattern))
         if files:
@@ -145,7 +153,7 @@ def weight_files(folder: Path) -> list[Path]:
     return []
 
 
-def weights_digest(folder: Path, untrained: int | None, where: str) -> str:
+def weights_digest(path: Path, untrained: int | None, where: str) -> str:
     """SHA-256 over names and bytes of a checkpoint's weights and configuration.
 
     An untrained twin takes the configuration only.
@@ -153,11 +161,12 @@ def weights_digest(folder: Path, untrained: int | None, where: str) -> str:
     Raises
     ------
     StudyError
-        If the folder has no weights.
+        If the checkpoint has no weights.
     """
+    folder = path if path.is_dir() else path.parent
     files = [folder / name for name in _CONFIGS if (folder / name).is_file()]
     if untrained is None:
-        weights = weight_files(folder)
+        weights = weight_files(path)
         if not weights:
             raise StudyError(
                 where=where,
@@ -169,22 +178,20 @@ def weights_digest(folder: Path, untrained: int | None, where: str) -> str:
     return files_digest(files)
 
 
-def read_licence(folder: Path) -> str:
-    """Licence that the front matter of a checkpoint's README names; `unknown` if it names none."""
-    readme = folder / "README.md"
+def read_licence(path: Path, network: Network) -> str:
+    """Licence that the front matter of a checkpoint's card names; without a card, that of the official weights."""
+    readme = (path if path.is_dir() else path.parent) / "README.md"
     if not readme.is_file():
-        return "unknown"
+        return network.licence
     match = re.match(r"---\s*\n(.*?)\n---", readme.read_text(encoding="utf-8", errors="replace"), re.DOTALL)
     try:
         card = yaml.safe_load(match.group(1)) if match else None
     except yaml.YAMLError:
         card = None
-    if not isinstance(card, dict):
-        return "unknown"
-    licence = card.get("license")
-    if licence == "other" or licence is None:
+    licence = card.get("license") if isinstance(card, dict) else None
+    if isinstance(card, dict) and licence in ("other", None):
         licence = card.get("license_name") or licence
-    names = licence if isinstance(licence, list) else [licence] if licence else ["unknown"]
+    names = licence if isinstance(licence, list) else [licence or network.licence]
     return ", ".join(str(name) for name in names)
 
 

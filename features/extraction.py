@@ -4,27 +4,29 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from cinecube.features.checkpoint import find_checkpoint, weights_digest
-from cinecube.features.network import READING_VERSION, Extractor, Reading
+from cinecube.features.network import READING_VERSION, Extractor, Features, Reading
 from cinecube.features.probing import SegmentInfo, probe
 from cinecube.features.record import Record, read_record, stale
 from cinecube.features.registry import find_network
-from cinecube.features.spec import make_reading, make_spec
+from cinecube.features.spec import make_reading, make_spec, row_window_s, stream_label
 from cinecube.features.stimuli import find_segments
 from cinecube.features.windows import BlockBatch, batches, prefetched
+from cinecube.store.clock import Clock
 from cinecube.store.cubes import open_cube, write_feature_cube
 from cinecube.store.errors import StudyError
 from cinecube.store.fingerprint import file_digest, fingerprint
 from cinecube.store.journal import Block, Journal, blocks_of, open_journal
 from cinecube.store.params import Study
 from cinecube.store.paths import StudyPaths
-from cinecube.store.schema import feature_template, provenance, rows_index
+from cinecube.store.resampling import resampling_weights
+from cinecube.store.schema import feature_template, merged_layers, provenance, rows_index
 
 Progress = Callable[[int, int], None]
 _PACKAGES = ("av", "numpy", "torch", "transformers", "xarray", "zarr")
@@ -40,22 +42,26 @@ class ExtractionSummary:
         The cube.
     fingerprint : str
         Its fingerprint.
-    rows : int
-        Its rows.
-    rows_computed : int
+    rows, windows : int
+        Its rows, and the windows that they are made of: one each, or more where the stride is shorter.
+    windows_computed : int
         How many of them were computed now; the others were in the journal, or the cube was up to date.
     """
 
     path: Path
     fingerprint: str
     rows: int
-    rows_computed: int
+    windows: int
+    windows_computed: int
 
     def __str__(self) -> str:
-        if self.rows_computed == 0:
-            return f"{self.path.name}: up to date, {self.rows} rows"
-        before = self.rows - self.rows_computed
-        return f"{self.path.name}: {self.rows} rows" + (f", {before} of them from an earlier run" if before else "")
+        said = f"{self.path.name}: {self.rows} rows"
+        if self.windows_computed == 0:
+            return f"{said}, up to date"
+        if self.windows != self.rows:
+            said += f" of {self.windows} windows"
+        before = self.windows - self.windows_computed
+        return said + (f", {before} of them from an earlier run" if before else "")
 
 
 @dataclass(frozen=True)
@@ -76,9 +82,24 @@ class _Job:
         return {segment: self.study.clock.n_rows(info.duration_s) for segment, info in self.infos.items()}
 
     @property
+    def ticks(self) -> Clock:
+        """When windows begin: with the rows, or closer."""
+        return Clock(tr_s=self.reading.stride_s or self.study.clock.tr_s, window_s=self.reading.window_s)
+
+    @property
+    def windows(self) -> dict[str, int]:
+        """Windows of each segment."""
+        return {segment: self.ticks.n_rows(info.duration_s) for segment, info in self.infos.items()}
+
+    @property
     def blocks(self) -> list[Block]:
-        """Blocks of all segments."""
-        return blocks_of(self.rows, self.study.run.block_rows)
+        """Blocks of windows of all segments."""
+        return blocks_of(self.windows, self.study.run.block_rows)
+
+    @property
+    def labels(self) -> list[str]:
+        """Layers of the cube."""
+        return merged_layers(self.reading.streams)
 
 
 def extract_film(
@@ -106,14 +127,14 @@ def extract_film(
     job = _prepare(study, model, film, root)
     paths = StudyPaths(root)
     path = paths.features(model, film)
-    n_rows = sum(job.rows.values())
+    sizes = sum(job.rows.values()), sum(job.windows.values())
     if _is_current(path, job.spec):
-        return ExtractionSummary(path, fingerprint(job.spec), n_rows, 0)
+        return ExtractionSummary(path, fingerprint(job.spec), *sizes, 0)
     with open_journal(paths.journals, job.spec, paths.relative(path)) as journal:
         computed = _fill(job, journal, progress)
         _publish(job, journal, path)
         journal.remove()
-    return ExtractionSummary(path, fingerprint(job.spec), n_rows, computed)
+    return ExtractionSummary(path, fingerprint(job.spec), *sizes, computed)
 
 
 def _prepare(study: Study, model: str, film: str, root: Path) -> _Job:
@@ -170,14 +191,14 @@ def _is_current(path: Path, spec: Mapping[str, Any]) -> bool:
 def _fill(job: _Job, journal: Journal, progress: Progress | None) -> int:
     """Compute the blocks that the journal lacks; return how many rows that took."""
     missing = [block for block in job.blocks if not journal.has(block)]
-    total, done = sum(job.rows.values()), journal.rows_done(job.blocks)
+    total, done = sum(job.windows.values()), journal.rows_done(job.blocks)
     if progress:
         progress(done, total)
     if not missing:
         return 0
     extractor = _load(job)
     run = job.study.run
-    items = batches(job.infos, missing, job.study.clock, job.reading, extractor.prepare_frame, run.batch)
+    items = batches(job.infos, missing, job.ticks, job.reading, extractor.prepare_frame, run.batch)
     computed = 0
     pending: dict[Block, _Buffer] = {}
     with closing(prefetched(items)) as ready:
@@ -210,15 +231,16 @@ class _Buffer:
     """A block's values while its batches come in, whatever their order."""
 
     def __init__(self, block: Block, job: _Job) -> None:
-        streams = job.reading.streams
-        shape = (
-            block.stop - block.start,
-            max(width for stream in streams for width in stream.widths),
-            len(streams),
-            len(job.spec["layers"]),
-        )
+        streams, labels = job.reading.streams, job.labels
+        self._places = {
+            (stream.name, label): (width, m, labels.index(label))
+            for m, stream in enumerate(streams)
+            for label, width in zip(stream.layers, stream.widths, strict=True)
+        }
+        widest = max(width for width, _, _ in self._places.values())
+        shape = (block.stop - block.start, widest, len(streams), len(labels))
         self._block, self._where, self._missing = block, job.infos[block.segment].where, shape[0]
-        self._tr_s, self._widths = job.study.clock.tr_s, _widths(job)
+        self._tr_s = job.ticks.tr_s
         # Layers outermost: the cube is written layer by layer.
         self.values = np.full(shape, np.nan, dtype=job.spec["dtype"], order="F")
 
@@ -226,14 +248,14 @@ class _Buffer:
     def is_full(self) -> bool:
         return self._missing == 0
 
-    def add(self, item: BlockBatch, values: np.ndarray) -> None:
-        """Put a batch's values (row, dim, model, layer) in their rows."""
+    def add(self, item: BlockBatch, features: Features) -> None:
+        """Put a batch's features in their rows."""
         rows = item.rows - self._block.start
-        with np.errstate(over="ignore"):
-            self.values[rows] = values
         self._missing -= len(rows)
-        for m, k in np.argwhere(self._widths > 0):
-            bad = ~np.isfinite(self.values[rows, : self._widths[m, k], m, k]).all(axis=1)
+        for key, (width, m, k) in self._places.items():
+            with np.errstate(over="ignore"):
+                values = features[key].astype(self.values.dtype)
+            bad = ~np.isfinite(values).all(axis=1)
             if bad.any():
                 raise StudyError(
                     where=f"{self._where} at {item.rows[bad][0] * self._tr_s:.2f} s",
@@ -241,16 +263,7 @@ class _Buffer:
                     expected="finite ones",
                     do="check the checkpoint, or use dtype float32",
                 )
-
-
-def _widths(job: _Job) -> np.ndarray:
-    """Width of each layer of each stream, (model, layer); 0 where a stream lacks a layer."""
-    labels: list[str] = job.spec["layers"]
-    widths = np.zeros((len(job.reading.streams), len(labels)), dtype=int)
-    for m, stream in enumerate(job.reading.streams):
-        for label, width in zip(stream.layers, stream.widths, strict=True):
-            widths[m, labels.index(label)] = width
-    return widths
+            self.values[rows, :width, m, k] = values
 
 
 def _publish(job: _Job, journal: Journal, path: Path) -> None:
@@ -258,13 +271,30 @@ def _publish(job: _Job, journal: Journal, path: Path) -> None:
     clock = job.study.clock
     rows = rows_index({segment: clock.onsets_s(n) for segment, n in job.rows.items()})
     attrs = provenance("features", job.spec, _PACKAGES, licence=job.record.licence)
-    template = feature_template(
-        rows, clock.window_s, job.reading.streams, job.spec["dtype"], attrs, n_blocks=job.record.n_blocks
-    )
+    streams = [replace(stream, name=stream_label(job.model, stream.name)) for stream in job.reading.streams]
+    window_s = row_window_s(job.study, job.reading)
+    template = feature_template(rows, window_s, streams, job.spec["dtype"], attrs)
     widths = template["width"].values
-    blocks = [journal.read(block) for block in job.blocks]
+    segments = {name: [journal.read(block) for block in job.blocks if block.segment == name] for name in job.rows}
+    weights = {name: _weights(job, name) for name in segments} if job.reading.stride_s else {}
 
     def read_layer(m: int, k: int) -> np.ndarray:
-        return np.concatenate([block[:, : widths[m, k], m, k] for block in blocks])
+        parts = []
+        for name, blocks in segments.items():
+            windows = np.concatenate([block[:, : widths[m, k], m, k] for block in blocks])
+            parts.append(weights[name] @ windows.astype(np.float32) if weights else windows)
+        return np.concatenate(parts)
 
     write_feature_cube(path, template, read_layer)
+
+
+def _weights(job: _Job, segment: str) -> Any:
+    """What each window of a segment counts in each of its rows."""
+    clock, ticks, reading = job.study.clock, job.ticks, job.reading
+    return resampling_weights(
+        reading.resample,
+        ticks.onsets_s(job.windows[segment]),
+        reading.window_s,
+        clock.onsets_s(job.rows[segment]),
+        clock.window_s,
+    )

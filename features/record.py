@@ -28,8 +28,8 @@ class Record(Section):
         Of the weights; `unknown` if their card names none.
     untrained : int or None
         Seed of fresh weights instead of the checkpoint's.
-    n_blocks, width : int
-        Blocks of the network, and dims of its widest layer.
+    width : int
+        Dims of its widest layer.
     facts : Facts
         Its layers and inputs.
     """
@@ -43,7 +43,6 @@ class Record(Section):
     weights_digest: str
     licence: str
     untrained: int | None
-    n_blocks: int
     width: int
     facts: Facts
 

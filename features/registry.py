@@ -13,7 +13,12 @@ GROUP = "cinecube.extractors"
 BUILT_IN = {
     "vit": "cinecube.features.vit",
     "videomae": "cinecube.features.videomae",
+    "vivit": "cinecube.features.vivit",
     "wav2vec2": "cinecube.features.wav2vec2",
+    "ast": "cinecube.features.ast",
+    "imagebind": "cinecube.features.imagebind",
+    "tvlt": "cinecube.features.tvlt",
+    "hf": "cinecube.features.hf",
 }
 
 

@@ -6,14 +6,15 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from cinecube.features.network import Reading
+from cinecube.features.compat import NO_QUIRKS, OOTA2025, Quirks
+from cinecube.features.network import Facts, Reading
 from cinecube.features.record import Record, read_record
 from cinecube.features.stimuli import find_segments
 from cinecube.store.errors import StudyError
 from cinecube.store.fingerprint import file_digest
-from cinecube.store.labels import find_layer
+from cinecube.store.labels import find_layer, layer_number
 from cinecube.store.params import ModelParams, Study
-from cinecube.store.schema import SCHEMA, Stream
+from cinecube.store.schema import SCHEMA, Stream, merged_layers
 
 
 def feature_spec(study: Study, model: str, film: str, root: Path) -> dict[str, Any]:
@@ -44,13 +45,21 @@ def make_spec(study: Study, model: str, record: Record, stimulus: Mapping[str, s
         "revision": record.revision,
         "weights_digest": record.weights_digest,
         "untrained": record.untrained,
-        "layers": _all_layers(reading.streams),
+        "layers": merged_layers(reading.streams),
         "pooling": reading.pooling,
-        "clock": {"tr_s": study.clock.tr_s, "window_s": study.clock.window_s},
+        "frame_pooling": reading.frame_pooling if record.facts.stills else None,
+        "final_norm": reading.final_norm,
+        "clock": {"tr_s": study.clock.tr_s, "window_s": row_window_s(study, reading)},
+        "window_s": reading.window_s,
+        "stride_s": reading.stride_s,
+        "resample": reading.resample if reading.stride_s else None,
         "frames_per_window": reading.frames_per_window,
+        "sampling": reading.sampling if reading.frames_per_window else None,
         "rate_hz": reading.rate_hz,
         "context_s": reading.context_s,
         "preprocessing": record.facts.preprocessing,
+        "precision": reading.precision,
+        "compat": params.compat,
         "dtype": params.dtype,
         "segments": list(stimulus),
         "stimulus": dict(stimulus),
@@ -63,69 +72,124 @@ def make_reading(study: Study, model: str, record: Record, device: str = "cpu") 
     Raises
     ------
     StudyError
-        If it asks for a layer, a pooling or a number of frames that the network does not have.
+        If it asks for what the network does not have: a layer, a pooling, a number of frames, ….
     """
     params, facts, where = study.model(model), record.facts, f"models.{model}"
-    if params.pooling not in facts.poolings:
-        raise StudyError(
-            where=f"{where}.pooling",
-            found=params.pooling,
-            expected=f"one of {', '.join(facts.poolings)}: {record.extractor} has no such token",
-            do="choose another pooling",
-        )
+    _check(params, record, where)
+    quirks = OOTA2025[record.extractor] if params.compat else NO_QUIRKS
+    window_s = params.window_s or params.stride_s or study.clock.window_s
     return Reading(
-        streams=_chosen(params, facts.streams, model),
+        streams=_chosen(params, facts.streams, f"{where}.layers", quirks),
         pooling=params.pooling,
-        frames_per_window=_frames(params, record, where),
+        frame_pooling=params.frame_pooling,
+        final_norm=params.final_norm,
+        frames_per_window=params.frames_per_window or facts.frames_per_window,
+        sampling=params.sampling or facts.sampling,
         rate_hz=facts.rate_hz,
-        window_s=study.clock.window_s,
-        context_s=_context(params, record, where),
+        window_s=window_s,
+        context_s=_context(params, facts, window_s, where),
+        stride_s=params.stride_s,
+        resample=params.resample,
         untrained=params.untrained,
+        precision=params.precision,
+        quirks=quirks,
         device=device,
     )
 
 
-def _frames(params: ModelParams, record: Record, where: str) -> int:
-    asked, own = params.frames_per_window, record.facts.frames_per_window
-    if asked is None or asked == own:
-        return own
-    if own == 0 or record.facts.frames_fixed:
-        raise StudyError(
-            where=f"{where}.frames_per_window",
-            found=str(asked),
-            expected=f"{own}, which is what {record.extractor} reads" if own else "none: this network reads no picture",
-            do="remove the key",
-        )
-    return asked
+def row_window_s(study: Study, reading: Reading) -> float:
+    """Seconds of film that a row of the cube stands for."""
+    return study.clock.window_s if reading.stride_s else reading.window_s
 
 
-def _context(params: ModelParams, record: Record, where: str) -> float:
-    if params.context_s and not record.facts.rate_hz:
-        raise StudyError(
-            where=f"{where}.context_s",
-            found=f"{params.context_s} s",
-            expected="0: this network reads no sound, and only sound is looked back at",
-            do="remove the key",
-        )
+def stream_label(model: str, stream: str) -> str:
+    """Label of a stream on the cube's `model` axis."""
+    return f"{model}.{stream}" if stream else model
+
+
+def _check(params: ModelParams, record: Record, where: str) -> None:
+    """Refuse what this network cannot do."""
+    facts, name = record.facts, record.extractor
+    _refuse(
+        params.pooling not in facts.poolings,
+        f"{where}.pooling",
+        params.pooling,
+        f"one of {', '.join(facts.poolings)}: {name} has no such token",
+    )
+    _refuse(
+        params.frame_pooling != "mean" and not facts.stills,
+        f"{where}.frame_pooling",
+        params.frame_pooling,
+        f"no such key: {name} does not read frames one at a time",
+    )
+    _refuse(
+        params.final_norm and not facts.final_norm, f"{where}.final_norm", "true", f"false: {name} has no final norm"
+    )
+    pictures, asked = facts.frames_per_window, params.frames_per_window
+    _refuse(
+        asked is not None and asked != pictures and (not pictures or facts.frames_fixed),
+        f"{where}.frames_per_window",
+        str(asked),
+        f"{pictures}, which is what {name} reads" if pictures else "none: this network reads no picture",
+    )
+    _refuse(
+        params.sampling is not None and not pictures,
+        f"{where}.sampling",
+        str(params.sampling),
+        "none: this network reads no picture",
+    )
+    _refuse(
+        bool(params.context_s) and facts.stills,
+        f"{where}.context_s",
+        f"{params.context_s:g} s" if params.context_s else "",
+        "0: frames that are read one at a time have no look-back",
+    )
+    _refuse(
+        params.compat is not None and name not in OOTA2025,
+        f"{where}.compat",
+        str(params.compat),
+        f"none: no error of the published code is known for {name}",
+    )
+
+
+def _refuse(wrong: bool, where: str, found: str, expected: str) -> None:
+    if wrong:
+        raise StudyError(where=where, found=found, expected=expected, do="remove the key, or correct it")
+
+
+def _context(params: ModelParams, facts: Facts, window_s: float, where: str) -> float:
+    """Seconds of look-back: what the study says, or the network's own as far as it fits."""
+    room = float("inf") if facts.longest_s is None else max(0.0, facts.longest_s - window_s)
+    if params.context_s is None:
+        return round(min(facts.context_s, room), 6)
+    _refuse(
+        params.context_s > room + 1e-6,
+        f"{where}.context_s",
+        f"{params.context_s:g} s before windows of {window_s:g} s",
+        f"{room:g} s or less: the network takes {facts.longest_s:g} s of sound, and would drop the newest"
+        if facts.longest_s
+        else "",
+    )
     return params.context_s
 
 
-def _chosen(params: ModelParams, streams: tuple[Stream, ...], model: str) -> tuple[Stream, ...]:
-    """Streams under their labels, with the layers that the study names, by depth."""
-    known = _all_layers(streams)
-    where = f"models.{model}.layers"
+def _chosen(params: ModelParams, streams: tuple[Stream, ...], where: str, quirks: Quirks) -> tuple[Stream, ...]:
+    """Streams with the layers that the study names, by depth."""
+    known = merged_layers(streams)
     chosen = known if params.layers == "all" else [find_layer(layer, known, where) for layer in params.layers]
     if not chosen:
         raise StudyError(where=where, found="no layer", expected="'all' or some labels", do="name at least one")
-    labelled = []
+    kept = []
     for stream in streams:
         widths = dict(zip(stream.layers, stream.widths, strict=True))
-        layers = [label for label in stream.layers if label in chosen]
-        name = f"{model}.{stream.name}" if stream.name else model
-        labelled.append(Stream(name, layers, [widths[label] for label in layers]))
-    return tuple(stream for stream in labelled if stream.layers)
+        dropped = _dropped(stream, quirks)
+        layers = [label for label in stream.layers if label in chosen and label not in dropped]
+        kept.append(Stream(stream.name, layers, [widths[label] for label in layers], stream.deepest))
+    return tuple(stream for stream in kept if stream.layers)
 
 
-def _all_layers(streams: tuple[Stream, ...]) -> list[str]:
-    """Layers of all streams, each once, in their order."""
-    return list(dict.fromkeys(label for stream in streams for label in stream.layers))
+def _dropped(stream: Stream, quirks: Quirks) -> set[str]:
+    """Layers that a published code never read."""
+    if not quirks.blocks_dropped or (quirks.streams and stream.name not in quirks.streams):
+        return set()
+    return set([label for label in stream.layers if layer_number(label)][-quirks.blocks_dropped :])

@@ -1,66 +1,117 @@
-"""Reading a torch network's layers: hooks on its blocks, whatever a library's `hidden_states` means."""
+"""From tokens to vectors: pooling each layer as it passes, one layer's tokens in memory at a time."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from functools import partial
-from typing import Any
+from collections.abc import Callable, Iterable, Mapping, Sequence
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
+from cinecube.features.network import Features, Key
+from cinecube.store.labels import layer_label, layer_number
+from cinecube.store.schema import Stream
+
 Pool = Callable[[Tensor], Tensor]
+"""(item, token, dim) to (item, dim)."""
+
+# Tokens of one pass on a CPU: more of them are no faster there, and hidden layers of a perceptron are four times wider.
+_TOKENS_AT_ONCE = 16384
 
 
-class Taps:
-    """Takes what enters the first block and what leaves each block, pooled as it passes.
-
-    Pooling inside the hooks keeps one layer's tokens in memory at a time.
+def pool_tokens(pooling: str, n_special: int = 0) -> Pool:
+    """Pooling by its name in `params.yaml`.
 
     Parameters
     ----------
-    network : nn.Module
-        Called with one tensor.
-    blocks : sequence of nn.Module
-        Its blocks in order; each takes and returns tokens (item, token, dim).
-    layers : sequence of int
-        Layers to take: 0 enters the first block, k leaves block k.
-    pool : callable
-        `(item, token, dim) -> (item, dim)`.
+    pooling : str
+        `mean` of all tokens, `patches` the mean without special ones, `cls` the first, `last` the last.
+    n_special : int
+        Tokens before the first patch (CLS, distillation, registers).
     """
-
-    def __init__(self, network: nn.Module, blocks: Sequence[nn.Module], layers: Sequence[int], pool: Pool) -> None:
-        self._network, self._layers, self._pool = network, layers, pool
-        self._device = next(network.parameters()).device
-        self._taken: dict[int, Tensor] = {}
-        if 0 in layers:
-            blocks[0].register_forward_pre_hook(self._take_input, with_kwargs=True)
-        for layer in layers:
-            if layer > 0:
-                blocks[layer - 1].register_forward_hook(partial(self._take_output, layer))
-
-    def __call__(self, values: np.ndarray) -> np.ndarray:
-        """One pass: `values` (item, …) to features (item, dim, layer) float32."""
-        self._taken.clear()
-        with torch.inference_mode():
-            self._network(torch.from_numpy(np.ascontiguousarray(values)).to(self._device))
-            stacked = torch.stack([self._taken.pop(layer) for layer in self._layers], dim=-1)
-            return stacked.float().cpu().numpy()
-
-    def _take_input(self, _: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        tokens = args[0] if args else kwargs["hidden_states"]
-        self._taken[0] = self._pool(tokens)
-
-    def _take_output(self, layer: int, _: nn.Module, __: Any, output: Any) -> None:
-        self._taken[layer] = self._pool(output[0] if isinstance(output, tuple) else output)
-
-
-def pool_tokens(pooling: str) -> Pool:
-    """Pooling by its name in `params.yaml`: `mean` of all tokens, `cls` the first, `last` the last."""
     pools: dict[str, Pool] = {
-        "mean": lambda tokens: tokens.mean(dim=1),
+        "mean": lambda tokens: tokens.mean(dim=1, dtype=torch.float32),
+        "patches": lambda tokens: tokens[:, n_special:].mean(dim=1, dtype=torch.float32),
         "cls": lambda tokens: tokens[:, 0],
         "last": lambda tokens: tokens[:, -1],
     }
     return pools[pooling]
+
+
+def read_states(
+    states: Iterable[tuple[int, Tensor]],
+    streams: Sequence[Stream],
+    pools: Mapping[str, Pool],
+    final: tuple[int, nn.Module] | None = None,
+) -> dict[Key, Tensor]:
+    """Pool the layers that are read; what lies deeper is never computed.
+
+    Parameters
+    ----------
+    states : iterable of (int, Tensor)
+        Layers by number with their tokens (item, token, dim).
+    streams : sequence of Stream
+        Which layers of which stream; those without a pool are passed over, and so are heads.
+    pools : Mapping of str to callable
+        By stream.
+    final : (int, nn.Module), optional
+        The last block's number, and the norm to apply to its tokens before they are pooled.
+
+    Returns
+    -------
+    dict of (stream, layer) to Tensor
+        (item, dim).
+    """
+    wanted = {stream.name: set(stream.layers) for stream in streams if stream.name in pools}
+    numbers = [layer_number(label) for labels in wanted.values() for label in labels]
+    deepest = max((number for number in numbers if number is not None), default=-1)
+    found: dict[Key, Tensor] = {}
+    if deepest < 0:
+        return found
+    for number, tokens in states:
+        label = layer_label(number)
+        if final is not None and number == final[0]:
+            tokens = final[1](tokens)
+        for name, labels in wanted.items():
+            if label in labels:
+                found[name, label] = pools[name](tokens)
+        if number == deepest:
+            break
+    return found
+
+
+def in_pieces(
+    run: Callable[..., Mapping[Key, Tensor]], network: nn.Module, n_tokens: int, *inputs: np.ndarray
+) -> Features:
+    """Features of a batch whose memory is bounded by tokens, whatever its number of rows.
+
+    Parameters
+    ----------
+    run : callable
+        `(*tensors) -> {(stream, layer): (item, dim)}`.
+    network : nn.Module
+        Says which device and number format.
+    n_tokens : int
+        Of one item.
+    *inputs : ndarray
+        (item, …) each.
+    """
+    parameter = next(network.parameters())
+    size = len(inputs[0])
+    if parameter.device.type == "cpu":
+        size = max(1, _TOKENS_AT_ONCE // n_tokens)
+    parts: list[dict[Key, np.ndarray]] = []
+    with torch.inference_mode():
+        for first in range(0, len(inputs[0]), size):
+            piece = [torch.from_numpy(np.ascontiguousarray(values[first : first + size])) for values in inputs]
+            found = run(*(values.to(parameter.device) for values in piece))
+            parts.append({key: value.float().cpu().numpy() for key, value in found.items()})
+    return {key: np.concatenate([part[key] for part in parts]) for key in parts[0]}
+
+
+def mean_over_frames(features: Features, rows: int, frame_pooling: str) -> Features:
+    """Features of still frames, (row × frame, dim) each, to one vector a row: the frames' mean, or the last one's."""
+    shaped = {key: values.reshape(rows, -1, values.shape[1]) for key, values in features.items()}
+    if frame_pooling == "last":
+        return {key: values[:, -1] for key, values in shaped.items()}
+    return {key: values.mean(axis=1) for key, values in shaped.items()}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import queue
 import threading
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
@@ -11,12 +12,15 @@ from typing import TypeVar
 
 import numpy as np
 
-from cinecube.features.network import Batch, Reading
+from cinecube.features.network import ALL_FRAMES, Batch, Reading
 from cinecube.features.pictures import sampled_frames
 from cinecube.features.probing import SegmentInfo
 from cinecube.features.sound import sound_windows
 from cinecube.store.clock import Clock
 from cinecube.store.journal import Block
+
+# A window ends before the frame that is first shown at its end.
+_SLACK_S = 1e-6
 
 PrepareFrame = Callable[[np.ndarray], np.ndarray]
 _Item = TypeVar("_Item")
@@ -82,7 +86,7 @@ def _block_batches(block: Block, windows: Iterator[Batch], batch_rows: int) -> I
     waiting: dict[object, list[tuple[int, Batch]]] = {}
     for row in range(block.start, block.stop):
         window = next(windows)
-        shape = window.sound.shape if window.sound is not None else None
+        shape = tuple(part.shape for part in (window.frames, window.sound) if part is not None)
         group = waiting.setdefault(shape, [])
         group.append((row, window))
         if len(group) == batch_rows:
@@ -108,31 +112,51 @@ def _windows(
     if not rows:
         return
     onsets = clock.onsets_s(rows[-1] + 1)[list(rows)]
-    pictures = _picture_windows(info, onsets, reading, prepare_frame) if reading.frames_per_window else None
+    pictures = _picture_windows(info, rows, onsets, reading, prepare_frame) if reading.frames_per_window else None
     sounds = sound_windows(info, sound_spans(onsets, reading), reading.rate_hz) if reading.rate_hz else None
     for _ in rows:
         yield Batch(next(pictures) if pictures else None, next(sounds) if sounds else None)
 
 
 def _picture_windows(
-    info: SegmentInfo, onsets: np.ndarray, reading: Reading, prepare_frame: PrepareFrame
+    info: SegmentInfo, rows: Sequence[int], onsets: np.ndarray, reading: Reading, prepare_frame: PrepareFrame
 ) -> Iterator[np.ndarray]:
     """(frame, …) of each window; a frame is held, prepared, from its first window to its last."""
-    wanted = [frame_numbers(info, float(onset), reading) for onset in onsets]
+    wanted = [frame_numbers(info, row, float(onset), reading) for row, onset in zip(rows, onsets, strict=True)]
+    # The first frame that this window or any later one needs: what lies before can go.
+    needed = np.minimum.accumulate([min(numbers) for numbers in wanted[::-1]])[::-1]
     frames = sampled_frames(info, sorted({number for numbers in wanted for number in numbers}))
     held: dict[int, np.ndarray] = {}
-    for numbers in wanted:
-        held = {number: frame for number, frame in held.items() if number >= numbers[0]}
-        while numbers[-1] not in held:
+    for numbers, first in zip(wanted, needed, strict=True):
+        held = {number: frame for number, frame in held.items() if number >= first}
+        while max(numbers) not in held:
             number, rgb = next(frames)
-            held[number] = prepare_frame(rgb)
+            held[number] = prepare_frame(rgb[..., ::-1] if reading.quirks.bgr else rgb)
         yield np.stack([held[number] for number in numbers])
 
 
-def frame_numbers(info: SegmentInfo, onset_s: float, reading: Reading) -> list[int]:
-    """Frames of a window: those shown at the middles of its `frames_per_window` equal parts."""
+def frame_numbers(info: SegmentInfo, row: int, onset_s: float, reading: Reading) -> list[int]:
+    """Frames of a row's window, its look-back included; see `Reading.sampling`."""
+    start_s, stop_s = max(0.0, onset_s - reading.context_s), onset_s + reading.window_s
+    first, last = info.frame_at(start_s), info.frame_at(stop_s - _SLACK_S)
     n = reading.frames_per_window
-    return [info.frame_at(onset_s + (j + 0.5) * reading.window_s / n) for j in range(n)]
+    if n == ALL_FRAMES:
+        return list(range(first, last + 1))
+    assert isinstance(n, int)
+    if reading.quirks.one_frame:
+        return [_random_frame(info, row, first, last, n)] * n
+    if reading.sampling == "ends":
+        return [int(number) for number in np.linspace(first, last, n)]
+    if reading.sampling == "consecutive":
+        return [min(first + j, last) for j in range(n)]
+    return [info.frame_at(start_s + (j + 0.5) * (stop_s - start_s) / n) for j in range(n)]
+
+
+def _random_frame(info: SegmentInfo, row: int, first: int, last: int, n: int) -> int:
+    """The frame after `n` others that begin at random: what the published code showed for a whole clip."""
+    seed = hashlib.sha256(f"{info.path.stem} {row}".encode()).digest()[:8]
+    rng = np.random.default_rng(int.from_bytes(seed, "little"))
+    return int(rng.integers(min(first + n, last), last, endpoint=True))
 
 
 def sound_spans(onsets: np.ndarray, reading: Reading) -> list[tuple[int, int]]:

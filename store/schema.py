@@ -37,11 +37,19 @@ class Stream:
         Layers that the stream has, in order.
     widths : sequence of int
         How many dims each of them has.
+    n_blocks : int, optional
+        Blocks of the network that gives it, if not all of them are among the layers.
     """
 
     name: str
     layers: Sequence[str]
     widths: Sequence[int]
+    n_blocks: int | None = None
+
+    @property
+    def deepest(self) -> int:
+        """Number of the last block, by which depth is counted; 1 for a stream of heads alone."""
+        return self.n_blocks or max((layer_number(label) or 0 for label in self.layers), default=0) or 1
 
 
 def rows_index(rows_by_segment: Mapping[str, Sequence[float] | np.ndarray]) -> pd.DataFrame:
@@ -69,7 +77,6 @@ def feature_template(
     streams: Sequence[Stream],
     dtype: str,
     attrs: Mapping[str, Any],
-    n_blocks: int | None = None,
 ) -> xr.Dataset:
     """An empty feature cube: every label, no value.
 
@@ -85,20 +92,19 @@ def feature_template(
         `float32` or `float16`.
     attrs : Mapping
         Attributes of the cube, see `provenance`.
-    n_blocks : int, optional
-        Blocks of the network, for `depth`; the deepest layer's number by default.
 
     Returns
     -------
     Dataset
         `features (time, dim, model, layer)`, a placeholder of NaN without memory.
     """
-    layers = _merged_layers(streams)
+    layers = merged_layers(streams)
     width = np.zeros((len(streams), len(layers)), dtype=np.int32)
+    depth = np.full(width.shape, np.nan)
     for m, stream in enumerate(streams):
         for label, dims in zip(stream.layers, stream.widths, strict=True):
             width[m, layers.index(label)] = dims
-    n_blocks = n_blocks or max((layer_number(label) or 0 for label in layers), default=0) or 1
+            depth[m, layers.index(label)] = layer_depth(label, stream.deepest)
     shape = (len(rows), int(width.max()), len(streams), len(layers))
     # One NaN seen from everywhere: a placeholder of any size costs nothing.
     values = np.broadcast_to(np.array(np.nan, dtype=dtype), shape)
@@ -111,14 +117,14 @@ def feature_template(
             "dim": np.arange(shape[1], dtype=np.int32),
             "model": string_coordinate([stream.name for stream in streams]),
             "layer": string_coordinate(layers),
-            "depth": ("layer", np.array([layer_depth(label, n_blocks) for label in layers])),
+            "depth": (("model", "layer"), depth),
             "width": (("model", "layer"), width),
         },
         attrs=dict(sorted(attrs.items())),
     )
 
 
-def _merged_layers(streams: Sequence[Stream]) -> list[str]:
+def merged_layers(streams: Sequence[Stream]) -> list[str]:
     """Layers of all streams in order of depth: embed, blocks by number, then heads."""
     labels = {label for stream in streams for label in stream.layers}
 

@@ -42,7 +42,8 @@ class OpenStudy:
         Parameters
         ----------
         model : str or sequence of str
-            Names in `params.yaml`. Several are joined, and padded with NaN past their width, lazily.
+            Names in `params.yaml`, or of one stream of such a model (`imagebind.video`), which gives its own layers
+            and dims only. Several are joined, and padded with NaN past their width, lazily.
         film : str, optional
             One film; all films of the study without it, one after another.
         layer : int or str, optional
@@ -66,19 +67,32 @@ class OpenStudy:
         return xr.concat(by_model, dim="model", join="outer", coords="minimal", compat="override")
 
     def _one_model(self, name: str, films: list[str], layer: int | str | None) -> xr.DataArray:
-        self.params.model(name)
+        model = self._owner(name)
         parts = []
         for film in films:
             self.params.film(film)
-            path = self.paths.features(name, film)
-            cube = open_cube(path, where=self.paths.relative(path))
+            path = self.paths.features(model, film)
+            where = self.paths.relative(path)
+            cube = open_cube(path, where=where)
+            if model != name:
+                cube = _select_stream(cube, name, where)
+                cube = cube.isel(layer=cube["width"].values[0] > 0)
             features = cube["features"] if len(films) == 1 else cube["features"].chunk({"model": 1, "layer": 1})
             if layer is not None:
-                features = features.sel(layer=find_layer(layer, list(cube["layer"].values), str(path)))
+                features = features.sel(layer=find_layer(layer, list(cube["layer"].values), where))
+            if model != name:
+                features = features.isel(dim=slice(0, int(features["width"].max())))
             parts.append(features)
         if len(parts) == 1:
             return parts[0]
         return xr.concat(parts, dim="time", coords="minimal", compat="override", join="exact")
+
+    def _owner(self, name: str) -> str:
+        """The model of a name that may be one of its streams: `imagebind` of `imagebind.video`."""
+        owners = [model for model in self.params.models if name == model or name.startswith(f"{model}.")]
+        if not owners:
+            self.params.model(name)
+        return max(owners, key=len)
 
     def brain(self, subject: str) -> xr.Dataset:
         """One subject's responses `bold (time, target)` with their labels."""
@@ -86,10 +100,11 @@ class OpenStudy:
         return open_cube(path, where=self.paths.relative(path))
 
     def scores(self, model: str) -> xr.Dataset:
-        """Scores of a model, `score (subject, model, layer, target)` and what goes with it."""
-        self.params.model(model)
-        path = self.paths.scores(model)
-        return open_cube(path, where=self.paths.relative(path))
+        """Scores of a model or of one of its streams, `score (subject, model, layer, target)` and what goes with it."""
+        owner = self._owner(model)
+        path = self.paths.scores(owner)
+        cube = open_cube(path, where=self.paths.relative(path))
+        return cube if owner == model else _select_stream(cube, model, self.paths.relative(path))
 
     def truth(self) -> dict[str, Any]:
         """What was planted in a simulated study.
@@ -109,3 +124,16 @@ class OpenStudy:
             )
         truth: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
         return truth
+
+
+def _select_stream(cube: xr.Dataset, name: str, where: str) -> xr.Dataset:
+    """A cube's part of one stream, with the axis `model` of length one."""
+    known = [str(label) for label in cube["model"].values]
+    if name not in known:
+        raise StudyError(
+            where=where,
+            found=f"no stream {name!r}",
+            expected=f"one of {', '.join(known)}",
+            do="see `cinecube show` for the streams of a cube",
+        )
+    return cube.isel(model=[known.index(name)])

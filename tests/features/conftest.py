@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from collections.abc import Callable, Sequence
 from fractions import Fraction
@@ -96,44 +97,87 @@ def write_film() -> FilmWriter:
     return write
 
 
+LAYERS = ["embed", "block01", "block02", "block03"]
+TINY: dict[str, Any] = {
+    "hidden_size": 24,
+    "num_hidden_layers": 3,
+    "num_attention_heads": 2,
+    "intermediate_size": 32,
+    "initializer_range": 0.3,
+}
+TINY_SOUND: dict[str, Any] = {
+    **TINY,
+    "conv_dim": [16] * 7,
+    "num_conv_pos_embeddings": 16,
+    "num_conv_pos_embedding_groups": 2,
+}
+IMAGEBIND = {"image": 28, "video": [24, 3, 2], "audio": [16, 2, 2], "head": 8}
+
+
+def _transformers_checkpoints() -> dict[str, tuple[Any, Any]]:
+    """Tiny models of transformers and their processors."""
+    import transformers as hf
+
+    picture: dict[str, Any] = {**TINY, "image_size": 32, "patch_size": 16}
+    shrunk = {"size": {"shortest_edge": 32}, "crop_size": {"height": 32, "width": 32}}
+    return {
+        "vit": (hf.ViTModel(hf.ViTConfig(**picture)), hf.ViTImageProcessorPil(size={"height": 32, "width": 32})),
+        "videomae": (hf.VideoMAEModel(hf.VideoMAEConfig(**picture)), hf.VideoMAEImageProcessorPil(**shrunk)),
+        "vivit": (
+            hf.VivitModel(hf.VivitConfig(**TINY, image_size=32, num_frames=8)),
+            hf.VivitImageProcessor(size={"shortest_edge": 40}, crop_size={"height": 32, "width": 32}),
+        ),
+        "wav2vec2": (hf.Wav2Vec2Model(hf.Wav2Vec2Config(**TINY_SOUND)), hf.Wav2Vec2FeatureExtractor()),
+        "ast": (hf.ASTModel(hf.ASTConfig(**TINY, max_length=256)), hf.ASTFeatureExtractor(max_length=256)),
+    }
+
+
+def _own_checkpoints(root: Path) -> None:
+    """A tiny ImageBind and TVLT under their official keys; transformers has neither."""
+    import torch
+    from safetensors.torch import save_file
+
+    from cinecube.features import imagebind, tvlt
+    from cinecube.features.network import Checkpoint
+
+    config = {"model_type": "tvlt", **TINY, "image_size": 32, "num_frames": 4}
+    processor = {"size": {"shortest_edge": 32}, "crop_size": {"height": 32, "width": 32}}
+    networks = {
+        "imagebind": (imagebind.ImageBindNetwork(imagebind.Sizes(**IMAGEBIND)), imagebind.rename),
+        "tvlt": (tvlt.TvltNetwork(Checkpoint(root, config, processor)), tvlt.rename),
+    }
+    for name, (network, rename) in networks.items():
+        state = {}
+        for ours, value in network.state_dict().items():
+            theirs = rename(ours)
+            keys = [theirs] if isinstance(theirs, str) else theirs
+            drawn = torch.randn(value.shape) * 0.3 + (1.0 if ours.endswith("norm.weight") else 0.0)
+            for key, part in zip(keys, drawn.chunk(len(keys)) if drawn.ndim else [drawn], strict=True):
+                state[key] = part.contiguous()
+        (root / name).mkdir()
+        if name == "imagebind":
+            torch.save(state, root / name / "imagebind.pth")
+            (root / name / "config.json").write_text(json.dumps(IMAGEBIND))
+        else:
+            save_file({f"tvlt.{key}": value for key, value in state.items()}, root / name / "model.safetensors")
+            (root / name / "config.json").write_text(json.dumps(config))
+            (root / name / "preprocessor_config.json").write_text(json.dumps(processor))
+
+
 @pytest.fixture(scope="session")
 def checkpoints(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
-    """Folders of a tiny ViT, VideoMAE and Wav2Vec2 as `save_pretrained` writes them."""
+    """Folders of tiny checkpoints of all networks, as their authors or `save_pretrained` write them."""
     import torch
-    from transformers import VideoMAEConfig, VideoMAEModel, ViTConfig, ViTModel, Wav2Vec2Config, Wav2Vec2Model
-    from transformers.models.videomae.image_processing_pil_videomae import VideoMAEImageProcessorPil
-    from transformers.models.vit.image_processing_pil_vit import ViTImageProcessorPil
-    from transformers.models.wav2vec2.feature_extraction_wav2vec2 import Wav2Vec2FeatureExtractor
 
     root = tmp_path_factory.mktemp("weights")
-    small: dict[str, Any] = {
-        "hidden_size": 24,
-        "num_hidden_layers": 3,
-        "num_attention_heads": 2,
-        "intermediate_size": 32,
-        "initializer_range": 0.3,
-    }
-    picture: dict[str, Any] = {**small, "image_size": 32, "patch_size": 16}
-    sound: dict[str, Any] = {
-        **small,
-        "conv_dim": [16] * 7,
-        "num_conv_pos_embeddings": 16,
-        "num_conv_pos_embedding_groups": 2,
-    }
     torch.manual_seed(0)
-    made = {
-        "vit": (ViTModel(ViTConfig(**picture)), ViTImageProcessorPil(size={"height": 32, "width": 32})),
-        "videomae": (
-            VideoMAEModel(VideoMAEConfig(**picture)),
-            VideoMAEImageProcessorPil(size={"shortest_edge": 32}, crop_size={"height": 32, "width": 32}),
-        ),
-        "wav2vec2": (Wav2Vec2Model(Wav2Vec2Config(**sound)), Wav2Vec2FeatureExtractor()),
-    }
-    for name, (model, processor) in made.items():
+    for name, (model, processor) in _transformers_checkpoints().items():
         model.save_pretrained(root / name)
         processor.save_pretrained(root / name)
-        (root / name / "README.md").write_text("---\nlicense: apache-2.0\n---\n# A tiny checkpoint\n")
-    return {name: root / name for name in made}
+    _own_checkpoints(root)
+    for folder in root.iterdir():
+        (folder / "README.md").write_text("---\nlicense: apache-2.0\n---\n# A tiny checkpoint\n")
+    return {folder.name: folder for folder in sorted(root.iterdir())}
 
 
 @pytest.fixture(scope="session")
@@ -166,7 +210,11 @@ def make_study(checkpoints: dict[str, Path]) -> Study:
             "stimuli": "stimuli",
             "films": {"amber": ["amber01", "amber02"], "birch": ["birch01"]},
             "split": {"train": ["amber"], "test": ["birch"]},
-            "models": {**models, "wav2vec2": {**models["wav2vec2"], "context_s": 4}},
+            "models": {
+                **models,
+                "vit": {**models["vit"], "frames_per_window": 4},
+                "wav2vec2": {**models["wav2vec2"], "context_s": 4},
+            },
             "compute": {"models": list(models), "films": ["amber"]},
             "run": {"device": "cpu", "batch": 2, "threads": 1, "block_rows": 3},
             "brain": {"path": "scans", "subjects": ["sub-01"]},

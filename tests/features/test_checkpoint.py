@@ -1,13 +1,17 @@
 from __future__ import annotations
 
+import dataclasses
 import shutil
 import subprocess
 import sys
 import time
 
 import pytest
+import yaml
 
 from cinecube.features.checkpoint import find_checkpoint, read_licence, record_checkpoint, weights_digest
+from cinecube.features.network import Reading
+from cinecube.features.registry import find_network
 from cinecube.store.errors import StudyError
 from cinecube.store.params import ModelParams
 
@@ -23,12 +27,11 @@ def vit(checkpoints, tmp_path):
 
 def test_record_says_what_the_checkpoint_is(vit, tmp_path):
     record = record_checkpoint("vit", _params("weights/vit"), tmp_path)
-    assert record["n_blocks"] == 3
     assert record["width"] == 24
     assert record["licence"] == "apache-2.0"
     assert record["checkpoint"] == "weights/vit"
     assert record["revision"] is None
-    assert record["facts"]["preprocessing"]["size"] == {"height": 32, "width": 32}
+    assert record["facts"]["preprocessing"]["size"] == [32, 32]
     assert record == record_checkpoint("vit", _params("weights/vit"), tmp_path)
 
 
@@ -76,11 +79,40 @@ def test_non_commercial_weights_need_consent(vit, tmp_path):
 def test_licence_of_a_card(tmp_path, card, licence):
     if card is not None:
         (tmp_path / "README.md").write_text(card)
-    assert read_licence(tmp_path) == licence
+    assert read_licence(tmp_path, dataclasses.replace(find_network("vit", ""), licence="unknown")) == licence
+
+
+def test_without_a_card_the_licence_is_that_of_the_official_weights(checkpoints, tmp_path):
+    folder = shutil.copytree(checkpoints["videomae"], tmp_path / "weights")
+    (folder / "README.md").unlink()
+    with pytest.raises(StudyError, match=r"weights under cc-by-nc-4.0, for non-commercial use only.*accept_licence"):
+        record_checkpoint("videomae", _params("weights", extractor="videomae"), tmp_path)
+
+
+def test_a_weight_file_alone_is_the_official_checkpoint(checkpoints, tmp_path):
+    """ImageBind's file says nothing of sizes or licence: both are known."""
+    (tmp_path / "imagebind_huge.pth").write_bytes(b"weights")
+    params = _params("imagebind_huge.pth", extractor="imagebind")
+    with pytest.raises(StudyError, match=r"weights under cc-by-nc-sa-4.0, for non-commercial use only"):
+        record_checkpoint("imagebind", params, tmp_path)
+    record = record_checkpoint("imagebind", params.model_copy(update={"accept_licence": True}), tmp_path)
+    video, audio, concat = record["facts"]["streams"]
+    assert (len(video["layers"]), set(video["widths"][:-1]), video["widths"][-1]) == (34, {1280}, 1024)
+    assert (len(audio["layers"]), set(audio["widths"][:-1]), audio["widths"][-1]) == (14, {768}, 1024)
+    assert (concat["layers"], concat["widths"]) == (["head"], [2048])
+    with pytest.raises(StudyError, match=r"weights that cannot be read \(imagebind_huge.pth"):
+        find_network("imagebind", "").load(tmp_path / "imagebind_huge.pth", Reading(()))
+
+
+def test_a_size_that_imagebind_does_not_have_is_refused(checkpoints, tmp_path):
+    folder = shutil.copytree(checkpoints["imagebind"], tmp_path / "weights")
+    (folder / "config.json").write_text('{"vidio": [24, 3, 2]}')
+    with pytest.raises(StudyError, match="unknown key 'vidio'.*did you mean 'video'"):
+        record_checkpoint("imagebind", _params("weights", extractor="imagebind"), tmp_path)
 
 
 def test_missing_folder_is_refused_with_where_to_copy(tmp_path):
-    with pytest.raises(StudyError, match=r"no folder data/weights/vit, .*copy the checkpoint to .*data/weights/vit"):
+    with pytest.raises(StudyError, match=r"no data/weights/vit, .*copy the checkpoint to .*data/weights/vit"):
         record_checkpoint("vit", _params("data/weights/vit"), tmp_path)
 
 
@@ -104,15 +136,18 @@ def test_a_cached_hub_checkpoint_needs_no_network(vit, tmp_path, monkeypatch):
     assert record_checkpoint("vit", _params("org/name"), tmp_path)["revision"] == commit
 
 
-def test_recording_and_planning_need_no_torch(vit, tmp_path):
-    """`checkpoint`, `plan` and `why` must work, and at once, where torch is not installed."""
+def test_planning_needs_no_torch(study, tmp_path):
+    """`plan` and `why` must work, and at once, where torch is not installed."""
+    (tmp_path / "params.yaml").write_text(yaml.safe_dump(study.model_dump(mode="json")))
     code = (
         "import sys; sys.modules['torch'] = None\n"
         "from pathlib import Path\n"
-        "import cinecube.features.spec, cinecube.features.films\n"
-        "from cinecube.features.checkpoint import record_checkpoint\n"
-        "from cinecube.store.params import ModelParams\n"
-        f"record_checkpoint('vit', ModelParams(extractor='vit', checkpoint={str(vit)!r}), Path('.'))\n"
+        "import cinecube.features.films\n"
+        "from cinecube.features.spec import feature_spec\n"
+        "from cinecube.store.params import load_study\n"
+        f"root = Path({str(tmp_path)!r})\n"
+        "study = load_study(root)\n"
+        "[feature_spec(study, model, 'amber', root) for model in study.models]\n"
         "assert 'transformers' not in sys.modules\n"
     )
     subprocess.run([sys.executable, "-c", code], check=True)

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -18,6 +19,7 @@ from cinecube.store.fingerprint import fingerprint
 from cinecube.store.journal import open_journal
 from cinecube.store.paths import StudyPaths
 
+LAYERS = ["embed", "block01", "block02", "block03"]
 ROWS = {"amber01": 9, "amber02": 7}
 
 
@@ -55,7 +57,7 @@ def crash_after(monkeypatch):
 
                 return Failing()
 
-            return Network(network.version, network.describe, load)
+            return replace(network, load=load)
 
         monkeypatch.setattr(extraction, "find_network", failing)
 
@@ -66,7 +68,7 @@ def crash_after(monkeypatch):
 def test_cube_is_what_xarray_reads(study, tmp_path, model):
     seen = []
     summary = extract_film(study, model, "amber", tmp_path, progress=lambda done, total: seen.append((done, total)))
-    assert summary.rows == summary.rows_computed == 16
+    assert summary.rows == summary.windows == summary.windows_computed == 16
     assert seen[0] == (0, 16)
     assert seen[-1] == (16, 16)
     cube = xr.open_zarr(StudyPaths(tmp_path).features(model, "amber"))
@@ -75,9 +77,9 @@ def test_cube_is_what_xarray_reads(study, tmp_path, model):
     assert cube["features"].dtype == np.float32
     assert list(cube["segment"].values) == [name for name, n in ROWS.items() for _ in range(n)]
     np.testing.assert_allclose(cube["onset_s"], [1.49 * i for n in ROWS.values() for i in range(n)], atol=1e-6)
-    assert list(cube["layer"].values) == ["embed", "block01", "block02", "block03"]
+    assert list(cube["layer"].values) == LAYERS
     assert list(cube["model"].values) == [model]
-    np.testing.assert_allclose(cube["depth"], [0, 1 / 3, 2 / 3, 1])
+    np.testing.assert_allclose(cube["depth"], [[0, 1 / 3, 2 / 3, 1]])
     assert (cube["width"] == 24).all()
     assert np.isfinite(cube["features"].values).all()
     assert cube.attrs["licence"] == "apache-2.0"
@@ -92,7 +94,7 @@ def test_depth_of_some_layers_is_their_place_in_the_whole_network(study, tmp_pat
     chosen = study.model_copy(update={"models": {**study.models, "vit": params}})
     extract_film(chosen, "vit", "amber", tmp_path)
     cube = xr.open_zarr(StudyPaths(tmp_path).features("vit", "amber"))
-    np.testing.assert_allclose(cube["depth"], [1 / 3])
+    np.testing.assert_allclose(cube["depth"], [[1 / 3]])
 
 
 def test_a_row_is_the_network_on_the_frames_of_its_window(study, tmp_path, checkpoints):
@@ -120,7 +122,7 @@ def test_resumed_is_undisturbed(study, tmp_path, crash_after, model, monkeypatch
     extract_film(study, model, "amber", tmp_path)
     undisturbed = _digest(path)
     before = path.stat().st_mtime_ns
-    assert extract_film(study, model, "amber", tmp_path).rows_computed == 0
+    assert extract_film(study, model, "amber", tmp_path).windows_computed == 0
     assert path.stat().st_mtime_ns == before
     path.rename(tmp_path / "kept")
     crash_after(7)
@@ -129,7 +131,7 @@ def test_resumed_is_undisturbed(study, tmp_path, crash_after, model, monkeypatch
     assert not path.exists()
     monkeypatch.undo()
     summary = extract_film(study, model, "amber", tmp_path)
-    assert 0 < summary.rows_computed < summary.rows == 16
+    assert 0 < summary.windows_computed < summary.rows == 16
     assert "of them from an earlier run" in str(summary)
     assert _digest(path) == undisturbed
 
@@ -166,7 +168,7 @@ def test_a_second_writer_is_refused(study, tmp_path):
         pytest.raises(StudyError, match="data/features/vit/amber.zarr: found another process extracting it"),
     ):
         extract_film(study, "vit", "amber", tmp_path)
-    assert extract_film(study, "vit", "amber", tmp_path).rows_computed == 16
+    assert extract_film(study, "vit", "amber", tmp_path).windows_computed == 16
 
 
 def test_a_damaged_cube_is_made_anew(study, tmp_path):
@@ -174,7 +176,7 @@ def test_a_damaged_cube_is_made_anew(study, tmp_path):
     extract_film(study, "vit", "amber", tmp_path)
     whole = _digest(path)
     next((path / "features" / "c").rglob("2")).unlink()
-    assert extract_film(study, "vit", "amber", tmp_path).rows_computed == 16
+    assert extract_film(study, "vit", "amber", tmp_path).windows_computed == 16
     assert _digest(path) == whole
 
 
@@ -198,7 +200,7 @@ def _other_record(study, root, write_film):
 
 def _old_record(study, root, write_film):
     path = StudyPaths(root).checkpoint("wav2vec2")
-    path.write_text(path.read_text().replace('"extractor_version":1', '"extractor_version":0'))
+    path.write_text(path.read_text().replace('"extractor_version":2', '"extractor_version":0'))
 
 
 @pytest.mark.parametrize(
@@ -208,7 +210,7 @@ def _old_record(study, root, write_film):
         (_truncated, "stimuli/amber/amber02.mp4: found a truncated film"),
         (_no_segment, "segment amber02: found no file, expected stimuli/amber/amber02.mkv or"),
         (_other_record, "a record of other weights.*re-run `dvc repro`"),
-        (_old_record, "a record by version 0.1 of wav2vec2, expected version 1.1"),
+        (_old_record, "a record by version 0.2 of wav2vec2, expected version 2.2"),
     ],
     ids=lambda value: getattr(value, "__name__", None),
 )
@@ -227,11 +229,11 @@ def test_features_that_are_not_finite_are_refused_at_once(study, tmp_path, monke
             return np.zeros((3, 2, 2), np.float32)
 
         def __call__(self, batch):
-            values = np.zeros((len(batch.frames), 24, 1, 4), np.float32)
-            values[0, 3, 0, 2] = np.inf
+            values = {("", label): np.zeros((len(batch.frames), 24), np.float32) for label in LAYERS}
+            values["", "block02"][0, 3] = np.inf
             return values
 
-    network = Network(1, find_network("vit", "").describe, lambda folder, reading: Broken())
+    network = replace(find_network("vit", ""), load=lambda folder, reading: Broken())
     monkeypatch.setattr(extraction, "find_network", lambda extractor, where: network)
     with pytest.raises(StudyError, match=r"amber01.mp4 at 0.00 s: found features that are NaN or infinite"):
         extract_film(study, "vit", "amber", tmp_path)
@@ -243,3 +245,82 @@ def test_a_device_that_is_not_there_is_refused(study, tmp_path, monkeypatch):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     with pytest.raises(StudyError, match="run.device: found cuda, expected a CUDA device"):
         extract_film(_with_run(study, device="cuda"), "vit", "amber", tmp_path)
+
+
+def test_streams_of_one_pass_are_labels_of_one_cube(study, tmp_path):
+    extract_film(study, "imagebind", "amber", tmp_path)
+    cube = xr.open_zarr(StudyPaths(tmp_path).features("imagebind", "amber")).load()
+    assert list(cube["model"].values) == ["imagebind.video", "imagebind.audio", "imagebind.concat"]
+    assert list(cube["layer"].values) == [*LAYERS, "head"]
+    assert cube["width"].values.tolist() == [[24, 24, 24, 24, 8], [16, 16, 16, 0, 8], [0, 0, 0, 0, 16]]
+    np.testing.assert_allclose(cube["depth"].values[:2, :4], [[0, 1 / 3, 2 / 3, 1], [0, 0.5, 1, np.nan]])
+    values = cube["features"]
+    for m in range(3):
+        for k in range(5):
+            width = int(cube["width"][m, k])
+            assert np.isfinite(values[:, :width, m, k]).all()
+            assert np.isnan(values[:, width:, m, k]).all()
+    heads = values.sel(layer="head")
+    both = np.concatenate([heads.sel(model=f"imagebind.{part}").values[:, :8] for part in ("video", "audio")], axis=1)
+    np.testing.assert_array_equal(heads.sel(model="imagebind.concat").values[:, :16], both)
+    tvlt = extract_film(study, "tvlt", "amber", tmp_path)
+    with xr.open_zarr(tvlt.path) as cube:
+        assert list(cube["model"].values) == ["tvlt.video", "tvlt.audio", "tvlt.joint"]
+        joint = cube["features"].sel(model="tvlt.joint", layer="block02")
+        assert float(np.abs(joint - cube["features"].sel(model="tvlt.video", layer="block02")).max()) > 1e-3
+
+
+def _with_model(study, model, **changes):
+    params = study.models[model].model_copy(update=changes)
+    return study.model_copy(update={"models": {**study.models, model: params}})
+
+
+@pytest.mark.parametrize("method", ["mean", "lanczos"])
+def test_windows_closer_than_rows_become_rows(study, tmp_path, method):
+    """Against the windows themselves, extracted as the rows of a study whose clock is that fast."""
+    path = StudyPaths(tmp_path).features("wav2vec2", "amber")
+    strided = _with_model(study, "wav2vec2", stride_s=0.5, resample=method, pooling="last", context_s=2.0)
+    summary = extract_film(strided, "wav2vec2", "amber", tmp_path)
+    assert (summary.rows, summary.windows) == (16, 24 + 18)
+    rows = xr.open_zarr(path).load()
+    np.testing.assert_allclose(rows["onset_s"][:9], 1.49 * np.arange(9))
+    assert (rows["window_s"] == 1.49).all()
+    path.rename(tmp_path / "kept")
+    fast = _with_model(study, "wav2vec2", pooling="last", context_s=2.0)
+    fast = fast.model_copy(update={"clock": study.clock.model_copy(update={"tr_s": 0.5, "window_s": 0.5})})
+    extract_film(fast, "wav2vec2", "amber", tmp_path)
+    windows = xr.open_zarr(path).load()["features"].isel(model=0, layer=2).values[:24]
+    found = rows["features"].isel(model=0, layer=2).values
+    if method == "mean":  # row 2 is 2.98 to 4.47 s: of windows 5 (2.5 to 3.0) to 8 (4.0 to 4.5) by their overlap
+        weights = np.array([0.02, 0.5, 0.5, 0.47])
+        expected = (weights[:, None] * windows[5:9]).sum(axis=0) / weights.sum()
+    else:
+        lobes = (2.98 + 0.745 - (np.arange(24) * 0.5 + 0.25)) / 1.49
+        weights = np.where(np.abs(lobes) < 3, np.sinc(lobes) * np.sinc(lobes / 3), 0)
+        expected = (weights[:, None] * windows).sum(axis=0) / weights.sum()
+    np.testing.assert_allclose(found[2], expected, atol=1e-5)
+
+
+def test_a_model_sees_a_window_of_its_own(study, tmp_path):
+    path = StudyPaths(tmp_path).features("vit", "amber")
+    extract_film(_with_model(study, "vit", window_s=2.98, frames_per_window=2), "vit", "amber", tmp_path)
+    wide = xr.open_zarr(path).load()
+    assert (wide["window_s"] == 2.98).all()
+    path.rename(tmp_path / "kept")
+    # Two frames at the middles of the halves of 2.98 s: the middles of two rows of 1.49 s.
+    extract_film(_with_model(study, "vit", frames_per_window=1), "vit", "amber", tmp_path)
+    rows = xr.open_zarr(path).load()["features"].values
+    np.testing.assert_allclose(wide["features"].values[0], (rows[0] + rows[1]) / 2, atol=1e-5)
+
+
+def test_the_published_choices_drop_the_last_block(study, tmp_path):
+    path = StudyPaths(tmp_path).features("vivit", "amber")
+    extract_film(study, "vivit", "amber", tmp_path)
+    right = xr.open_zarr(path).load()
+    path.rename(tmp_path / "kept")
+    extract_film(_with_model(study, "vivit", compat="oota2025"), "vivit", "amber", tmp_path)
+    theirs = xr.open_zarr(path).load()
+    assert list(right["layer"].values) == LAYERS
+    assert list(theirs["layer"].values) == LAYERS[:-1]
+    assert json.loads(theirs.attrs["spec"])["compat"] == "oota2025"
+    assert float(np.abs(theirs["features"] - right["features"].isel(layer=slice(3))).max()) > 0.01

@@ -15,7 +15,7 @@ from cinecube.store.errors import StudyError
 
 
 def _reading(n_frames: int) -> Reading:
-    return Reading((), "mean", frames_per_window=n_frames, rate_hz=0, window_s=1.49)
+    return Reading((), frames_per_window=n_frames, window_s=1.49)
 
 
 @pytest.mark.parametrize("suffix", ["mp4", "mkv"])
@@ -30,7 +30,7 @@ def test_windows_see_exactly_the_frames_shown_at_their_times(tmp_path, write_fil
         onset = Fraction(149, 100) * row
         times = [onset + (Fraction(2 * j + 1, 2)) * Fraction(149, 100) / 4 for j in range(4)]
         shown = [max(k for k in range(n_frames) if k / rate <= t) for t in times]
-        assert frame_numbers(info, float(clock.onsets_s(row + 1)[row]), _reading(4)) == shown
+        assert frame_numbers(info, row, float(clock.onsets_s(row + 1)[row]), _reading(4)) == shown
         wanted += shown
     found = {number: read_number(rgb) for number, rgb in sampled_frames(info, sorted(set(wanted)))}
     assert found == {number: number for number in wanted}

@@ -53,7 +53,7 @@ def test_windows_are_stretches_of_the_whole(tmp_path, write_film):
     noise = np.random.default_rng(1).normal(0, 0.1, (2, 4 * 48000)).astype(np.float32)
     info = probe(write_film(tmp_path / "a.mp4", sound=noise))
     (whole,) = sound_windows(info, [(0, 5 * RATE_HZ)], RATE_HZ)
-    reading = Reading((), "mean", 0, RATE_HZ, window_s=1.49, context_s=2.0)
+    reading = Reading((), rate_hz=RATE_HZ, window_s=1.49, context_s=2.0)
     spans = sound_spans(np.array([0.0, 1.49, 2.98]), reading)
     assert spans == [(0, 23840), (0, 47680), (15680, 71520)]
     for (start, stop), window in zip(spans, sound_windows(info, spans, RATE_HZ), strict=True):
@@ -99,7 +99,7 @@ def test_memory_does_not_grow_with_the_track(tmp_path, write_film):
     quiet = np.zeros((2, minutes * 60 * 48000), np.float32)
     info = probe(write_film(tmp_path / "a.mkv", n_frames=10, sound=quiet, sound_codec="flac"))
     del quiet
-    spans = sound_spans(np.arange(minutes * 60.0), Reading((), "mean", 0, RATE_HZ, window_s=1.0, context_s=4.0))
+    spans = sound_spans(np.arange(minutes * 60.0), Reading((), rate_hz=RATE_HZ, window_s=1.0, context_s=4.0))
     tracemalloc.start()
     for _ in sound_windows(info, spans, RATE_HZ):
         pass

@@ -23,6 +23,10 @@ def test_spec_does_not_depend_on_how_fast_things_run(study, tmp_path):
 @pytest.mark.parametrize(
     ("changes", "field"),
     [
+        ({"sampling": "ends"}, "sampling"),
+        ({"frame_pooling": "last"}, "frame_pooling"),
+        ({"final_norm": True}, "final_norm"),
+        ({"precision": "bfloat16"}, "precision"),
         ({"layers": ["block02", "embed"]}, "layers"),
         ({"pooling": "cls"}, "pooling"),
         ({"frames_per_window": 8}, "frames_per_window"),
@@ -56,7 +60,12 @@ def test_spec_follows_the_film(study, tmp_path):
         ("wav2vec2", {"pooling": "cls"}, "models.wav2vec2.pooling: found cls"),
         ("videomae", {"frames_per_window": 8}, "found 8, expected 16, which is what videomae reads"),
         ("wav2vec2", {"frames_per_window": 8}, "expected none: this network reads no picture"),
-        ("vit", {"context_s": 4.0}, "expected 0: this network reads no sound"),
+        ("vit", {"context_s": 4.0}, "found 4 s, expected 0: frames that are read one at a time have no look-back"),
+        ("ast", {"context_s": 1.5}, "found 1.5 s before windows of 1.49 s, expected 1.07 s or less"),
+        ("videomae", {"frame_pooling": "last"}, "videomae does not read frames one at a time"),
+        ("videomae", {"final_norm": True}, "expected false: videomae has no final norm"),
+        ("wav2vec2", {"sampling": "ends"}, "none: this network reads no picture"),
+        ("ast", {"compat": "oota2025"}, "no error of the published code is known for ast"),
         ("vit", {"layers": ["block04"]}, "found no layer 'block04', expected one of embed … block03"),
         ("vit", {"layers": []}, "models.vit.layers: found no layer"),
         ("vit", {"untrained": 1}, "found untrained None, expected 1.*re-run `dvc repro`"),
@@ -88,4 +97,32 @@ def test_two_files_of_a_segment_are_refused(study, tmp_path):
 def test_reading_of_a_layer_list_is_in_order_of_depth(study, tmp_path):
     chosen = _changed(study, "vit", layers=["block03", "embed"])
     (stream,) = make_reading(chosen, "vit", read_record(chosen, "vit", tmp_path)).streams
-    assert (stream.name, list(stream.layers), list(stream.widths)) == ("vit", ["embed", "block03"], [24, 24])
+    assert (stream.name, list(stream.layers), list(stream.widths)) == ("", ["embed", "block03"], [24, 24])
+
+
+def test_look_back_is_the_networks_own_as_far_as_it_fits(study, tmp_path):
+    study = _changed(study, "wav2vec2", context_s=None)
+    contexts = {model: feature_spec(study, model, "amber", tmp_path)["context_s"] for model in study.models}
+    assert contexts == {"wav2vec2": 16.0, "ast": 1.07} | dict.fromkeys(set(study.models) - {"wav2vec2", "ast"}, 0.0)
+
+
+@pytest.mark.parametrize(
+    ("model", "layers"),
+    [("vit", ["embed", "block01", "block02"]), ("vivit", ["embed", "block01", "block02"]), ("wav2vec2", ["embed"])],
+)
+def test_the_published_choices_are_a_reading_of_their_own(study, tmp_path, model, layers):
+    chosen = _changed(study, model, compat="oota2025")
+    reading = make_reading(chosen, model, read_record(chosen, model, tmp_path))
+    assert [list(stream.layers) for stream in reading.streams] == [layers]
+    assert reading.quirks.bgr == (model == "vit")
+    assert reading.quirks.one_frame == (model == "vivit")
+
+
+def test_of_tvlt_they_dropped_the_last_block_of_the_joint_stream(study, tmp_path):
+    chosen = _changed(study, "tvlt", compat="oota2025")
+    streams = make_reading(chosen, "tvlt", read_record(chosen, "tvlt", tmp_path)).streams
+    assert {stream.name: stream.layers[-1] for stream in streams} == {
+        "video": "block03",
+        "audio": "block03",
+        "joint": "block02",
+    }

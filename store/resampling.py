@@ -1,0 +1,55 @@
+"""From one clock to another: weights that make rows of windows by their labels (DESIGN §4)."""
+
+from __future__ import annotations
+
+import numpy as np
+from scipy import sparse
+
+from cinecube.store.errors import StudyError
+
+_LOBES = 3
+
+
+def resampling_weights(
+    method: str, from_s: np.ndarray, from_window_s: float, to_s: np.ndarray, to_window_s: float
+) -> sparse.csr_array:
+    """Weights of windows in rows, each row's adding up to one.
+
+    Parameters
+    ----------
+    method : str
+        `mean`: the mean over windows, weighed by their overlap with the row. `lanczos`: a low-pass at the rows' own
+        rate, a sinc of three lobes (Duchon 1979) between the middles of windows and row.
+    from_s, to_s : ndarray
+        (window,) and (row,) onsets in seconds, rising.
+    from_window_s, to_window_s : float
+        Seconds that each window and each row spans.
+
+    Returns
+    -------
+    csr_array
+        (row, window).
+
+    Raises
+    ------
+    StudyError
+        If a row overlaps no window.
+    """
+    if method == "lanczos" and len(to_s) > 1:
+        middles = (to_s + to_window_s / 2)[:, None] - (from_s + from_window_s / 2)[None, :]
+        lobes = middles / float(np.mean(np.diff(to_s)))
+        weights = np.where(np.abs(lobes) < _LOBES, np.sinc(lobes) * np.sinc(lobes / _LOBES), 0.0)
+    else:
+        stop = np.minimum((to_s + to_window_s)[:, None], (from_s + from_window_s)[None, :])
+        weights = np.maximum(0.0, stop - np.maximum(to_s[:, None], from_s[None, :]))
+        weights[weights < 1e-9] = 0.0  # windows that only touch, by the last bit of an addition
+    totals = weights.sum(axis=1, keepdims=True)
+    if (np.abs(totals) < 1e-9).any():
+        row = int(np.argmin(np.abs(totals[:, 0])))
+        raise StudyError(
+            where=f"the row at {to_s[row]:.2f} s",
+            found="no window that it overlaps",
+            expected=f"windows of {from_window_s:g} s up to there",
+            do="extract the features again at this clock",
+        )
+    return sparse.csr_array(weights / totals)
