@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import shutil
 from collections.abc import Callable, Sequence
@@ -232,3 +233,20 @@ def write_records(study: Study, root: Path) -> None:
 def make_clicks() -> Callable[..., np.ndarray]:
     """See `clicks`."""
     return clicks
+
+
+@pytest.fixture(scope="session")
+def golden() -> Path:
+    """Where numbers of code that does not run here are kept, beside the scripts that made them."""
+    return Path(__file__).parent / "golden"
+
+
+@pytest.fixture(scope="session")
+def drawing(golden: Path) -> Any:
+    """The module that drew weights, frames and sound for those numbers."""
+    spec = importlib.util.spec_from_file_location("drawing", golden / "drawing.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
