@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from functools import cache
+from typing import Any
 
 import numpy as np
 
@@ -13,10 +14,7 @@ from cinecube.analysis.folds import Fold, Gap, leave_segments_out
 from cinecube.analysis.ridge import Scores, fit_and_score
 from cinecube.analysis.rows import RowsGroup
 from cinecube.analysis.spaces import FeatureSpace, Responses, step_s
-from cinecube.analysis.tasks import run_jobs, share
-
-if TYPE_CHECKING:
-    from distributed import Client
+from cinecube.analysis.tasks import Workers, run_jobs, share
 
 Progress = Callable[[int, int], None]
 SCORES = ("alpha", "cv_score", "score")
@@ -153,7 +151,7 @@ def encode(
     groups: Sequence[RowsGroup],
     brains: Mapping[str, Responses],
     settings: Settings,
-    client: Client | None = None,
+    workers: Workers = None,
     progress: Progress | None = None,
 ) -> Found:
     """Score every layer of a model in every target of every subject.
@@ -166,8 +164,8 @@ def encode(
     brains : Mapping of str to Responses
         By subject.
     settings : Settings
-    client : Client, optional
-        Dask workers; without it all runs in this process.
+    workers : Client or Threads, optional
+        Without them all runs here, one task after another.
     progress : callable, optional
         Told `(tasks done, tasks in all)`.
 
@@ -180,29 +178,45 @@ def encode(
     StudyError
         If a worker is lost, or responses hold NaN in part.
     """
-    layers = [(int(m), int(k)) for m, k in np.argwhere(space.width > 0)]
-    shared_layers = {at: share(client, space.read_layer(*at)) for at in layers}
-    shared_settings = share(client, settings)
+    layers = existing_layers(space)
+    # Read when first needed, while workers are busy with the layers before it.
+    shared_layer = cache(lambda m, k: share(workers, space.read_layer(m, k)))
+    shared_settings = share(workers, settings)
     everything = {name: np.arange(brain.n_targets) for name, brain in brains.items()}
     plans = [(group, blocks_of(group, everything, settings.targets_per_block)) for group in groups]
 
     def jobs() -> Iterator[tuple[tuple[Block, int, int], tuple[Any, ...]]]:
         for group, blocks in plans:
-            layout = share(client, make_layout(space, group, settings, max(settings.delays)))
+            layout = share(workers, make_layout(space, group, settings, max(settings.delays)))
             for block in blocks:
-                responses = share(client, read_block(block, group, brains))
+                responses = share(workers, read_block(block, group, brains))
                 for m, k in layers:
-                    yield (block, m, k), (shared_layers[m, k], responses, layout, shared_settings)
+                    yield (block, m, k), (shared_layer(m, k), responses, layout, shared_settings)
 
     found = Found({name: _empty(space, brain.n_targets) for name, brain in brains.items()})
     n_tasks = len(layers) * sum(len(blocks) for _, blocks in plans)
-    for done, ((block, m, k), scores) in enumerate(run_jobs(client, score_block, jobs(), settings.threads), start=1):
+    for done, ((block, m, k), scores) in enumerate(run_jobs(workers, score_block, jobs(), settings.threads), start=1):
         for name in SCORES:
             for piece, values in split_block(block, getattr(scores, name)):
                 found.values[piece.subject][name][m, k, piece.targets] = values
         if progress:
             progress(done, n_tasks)
     return found
+
+
+def existing_layers(space: FeatureSpace) -> list[tuple[int, int]]:
+    """Positions (model, layer) of the layers that each stream has."""
+    return [(int(m), int(k)) for m, k in np.argwhere(space.width > 0)]
+
+
+def count_work(
+    space: FeatureSpace, groups: Sequence[RowsGroup], brains: Mapping[str, Responses], settings: Settings
+) -> float:
+    """Multiplications of `encode`, roughly: those that predict all validation rows with every penalty."""
+    products = sum(
+        float(group.train.sum()) ** 2 * sum(brains[name].n_targets for name in group.subjects) for group in groups
+    )
+    return products * len(settings.alphas) * len(existing_layers(space))
 
 
 def _empty(space: FeatureSpace, n_targets: int) -> dict[str, np.ndarray]:
@@ -228,6 +242,11 @@ def read_block(block: Block, group: RowsGroup, brains: Mapping[str, Responses]) 
     """Responses of a block at the group's rows, float32 (row, target)."""
     parts = [brains[piece.subject].read(group.showings[piece.subject], piece.targets) for piece in block]
     return np.concatenate(parts, axis=1)
+
+
+def narrow_block(block: Block, inside: np.ndarray) -> Block:
+    """The part of a block where `inside` (target,) is true, of the subjects that have some of it."""
+    return tuple(Piece(piece.subject, piece.targets[kept]) for piece, kept in split_block(block, inside) if kept.any())
 
 
 def split_block(block: Block, values: np.ndarray) -> Iterator[tuple[Piece, np.ndarray]]:

@@ -3,15 +3,22 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Mapping, Sequence
+import itertools
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
 
 import numpy as np
 import pandas as pd
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 # Okabe and Ito's palette, which colour-blind readers can tell apart.
 PALETTE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
 _DPI = 110
+_LINES = ("-", "--", ":", "-.")
+_COLUMN_INCHES = 0.17
+# Of one letter of a model's name above the columns of a heatmap.
+_LETTER_INCHES = 0.085
 
 
 def to_png(figure: Figure) -> bytes:
@@ -22,7 +29,7 @@ def to_png(figure: Figure) -> bytes:
 
 
 def layer_curves(curves: pd.DataFrame, ylabel: str) -> bytes:
-    """Score against depth, a line per model with its spread over subjects.
+    """Score against depth, a line per model (one point where it has one layer) with its spread over subjects.
 
     Parameters
     ----------
@@ -33,13 +40,15 @@ def layer_curves(curves: pd.DataFrame, ylabel: str) -> bytes:
     """
     figure = Figure(figsize=(6.4, 3.6))
     axes = figure.subplots()
-    for colour, (model, curve) in zip(_colours(), curves.groupby("model", sort=False), strict=False):
+    for (line, colour), (model, curve) in zip(_styles(), curves.groupby("model", sort=False), strict=False):
         x, y, sem = (curve[key].to_numpy() for key in ("depth", "score", "sem"))
-        axes.plot(x, y, "o-", color=colour, markersize=4, linewidth=1.5, label=str(model))
+        axes.plot(x, y, marker="o", linestyle=line, color=colour, markersize=4, linewidth=1.5, label=str(model))
+        if len(x) == 1:
+            axes.errorbar(x, y, sem, color=colour, alpha=0.5, capsize=3)
         axes.fill_between(x, y - sem, y + sem, color=colour, alpha=0.2, linewidth=0)
     axes.set_xlabel("depth (0 embedding, 1 last block)")
     axes.set_ylabel(ylabel)
-    axes.legend(frameon=False)
+    axes.legend(frameon=False, loc="center left", bbox_to_anchor=(1, 0.5))
     _strip(figure)
     return to_png(figure)
 
@@ -60,7 +69,7 @@ def parcel_heatmap(
     """
     columns = [(str(pair[0]), str(pair[1])) for pair in scores.columns.to_flat_index()]
     values = scores.to_numpy(dtype=float)
-    figure = Figure(figsize=(0.17 * len(columns) + 2.2, 0.17 * len(scores) + 1.4))
+    figure = Figure(figsize=(_COLUMN_INCHES * len(columns) + 2.2, 0.17 * len(scores) + 1.4))
     axes = figure.subplots()
     top = float(np.nanmax(np.abs(values))) if np.isfinite(values).any() else 1.0
     image = axes.imshow(values, aspect="auto", cmap="RdBu_r", vmin=-top, vmax=top, interpolation="nearest")
@@ -70,17 +79,25 @@ def parcel_heatmap(
                 axes.plot(columns.index(source), row, "s", mfc="none", mec="black", markersize=8, markeredgewidth=1.2)
         if found.get(parcel) in columns:
             axes.plot(columns.index(found[parcel]), row, "o", color="black", markersize=2.5)
-    models = [model for model, _ in columns]
-    starts = [i for i, model in enumerate(models) if i == 0 or models[i - 1] != model]
-    for start in starts[1:]:
-        axes.axvline(start - 0.5, color="black", linewidth=1)
     axes.set_yticks(range(len(scores)), [str(parcel) for parcel in scores.index], fontsize=7)
     axes.set_xticks(range(len(columns)), [_short(layer) for _, layer in columns], fontsize=6)
-    ends = [*starts[1:], len(columns)]
-    for start, end in zip(starts, ends, strict=True):
-        axes.text((start + end - 1) / 2, -1.2, models[start], ha="center", fontsize=9)
+    _name_models(axes, [model for model, _ in columns])
     figure.colorbar(image, ax=axes, shrink=0.6, pad=0.01, label="test r")
     return to_png(figure)
+
+
+def _name_models(axes: Axes, models: Sequence[str]) -> None:
+    """Write each model's name above its columns, aslant where one is longer than its columns are wide."""
+    spans, start = [], 0
+    for model, group in itertools.groupby(models):
+        spans.append((model, start, start + len(list(group))))
+        start = spans[-1][2]
+    slanted = any(len(model) * _LETTER_INCHES > (stop - start) * _COLUMN_INCHES for model, start, stop in spans)
+    how: dict[str, Any] = {"rotation": 35, "rotation_mode": "anchor", "ha": "left"} if slanted else {"ha": "center"}
+    for model, start, stop in spans:
+        axes.text((start + stop - 1) / 2, -1.2, model, fontsize=9, **how)
+        if start:
+            axes.axvline(start - 0.5, color="black", linewidth=1)
 
 
 def _short(layer: str) -> str:
@@ -147,8 +164,9 @@ def glass_brain(values: np.ndarray, target: np.ndarray, affine: np.ndarray, shap
     return png
 
 
-def _colours() -> list[str]:
-    return list(PALETTE) * 4
+def _styles() -> Iterator[tuple[str, str]]:
+    """Lines and colours for any number of models, colours changing first."""
+    return itertools.cycle(itertools.product(_LINES, PALETTE))
 
 
 def _strip(figure: Figure) -> None:

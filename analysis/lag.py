@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from functools import cache
+from typing import Any
 
 import numpy as np
 
@@ -15,6 +16,7 @@ from cinecube.analysis.encoding import (
     blocks_of,
     make_design,
     make_layout,
+    narrow_block,
     read_block,
     split_block,
 )
@@ -22,10 +24,7 @@ from cinecube.analysis.parcels import regions
 from cinecube.analysis.ridge import fit_and_score
 from cinecube.analysis.rows import RowsGroup
 from cinecube.analysis.spaces import FeatureSpace, Responses
-from cinecube.analysis.tasks import run_jobs, share
-
-if TYPE_CHECKING:
-    from distributed import Client
+from cinecube.analysis.tasks import Workers, run_jobs, share
 
 # 0 to 12 s at a TR of 1.49 s: past the peak of any haemodynamic response.
 LAGS = tuple(range(8))
@@ -49,13 +48,13 @@ def scan_lags(
     brains: Mapping[str, Responses],
     settings: Settings,
     found: Found,
-    client: Client | None = None,
+    workers: Workers = None,
 ) -> dict[str, np.ndarray]:
     """Score single delays at each parcel's best layer of each stream, on training films only.
 
     Parameters
     ----------
-    space, groups, brains, settings, client
+    space, groups, brains, settings, workers
         As for `encode`.
     found : Found
         From `encode`: its `cv_score` chooses the layers.
@@ -65,29 +64,27 @@ def scan_lags(
     dict of str to array, shape (model, lag, target)
         By subject; NaN outside the parcels.
     """
-    shared_settings = share(client, settings)
+    chosen = [best_layers(found, brains, m) for m in range(len(space.models))]
+    scanned = {name: np.flatnonzero(np.any([best[name] >= 0 for best in chosen], axis=0)) for name in brains}
+    shared_layer = cache(lambda m, k: share(workers, space.read_layer(m, k)))
+    shared_settings = share(workers, settings)
 
     def jobs() -> Iterator[tuple[tuple[Block, int], tuple[Any, ...]]]:
         for group in groups:
-            layout = share(client, make_layout(space, group, settings, max(LAGS)))
-            for m, best in enumerate(chosen):
-                for k in _layers_in(best):
-                    features = share(client, space.read_layer(m, k))
-                    scanned = {name: np.flatnonzero(layers == k) for name, layers in best.items()}
-                    for block in blocks_of(group, scanned, settings.targets_per_block):
-                        responses = share(client, read_block(block, group, brains))
-                        yield (block, m), (features, responses, layout, shared_settings)
+            layout = share(workers, make_layout(space, group, settings, max(LAGS)))
+            for block in blocks_of(group, scanned, settings.targets_per_block):
+                responses = read_block(block, group, brains)
+                for m, best in enumerate(chosen):
+                    layers = np.concatenate([best[piece.subject][piece.targets] for piece in block])
+                    for k in np.unique(layers[layers >= 0]).tolist():
+                        part = share(workers, responses[:, layers == k])
+                        yield (narrow_block(block, layers == k), m), (shared_layer(m, k), part, layout, shared_settings)
 
-    chosen = [best_layers(found, brains, m) for m in range(len(space.models))]
     scans = {name: np.full((len(chosen), len(LAGS), brain.n_targets), np.nan) for name, brain in brains.items()}
-    for (block, m), scores in run_jobs(client, lag_block, jobs(), settings.threads):
+    for (block, m), scores in run_jobs(workers, lag_block, jobs(), settings.threads):
         for piece, values in split_block(block, scores):
             scans[piece.subject][m][:, piece.targets] = values
     return scans
-
-
-def _layers_in(best: Mapping[str, np.ndarray]) -> list[int]:
-    return sorted({int(k) for layers in best.values() for k in np.unique(layers) if k >= 0})
 
 
 def best_layers(found: Found, brains: Mapping[str, Responses], m: int) -> dict[str, np.ndarray]:

@@ -66,7 +66,7 @@ def render(study: Study, root: Path, truth: Comparison | None, metrics: Mapping[
     films = read_films_table(paths.films)
     return template.render(
         study=study,
-        lead=_lead(study, films),
+        lead=_lead(study, films, cubes),
         cards=_cards(metrics),
         maps=_maps(cubes),
         whole_brain=_grid(_whole_brain_rows(preferred)),
@@ -85,11 +85,13 @@ def render(study: Study, root: Path, truth: Comparison | None, metrics: Mapping[
     )
 
 
-def _lead(study: Study, films: pd.DataFrame) -> str:
+def _lead(study: Study, films: pd.DataFrame, cubes: Sequence[xr.Dataset]) -> str:
     minutes = films["duration_s"].sum() / 60
+    n_models, n_streams = len(cubes), sum(cube.sizes["model"] for cube in cubes)
+    models = f"{n_models} models" + (f" in {n_streams} streams" if n_streams > n_models else "")
     return (
         f"{len(study.films)} films ({minutes:.1f} minutes, {int(films['rows'].sum())} rows of {study.clock.tr_s} s), "
-        f"{len(study.brain.subjects)} subjects, {len(study.compute.models)} models. Fitted on "
+        f"{len(study.brain.subjects)} subjects, {models}. Fitted on "
         f"{', '.join(study.split.train)}; tested on {', '.join(study.split.test)}."
     )
 
@@ -137,7 +139,7 @@ def _curves(table: pd.DataFrame) -> pd.DataFrame:
 
 def _heatmap(table: pd.DataFrame, preferred: pd.DataFrame, truth: Comparison | None) -> bytes:
     everyone = table[table["subject"] == tables.EVERYONE]
-    order = everyone[["model", "depth", "layer"]].drop_duplicates().sort_values(["model", "depth"])
+    order = everyone[["model", "depth", "layer"]].drop_duplicates().sort_values(["model", "depth", "layer"])
     columns = list(zip(order["model"], order["layer"], strict=True))
     # A layer may have no score anywhere: the class token is constant before block 1.
     scores = everyone.pivot(index="parcel", columns=["model", "layer"], values="score").reindex(columns=columns)

@@ -5,8 +5,8 @@ A solver takes arrays and returns a `Solution`; `SOLVERS` names them for `encode
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+import threading
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -20,8 +20,10 @@ _BATCH_BYTES = 256 * 2**20
 # fast; the same penalty in 98.7 to 100 % of targets; the others are noise, whose error hardly depends on it, and their
 # r differs by at most 2e-4. Kernels square the spread of singular values and choose wrong penalties in float32.
 _SEARCH = np.float32
-# Targets whose predictions for all alphas are in the processor's cache together.
+# Targets whose predictions for all alphas are in the processor's cache together; larger arrays go into page faults.
 _TARGETS_PER_BATCH = 512
+# Rows per feature from which factoring the rows away costs less than himalaya's products with all of them.
+_TALL = 2
 
 
 @dataclass(frozen=True)
@@ -97,9 +99,10 @@ def fit_and_score(
     scores = Scores(*(np.full(responses.shape[1], np.nan) for _ in range(3)))
     if not fitted.any():
         return scores
-    known = responses[:, fitted].astype(np.float64)
+    # Copies of all responses cost more time than what is saved by a float64 of them.
+    known = responses if fitted.all() else responses[:, fitted]
     solution = SOLVERS[solver](design, known, test[0] if test else None, folds, alphas)
-    variance = np.mean([known[validation].var(axis=0) for _, validation in folds], axis=0)
+    variance = np.mean([known[validation].var(axis=0, dtype=np.float64) for _, validation in folds], axis=0)
     scores.alpha[fitted] = solution.alpha
     scores.cv_score[fitted] = 1 - _ratio(solution.loss, variance)
     if test:
@@ -141,57 +144,92 @@ def himalaya_ridge(
     Solution
         As himalaya's `RidgeCV` and `KernelRidgeCV` give it.
     """
-    design, responses = design.astype(np.float64), responses.astype(np.float64)
-    test = np.empty((0, design.shape[1])) if test_design is None else test_design.astype(np.float64)
-    solve = _solve_primal if design.shape[0] >= design.shape[1] else _solve_kernel
-    with _numpy_backend():
-        return solve(design, responses, test, folds, alphas)
+    design = design.astype(np.float64, copy=False)
+    search = _search_primal if design.shape[0] >= design.shape[1] else _search_kernel
+    with _NUMPY_BACKEND:
+        alpha, loss = search(design, responses, folds, alphas)
+    # himalaya's refit makes every target's weights for all penalties; ours, for its own.
+    prediction = np.empty((0, len(alpha))) if test_design is None else _predict(design, responses, test_design, alpha)
+    return Solution(alpha, loss, prediction)
 
 
 SOLVERS: dict[str, Solver] = {"himalaya": himalaya_ridge}
 
 
-def _solve_primal(
-    design: np.ndarray, responses: np.ndarray, test: np.ndarray, folds: Sequence[Fold], alphas: np.ndarray
-) -> Solution:
-    """The search that `RidgeCV` runs. Its refit makes every target's weights for all penalties; ours, for its own."""
+def _search_primal(
+    design: np.ndarray, responses: np.ndarray, folds: Sequence[Fold], alphas: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """Penalty and loss of each target by the search that `RidgeCV` runs."""
     from himalaya.ridge import solve_group_ridge_random_search
 
+    searched, known, cv = design, responses.astype(_SEARCH, copy=False), list(folds)
+    if min(len(train) for train, _ in folds) >= _TALL * design.shape[1]:
+        searched, known, cv = _factor_rows(design, known, folds)
     deltas, _, scores = solve_group_ridge_random_search(
-        [design.astype(_SEARCH)],
-        responses.astype(_SEARCH),
+        [searched.astype(_SEARCH)],
+        known,
         n_iter=np.ones((1, 1), dtype=_SEARCH),
         concentration=None,
         alphas=alphas.astype(_SEARCH),
-        cv=list(folds),
+        cv=cv,
         return_weights=False,
         progress_bar=False,
         warn=False,
-        **_batches(design, folds, alphas),
+        **_batches(cv, alphas),
     )
-    chosen = _on_grid(np.exp(-deltas[0]), alphas)
-    prediction = np.empty((0, responses.shape[1]))
-    if test.size:
-        u, s, vt = np.linalg.svd(design, full_matrices=False)
-        prediction = (test @ vt.T) @ (s[:, None] / (s[:, None] ** 2 + chosen) * (u.T @ responses))
-    return Solution(chosen, -scores[0].astype(np.float64), prediction)
+    return _on_grid(np.exp(-deltas[0]), alphas), -scores[0].astype(np.float64)
 
 
-def _solve_kernel(
-    design: np.ndarray, responses: np.ndarray, test: np.ndarray, folds: Sequence[Fold], alphas: np.ndarray
-) -> Solution:
-    from himalaya.kernel_ridge import solve_kernel_ridge_cv_eigenvalues
+def _search_kernel(
+    design: np.ndarray, responses: np.ndarray, folds: Sequence[Fold], alphas: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """Penalty and loss of each target by the search that `KernelRidgeCV` runs."""
+    from himalaya.kernel_ridge import solve_multiple_kernel_ridge_random_search
 
-    batches = _batches(design, folds, alphas)
-    chosen, dual, scores = solve_kernel_ridge_cv_eigenvalues(
-        design @ design.T,
-        responses,
+    deltas, _, scores = solve_multiple_kernel_ridge_random_search(
+        (design @ design.T)[None],
+        responses.astype(np.float64, copy=False),
+        n_iter=np.ones((1, 1)),
+        concentration=None,
         alphas=alphas,
         cv=list(folds),
-        n_targets_batch_refit=_TARGETS_PER_BATCH,
-        **batches,
+        return_weights=None,
+        progress_bar=False,
+        **_batches(folds, alphas),
     )
-    return Solution(_on_grid(chosen, alphas), -scores[0], (test @ design.T) @ dual)
+    return _on_grid(np.exp(-deltas[0]), alphas), -scores[0]
+
+
+def _predict(design: np.ndarray, responses: np.ndarray, test: np.ndarray, alpha: np.ndarray) -> np.ndarray:
+    """Responses (test row, target) that a fit on all training rows predicts, with a penalty per target."""
+    u, s, vt = np.linalg.svd(design, full_matrices=False)
+    rotated, prediction = test @ vt.T, np.empty((len(test), len(alpha)))
+    for start in range(0, len(alpha), _TARGETS_PER_BATCH):
+        batch = slice(start, start + _TARGETS_PER_BATCH)
+        weights = s[:, None] / (s[:, None] ** 2 + alpha[batch]) * (u.T @ responses[:, batch])
+        prediction[:, batch] = rotated @ weights
+    return prediction
+
+
+def _factor_rows(
+    design: np.ndarray, responses: np.ndarray, folds: Sequence[Fold]
+) -> tuple[np.ndarray, np.ndarray, list[Fold]]:
+    """The same search with as many training rows as features: with X = QR, (R, QᵀY) has the weights of (X, Y).
+
+    Returns
+    -------
+    design, responses, folds
+        Every fold with training and validation rows of its own, one after another.
+    """
+    designs, known, cv, start = [], [], [], 0
+    for train, validation in folds:
+        q, r = np.linalg.qr(design[train])
+        designs += [r, design[validation]]
+        known += [q.T.astype(_SEARCH) @ responses[train], responses[validation]]
+        middle, stop = start + len(r), start + len(r) + len(validation)
+        cv.append((np.arange(start, middle), np.arange(middle, stop)))
+        start = stop
+    return np.concatenate(designs), np.concatenate(known), cv
 
 
 def _on_grid(chosen: np.ndarray, alphas: np.ndarray) -> np.ndarray:
@@ -199,20 +237,37 @@ def _on_grid(chosen: np.ndarray, alphas: np.ndarray) -> np.ndarray:
     return alphas[np.abs(np.log(chosen[:, None]) - np.log(alphas)).argmin(axis=1)]
 
 
-def _batches(design: np.ndarray, folds: Sequence[Fold], alphas: np.ndarray) -> dict[str, int]:
+def _batches(folds: Sequence[Fold], alphas: np.ndarray) -> dict[str, int]:
     """Sizes of himalaya's batches: its matrices (alpha, validation row, training row) within a fixed memory."""
     bytes_per_alpha = 8 * max(len(train) * len(validation) for train, validation in folds)
     at_once = int(np.clip(_BATCH_BYTES // bytes_per_alpha, 1, len(alphas)))
     return {"n_targets_batch": _TARGETS_PER_BATCH, "n_alphas_batch": at_once}
 
 
-@contextmanager
-def _numpy_backend() -> Iterator[Any]:
-    """himalaya's backend is global to the process: set it for as long as a fit lasts."""
-    from himalaya.backend import get_backend, set_backend
+class _NumpyBackend:
+    """himalaya's backend is global to the process: numpy's as long as any thread fits, then what it was."""
 
-    before = get_backend()
-    try:
-        yield set_backend("numpy")
-    finally:
-        set_backend(before)
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._n_fits = 0
+        self._before: Any = None
+
+    def __enter__(self) -> None:
+        from himalaya.backend import get_backend, set_backend
+
+        with self._lock:
+            if self._n_fits == 0:
+                self._before = get_backend()
+                set_backend("numpy")
+            self._n_fits += 1
+
+    def __exit__(self, *_: object) -> None:
+        from himalaya.backend import set_backend
+
+        with self._lock:
+            self._n_fits -= 1
+            if self._n_fits == 0:
+                set_backend(self._before)
+
+
+_NUMPY_BACKEND = _NumpyBackend()

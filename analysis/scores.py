@@ -72,7 +72,7 @@ def score_cube(
             "subject": string_coordinate([brain.subject for brain in brains]),
             "model": string_coordinate(space.models),
             "layer": string_coordinate(space.layers),
-            "depth": ("layer", np.asarray(space.depth, float)),
+            "depth": (("model", "layer"), space.depth),
             "lag": np.array(LAGS, dtype=np.int32),
             "target": target,
             **{name: ("target", labels[name].to_numpy()) for name in _ON_TARGET},

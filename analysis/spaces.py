@@ -50,9 +50,10 @@ class FeatureSpace:
 
     @property
     def depth(self) -> np.ndarray:
-        """Place of each layer between input and output, shape (layer,)."""
-        depth: np.ndarray = self._first["depth"].values
-        return depth
+        """Place of each layer between its stream's input and output, shape (model, layer); NaN where it lacks it."""
+        # Older cubes hold one depth for all streams.
+        depth: np.ndarray = np.broadcast_to(self._first["depth"].values, self.width.shape)
+        return np.where(self.width > 0, depth, np.nan)
 
     @property
     def width(self) -> np.ndarray:
@@ -182,7 +183,7 @@ class Responses:
         StudyError
             If a target has NaN in some of these rows; one that is NaN in all of them is absent.
         """
-        bold = self.cube["bold"].isel(target=targets).transpose("time", "target").values
+        bold = self.cube["bold"].isel(target=_as_slice(targets)).transpose("time", "target").values
         total = np.zeros((len(showings), len(targets)), dtype=np.float32)
         for positions in showings.T:
             shown = positions >= 0
@@ -197,6 +198,13 @@ class Responses:
                 do="run the `brain` stage again; `cinecube verify` names the targets",
             )
         return total
+
+
+def _as_slice(positions: np.ndarray) -> np.ndarray | slice:
+    """Neighbouring positions as a slice, which zarr reads several times faster than a list of them."""
+    start, stop = int(positions[0]), int(positions[-1]) + 1
+    neighbours = stop - start == len(positions) and bool((np.diff(positions) == 1).all())
+    return slice(start, stop) if neighbours else positions
 
 
 def open_responses(subject: str, cube: xr.Dataset, space: FeatureSpace) -> Responses:

@@ -14,18 +14,18 @@ from cinecube.analysis import tables
 from cinecube.analysis.rows import RowsGroup, align
 from cinecube.analysis.spaces import FeatureSpace, Responses, check_same_space, join_films, open_responses
 from cinecube.store.cubes import open_cube, write_cube
+from cinecube.store.errors import StudyError
 from cinecube.store.params import Study
 from cinecube.store.paths import StudyPaths
 from cinecube.store.schema import SCHEMA, provenance
 
 if TYPE_CHECKING:
-    from distributed import Client
-
     from cinecube.analysis.encoding import Progress, Settings
+    from cinecube.analysis.tasks import Workers
 
 
 def encode(study: Study, root: Path, model: str, progress: Progress | None = None) -> None:
-    """Score a model on Dask and write its score cube.
+    """Score a model, on Dask where that is much work, and write its score cube.
 
     Parameters
     ----------
@@ -42,12 +42,14 @@ def encode(study: Study, root: Path, model: str, progress: Progress | None = Non
     StudyError
         If a cube is missing, cubes do not fit each other, or a worker is lost.
     """
-    from cinecube.analysis.tasks import open_client
+    from cinecube.analysis.encoding import count_work
+    from cinecube.analysis.tasks import open_workers
 
     # What can be refused is refused before any worker starts.
-    inputs = read_inputs(study, root, model)
-    with open_client(study.dask, study.run.threads) as client:
-        cube = score_model(study, *inputs, client=client, progress=progress)
+    space, brains, groups = read_inputs(study, root, model)
+    work = count_work(space, groups, brains, make_settings(study))
+    with open_workers(study.dask, study.run.threads, work) as workers:
+        cube = score_model(study, space, brains, groups, workers, progress)
     write_cube(StudyPaths(root).scores(model), cube)
 
 
@@ -85,17 +87,17 @@ def score_model(
     space: FeatureSpace,
     brains: Mapping[str, Responses],
     groups: Sequence[RowsGroup],
-    client: Client | None = None,
+    workers: Workers = None,
     progress: Progress | None = None,
 ) -> xr.Dataset:
-    """Score cube of a model; without a client all runs in this process."""
+    """Score cube of a model; without workers all runs here, one task after another."""
     from cinecube.analysis import encoding
     from cinecube.analysis.lag import scan_lags
     from cinecube.analysis.scores import score_cube
 
     settings = make_settings(study)
-    found = encoding.encode(space, groups, brains, settings, client, progress)
-    lags = scan_lags(space, groups, brains, settings, found, client)
+    found = encoding.encode(space, groups, brains, settings, workers, progress)
+    lags = scan_lags(space, groups, brains, settings, found, workers)
     attrs = provenance(
         "scores",
         score_spec(study, space, brains),
@@ -170,15 +172,27 @@ def layerwise(study: Study, root: Path) -> None:
 
 
 def read_scores(study: Study, root: Path) -> list[xr.Dataset]:
-    """Score cubes of all models that the study computes, lazily.
+    """Score cubes of all models that the study computes, lazily; one cube may hold several streams.
 
     Raises
     ------
     StudyError
-        If one is missing.
+        If one is missing, or two hold a stream of the same name.
     """
     paths = StudyPaths(root)
-    return [_open(paths, paths.scores(model)) for model in study.compute.models]
+    cubes = {model: _open(paths, paths.scores(model)) for model in study.compute.models}
+    owner: dict[str, str] = {}
+    for model, cube in cubes.items():
+        for stream in map(str, cube["model"].values):
+            if stream in owner:
+                raise StudyError(
+                    where=paths.relative(paths.scores(model)),
+                    found=f"scores of {stream}, which those of {owner[stream]} hold too",
+                    expected="streams that differ in name",
+                    do=f"rename one of the models {owner[stream]} and {model}",
+                )
+            owner[stream] = model
+    return list(cubes.values())
 
 
 def _open(paths: StudyPaths, path: Path) -> xr.Dataset:

@@ -1,4 +1,4 @@
-"""Tasks: running functions of arrays in this process or on Dask workers, one BLAS setting in both."""
+"""Tasks: running functions of arrays in threads of this process or on Dask workers, one BLAS setting in both."""
 
 from __future__ import annotations
 
@@ -6,9 +6,11 @@ import asyncio
 import concurrent.futures
 import itertools
 import logging
+import warnings
 from collections.abc import Callable, Hashable, Iterable, Iterator
 from contextlib import ExitStack, contextmanager
-from typing import TYPE_CHECKING, Any, Literal, TypeVar
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias, TypeVar
 
 from cinecube.store.errors import StudyError
 from cinecube.store.params import ClusterAddress
@@ -23,6 +25,59 @@ _CONNECT_S = 10
 _JOBS_PER_WORKER = 3
 # Dask's own 64 KiB hands every temporary array back to the system at once: a third of the time went into page faults.
 _MALLOC = {"MALLOC_TRIM_THRESHOLD_": 2**30, "MALLOC_MMAP_THRESHOLD_": 2**30}
+# Multiplications: about two minutes of one core. Processes take three seconds to start and have memory that Dask
+# watches over; below this neither the memory nor what Python's lock costs threads is worth three seconds.
+SMALL_WORK = 5e12
+
+
+@dataclass(frozen=True)
+class Threads:
+    """Threads of this process; from `open_threads`."""
+
+    pool: concurrent.futures.ThreadPoolExecutor
+    n_workers: int
+
+
+Workers: TypeAlias = "Client | Threads | None"
+"""Who runs jobs: Dask's workers, threads, or None for the caller itself, one job after another."""
+
+
+@contextmanager
+def open_workers(dask: Literal["local"] | ClusterAddress, threads: int, work: float) -> Iterator[Client | Threads]:
+    """Dask's workers, or threads of this process where a study runs locally and has little to do.
+
+    Parameters
+    ----------
+    dask : "local" or ClusterAddress
+        The study's `dask` key.
+    threads : int
+        BLAS threads of each local worker.
+    work : float
+        Multiplications in all; less than `SMALL_WORK` is little.
+
+    Raises
+    ------
+    StudyError
+        If there is no scheduler at the address.
+    """
+    small = dask == "local" and work < SMALL_WORK
+    with open_threads(threads) if small else open_client(dask, threads) as workers:
+        yield workers
+
+
+@contextmanager
+def open_threads(threads: int) -> Iterator[Threads]:
+    """Threads of this process, each with `threads` BLAS threads: workers times threads = cores.
+
+    BLAS settings and filters of warnings belong to the process, so they are set around all threads, never inside one.
+    """
+    n_workers = _n_local_workers(threads)
+    with (
+        _pinned_blas(threads),
+        warnings.catch_warnings(),
+        concurrent.futures.ThreadPoolExecutor(n_workers) as pool,
+    ):
+        yield Threads(pool, n_workers)
 
 
 @contextmanager
@@ -75,15 +130,13 @@ def _quiet() -> Iterator[None]:
 @contextmanager
 def _local_cluster(threads: int) -> Iterator[LocalCluster]:
     import dask
-    from dask.system import CPU_COUNT
     from distributed import LocalCluster
 
     environ = {f"distributed.nanny.pre-spawn-environ.{name}": value for name, value in _MALLOC.items()}
-    n_workers = max(1, CPU_COUNT // threads)
     with (
         dask.config.set(environ),
         LocalCluster(
-            n_workers=n_workers,
+            n_workers=_n_local_workers(threads),
             threads_per_worker=1,
             processes=True,
             dashboard_address=None,
@@ -93,13 +146,19 @@ def _local_cluster(threads: int) -> Iterator[LocalCluster]:
         yield cluster
 
 
-def share(client: Client | None, value: Any) -> Any:
-    """Send a value to the workers once, for any number of jobs; without a client it stays where it is."""
-    return value if client is None else client.scatter(value, hash=False)
+def _n_local_workers(threads: int) -> int:
+    from dask.system import CPU_COUNT
+
+    return max(1, CPU_COUNT // threads)
+
+
+def share(workers: Workers, value: Any) -> Any:
+    """Send a value to Dask's workers once, for any number of jobs; elsewhere it stays where it is."""
+    return value if workers is None or isinstance(workers, Threads) else workers.scatter(value, hash=False)
 
 
 def run_jobs(
-    client: Client | None,
+    workers: Workers,
     function: Callable[..., _Result],
     jobs: Iterable[tuple[_Key, tuple[Any, ...]]],
     threads: int,
@@ -108,7 +167,7 @@ def run_jobs(
 
     Parameters
     ----------
-    client : Client or None
+    workers : Client, Threads or None
         None runs the jobs here, one after another.
     function : callable
         A module's function.
@@ -126,16 +185,46 @@ def run_jobs(
     StudyError
         If the scheduler or a worker is lost. What a job itself raises is raised here unchanged.
     """
-    if client is None:
+    if workers is None:
         for key, arguments in jobs:
             yield key, pinned(function, threads, *arguments)
-        return
+    elif isinstance(workers, Threads):
+        yield from _on_threads(workers, function, iter(jobs))
+    else:
+        yield from _on_client(workers, function, iter(jobs), threads)
+
+
+def _on_threads(
+    workers: Threads, function: Callable[..., _Result], jobs: Iterator[tuple[_Key, tuple[Any, ...]]]
+) -> Iterator[tuple[_Key, _Result]]:
+    keys: dict[concurrent.futures.Future[_Result], _Key] = {}
+
+    def submit(n_jobs: int) -> None:
+        for key, arguments in itertools.islice(jobs, n_jobs):
+            keys[workers.pool.submit(function, *arguments)] = key
+
+    try:
+        submit(_JOBS_PER_WORKER * workers.n_workers)
+        while keys:
+            done, _ = concurrent.futures.wait(keys, return_when=concurrent.futures.FIRST_COMPLETED)
+            for future in done:
+                key, result = keys.pop(future), future.result()
+                submit(1)
+                yield key, result
+    finally:
+        for future in keys:
+            future.cancel()
+
+
+def _on_client(
+    client: Client, function: Callable[..., _Result], jobs: Iterator[tuple[_Key, tuple[Any, ...]]], threads: int
+) -> Iterator[tuple[_Key, _Result]]:
     from distributed import KilledWorker
     from distributed.comm.core import CommClosedError
 
     lost = (KilledWorker, CommClosedError, asyncio.CancelledError, concurrent.futures.CancelledError, TimeoutError)
     try:
-        yield from _on_workers(client, function, iter(jobs), threads)
+        yield from _as_completed(client, function, jobs, threads)
     except lost as error:
         raise StudyError(
             where="dask",
@@ -145,7 +234,7 @@ def run_jobs(
         ) from error
 
 
-def _on_workers(
+def _as_completed(
     client: Client, function: Callable[..., _Result], jobs: Iterator[tuple[_Key, tuple[Any, ...]]], threads: int
 ) -> Iterator[tuple[_Key, _Result]]:
     from distributed import as_completed
@@ -171,11 +260,17 @@ def _on_workers(
 
 def pinned(function: Callable[..., _Result], threads: int, *arguments: Any) -> _Result:
     """Call a function with `threads` BLAS threads, whatever the environment says."""
+    with _pinned_blas(threads):
+        return function(*arguments)
+
+
+@contextmanager
+def _pinned_blas(threads: int) -> Iterator[None]:
     import scipy.linalg  # noqa: F401 - brings a BLAS of its own, which must be loaded to be pinned
     from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 
     with threadpool_limits(limits=threads):
-        return function(*arguments)
+        yield
 
 
 def _first_line(error: BaseException) -> str:

@@ -14,6 +14,7 @@ from cinecube.store.errors import StudyError
 from cinecube.store.labels import find_layer
 from cinecube.store.params import Study, load_study
 from cinecube.store.paths import StudyPaths
+from cinecube.store.schema import Stream, merged_layers
 
 
 class OpenStudy:
@@ -64,7 +65,12 @@ class OpenStudy:
         by_model = [self._one_model(name, films, layer) for name in names]
         if len(by_model) == 1:
             return by_model[0]
-        return xr.concat(by_model, dim="model", join="outer", coords="minimal", compat="override")
+        joined = xr.concat(by_model, dim="model", join="outer", coords="minimal", compat="override")
+        if "layer" not in joined.dims:
+            return joined
+        # An outer join orders labels by the alphabet.
+        streams = [Stream(name, part["layer"].values.tolist(), []) for name, part in zip(names, by_model, strict=True)]
+        return joined.sel(layer=merged_layers(streams))
 
     def _one_model(self, name: str, films: list[str], layer: int | str | None) -> xr.DataArray:
         model = self._owner(name)

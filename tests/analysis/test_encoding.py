@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 import xarray as xr
 
-from cinecube.analysis import tables
-from cinecube.analysis.encoding import blocks_of, make_design, make_layout
+from cinecube.analysis import tables, tasks
+from cinecube.analysis.encoding import blocks_of, make_design, make_layout, narrow_block
 from cinecube.analysis.stages import encode, layerwise, make_settings, read_inputs, score_model, whole_brain
 from cinecube.analysis.tasks import open_client, run_jobs
 from cinecube.store.cubes import open_cube
@@ -87,7 +87,11 @@ def test_constant_target_scores_nan(scored: Scored) -> None:
         assert cube[name].isel(target=1).notnull().all()
 
 
-def test_stages_on_dask_equal_this_process_bit_by_bit(scored: Scored, synthetic: Synthetic) -> None:
+@pytest.mark.parametrize("workers", ["threads", "dask"])
+def test_stages_equal_one_task_after_another_bit_by_bit(
+    workers: str, scored: Scored, synthetic: Synthetic, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tasks, "SMALL_WORK", 0 if workers == "dask" else np.inf)
     root, seen = synthetic(), list[tuple[int, int]]()
     encode(make_study(), root, MODEL, progress=lambda done, total: seen.append((done, total)))
     cube = open_cube(StudyPaths(root).scores(MODEL))
@@ -98,6 +102,10 @@ def test_stages_on_dask_equal_this_process_bit_by_bit(scored: Scored, synthetic:
     assert seen[-1] == (26, 26)
     assert json.loads(cube.attrs["rows"]) == [{"subjects": ["sub-01", "sub-02"], "train": 300, "test": 100}]
 
+
+def test_tables_follow_from_scores(synthetic: Synthetic) -> None:
+    root = synthetic()
+    encode(make_study(), root, MODEL)
     whole_brain(make_study(), root)
     layerwise(make_study(), root)
     paths = StudyPaths(root)
@@ -168,3 +176,20 @@ def test_blocks_cover_every_target_once(synthetic: Synthetic) -> None:
     blocks = blocks_of(group, {"sub-01": np.arange(5), "sub-02": np.arange(10, 17)}, 4)
     assert [sum(len(piece.targets) for piece in block) for block in blocks] == [4, 4, 4]
     assert [[piece.subject for piece in block] for block in blocks] == [["sub-01"], ["sub-01", "sub-02"], ["sub-02"]]
+
+
+def test_part_of_a_block_keeps_its_order(synthetic: Synthetic) -> None:
+    _, _, (group,) = read_inputs(make_study(), synthetic(), MODEL)
+    (block,) = blocks_of(group, {"sub-01": np.arange(3), "sub-02": np.arange(10, 13)}, 6)
+    narrow = narrow_block(block, np.array([False, True, True, True, False, False]))
+    assert [(piece.subject, piece.targets.tolist()) for piece in narrow] == [("sub-01", [1, 2]), ("sub-02", [10])]
+    (only,) = narrow_block(block, np.arange(6) == 5)
+    assert (only.subject, only.targets.tolist()) == ("sub-02", [12])
+
+
+def test_scattered_targets_are_read_as_neighbours_are(synthetic: Synthetic) -> None:
+    _, brains, (group,) = read_inputs(make_study(), synthetic(), MODEL)
+    brain, showings = brains["sub-01"], group.showings["sub-01"]
+    whole = brain.read(showings, np.arange(brain.n_targets))
+    for targets in ([4, 5, 6], [7], [9, 2, 30], [3, 9, 5]):
+        np.testing.assert_array_equal(brain.read(showings, np.array(targets)), whole[:, targets])
