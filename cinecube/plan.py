@@ -77,21 +77,21 @@ def _cube_step(stage: str, path: Path) -> Step:
 
 def _features_step(study: Study, model: str, film: str, root: Path) -> Step:
     from cinecube.features.record import read_record
-    from cinecube.features.spec import feature_spec
+    from cinecube.features.spec import feature_spec, make_reading
 
     stage, paths = f"features@{model}-{film}", StudyPaths(root)
     try:
         spec = feature_spec(study, model, film, root)
         rows = sum(rows_by_segment(read_films_table(paths.films), study.film(film)).values())
-        width = read_record(study, model, root).width
+        streams = make_reading(study, model, read_record(study, model, root)).streams
     except StudyError as error:
         return Step(stage, "to do", f"waits: {error.found}")
-    n_layers = len(spec["layers"])
-    n_bytes = rows * n_layers * width * _BYTES[spec["dtype"]]
+    widths = [width for stream in streams for width in stream.widths]
+    row_bytes = sum(widths) * _BYTES[spec["dtype"]]
     # The program, one layer of the film while the cube is written, and one block of all layers.
-    memory = _PROGRAM_BYTES + n_bytes // n_layers + min(rows, study.run.block_rows) * n_bytes // max(rows, 1)
+    memory = _PROGRAM_BYTES + rows * max(widths) * _BYTES[spec["dtype"]] + min(rows, study.run.block_rows) * row_bytes
     state, why = _features_state(paths, paths.features(model, film), spec, rows)
-    return Step(stage, state, why, n_bytes, memory)
+    return Step(stage, state, why, rows * row_bytes, memory)
 
 
 def _features_state(paths: StudyPaths, path: Path, spec: dict[str, Any], rows: int) -> tuple[str, str]:

@@ -11,7 +11,7 @@ REPOSITORY = Path(__file__).resolve().parents[2]
 TEMPLATES = REPOSITORY / "cinecube" / "templates"
 ROOMS = {"features", "analysis", "store", "simulation"}
 # What only the simulated study has.
-SIMULATED = {"data/weights/${item.model}", "data/truth"}
+SIMULATED = {"data/weights", "data/truth"}
 
 
 def _pipeline(path: Path, *without: str) -> dict[str, Any]:
