@@ -406,3 +406,14 @@ def test_a_network_registers_by_an_entry_point(monkeypatch, checkpoints):
     entry = EntryPoint("mine", "cinecube.features.vit:NETWORK", "cinecube.extractors")
     monkeypatch.setattr("cinecube.features.registry.entry_points", lambda group: [entry])
     assert find_network("mine", "models.mine") is find_network("vit", "models.vit")
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+@pytest.mark.parametrize("name", ALL)
+def test_a_gpu_says_what_a_cpu_says(name, precision, checkpoints):
+    here = _extractor(name, checkpoints)
+    batch = _batch(name, here, 3)
+    there = _extractor(name, checkpoints, device="cuda", precision=precision)
+    assert _largest(there(batch), here(batch)) < (1e-4 if precision == "float32" else 0.1)
