@@ -1,0 +1,429 @@
+"""Ridge regression whose factorisation is shared by all targets, a penalty per target. Pure array functions.
+
+With training rows X and Y of a fold, eigenvectors V and eigenvalues λ of XᵀX, and rows X_v to validate on, a penalty a
+predicts L (Z / (λ + a)), where L = X_v V and Z = Vᵀ XᵀY. V and L are made once per fold and shared by all targets, Z is
+made once per block of targets; a matrix product per penalty tried is left. XᵀX and XᵀY of a fold are those of all rows
+less those that it leaves out. Where features outnumber rows the same holds of the kernel XXᵀ. Gram matrices and factors
+are float64, products float32.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+
+from cinecube.analysis.backends import Array, Backend
+from cinecube.analysis.folds import Fold
+
+Form = Literal["primal", "dual"]
+Criterion = Literal["squared error", "correlation"]
+# Of a batch of targets: its rotated responses of all folds, and the predictions of one of them.
+_BATCH_BYTES = 256 * 2**20
+# Eigenvalues below this share of the largest are rounding of float64.
+_RANK = 1e-13
+# Share of a target's variance; where less is explained on held-out rows, curves with two minima are common. Measured on
+# targets that are noise but for a correlation of 0.05: with these two the walk ends elsewhere than the best in 0.1 %.
+_WEAK, _COARSE = 0.02, 3
+
+
+@dataclass(frozen=True)
+class Grams:
+    """Float64 products of a design with itself, from `plain_grams` or made of shifted blocks.
+
+    Attributes
+    ----------
+    form : {"primal", "dual"}
+    whole : array, shape (feature, feature) or (row, row)
+        XᵀX, or XXᵀ.
+    held : list of array, shape (feature, feature)
+        XᵀX of the rows that each fold leaves out; empty for the dual, whose folds are parts of `whole`.
+    test : array, shape (test row, row), or None
+        The kernel of test rows; None for the primal.
+    """
+
+    form: Form
+    whole: np.ndarray
+    held: list[np.ndarray]
+    test: np.ndarray | None = None
+
+
+@dataclass(frozen=True)
+class Factor:
+    """What one fold, or all rows together, need of a design.
+
+    Attributes
+    ----------
+    values : array of float64, shape (rank,)
+        λ.
+    basis : Array, shape (feature, rank) or (training row, rank)
+        V: its transpose makes Z of XᵀY or of Y.
+    left : Array, shape (row to predict, rank)
+        L.
+    """
+
+    values: np.ndarray
+    basis: Array
+    left: Array
+
+
+@dataclass(frozen=True)
+class Factors:
+    """All that blocks of targets need of a design; see `factorise`.
+
+    Attributes
+    ----------
+    backend : Backend
+    form : {"primal", "dual"}
+    design : Array or None
+        (row, feature) float32; None for the dual.
+    folds : sequence of (train, validation)
+    by_fold : list of Factor
+    whole : Factor
+        Of all rows; `left` predicts the test rows.
+    """
+
+    backend: Backend
+    form: Form
+    design: Array | None
+    folds: Sequence[Fold]
+    by_fold: list[Factor]
+    whole: Factor
+
+
+@dataclass(frozen=True)
+class Fit:
+    """Chosen penalties of a block of targets, and what they predict.
+
+    Attributes
+    ----------
+    best : array of int, shape (target,)
+        Position of each target's penalty on the grid.
+    loss : array, shape (target,)
+        The criterion there: squared error or 1 - r, mean over a fold's rows, then over folds.
+    prediction : array, shape (test row, target)
+    weights : array, shape (feature, target), or None
+        Primal only, if asked for.
+    products : float
+        Penalties tried, mean over targets.
+    """
+
+    best: np.ndarray
+    loss: np.ndarray
+    prediction: np.ndarray
+    weights: np.ndarray | None
+    products: float
+
+
+def choose_form(n_rows: int, n_features: int) -> Form:
+    """Primal, unless features outnumber rows."""
+    return "primal" if n_features <= n_rows else "dual"
+
+
+def plain_grams(design: np.ndarray, folds: Sequence[Fold], test: np.ndarray | None = None) -> Grams:
+    """Gram matrices by plain products.
+
+    Parameters
+    ----------
+    design : array, shape (row, feature)
+    folds : sequence of (train, validation)
+    test : array, shape (test row, feature), optional
+    """
+    design = design.astype(np.float64, copy=False)
+    form = choose_form(*design.shape)
+    if form == "dual":
+        return Grams(form, design @ design.T, [], None if test is None else test.astype(np.float64) @ design.T)
+    held = [design[rows].T @ design[rows] for rows in (held_out(fold, len(design)) for fold in folds)]
+    return Grams(form, design.T @ design, held)
+
+
+def held_out(fold: Fold, n_rows: int) -> np.ndarray:
+    """Rows that a fold does not train on: its validation rows and its gaps."""
+    kept = np.zeros(n_rows, dtype=bool)
+    kept[fold[0]] = True
+    return np.flatnonzero(~kept)
+
+
+def factorise(
+    grams: Grams,
+    design: np.ndarray,
+    test: np.ndarray | None,
+    folds: Sequence[Fold],
+    backend: Backend,
+    run: Callable[[list[Callable[[], Factor]]], list[Factor]] | None = None,
+) -> Factors:
+    """Factor every fold, and all rows together.
+
+    Parameters
+    ----------
+    grams : Grams
+    design : array, shape (row, feature)
+    test : array, shape (test row, feature), or None
+    folds : sequence of (train, validation)
+    backend : Backend
+    run : callable, optional
+        Runs functions without arguments and returns their results in order; one after another by default.
+    """
+    n_rows = len(design)
+    single = design.astype(np.float32, copy=False)
+    no_rows = np.empty((0, design.shape[1]), np.float32)
+
+    def fold_factor(number: int) -> Factor:
+        train, validation = folds[number]
+        if grams.form == "dual":
+            kernel = grams.whole[np.ix_(train, train)]
+            return _factor(kernel, grams.whole[np.ix_(validation, train)], backend)
+        return _factor(grams.whole - grams.held[number], single[validation], backend)
+
+    def whole_factor() -> Factor:
+        if grams.form == "dual":
+            return _factor(grams.whole, np.empty((0, n_rows)) if grams.test is None else grams.test, backend)
+        return _factor(grams.whole, no_rows if test is None else test.astype(np.float32, copy=False), backend)
+
+    jobs: list[Callable[[], Factor]] = [lambda number=number: fold_factor(number) for number in range(len(folds))]  # type: ignore[misc]
+    jobs.append(whole_factor)
+    *by_fold, whole = run(jobs) if run else [job() for job in jobs]
+    kept = backend.put(single) if grams.form == "primal" else None
+    return Factors(backend, grams.form, kept, folds, by_fold, whole)
+
+
+def _factor(matrix: np.ndarray, predicted: np.ndarray, backend: Backend) -> Factor:
+    values, vectors = backend.eigh(matrix)
+    kept = int(np.searchsorted(values, _RANK * max(values[-1], 0.0), side="right"))
+    basis = vectors[:, kept:]
+    return Factor(values[kept:], basis, backend.put(predicted) @ basis)
+
+
+def solve(
+    factors: Factors,
+    responses: np.ndarray,
+    alphas: np.ndarray,
+    *,
+    criterion: Criterion = "squared error",
+    exhaustive: bool = False,
+    weights: bool = False,
+) -> Fit:
+    """Choose a penalty per target on the folds, and predict the test rows with it.
+
+    Parameters
+    ----------
+    factors : Factors
+    responses : array, shape (row, target)
+        Finite, centred.
+    alphas : array, shape (alpha,)
+        Rising penalties.
+    criterion : {"squared error", "correlation"}
+        What chooses. A correlation has several maxima where there is little signal, so all penalties are tried.
+    exhaustive : bool
+        Try all penalties for squared error too.
+    weights : bool
+        Return weights (feature, target).
+    """
+    parts = [
+        _solve_batch(factors, responses[:, batch], alphas, criterion, exhaustive, weights)
+        for batch in _batches(factors, responses.shape[1])
+    ]
+    fitted = [part.weights for part in parts if part.weights is not None]
+    tried = sum(part.products * len(part.best) for part in parts)
+    return Fit(
+        np.concatenate([part.best for part in parts]),
+        np.concatenate([part.loss for part in parts]),
+        np.concatenate([part.prediction for part in parts], axis=1),
+        np.concatenate(fitted, axis=1) if fitted else None,
+        tried / max(responses.shape[1], 1),
+    )
+
+
+def _batches(factors: Factors, n_targets: int) -> Iterator[slice]:
+    longest = max(len(factor.values) for factor in (*factors.by_fold, factors.whole))
+    size = max(64, _BATCH_BYTES // (4 * longest * (2 * len(factors.folds) + 4)))
+    n_batches = max(1, -(-n_targets // size))
+    for number in range(n_batches):
+        yield slice(n_targets * number // n_batches, n_targets * (number + 1) // n_batches)
+
+
+def _solve_batch(
+    factors: Factors,
+    responses: np.ndarray,
+    alphas: np.ndarray,
+    criterion: Criterion,
+    exhaustive: bool,
+    weights: bool,
+) -> Fit:
+    backend = factors.backend
+    known = backend.put(responses)
+    by_fold, whole = _rotate(factors, known)
+    grid = alphas.astype(np.float64)
+
+    measure = _gain if criterion == "squared error" else _unlike
+
+    def try_out(place: int, targets: np.ndarray | None) -> np.ndarray:
+        losses = np.zeros(responses.shape[1] if targets is None else len(targets))
+        for fold, factor, rotated in zip(factors.folds, factors.by_fold, by_fold, strict=True):
+            shown = known[fold[1]]
+            if targets is not None:
+                rotated, shown = rotated[:, targets], shown[:, targets]
+            predicted = _predict(factor, rotated, backend, grid[place])
+            losses += backend.get(measure(predicted, shown))
+        return losses / len(factors.folds)
+
+    if exhaustive or criterion == "correlation":
+        losses = np.stack([try_out(place, None) for place in range(len(grid))])
+        best, tried = losses.argmin(axis=0), float(len(grid))
+    else:
+        energy = backend.get(_squared(known))
+        start = _guess(factors, energy * len(responses), whole, grid)
+        losses, tried = search(try_out, len(grid), start, -_WEAK * energy)
+        best = losses.argmin(axis=0)
+    scaled = whole * backend.put(1 / (factors.whole.values[:, None] + grid[best]))
+    nothing = 0.0
+    if criterion == "squared error":
+        nothing = np.mean([backend.get(_squared(known[validation])) for _, validation in factors.folds], axis=0)
+    return Fit(
+        best,
+        losses[best, np.arange(len(best))] + nothing,
+        backend.get(factors.whole.left @ scaled),
+        backend.get(factors.whole.basis @ scaled) if weights and factors.form == "primal" else None,
+        tried,
+    )
+
+
+def _rotate(factors: Factors, known: Array) -> tuple[list[Array], Array]:
+    """Z of every fold, and of all rows, (rank, target) each."""
+    if factors.design is None:
+        rotated = [factor.basis.T @ known[fold[0]] for fold, factor in zip(factors.folds, factors.by_fold, strict=True)]
+        return rotated, factors.whole.basis.T @ known
+    # XᵀY once for every set of rows that the same folds leave out; what a fold trains on is their sum without its own.
+    left_out = np.stack([np.isin(np.arange(len(known)), held_out(fold, len(known))) for fold in factors.folds])
+    patterns, which = np.unique(left_out, axis=1, return_inverse=True)
+    products = [factors.design[rows].T @ known[rows] for rows in _rows_of(which, patterns.shape[1])]
+    total = sum(products[1:], start=products[0])
+    rotated = []
+    for number, factor in enumerate(factors.by_fold):
+        kept = total
+        for product, pattern in zip(products, patterns.T, strict=True):
+            if pattern[number]:
+                kept = kept - product
+        rotated.append(factor.basis.T @ kept)
+    return rotated, factors.whole.basis.T @ total
+
+
+def _rows_of(which: np.ndarray, n_patterns: int) -> list[np.ndarray]:
+    return [np.flatnonzero(which.ravel() == pattern) for pattern in range(n_patterns)]
+
+
+def _predict(factor: Factor, rotated: Array, backend: Backend, alpha: float) -> Array:
+    """L (Z / (λ + a)); the smaller of the two takes the division."""
+    scale = backend.put(1 / (factor.values + alpha))
+    if rotated.shape[1] < factor.left.shape[0]:
+        return factor.left @ (rotated * scale[:, None])
+    return (factor.left * scale) @ rotated
+
+
+def _squared(values: Array) -> Array:
+    """Mean square of each column."""
+    return (values * values).mean(axis=0)
+
+
+def _gain(predicted: Array, shown: Array) -> Array:
+    """Squared error less that of predicting nothing.
+
+    Where little is predicted the squared errors of all penalties round to one number in float32; their gains do not.
+    """
+    return (predicted * (predicted - 2 * shown)).mean(axis=0)
+
+
+def _unlike(a: Array, b: Array) -> Array:
+    """1 - r of each pair of columns; 1 where one of them is constant."""
+    a, b = a - a.mean(axis=0), b - b.mean(axis=0)
+    norm = ((a * a).sum(axis=0) * (b * b).sum(axis=0)) ** 0.5
+    return 1 - (a * b).sum(axis=0) / (norm + (norm == 0))
+
+
+def _guess(factors: Factors, energy: np.ndarray, whole: Array, alphas: np.ndarray) -> np.ndarray:
+    """Penalty that generalised cross-validation (Golub, Heath & Wahba 1979) would choose, as a place to start.
+
+    Parameters
+    ----------
+    energy : array, shape (target,)
+        Σ y² of each target.
+    whole : Array, shape (rank, target)
+        Z of all rows; for the primal Vᵀ XᵀY, for the dual Vᵀ Y.
+    """
+    values = factors.whole.values
+    n_rows = sum(len(validation) for _, validation in factors.folds)
+    shrunk = values / (values + alphas[:, None])
+    # Of each direction's energy in Y, what a fit explains: 1 - (1 - s)².
+    explained = shrunk * (2 - shrunk)
+    if factors.form == "primal":
+        explained = explained / values
+    known = factors.backend.get(factors.backend.put(explained) @ (whole * whole))
+    freedom = 1 - shrunk.sum(axis=1) / n_rows
+    return np.argmin((energy - known) / np.maximum(freedom, 1e-3)[:, None] ** 2, axis=0)
+
+
+def search(
+    try_out: Callable[[int, np.ndarray | None], np.ndarray], n_places: int, start: np.ndarray, weak: np.ndarray
+) -> tuple[np.ndarray, float]:
+    """Walk from each target's start to where neither neighbour has a smaller loss.
+
+    Where little is explained the curve has several minima, so weak targets walk again from the best of a coarse grid.
+
+    Parameters
+    ----------
+    try_out : callable
+        `(place, targets or None for all) -> losses (target,)`.
+    n_places : int
+        Places on the grid.
+    start : array of int, shape (target,)
+    weak : array, shape (target,)
+        A target whose smallest loss is above this is weak.
+
+    Returns
+    -------
+    losses : array, shape (place, target)
+        Infinite where nothing was tried.
+    tried : float
+        Places tried, mean over targets.
+    """
+    n_targets = len(start)
+    losses = np.full((n_places, n_targets), np.inf)
+    known = np.zeros((n_places, n_targets), dtype=bool)
+    _walk(try_out, losses, known, start)
+    doubtful = losses.min(axis=0) > weak
+    if doubtful.any():
+        wanted = np.zeros_like(known)
+        wanted[_COARSE // 2 :: _COARSE, doubtful] = True
+        wanted[-1, doubtful] = True
+        _try_all(try_out, losses, known, wanted & ~known)
+        _walk(try_out, losses, known, losses.argmin(axis=0))
+    return losses, float(known.sum() / max(n_targets, 1))
+
+
+def _walk(
+    try_out: Callable[[int, np.ndarray | None], np.ndarray], losses: np.ndarray, known: np.ndarray, best: np.ndarray
+) -> None:
+    """Try neighbours of the best places until all of them are known."""
+    n_places, everyone = len(losses), np.arange(losses.shape[1])
+    while True:
+        wanted = np.zeros_like(known)
+        for step in (-1, 0, 1):
+            place = best + step
+            inside = (place >= 0) & (place < n_places)
+            wanted[place[inside], everyone[inside]] = True
+        wanted &= ~known
+        if not wanted.any():
+            return
+        _try_all(try_out, losses, known, wanted)
+        best = losses.argmin(axis=0)
+
+
+def _try_all(
+    try_out: Callable[[int, np.ndarray | None], np.ndarray], losses: np.ndarray, known: np.ndarray, wanted: np.ndarray
+) -> None:
+    for place in np.flatnonzero(wanted.any(axis=1)):
+        targets = np.flatnonzero(wanted[place])
+        losses[place, targets] = try_out(int(place), None if len(targets) == wanted.shape[1] else targets)
+    known |= wanted
