@@ -9,65 +9,17 @@ from typing import Any
 
 import numpy as np
 
-from cinecube.analysis.design import Run, constants, delayed, find_runs, standardise
-from cinecube.analysis.folds import Fold, Gap, leave_segments_out
+from cinecube.analysis.layout import Layout, Settings, make_design, make_layout
 from cinecube.analysis.ridge import Scores, fit_and_score
 from cinecube.analysis.rows import RowsGroup
-from cinecube.analysis.spaces import FeatureSpace, Responses, step_s
-from cinecube.analysis.tasks import Workers, run_jobs, share
+from cinecube.analysis.shared_encoding import factor_fold, prepare_layer, solve_block
+from cinecube.analysis.spaces import FeatureSpace, Responses
+from cinecube.analysis.tasks import Workers, run_jobs, share, submit
 
 Progress = Callable[[int, int], None]
 SCORES = ("alpha", "cv_score", "score")
-
-
-@dataclass(frozen=True)
-class Settings:
-    """How encoders are fitted: the `encode` section as arrays, and what folds need.
-
-    Attributes
-    ----------
-    delays : tuple of int
-        FIR lags in TRs.
-    alphas : array, shape (alpha,)
-    n_folds : int
-    gap_s : float
-        Seconds of film dropped where a fold cuts a film in two.
-    films : dict of str to list of str
-        Training films with their segments in order.
-    targets_per_block : int
-    solver : str
-    threads : int
-        BLAS threads of each task.
-    """
-
-    delays: tuple[int, ...]
-    alphas: np.ndarray
-    n_folds: int
-    gap_s: float
-    films: Mapping[str, Sequence[str]]
-    targets_per_block: int = 4096
-    solver: str = "himalaya"
-    threads: int = 1
-
-
-@dataclass(frozen=True)
-class Layout:
-    """What tasks need to know of a group's rows: no labels, only positions.
-
-    Attributes
-    ----------
-    runs : list of (start, stop)
-        Runs among the features' rows.
-    feature_row : array of int, shape (row,)
-    train : array of bool, shape (row,)
-    folds : list of (train, validation)
-        Positions among the training rows.
-    """
-
-    runs: list[Run]
-    feature_row: np.ndarray
-    train: np.ndarray
-    folds: list[Fold]
+# Blocks of a layer still to be solved when the next layer's factors are begun: they keep workers busy meanwhile.
+_BLOCKS_AHEAD = 4
 
 
 @dataclass(frozen=True)
@@ -92,46 +44,6 @@ class Found:
     """
 
     values: dict[str, dict[str, np.ndarray]] = field(default_factory=dict)
-
-
-def make_layout(space: FeatureSpace, group: RowsGroup, settings: Settings, max_delay: int) -> Layout:
-    """Runs and folds of a group of rows, for delays up to `max_delay` TRs.
-
-    Raises
-    ------
-    StudyError
-        If the training films hold too few segments to validate on.
-    """
-    tr_s = step_s(space.rows)
-    segment, onset_s = (space.rows[name].to_numpy() for name in ("segment", "onset_s"))
-    gap = Gap(settings.gap_s, tr_s, space.window_s, max_delay)
-    last_onset_s = {str(name): float(s) for name, s in space.rows.groupby("segment")["onset_s"].max().items()}
-    train = group.train
-    folds = leave_segments_out(
-        group.segment[train], group.onset_s[train], settings.films, last_onset_s, settings.n_folds, gap
-    )
-    return Layout(find_runs(segment, onset_s, tr_s), group.feature_row, train, folds)
-
-
-def make_design(features: np.ndarray, layout: Layout, delays: Sequence[int]) -> tuple[np.ndarray, np.ndarray]:
-    """Design matrices of the training and the test rows.
-
-    Parameters
-    ----------
-    features : array, shape (time, dim)
-        One layer at all rows of its cubes.
-    layout : Layout
-    delays : sequence of int
-        FIR lags in TRs.
-
-    Returns
-    -------
-    train, test : arrays, shape (row, delay x dim)
-        float64, standardised with constants of the training rows.
-    """
-    mean, spread = constants(features[np.unique(layout.feature_row[layout.train])])
-    design = delayed(standardise(features, mean, spread), delays, layout.runs)[layout.feature_row]
-    return design[layout.train], design[~layout.train]
 
 
 def score_block(features: np.ndarray, responses: np.ndarray, layout: Layout, settings: Settings) -> Scores:
@@ -179,29 +91,76 @@ def encode(
         If a worker is lost, or responses hold NaN in part.
     """
     layers = existing_layers(space)
-    # Read when first needed, while workers are busy with the layers before it.
-    shared_layer = cache(lambda m, k: share(workers, space.read_layer(m, k)))
-    shared_settings = share(workers, settings)
     everything = {name: np.arange(brain.n_targets) for name, brain in brains.items()}
     plans = [(group, blocks_of(group, everything, settings.targets_per_block)) for group in groups]
-
-    def jobs() -> Iterator[tuple[tuple[Block, int, int], tuple[Any, ...]]]:
-        for group, blocks in plans:
-            layout = share(workers, make_layout(space, group, settings, max(settings.delays)))
-            for block in blocks:
-                responses = share(workers, read_block(block, group, brains))
-                for m, k in layers:
-                    yield (block, m, k), (shared_layer(m, k), responses, layout, shared_settings)
-
+    make_jobs = _shared_jobs if settings.solver == "shared" else _single_jobs
+    function, jobs = make_jobs(space, plans, brains, settings, workers)
     found = Found({name: _empty(space, brain.n_targets) for name, brain in brains.items()})
     n_tasks = len(layers) * sum(len(blocks) for _, blocks in plans)
-    for done, ((block, m, k), scores) in enumerate(run_jobs(workers, score_block, jobs(), settings.threads), start=1):
+    for done, ((block, m, k), scores) in enumerate(run_jobs(workers, function, jobs, settings.threads), start=1):
         for name in SCORES:
             for piece, values in split_block(block, getattr(scores, name)):
                 found.values[piece.subject][name][m, k, piece.targets] = values
         if progress:
             progress(done, n_tasks)
     return found
+
+
+_Plans = Sequence[tuple[RowsGroup, list[Block]]]
+_Jobs = tuple[Callable[..., Scores], Iterator[tuple[tuple[Block, int, int], tuple[Any, ...]]]]
+
+
+def _single_jobs(
+    space: FeatureSpace, plans: _Plans, brains: Mapping[str, Responses], settings: Settings, workers: Workers
+) -> _Jobs:
+    """Jobs that factor for themselves: a block's responses are read once for all layers."""
+    # Read when first needed, while workers are busy with the layers before it.
+    shared_layer = cache(lambda m, k: share(workers, space.read_layer(m, k)))
+    shared_settings = share(workers, settings)
+
+    def jobs() -> Iterator[tuple[tuple[Block, int, int], tuple[Any, ...]]]:
+        for group, blocks in plans:
+            layout = share(workers, make_layout(space, group, settings, max(settings.delays)))
+            for block in blocks:
+                responses = share(workers, read_block(block, group, brains))
+                for m, k in existing_layers(space):
+                    yield (block, m, k), (shared_layer(m, k), responses, layout, shared_settings)
+
+    return score_block, jobs()
+
+
+def _shared_jobs(
+    space: FeatureSpace, plans: _Plans, brains: Mapping[str, Responses], settings: Settings, workers: Workers
+) -> _Jobs:
+    """Jobs that share a layer's factors: a layer is read and factored once for all blocks of a group.
+
+    The next layer is factored while the last blocks of the one before are solved.
+    """
+    shared_settings = share(workers, settings)
+
+    def factored(m: int, k: int, layout: Any, n_folds: int) -> tuple[Any, list[Any]]:
+        features = share(workers, space.read_layer(m, k))
+        prepared = submit(workers, prepare_layer, settings.threads, features, layout, shared_settings)
+        parts = [
+            submit(workers, factor_fold, settings.threads, prepared, number, layout, shared_settings)
+            for number in range(n_folds + 1)
+        ]
+        return prepared, parts
+
+    def jobs() -> Iterator[tuple[tuple[Block, int, int], tuple[Any, ...]]]:
+        for group, blocks in plans:
+            plain = make_layout(space, group, settings, max(settings.delays))
+            layout, layers = share(workers, plain), existing_layers(space)
+            following = factored(*layers[0], layout, len(plain.folds))
+            for place, (m, k) in enumerate(layers):
+                prepared, parts = following
+                for left, block in zip(range(len(blocks), 0, -1), blocks, strict=True):
+                    if left == min(_BLOCKS_AHEAD, len(blocks)) and place + 1 < len(layers):
+                        following = factored(*layers[place + 1], layout, len(plain.folds))
+                    responses = share(workers, read_block(block, group, brains))
+                    yield (block, m, k), (prepared, parts, responses, layout, shared_settings)
+
+    return solve_block, jobs()
 
 
 def existing_layers(space: FeatureSpace) -> list[tuple[int, int]]:

@@ -11,15 +11,12 @@ import numpy as np
 from cinecube.analysis.encoding import (
     Block,
     Found,
-    Layout,
-    Settings,
     blocks_of,
-    make_design,
-    make_layout,
     narrow_block,
     read_block,
     split_block,
 )
+from cinecube.analysis.layout import Layout, Settings, make_design, make_layout
 from cinecube.analysis.parcels import regions
 from cinecube.analysis.ridge import fit_and_score
 from cinecube.analysis.rows import RowsGroup

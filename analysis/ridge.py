@@ -12,7 +12,9 @@ from typing import Any
 
 import numpy as np
 
+from cinecube.analysis.backends import Backend
 from cinecube.analysis.folds import Fold
+from cinecube.analysis.shared_ridge import factorise, plain_grams, solve
 
 # Of temporary arrays inside himalaya: small enough for any laptop, large enough to fill matrix products.
 _BATCH_BYTES = 256 * 2**20
@@ -71,7 +73,7 @@ def fit_and_score(
     test: tuple[np.ndarray, np.ndarray] | None,
     folds: Sequence[Fold],
     alphas: np.ndarray,
-    solver: str = "himalaya",
+    solver: str = "shared",
 ) -> Scores:
     """Fit on the training films, choose penalties on folds inside them, score on the test films.
 
@@ -95,18 +97,43 @@ def fit_and_score(
         validation rows, at the penalty that this error chose.
     """
     design, responses = train
+
+    def fit(known: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        solution = SOLVERS[solver](design, known, test[0] if test else None, folds, alphas)
+        return solution.alpha, solution.loss, solution.prediction
+
+    return score_fit(fit, responses, test[1] if test else None, folds)
+
+
+def score_fit(
+    fit: Callable[[np.ndarray], tuple[np.ndarray, np.ndarray, np.ndarray]],
+    responses: np.ndarray,
+    test: np.ndarray | None,
+    folds: Sequence[Fold],
+) -> Scores:
+    """Scores of what a solver makes of the targets that are there and vary.
+
+    Parameters
+    ----------
+    fit : callable
+        Responses (row, target) to each target's penalty, its loss, and predictions (test row, target).
+    responses : array, shape (row, target)
+        Training rows.
+    test : array, shape (test row, target), or None
+    folds : sequence of (train, validation)
+    """
     fitted = np.isfinite(responses).all(axis=0) & (np.ptp(responses, axis=0) > 0)
     scores = Scores(*(np.full(responses.shape[1], np.nan) for _ in range(3)))
     if not fitted.any():
         return scores
     # Copies of all responses cost more time than what is saved by a float64 of them.
     known = responses if fitted.all() else responses[:, fitted]
-    solution = SOLVERS[solver](design, known, test[0] if test else None, folds, alphas)
+    alpha, loss, prediction = fit(known)
     variance = np.mean([known[validation].var(axis=0, dtype=np.float64) for _, validation in folds], axis=0)
-    scores.alpha[fitted] = solution.alpha
-    scores.cv_score[fitted] = 1 - _ratio(solution.loss, variance)
-    if test:
-        scores.score[fitted] = pearson(solution.prediction, test[1][:, fitted])
+    scores.alpha[fitted] = alpha
+    scores.cv_score[fitted] = 1 - _ratio(loss, variance)
+    if test is not None:
+        scores.score[fitted] = pearson(prediction, test[:, fitted])
     return scores
 
 
@@ -153,7 +180,20 @@ def himalaya_ridge(
     return Solution(alpha, loss, prediction)
 
 
-SOLVERS: dict[str, Solver] = {"himalaya": himalaya_ridge}
+def shared_ridge(
+    design: np.ndarray,
+    responses: np.ndarray,
+    test_design: np.ndarray | None,
+    folds: Sequence[Fold],
+    alphas: np.ndarray,
+) -> Solution:
+    """Solve with factors of this design that nobody else uses; see `himalaya_ridge` for the arrays."""
+    grams = plain_grams(design, folds, test_design)
+    fit = solve(factorise(grams, design, test_design, folds, Backend()), responses, alphas)
+    return Solution(alphas[fit.best], fit.loss, fit.prediction)
+
+
+SOLVERS: dict[str, Solver] = {"shared": shared_ridge, "himalaya": himalaya_ridge}
 
 
 def _search_primal(

@@ -174,13 +174,13 @@ def factorise(
         train, validation = folds[number]
         if grams.form == "dual":
             kernel = grams.whole[np.ix_(train, train)]
-            return _factor(kernel, grams.whole[np.ix_(validation, train)], backend)
-        return _factor(grams.whole - grams.held[number], single[validation], backend)
+            return factor(kernel, grams.whole[np.ix_(validation, train)], backend)
+        return factor(grams.whole - grams.held[number], single[validation], backend)
 
     def whole_factor() -> Factor:
         if grams.form == "dual":
-            return _factor(grams.whole, np.empty((0, n_rows)) if grams.test is None else grams.test, backend)
-        return _factor(grams.whole, no_rows if test is None else test.astype(np.float32, copy=False), backend)
+            return factor(grams.whole, np.empty((0, n_rows)) if grams.test is None else grams.test, backend)
+        return factor(grams.whole, no_rows if test is None else test.astype(np.float32, copy=False), backend)
 
     jobs: list[Callable[[], Factor]] = [lambda number=number: fold_factor(number) for number in range(len(folds))]  # type: ignore[misc]
     jobs.append(whole_factor)
@@ -189,7 +189,8 @@ def factorise(
     return Factors(backend, grams.form, kept, folds, by_fold, whole)
 
 
-def _factor(matrix: np.ndarray, predicted: np.ndarray, backend: Backend) -> Factor:
+def factor(matrix: np.ndarray, predicted: np.ndarray, backend: Backend) -> Factor:
+    """Factor a Gram matrix, (feature, feature) or (row, row), for rows to predict (row, feature) or (row, row)."""
     values, vectors = backend.eigh(matrix)
     kept = int(np.searchsorted(values, _RANK * max(values[-1], 0.0), side="right"))
     basis = vectors[:, kept:]

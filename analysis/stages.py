@@ -20,7 +20,8 @@ from cinecube.store.paths import StudyPaths
 from cinecube.store.schema import SCHEMA, provenance
 
 if TYPE_CHECKING:
-    from cinecube.analysis.encoding import Progress, Settings
+    from cinecube.analysis.encoding import Progress
+    from cinecube.analysis.layout import Settings
     from cinecube.analysis.tasks import Workers
 
 
@@ -111,7 +112,7 @@ def score_model(
 
 def make_settings(study: Study) -> Settings:
     """The `encode` section as arrays."""
-    from cinecube.analysis.encoding import Settings
+    from cinecube.analysis.layout import Settings
 
     params = study.encode
     return Settings(

@@ -157,6 +157,37 @@ def share(workers: Workers, value: Any) -> Any:
     return value if workers is None or isinstance(workers, Threads) else workers.scatter(value, hash=False)
 
 
+def submit(workers: Workers, function: Callable[..., Any], threads: int, *arguments: Any) -> Any:
+    """Begin what several jobs need; its result stands for itself among the arguments of jobs and of `submit`.
+
+    Parameters
+    ----------
+    workers : Client, Threads or None
+    function : callable
+        A module's function.
+    threads : int
+        BLAS threads of it.
+    *arguments
+        May come from `share` and from `submit`.
+    """
+    if workers is None:
+        return pinned(function, threads, *arguments)
+    if isinstance(workers, Threads):
+        return workers.pool.submit(_resolved, function, *arguments)
+    return workers.submit(pinned, function, threads, *arguments, pure=False)
+
+
+def _resolved(function: Callable[..., _Result], *arguments: Any) -> _Result:
+    """Call a function when what was begun for it is done. What a pool began earlier never waits for what came later."""
+    return function(*(_wait(value) for value in arguments))
+
+
+def _wait(value: Any) -> Any:
+    if isinstance(value, concurrent.futures.Future):
+        return value.result()
+    return [_wait(part) for part in value] if isinstance(value, list) else value
+
+
 def run_jobs(
     workers: Workers,
     function: Callable[..., _Result],
@@ -201,7 +232,7 @@ def _on_threads(
 
     def submit(n_jobs: int) -> None:
         for key, arguments in itertools.islice(jobs, n_jobs):
-            keys[workers.pool.submit(function, *arguments)] = key
+            keys[workers.pool.submit(_resolved, function, *arguments)] = key
 
     try:
         submit(_JOBS_PER_WORKER * workers.n_workers)

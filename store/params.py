@@ -129,7 +129,7 @@ class EncodeParams(Section):
     delays: list[int] = Field([1, 2, 3, 4, 5], min_length=1)
     alphas: Alphas = Alphas()
     folds: int = Field(5, ge=2)
-    solver: Literal["himalaya"] = "himalaya"
+    solver: Literal["shared", "himalaya"] = "shared"
     targets_per_block: PositiveInt = 4096
     rows: Literal["common", "own"] = "common"
 

@@ -7,7 +7,8 @@ import pytest
 import xarray as xr
 
 from cinecube.analysis import tables, tasks
-from cinecube.analysis.encoding import blocks_of, make_design, make_layout, narrow_block
+from cinecube.analysis.encoding import blocks_of, narrow_block
+from cinecube.analysis.layout import make_design, make_layout
 from cinecube.analysis.stages import encode, layerwise, make_settings, read_inputs, score_model, whole_brain
 from cinecube.analysis.tasks import open_client, run_jobs
 from cinecube.store.cubes import open_cube
