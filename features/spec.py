@@ -159,6 +159,12 @@ def _refuse(wrong: bool, where: str, found: str, expected: str) -> None:
 
 def _context(params: ModelParams, facts: Facts, window_s: float, where: str) -> float:
     """Seconds of look-back: what the study says, or the network's own as far as it fits."""
+    _refuse(
+        facts.longest_s is not None and window_s > facts.longest_s + 1e-6,
+        f"{where}.window_s",
+        f"{window_s:g} s",
+        f"{facts.longest_s or 0:g} s or less: the network would drop the rest",
+    )
     room = float("inf") if facts.longest_s is None else max(0.0, facts.longest_s - window_s)
     if params.context_s is None:
         return round(min(facts.context_s, room), 6)
@@ -166,9 +172,7 @@ def _context(params: ModelParams, facts: Facts, window_s: float, where: str) -> 
         params.context_s > room + 1e-6,
         f"{where}.context_s",
         f"{params.context_s:g} s before windows of {window_s:g} s",
-        f"{room:g} s or less: the network takes {facts.longest_s:g} s of sound, and would drop the newest"
-        if facts.longest_s
-        else "",
+        f"{room:g} s or less: the network takes {facts.longest_s or 0:g} s of sound, and would drop the newest",
     )
     return params.context_s
 

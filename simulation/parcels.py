@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from cinecube.simulation.checkpoints import BLOCKS
+from cinecube.simulation.networks import BLOCKS
 from cinecube.simulation.seeding import generator
 from cinecube.simulation.spec import Network, SimulateSpec
-from cinecube.store.labels import layer_label
+from cinecube.store.labels import HEAD, layer_label
 
 # Centres of the right hemisphere in MNI millimetres, approximate to about a centimetre, in the order of the hierarchy.
 _VENTRAL = {
@@ -26,11 +26,24 @@ _DORSAL = {
     "MST": (46, -60, 8),
     "IPS1": (24, -72, 44),
 }
+_LATERAL = {
+    "V3CD": (36, -84, 18),
+    "LO1": (36, -86, 6),
+    "LO2": (42, -82, 0),
+    "V4t": (50, -72, -2),
+    "FST": (52, -62, -2),
+    "PH": (48, -58, -10),
+}
 _AUDITORY = {
     "A1": (46, -22, 8),
     "LBelt": (52, -16, 4),
-    "PBelt": (58, -24, 10),
     "A4": (62, -18, 2),
+    "TA2": (52, 0, -4),
+    "STGa": (50, 8, -14),
+}
+_SPEECH = {
+    "MBelt": (40, -28, 12),
+    "PBelt": (58, -24, 10),
     "A5": (62, -32, 4),
     "STSdp": (54, -40, 6),
     "STSda": (56, -6, -12),
@@ -41,6 +54,13 @@ _ASSOCIATION = {
     "PGs": (40, -72, 42),
     "PFm": (50, -50, 46),
 }
+_CONVERGENCE = {
+    "TPOJ2": (58, -54, 8),
+    "7m": (8, -64, 40),
+    "IFJp": (42, 6, 32),
+    "45": (52, 26, 10),
+    "8Av": (40, 16, 48),
+}
 _SOMATOMOTOR = {
     "4": (36, -20, 56),
     "3a": (34, -26, 46),
@@ -49,26 +69,44 @@ _SOMATOMOTOR = {
     "2": (38, -36, 56),
     "6mp": (10, -12, 66),
 }
-_STREAMS: dict[Network, dict[str, tuple[int, int, int]]] = {
+_SINGLE: dict[Network, dict[str, tuple[int, int, int]]] = {
     "vit": _VENTRAL,
     "videomae": _DORSAL,
-    "wav2vec2": _AUDITORY,
+    "vivit": _LATERAL,
+    "wav2vec2": _SPEECH,
+    "ast": _AUDITORY,
 }
+# What association areas follow: the space that ImageBind's two towers share, TVLT's joint sequence, and parts of both.
+_JOINT = (
+    ("imagebind.concat", HEAD),
+    ("tvlt.joint", layer_label(2)),
+    ("imagebind.concat", HEAD),
+    ("tvlt.joint", layer_label(5)),
+    ("imagebind.video", layer_label(4)),
+    ("tvlt.audio", layer_label(3)),
+    ("imagebind.audio", layer_label(2)),
+    ("tvlt.video", layer_label(4)),
+    ("tvlt.joint", layer_label(6)),
+)
+_MIXED_SHARE, _JOINT_SHARE = 0.15, 0.26
 _FIRST_SHARE = 0.7
 
 
 @dataclass(frozen=True)
 class Source:
-    """A layer that a parcel follows, and the share of the parcel's signal variance that it makes."""
+    """A layer that a parcel follows, and the share of the parcel's signal variance that it makes.
 
-    model: Network
-    block: int
+    Attributes
+    ----------
+    model, layer : str
+        Labels as cubes have them: `vit` and `block03`, `imagebind.concat` and `head`.
+    share : float
+        In (0, 1].
+    """
+
+    model: str
+    layer: str
     share: float
-
-    @property
-    def layer(self) -> str:
-        """The layer's name."""
-        return layer_label(self.block)
 
 
 @dataclass(frozen=True)
@@ -102,19 +140,24 @@ class Parcel:
 def choose_parcels(spec: SimulateSpec) -> list[Parcel]:
     """The parcels of a study and what drives each.
 
-    A quarter follows nothing, about a tenth follows picture and sound, the rest one layer each: early areas follow
-    shallow layers, and every network is followed from its first block to its last.
+    A quarter follows nothing, about a tenth a picture layer and a sound layer, a fifth what networks make of both, the
+    rest one layer of pictures or of sound: early areas follow shallow layers, and every such network is followed from
+    its first block to its last.
     """
     n_driven = spec.parcels - spec.idle_parcels
-    n_mixed = round(0.15 * n_driven)
+    n_mixed, n_joint = round(_MIXED_SHARE * n_driven), round(_JOINT_SHARE * n_driven)
     planted: list[tuple[str, tuple[float, float, float], tuple[Source, ...]]] = []
-    for index, (network, areas) in enumerate(_STREAMS.items()):
-        count = len(range(index, n_driven - n_mixed, len(_STREAMS)))
-        for place, (name, centre) in enumerate(_both_sides(areas)[:count]):
-            block = 1 + round(place * (BLOCKS - 1) / max(count - 1, 1))
-            planted.append((name, centre, (Source(network, block, 1.0),)))
+    for index, (network, areas) in enumerate(_SINGLE.items()):
+        sides = _both_sides(areas)
+        count = len(range(index, n_driven - n_mixed - n_joint, len(_SINGLE)))
+        for place in range(count):
+            depth = place / max(count - 1, 1)
+            block = 1 + round(depth * (BLOCKS - 1))
+            planted.append((*sides[round(depth * (len(sides) - 1))], (Source(network, layer_label(block), 1.0),)))
     for place, (name, centre) in enumerate(_both_sides(_ASSOCIATION)[:n_mixed]):
         planted.append((name, centre, _mixed(spec, place)))
+    for (name, centre), source in zip(_both_sides(_CONVERGENCE), _JOINT[:n_joint], strict=False):
+        planted.append((name, centre, (Source(*source, 1.0),)))
     planted.extend((name, centre, ()) for name, centre in _both_sides(_SOMATOMOTOR)[: spec.idle_parcels])
     return [_with_physiology(spec, *parcel) for parcel in planted]
 
@@ -134,13 +177,12 @@ def _mixed(spec: SimulateSpec, place: int) -> tuple[Source, ...]:
     Both lie in the first half, where neighbouring blocks differ most: half a parcel's signal has to tell them apart.
     """
     rng = generator(spec.seed, "mixed parcel", place)
-    picture: Network = "vit" if place % 4 < 2 else "videomae"
-    networks: list[Network] = [picture, "wav2vec2"]
+    networks = [("vit", "videomae", "vivit")[place % 3], ("wav2vec2", "ast")[place // 2 % 2]]
     if place % 2:
         networks.reverse()
     shares = (_FIRST_SHARE, round(1 - _FIRST_SHARE, 6))
     return tuple(
-        Source(network, int(rng.integers(2, BLOCKS // 2 + 1)), share)
+        Source(network, layer_label(int(rng.integers(2, BLOCKS // 2 + 1))), share)
         for network, share in zip(networks, shares, strict=True)
     )
 

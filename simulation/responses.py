@@ -6,15 +6,16 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
+from cinecube.simulation.drawn import Layers
 from cinecube.simulation.parcels import Parcel
 from cinecube.simulation.seeding import generator
-from cinecube.simulation.spec import Network, SimulateSpec
+from cinecube.simulation.spec import SimulateSpec
 
 # The haemodynamic response: most at the parcel's delay, a little one volume before and after.
 _DISPERSION = {-1: 0.15, 0: 0.7, 1: 0.15}
 
-Features = Mapping[str, Mapping[Network, np.ndarray]]
-"""(row, layer, dim) by segment and network."""
+Features = Mapping[str, Mapping[str, Layers]]
+"""(row, dim) by segment, stream and layer."""
 
 
 def plant(
@@ -45,14 +46,18 @@ def plant(
         courses = [_latents(spec, parcel, place, features, train) for place in range(len(parcel.sources))]
         for subject in spec.subject_names():
             planted = _parcel_signal(spec, parcel, subject, courses, train)
-            for segment, rows in features.items():
-                count = len(next(iter(rows.values())))
-                nothing = np.zeros((count, spec.targets_per_parcel))
+            for segment, streams in features.items():
+                nothing = np.zeros((_n_rows(streams), spec.targets_per_parcel))
                 signals[subject][segment].append(planted.get(segment, nothing))
     return {
         subject: {segment: np.concatenate(parts, axis=1) for segment, parts in by_segment.items()}
         for subject, by_segment in signals.items()
     }
+
+
+def _n_rows(streams: Mapping[str, Layers]) -> int:
+    """Rows of a segment."""
+    return len(next(iter(next(iter(streams.values())).values())))
 
 
 def _latents(
@@ -63,7 +68,7 @@ def _latents(
     They are random projections of the layer, the same for all subjects.
     """
     source = parcel.sources[place]
-    layer = {segment: rows[source.model][:, source.block].astype(float) for segment, rows in features.items()}
+    layer = {segment: streams[source.model][source.layer].astype(float) for segment, streams in features.items()}
     layer = _standardised(layer, train)
     rng = generator(spec.seed, "latents", parcel.name, place)
     projection = rng.normal(0, 1, (next(iter(layer.values())).shape[1], spec.latents))

@@ -8,9 +8,9 @@ from typing import Annotated, Literal
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, PositiveFloat, PositiveInt
 
-Network = Literal["vit", "videomae", "wav2vec2"]
-NETWORKS: tuple[Network, ...] = ("vit", "videomae", "wav2vec2")
-"""The small networks of a simulated study: they read stills, clips and sound."""
+Network = Literal["vit", "videomae", "vivit", "wav2vec2", "ast", "imagebind", "tvlt"]
+NETWORKS: tuple[Network, ...] = ("vit", "videomae", "vivit", "wav2vec2", "ast", "imagebind", "tvlt")
+"""The small networks of a simulated study: they read stills, clips, sound, and clips with their sound."""
 
 
 def _is_rate(text: str) -> str:
@@ -74,11 +74,11 @@ class SimulateSpec(BaseModel):
     segment_s: float = Field(default=112, ge=10, le=2700)
     overlap_s: float = Field(default=3, ge=0, lt=10)
     repeated: tuple[str, ...] = ()
-    parcels: int = Field(default=36, ge=4, le=48)
+    parcels: int = Field(default=40, ge=4, le=48)
     targets_per_parcel: PositiveInt = 16
     noise: float = Field(default=1.0, ge=0)
     tr_s: PositiveFloat = 1.49
-    window_s: PositiveFloat = 1.49
+    window_s: float = Field(default=1.49, gt=0, le=2)  # ImageBind takes two seconds of sound
     fps: Annotated[str, AfterValidator(_is_rate)] = "24000/1001"
     width: int = Field(default=160, ge=64, multiple_of=2)
     height: int = Field(default=128, ge=64, multiple_of=2)

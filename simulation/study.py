@@ -12,6 +12,7 @@ from pathlib import Path
 
 import numpy as np
 
+from cinecube.simulation.drawn import Layers
 from cinecube.simulation.spec import NETWORKS, Network, SimulateSpec
 from cinecube.simulation.timeline import Segment, film_seconds, place
 from cinecube.store.atomic import publish
@@ -114,7 +115,7 @@ def _start_worker() -> None:
 
 def _make_films(
     spec: SimulateSpec, films: Mapping[str, Sequence[str]], folder: Path, pool: Executor, tell: _Steps
-) -> dict[str, dict[Network, np.ndarray]]:
+) -> dict[str, dict[str, Layers]]:
     """Checkpoints and segments on disk; drawn features by segment, in the films' order."""
     for done in as_completed([pool.submit(_checkpoint, spec.seed, name, folder / "weights") for name in NETWORKS]):
         done.result()
@@ -137,7 +138,7 @@ def _checkpoint(seed: int, network: Network, folder: Path) -> None:
     write_checkpoint(seed, network, folder / network)
 
 
-def _segment(spec: SimulateSpec, segment: Segment, film_s: float, folder: Path) -> dict[Network, np.ndarray]:
+def _segment(spec: SimulateSpec, segment: Segment, film_s: float, folder: Path) -> dict[str, Layers]:
     """One segment on disk and its drawn features (runs in a worker)."""
     from cinecube.simulation.drawn import drawn_features
     from cinecube.simulation.movie import draw_frames, draw_sound, write_movie
@@ -152,7 +153,7 @@ def _make_scans(
     spec: SimulateSpec,
     films: Mapping[str, Sequence[str]],
     train: Sequence[str],
-    features: dict[str, dict[Network, np.ndarray]],
+    features: dict[str, dict[str, Layers]],
     folder: Path,
     pool: Executor,
     tell: _Steps,

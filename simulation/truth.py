@@ -12,15 +12,14 @@ from typing import Any
 import numpy as np
 import xarray as xr
 
-from cinecube.simulation.checkpoints import BLOCKS, CLIP_FRAMES, HEADS, LICENCE, WIDTH
-from cinecube.simulation.drawn import SPEECH_RATE_HZ
+from cinecube.simulation.networks import BLOCKS_OF, HEADS, LICENCE, STREAMS, look, pooling
 from cinecube.simulation.parcels import Parcel
 from cinecube.simulation.responses import Features
 from cinecube.simulation.scans import NOISE_PHI, subject_noise
-from cinecube.simulation.spec import NETWORKS, SimulateSpec
-from cinecube.store.labels import layer_labels
+from cinecube.simulation.spec import NETWORKS, Network, SimulateSpec
+from cinecube.store.schema import Stream
 
-_SCHEMA = 1
+_SCHEMA = 2
 
 
 def write_truth(
@@ -48,26 +47,40 @@ def write_truth(
 
 
 def write_drawn(path: Path, spec: SimulateSpec, features: Features) -> None:
-    """Write the drawn features, one variable (row, layer, dim) per network, rows labelled by segment and onset."""
-    counts = {segment: len(rows[NETWORKS[0]]) for segment, rows in features.items()}
+    """Write the drawn features, one variable (row, `<stream>.layer`, `<stream>.dim`) per stream.
+
+    Rows are labelled by segment and onset; past the width of a layer values are NaN.
+    """
+    counts = {segment: len(streams["vit"]["embed"]) for segment, streams in features.items()}
     segment = [name for name, count in counts.items() for _ in range(count)]
     onset_s = np.concatenate([np.arange(count) * spec.tr_s for count in counts.values()])
+    variables, coords = {}, {}
+    for stream in (stream for streams in STREAMS.values() for stream in streams):
+        dims = ("row", f"{stream.name}.layer", f"{stream.name}.dim")
+        variables[stream.name] = (dims, _stacked(stream, features))
+        coords[dims[1]] = np.array(stream.layers, dtype=object)
+        coords[dims[2]] = np.arange(max(stream.widths))
     drawn = xr.Dataset(
-        {
-            network: (("row", "layer", "dim"), np.concatenate([rows[network] for rows in features.values()]))
-            for network in NETWORKS
-        },
+        variables,
         coords={
             "segment": ("row", np.array(segment, dtype=object)),
             "onset_s": ("row", np.round(onset_s, 6)),
-            "layer": np.array(layer_labels(BLOCKS), dtype=object),
-            "dim": np.arange(WIDTH),
+            **coords,
         },
         attrs={"about": "features of frames and sound as drawn, before encoding", "tr_s": spec.tr_s},
     )
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="Consolidated metadata")
         drawn.to_zarr(path, mode="w", zarr_format=3, consolidated=True)
+
+
+def _stacked(stream: Stream, features: Features) -> np.ndarray:
+    """A stream's features of all segments, (row, layer, dim) float32, NaN past the width of a layer."""
+    parts = [np.concatenate([streams[stream.name][layer] for streams in features.values()]) for layer in stream.layers]
+    whole = np.full((len(parts[0]), len(parts), max(stream.widths)), np.nan, np.float32)
+    for place, part in enumerate(parts):
+        whole[:, place, : part.shape[1]] = part
+    return whole
 
 
 def _parcel(spec: SimulateSpec, parcel: Parcel) -> dict[str, Any]:
@@ -91,11 +104,23 @@ def _ceiling(parcel: Parcel, noise: float) -> float:
 
 
 def _models(spec: SimulateSpec) -> dict[str, Any]:
-    """How each network was read."""
-    shared = {"blocks": BLOCKS, "heads": HEADS, "licence": LICENCE, "pooling": "mean", "width": WIDTH}
-    shared["window_s"] = spec.window_s
+    """How each stream was read, under the label that it has in cubes."""
+    return {stream.name: _model(spec, network, stream) for network in NETWORKS for stream in STREAMS[network]}
+
+
+def _model(spec: SimulateSpec, network: Network, stream: Stream) -> dict[str, Any]:
+    """How a stream was read."""
+    seen = look(spec, network)
     return {
-        "vit": {**shared, "context_s": 0.0, "frames_per_window": spec.stills_per_window},
-        "videomae": {**shared, "context_s": 0.0, "frames_per_window": CLIP_FRAMES},
-        "wav2vec2": {**shared, "context_s": spec.context_s, "rate_hz": SPEECH_RATE_HZ},
+        "network": network,
+        "licence": LICENCE,
+        "blocks": BLOCKS_OF[network],
+        "heads": HEADS,
+        "layers": dict(zip(stream.layers, stream.widths, strict=True)),
+        "pooling": {layer: pooling(network, stream.name, layer) for layer in stream.layers},
+        "window_s": spec.window_s,
+        "context_s": seen.context_s,
+        "frames_per_window": seen.frames,
+        "sampling": seen.sampling,
+        "rate_hz": seen.rate_hz,
     }

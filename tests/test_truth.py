@@ -91,19 +91,21 @@ def _slip_cubes(folder: Folder, rows: int) -> None:
 
 def test_a_slipped_row_is_seen(scratch: Folder) -> None:
     """FIR delays hide a slip of one row from the score; the best single delay does not."""
+    models = {"vit", "videomae", "wav2vec2"}
     planted = json.loads((scratch.root / "data/truth/truth.json").read_text(encoding="utf-8"))["parcels"]
+    driven = [name for name, parcel in planted.items() if {source["model"] for source in parcel["sources"]} <= models]
+    driven = [name for name in driven if planted[name]["sources"]]
+    assert len(driven) >= 10
+    scratch.change(lambda params: params["compute"].update(models=sorted(models)))
+    scratch.must("layerwise")
     before = _delays(scratch.root)
     _slip_cubes(scratch, 1)
-    for model in ("vit", "videomae", "wav2vec2"):
+    for model in models:
         scratch.must("encode", model)
     scratch.must("layerwise")
-    scratch.must("report")
     after = _delays(scratch.root)
-    driven = [name for name, parcel in planted.items() if parcel["sources"]]
     assert [before[name] for name in driven] == [planted[name]["delay_tr"] for name in driven]
     assert [after[name] for name in driven] == [planted[name]["delay_tr"] - 1 for name in driven]
-    metrics = json.loads((scratch.root / "results/metrics.json").read_text(encoding="utf-8"))
-    assert metrics["truth"]["delay_error"] == pytest.approx(1.0, abs=0.05)
 
 
 def _delays(root: Path) -> dict[str, int]:

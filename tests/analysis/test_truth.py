@@ -9,9 +9,18 @@ import xarray as xr
 
 from cinecube.analysis import tables
 from cinecube.analysis.metrics import study_metrics
-from cinecube.analysis.truth import compare, compare_study, counts_as_next, feature_agreement, read_truth
+from cinecube.analysis.truth import (
+    compare,
+    compare_study,
+    counts_as_found,
+    counts_as_next,
+    feature_agreement,
+    network_agreement,
+    read_truth,
+)
 from cinecube.store.cubes import open_cube
 from cinecube.store.paths import StudyPaths
+from cinecube.store.schema import Stream, feature_template, rows_index
 
 from .conftest import FILMS, MODEL, PLANTED, make_study
 
@@ -60,9 +69,31 @@ def test_next_layer_counts_within_its_model_only() -> None:
     assert counts_as_next(("net", "block02"), [("vit", "embed"), ("net", "block02")], order)
 
 
+def test_a_concatenation_contains_its_parts() -> None:
+    order = {
+        "net.video": ["embed", "block01", "head"],
+        "net.audio": ["embed", "block01", "head"],
+        "net.concat": ["head"],
+        "other.concat": ["head"],
+    }
+    video, audio, both = ("net.video", "head"), ("net.audio", "head"), ("net.concat", "head")
+    for part in (video, audio):
+        assert counts_as_found(part, [part])
+        assert counts_as_found(both, [part])
+        assert counts_as_next(both, [part], order)
+    assert not counts_as_found(audio, [video])
+    assert not counts_as_found(video, [both]), "a part does not contain the whole"
+    assert not counts_as_next(video, [both], order)
+    assert not counts_as_found(("other.concat", "head"), [video])
+    assert not counts_as_found(both, [("net.video", "block01")]), "heads alone stand side by side"
+    assert not counts_as_next(both, [("net.video", "block01")], order)
+    assert counts_as_next(video, [("net.video", "block01")], order)
+    assert not counts_as_found(both, [])
+
+
 def test_feature_agreement_matches_rows_by_label(synthetic: Callable[..., Path]) -> None:
-    cubes = [open_cube(StudyPaths(synthetic()).features(MODEL, film)) for film in FILMS]
-    joined = np.concatenate([cube["features"].values[:, :, 0] for cube in cubes]).transpose(0, 2, 1)
+    cubes = [open_cube(StudyPaths(synthetic()).features(MODEL, film)).sel(model=MODEL) for film in FILMS]
+    joined = np.concatenate([cube["features"].values for cube in cubes]).transpose(0, 2, 1)
     drawn = xr.DataArray(
         joined,
         dims=("row", "layer", "dim"),
@@ -76,6 +107,39 @@ def test_feature_agreement_matches_rows_by_label(synthetic: Callable[..., Path])
     np.testing.assert_allclose(feature_agreement(cubes, shuffled)["correlation"], 1, atol=1e-6)
     slipped = drawn.copy(data=np.roll(joined, 1, axis=0))
     assert (feature_agreement(cubes, slipped)["correlation"] < 0.2).all()
+
+
+def test_feature_agreement_of_streams_of_unequal_width() -> None:
+    """Each stream has layers and dims of its own, on disk as in its cube; what was not drawn is left out."""
+    streams = [Stream("net.video", ["embed", "head"], [5, 3]), Stream("net.concat", ["head"], [6])]
+    rng = np.random.default_rng(0)
+    cube = feature_template(rows_index({"a01": np.arange(40) * 1.5}), 1.5, streams, "float32", {})
+    values = rng.normal(0, 1, cube["features"].shape)
+    for m, stream in enumerate(streams):
+        for k, layer in enumerate(cube["layer"].values):
+            width = dict(zip(stream.layers, stream.widths, strict=True)).get(str(layer), 0)
+            values[:, width:, m, k] = np.nan
+    cube = cube.assign(features=(cube["features"].dims, values))
+    drawn = xr.Dataset(
+        {
+            "net.video": (("row", "net.video.layer", "net.video.dim"), values[:, :5, 0].swapaxes(1, 2)),
+            "net.concat": (("row", "net.concat.layer", "net.concat.dim"), -values[:, :, 1, 1:].swapaxes(1, 2)),
+        },
+        coords={
+            "segment": ("row", cube["segment"].values),
+            "onset_s": ("row", cube["onset_s"].values),
+            "net.video.layer": np.array(["embed", "head"], dtype=object),
+            "net.concat.layer": np.array(["head"], dtype=object),
+        },
+    )
+    table = network_agreement([cube], drawn)
+    assert list(zip(table["model"], table["layer"], strict=True)) == [
+        ("net.video", "embed"),
+        ("net.video", "head"),
+        ("net.concat", "head"),
+    ]
+    np.testing.assert_allclose(table["correlation"], [1, 1, -1], atol=1e-6)
+    assert network_agreement([cube.assign_coords(model=["twin", "other"])], drawn).empty
 
 
 def test_metrics_of_a_study_without_truth(scored: Callable[..., xr.Dataset], tmp_path: Path) -> None:

@@ -15,7 +15,8 @@ ALLOWED = {
     "store": {"store"},
     "features": {"features", "store"},
     "analysis": {"analysis", "store"},
-    "simulation": {"simulation", "store"},
+    # The architectures of its checkpoints only: see tests/simulation/test_study.py.
+    "simulation": {"simulation", "store", "features"},
 }
 
 

@@ -61,6 +61,11 @@ def test_spec_follows_the_film(study, tmp_path):
         ("videomae", {"frames_per_window": 8}, "found 8, expected 16, which is what videomae reads"),
         ("wav2vec2", {"frames_per_window": 8}, "expected none: this network reads no picture"),
         ("vit", {"context_s": 4.0}, "found 4 s, expected 0: frames that are read one at a time have no look-back"),
+        (
+            "imagebind",
+            {"window_s": 3.0},
+            "window_s: found 3 s, expected 2.04 s or less: the network would drop the rest",
+        ),
         ("ast", {"context_s": 1.5}, "found 1.5 s before windows of 1.49 s, expected 1.07 s or less"),
         ("videomae", {"frame_pooling": "last"}, "videomae does not read frames one at a time"),
         ("videomae", {"final_norm": True}, "expected false: videomae has no final norm"),

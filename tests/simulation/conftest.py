@@ -12,7 +12,7 @@ from cinecube.simulation.spec import SimulateSpec
 from cinecube.simulation.study import simulate
 
 _FILMS = {"amber": ["amber01", "amber02"], "dune": ["dune01"]}
-_SPEC = SimulateSpec(seed=3, subjects=2, segment_s=10, repeated=("dune",), parcels=36, targets_per_parcel=4)
+_SPEC = SimulateSpec(seed=3, subjects=2, segment_s=10, repeated=("dune",), parcels=40, targets_per_parcel=4)
 
 
 @pytest.fixture(scope="session")
