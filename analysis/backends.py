@@ -40,6 +40,10 @@ class Backend:
         """An array of the backend as one of numpy."""
         return values if isinstance(values, np.ndarray) else values.cpu().numpy()
 
+    def turned(self, values: Array) -> Array:
+        """A matrix's transpose, laid out row by row."""
+        return np.ascontiguousarray(values.T) if isinstance(values, np.ndarray) else values.T.contiguous()
+
     def eigh(self, matrix: np.ndarray) -> tuple[np.ndarray, Array]:
         """Eigenvalues, rising, and eigenvectors in columns of a symmetric float64 matrix; vectors in float32."""
         if self.library == "numpy":

@@ -253,53 +253,50 @@ def _solve_batch(
     exhaustive: bool,
     weights: bool,
 ) -> Fit:
-    backend = factors.backend
+    backend, grid = factors.backend, alphas.astype(np.float64)
     known = backend.put(responses)
     by_fold, whole = _rotate(factors, known)
-    grid = alphas.astype(np.float64)
-
+    # A target's values side by side: the search picks targets again and again, and rows are copied fast.
+    shown = [backend.turned(known[validation]) for _, validation in factors.folds]
     measure = _gain if criterion == "squared error" else _unlike
 
     def try_out(place: int, targets: np.ndarray | None) -> np.ndarray:
         losses = np.zeros(responses.shape[1] if targets is None else len(targets))
-        for fold, factor, rotated in zip(factors.folds, factors.by_fold, by_fold, strict=True):
-            shown = known[fold[1]]
+        for factor, rotated, truth in zip(factors.by_fold, by_fold, shown, strict=True):
             if targets is not None:
-                rotated, shown = rotated[:, targets], shown[:, targets]
-            predicted = _predict(factor, rotated, backend, grid[place])
-            losses += backend.get(measure(predicted, shown))
+                rotated, truth = rotated[targets], truth[targets]
+            losses += backend.get(measure(_predict(factor, rotated, backend, grid[place]), truth))
         return losses / len(factors.folds)
 
+    energy = backend.get((known * known).mean(axis=0))
     if exhaustive or criterion == "correlation":
-        losses = np.stack([try_out(place, None) for place in range(len(grid))])
-        best, tried = losses.argmin(axis=0), float(len(grid))
+        losses, tried = np.stack([try_out(place, None) for place in range(len(grid))]), float(len(grid))
     else:
-        energy = backend.get(_squared(known))
         start = _guess(factors, energy * len(responses), whole, grid)
         losses, tried = search(try_out, len(grid), start, -_WEAK * energy)
-        best = losses.argmin(axis=0)
-    scaled = whole * backend.put(1 / (factors.whole.values[:, None] + grid[best]))
-    nothing = 0.0
+    best = losses.argmin(axis=0)
+    scaled = whole * backend.put(1 / (factors.whole.values + grid[best][:, None]))
+    nothing = np.zeros(len(best))
     if criterion == "squared error":
-        nothing = np.mean([backend.get(_squared(known[validation])) for _, validation in factors.folds], axis=0)
+        nothing = np.mean([backend.get((truth * truth).mean(axis=1)) for truth in shown], axis=0)
     return Fit(
         best,
         losses[best, np.arange(len(best))] + nothing,
-        backend.get(factors.whole.left @ scaled),
-        backend.get(factors.whole.basis @ scaled) if weights and factors.form == "primal" else None,
+        backend.get(factors.whole.left @ scaled.T),
+        backend.get(factors.whole.basis @ scaled.T) if weights and factors.form == "primal" else None,
         tried,
     )
 
 
 def _rotate(factors: Factors, known: Array) -> tuple[list[Array], Array]:
-    """Z of every fold, and of all rows, (rank, target) each."""
+    """Z of every fold, and of all rows, (target, rank) each."""
     if factors.design is None:
-        rotated = [factor.basis.T @ known[fold[0]] for fold, factor in zip(factors.folds, factors.by_fold, strict=True)]
-        return rotated, factors.whole.basis.T @ known
-    # XᵀY once for every set of rows that the same folds leave out; what a fold trains on is their sum without its own.
+        rotated = [known[fold[0]].T @ factor.basis for fold, factor in zip(factors.folds, factors.by_fold, strict=True)]
+        return rotated, known.T @ factors.whole.basis
+    # YᵀX once for every set of rows that the same folds leave out; what a fold trains on is their sum without its own.
     left_out = np.stack([np.isin(np.arange(len(known)), held_out(fold, len(known))) for fold in factors.folds])
     patterns, which = np.unique(left_out, axis=1, return_inverse=True)
-    products = [factors.design[rows].T @ known[rows] for rows in _rows_of(which, patterns.shape[1])]
+    products = [known[rows].T @ factors.design[rows] for rows in _rows_of(which, patterns.shape[1])]
     total = sum(products[1:], start=products[0])
     rotated = []
     for number, factor in enumerate(factors.by_fold):
@@ -307,8 +304,8 @@ def _rotate(factors: Factors, known: Array) -> tuple[list[Array], Array]:
         for product, pattern in zip(products, patterns.T, strict=True):
             if pattern[number]:
                 kept = kept - product
-        rotated.append(factor.basis.T @ kept)
-    return rotated, factors.whole.basis.T @ total
+        rotated.append(kept @ factor.basis)
+    return rotated, total @ factors.whole.basis
 
 
 def _rows_of(which: np.ndarray, n_patterns: int) -> list[np.ndarray]:
@@ -316,31 +313,29 @@ def _rows_of(which: np.ndarray, n_patterns: int) -> list[np.ndarray]:
 
 
 def _predict(factor: Factor, rotated: Array, backend: Backend, alpha: float) -> Array:
-    """L (Z / (λ + a)); the smaller of the two takes the division."""
+    """(Z / (λ + a)) Lᵀ, (target, row); the smaller of the two takes the division."""
     scale = backend.put(1 / (factor.values + alpha))
-    if rotated.shape[1] < factor.left.shape[0]:
-        return factor.left @ (rotated * scale[:, None])
-    return (factor.left * scale) @ rotated
+    if len(rotated) < len(factor.left):
+        return (rotated * scale) @ factor.left.T
+    return rotated @ (factor.left * scale).T
 
 
-def _squared(values: Array) -> Array:
-    """Mean square of each column."""
-    return (values * values).mean(axis=0)
-
-
-def _gain(predicted: Array, shown: Array) -> Array:
-    """Squared error less that of predicting nothing.
+def _gain(predicted: Array, truth: Array) -> Array:
+    """Squared error of each target less that of predicting nothing, from (target, row).
 
     Where little is predicted the squared errors of all penalties round to one number in float32; their gains do not.
     """
-    return (predicted * (predicted - 2 * shown)).mean(axis=0)
+    gain = predicted - truth
+    gain -= truth
+    gain *= predicted
+    return gain.mean(axis=1)
 
 
 def _unlike(a: Array, b: Array) -> Array:
-    """1 - r of each pair of columns; 1 where one of them is constant."""
-    a, b = a - a.mean(axis=0), b - b.mean(axis=0)
-    norm = ((a * a).sum(axis=0) * (b * b).sum(axis=0)) ** 0.5
-    return 1 - (a * b).sum(axis=0) / (norm + (norm == 0))
+    """1 - r of each pair of rows; 1 where one of them is constant."""
+    a, b = a - a.mean(axis=1)[:, None], b - b.mean(axis=1)[:, None]
+    norm = ((a * a).sum(axis=1) * (b * b).sum(axis=1)) ** 0.5
+    return 1 - (a * b).sum(axis=1) / (norm + (norm == 0))
 
 
 def _guess(factors: Factors, energy: np.ndarray, whole: Array, alphas: np.ndarray) -> np.ndarray:
@@ -350,8 +345,8 @@ def _guess(factors: Factors, energy: np.ndarray, whole: Array, alphas: np.ndarra
     ----------
     energy : array, shape (target,)
         Σ y² of each target.
-    whole : Array, shape (rank, target)
-        Z of all rows; for the primal Vᵀ XᵀY, for the dual Vᵀ Y.
+    whole : Array, shape (target, rank)
+        Z of all rows; for the primal YᵀXV, for the dual YᵀV.
     """
     values = factors.whole.values
     n_rows = sum(len(validation) for _, validation in factors.folds)
@@ -360,9 +355,9 @@ def _guess(factors: Factors, energy: np.ndarray, whole: Array, alphas: np.ndarra
     explained = shrunk * (2 - shrunk)
     if factors.form == "primal":
         explained = explained / values
-    known = factors.backend.get(factors.backend.put(explained) @ (whole * whole))
+    known = factors.backend.get((whole * whole) @ factors.backend.put(explained.T))
     freedom = 1 - shrunk.sum(axis=1) / n_rows
-    return np.argmin((energy - known) / np.maximum(freedom, 1e-3)[:, None] ** 2, axis=0)
+    return np.argmin((energy[:, None] - known) / np.maximum(freedom, 1e-3) ** 2, axis=1)
 
 
 def search(
