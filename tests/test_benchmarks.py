@@ -1,0 +1,49 @@
+"""Every benchmark runs and says in JSON what its readers look for; how fast it is, is not tested here."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+pytestmark = pytest.mark.slow
+
+BENCHMARKS = Path(__file__).resolve().parents[1] / "benchmarks"
+
+
+def _run(name: str, *words: str) -> dict[str, Any]:
+    command = [sys.executable, str(BENCHMARKS / f"{name}.py"), "--quick", "--json", *words]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr[-3000:]
+    found: dict[str, Any] = json.loads(done.stdout)
+    assert found["machine"]["cpu"]
+    assert found["machine"]["threads"] >= 1
+    assert "zarr" in found["machine"]["versions"]
+    return found
+
+
+def test_extraction():
+    found = _run("extraction", "--tiny", "--threads", "1")
+    assert set(found["networks"]) == {"vit", "videomae", "wav2vec2"}
+    for network in found["networks"].values():
+        low, high = network["range"]
+        assert 0 < low <= network["ratio"] <= high
+        for rate in ("windows_per_s", "whole_windows_per_s", "bare_windows_per_s", "transformers_windows_per_s"):
+            assert network[rate] > 0
+        assert network["whole_windows_per_s"] < network["windows_per_s"]
+    assert found["ratio"] == min(network["ratio"] for network in found["networks"].values())
+
+
+def test_extraction_of_one_network():
+    assert list(_run("extraction", "--tiny", "--network", "wav2vec2")["networks"]) == ["wav2vec2"]
+
+
+def test_cube():
+    found = _run("cube")
+    assert 0 < found["peak_gib"] < 2
+    assert 1.8 < found["size_gib"]["float32"] / found["size_gib"]["float16"] < 2.1
+    assert min(found["write_s"], found["read_s"], found["layer_ms"]) > 0
