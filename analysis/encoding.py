@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache
-from typing import Any
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 
@@ -15,6 +15,7 @@ from cinecube.analysis.rows import RowsGroup
 from cinecube.analysis.shared_encoding import factor_fold, prepare_layer, solve_block
 from cinecube.analysis.spaces import FeatureSpace, Responses
 from cinecube.analysis.tasks import Workers, run_jobs, share, submit
+from cinecube.store import journal
 
 Progress = Callable[[int, int], None]
 SCORES = ("alpha", "cv_score", "score")
@@ -65,6 +66,7 @@ def encode(
     settings: Settings,
     workers: Workers = None,
     progress: Progress | None = None,
+    kept: Kept | None = None,
 ) -> Found:
     """Score every layer of a model in every target of every subject.
 
@@ -80,6 +82,8 @@ def encode(
         Without them all runs here, one task after another.
     progress : callable, optional
         Told `(tasks done, tasks in all)`.
+    kept : Kept, optional
+        Blocks of an earlier run that was interrupted; new ones are added as they are finished.
 
     Returns
     -------
@@ -90,77 +94,180 @@ def encode(
     StudyError
         If a worker is lost, or responses hold NaN in part.
     """
-    layers = existing_layers(space)
     everything = {name: np.arange(brain.n_targets) for name, brain in brains.items()}
-    plans = [(group, blocks_of(group, everything, settings.targets_per_block)) for group in groups]
-    make_jobs = _shared_jobs if settings.solver == "shared" else _single_jobs
-    function, jobs = make_jobs(space, plans, brains, settings, workers)
+    plans = [
+        Plan(number, group, blocks_of(group, everything, settings.targets_per_block))
+        for number, group in enumerate(groups)
+    ]
     found = Found({name: _empty(space, brain.n_targets) for name, brain in brains.items()})
-    n_tasks = len(layers) * sum(len(blocks) for _, blocks in plans)
-    for done, ((block, m, k), scores) in enumerate(run_jobs(workers, function, jobs, settings.threads), start=1):
-        for name in SCORES:
-            for piece, values in split_block(block, getattr(scores, name)):
-                found.values[piece.subject][name][m, k, piece.targets] = values
+    todo = [job for plan in plans for job in _jobs_of(plan, space) if not _restore(found, plan, job, kept)]
+    n_tasks = len(existing_layers(space)) * sum(len(plan.blocks) for plan in plans)
+    done = n_tasks - len(todo)
+    if progress:
+        progress(done, n_tasks)
+    make_jobs = _shared_jobs if settings.solver == "shared" else _single_jobs
+    function, jobs = make_jobs(space, plans, todo, brains, settings, workers)
+    for job, scores in run_jobs(workers, function, jobs, settings.threads):
+        values = np.stack([getattr(scores, name) for name in SCORES])
+        _place(found, plans[job.plan].blocks[job.block], job, values)
+        if kept:
+            kept.write(_file_of(plans[job.plan], job), values)
+        done += 1
         if progress:
             progress(done, n_tasks)
     return found
 
 
-_Plans = Sequence[tuple[RowsGroup, list[Block]]]
-_Jobs = tuple[Callable[..., Scores], Iterator[tuple[tuple[Block, int, int], tuple[Any, ...]]]]
+@dataclass(frozen=True)
+class Plan:
+    """Blocks of a group's targets, by its number."""
+
+    number: int
+    group: RowsGroup
+    blocks: list[Block]
+
+
+class Job(NamedTuple):
+    """A block of a plan, and a layer of a stream; all by position."""
+
+    plan: int
+    block: int
+    m: int
+    k: int
+
+
+class Kept(Protocol):
+    """Where blocks are kept that an interrupted run has finished; a `store.journal.Journal` is one."""
+
+    def has(self, block: journal.Block) -> bool: ...
+
+    def read(self, block: journal.Block) -> np.ndarray: ...
+
+    def write(self, block: journal.Block, values: np.ndarray) -> None: ...
+
+
+def _jobs_of(plan: Plan, space: FeatureSpace) -> list[Job]:
+    return [Job(plan.number, block, m, k) for m, k in existing_layers(space) for block in range(len(plan.blocks))]
+
+
+def _file_of(plan: Plan, job: Job) -> journal.Block:
+    """What a job's scores are kept as: the targets of a group by their place among all of them."""
+    sizes = [sum(piece.targets.size for piece in block) for block in plan.blocks]
+    start = sum(sizes[: job.block])
+    return journal.Block(f"group{job.plan}.stream{job.m}.layer{job.k}", start, start + sizes[job.block])
+
+
+def _restore(found: Found, plan: Plan, job: Job, kept: Kept | None) -> bool:
+    """Put a job's scores in their place if an earlier run has kept them."""
+    if kept is None or not kept.has(_file_of(plan, job)):
+        return False
+    _place(found, plan.blocks[job.block], job, kept.read(_file_of(plan, job)))
+    return True
+
+
+def _place(found: Found, block: Block, job: Job, values: np.ndarray) -> None:
+    """Put scores (name in `SCORES`, target) of a block in their place."""
+    for name, scores in zip(SCORES, values, strict=True):
+        for piece, part in split_block(block, scores):
+            found.values[piece.subject][name][job.m, job.k, piece.targets] = part
+
+
+_Jobs = tuple[Callable[..., Scores], Iterator[tuple[Job, tuple[Any, ...]]]]
 
 
 def _single_jobs(
-    space: FeatureSpace, plans: _Plans, brains: Mapping[str, Responses], settings: Settings, workers: Workers
+    space: FeatureSpace,
+    plans: Sequence[Plan],
+    todo: Sequence[Job],
+    brains: Mapping[str, Responses],
+    settings: Settings,
+    workers: Workers,
 ) -> _Jobs:
     """Jobs that factor for themselves: a block's responses are read once for all layers."""
-    # Read when first needed, while workers are busy with the layers before it.
-    shared_layer = cache(lambda m, k: share(workers, space.read_layer(m, k)))
-    shared_settings = share(workers, settings)
+    everywhere = Everywhere(workers, space, brains, settings)
 
-    def jobs() -> Iterator[tuple[tuple[Block, int, int], tuple[Any, ...]]]:
-        for group, blocks in plans:
-            layout = share(workers, make_layout(space, group, settings, max(settings.delays)))
-            for block in blocks:
-                responses = share(workers, read_block(block, group, brains))
-                for m, k in existing_layers(space):
-                    yield (block, m, k), (shared_layer(m, k), responses, layout, shared_settings)
+    def jobs() -> Iterator[tuple[Job, tuple[Any, ...]]]:
+        for plan in plans:
+            layout = share(workers, make_layout(space, plan.group, settings, max(settings.delays)))
+            mine = [job for job in todo if job.plan == plan.number]
+            for number in sorted({job.block for job in mine}):
+                responses = everywhere.responses(plan, plan.blocks[number])
+                for job in mine:
+                    if job.block == number:
+                        yield job, (everywhere.layer(job.m, job.k), responses, layout, everywhere.settings)
 
     return score_block, jobs()
 
 
 def _shared_jobs(
-    space: FeatureSpace, plans: _Plans, brains: Mapping[str, Responses], settings: Settings, workers: Workers
+    space: FeatureSpace,
+    plans: Sequence[Plan],
+    todo: Sequence[Job],
+    brains: Mapping[str, Responses],
+    settings: Settings,
+    workers: Workers,
 ) -> _Jobs:
     """Jobs that share a layer's factors: a layer is read and factored once for all blocks of a group.
 
     The next layer is factored while the last blocks of the one before are solved.
     """
-    shared_settings = share(workers, settings)
+    everywhere = Everywhere(workers, space, brains, settings)
 
     def factored(m: int, k: int, layout: Any, n_folds: int) -> tuple[Any, list[Any]]:
-        features = share(workers, space.read_layer(m, k))
-        prepared = submit(workers, prepare_layer, settings.threads, features, layout, shared_settings)
+        arguments = (settings.threads, everywhere.read_layer(m, k), layout, everywhere.settings)
+        prepared = submit(workers, prepare_layer, *arguments)
         parts = [
-            submit(workers, factor_fold, settings.threads, prepared, number, layout, shared_settings)
+            submit(workers, factor_fold, settings.threads, prepared, number, layout, everywhere.settings)
             for number in range(n_folds + 1)
         ]
         return prepared, parts
 
-    def jobs() -> Iterator[tuple[tuple[Block, int, int], tuple[Any, ...]]]:
-        for group, blocks in plans:
-            plain = make_layout(space, group, settings, max(settings.delays))
-            layout, layers = share(workers, plain), existing_layers(space)
-            following = factored(*layers[0], layout, len(plain.folds))
-            for place, (m, k) in enumerate(layers):
-                prepared, parts = following
-                for left, block in zip(range(len(blocks), 0, -1), blocks, strict=True):
-                    if left == min(_BLOCKS_AHEAD, len(blocks)) and place + 1 < len(layers):
-                        following = factored(*layers[place + 1], layout, len(plain.folds))
-                    responses = share(workers, read_block(block, group, brains))
-                    yield (block, m, k), (prepared, parts, responses, layout, shared_settings)
+    def jobs() -> Iterator[tuple[Job, tuple[Any, ...]]]:
+        for plan in plans:
+            plain = make_layout(space, plan.group, settings, max(settings.delays))
+            layout, n_folds = share(workers, plain), len(plain.folds)
+            mine = [job for job in todo if job.plan == plan.number]
+            layers = list(dict.fromkeys((job.m, job.k) for job in mine))
+            following = [factored(*layers[0], layout, n_folds)] if layers else []
+            for place, layer in enumerate(layers):
+                prepared, parts = following.pop()
+                own = [job for job in mine if (job.m, job.k) == layer]
+                for left, job in zip(range(len(own), 0, -1), own, strict=True):
+                    if left == min(_BLOCKS_AHEAD, len(own)) and place + 1 < len(layers):
+                        following.append(factored(*layers[place + 1], layout, n_folds))
+                    responses = everywhere.responses(plan, plan.blocks[job.block])
+                    yield job, (prepared, parts, responses, layout, everywhere.settings)
 
     return solve_block, jobs()
+
+
+class Everywhere:
+    """What all jobs need, sent to workers once; arrays are read there, so that a worker that is lost can be replaced.
+
+    Parameters
+    ----------
+    workers : Client, Threads or None
+    space : FeatureSpace
+    brains : Mapping of str to Responses
+    settings : Settings
+    """
+
+    def __init__(
+        self, workers: Workers, space: FeatureSpace, brains: Mapping[str, Responses], settings: Settings
+    ) -> None:
+        self._workers, self._threads = workers, settings.threads
+        self._space, self._brains = share(workers, space), share(workers, dict(brains))
+        self.settings = share(workers, settings)
+        # A layer that several blocks read is read once.
+        self.layer = cache(self.read_layer)
+
+    def read_layer(self, m: int, k: int) -> Any:
+        """One layer of one stream, (time, dim)."""
+        return submit(self._workers, FeatureSpace.read_layer, self._threads, self._space, m, k)
+
+    def responses(self, plan: Plan, block: Block) -> Any:
+        """A block's responses, (row, target)."""
+        return submit(self._workers, read_block, self._threads, block, plan.group, self._brains)
 
 
 def existing_layers(space: FeatureSpace) -> list[tuple[int, int]]:

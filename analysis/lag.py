@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from functools import cache
 from typing import Any
 
 import numpy as np
 
 from cinecube.analysis.encoding import (
     Block,
+    Everywhere,
     Found,
+    Plan,
     blocks_of,
     narrow_block,
-    read_block,
     split_block,
 )
 from cinecube.analysis.layout import Layout, Settings, make_design, make_layout
@@ -27,9 +27,11 @@ from cinecube.analysis.tasks import Workers, run_jobs, share
 LAGS = tuple(range(8))
 
 
-def lag_block(features: np.ndarray, responses: np.ndarray, layout: Layout, settings: Settings) -> np.ndarray:
-    """Task: cross-validated R² of each single delay for a block of targets, shape (lag, target)."""
-    known = responses[layout.train]
+def lag_block(
+    features: np.ndarray, responses: np.ndarray, inside: np.ndarray, layout: Layout, settings: Settings
+) -> np.ndarray:
+    """Task: cross-validated R² of each single delay for those targets of a block that are `inside`, (lag, target)."""
+    known = responses[:, inside][layout.train]
     designs = [make_design(features, layout, [lag])[0] for lag in LAGS]
     return np.stack(
         [
@@ -63,19 +65,20 @@ def scan_lags(
     """
     chosen = [best_layers(found, brains, m) for m in range(len(space.models))]
     scanned = {name: np.flatnonzero(np.any([best[name] >= 0 for best in chosen], axis=0)) for name in brains}
-    shared_layer = cache(lambda m, k: share(workers, space.read_layer(m, k)))
-    shared_settings = share(workers, settings)
+    everywhere = Everywhere(workers, space, brains, settings)
 
     def jobs() -> Iterator[tuple[tuple[Block, int], tuple[Any, ...]]]:
-        for group in groups:
+        for number, group in enumerate(groups):
             layout = share(workers, make_layout(space, group, settings, max(LAGS)))
-            for block in blocks_of(group, scanned, settings.targets_per_block):
-                responses = read_block(block, group, brains)
+            plan = Plan(number, group, blocks_of(group, scanned, settings.targets_per_block))
+            for block in plan.blocks:
+                responses = everywhere.responses(plan, block)
                 for m, best in enumerate(chosen):
                     layers = np.concatenate([best[piece.subject][piece.targets] for piece in block])
                     for k in np.unique(layers[layers >= 0]).tolist():
-                        part = share(workers, responses[:, layers == k])
-                        yield (narrow_block(block, layers == k), m), (shared_layer(m, k), part, layout, shared_settings)
+                        inside = layers == k
+                        arguments = (everywhere.layer(m, k), responses, inside, layout, everywhere.settings)
+                        yield (narrow_block(block, inside), m), arguments
 
     scans = {name: np.full((len(chosen), len(LAGS), brain.n_targets), np.nan) for name, brain in brains.items()}
     for (block, m), scores in run_jobs(workers, lag_block, jobs(), settings.threads):

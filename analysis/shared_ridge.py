@@ -21,7 +21,7 @@ from cinecube.analysis.folds import Fold
 Form = Literal["primal", "dual"]
 Criterion = Literal["squared error", "correlation"]
 # Of a batch of targets: its rotated responses of all folds, and the predictions of one of them.
-_BATCH_BYTES = 256 * 2**20
+BATCH_BYTES = 256 * 2**20
 # Eigenvalues below this share of the largest are rounding of float64.
 _RANK = 1e-13
 # Share of a target's variance; where less is explained on held-out rows, curves with two minima are common. Measured on
@@ -239,7 +239,7 @@ def solve(
 
 def _batches(factors: Factors, n_targets: int) -> Iterator[slice]:
     longest = max(len(factor.values) for factor in (*factors.by_fold, factors.whole))
-    size = max(64, _BATCH_BYTES // (4 * longest * (2 * len(factors.folds) + 4)))
+    size = max(64, BATCH_BYTES // (4 * longest * (2 * len(factors.folds) + 4)))
     n_batches = max(1, -(-n_targets // size))
     for number in range(n_batches):
         yield slice(n_targets * number // n_batches, n_targets * (number + 1) // n_batches)

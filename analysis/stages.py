@@ -15,12 +15,13 @@ from cinecube.analysis.rows import RowsGroup, align
 from cinecube.analysis.spaces import FeatureSpace, Responses, check_same_space, join_films, open_responses
 from cinecube.store.cubes import open_cube, write_cube
 from cinecube.store.errors import StudyError
+from cinecube.store.journal import open_journal
 from cinecube.store.params import Study
 from cinecube.store.paths import StudyPaths
 from cinecube.store.schema import SCHEMA, provenance
 
 if TYPE_CHECKING:
-    from cinecube.analysis.encoding import Progress
+    from cinecube.analysis.encoding import Kept, Progress
     from cinecube.analysis.layout import Settings
     from cinecube.analysis.tasks import Workers
 
@@ -41,7 +42,7 @@ def encode(study: Study, root: Path, model: str, progress: Progress | None = Non
     Raises
     ------
     StudyError
-        If a cube is missing, cubes do not fit each other, or a worker is lost.
+        If a cube is missing, cubes do not fit each other, workers are lost, or another process scores this model.
     """
     from cinecube.analysis.encoding import count_work
     from cinecube.analysis.tasks import open_workers
@@ -49,9 +50,14 @@ def encode(study: Study, root: Path, model: str, progress: Progress | None = Non
     # What can be refused is refused before any worker starts.
     space, brains, groups = read_inputs(study, root, model)
     work = count_work(space, groups, brains, make_settings(study))
-    with open_workers(study.dask, study.run.threads, work) as workers:
-        cube = score_model(study, space, brains, groups, workers, progress)
-    write_cube(StudyPaths(root).scores(model), cube)
+    paths = StudyPaths(root)
+    with (
+        open_journal(paths.journals, score_spec(study, space, brains), paths.relative(paths.scores(model))) as journal,
+        open_workers(study.dask, study.run.threads, work) as workers,
+    ):
+        cube = score_model(study, space, brains, groups, workers, progress, journal)
+        write_cube(paths.scores(model), cube)
+        journal.remove()
 
 
 def read_inputs(study: Study, root: Path, model: str) -> tuple[FeatureSpace, dict[str, Responses], list[RowsGroup]]:
@@ -90,14 +96,18 @@ def score_model(
     groups: Sequence[RowsGroup],
     workers: Workers = None,
     progress: Progress | None = None,
+    kept: Kept | None = None,
 ) -> xr.Dataset:
-    """Score cube of a model; without workers all runs here, one task after another."""
+    """Score cube of a model; without workers all runs here, one task after another.
+
+    Blocks in `kept` are not computed again.
+    """
     from cinecube.analysis import encoding
     from cinecube.analysis.lag import scan_lags
     from cinecube.analysis.scores import score_cube
 
     settings = make_settings(study)
-    found = encoding.encode(space, groups, brains, settings, workers, progress)
+    found = encoding.encode(space, groups, brains, settings, workers, progress, kept)
     lags = scan_lags(space, groups, brains, settings, found, workers)
     attrs = provenance(
         "scores",

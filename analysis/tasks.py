@@ -10,10 +10,10 @@ import warnings
 from collections.abc import Callable, Hashable, Iterable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal, TypeAlias, TypeVar
+from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
 
 from cinecube.store.errors import StudyError
-from cinecube.store.params import ClusterAddress
+from cinecube.store.params import ClusterAddress, DaskParams, JobQueue
 
 if TYPE_CHECKING:
     from distributed import Client, LocalCluster
@@ -22,7 +22,7 @@ _Key = TypeVar("_Key", bound=Hashable)
 _Result = TypeVar("_Result")
 _CONNECT_S = 10
 # Enough that no worker waits for the next job, few enough that shared arrays are dropped soon after their last use.
-_JOBS_PER_WORKER = 3
+JOBS_PER_WORKER = 3
 # Dask's own 64 KiB hands every temporary array back to the system at once: a third of the time went into page faults.
 _MALLOC = {"MALLOC_TRIM_THRESHOLD_": 2**30, "MALLOC_MMAP_THRESHOLD_": 2**30}
 # Multiplications: about two minutes of one core. Processes take three seconds to start and have memory that Dask
@@ -43,12 +43,12 @@ Workers: TypeAlias = "Client | Threads | None"
 
 
 @contextmanager
-def open_workers(dask: Literal["local"] | ClusterAddress, threads: int, work: float) -> Iterator[Client | Threads]:
+def open_workers(dask: DaskParams, threads: int, work: float) -> Iterator[Client | Threads]:
     """Dask's workers, or threads of this process where a study runs locally and has little to do.
 
     Parameters
     ----------
-    dask : "local" or ClusterAddress
+    dask : "local", ClusterAddress or JobQueue
         The study's `dask` key.
     threads : int
         BLAS threads of each local worker.
@@ -81,12 +81,12 @@ def open_threads(threads: int) -> Iterator[Threads]:
 
 
 @contextmanager
-def open_client(dask: Literal["local"] | ClusterAddress, threads: int) -> Iterator[Client]:
+def open_client(dask: DaskParams, threads: int) -> Iterator[Client]:
     """A client of a running scheduler, or of processes on this machine: workers times threads = cores.
 
     Parameters
     ----------
-    dask : "local" or ClusterAddress
+    dask : "local", ClusterAddress or JobQueue
         The study's `dask` key.
     threads : int
         BLAS threads of each local worker.
@@ -100,7 +100,11 @@ def open_client(dask: Literal["local"] | ClusterAddress, threads: int) -> Iterat
 
     with ExitStack() as stack:
         stack.enter_context(_quiet())
-        address: Any = stack.enter_context(_local_cluster(threads)) if dask == "local" else dask.address
+        if isinstance(dask, ClusterAddress):
+            address: Any = dask.address
+        else:
+            own = _local_cluster(threads) if dask == "local" else _job_queue(dask)
+            address = stack.enter_context(own)
         try:
             client = stack.enter_context(Client(address, timeout=_CONNECT_S))
         except (OSError, ValueError) as error:
@@ -146,6 +150,41 @@ def _local_cluster(threads: int) -> Iterator[LocalCluster]:
         yield cluster
 
 
+@contextmanager
+def _job_queue(queue: JobQueue) -> Iterator[Any]:
+    """A cluster of a batch system's jobs."""
+    try:
+        import dask_jobqueue
+    except ImportError:
+        raise StudyError(
+            where="dask.jobqueue",
+            found="no dask-jobqueue",
+            expected=f"it, for {queue.jobqueue}",
+            do="pip install 'cinecube[cluster]'",
+        ) from None
+    made = getattr(dask_jobqueue, queue.jobqueue, None)
+    known = sorted(name for name in dask_jobqueue.__all__ if name.endswith("Cluster"))
+    if queue.jobqueue not in known or made is None:
+        raise StudyError(
+            where="dask.jobqueue",
+            found=repr(queue.jobqueue),
+            expected=f"one of {', '.join(known)}",
+            do="correct the name",
+        )
+    try:
+        cluster = made(**queue.options)
+    except (TypeError, ValueError) as error:
+        raise StudyError(
+            where="dask.options",
+            found=f"options that {queue.jobqueue} refuses ({_first_line(error)})",
+            expected="its own: cores, memory, queue, …",
+            do="correct them",
+        ) from None
+    with cluster:
+        cluster.scale(jobs=queue.jobs)
+        yield cluster
+
+
 def _n_local_workers(threads: int) -> int:
     from dask.system import CPU_COUNT
 
@@ -153,8 +192,15 @@ def _n_local_workers(threads: int) -> int:
 
 
 def share(workers: Workers, value: Any) -> Any:
-    """Send a value to Dask's workers once, for any number of jobs; elsewhere it stays where it is."""
-    return value if workers is None or isinstance(workers, Threads) else workers.scatter(value, hash=False)
+    """Send labels and settings to Dask's workers once, for any number of jobs; elsewhere they stay where they are.
+
+    The scheduler keeps them, so that they outlive a worker. Arrays are read by the workers themselves, see `submit`.
+    """
+    return value if workers is None or isinstance(workers, Threads) else workers.submit(_same, value, pure=False)
+
+
+def _same(value: Any) -> Any:
+    return value
 
 
 def submit(workers: Workers, function: Callable[..., Any], threads: int, *arguments: Any) -> Any:
@@ -235,7 +281,7 @@ def _on_threads(
             keys[workers.pool.submit(_resolved, function, *arguments)] = key
 
     try:
-        submit(_JOBS_PER_WORKER * workers.n_workers)
+        submit(JOBS_PER_WORKER * workers.n_workers)
         while keys:
             done, _ = concurrent.futures.wait(keys, return_when=concurrent.futures.FIRST_COMPLETED)
             for future in done:
@@ -280,7 +326,7 @@ def _as_completed(
         return future
 
     n_workers = max(1, len(client.scheduler_info(n_workers=-1)["workers"]))
-    running = as_completed([submit(job) for job in itertools.islice(jobs, _JOBS_PER_WORKER * n_workers)])
+    running = as_completed([submit(job) for job in itertools.islice(jobs, JOBS_PER_WORKER * n_workers)])
     for future in running:
         result = future.result()
         key = keys.pop(future.key)

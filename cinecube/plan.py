@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -56,7 +56,7 @@ def plan_study(study: Study, root: Path) -> list[Step]:
     for model in study.compute.models:
         steps += [_features_step(study, model, film, root) for film in study.compute.films]
     steps += [_cube_step(f"brain@{subject}", paths.brain(subject)) for subject in study.brain.subjects]
-    steps += [_cube_step(f"encode@{model}", paths.scores(model)) for model in study.compute.models]
+    steps += [_encode_step(study, model, root) for model in study.compute.models]
     steps.append(_file_step("whole_brain", paths.tables / "whole_brain.csv"))
     steps.append(_file_step("layerwise", paths.tables / "layerwise.csv"))
     steps.append(_file_step("report", paths.report))
@@ -73,6 +73,39 @@ def _cube_step(stage: str, path: Path) -> Step:
             return Step(stage, "done", bytes_when_done=int(cube.nbytes))
     except StudyError as error:
         return Step(stage, "to do", error.found)
+
+
+def _encode_step(study: Study, model: str, root: Path) -> Step:
+    """As `_cube_step`, with the memory that the widest layer, delayed, and blocks of targets take."""
+    from dask.system import CPU_COUNT
+
+    from cinecube.analysis.memory import EncodeSize, encode_bytes
+    from cinecube.features.record import read_record
+    from cinecube.features.spec import make_reading
+
+    paths = StudyPaths(root)
+    step = _cube_step(f"encode@{model}", paths.scores(model))
+    try:
+        films = read_films_table(paths.films)
+        streams = make_reading(study, model, read_record(study, model, root)).streams
+        rows = [
+            sum(rows_by_segment(films, study.segments(split)).values())
+            for split in (study.split.train, study.split.test)
+        ]
+    except StudyError:
+        return step
+    dims = max(width for stream in streams for width in stream.widths)
+    size = EncodeSize(
+        train_rows=rows[0],
+        test_rows=rows[1],
+        features=dims * len(study.encode.delays),
+        dims=dims,
+        folds=study.encode.folds,
+        targets_per_block=study.encode.targets_per_block,
+        workers=max(1, CPU_COUNT // study.run.threads),
+        shared=study.encode.solver == "shared",
+    )
+    return replace(step, memory_bytes=encode_bytes(size))
 
 
 def _features_step(study: Study, model: str, film: str, root: Path) -> Step:

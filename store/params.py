@@ -146,6 +146,18 @@ class ClusterAddress(Section):
     address: str
 
 
+class JobQueue(Section):
+    """A batch system: any class of `dask_jobqueue`, the number of jobs, and the class's own options."""
+
+    jobqueue: str
+    jobs: PositiveInt = 1
+    options: dict[str, Any] = {}
+
+
+DaskParams = Literal["local"] | ClusterAddress | JobQueue
+"""Where blocks of targets are computed."""
+
+
 class Study(Section):
     """One study: `params.yaml` and what follows from it."""
 
@@ -159,7 +171,7 @@ class Study(Section):
     run: Run = Run()
     brain: BrainParams
     encode: EncodeParams = EncodeParams()
-    dask: Literal["local"] | ClusterAddress = "local"
+    dask: DaskParams = "local"
     simulate: dict[str, Any] | None = None
 
     @model_validator(mode="after")

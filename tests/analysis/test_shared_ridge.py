@@ -172,7 +172,7 @@ def test_blocks_of_targets_change_nothing(monkeypatch):
     problem = _problem(300, 60, 300, noisy=0.5)
     factors = problem.factors()
     whole = solve(factors, problem.responses, ALPHAS)
-    monkeypatch.setattr("cinecube.analysis.shared_ridge._BATCH_BYTES", 1)
+    monkeypatch.setattr("cinecube.analysis.shared_ridge.BATCH_BYTES", 1)
     parts = solve(factors, problem.responses, ALPHAS)
     np.testing.assert_array_equal(parts.best, whole.best)
     np.testing.assert_allclose(parts.prediction, whole.prediction, atol=1e-5)

@@ -1,0 +1,87 @@
+"""What dies while encoders are fitted: a worker, or everything."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import xarray as xr
+
+from cinecube.analysis.stages import encode, read_inputs, score_model
+from cinecube.analysis.tasks import open_client
+from cinecube.store.cubes import open_cube
+from cinecube.store.paths import StudyPaths
+
+from .conftest import MODEL, make_study
+
+SCORES = ("score", "cv_score", "alpha", "lag_score")
+Scored = Callable[..., xr.Dataset]
+Synthetic = Callable[..., Path]
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("solver", ["shared", "himalaya"])
+def test_a_worker_that_dies_is_replaced_and_its_blocks_are_run_again(
+    solver: str, scored: Scored, synthetic: Synthetic
+) -> None:
+    study, root = make_study(), synthetic()
+    study = study.model_copy(update={"encode": study.encode.model_copy(update={"solver": solver})})
+    killed: list[int] = []
+    with open_client("local", 1) as client:
+
+        def kill(done: int, total: int) -> None:
+            if done == 3 and not killed:
+                killed.extend(list(client.run(os.getpid).values())[:1])
+                os.kill(killed[0], signal.SIGKILL)
+
+        cube = score_model(study, *read_inputs(study, root, MODEL), client, kill)
+        assert killed[0] not in client.run(os.getpid).values()
+    expected = score_model(study, *read_inputs(study, root, MODEL)) if solver == "himalaya" else scored()
+    for name in SCORES:
+        np.testing.assert_array_equal(cube[name], expected[name])
+
+
+def test_blocks_of_a_killed_run_are_not_computed_twice(scored: Scored, synthetic: Synthetic, tmp_path: Path) -> None:
+    root = shutil.copytree(synthetic(), tmp_path / "study")
+    journals = StudyPaths(root).journals
+    # Its fits are slowed down, so that the kill falls between two blocks.
+    script = tmp_path / "run.py"
+    script.write_text(
+        "import sys, time\n"
+        "from pathlib import Path\n"
+        "from cinecube.analysis import encoding, stages\n"
+        "from cinecube.store.params import Study\n"
+        "solve = encoding.solve_block\n"
+        "def slowly(*arguments):\n"
+        "    time.sleep(0.3)\n"
+        "    return solve(*arguments)\n"
+        "encoding.solve_block = slowly\n"
+        "study = Study.model_validate_json(Path(sys.argv[1]).read_text())\n"
+        f"stages.encode(study, Path(sys.argv[2]), {MODEL!r})\n"
+    )
+    (tmp_path / "study.json").write_text(make_study().model_dump_json())
+    run = subprocess.Popen([sys.executable, str(script), str(tmp_path / "study.json"), str(root)])
+    deadline = time.monotonic() + 60
+    while len(list(journals.rglob("*.npy"))) < 5 and time.monotonic() < deadline and run.poll() is None:
+        time.sleep(0.02)
+    run.kill()
+    run.wait()
+    kept = len(list(journals.rglob("*.npy")))
+    assert 5 <= kept < 26
+    assert not StudyPaths(root).scores(MODEL).exists()
+    seen: list[tuple[int, int]] = []
+    encode(make_study(), root, MODEL, progress=lambda done, total: seen.append((done, total)))
+    assert seen[0] == (kept, 26)
+    assert len(seen) == 26 - kept + 1
+    cube = open_cube(StudyPaths(root).scores(MODEL))
+    for name in SCORES:
+        np.testing.assert_array_equal(cube[name], scored()[name])
+    assert not list(journals.rglob("*.npy"))
