@@ -162,17 +162,19 @@ def _job_queue(queue: JobQueue) -> Iterator[Any]:
             expected=f"it, for {queue.jobqueue}",
             do="pip install 'cinecube[cluster]'",
         ) from None
-    made = getattr(dask_jobqueue, queue.jobqueue, None)
-    known = sorted(name for name in dask_jobqueue.__all__ if name.endswith("Cluster"))
-    if queue.jobqueue not in known or made is None:
+    from dask_jobqueue.local import LocalCluster  # its jobs are processes of this machine
+
+    known = {name: made for name, made in vars(dask_jobqueue).items() if name.endswith("Cluster")}
+    known["LocalCluster"] = LocalCluster
+    if queue.jobqueue not in known:
         raise StudyError(
             where="dask.jobqueue",
             found=repr(queue.jobqueue),
-            expected=f"one of {', '.join(known)}",
+            expected=f"one of {', '.join(sorted(known))}",
             do="correct the name",
         )
     try:
-        cluster = made(**queue.options)
+        cluster = known[queue.jobqueue](**queue.options)
     except (TypeError, ValueError) as error:
         raise StudyError(
             where="dask.options",

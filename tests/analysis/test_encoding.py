@@ -1,6 +1,7 @@
 import json
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -14,7 +15,7 @@ from cinecube.analysis.tasks import open_client, run_jobs
 from cinecube.store.cubes import open_cube
 from cinecube.store.errors import StudyError
 from cinecube.store.labels import layer_label
-from cinecube.store.params import ClusterAddress
+from cinecube.store.params import ClusterAddress, JobQueue
 from cinecube.store.paths import StudyPaths
 
 from .conftest import MODEL, PLANTED, make_study
@@ -102,6 +103,35 @@ def test_stages_equal_one_task_after_another_bit_by_bit(
     assert cube.attrs["fingerprint"] == here.attrs["fingerprint"]
     assert seen[-1] == (26, 26)
     assert json.loads(cube.attrs["rows"]) == [{"subjects": ["sub-01", "sub-02"], "train": 300, "test": 100}]
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("kind", ["address", "jobqueue"])
+def test_a_cluster_says_what_this_machine_says(kind: str, scored: Scored, synthetic: Synthetic) -> None:
+    from distributed import LocalCluster
+
+    study, root = make_study(), synthetic()
+    with LocalCluster(n_workers=2, threads_per_worker=1, dashboard_address=None) as cluster:
+        where: Any = ClusterAddress(address=cluster.scheduler_address)
+        if kind == "jobqueue":
+            options = {"cores": 1, "processes": 1, "memory": "1GB", "scheduler_options": {"dashboard_address": None}}
+            where = JobQueue(jobqueue="LocalCluster", jobs=2, options=options)
+        with open_client(where, 1) as client:
+            cube = score_model(study, *read_inputs(study, root, MODEL), client)
+    for name in ("score", "cv_score", "alpha", "lag_score"):
+        np.testing.assert_allclose(cube[name], scored()[name], atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("queue", "message"),
+    [
+        (JobQueue(jobqueue="SLURM"), "found 'SLURM', expected one of .*SLURMCluster"),
+        (JobQueue(jobqueue="SLURMCluster"), "dask.options: found options that SLURMCluster refuses"),
+    ],
+)
+def test_a_batch_system_that_cannot_be_is_one_line(queue: JobQueue, message: str) -> None:
+    with pytest.raises(StudyError, match=message), open_client(queue, 1):
+        pass
 
 
 def test_tables_follow_from_scores(synthetic: Synthetic) -> None:
