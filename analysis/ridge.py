@@ -173,7 +173,7 @@ def himalaya_ridge(
     """
     design = design.astype(np.float64, copy=False)
     search = _search_primal if design.shape[0] >= design.shape[1] else _search_kernel
-    with _NUMPY_BACKEND:
+    with NUMPY_BACKEND:
         alpha, loss = search(design, responses, folds, alphas)
     # himalaya's refit makes every target's weights for all penalties; ours, for its own.
     prediction = np.empty((0, len(alpha))) if test_design is None else _predict(design, responses, test_design, alpha)
@@ -310,4 +310,4 @@ class _NumpyBackend:
                 set_backend(self._before)
 
 
-_NUMPY_BACKEND = _NumpyBackend()
+NUMPY_BACKEND = _NumpyBackend()
