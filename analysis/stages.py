@@ -122,6 +122,7 @@ def score_model(
 
 def make_settings(study: Study) -> Settings:
     """The `encode` section as arrays."""
+    from cinecube.analysis.backends import check_backend
     from cinecube.analysis.layout import Settings
 
     params = study.encode
@@ -134,6 +135,7 @@ def make_settings(study: Study) -> Settings:
         targets_per_block=params.targets_per_block,
         solver=params.solver,
         threads=study.run.threads,
+        backend=check_backend(study.run.backend, study.run.device, "run.backend"),
     )
 
 

@@ -6,6 +6,7 @@ import asyncio
 import concurrent.futures
 import itertools
 import logging
+import sys
 import warnings
 from collections.abc import Callable, Hashable, Iterable, Iterator
 from contextlib import ExitStack, contextmanager
@@ -348,8 +349,16 @@ def _pinned_blas(threads: int) -> Iterator[None]:
     import scipy.linalg  # noqa: F401 - brings a BLAS of its own, which must be loaded to be pinned
     from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 
-    with threadpool_limits(limits=threads):
-        yield
+    torch = sys.modules.get("torch")  # pinned where it is used, not imported for it
+    before = torch.get_num_threads() if torch else threads
+    try:
+        if torch:
+            torch.set_num_threads(threads)
+        with threadpool_limits(limits=threads):
+            yield
+    finally:
+        if torch:
+            torch.set_num_threads(before)
 
 
 def _first_line(error: BaseException) -> str:

@@ -95,6 +95,7 @@ class Run(Section):
     """How fast things run; none of it enters a fingerprint."""
 
     device: str = "auto"
+    backend: Literal["numpy", "torch"] = "numpy"
     batch: PositiveInt = 16
     threads: PositiveInt = 1
     block_rows: PositiveInt = 512

@@ -105,6 +105,15 @@ def test_stages_equal_one_task_after_another_bit_by_bit(
     assert json.loads(cube.attrs["rows"]) == [{"subjects": ["sub-01", "sub-02"], "train": 300, "test": 100}]
 
 
+def test_torch_says_what_numpy_says(scored: Scored, synthetic: Synthetic) -> None:
+    study, root = make_study(), synthetic()
+    study = study.model_copy(update={"run": study.run.model_copy(update={"backend": "torch", "device": "cpu"})})
+    cube = score_model(study, *read_inputs(study, root, MODEL))
+    for name in ("score", "cv_score", "alpha"):
+        np.testing.assert_allclose(cube[name], scored()[name], atol=1e-5)
+    assert cube.attrs["fingerprint"] == scored().attrs["fingerprint"]
+
+
 @pytest.mark.filterwarnings("ignore")
 @pytest.mark.parametrize("kind", ["address", "jobqueue"])
 def test_a_cluster_says_what_this_machine_says(kind: str, scored: Scored, synthetic: Synthetic) -> None:
