@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import ctypes
+import platform
 from collections.abc import Callable, Mapping
 from contextlib import closing
 from dataclasses import dataclass, replace
@@ -29,6 +31,8 @@ from cinecube.store.resampling import resampling_weights
 from cinecube.store.schema import feature_template, merged_layers, provenance, rows_index
 
 Progress = Callable[[int, int], None]
+# Of mallopt(3); glibc would raise the threshold by itself to 32 MiB.
+_M_MMAP_THRESHOLD, _LARGE_BYTES = -3, 2**20
 _PACKAGES = ("av", "numpy", "torch", "transformers", "xarray", "zarr")
 
 
@@ -217,6 +221,7 @@ def _load(job: _Job) -> Extractor:
     import torch
 
     run = job.study.run
+    _give_back_memory()
     torch.set_num_threads(run.threads)
     device = run.device
     if device == "auto":
@@ -225,6 +230,12 @@ def _load(job: _Job) -> Extractor:
         raise StudyError(where="run.device", found=device, expected="a CUDA device", do="set run.device: auto")
     reading = make_reading(job.study, job.model, job.record, device)
     return find_network(job.record.extractor, job.model).load(job.weights, reading)
+
+
+def _give_back_memory() -> None:
+    """Let glibc return large arrays to the system at once: its heap would keep several hundred MiB in pieces."""
+    if platform.libc_ver()[0] == "glibc":
+        ctypes.CDLL(None).mallopt(_M_MMAP_THRESHOLD, _LARGE_BYTES)
 
 
 class _Buffer:
@@ -275,13 +286,14 @@ def _publish(job: _Job, journal: Journal, path: Path) -> None:
     window_s = row_window_s(job.study, job.reading)
     template = feature_template(rows, window_s, streams, job.spec["dtype"], attrs)
     widths = template["width"].values
-    segments = {name: [journal.read(block) for block in job.blocks if block.segment == name] for name in job.rows}
+    segments = {name: [block for block in job.blocks if block.segment == name] for name in job.rows}
     weights = {name: _weights(job, name) for name in segments} if job.reading.stride_s else {}
 
     def read_layer(m: int, k: int) -> np.ndarray:
         parts = []
         for name, blocks in segments.items():
-            windows = np.concatenate([block[:, : widths[m, k], m, k] for block in blocks])
+            # Opened for each layer: pages of a file that stays mapped count as this process's memory.
+            windows = np.concatenate([journal.read(block)[:, : widths[m, k], m, k] for block in blocks])
             parts.append(weights[name] @ windows.astype(np.float32) if weights else windows)
         return np.concatenate(parts)
 

@@ -8,6 +8,8 @@ from scipy import sparse
 from cinecube.store.errors import StudyError
 
 _LOBES = 3
+# Rows whose weights for all windows are dense at one time.
+_ROWS_AT_ONCE = 256
 
 
 def resampling_weights(
@@ -35,9 +37,24 @@ def resampling_weights(
     StudyError
         If a row overlaps no window.
     """
-    if method == "lanczos" and len(to_s) > 1:
+    blocks = [
+        _weights(method, from_s, from_window_s, to_s[first : first + _ROWS_AT_ONCE], to_window_s, _step_s(to_s))
+        for first in range(0, len(to_s), _ROWS_AT_ONCE)
+    ]
+    return sparse.csr_array(sparse.vstack(blocks, format="csr"))
+
+
+def _step_s(onsets_s: np.ndarray) -> float | None:
+    return float(np.mean(np.diff(onsets_s))) if len(onsets_s) > 1 else None
+
+
+def _weights(
+    method: str, from_s: np.ndarray, from_window_s: float, to_s: np.ndarray, to_window_s: float, step_s: float | None
+) -> sparse.csr_array:
+    """Weights of some rows, whose step is `step_s`; a single row has none, and takes its mean."""
+    if method == "lanczos" and step_s:
         middles = (to_s + to_window_s / 2)[:, None] - (from_s + from_window_s / 2)[None, :]
-        lobes = middles / float(np.mean(np.diff(to_s)))
+        lobes = middles / step_s
         weights = np.where(np.abs(lobes) < _LOBES, np.sinc(lobes) * np.sinc(lobes / _LOBES), 0.0)
     else:
         stop = np.minimum((to_s + to_window_s)[:, None], (from_s + from_window_s)[None, :])
