@@ -12,13 +12,14 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet -c const
 # Commands in dvc.yaml find the environment that runs dvc by the path.
 export PATH := $(abspath $(BIN)):$(PATH)
 
-.PHONY: help demo test lint format clean
+.PHONY: help demo test lint format benchmark clean
 .DEFAULT_GOAL := help
 
 help:
 	@echo "make demo    make $(VENV), install, run the simulated study, print where its report lies"
 	@echo "make test    install the test tools, run the tests (ARGS='-k store' passes options to pytest)"
 	@echo "make lint    ruff and mypy, as CI runs them"
+	@echo "make benchmark  measure speed and memory beside what a user would run instead (ARGS=--quick)"
 	@echo "make format  let ruff mend what it can"
 	@echo "make clean   remove $(VENV) and tool caches; data and results stay"
 
@@ -28,7 +29,7 @@ demo: $(VENV)/.installed
 	@echo "The report: $(abspath results/report/index.html)"
 
 test: $(VENV)/.installed-dev
-	$(BIN)/python -m pytest -q $(ARGS)
+	$(BIN)/python -m pytest -q -n auto --dist loadgroup $(ARGS)
 
 lint: $(VENV)/.installed-dev
 	$(BIN)/ruff check .
@@ -38,6 +39,9 @@ lint: $(VENV)/.installed-dev
 format: $(VENV)/.installed-dev
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
+
+benchmark: $(VENV)/.installed-dev
+	for name in extraction cube ridge; do $(BIN)/python benchmarks/$$name.py $(ARGS) || exit 1; done
 
 clean:
 	rm -rf $(VENV) .mypy_cache .pytest_cache .ruff_cache build *.egg-info

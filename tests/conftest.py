@@ -23,6 +23,14 @@ os.environ.setdefault("HF_HUB_OFFLINE", "1")
 SMALL = {"subjects": 3, "segment_s": 75, "noise": 0.5}
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """With `-n 2 --dist loadgroup`: what shares a costly fixture runs in one process, the rest file by file."""
+    for item in items:
+        costly = {"simulated", "study", "scratch", "raw"} & set(getattr(item, "fixturenames", ()))
+        own_study = item.path.parent.name == "features"  # tests/features has a small `study` of its own
+        item.add_marker(pytest.mark.xdist_group("study" if costly and not own_study else item.path.stem))
+
+
 @dataclass(frozen=True)
 class Folder:
     """A study's folder and the commands run in it."""
