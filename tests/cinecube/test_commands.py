@@ -125,7 +125,7 @@ def test_python_opens_the_same_cubes(study: Folder) -> None:
     )
     assert opened.brain("sub-01")["bold"].dims == ("time", "target")
     assert opened.scores("vit")["score"].dims == ("subject", "model", "layer", "target")
-    assert opened.truth()["schema"] == 1
+    assert opened.truth()["schema"] == 2
     with pytest.raises(cc.StudyError, match="no layer 13"):
         opened.features(model="vit", film="amber", layer=13)
 
