@@ -131,15 +131,9 @@ def test_a_cluster_says_what_this_machine_says(kind: str, scored: Scored, synthe
         np.testing.assert_allclose(cube[name], scored()[name], atol=1e-5)
 
 
-@pytest.mark.parametrize(
-    ("queue", "message"),
-    [
-        (JobQueue(jobqueue="SLURM"), "found 'SLURM', expected one of .*SLURMCluster"),
-        (JobQueue(jobqueue="SLURMCluster"), "dask.options: found options that SLURMCluster refuses"),
-    ],
-)
-def test_a_batch_system_that_cannot_be_is_one_line(queue: JobQueue, message: str) -> None:
-    with pytest.raises(StudyError, match=message), open_client(queue, 1):
+def test_an_unknown_batch_system_is_one_line() -> None:
+    queue = JobQueue(jobqueue="SLURM")
+    with pytest.raises(StudyError, match="found 'SLURM', expected one of .*SLURMCluster"), open_client(queue, 1):
         pass
 
 
