@@ -192,9 +192,10 @@ def factorise(
 def factor(matrix: np.ndarray, predicted: np.ndarray, backend: Backend) -> Factor:
     """Factor a Gram matrix, (feature, feature) or (row, row), for rows to predict (row, feature) or (row, row)."""
     values, vectors = backend.eigh(matrix)
-    kept = int(np.searchsorted(values, _RANK * max(values[-1], 0.0), side="right"))
+    # A design of constants has no rank; one direction of nothing predicts nothing.
+    kept = min(int(np.searchsorted(values, _RANK * max(values[-1], 0.0), side="right")), len(values) - 1)
     basis = vectors[:, kept:]
-    return Factor(values[kept:], basis, backend.put(predicted) @ basis)
+    return Factor(np.maximum(values[kept:], 0.0), basis, backend.put(predicted) @ basis)
 
 
 def solve(
@@ -351,10 +352,10 @@ def _guess(factors: Factors, energy: np.ndarray, whole: Array, alphas: np.ndarra
     values = factors.whole.values
     n_rows = sum(len(validation) for _, validation in factors.folds)
     shrunk = values / (values + alphas[:, None])
-    # Of each direction's energy in Y, what a fit explains: 1 - (1 - s)².
-    explained = shrunk * (2 - shrunk)
-    if factors.form == "primal":
-        explained = explained / values
+    # Of each direction's energy in Y, what a fit explains: 1 - (1 - s)²; the primal's Z is larger by the root of λ.
+    explained = (values + 2 * alphas[:, None]) / (values + alphas[:, None]) ** 2
+    if factors.form == "dual":
+        explained = explained * values
     known = factors.backend.get((whole * whole) @ factors.backend.put(explained.T))
     freedom = 1 - shrunk.sum(axis=1) / n_rows
     return np.argmin((energy[:, None] - known) / np.maximum(freedom, 1e-3) ** 2, axis=1)

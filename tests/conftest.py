@@ -23,6 +23,7 @@ os.environ.setdefault("HF_HUB_OFFLINE", "1")
 SMALL = {"subjects": 3, "segment_s": 75, "noise": 0.5}
 
 
+@pytest.hookimpl(tryfirst=True)  # before xdist reads the groups
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """With `-n 2 --dist loadgroup`: what shares a costly fixture runs in one process, the rest file by file."""
     for item in items:

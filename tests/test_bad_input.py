@@ -137,7 +137,7 @@ CASES: dict[str, tuple[Callable[[Folder], object], tuple[str, ...], str]] = {
     "missing checkpoint": (
         lambda f: f.change(lambda p: p["models"]["vit"].update(checkpoint="data/weights/gone")),
         ("checkpoint", "vit"),
-        r"models.vit.checkpoint: found .*no folder.*data/weights/gone",
+        r"models.vit.checkpoint: found no data/weights/gone, expected a folder.*hub id",
     ),
     "other weights than recorded": (
         lambda f: f.change(lambda p: p["models"]["vit"].update(checkpoint="data/weights/videomae")),

@@ -66,7 +66,8 @@ def test_sampled_frames_are_the_ones_the_clock_asks_for(study: Folder) -> None:
     reading = make_reading(params, "videomae", read_record(params, "videomae", study.root))
     info = probe(study.root / "data/stimuli/birch/birch02.mp4", "birch02")
     onsets = params.clock.onsets_s(params.clock.n_rows(info.duration_s))
-    wanted = sorted({number for onset in onsets for number in frame_numbers(info, float(onset), reading)})
+    seen = [frame_numbers(info, row, float(onset), reading) for row, onset in enumerate(onsets)]
+    wanted = sorted({number for numbers in seen for number in numbers})
     burned = [read_frame_number(rgb) for _, rgb in sampled_frames(info, wanted)]
     assert burned == wanted
     times = [float(onset) + (j + 0.5) * 1.49 / 16 for onset in onsets for j in range(16)]
@@ -86,7 +87,8 @@ def _slip_cubes(folder: Folder, rows: int) -> None:
             values[inside] = np.roll(values[inside], rows, axis=0)
         for name in cube.variables:
             cube[name].encoding.clear()
-        write_feature_cube(path, cube, lambda m, k, values=values: values[:, :, m, k])
+        width = cube["width"].values
+        write_feature_cube(path, cube, lambda m, k, values=values, width=width: values[:, : width[m, k], m, k])
 
 
 def test_a_slipped_row_is_seen(scratch: Folder) -> None:

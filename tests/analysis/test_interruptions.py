@@ -51,6 +51,7 @@ def test_a_worker_that_dies_is_replaced_and_its_blocks_are_run_again(
 
 def test_blocks_of_a_killed_run_are_not_computed_twice(scored: Scored, synthetic: Synthetic, tmp_path: Path) -> None:
     root = shutil.copytree(synthetic(), tmp_path / "study")
+    shutil.rmtree(root / "results", ignore_errors=True)
     journals = StudyPaths(root).journals
     # Its fits are slowed down, so that the kill falls between two blocks.
     script = tmp_path / "run.py"

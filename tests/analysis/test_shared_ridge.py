@@ -212,3 +212,17 @@ def test_torch_arrays_stay_where_they_are_put(monkeypatch):
     assert all(isinstance(values, torch.Tensor) and values.dtype == torch.float32 for values in held)
     fit = solve(factors, problem.responses, ALPHAS, weights=True)
     assert all(isinstance(values, np.ndarray) for values in (fit.best, fit.loss, fit.prediction, fit.weights))
+
+
+@pytest.mark.parametrize("n_features", [20, 400])
+def test_a_design_of_constants_predicts_nothing(n_features):
+    problem = _problem(200, 30, 10)
+    nothing = np.zeros((200, n_features), np.float32)
+    factors = factorise(
+        plain_grams(nothing, problem.folds, nothing[:5]), nothing, nothing[:5], problem.folds, Backend()
+    )
+    for exhaustive in (False, True):
+        fit = solve(factors, problem.responses, ALPHAS, exhaustive=exhaustive)
+        assert fit.prediction.shape[1] == 10
+        assert np.abs(fit.prediction).max(initial=0.0) == 0
+        assert np.isfinite(fit.loss).all()
