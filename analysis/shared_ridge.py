@@ -278,17 +278,49 @@ def _solve_batch(
         start = _guess(factors, energy * len(responses), whole, grid)
         losses, tried = search(try_out, len(grid), start, -_WEAK * energy)
     best = losses.argmin(axis=0)
-    scaled = whole * backend.put(1 / (factors.whole.values + grid[best][:, None]))
+    prediction, fitted = _apply(factors.whole, whole, grid[best], backend, weights and factors.form == "primal")
     nothing = np.zeros(len(best))
     if criterion == "squared error":
         nothing = np.mean([backend.get((truth * truth).mean(axis=1)) for truth in shown], axis=0)
     return Fit(
         best,
         losses[best, np.arange(len(best))] + nothing,
-        backend.get(factors.whole.left @ scaled.T),
-        backend.get(factors.whole.basis @ scaled.T) if weights and factors.form == "primal" else None,
+        prediction,
+        fitted,
         tried,
     )
+
+
+def refit(
+    whole: Factor, design: np.ndarray | None, responses: np.ndarray, alpha: np.ndarray, backend: Backend
+) -> np.ndarray:
+    """Predictions with penalties that are known, for the rows that a factor of all training rows predicts.
+
+    Parameters
+    ----------
+    whole : Factor
+    design : array, shape (row, feature), or None
+        Training rows; None for the dual.
+    responses : array, shape (row, target)
+        Finite, centred.
+    alpha : array, shape (target,)
+    backend : Backend
+
+    Returns
+    -------
+    array, shape (row to predict, target)
+    """
+    known = backend.put(responses).T
+    rotated = (known if design is None else known @ backend.put(design)) @ whole.basis
+    return _apply(whole, rotated, alpha, backend)[0]
+
+
+def _apply(
+    whole: Factor, rotated: Array, alpha: np.ndarray, backend: Backend, weights: bool = False
+) -> tuple[np.ndarray, np.ndarray | None]:
+    """Predictions (row, target) from Z (target, rank) and a penalty per target, and weights (feature, target)."""
+    scaled = (rotated * backend.put(1 / (whole.values + alpha[:, None]))).T
+    return backend.get(whole.left @ scaled), backend.get(whole.basis @ scaled) if weights else None
 
 
 def _rotate(factors: Factors, known: Array) -> tuple[list[Array], Array]:

@@ -8,8 +8,9 @@ from pathlib import Path
 from typing import Any, Literal, TypeVar
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, PositiveFloat, PositiveInt, ValidationError, model_validator
+from pydantic import BaseModel, Field, PositiveFloat, PositiveInt, ValidationError, model_validator
 
+from cinecube.store.analysis_params import CeilingParams, EncodeParams, Pair, Section, Statistics, Unimodal
 from cinecube.store.clock import Clock
 from cinecube.store.errors import StudyError
 from cinecube.store.labels import check_name
@@ -17,12 +18,6 @@ from cinecube.store.labels import check_name
 PARAMS_FILE = "params.yaml"
 
 _Model = TypeVar("_Model", bound=BaseModel)
-
-
-class Section(BaseModel):
-    """A section of `params.yaml`: frozen, and unknown keys are errors."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
 
 class Split(Section):
@@ -116,31 +111,6 @@ class BrainParams(Section):
     repeats: Literal["average", "separate"] = "average"
 
 
-class Alphas(Section):
-    """A logarithmic grid of ridge penalties."""
-
-    min: PositiveFloat = 1.0
-    max: PositiveFloat = 1e8
-    n: PositiveInt = 20
-
-
-class EncodeParams(Section):
-    """How features are fitted to responses."""
-
-    delays: list[int] = Field([1, 2, 3, 4, 5], min_length=1)
-    alphas: Alphas = Alphas()
-    folds: int = Field(5, ge=2)
-    solver: Literal["shared", "himalaya"] = "shared"
-    targets_per_block: PositiveInt = 4096
-    rows: Literal["common", "own"] = "common"
-
-    @model_validator(mode="after")
-    def _delays_look_back(self) -> EncodeParams:
-        if self.delays != sorted(set(self.delays)) or self.delays[0] < 0:
-            raise ValueError("delays must be different whole numbers of TRs, 0 or more, in rising order")
-        return self
-
-
 class ClusterAddress(Section):
     """A running Dask scheduler."""
 
@@ -152,7 +122,7 @@ class JobQueue(Section):
 
     jobqueue: str
     jobs: PositiveInt = 1
-    options: dict[str, Any] = {}
+    options: dict[str, Any] = Field(default_factory=dict)
 
 
 DaskParams = Literal["local"] | ClusterAddress | JobQueue
@@ -172,6 +142,12 @@ class Study(Section):
     run: Run = Run()
     brain: BrainParams
     encode: EncodeParams = EncodeParams()
+    ceiling: CeilingParams = CeilingParams()
+    residual: list[Pair] = Field(default_factory=list)
+    partition: list[list[str]] = Field(default_factory=list)
+    statistics: Statistics = Statistics()
+    rois: str = "oota2025"
+    unimodal: Unimodal = Unimodal()
     dask: DaskParams = "local"
     simulate: dict[str, Any] | None = None
 
@@ -189,6 +165,7 @@ class Study(Section):
         _known("split.test", self.split.test, self.films, "films")
         _known("compute.films", self.compute.films, self.films, "films")
         _known("compute.models", self.compute.models, self.models, "models")
+        self._streams_are_known()
         both = sorted(set(self.split.train) & set(self.split.test))
         if both:
             raise ValueError(f"split: {', '.join(both)} is in train and in test; a test film is never trained on")
@@ -197,6 +174,47 @@ class Study(Section):
         if twice:
             raise ValueError(f"films: segment {', '.join(twice)} stands twice; segment names must differ")
         return self
+
+    def _streams_are_known(self) -> None:
+        """What analyses name is a model, or a stream of one."""
+        named = {
+            "residual": [stream for pair in self.residual for stream in (pair.keep, pair.remove)],
+            "partition": [stream for streams in self.partition for stream in streams],
+            "statistics.compare": [stream for pair in self.statistics.compare for stream in pair],
+            "unimodal": [*self.unimodal.video, *self.unimodal.audio],
+        }
+        for key, streams in named.items():
+            for stream in streams:
+                self._owner(key, stream)
+        for number, streams in enumerate(self.partition):
+            if len(streams) not in (2, 3) or len(set(streams)) < len(streams):
+                raise ValueError(f"partition.{number}: {', '.join(streams)}; name two or three different streams")
+        names = [pair.name for pair in self.residual]
+        twice = sorted({name for name in names if names.count(name) > 1 or name in self.models})
+        if twice:
+            raise ValueError(f"residual: {twice[0]} is the name of two pairs, or of a model; rename the model")
+
+    def _owner(self, key: str, stream: str) -> str:
+        for name in self.models:
+            if stream == name or stream.startswith(f"{name}."):
+                return name
+        raise ValueError(f"{key}: {stream!r} is no model, nor a stream of one ({', '.join(self.models)})")
+
+    def owner(self, stream: str) -> str:
+        """The model whose cubes hold a stream: `imagebind` of `imagebind.concat`."""
+        return self._owner("models", stream)
+
+    def pair(self, name: str) -> Pair:
+        """A pair of the residual analysis by its name.
+
+        Raises
+        ------
+        StudyError
+            If the study has no such pair.
+        """
+        pairs = {pair.name: pair for pair in self.residual}
+        _refuse_unknown(name, pairs, "pair", "residual")
+        return pairs[name]
 
     def segments(self, films: list[str] | None = None) -> list[str]:
         """Names of all segments of `films` (default: of all films), in order."""

@@ -68,6 +68,27 @@ class StudyPaths:
     def scores(self, model: str) -> Path:
         return self.results / "scores" / f"{model}.zarr"
 
+    @property
+    def ceiling(self) -> Path:
+        return self.data / "ceiling.zarr"
+
+    def residual_check(self, pair: str) -> Path:
+        """How much of the removed features a residual still predicts."""
+        return self.tables / "residual_check" / f"{pair}.csv"
+
+    @property
+    def partition(self) -> Path:
+        return self.results / "partition.zarr"
+
+    @property
+    def significance(self) -> Path:
+        return self.results / "significance.zarr"
+
+    @property
+    def scratch(self) -> Path:
+        """Arrays too large for memory, of a stage that is running."""
+        return self.root / ".cinecube" / "scratch"
+
     def relative(self, path: Path) -> str:
         """`path` as a reader of messages knows it: from the study's folder where it lies inside."""
         return str(path.relative_to(self.root)) if path.is_relative_to(self.root) else str(path)

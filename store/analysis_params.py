@@ -1,0 +1,110 @@
+"""Sections of `params.yaml` that say how features are fitted, compared and tested."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, Field, PositiveFloat, PositiveInt, model_validator
+
+
+class Section(BaseModel):
+    """A section of `params.yaml`: frozen, and unknown keys are errors."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class Alphas(Section):
+    """A logarithmic grid of ridge penalties."""
+
+    min: PositiveFloat = 1.0
+    max: PositiveFloat = 1e8
+    n: PositiveInt = 20
+
+
+class EncodeParams(Section):
+    """How features are fitted to responses."""
+
+    delays: list[int] = Field([1, 2, 3, 4, 5], min_length=1)
+    alphas: Alphas = Alphas()
+    folds: int = Field(5, ge=2)
+    solver: Literal["shared", "himalaya"] = "shared"
+    targets_per_block: PositiveInt = 4096
+    rows: Literal["common", "own"] = "common"
+
+    @model_validator(mode="after")
+    def _delays_look_back(self) -> EncodeParams:
+        if self.delays != sorted(set(self.delays)) or self.delays[0] < 0:
+            raise ValueError("delays must be different whole numbers of TRs, 0 or more, in rising order")
+        return self
+
+
+class CeilingParams(Section):
+    """What scores are divided by.
+
+    Attributes
+    ----------
+    use : str
+        Which ceiling: what other subjects predict, extrapolated to many of them, or what repeated films allow.
+    threshold, cap : float
+        Targets with a lower ceiling have no normalised score; higher shares than `cap` are cut.
+    bootstraps : int
+        Resamplings behind the intervals.
+    block_rows : int
+        Rows that a resampling of repeated films keeps together.
+    seed : int
+    compat : str, optional
+        Whose published procedure to repeat.
+    """
+
+    use: Literal["cross_subject", "repeats"] = "cross_subject"
+    threshold: float = Field(0.05, ge=0)
+    cap: PositiveFloat = 1.0
+    bootstraps: PositiveInt = 100
+    block_rows: PositiveInt = 10
+    seed: int = Field(0, ge=0)
+    compat: Literal["oota2025"] | None = None
+
+
+class Pair(Section):
+    """Of the residual analysis: a stream to keep, and one whose part in it is removed, by some or all of its layers."""
+
+    keep: str
+    remove: str
+    layers: Literal["all"] | list[str] = "all"
+
+    @property
+    def name(self) -> str:
+        """What its cubes are called."""
+        return f"{self.keep}-{self.remove}"
+
+
+class Statistics(Section):
+    """How findings are tested.
+
+    Attributes
+    ----------
+    permutations : int
+    null : str
+        Permute blocks of test rows, or shift them in a circle.
+    block_rows : `auto` or int
+        Rows of a block; chosen from the data's autocorrelation by default.
+    fdr : float
+        Level of the false discovery rate.
+    seed : int
+    compare : list of pairs
+        Streams that are compared, target by target and ROI by ROI.
+    """
+
+    permutations: PositiveInt = 5000
+    null: Literal["blocks", "shifts"] = "blocks"
+    block_rows: Literal["auto"] | PositiveInt = "auto"
+    fdr: float = Field(0.05, gt=0, lt=1)
+    seed: int = Field(0, ge=0)
+    compare: list[tuple[str, str]] = Field(default_factory=list)
+
+
+class Unimodal(Section):
+    """Streams whose mean is the unimodal bar of the paper's figures."""
+
+    video: list[str] = Field(default_factory=list)
+    audio: list[str] = Field(default_factory=list)
