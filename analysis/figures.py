@@ -172,3 +172,82 @@ def _styles() -> Iterator[tuple[str, str]]:
 def _strip(figure: Figure) -> None:
     for axes in figure.axes:
         axes.spines[["top", "right"]].set_visible(False)
+
+
+def bars(table: pd.DataFrame, label: str, value: str, xlabel: str) -> bytes:
+    """A bar per row with its standard error.
+
+    Parameters
+    ----------
+    table : DataFrame
+        Columns `label`, `value` and `<value>_sem`.
+    label, value : str
+    xlabel : str
+    """
+    figure = Figure(figsize=(6.4, 0.28 * len(table) + 1))
+    axes = figure.subplots()
+    places = np.arange(len(table))[::-1]
+    axes.barh(places, table[value], xerr=table[f"{value}_sem"].fillna(0), color=PALETTE[0], alpha=0.85, capsize=2)
+    axes.set_yticks(places, [str(name) for name in table[label]], fontsize=8)
+    axes.set_xlabel(xlabel if value == "normalised" else "test r")
+    _strip(figure)
+    return to_png(figure)
+
+
+def grouped_bars(table: pd.DataFrame, group: str, label: str, value: str, mark: str | None = None) -> bytes:
+    """Bars side by side for each group, with standard errors and marks above them.
+
+    Parameters
+    ----------
+    table : DataFrame
+        Columns `group`, `label`, `value`, `<value>_sem`, and `mark` if it is named.
+    group, label, value : str
+    mark : str, optional
+    """
+    groups, labels = list(dict.fromkeys(table[group])), list(dict.fromkeys(table[label]))
+    figure = Figure(figsize=(max(6.4, 0.16 * len(groups) * (len(labels) + 1.5)), 3.6))
+    axes = figure.subplots()
+    width = 1 / (len(labels) + 1.5)
+    for number, name in enumerate(labels):
+        own = table[table[label] == name].set_index(group).reindex(groups)
+        places = np.arange(len(groups)) + (number - (len(labels) - 1) / 2) * width
+        colour = PALETTE[number % len(PALETTE)]
+        hatch = "//" if number >= len(PALETTE) else None
+        errors = own[f"{value}_sem"].fillna(0) if f"{value}_sem" in own else None
+        axes.bar(
+            places, own[value], width, yerr=errors, color=colour, hatch=hatch, label=str(name), error_kw={"lw": 0.7}
+        )
+        for place, height, text in zip(places, own[value], own[mark] if mark else [], strict=False):
+            if isinstance(text, str) and np.isfinite(height):
+                axes.text(place, max(height, 0), text, ha="center", va="bottom", fontsize=7)
+    axes.set_xticks(range(len(groups)), [str(name) for name in groups], rotation=30, ha="right", fontsize=8)
+    axes.set_ylabel("share of the ceiling" if value == "normalised" else "test r")
+    axes.axhline(0, color="black", linewidth=0.6)
+    axes.legend(frameon=False, fontsize=7, loc="center left", bbox_to_anchor=(1, 0.5))
+    _strip(figure)
+    return to_png(figure)
+
+
+def residual_bars(table: pd.DataFrame) -> bytes:
+    """Scores before and after each removal, region by region, a panel per pair.
+
+    Parameters
+    ----------
+    table : DataFrame
+        Columns `pair`, `roi`, `measure` (`full`, `residual`), `mean`, `sem`.
+    """
+    pairs, rois = list(dict.fromkeys(table["pair"])), list(dict.fromkeys(table["roi"]))
+    figure = Figure(figsize=(max(6.4, 0.45 * len(rois) + 2), 2.1 * len(pairs) + 0.6))
+    panels = figure.subplots(len(pairs), 1, sharex=True, sharey=True, squeeze=False)[:, 0]
+    for axes, pair in zip(panels, pairs, strict=True):
+        for number, (measure, colour) in enumerate((("full", PALETTE[0]), ("residual", PALETTE[4]))):
+            own = table[(table["pair"] == pair) & (table["measure"] == measure)].set_index("roi").reindex(rois)
+            places = np.arange(len(rois)) + 0.4 * (number - 0.5)
+            axes.bar(places, own["mean"], 0.4, yerr=own["sem"].fillna(0), color=colour, capsize=2, label=measure)
+        axes.set_title(pair, fontsize=9, loc="left")
+        axes.set_ylabel("test r")
+        axes.axhline(0, color="black", linewidth=0.6)
+    panels[0].legend(frameon=False, fontsize=8)
+    panels[-1].set_xticks(range(len(rois)), [str(name) for name in rois], rotation=30, ha="right", fontsize=8)
+    _strip(figure)
+    return to_png(figure)

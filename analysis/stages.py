@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+import logging
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -20,9 +21,16 @@ from cinecube.store.params import Study
 from cinecube.store.paths import StudyPaths
 from cinecube.store.schema import SCHEMA, provenance
 
+_log = logging.getLogger(__name__)
+# Targets without a score that a message names.
+_NAMED = 10
+
 if TYPE_CHECKING:
+    import pandas as pd
+
     from cinecube.analysis.encoding import Kept, Progress
     from cinecube.analysis.layout import Settings
+    from cinecube.analysis.rois import Members
     from cinecube.analysis.tasks import Workers
 
 
@@ -58,6 +66,17 @@ def encode(study: Study, root: Path, model: str, progress: Progress | None = Non
         cube = score_model(study, space, brains, groups, workers, progress, journal)
         write_cube(paths.scores(model), cube)
         journal.remove()
+    _name_unscored(cube)
+
+
+def _name_unscored(cube: xr.Dataset) -> None:
+    """Log the targets that have no score at any layer: constant, or absent."""
+    unscored = cube["cv_score"].isnull().all(["model", "layer"])
+    for subject in cube["subject"].values:
+        missing = cube["target"].values[unscored.sel(subject=subject).values]
+        if missing.size:
+            named = ", ".join(map(str, missing[:_NAMED])) + (", …" if missing.size > _NAMED else "")
+            _log.info("%s: %d targets are constant or absent and have no score: %s", subject, missing.size, named)
 
 
 def read_inputs(study: Study, root: Path, model: str) -> tuple[FeatureSpace, dict[str, Responses], list[RowsGroup]]:
@@ -70,8 +89,9 @@ def read_inputs(study: Study, root: Path, model: str) -> tuple[FeatureSpace, dic
     """
     paths, split = StudyPaths(root), study.split
     films = [*split.train, *split.test]
+    place = paths.residual if model in {pair.name for pair in study.residual} else paths.features
     space = join_films(
-        {film: _open(paths, paths.features(model, film)) for film in films},
+        {film: _open(paths, place(model, film)) for film in films},
         {film: study.films[film] for film in films},
         model,
     )
@@ -161,23 +181,70 @@ def _count_rows(group: RowsGroup) -> dict[str, Any]:
 
 
 def whole_brain(study: Study, root: Path) -> None:
-    """Write the tables of scores at each parcel's layer, and their means over the brain."""
-    paths = StudyPaths(root)
-    preferred = tables.preferred_layers(tables.layer_table(read_scores(study, root)))
+    """Write the tables of scores at each parcel's layer, raw and by their ceiling, of parcels, regions and the brain."""
+    from cinecube.analysis import roi_tables
+    from cinecube.analysis.ceilings import read_ceiling
+
+    paths, params, cubes = StudyPaths(root), study.ceiling, read_scores(study, root)
+    preferred = tables.preferred_layers(tables.layer_table(cubes))
     means = tables.whole_brain_means(preferred)
     everyone = means[means["subject"] == tables.EVERYONE]
+    floor = 0.0 if params.compat else -np.inf
+    parcels = roi_tables.normalised_parcels(
+        cubes, preferred, read_ceiling(study, root), params.threshold, params.cap, floor
+    )
+    regions = roi_tables.region_scores(parcels, read_members(study, root, parcels["parcel"].unique()))
     tables.write_table(paths.tables / "whole_brain.csv", preferred)
     tables.write_table(paths.tables / "whole_brain_mean.csv", means)
+    tables.write_table(paths.tables / "normalised.csv", parcels)
+    tables.write_table(paths.tables / "roi.csv", regions)
+    tables.write_table(paths.tables / "roi_mean.csv", roi_tables.over_subjects(regions, seed=study.statistics.seed))
+    tables.write_table(paths.tables / "untrained.csv", roi_tables.untrained_table(regions, twins(study, regions)))
     tables.write_table(paths.plots / "whole_brain.csv", everyone[["model", "score"]])
 
 
+def read_members(study: Study, root: Path, parcels: Iterable[str]) -> Members:
+    """The study's regions as its atlas has them."""
+    from cinecube.analysis.rois import find_members, load_rois
+
+    return find_members(load_rois(study.rois, root), parcels)
+
+
+def twins(study: Study, scores: pd.DataFrame) -> dict[str, str]:
+    """Pretrained stream -> the stream of the same network with fresh weights, of those that have scores."""
+    streams = list(dict.fromkeys(scores["model"]))
+    found = {}
+    for stream in streams:
+        name = study.owner(stream)
+        if study.models[name].untrained is None:
+            for other, params in study.models.items():
+                twin = other + stream.removeprefix(name)
+                if params.untrained is not None and twin in streams and _same_but_weights(study, name, other):
+                    found[stream] = twin
+    return found
+
+
+def _same_but_weights(study: Study, a: str, b: str) -> bool:
+    first, second = (study.models[name].model_dump(exclude={"untrained"}) for name in (a, b))
+    return first == second
+
+
 def layerwise(study: Study, root: Path) -> None:
-    """Write the tables of scores at every layer and of single delays, and curves for plots."""
+    """Write the tables of scores at every layer and of single delays, of preferred depths, and curves for plots."""
+    from cinecube.analysis import gradients
+
     paths = StudyPaths(root)
     cubes = read_scores(study, root)
     table = tables.layer_table(cubes)
     lags = tables.lag_curves(cubes)
+    depths = gradients.preferred_depth(cubes)
+    members = read_members(study, root, table["parcel"].unique())
     tables.write_table(paths.tables / "layerwise.csv", table)
+    tables.write_table(
+        paths.tables / "layerwise_roi.csv", gradients.region_layers(table, members, study.statistics.seed)
+    )
+    tables.write_table(paths.tables / "depth.csv", depths)
+    tables.write_table(paths.tables / "depth_test.csv", gradients.compare_depth(depths, members))
     tables.write_table(paths.tables / "lag.csv", tables.best_lags(lags))
     tables.write_table(paths.tables / "lag_curve.csv", lags)
     tables.write_by_model(paths.plots / "layers", tables.layer_curves(table))
@@ -193,7 +260,7 @@ def read_scores(study: Study, root: Path) -> list[xr.Dataset]:
         If one is missing, or two hold a stream of the same name.
     """
     paths = StudyPaths(root)
-    cubes = {model: _open(paths, paths.scores(model)) for model in study.compute.models}
+    cubes = {model: open_scores(root, model) for model in study.compute.models}
     owner: dict[str, str] = {}
     for model, cube in cubes.items():
         for stream in map(str, cube["model"].values):
@@ -206,6 +273,18 @@ def read_scores(study: Study, root: Path) -> list[xr.Dataset]:
                 )
             owner[stream] = model
     return list(cubes.values())
+
+
+def open_scores(root: Path, model: str) -> xr.Dataset:
+    """A score cube by its model's name, lazily.
+
+    Raises
+    ------
+    StudyError
+        If it is missing.
+    """
+    paths = StudyPaths(root)
+    return _open(paths, paths.scores(model))
 
 
 def _open(paths: StudyPaths, path: Path) -> xr.Dataset:

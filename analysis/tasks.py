@@ -11,6 +11,7 @@ import warnings
 from collections.abc import Callable, Hashable, Iterable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
 
 from cinecube.store.errors import StudyError
@@ -19,6 +20,7 @@ from cinecube.store.params import ClusterAddress, DaskParams, JobQueue
 if TYPE_CHECKING:
     from distributed import Client, LocalCluster
 
+_log = logging.getLogger(__name__)
 _Key = TypeVar("_Key", bound=Hashable)
 _Result = TypeVar("_Result")
 _CONNECT_S = 10
@@ -115,6 +117,8 @@ def open_client(dask: DaskParams, threads: int) -> Iterator[Client]:
                 expected="a running Dask scheduler",
                 do="start one with `dask scheduler`, or set `dask: local`",
             ) from None
+        if find_spec("bokeh") or dask != "local":
+            _log.info("Dask's dashboard: %s", client.dashboard_link)
         yield client
 
 
@@ -144,7 +148,7 @@ def _local_cluster(threads: int) -> Iterator[LocalCluster]:
             n_workers=_n_local_workers(threads),
             threads_per_worker=1,
             processes=True,
-            dashboard_address=None,
+            dashboard_address="127.0.0.1:0" if find_spec("bokeh") else None,
             silence_logs=logging.CRITICAL,
         ) as cluster,
     ):

@@ -25,8 +25,9 @@ from cinecube.features.pixels import CLIP
 from cinecube.features.taps import in_pieces, pool_tokens, read_states
 from cinecube.features.weights import build
 from cinecube.store.labels import HEAD, layer_labels
-from cinecube.store.params import Section, parse
+from cinecube.store.params import parse
 from cinecube.store.schema import Stream
+from cinecube.store.section import Section
 
 VERSION = 1
 _TRUNK_EPS, _STEM_EPS = 1e-6, 1e-5

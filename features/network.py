@@ -12,8 +12,8 @@ import numpy as np
 
 from cinecube.features.compat import NO_QUIRKS, Quirks
 from cinecube.store.errors import StudyError
-from cinecube.store.params import Section
 from cinecube.store.schema import Stream
+from cinecube.store.section import Section
 
 # Raised whenever decoding or windows change what networks are given; a network's own VERSION covers the rest.
 READING_VERSION = 2

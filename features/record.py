@@ -7,8 +7,9 @@ from pathlib import Path
 
 from cinecube.features.network import Facts
 from cinecube.store.errors import StudyError
-from cinecube.store.params import Section, Study, parse
+from cinecube.store.params import Study, parse
 from cinecube.store.paths import StudyPaths
+from cinecube.store.section import Section
 
 
 class Record(Section):

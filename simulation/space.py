@@ -12,7 +12,7 @@ import numpy as np
 from cinecube.simulation.parcels import Parcel
 
 SPACE = "MNI152NLin2009cAsym"
-_VOXEL_MM = 8
+_VOXEL_MM = 10
 # The field of view ends above most of the cerebellum, as a coronal-oblique slab would.
 _LOWEST_MM = -16.0
 _MNI_CODE = 4
@@ -44,7 +44,7 @@ class Grid:
 
 
 def make_grid(parcels: Sequence[Parcel], targets_per_parcel: int) -> Grid:
-    """A grid of 8 mm around the brain, with each parcel the free voxels nearest its centre."""
+    """A grid of 10 mm around the brain, with each parcel the free voxels nearest its centre."""
     affine, mask = _brain()
     xyz = nib.affines.apply_affine(affine, np.argwhere(mask))
     numbers = np.zeros(len(xyz), np.int16)
@@ -59,7 +59,7 @@ def make_grid(parcels: Sequence[Parcel], targets_per_parcel: int) -> Grid:
 
 
 def _brain() -> tuple[np.ndarray, np.ndarray]:
-    """Affine and mask of nilearn's MNI brain at 8 mm, cut to the field of view."""
+    """Affine and mask of nilearn's MNI brain at 10 mm, cut to the field of view."""
     from nilearn.datasets import load_mni152_brain_mask
 
     image = load_mni152_brain_mask(resolution=_VOXEL_MM)

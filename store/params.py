@@ -10,10 +10,11 @@ from typing import Any, Literal, TypeVar
 import yaml
 from pydantic import BaseModel, Field, PositiveFloat, PositiveInt, ValidationError, model_validator
 
-from cinecube.store.analysis_params import CeilingParams, EncodeParams, Pair, Section, Statistics, Unimodal
+from cinecube.store.analysis_params import CeilingParams, EncodeParams, Pair, Statistics, Unimodal
 from cinecube.store.clock import Clock
 from cinecube.store.errors import StudyError
 from cinecube.store.labels import check_name
+from cinecube.store.section import Section
 
 PARAMS_FILE = "params.yaml"
 
@@ -215,6 +216,18 @@ class Study(Section):
         pairs = {pair.name: pair for pair in self.residual}
         _refuse_unknown(name, pairs, "pair", "residual")
         return pairs[name]
+
+    def scored(self, name: str) -> str:
+        """The name of a model or of a residual pair, if the study has it.
+
+        Raises
+        ------
+        StudyError
+            If it has not.
+        """
+        names = [*self.models, *(pair.name for pair in self.residual)]
+        _refuse_unknown(name, names, "model or pair", "models")
+        return name
 
     def segments(self, films: list[str] | None = None) -> list[str]:
         """Names of all segments of `films` (default: of all films), in order."""

@@ -59,6 +59,10 @@ class StudyPaths:
     def features(self, model: str, film: str) -> Path:
         return self.data / "features" / model / f"{film}.zarr"
 
+    def residual(self, pair: str, film: str) -> Path:
+        """A feature cube of a pair of the residual analysis."""
+        return self.data / "residual" / pair / f"{film}.zarr"
+
     def brain(self, subject: str) -> Path:
         return self.data / "brain" / f"{subject}.zarr"
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import logging
 from typing import Any
 
 import click
@@ -19,7 +20,15 @@ _COMMANDS = {
     "encode": "stages",
     "whole-brain": "stages",
     "layerwise": "stages",
+    "ceiling": "analyses",
+    "residual-features": "analyses",
+    "residual": "analyses",
+    "partition": "analyses",
+    "significance": "analyses",
+    "figures": "analyses",
+    "oracle": "analyses",
     "report": "stages",
+    "export": "inspection",
     "init": "studies",
     "plan": "studies",
     "ls": "inspection",
@@ -43,10 +52,20 @@ class _Commands(click.Group):
         return command
 
     def invoke(self, ctx: click.Context) -> Any:
+        _log_to_stderr()
         try:
             return super().invoke(ctx)
         except StudyError as error:
             raise click.ClickException(str(error)) from error
+
+
+def _log_to_stderr() -> None:
+    """Show what this package logs, one plain line each; other packages keep to their own settings."""
+    logger = logging.getLogger("cinecube")
+    if not logger.handlers:
+        logger.addHandler(logging.StreamHandler())
+        logger.setLevel(logging.INFO)
+        logger.propagate = False
 
 
 @click.group(cls=_Commands, context_settings={"help_option_names": ["-h", "--help"]})
@@ -54,6 +73,6 @@ class _Commands(click.Group):
 def main() -> None:
     """Feature cubes, brain cubes and score cubes of film studies, versioned by DVC.
 
-    The first nine commands run one stage each, as `dvc repro` does; the others look at what there is.
+    The commands up to `report` run one stage each, as `dvc repro` does; the others look at what there is.
     A study is a folder with a params.yaml; commands work on the one they are started in.
     """

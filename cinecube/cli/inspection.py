@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from cinecube.cli.common import folder_bytes, json_option, size_text
+from cinecube.cli.common import folder_bytes, json_option, size_text, study_option
 
 if TYPE_CHECKING:
     import xarray as xr
@@ -171,3 +171,41 @@ def verify(paths: tuple[Path, ...], as_json: bool) -> None:
         click.echo(f"{len(cubes)} cubes, {len(cubes) - len(wrong)} whole, {len(wrong)} damaged")
     if wrong:
         raise SystemExit(1)
+
+
+@click.command()
+@click.argument("kind", type=click.Choice(["score", "normalised", "depth", "ceiling", "drop", "q"]))
+@click.argument("to", type=_path)
+@click.option("--model", "stream", help="A model, a stream of one, or a residual pair.")
+@click.option("--layer", help="A layer's label; by default each target's own, chosen on the training films.")
+@click.option("--subject", default="mean", show_default=True, help="One subject, or the mean of all.")
+@click.option("--atlas", type=_path, help="Paint parcels: the atlas as a volume, or a folder of .label.gii files.")
+@click.option("--reference", type=_path, help="For .dscalar.nii: a CIFTI file with the same grayordinates.")
+@study_option
+def export(
+    kind: str,
+    to: Path,
+    stream: str | None,
+    layer: str | None,
+    subject: str,
+    atlas: Path | None,
+    reference: Path | None,
+    root: Path,
+) -> None:
+    """Write a map for other viewers: NIfTI, GIFTI, CIFTI or CSV, by the suffix of TO.
+
+    KIND is score, normalised (by the ceiling), depth (of the preferred layer), ceiling, drop (percent that a removal
+    costs) or q (false discovery rate). TO ends in .nii.gz, .func.gii, .shape.gii, .dscalar.nii or .csv; GIFTI makes a
+    file per hemisphere.
+
+    \b
+    Example:
+      cinecube export score vit.nii.gz --model vit --subject sub-01
+    """
+    from cinecube.analysis.export import export_map
+    from cinecube.analysis.map_values import map_values
+    from cinecube.study import load
+
+    values, attrs = map_values(load(root), root, kind, stream, layer, subject)  # type: ignore[arg-type]
+    for path in export_map(values, attrs, to, atlas=atlas, reference=reference):
+        click.echo(str(path))

@@ -131,7 +131,8 @@ def brain(subject: str, root: Path) -> None:
 def encode(model: str, root: Path) -> None:
     """Fit encoders on the training films and score them on the test films, for every layer.
 
-    Reads the feature cubes of MODEL and all brain cubes. Writes results/scores/MODEL.zarr.
+    MODEL is a model, or a pair KEEP-REMOVE of the section `residual`. Reads its feature cubes and all brain cubes.
+    Writes results/scores/MODEL.zarr.
 
     \b
     Example:
@@ -141,7 +142,7 @@ def encode(model: str, root: Path) -> None:
     from cinecube.study import load
 
     study = load(root)
-    study.model(model)
+    study.scored(model)
     with progress_bar(f"encoding {model}", "blocks") as progress:
         run(study, root, model, progress=progress)
     click.echo(f"scores of {model} are in results/scores/{model}.zarr")

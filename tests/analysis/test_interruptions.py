@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -18,6 +19,8 @@ import xarray as xr
 from cinecube.analysis.stages import encode, read_inputs, score_model
 from cinecube.analysis.tasks import open_client
 from cinecube.store.cubes import open_cube
+from cinecube.store.errors import StudyError
+from cinecube.store.params import ClusterAddress
 from cinecube.store.paths import StudyPaths
 
 from .conftest import MODEL, make_study
@@ -86,3 +89,44 @@ def test_blocks_of_a_killed_run_are_not_computed_twice(scored: Scored, synthetic
     for name in SCORES:
         np.testing.assert_array_equal(cube[name], scored()[name])
     assert not list(journals.rglob("*.npy"))
+
+
+@pytest.fixture
+def scheduler(tmp_path: Path) -> Iterator[tuple[subprocess.Popen[bytes], str]]:
+    """A scheduler with two workers, as processes of their own, and its address."""
+    found = tmp_path / "scheduler.json"
+    words = ["--scheduler-file", str(found), "--no-dashboard"]
+    run = [sys.executable, "-m"]
+    quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
+    first = subprocess.Popen([*run, "distributed.cli.dask_scheduler", "--port", "0", *words], **quiet)
+    worker = [*run, "distributed.cli.dask_worker", "--nthreads", "1", "--no-nanny", *words]
+    started = [first, *(subprocess.Popen(worker, **quiet) for _ in range(2))]
+    deadline = time.monotonic() + 60
+    while not found.exists() and time.monotonic() < deadline:
+        time.sleep(0.1)
+    yield first, json.loads(found.read_text())["address"]
+    for process in started:
+        process.kill()
+        process.wait()
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_a_scheduler_that_dies_is_told_in_a_line_and_loses_no_block(
+    scored: Scored, synthetic: Synthetic, tmp_path: Path, scheduler: tuple[subprocess.Popen[bytes], str]
+) -> None:
+    root = shutil.copytree(synthetic(), tmp_path / "study")
+    shutil.rmtree(root / "results", ignore_errors=True)
+    process, address = scheduler
+
+    def kill(done: int, total: int) -> None:
+        if done == 5:
+            process.kill()
+
+    far = make_study().model_copy(update={"dask": ClusterAddress(address=address)})
+    with pytest.raises(StudyError, match="a lost scheduler or worker") as caught:
+        encode(far, root, MODEL, progress=kill)
+    assert len(str(caught.value).splitlines()) == 1
+    seen: list[tuple[int, int]] = []
+    encode(make_study(), root, MODEL, progress=lambda done, total: seen.append((done, total)))
+    assert seen[0][0] >= 5
+    np.testing.assert_array_equal(open_cube(StudyPaths(root).scores(MODEL))["score"], scored()["score"])

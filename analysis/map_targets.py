@@ -1,0 +1,126 @@
+"""What a map's targets are and where they lie: spaces, grids, numbers and labels.
+
+Cubes number voxels by flat index (C order) of the grid in their attributes, vertices of fsaverage through both
+hemispheres, left first, grayordinates by row of the CIFTI file they came from, and parcels by number in the atlas.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from typing import Any, Literal
+
+import numpy as np
+import xarray as xr
+
+from cinecube.store.errors import StudyError
+from cinecube.store.schema import string_coordinate
+
+Attrs = Mapping[str, Any]
+Kind = Literal["voxels", "vertices", "grayordinates", "parcels"]
+
+VERTICES = {
+    "fsaverage3": 642,
+    "fsaverage4": 2562,
+    "fsaverage5": 10242,
+    "fsaverage6": 40962,
+    "fsaverage7": 163842,
+    "fsaverage": 163842,
+}
+"""Surface spaces: vertices of one hemisphere."""
+GRAYORDINATES = {"fsLR-91k": 91282}
+"""CIFTI spaces: vertices of both hemispheres without the medial wall, and voxels below the cortex."""
+HEMISPHERES = {"L": "CortexLeft", "R": "CortexRight"}
+# Affines in attributes are rounded, a voxel is a millimetre or more.
+_SAME_PLACE_MM = 0.1
+
+
+def kind_of(cube_attrs: Attrs) -> Kind:
+    """What the targets of a cube are."""
+    space = cube_attrs.get("space")
+    if cube_attrs.get("targets") == "parcels":
+        return "parcels"
+    if space in VERTICES:
+        return "vertices"
+    return "grayordinates" if space in GRAYORDINATES else "voxels"
+
+
+def grid_of(cube_attrs: Attrs) -> tuple[np.ndarray, tuple[int, int, int]]:
+    """Affine (4, 4) in millimetres and shape of the volume that voxels lie in."""
+    try:
+        raw = [cube_attrs[name] for name in ("affine", "shape")]
+        affine, shape = (np.array(json.loads(v) if isinstance(v, str) else v) for v in raw)
+        i, j, k = (int(n) for n in shape)
+        return affine.astype(float).reshape(4, 4), (i, j, k)
+    except (KeyError, ValueError, TypeError) as error:
+        raise StudyError(
+            where=f"cube in {cube_attrs.get('space', 'an unnamed space')}",
+            found=f"no usable affine and shape ({type(error).__name__}: {error})",
+            expected="the grid of its voxels, or a surface space such as fsaverage6",
+            do="run the `brain` stage again",
+        ) from error
+
+
+def size_of(cube_attrs: Attrs, sizes: Mapping[str, int]) -> int:
+    space = str(cube_attrs.get("space", "an unnamed space"))
+    if space not in sizes:
+        raise StudyError(where="map", found=space, expected=f"one of {', '.join(sizes)}", do="choose another format")
+    return sizes[space]
+
+
+def targets_of(values: xr.DataArray, size: int | None) -> np.ndarray:
+    """Numbers of the targets, shape (target,), each once and below `size`."""
+    if values.dims != ("target",) or "target" not in values.coords:
+        raise StudyError(
+            where="map",
+            found=f"axes {', '.join(map(str, values.dims)) or 'none'}",
+            expected="target alone, with its numbers",
+            do="choose one subject, model and layer, or average over them",
+        )
+    target: np.ndarray = values["target"].values
+    if len(np.unique(target)) != len(target):
+        raise StudyError(where="map", found="a target twice", expected="each once", do="map one subject at a time")
+    if size is not None and target.size and (target.min() < 0 or target.max() >= size):
+        raise StudyError(
+            where="map",
+            found=f"targets {target.min()} to {target.max()}",
+            expected=f"0 to {size - 1}, the places of its space",
+            do="check the cube's `space` and `shape`",
+        )
+    return target.astype(np.int64)
+
+
+def labels_of(values: xr.DataArray, name: str) -> np.ndarray:
+    """A coordinate of strings on target; empty ones where the map has none."""
+    return string_coordinate(values[name].values if name in values.coords else [""] * values.sizes["target"])
+
+
+def check_hemispheres(values: xr.DataArray, expected: np.ndarray) -> None:
+    """Refuse targets that `hemi` puts on another side than `expected` (target,), "" where either cannot say."""
+    hemi = labels_of(values, "hemi")
+    wrong = np.flatnonzero((hemi != expected) & (hemi != "") & (expected != ""))
+    if wrong.size:
+        first = wrong[0]
+        raise StudyError(
+            where=f"target {int(values['target'].values[first])}",
+            found=f"hemisphere {hemi[first]}",
+            expected=f"{expected[first]}, where its number lies",
+            do="number targets as their space does: both hemispheres, left first",
+        )
+
+
+def check_places(values: xr.DataArray, expected_mm: np.ndarray) -> None:
+    """Refuse targets whose coordinates lie elsewhere than `expected_mm` (target, 3), NaN where either is unknown."""
+    names = [f"{axis}_mm" for axis in "xyz"]
+    if not all(name in values.coords for name in names):
+        return
+    places_mm = np.stack([values[name].values for name in names], axis=1)
+    wrong = np.flatnonzero((np.abs(places_mm - expected_mm) > _SAME_PLACE_MM).any(axis=1))
+    if wrong.size:
+        first = wrong[0]
+        raise StudyError(
+            where=f"target {int(values['target'].values[first])}",
+            found=f"a place of {np.round(places_mm[first], 2).tolist()} mm",
+            expected=f"{np.round(expected_mm[first], 2).tolist()} mm, where its number lies",
+            do="give the grid or the reference that the cube was made with",
+        )

@@ -1,0 +1,108 @@
+"""Maps by name: what `cinecube export` writes and the report draws, one value per target."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Literal
+
+import xarray as xr
+
+from cinecube.analysis.ceiling_cube import normalise_scores
+from cinecube.analysis.ceilings import read_ceiling
+from cinecube.analysis.parcels import best_layer
+from cinecube.analysis.residual_tables import drop_map
+from cinecube.analysis.stages import open_scores
+from cinecube.store.cubes import open_cube
+from cinecube.store.errors import StudyError
+from cinecube.store.params import Study
+from cinecube.store.paths import StudyPaths
+
+Kind = Literal["score", "normalised", "depth", "ceiling", "drop", "q"]
+KINDS: tuple[Kind, ...] = ("score", "normalised", "depth", "ceiling", "drop", "q")
+EVERYBODY = "mean"
+
+
+def map_values(
+    study: Study, root: Path, kind: Kind, stream: str | None = None, layer: str | None = None, subject: str = EVERYBODY
+) -> tuple[xr.DataArray, Mapping[str, Any]]:
+    """A map and the attributes that place its targets.
+
+    Parameters
+    ----------
+    study : Study
+    root : Path
+    kind : str
+        `score`, `normalised` (by the ceiling), `depth` (preferred on the training films), `ceiling`, `drop` (percent
+        that a removal costs), or `q` (false discovery rate of the score).
+    stream : str, optional
+        A model, a stream of one, or a residual pair; for `drop` the pair. Not for `ceiling`.
+    layer : str, optional
+        For `score` and `normalised`; by default each target's own, chosen on the training films.
+    subject : str
+        `mean` for that of all subjects.
+
+    Returns
+    -------
+    DataArray, dims (target,)
+    Mapping
+        Attributes of the cube it was read from.
+
+    Raises
+    ------
+    StudyError
+        If there is no such stream, layer or subject, or its cube has not been made.
+    """
+    attrs: Mapping[str, Any]
+    if kind == "ceiling":
+        values, attrs = read_ceiling(study, root), open_cube(StudyPaths(root).ceiling).attrs
+    elif kind == "drop":
+        name = study.pair(_needed(stream, kind)).name
+        values, attrs = drop_map(study, root, name), open_scores(root, name).attrs
+    elif kind == "q":
+        cube = open_cube(StudyPaths(root).significance, where="results/significance.zarr")
+        values, attrs = _pick(cube["q"], "model", _needed(stream, kind)), cube.attrs
+    else:
+        values, attrs = _of_scores(study, root, kind, _needed(stream, kind), layer)
+    if subject == EVERYBODY:
+        return values.mean("subject", skipna=True, keep_attrs=True), attrs
+    return _pick(values, "subject", subject), attrs
+
+
+def _of_scores(
+    study: Study, root: Path, kind: Kind, stream: str, layer: str | None
+) -> tuple[xr.DataArray, Mapping[str, Any]]:
+    pairs = [pair.name for pair in study.residual]
+    cube = open_scores(root, stream if stream in pairs else study.owner(stream))
+    own = _pick(cube[["score", "cv_score"]], "model", stream).load()
+    best = best_layer(own["cv_score"])
+    if kind == "depth":
+        depth = _pick(cube["depth"], "model", stream).load()
+        return depth.isel(layer=best.clip(min=0)).drop_vars("layer").where(best >= 0), cube.attrs
+    if layer is None:
+        scores = own["score"].isel(layer=best.clip(min=0)).drop_vars("layer").where(best >= 0)
+    else:
+        scores = _pick(own["score"], "layer", layer)
+    if kind == "normalised":
+        return normalise_scores(scores, read_ceiling(study, root), study.ceiling)["score"], cube.attrs
+    return scores, cube.attrs
+
+
+def _needed(stream: str | None, kind: Kind) -> str:
+    if stream is None:
+        raise StudyError(
+            where=f"map {kind}", found="no model", expected="a model, a stream or a pair", do="name it with --model"
+        )
+    return stream
+
+
+def _pick(values: Any, dim: str, label: str) -> Any:
+    known = [str(name) for name in values[dim].values]
+    if label not in known:
+        raise StudyError(
+            where=f"map of {dim} {label!r}",
+            found="no such label",
+            expected=f"one of {', '.join(known)}",
+            do="correct it",
+        )
+    return values.sel({dim: label})

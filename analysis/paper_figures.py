@@ -1,0 +1,152 @@
+"""The stage `figures`: figures 2 to 5 of Oota et al. (ICLR 2025) for any study, as tables and pictures."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from cinecube.analysis import figures, tables
+from cinecube.analysis.comparisons import compare_by_roi
+from cinecube.analysis.maps import draw_map
+from cinecube.analysis.residual_tables import drop_map
+from cinecube.analysis.roi_tables import WHOLE_BRAIN, over_subjects, with_means
+from cinecube.analysis.stages import open_scores, read_scores
+from cinecube.store.atomic import staged
+from cinecube.store.params import Study
+from cinecube.store.paths import StudyPaths
+
+VIDEO, AUDIO = "unimodal video", "unimodal audio"
+MARKS = {VIDEO: "*", AUDIO: "^"}
+"""Of a bar that is higher than the unimodal ones over subjects (Wilcoxon, false discovery rate over regions)."""
+
+
+def paper_figures(study: Study, root: Path) -> None:
+    """Write `results/figures`: a table for each figure, and its picture.
+
+    Raises
+    ------
+    StudyError
+        If a table or score cube is missing.
+    """
+    paths = StudyPaths(root)
+    scores = tables.read_table(paths.tables / "roi.csv")
+    untrained = tables.read_table(paths.tables / "untrained.csv")
+    residual = tables.read_table(paths.tables / "residual_roi.csv")
+    value = "normalised" if scores["normalised"].notna().any() else "score"
+    bars = region_bars(scores, groups(study), streams(study, root), study.statistics.fdr, study.statistics.seed)
+    with staged(paths.results / "figures") as folder:
+        folder.mkdir()
+        second = whole_brain_bars(scores, untrained, study.statistics.seed)
+        _write(folder, "figure2", second, figures.bars(second, "model", value, "share of the ceiling"))
+        _write(folder, "figure3", bars, figures.grouped_bars(bars, "roi", "model", value, "mark"))
+        if len(residual):
+            _write(folder, "figure4", residual, figures.residual_bars(residual))
+        drops = [drop_means(study, root, pair.name) for pair in study.residual]
+        if drops:
+            tables.write_table(folder / "figure5.csv", pd.concat(drops, ignore_index=True))
+        for pair in study.residual:
+            png = draw_drops(study, root, pair.name)
+            if png is not None:
+                (folder / f"figure5.{pair.name}.png").write_bytes(png)
+
+
+def _write(folder: Path, name: str, table: pd.DataFrame, png: bytes) -> None:
+    tables.write_table(folder / f"{name}.csv", table)
+    (folder / f"{name}.png").write_bytes(png)
+
+
+def groups(study: Study) -> dict[str, list[str]]:
+    """The unimodal bars: name -> streams whose mean they are."""
+    named = {VIDEO: study.unimodal.video, AUDIO: study.unimodal.audio}
+    return {name: list(found) for name, found in named.items() if found}
+
+
+def streams(study: Study, root: Path) -> list[str]:
+    """Trained streams that are in no unimodal bar: the paper's multi-modal models."""
+    every = [str(name) for cube in read_scores(study, root) for name in cube["model"].values]
+    unimodal = {*study.unimodal.video, *study.unimodal.audio}
+    return [name for name in every if name not in unimodal and study.models[study.owner(name)].untrained is None]
+
+
+def whole_brain_bars(scores: pd.DataFrame, untrained: pd.DataFrame, seed: int = 0) -> pd.DataFrame:
+    """Figure 2: every model over the whole brain, with what says whether it beats its untrained twin.
+
+    Parameters
+    ----------
+    scores : DataFrame
+        From `roi_tables.region_scores`.
+    untrained : DataFrame
+        From `roi_tables.untrained_table`.
+    seed : int
+
+    Returns
+    -------
+    DataFrame
+        Columns of `roi_tables.over_subjects`, `untrained` (the twin), `p` and `smallest_p` of their difference.
+    """
+    bars = over_subjects(scores[scores["roi"] == WHOLE_BRAIN], seed)
+    own = untrained[untrained["roi"] == WHOLE_BRAIN][["model", "untrained", "p", "smallest_p"]]
+    return bars.merge(own, "left", "model")
+
+
+def region_bars(
+    scores: pd.DataFrame, unimodal: Mapping[str, Sequence[str]], models: Sequence[str], level: float, seed: int = 0
+) -> pd.DataFrame:
+    """Figure 3: multi-modal streams and the unimodal bars in each region, marked where they are higher than these.
+
+    Parameters
+    ----------
+    scores : DataFrame
+        From `roi_tables.region_scores`.
+    unimodal : Mapping of str to sequence of str
+        From `groups`.
+    models : sequence of str
+        From `streams`.
+    level : float
+        Of the false discovery rate over regions.
+    seed : int
+
+    Returns
+    -------
+    DataFrame
+        Columns of `roi_tables.over_subjects` and `mark`: see `MARKS`.
+    """
+    whole = with_means(scores, unimodal)
+    bars = over_subjects(whole[whole["model"].isin([*models, *unimodal])], seed)
+    higher: dict[tuple[str, str], str] = {}
+    for model in models:
+        for group in unimodal:
+            compared = compare_by_roi(whole, model, group)
+            found = compared[(compared["mean_difference"] > 0) & (compared["p_fdr"] <= level)]
+            for roi in found["roi"]:
+                higher[roi, model] = higher.get((roi, model), "") + MARKS[group]
+    return bars.assign(
+        mark=[higher.get((roi, model), "") for roi, model in zip(bars["roi"], bars["model"], strict=True)]
+    )
+
+
+def drop_means(study: Study, root: Path, pair: str) -> pd.DataFrame:
+    """Figure 5 as a table: `pair`, `parcel`, `drop` in percent (mean over targets and subjects), `targets`."""
+    drops = drop_map(study, root, pair)
+    inside = drops.transpose("subject", "target")
+    frame = pd.DataFrame(
+        {
+            "parcel": np.tile([str(name) for name in inside["parcel"].values], inside.sizes["subject"]),
+            "drop": inside.values.ravel(),
+        }
+    )
+    known = frame[frame["parcel"] != ""].dropna()
+    means = known.groupby("parcel")["drop"].agg(["mean", "size"]).reset_index()
+    means.insert(0, "pair", pair)
+    return means.rename(columns={"mean": "drop", "size": "targets"})
+
+
+def draw_drops(study: Study, root: Path, pair: str) -> bytes | None:
+    """A glass brain of the drop in percent, mean over subjects; None where targets are no voxels."""
+    drops = drop_map(study, root, pair)
+    known = drops.notnull()
+    mean = drops.fillna(0).sum("subject") / known.sum("subject").where(known.any("subject"))
+    return draw_map(mean, open_scores(root, pair), f"{pair}: drop in percent")

@@ -1,0 +1,227 @@
+"""The stage `significance`: which scores are above chance, and which differ between models."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import xarray as xr
+
+from cinecube.analysis.comparisons import MIN_SUBJECTS, choose_swap_rows, group_map, make_swaps, swap_blocks
+from cinecube.analysis.held import Held, begin, hold
+from cinecube.analysis.nulls import (
+    Significance,
+    choose_block_rows,
+    fdr,
+    make_plan,
+    permute_blocks,
+    shift_circularly,
+)
+from cinecube.analysis.predictions import choose
+from cinecube.analysis.scores import join_targets
+from cinecube.analysis.spaces import Responses, check_same_space, step_s
+from cinecube.analysis.stages import make_settings, open_scores, read_inputs
+from cinecube.analysis.tasks import pinned
+from cinecube.store.cubes import write_cube
+from cinecube.store.paths import StudyPaths
+from cinecube.store.schema import SCHEMA, provenance, string_coordinate
+
+if TYPE_CHECKING:
+    from cinecube.analysis.encoding import Progress
+    from cinecube.store.analysis_params import Statistics
+    from cinecube.store.params import Study
+
+
+@dataclass(frozen=True)
+class Tested:
+    """Tests of one subject.
+
+    Attributes
+    ----------
+    chance : dict of str to Significance
+        By stream: r against permutations.
+    pairs : list of Significance
+        By comparison: r of the first stream minus r of the second.
+    block_rows : dict of str to int
+        Rows of a block, by stream and by comparison (`a - b`).
+    """
+
+    chance: dict[str, Significance]
+    pairs: list[Significance]
+    block_rows: dict[str, int]
+
+
+def significance(study: Study, root: Path, progress: Progress | None = None) -> None:
+    """Test every target's score at the layer that the training films chose for it, and write `results/significance`.
+
+    Models are fitted again at penalties that are known; their predictions of the test films lie on disk meanwhile:
+    4 bytes per row of them, target, stream and subject.
+
+    Raises
+    ------
+    StudyError
+        If a cube is missing, or the test films are too short for `MIN_BLOCKS` blocks.
+    """
+    paths = StudyPaths(root)
+    folder = paths.scratch / "significance"
+    shutil.rmtree(folder, ignore_errors=True)
+    try:
+        held, brains, fingerprints = _hold_all(study, root, folder, progress)
+        tested = {
+            name: pinned(tested_subject, study.run.threads, film, study.statistics, f"test films of {name}")
+            for name, film in held.items()
+        }
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+    cube = _cube(study, tested, list(brains.values()), fingerprints)
+    write_cube(paths.significance, cube)
+    _write_tables(study, root, cube)
+
+
+def _write_tables(study: Study, root: Path, cube: xr.Dataset) -> None:
+    from cinecube.analysis import significance_tables, tables
+
+    paths, params = StudyPaths(root), study.statistics
+    regions = tables.read_table(paths.tables / "roi.csv")
+    for name, table in (
+        ("significance", significance_tables.counts_table(cube, params.fdr)),
+        ("comparisons", significance_tables.differences_table(cube, params.fdr)),
+        ("comparisons_roi", significance_tables.compare_regions(regions, params.compare, params.fdr)),
+    ):
+        tables.write_table(paths.tables / f"{name}.csv", table)
+
+
+def _hold_all(
+    study: Study, root: Path, folder: Path, progress: Progress | None
+) -> tuple[dict[str, Held], dict[str, Responses], dict[str, str]]:
+    settings = make_settings(study)
+    held: dict[str, Held] = {}
+    brains: dict[str, Responses] = {}
+    fingerprints: dict[str, str] = {}
+    for number, model in enumerate(study.compute.models):
+        space, brains, groups = read_inputs(study, root, model)
+        held = held or begin(folder, groups, brains, step_s(space.rows))
+        scores = open_scores(root, model)
+        fingerprints[model] = str(scores.attrs["fingerprint"])
+        pinned(hold, study.run.threads, held, folder, space, groups, brains, choose(scores, brains), settings)
+        if progress:
+            progress(number + 1, len(study.compute.models))
+    return held, brains, fingerprints
+
+
+def tested_subject(held: Held, params: Statistics, where: str) -> Tested:
+    """Test all streams of one subject against chance, and those that the study compares against each other.
+
+    Parameters
+    ----------
+    held : Held
+    params : Statistics
+    where : str
+        The films, for messages.
+
+    Raises
+    ------
+    StudyError
+        If the films are too short for the blocks.
+    """
+    chance, rows = {}, {}
+    for stream, prediction in held.prediction.items():
+        rows[stream] = _block_rows(params, prediction, held)
+        chance[stream] = _against_chance(prediction, held.truth, rows[stream], params)
+    pairs = []
+    for a, b in params.compare:
+        first, second = held.prediction[a], held.prediction[b]
+        n_rows = (
+            choose_swap_rows(first, second, held.truth, held.runs) if params.block_rows == "auto" else params.block_rows
+        )
+        rows[f"{a} - {b}"] = n_rows
+        swaps = make_swaps(len(held.truth), n_rows, params.permutations, params.seed)
+        pairs.append(swap_blocks(first, second, held.truth, swaps))
+    return Tested(chance, pairs, rows)
+
+
+def _block_rows(params: Statistics, prediction: np.ndarray, held: Held) -> int:
+    if params.block_rows == "auto":
+        return choose_block_rows(prediction, held.truth, held.runs)
+    return params.block_rows
+
+
+def _against_chance(prediction: np.ndarray, truth: np.ndarray, block_rows: int, params: Statistics) -> Significance:
+    if params.null == "shifts":
+        return shift_circularly(prediction, truth, block_rows, params.permutations, params.seed)
+    return permute_blocks(prediction, truth, make_plan(len(truth), block_rows, params.permutations, params.seed))
+
+
+def _cube(
+    study: Study, tested: Mapping[str, Tested], brains: Sequence[Responses], fingerprints: Mapping[str, str]
+) -> xr.Dataset:
+    """All subjects' tests on one labelled target axis; the false discovery rate is each subject's and stream's own."""
+    labels = join_targets(brains)
+    target = labels.index.to_numpy(np.int64)
+    place = {brain.subject: np.searchsorted(target, brain.cube["target"].values) for brain in brains}
+    streams = list(next(iter(tested.values())).chance)
+    pairs = [f"{a} - {b}" for a, b in study.statistics.compare]
+
+    def stacked(parts: Mapping[str, Sequence[np.ndarray]], n: int) -> np.ndarray:
+        whole = np.full((len(brains), n, len(target)), np.nan, np.float32)
+        for s, brain in enumerate(brains):
+            for m, values in enumerate(parts[brain.subject]):
+                whole[s, m, place[brain.subject]] = values
+        return whole
+
+    variables: dict[str, Any] = {}
+    for name, dim, n, parts in (
+        ("score", "model", len(streams), {s: list(one.chance.values()) for s, one in tested.items()}),
+        ("difference", "comparison", len(pairs), {s: one.pairs for s, one in tested.items()}),
+    ):
+        prefix = "" if dim == "model" else "difference_"
+        dims = ("subject", dim, "target")
+        variables[name] = (dims, stacked({s: [one.score for one in own] for s, own in parts.items()}, n))
+        variables[f"{prefix}p"] = (dims, stacked({s: [one.p for one in own] for s, own in parts.items()}, n))
+        variables[f"{prefix}q"] = (dims, stacked({s: [fdr(one.p) for one in own] for s, own in parts.items()}, n))
+    cube = xr.Dataset(
+        variables,
+        coords={
+            "subject": string_coordinate([brain.subject for brain in brains]),
+            "model": string_coordinate(streams),
+            "comparison": string_coordinate(pairs),
+            "target": target,
+            **{name: ("target", labels[name].to_numpy()) for name in labels.columns},
+        },
+        attrs=dict(sorted(_attrs(study, tested, brains, fingerprints).items())),
+    )
+    return _with_group(cube)
+
+
+def _with_group(cube: xr.Dataset) -> xr.Dataset:
+    """Add a t-test over subjects of every target that enough of them have: subjects as a random effect."""
+    if cube.sizes["subject"] < MIN_SUBJECTS:
+        return cube
+    maps = [group_map(cube["score"].sel(model=model).values) for model in cube["model"].values]
+    for name in ("t", "p", "p_fdr"):
+        values = np.stack([getattr(one, name) for one in maps]).astype(np.float32)
+        cube[f"group_{'q' if name == 'p_fdr' else name}"] = (("model", "target"), values)
+    return cube
+
+
+def _attrs(
+    study: Study, tested: Mapping[str, Tested], brains: Sequence[Responses], fingerprints: Mapping[str, str]
+) -> dict[str, Any]:
+    spec = {
+        "schema": SCHEMA,
+        "kind": "significance",
+        "statistics": study.statistics.model_dump(),
+        "scores": dict(fingerprints),
+    }
+    return provenance(
+        "significance",
+        spec,
+        ("numpy", "scipy"),
+        **check_same_space(brains),
+        block_rows=json.dumps({name: one.block_rows for name, one in tested.items()}, sort_keys=True),
+    )
