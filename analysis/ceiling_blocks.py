@@ -1,10 +1,11 @@
 """Ceilings of brain cubes, out of core: no more than blocks of targets, and kernels of rows, are in memory.
 
-Of the largest subset of subjects, with n training and m test rows and k folds, 8 n (n + m) bytes of kernel, four Gram
-matrices of 8 n² while one of them is factored, and (k + 1) factors of 4 n² or less are held at once: 8 GB for the
-11,013 + 2,008 rows of Movie10. Several subsets are factored side by side where that stays below `SUBSETS_IN_MEMORY`.
-Kernels of single subjects, 1.1 GB each there, lie on disk where they exceed `KERNELS_IN_MEMORY` together. To this each
-thread adds 100 bytes or so per row and target of its block.
+Of a subset of subjects, with n training and m test rows and k folds, 8 n (n + m) bytes of kernel, four matrices of 8 n²
+while one of its parts is factored, and k + 1 factors of 4 n² or less are held at once: 8 GB for the 11,013 + 2,008 rows
+of Movie10. Several subsets are factored side by side where that stays below `SUBSETS_IN_MEMORY`. Kernels of single
+subjects, 1.1 GB each there, lie on disk where they exceed `KERNELS_IN_MEMORY` together. While targets are scored a
+subset's factors are left, and each thread holds 50 bytes per row and target of its block, 2.7 GB there, and a batch of
+256 MB.
 """
 
 from __future__ import annotations
@@ -41,6 +42,8 @@ from cinecube.store.analysis_params import CeilingParams
 
 KERNELS_IN_MEMORY = 2 * 2**30
 SUBSETS_IN_MEMORY = 8 * 2**30
+# Per row and target of a block, while it is standardised: in float32 as read, and in float64 several times over.
+_BLOCK_BYTES = 40
 _Item = TypeVar("_Item")
 Subset = tuple[str, ...]
 
@@ -209,7 +212,8 @@ def _make_kernels(
     wanted = {name for subset in subsets if _is_kernel(cohort, subset) for name in subset}
     names = [name for name in cohort.brains if name in wanted]
     on_disk = len(names) * _kernel_bytes(cohort) > KERNELS_IN_MEMORY
-    at_once = SUBSETS_IN_MEMORY // (2 * _kernel_bytes(cohort) + 24 * len(cohort.train) * cohort.targets_per_block)
+    block_bytes = _BLOCK_BYTES * len(cohort.train) * cohort.targets_per_block
+    at_once = SUBSETS_IN_MEMORY // (2 * _kernel_bytes(cohort) + block_bytes)
     kernels = {}
     for wave in _waves(names, at_once, workers):
         jobs = [(name, (cohort, name)) for name in wave]

@@ -29,9 +29,9 @@ REPEATS = ("repeats", "repeats_low", "repeats_high", "explainable_variance", "sp
 _COMPAT_FLOOR = 0.0
 _INTERVAL = "95 % of resamplings of"
 ABOUT = {
-    "cross_subject": "Pearson r that predictors from infinitely many other subjects would reach: v0 of v0 (1 - exp(-k /"
-    " tau)), fitted to the scores of all subsets of k of them; where that shows no saturation, the score of all others"
-    " together. A lower bound that rises with rows",
+    "cross_subject": "Pearson r that predictors from infinitely many other subjects would reach: v0 of {curve}, fitted"
+    " to the scores of all subsets of k of them; where that shows no saturation, the score of all others together. A"
+    " lower bound that rises with rows",
     "cross_subject_low": f"lower end of cross_subject over {_INTERVAL} subsets of subjects",
     "cross_subject_high": f"upper end of cross_subject over {_INTERVAL} subsets of subjects",
     "cross_subject_converged": "whether cross_subject is extrapolated",
@@ -42,6 +42,7 @@ ABOUT = {
     "explainable_variance": "share of a single showing's variance that is signal; without bias, so negative by chance",
     "split_half": "correlation between the means over two halves of the showings, mean over splits",
 }
+CURVES = {"exponential": "v0 (1 - exp(-k / tau))", "reliability": "v0 sqrt(k / (k + tau))"}
 COMPAT_ABOUT = {
     "cross_subject": "Oota et al. 2025, exactly: v0 of v0 (1 - exp(-x / tau)), median over bootstraps, of x subjects,"
     " the predicted one among them, and the mean over sources of r of single sources (kernel ridge, penalty 1; rows"

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
 _SAME_TR_S = 1e-4
 # Of the parameters those that change the cube's numbers; the others are of what is done with it.
-_IN_FINGERPRINT = {"bootstraps", "block_rows", "seed", "compat"}
+_IN_FINGERPRINT = {"curve", "bootstraps", "block_rows", "seed", "compat"}
 # Multiplications that take as long as one of scipy's fits, for `open_workers` to choose processes or threads.
 _WORK_OF_FIT = 2e7
 
@@ -229,7 +229,9 @@ def _cross(
 
     scores, params = score_subsets(cohort, scratch, workers, kept, progress), study.ceiling
     # 0.95 is the share of resamplings in the interval.
-    arguments = {name: (own.score, own.size, params.bootstraps, 0.95, params.seed) for name, own in scores.items()}
+    arguments = {
+        name: (own.score, own.size, params.bootstraps, 0.95, params.seed, params.curve) for name, own in scores.items()
+    }
     fitted = run_by_subject(workers, extrapolate, arguments, cohort.threads)
     return {name: cross_values(scores[name], fitted[name]) for name in scores}
 
@@ -250,11 +252,14 @@ def _compat(
 
 def _about(study: Study, inputs: Inputs) -> dict[str, dict[str, str]]:
     """Attributes of the cube's variables: what each is, and why it is NaN where it is."""
-    from cinecube.analysis.ceiling_cube import ABOUT, COMPAT_ABOUT, CROSS
+    from cinecube.analysis.ceiling_cube import ABOUT, COMPAT_ABOUT, CROSS, CURVES
 
     texts = ABOUT | (COMPAT_ABOUT if study.ceiling.compat else {})
     shown = "the mean over showings" if study.brain.repeats == "average" else "a single showing"
-    texts |= {"repeats": f"{texts['repeats']}; of r with {shown}"}
+    texts |= {
+        "cross_subject": texts["cross_subject"].format(curve=CURVES[study.ceiling.curve]),
+        "repeats": f"{texts['repeats']}; of r with {shown}",
+    }
     kinds = {name: "cross_subject" if name in (*CROSS, "cross_subject_score") else "repeats" for name in texts}
     return {
         name: {"about": text, **({"note": inputs.notes[kinds[name]]} if kinds[name] in inputs.notes else {})}
@@ -279,7 +284,7 @@ def ceiling_spec(study: Study, brains: Mapping[str, Responses]) -> dict[str, Any
 
 
 def read_ceiling(study: Study, root: Path, required: bool = True) -> xr.DataArray:
-    """The ceiling that `ceiling.use` names, dims (subject, target).
+    """The ceiling that `ceiling.use` names, dims (subject, target); NaN for `none`.
 
     Parameters
     ----------
@@ -296,7 +301,10 @@ def read_ceiling(study: Study, root: Path, required: bool = True) -> xr.DataArra
     """
     paths, use = StudyPaths(root), study.ceiling.use
     where = paths.relative(paths.ceiling)
-    array = open_cube(paths.ceiling, where=where)[use]
+    cube = open_cube(paths.ceiling, where=where)
+    if use == "none":
+        return xr.full_like(cube["repeats"].load(), np.nan)
+    array = cube[use]
     values = read_values(array, f"{where} {use}")
     if required and np.isnan(values).all():
         raise _no_ceiling(use, str(array.attrs.get("note", "no target varies")))

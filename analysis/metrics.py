@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from cinecube.analysis import tables
+from cinecube.analysis.oracles import oracle_metrics
 from cinecube.analysis.truth import Comparison, compare_study
 from cinecube.store.params import Study
 from cinecube.store.paths import StudyPaths
@@ -38,7 +39,8 @@ def study_metrics(study: Study, root: Path, truth: Comparison | None = None) -> 
         "best_model": str(everyone["cv_score"].idxmax()),
     }
     if truth is not None:
-        metrics["truth"] = {name: _rounded(value) for name, value in sorted(truth.metrics.items())}
+        judged = truth.metrics | oracle_metrics(study, root)
+        metrics["truth"] = {name: _rounded(value) for name, value in sorted(judged.items())}
     return metrics
 
 

@@ -234,7 +234,7 @@ def _fit(problem: _Problem, subset: Sequence[int], shares: Sequence[float]) -> _
         start = stop
     flat = rows.reshape(-1, design.shape[1])
     factors = factorise(plain_grams(design, problem.folds, flat), design, flat, problem.folds, problem.backend)
-    fit = solve(factors, problem.known, problem.alphas)
+    fit = solve(factors, problem.known, problem.alphas, exhaustive=True)
     predicted = np.zeros((len(problem.train), n_test, problem.known.shape[1]), np.float32)
     predicted[list(subset)] = fit.prediction.reshape(len(subset), n_test, -1)
     penalty = np.full((len(problem.train), problem.known.shape[1]), np.inf)

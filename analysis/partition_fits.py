@@ -16,7 +16,6 @@ import numpy as np
 from cinecube.analysis.encoding import Block, read_block
 from cinecube.analysis.layout import Layout, Settings, make_design, make_layout
 from cinecube.analysis.partition import SHARES
-from cinecube.analysis.ridge import NUMPY_BACKEND
 from cinecube.analysis.rows import RowsGroup
 from cinecube.analysis.shared_ridge import Factors, factorise, plain_grams, solve
 from cinecube.analysis.spaces import FeatureSpace, Responses
@@ -276,20 +275,21 @@ def _fit_block(factors: Factors, responses: np.ndarray, shares: np.ndarray, grou
     fitted = np.all([np.isfinite(part).all(axis=0) & (np.ptp(part, axis=0) > 0) for part in (known, truth)], axis=0)
     found = np.full((1 + 2 * len(shares), responses.shape[1]), np.nan)
     if fitted.any():
-        fit = solve(factors, known[:, fitted], ground.settings.alphas)
+        settings = ground.settings
+        fit = solve(factors, known[:, fitted], settings.alphas, exhaustive=settings.exhaustive)
         split = _split_r2(truth[:, fitted], fit.prediction.reshape(len(shares), len(truth), -1))
-        found[:, fitted] = np.concatenate([fit.loss[None], split, ground.settings.alphas[fit.best] / shares[:, None]])
+        found[:, fitted] = np.concatenate([fit.loss[None], split, settings.alphas[fit.best] / shares[:, None]])
     return found
 
 
 def _split_r2(truth: np.ndarray, predicted: np.ndarray) -> np.ndarray:
     """Parts of R² about the means, (stream, target), of responses (row, target) and (stream, row, target)."""
-    with NUMPY_BACKEND:
-        from himalaya.scoring import r2_score_split
-
-        truth, predicted = truth.astype(np.float64), predicted.astype(np.float64)
-        split = r2_score_split(truth - truth.mean(axis=0), predicted - predicted.mean(axis=1, keepdims=True))
-    return np.asarray(split)
+    truth, predicted = truth.astype(np.float64), predicted.astype(np.float64)
+    truth -= truth.mean(axis=0)
+    predicted -= predicted.mean(axis=1, keepdims=True)
+    # himalaya's `r2_score_split`, whose import takes as long as ten fits of a small study.
+    unexplained = 2 * truth - predicted.sum(axis=0)
+    return np.einsum("srt,rt->st", predicted, unexplained) / (truth * truth).sum(axis=0)
 
 
 class Race:

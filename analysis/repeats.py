@@ -4,7 +4,7 @@ With R showings of a target, SP = (R Var(mean) - mean Var) / (R - 1) estimates t
 where Var(mean) is the variance of the mean over showings and mean Var the mean of each showing's (Sahani & Linden 2002,
 NIPS 15; Hsu, Borst & Theunissen 2004, Network 15:91). The signal itself correlates with a single showing by
 √(SP / mean Var), and with the mean over showings by √(SP / Var(mean)) (Schoppe et al. 2016, Front. Comput. Neurosci.
-10:10, eq. 6-8).
+10:10, where the latter is CC_max).
 """
 
 from __future__ import annotations

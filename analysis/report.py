@@ -18,6 +18,7 @@ import yaml
 from cinecube.analysis import figures, tables
 from cinecube.analysis.maps import best_layer_score, draw_map
 from cinecube.analysis.metrics import study_metrics
+from cinecube.analysis.report_findings import findings, oracle_tables
 from cinecube.analysis.stages import read_scores
 from cinecube.analysis.truth import Comparison, compare_study
 from cinecube.store.atomic import staged, write_text
@@ -74,6 +75,11 @@ def render(study: Study, root: Path, truth: Comparison | None, metrics: Mapping[
         layer_caption="Mean over parcels and subjects; the band is the standard error over subjects.",
         heatmap=_inline(_heatmap(table, preferred, truth)),
         lag_curves=_inline(figures.lag_curves(_lags(paths))),
+        findings=[
+            vars(part) | {"grids": [(caption, _grid(grid)) for caption, grid in part.grids]}
+            for part in findings(study, root)
+        ],
+        oracle=[(caption, _grid(grid)) for caption, grid in oracle_tables(study, root)] if truth else [],
         truth=_grid(truth.table, good=truth.flags) if truth else None,
         truth_lead=truth.summary if truth else "",
         agreement=_grid(truth.agreement) if truth else None,
@@ -105,6 +111,9 @@ def _cards(metrics: Mapping[str, Any]) -> list[dict[str, str]]:
         "delay_error": "mean error of the delay (TR)",
         "idle_score": "largest |r| of an idle parcel",
         "feature_agreement": "decoded features against drawn (r)",
+        "ceiling_error": "error of the ceiling from repeats (r)",
+        "residual_error": "error of residual scores (r)",
+        "variance_partition_error": "error of variance parts (R²)",
     }
     truth = metrics.get("truth", {})
     cards += [{"name": names[key], "value": f"{truth[key]:.3g}"} for key in names if key in truth]

@@ -11,9 +11,9 @@ import pandas as pd
 import xarray as xr
 
 from cinecube.analysis.drops import MINIMUM, drop_percent, drop_table
-from cinecube.analysis.parcels import WHOLE, best_layer, regions
+from cinecube.analysis.parcels import best_layer, regions
 from cinecube.analysis.residual_cubes import CHECKS, find_stream
-from cinecube.analysis.rois import find_members, load_rois, roi_means, roi_summary
+from cinecube.analysis.rois import roi_means, roi_summary, study_members
 from cinecube.analysis.tables import EVERYONE, read_table, write_table
 from cinecube.store.analysis_params import Pair
 from cinecube.store.cubes import open_cube
@@ -181,7 +181,7 @@ def brain_drop(scores: xr.Dataset) -> float:
     """
     rows = _by_target(scores)
     known = rows[(rows["parcel"] != "") & (rows["full"] > MINIMUM)].dropna()
-    return float(drop_percent(known["full"].mean(), known["residual"].mean()))
+    return float(drop_percent(np.array(known["full"].mean()), np.array(known["residual"].mean())))
 
 
 def roi_rows(study: Study, root: Path, table: pd.DataFrame) -> pd.DataFrame:
@@ -199,17 +199,16 @@ def roi_rows(study: Study, root: Path, table: pd.DataFrame) -> pd.DataFrame:
     -------
     DataFrame
         Columns `pair`, `roi`, `measure` (`full`, `residual` or `drop`) and those of `rois.roi_summary`. A subject's
-        drop is that of its region's means, each parcel weighing the same. Empty for cubes without parcels.
+        drop is that of its region's means, each parcel weighing the same.
 
     Raises
     ------
     StudyError
         If the atlas has no parcel of any region.
     """
-    parcels = [str(name) for name in table["parcel"].unique()]
-    if set(parcels) <= {WHOLE}:
+    if table.empty:
         return pd.DataFrame(columns=list(_ROI_COLUMNS))
-    members = find_members(load_rois(study.rois, root), parcels)
+    members = study_members(study.rois, root, table["parcel"])
     means = roi_means(table, members, by=("pair",), value="full")
     means = means.merge(roi_means(table, members, by=("pair",), value="residual").drop(columns="parcels"))
     means["drop"] = drop_percent(means["full"].to_numpy(), means["residual"].to_numpy())

@@ -142,8 +142,8 @@ def over_subjects(scores: pd.DataFrame, seed: int = 0) -> pd.DataFrame:
     Returns
     -------
     DataFrame
-        Columns `roi`, `model`, `subjects`, `survive`, and `score` and `normalised`, each with `_sem`, `_low` and `_high`
-        beside it. Intervals of few subjects are too narrow, see `intervals.spread_over_subjects`.
+        Columns `roi`, `model`, `subjects`, `survive`, and `score` and `normalised`, each with `_sem`, `_low` and
+        `_high` beside it. Intervals of few subjects are too narrow, see `intervals.spread_over_subjects`.
     """
     keys, table = ["roi", "model"], None
     for value in ("score", "normalised"):

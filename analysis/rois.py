@@ -14,6 +14,7 @@ import pandas as pd
 import yaml
 
 from cinecube.analysis.intervals import spread_over_subjects
+from cinecube.analysis.parcels import WHOLE
 from cinecube.analysis.tables import EVERYONE
 from cinecube.store.errors import StudyError
 
@@ -129,6 +130,28 @@ def _malformed(where: str, found: str) -> StudyError:
     return StudyError(
         where=where, found=found, expected="each region once with a list of labels, as `EV: [V1, V2, V3]`", do="mend it"
     )
+
+
+def study_members(rois: str | None, root: Path, parcels: Iterable[str]) -> Members:
+    """The regions of a study as its atlas has them.
+
+    Parameters
+    ----------
+    rois : str or None
+        The study's `rois`; without one every parcel is a region.
+    root : Path
+    parcels : iterable of str
+        Names in the cubes; of cubes without an atlas the one region `all`.
+
+    Raises
+    ------
+    StudyError
+        As of `load_rois` and `find_members`.
+    """
+    known = [str(name) for name in dict.fromkeys(parcels) if name]
+    if rois is None or set(known) <= {WHOLE}:
+        return Members({name: (name,) for name in known}, ())
+    return find_members(load_rois(rois, root), known)
 
 
 def find_members(rois: RoiSet, parcels: Iterable[str]) -> Members:

@@ -179,6 +179,8 @@ def _cube(
         ("score", "model", len(streams), {s: list(one.chance.values()) for s, one in tested.items()}),
         ("difference", "comparison", len(pairs), {s: one.pairs for s, one in tested.items()}),
     ):
+        if n == 0:  # nothing is compared
+            continue
         prefix = "" if dim == "model" else "difference_"
         dims = ("subject", dim, "target")
         variables[name] = (dims, stacked({s: [one.score for one in own] for s, own in parts.items()}, n))
@@ -189,7 +191,7 @@ def _cube(
         coords={
             "subject": string_coordinate([brain.subject for brain in brains]),
             "model": string_coordinate(streams),
-            "comparison": string_coordinate(pairs),
+            **({"comparison": string_coordinate(pairs)} if pairs else {}),
             "target": target,
             **{name: ("target", labels[name].to_numpy()) for name in labels.columns},
         },

@@ -51,7 +51,7 @@ def differences_table(cube: xr.Dataset, level: float) -> pd.DataFrame:
     inside = regions(cube["parcel"].values) != ""
     blocks = json.loads(cube.attrs["block_rows"])
     rows = []
-    for name in map(str, cube["comparison"].values):
+    for name in map(str, cube["comparison"].values if "comparison" in cube.coords else ()):
         for subject in map(str, cube["subject"].values):
             own = cube[["difference", "difference_q"]].sel(comparison=name, subject=subject).isel(target=inside)
             q, difference = own["difference_q"].values, own["difference"].values

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -30,7 +30,6 @@ if TYPE_CHECKING:
 
     from cinecube.analysis.encoding import Kept, Progress
     from cinecube.analysis.layout import Settings
-    from cinecube.analysis.rois import Members
     from cinecube.analysis.tasks import Workers
 
 
@@ -181,9 +180,10 @@ def _count_rows(group: RowsGroup) -> dict[str, Any]:
 
 
 def whole_brain(study: Study, root: Path) -> None:
-    """Write the tables of scores at each parcel's layer, raw and by their ceiling, of parcels, regions and the brain."""
+    """Write the tables of scores at each parcel's layer, raw and by their ceiling: of parcels, regions and all."""
     from cinecube.analysis import roi_tables
     from cinecube.analysis.ceilings import read_ceiling
+    from cinecube.analysis.rois import study_members
 
     paths, params, cubes = StudyPaths(root), study.ceiling, read_scores(study, root)
     preferred = tables.preferred_layers(tables.layer_table(cubes))
@@ -193,7 +193,7 @@ def whole_brain(study: Study, root: Path) -> None:
     parcels = roi_tables.normalised_parcels(
         cubes, preferred, read_ceiling(study, root), params.threshold, params.cap, floor
     )
-    regions = roi_tables.region_scores(parcels, read_members(study, root, parcels["parcel"].unique()))
+    regions = roi_tables.region_scores(parcels, study_members(study.rois, root, parcels["parcel"]))
     tables.write_table(paths.tables / "whole_brain.csv", preferred)
     tables.write_table(paths.tables / "whole_brain_mean.csv", means)
     tables.write_table(paths.tables / "normalised.csv", parcels)
@@ -201,13 +201,6 @@ def whole_brain(study: Study, root: Path) -> None:
     tables.write_table(paths.tables / "roi_mean.csv", roi_tables.over_subjects(regions, seed=study.statistics.seed))
     tables.write_table(paths.tables / "untrained.csv", roi_tables.untrained_table(regions, twins(study, regions)))
     tables.write_table(paths.plots / "whole_brain.csv", everyone[["model", "score"]])
-
-
-def read_members(study: Study, root: Path, parcels: Iterable[str]) -> Members:
-    """The study's regions as its atlas has them."""
-    from cinecube.analysis.rois import find_members, load_rois
-
-    return find_members(load_rois(study.rois, root), parcels)
 
 
 def twins(study: Study, scores: pd.DataFrame) -> dict[str, str]:
@@ -232,13 +225,14 @@ def _same_but_weights(study: Study, a: str, b: str) -> bool:
 def layerwise(study: Study, root: Path) -> None:
     """Write the tables of scores at every layer and of single delays, of preferred depths, and curves for plots."""
     from cinecube.analysis import gradients
+    from cinecube.analysis.rois import study_members
 
     paths = StudyPaths(root)
     cubes = read_scores(study, root)
     table = tables.layer_table(cubes)
     lags = tables.lag_curves(cubes)
     depths = gradients.preferred_depth(cubes)
-    members = read_members(study, root, table["parcel"].unique())
+    members = study_members(study.rois, root, table["parcel"])
     tables.write_table(paths.tables / "layerwise.csv", table)
     tables.write_table(
         paths.tables / "layerwise_roi.csv", gradients.region_layers(table, members, study.statistics.seed)

@@ -40,9 +40,12 @@ class CeilingParams(Section):
     Attributes
     ----------
     use : str
-        Which ceiling: what other subjects predict, extrapolated to many of them, or what repeated films allow.
+        Which ceiling: what other subjects predict, extrapolated to many of them; what repeated films allow; or none.
     threshold, cap : float
         Targets with a lower ceiling have no normalised score; higher shares than `cap` are cut.
+    curve : str
+        How scores rise with the number of other subjects: the paper's saturating exponential, or as reliability does
+        (Spearman-Brown), which is less biased where there are few subjects.
     bootstraps : int
         Resamplings behind the intervals.
     block_rows : int
@@ -52,9 +55,10 @@ class CeilingParams(Section):
         Whose published procedure to repeat.
     """
 
-    use: Literal["cross_subject", "repeats"] = "cross_subject"
+    use: Literal["cross_subject", "repeats", "none"] = "cross_subject"
     threshold: float = Field(0.05, ge=0)
     cap: PositiveFloat = 1.0
+    curve: Literal["exponential", "reliability"] = "exponential"
     bootstraps: PositiveInt = 100
     block_rows: PositiveInt = 10
     seed: int = Field(0, ge=0)

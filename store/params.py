@@ -147,7 +147,7 @@ class Study(Section):
     residual: list[Pair] = Field(default_factory=list)
     partition: list[list[str]] = Field(default_factory=list)
     statistics: Statistics = Statistics()
-    rois: str = "oota2025"
+    rois: str | None = None
     unimodal: Unimodal = Unimodal()
     dask: DaskParams = "local"
     simulate: dict[str, Any] | None = None
@@ -190,6 +190,9 @@ class Study(Section):
         for number, streams in enumerate(self.partition):
             if len(streams) not in (2, 3) or len(set(streams)) < len(streams):
                 raise ValueError(f"partition.{number}: {', '.join(streams)}; name two or three different streams")
+        for number, pair in enumerate(self.residual):
+            if pair.keep == pair.remove:
+                raise ValueError(f"residual.{number}: {pair.keep} is kept and removed; name two streams")
         names = [pair.name for pair in self.residual]
         twice = sorted({name for name in names if names.count(name) > 1 or name in self.models})
         if twice:

@@ -19,6 +19,8 @@ REPOSITORY = Path(__file__).resolve().parents[1]
 # Tests reach no model hub; without this an unknown checkpoint would be looked for there.
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 
+LAST_STAGES = ("whole-brain", "layerwise", "residual", "partition", "significance", "figures", "oracle", "report")
+
 # Three subjects and short segments: at this size the planted layers are still found (see test_truth.py).
 SMALL = {"subjects": 3, "segment_s": 75, "noise": 0.5}
 
@@ -90,6 +92,9 @@ def make_small(root: Path, **simulate: Any) -> Folder:
     def shrink(params: dict[str, Any]) -> None:
         params["simulate"].update(SMALL | simulate)
         params["brain"]["subjects"] = [f"sub-{i + 1:02d}" for i in range(params["simulate"]["subjects"])]
+        params["residual"] = params["residual"][::3]
+        params["partition"] = params["partition"][:1]
+        params["statistics"] |= {"permutations": 999, "compare": params["statistics"]["compare"][:1]}
 
     folder.change(shrink)
     return folder
@@ -124,9 +129,13 @@ def study(simulated: Folder, tmp_path_factory: pytest.TempPathFactory) -> Folder
             folder.must("features", model, film)
     for subject in params["brain"]["subjects"]:
         folder.must("brain", subject)
-    for model in params["compute"]["models"]:
+    folder.must("ceiling")
+    pairs = [f"{pair['keep']}-{pair['remove']}" for pair in params["residual"]]
+    for pair in pairs:
+        folder.must("residual-features", pair)
+    for model in (*params["compute"]["models"], *pairs):
         folder.must("encode", model)
-    for stage in ("whole-brain", "layerwise", "report"):
+    for stage in LAST_STAGES:
         folder.must(stage)
     return folder
 

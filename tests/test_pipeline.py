@@ -54,6 +54,11 @@ def _shrink(params: dict[str, Any]) -> None:
     params["compute"] = {"models": ["vit", "wav2vec2"], "films": list(FILMS)}
     params["brain"]["subjects"] = ["sub-01"]
     params["encode"]["folds"] = 2
+    params["ceiling"]["use"] = "none"
+    params["residual"] = [{"keep": "vit", "remove": "wav2vec2"}]
+    params["partition"] = [["vit", "wav2vec2"]]
+    params["statistics"] |= {"permutations": 99, "block_rows": 2, "compare": [["vit", "wav2vec2"]]}
+    params["unimodal"] = {"video": ["vit"], "audio": ["wav2vec2"]}
     params["simulate"] |= TINY
 
 
@@ -98,8 +103,15 @@ def test_changing_one_model_runs_that_model_alone(tiny: Folder) -> None:
         "features@vit-amber",
         "features@vit-dune",
         "encode@vit",
+        "residual_features@pair0",
+        "encode_residual@pair0",
         "whole_brain",
         "layerwise",
+        "residual",
+        "partition",
+        "significance",
+        "figures",
+        "oracle",
         "report",
     }
 
@@ -190,6 +202,7 @@ def test_a_lab_with_its_own_films_and_scans(finished: Folder, tmp_path: Path) ->
         params["models"] = {"vit": {"extractor": "vit", "checkpoint": "../lab/vit"}}
         params["compute"]["models"] = ["vit"]
         params["brain"]["confounds"] = "motion"
+        params["statistics"]["block_rows"] = 2
 
     own.change(choose)
     _dvc(root, "repro")

@@ -53,13 +53,14 @@ def _summary(path: Path, folder: Path) -> dict[str, Any]:
 
     cube = open_cube(path, complete=False)
     name = data_name(cube)
-    axes = ", ".join(f"{size} {dim}" for dim, size in zip(cube[name].dims, cube[name].shape, strict=True))
+    sizes = {str(dim): size for dim, size in (cube[name].sizes if name else cube.sizes).items()}
+    axes = ", ".join(f"{size} {dim}" for dim, size in sizes.items())
     label = f"{path.parent.name} {path.stem}" if name == "features" else path.stem
     return {
         "kind": str(cube.attrs.get("kind", name)),
         "name": label,
         "axes": axes,
-        **{str(dim): size for dim, size in cube[name].sizes.items()},
+        **sizes,
         "models": [str(model) for model in cube["model"].values] if "model" in cube else [],
         "layers": [str(layer) for layer in cube["layer"].values] if "layer" in cube else [],
         "bytes": folder_bytes(path),
@@ -85,12 +86,12 @@ def show(cube: Path, as_json: bool) -> None:
     opened = open_cube(cube)
     name = data_name(opened)
     attrs = {key: _loads(value) for key, value in opened.attrs.items()}
-    statistics = _statistics(opened, name)
+    statistics = _statistics(opened, name) if name else []
+    axes = {str(dim): size for dim, size in (opened[name].sizes if name else opened.sizes).items()}
     if as_json:
-        axes = {str(dim): size for dim, size in opened[name].sizes.items()}
         click.echo(json.dumps({"axes": axes, "attributes": attrs, "statistics": statistics}, indent=1))
         return
-    click.echo(f"{name} ({', '.join(f'{dim}: {size}' for dim, size in opened[name].sizes.items())})")
+    click.echo(f"{name} ({', '.join(f'{dim}: {size}' for dim, size in axes.items())})")
     for coordinate, values in opened.coords.items():
         click.echo(f"  {coordinate:10}({', '.join(map(str, values.dims))})  {_ends(values)}")
     for key, value in attrs.items():

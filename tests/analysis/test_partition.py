@@ -87,8 +87,8 @@ def test_r2_and_parts_are_scikit_learns(seed, names):
     slow = np.stack(
         [_slow_r2(problem, subset) for n in range(1, 1 + len(names)) for subset in itertools.combinations(names, n)]
     )
-    # Elsewhere the search for a penalty or rounding has taken another of two that are as good.
-    assert (np.abs(found.r2 - slow) < 1e-3).mean() > 0.95
+    # Elsewhere rounding has taken another of two fits that are as good.
+    assert (np.abs(found.r2 - slow) < 1e-5).mean() > 0.98
     np.testing.assert_allclose(_by_parcel(found.r2), _by_parcel(slow), atol=0.02)
     r2 = dict(zip(found.subsets, slow, strict=True))
     if names == "ab":
@@ -117,7 +117,7 @@ def test_more_features_than_rows():
     found = problem.solve(shares=SHARES)
     slow = np.stack([_slow_r2(problem, subset) for subset in ("a", "b", ("a", "b"))])
     np.testing.assert_allclose(_by_parcel(found.r2), _by_parcel(slow), atol=0.02)
-    assert (np.abs(found.r2 - slow) < 1e-3).mean() > 0.95
+    assert (np.abs(found.r2 - slow) < 1e-5).mean() > 0.95
 
 
 @pytest.mark.filterwarnings("ignore:divide by zero")

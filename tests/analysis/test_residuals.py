@@ -286,7 +286,7 @@ def test_figures_are_scikit_learns(width):
     found = still_predicted(problem.a, problem.b, train, folds, ALPHAS)
     a, b = (_scaled(values, train) for values in (problem.a, problem.b))
     linear = pearson(_ridge(a[train], b[train], a[test], folds)[1], b[test])
-    np.testing.assert_allclose(found.linear.mean(), linear.mean(), atol=1e-3)
+    assert (np.abs(found.linear - linear) < 1e-4).mean() > 0.9
     distances = ((a[train][:, None] - a[train]) ** 2).sum(axis=2)
     gamma = 1 / np.median(distances[np.triu_indices(train.sum(), 1)])
     # The kernel is as many times larger as there are dims, which a smaller penalty equals.
@@ -300,7 +300,7 @@ def test_figures_are_scikit_learns(width):
     ]
     predicted = np.stack([model.fit(x, y).predict(a[test]) for model in models])
     best = predicted[np.argmin(losses, axis=0), :, np.arange(b.shape[1])].T
-    np.testing.assert_allclose(found.kernel.mean(), pearson(best, b[test]).mean(), atol=1e-3)
+    assert (np.abs(found.kernel - pearson(best, b[test])) < 1e-4).mean() > 0.9
 
 
 def test_a_shuffle_keeps_blocks_together_and_is_named_by_its_seed():
@@ -310,8 +310,9 @@ def test_a_shuffle_keeps_blocks_together_and_is_named_by_its_seed():
     assert one["linear_shuffled"] != other["linear_shuffled"]
     assert one["linear"] == other["linear"]
     # One block of all training rows and one of all test rows: nothing moves.
-    whole = _check(problem, problem.a, block_rows=240)
-    assert whole["linear_shuffled"] == pytest.approx(whole["linear"], abs=1e-6)
+    for seed in range(4):
+        whole = _check(problem, problem.a, block_rows=240, seed=seed)
+        assert whole["linear_shuffled"] == pytest.approx(whole["linear"], abs=1e-6)
 
 
 def test_the_kernel_fits_on_some_rows_only_if_there_are_many():

@@ -1,0 +1,80 @@
+"""The stage `oracle`: what plain scikit-learn makes of the truth's own features, beside what the pipeline found."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from cinecube.analysis.ceiling_cube import ceiling_error, ceiling_errors
+from cinecube.analysis.oracle import residual_oracle
+from cinecube.analysis.oracle_partition import partition_oracle
+from cinecube.analysis.tables import read_table, write_table
+from cinecube.analysis.tasks import pinned
+from cinecube.store.cubes import open_cube
+from cinecube.store.errors import StudyError
+from cinecube.store.params import Study
+from cinecube.store.paths import StudyPaths
+
+# Table -> its metric, the column of the pipeline and that of the oracle.
+_COMPARED = {
+    "oracle_residual": ("residual_error", "residual", "oracle_residual"),
+    "oracle_partition": ("variance_partition_error", "found", "oracle"),
+}
+
+
+def oracles(study: Study, root: Path) -> None:
+    """Write `results/tables/oracle_residual.csv` and `oracle_partition.csv`.
+
+    Raises
+    ------
+    StudyError
+        If the study has no truth, or results of a stage are missing.
+    """
+    paths = StudyPaths(root)
+    if not paths.truth.is_file():
+        raise StudyError(
+            where=paths.relative(paths.truth),
+            found="no truth",
+            expected="a simulated study",
+            do="run `cinecube oracle` where `cinecube simulate` made the films",
+        )
+    judged = {"oracle_residual": residual_oracle, "oracle_partition": partition_oracle}
+    for name, oracle in judged.items():
+        found = pinned(oracle, study.run.threads, study, root)
+        nothing = pd.DataFrame(columns=_COMPARED[name][1:])
+        write_table(paths.tables / f"{name}.csv", nothing if found is None else found.table)
+
+
+def oracle_metrics(study: Study, root: Path) -> dict[str, float]:
+    """Mean absolute differences from the truth's oracles, and of the ceiling from repeats; what was not made is absent.
+
+    Returns
+    -------
+    dict
+        `residual_error` (r), `variance_partition_error` (R²), `ceiling_error` (r): over driven parcels, of means over
+        targets and subjects.
+    """
+    paths = StudyPaths(root)
+    found = {}
+    for name, (metric, ours, theirs) in _COMPARED.items():
+        path = paths.tables / f"{name}.csv"
+        if path.is_file():
+            found[metric] = _difference(read_table(path), ours, theirs)
+    if paths.truth.is_file() and paths.ceiling.exists():
+        raw = json.loads(paths.truth.read_text(encoding="utf-8"))
+        found["ceiling_error"] = ceiling_error(ceiling_table(study, root, raw))
+    return {name: value for name, value in found.items() if np.isfinite(value)}
+
+
+def ceiling_table(study: Study, root: Path, raw: Mapping[str, object]) -> pd.DataFrame:
+    """Ceilings found beside those that were planted, by parcel."""
+    averaged = study.brain.repeats == "average"
+    return ceiling_errors(open_cube(StudyPaths(root).ceiling), raw, averaged)
+
+
+def _difference(table: pd.DataFrame, ours: str, theirs: str) -> float:
+    return float((table[ours] - table[theirs]).abs().mean())

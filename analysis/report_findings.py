@@ -1,0 +1,169 @@
+"""The report's sections on what follows encoding: ceilings, regions, residuals, partitions, significance."""
+
+from __future__ import annotations
+
+import base64
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pandas as pd
+
+from cinecube.analysis import tables
+from cinecube.analysis.comparisons import reachable
+from cinecube.analysis.oracles import ceiling_table
+from cinecube.analysis.parcels import WHOLE
+from cinecube.analysis.roi_tables import WHOLE_BRAIN
+from cinecube.store.params import Study
+from cinecube.store.paths import StudyPaths
+
+
+@dataclass(frozen=True)
+class Part:
+    """A section of the page.
+
+    Attributes
+    ----------
+    title, text : str
+    pictures : list of (caption, PNG as base64)
+    grids : list of (caption, DataFrame)
+    """
+
+    title: str
+    text: str
+    pictures: list[tuple[str, str]]
+    grids: list[tuple[str, pd.DataFrame]]
+
+
+def findings(study: Study, root: Path) -> list[Part]:
+    """Sections in the order of the page; those without anything to say are left out.
+
+    Raises
+    ------
+    StudyError
+        If a table is missing.
+    """
+    paths = StudyPaths(root)
+    makers = (_regions, _depth, _residuals, _partition, _significance)
+    return [part for make in makers for part in make(study, paths)]
+
+
+def _regions(study: Study, paths: StudyPaths) -> Iterator[Part]:
+    mean = tables.read_table(paths.tables / "roi_mean.csv")
+    untrained = tables.read_table(paths.tables / "untrained.csv")
+    growth = tables.read_table(paths.tables / "ceiling_growth.csv")
+    use = {"cross_subject": "what other subjects predict", "repeats": "what repeated films allow"}.get(
+        study.ceiling.use
+    )
+    divided = (
+        f"Scores as shares of a ceiling, {use}, where it is at least {study.ceiling.threshold:g}; "
+        "“survive” is the share of targets of which that holds. "
+    )
+    text = (divided if use else "") + (
+        "Parcels weigh the same within a region. The intervals are a bootstrap over subjects, too narrow of few."
+    )
+    whole = mean[mean["roi"] == WHOLE_BRAIN]
+    grids = [("The whole brain.", whole)]
+    if len(growth):
+        by_size = growth.groupby("size")["score"].mean().reset_index()
+        grids.append(("Mean score by number of other subjects that predict.", by_size))
+    if len(untrained):
+        grids.append(("Pretrained beside untrained.", untrained[untrained["roi"] == WHOLE_BRAIN]))
+    yield Part("Regions, and shares of the ceiling", text, _pictures(paths, ("figure2", "figure3")), grids)
+
+
+def _depth(study: Study, paths: StudyPaths) -> Iterator[Part]:
+    test = tables.read_table(paths.tables / "depth_test.csv")
+    if len(test):
+        text = (
+            "Depth (0 embedding, 1 last block) that targets prefer on the training films: early sensory regions beside "
+            "language and semantic ones, one-sided over subjects. " + reachable(len(study.brain.subjects))
+        )
+        yield Part("Depth over the cortex", text, [], [("", test)])
+
+
+def _residuals(study: Study, paths: StudyPaths) -> Iterator[Part]:
+    if not study.residual:
+        return
+    table = tables.read_table(paths.tables / "residual.csv")
+    own = table[(table["subject"] == tables.EVERYONE) & (table["targets_above"] > 0)]
+    wide = own.groupby("pair", sort=False)[["full", "residual", "drop"]].mean().reset_index()
+    check = tables.read_table(paths.tables / "residual_check.csv")
+    text = (
+        "What is left of a model's features when another's part in them is removed, encoded like any other; means over "
+        "parcels with something to lose. A ridge shrinks, so part of what was removed stays: the check says how much "
+        "of it can "
+        "still be predicted on the test film, beside chance."
+    )
+    by_pair = check.groupby("pair", sort=False).mean(numeric_only=True).reset_index()
+    yield Part(
+        "Residuals",
+        text,
+        _pictures(paths, ("figure4", *(f"figure5.{pair.name}" for pair in study.residual))),
+        [("Scores before and after, and the drop in percent.", wide), ("What is still predicted (r).", by_pair)],
+    )
+
+
+def _partition(study: Study, paths: StudyPaths) -> Iterator[Part]:
+    if not study.partition:
+        return
+    table = tables.read_table(paths.tables / "partition.csv")
+    own = table[(table["subject"] == tables.EVERYONE) & (table["parcel"] != WHOLE)]
+    means = own.groupby(["set", "part"], sort=False)["r2"].agg(["mean", "min", "max"]).reset_index()
+    text = "R² on the test film that streams explain alone and together, by banded ridge; over parcels."
+    yield Part("Variance partitioning", text, [], [("", means)])
+
+
+def _significance(study: Study, paths: StudyPaths) -> Iterator[Part]:
+    counts = tables.read_table(paths.tables / "significance.csv")
+    inside = counts[counts["parcel"].fillna("") != ""]
+    share = inside.groupby(["model", "subject"], sort=False)[["targets", "significant"]].sum()
+    share = (share["significant"] / share["targets"].where(share["targets"] > 0)).unstack("subject").reset_index()
+    null = "circular shifts" if study.statistics.null == "shifts" else "permuted blocks of test rows"
+    text = (
+        f"Share of targets in parcels whose score is above chance by {null}, {study.statistics.permutations} of them, "
+        "at a "
+        f"false discovery rate of {study.statistics.fdr:g}. "
+        + reachable(len(study.brain.subjects), study.statistics.fdr)
+    )
+    grids = [("", share)]
+    for name, caption in (
+        ("comparisons", "Targets in which one model is better than another."),
+        ("comparisons_roi", "Models against each other over subjects, region by region."),
+    ):
+        table = tables.read_table(paths.tables / f"{name}.csv")
+        if len(table):
+            grids.append((caption, table.drop(columns="note", errors="ignore")))
+    yield Part("Significance", text, [], grids)
+
+
+def _pictures(paths: StudyPaths, names: tuple[str, ...]) -> list[tuple[str, str]]:
+    captions = {
+        "figure2": "The whole brain.",
+        "figure3": "Regions. * above unimodal video, ^ above unimodal audio.",
+        "figure4": "Scores before and after each removal.",
+    }
+    found = []
+    for name in names:
+        path = paths.results / "figures" / f"{name}.png"
+        if path.is_file():
+            caption = captions.get(name, f"{name.removeprefix('figure5.')}: drop in percent.")
+            found.append((caption, base64.b64encode(path.read_bytes()).decode("ascii")))
+    return found
+
+
+def oracle_tables(study: Study, root: Path) -> list[tuple[str, pd.DataFrame]]:
+    """Of a simulated study: planted ceilings, and scikit-learn on the truth's features, beside what was found."""
+    paths = StudyPaths(root)
+    raw = json.loads(paths.truth.read_text(encoding="utf-8"))
+    captions = {
+        "oracle_residual": "Residuals: the pipeline beside plain scikit-learn on the truth's own features (r).",
+        "oracle_partition": "Variance parts: the pipeline beside plain kernel ridge on the truth's own features (R²).",
+    }
+    found = [("Ceilings: found beside planted (r).", ceiling_table(study, root, raw))]
+    for name, text in captions.items():
+        path = paths.tables / f"{name}.csv"
+        if path.is_file():
+            found.append((text, tables.read_table(path)))
+    return found

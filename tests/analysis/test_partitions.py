@@ -1,0 +1,296 @@
+"""The stage `partition` on small cubes on disk, against arrays made by plain loops."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+import xarray as xr
+
+from cinecube.analysis import partition_fits
+from cinecube.analysis.layout import make_layout
+from cinecube.analysis.partition import partition as partition_arrays
+from cinecube.analysis.partitions import choose_layers, partition
+from cinecube.analysis.stages import make_settings, read_inputs
+from cinecube.store.cubes import open_cube, write_cube
+from cinecube.store.errors import StudyError
+from cinecube.store.params import Study
+from cinecube.store.paths import StudyPaths
+from cinecube.store.schema import string_coordinate
+
+from ..conftest import tree_digest
+from .partition_study import (
+    CHOSEN,
+    N_TARGETS,
+    PAIR,
+    SEGMENTS,
+    SETS,
+    Made,
+    make_study,
+    naive_design,
+    naive_responses,
+    scored_studies,
+)
+
+Results = tuple[xr.Dataset, pd.DataFrame, pd.DataFrame]
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Any:
+    return scored_studies(tmp_path_factory)
+
+
+@pytest.fixture(scope="module")
+def run(folder: Any, tmp_path_factory: pytest.TempPathFactory) -> Any:
+    """Run the stage on a copy of a folder, once per study and departure: its cube and tables."""
+    made: dict[str, Results] = {}
+
+    def go(study: Study | None = None, **changes: Any) -> Results:
+        study = study or make_study()
+        key = repr((study, Made(**changes)))
+        if key not in made:
+            root = tmp_path_factory.mktemp("run") / "study"
+            shutil.copytree(folder(**changes), root)
+            partition(study, root)
+            made[key] = _results(root)
+        return made[key]
+
+    return go
+
+
+def _results(root: Path) -> Results:
+    tables = [pd.read_csv(StudyPaths(root).tables / f"{name}.csv") for name in ("partition", "partition_roi")]
+    return open_cube(StudyPaths(root).partition).load(), tables[0], tables[1]
+
+
+def _naive(root: Path, study: Study, names: Sequence[str], subject: str, n_rows: int = 40) -> Any:
+    """The array function on arrays made here; only the folds are the stage's own."""
+    rows = [(segment, row) for segment in SEGMENTS for row in range(n_rows)]
+    train = np.array([not segment.startswith("dune") for segment, _ in rows])
+    space, _, groups = read_inputs(study, root, "solo")
+    group = next(group for group in groups if subject in group.subjects)
+    settings = make_settings(study)
+    designs = {stream: naive_design(root, stream, rows) for stream in names}
+    known = naive_responses(root, subject, rows)
+    return partition_arrays(
+        ({name: x[train] for name, x in designs.items()}, known[train]),
+        ({name: x[~train] for name, x in designs.items()}, known[~train]),
+        make_layout(space, group, settings, 3).folds,
+        settings.alphas,
+    )
+
+
+def _assert_same(cube: xr.Dataset, name: str, subject: str, slow: Any, root: Path) -> None:
+    """All variables of a set and subject equal those of the array function in parcels, and are NaN outside."""
+    brain = open_cube(StudyPaths(root).brain(subject))
+    inside = brain["parcel"].values != ""
+    own = cube.sel(set=name, subject=subject)
+    for variable, axis, labels, values in (
+        ("part_r2", "part", slow.parts, slow.part),
+        ("r2", "subset", slow.subsets, slow.r2),
+        ("split_r2", "space", slow.spaces, slow.split_r2),
+        ("penalty", "space", slow.spaces, slow.penalty[-1]),
+    ):
+        found = own[variable].sel({axis: list(labels), "target": brain["target"].values[inside]}).values
+        tolerance = {"rtol": 1e-5} if variable == "penalty" else {"atol": 2e-5}
+        np.testing.assert_allclose(found, values[:, inside], **tolerance)
+        assert own[variable].notnull().sum() == np.isfinite(found).sum() + np.isinf(found).sum()
+
+
+def test_the_stage_finds_what_the_array_function_finds(run, folder):
+    cube, _, _ = run()
+    for names, subject in ((SETS[0], "sub-01"), (SETS[0], "sub-02"), (SETS[1], "sub-02")):
+        _assert_same(cube, " + ".join(names), subject, _naive(folder(), make_study(), names, subject), folder())
+
+
+def test_planted_parts_are_found(run):
+    _, table, roi = run()
+    assert set(table["layers"]) == {"block01 + block01", "head + block01 + block01"}
+    means = table[table["subject"] == "all"].set_index(["set", "part", "parcel"])["r2"]
+    pair, triple = (means[" + ".join(names)].unstack("parcel") for names in SETS)
+    assert pair["L_V1"].idxmax() == triple["L_V1"].idxmax() == "unique duo.sight"
+    assert pair["L_TPOJ2"].idxmax() == triple["L_TPOJ2"].idxmax() == "unique solo"
+    assert triple["R_A1"].idxmax() == "unique duo.sound"
+    assert pair["R_TPOJ2"].idxmax() == "shared duo.sight + solo"
+    assert triple["R_TPOJ2"].idxmax() == "shared duo.sound + duo.sight + solo"
+    assert (pair.loc[["unique duo.sight", "unique solo"], "L_45"] > 0.15).all()
+    assert pair["R_4"].abs().max() < 0.1
+    assert set(roi["roi"]) == {"AG", "IFG", "EV"}
+
+
+def test_tables_are_means_of_the_cube(run):
+    cube, table, roi = run()
+    frame = (
+        cube["part_r2"]
+        .to_series()
+        .dropna()
+        .reset_index()
+        .merge(cube["parcel"].to_series().rename("parcel").reset_index(), on="target")
+    )
+    keys = ["set", "part", "parcel"]
+    slow = frame.groupby([*keys, "subject"])["part_r2"].agg(["mean", "size"])
+    pooled = frame.groupby(keys)["part_r2"].agg(["mean", "size"])
+    found = table.set_index([*keys, "subject"])
+    own = found.drop("all", level="subject")
+    assert len(own) == len(slow)
+    for rows, known in ((own, slow), (found.xs("all", level="subject"), pooled)):
+        np.testing.assert_allclose(rows["r2"], known.loc[rows.index, "mean"], atol=1e-6)
+        assert (rows["targets"] == known.loc[rows.index, "size"]).all()
+    first = found.sort_index().loc[(" + ".join(SETS[0]), "unique solo", "R_4")]
+    assert first["targets"].to_dict() == {"all": 5, "sub-01": 3, "sub-02": 2}
+    ag = roi.set_index(["roi", "set", "part"]).loc["AG"]  # TPOJ2 of both hemispheres, each weighing the same
+    both = own[own.index.get_level_values("parcel").isin(["L_TPOJ2", "R_TPOJ2"])]["r2"].groupby(["set", "part"]).mean()
+    np.testing.assert_allclose(ag["mean"], both.loc[ag.index], atol=2e-6)
+    assert (ag[["subjects", "parcels"]] == 2).all(axis=None)
+
+
+def test_parts_add_up(run):
+    cube, _, _ = run()
+    for names in SETS:
+        own = cube.sel(set=" + ".join(names))
+        whole = own["r2"].sel(subset=" + ".join(names))
+        np.testing.assert_allclose(own["part_r2"].sum("part", min_count=1), whole, atol=1e-6)
+        np.testing.assert_allclose(own["split_r2"].sum("space", min_count=1), whole, atol=1e-6)
+    # What two sets have in common is one fit.
+    both = cube["r2"].sel(subset="duo.sight + solo").transpose("set", ...).values
+    np.testing.assert_array_equal(both[0], both[1])
+    assert list(cube["layer"].sel(space=list(CHOSEN)).values) == list(CHOSEN.values())
+
+
+def test_test_films_choose_nothing(run, folder):
+    assert choose_layers(make_study(), folder(scramble_test=True)) == choose_layers(make_study(), folder()) == CHOSEN
+    (plain, _, _), (other, _, _) = run(make_study(PAIR)), run(make_study(PAIR), scramble_test=True)
+    np.testing.assert_array_equal(plain["penalty"], other["penalty"])
+    assert plain["penalty"].notnull().any()
+    assert float(np.abs(plain["r2"] - other["r2"]).median()) > 0.05
+
+
+def test_layers_are_chosen_by_cv_score_in_parcels(folder, tmp_path):
+    shutil.copytree(folder(), tmp_path / "study")
+    path = StudyPaths(tmp_path / "study").scores("solo")
+    scores = open_cube(path).load()
+    shutil.rmtree(path)
+    outside = scores["parcel"] == ""
+    tempting = scores["layer"] == "embed"
+    scores["score"] = scores["score"].where(~tempting, 1.0)
+    scores["cv_score"] = scores["cv_score"].where(~(tempting & outside), 1e3)
+    scores["cv_score"][{"target": 0}] = np.nan
+    write_cube(path, scores)
+    assert choose_layers(make_study(), tmp_path / "study") == CHOSEN
+    scores["cv_score"] = scores["cv_score"].where(~(tempting & ~outside), 0.99)
+    shutil.rmtree(path)
+    write_cube(path, scores)
+    assert choose_layers(make_study(), tmp_path / "study")["solo"] == "embed"
+
+
+def test_second_run_same_bytes(folder, tmp_path, monkeypatch):
+    digests = []
+    for name in ("first", "second"):
+        shutil.copytree(folder(), tmp_path / name)
+        partition(make_study(PAIR), tmp_path / name)
+        digests.append(tree_digest(tmp_path / name / "results"))
+    assert digests[0] == digests[1]
+    assert not list((tmp_path / "first" / ".cinecube" / "journal").glob("*/"))
+    # Responses that are too many to keep are read fit by fit.
+    monkeypatch.setattr(partition_fits, "_KEPT_BYTES", 0)
+    partition(make_study(PAIR), tmp_path / "second")
+    assert tree_digest(tmp_path / "second" / "results") == digests[0]
+
+
+def test_blocks_and_rows_in_other_places_change_nothing(run):
+    plain, _, _ = run(make_study(PAIR))
+    for other, _, _ in (run(make_study(PAIR, targets_per_block=100)), run(make_study(PAIR), swap="solo")):
+        assert other["part_r2"].sizes == plain["part_r2"].sizes
+        np.testing.assert_allclose(other["part_r2"], plain["part_r2"], atol=1e-5)
+
+
+def test_an_interrupted_run_goes_on(folder, run, tmp_path):
+    root, study = tmp_path / "study", make_study(PAIR)
+    shutil.copytree(folder(), root)
+    counts: list[tuple[int, int]] = []
+
+    def stop(done: int, n_fits: int) -> None:
+        counts.append((done, n_fits))
+        if done == 4:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        partition(study, root, stop)
+    partition(study, root, lambda done, n_fits: counts.append((done, n_fits)))
+    assert counts == [(done, 9) for done in range(1, 10)]
+    xr.testing.assert_identical(_results(root)[0], run(study)[0])
+
+
+def test_subjects_with_rows_of_their_own(run, folder):
+    study = make_study(PAIR, rows="own")
+    cube, _, _ = run(study, cut=4)
+    for subject, n_rows in (("sub-01", 40), ("sub-02", 36)):
+        slow = _naive(folder(cut=4), study, SETS[0], subject, n_rows)
+        _assert_same(cube, " + ".join(SETS[0]), subject, slow, folder(cut=4))
+
+
+def test_without_an_atlas_all_targets_are_one_region(run):
+    cube, table, roi = run(make_study(PAIR), atlas=False)
+    assert set(table["parcel"]) == {"all"}
+    assert set(table.loc[table["subject"] == "all", "targets"]) == {19 + 18}
+    assert list(roi["roi"]) == ["all"] * 3
+    assert cube["part_r2"].sel(subject="sub-01", set=" + ".join(SETS[0]), part="unique solo").notnull().all()
+
+
+def test_a_constant_target_is_left_out(run):
+    cube, table, _ = run(make_study(PAIR), constant=True)
+    assert cube["part_r2"].isel(target=0).isnull().all()
+    first = table[(table["parcel"] == "L_V1") & (table["subject"] == "sub-01")]
+    assert set(first["targets"]) == {N_TARGETS - 1}
+    assert first["r2"].notna().all()
+
+
+def test_a_study_without_sets_has_empty_results(run):
+    cube, table, roi = run(make_study([]))
+    assert not len(cube.data_vars) + len(table) + len(roi)
+    assert list(table.columns) == ["set", "part", "parcel", "subject", "layers", "r2", "targets"]
+
+
+def _refused(study: Study, root: Path) -> str:
+    with pytest.raises(StudyError) as error:
+        partition(study, root)
+    assert "\n" not in str(error.value)
+    assert not StudyPaths(root).partition.exists()
+    return str(error.value)
+
+
+def test_wrong_input_is_refused_in_one_line(folder, tmp_path):
+    line = _refused(make_study([["duo.smell", "solo"]]), folder())
+    assert "found no stream duo.smell, which `partition` names, expected one of duo.sight, duo.sound;" in line
+    line = _refused(make_study(rows="own"), _with_scores(folder(short="solo"), folder(), tmp_path / "short"))
+    assert "features of solo: found 312 rows that all subjects have, expected the 320 rows of duo" in line
+    rescored = tmp_path / "rescored"
+    shutil.copytree(folder(), rescored)
+    path = StudyPaths(rescored).scores("solo")
+    scores = open_cube(path).load().assign_coords(layer=string_coordinate(["embed", "block07"]))
+    shutil.rmtree(path)
+    write_cube(path, scores)
+    assert "no layer block07 of solo" in _refused(make_study(), rescored)
+    shutil.rmtree(path)
+    assert "results/scores/solo.zarr: found no cube" in _refused(make_study(), rescored)
+
+
+def _with_scores(root: Path, other: Path, to: Path) -> Path:
+    """A folder with the scores of another, as of cubes that were extracted again since."""
+    shutil.copytree(root, to)
+    shutil.copytree(StudyPaths(other).results, StudyPaths(to).results)
+    return to
+
+
+def test_the_fingerprint_names_what_changes_the_numbers(run):
+    cube, other, both = (
+        run(study)[0] for study in (make_study(PAIR), make_study(PAIR, targets_per_block=100), make_study())
+    )
+    assert cube.attrs["fingerprint"] == other.attrs["fingerprint"] != both.attrs["fingerprint"]
+    assert json.loads(cube.attrs["spec"])["layers"] == {"duo.sight": "block01", "solo": "block01"}
