@@ -205,8 +205,19 @@ class Study(Section):
         raise ValueError(f"{key}: {stream!r} is no model, nor a stream of one ({', '.join(self.models)})")
 
     def owner(self, stream: str) -> str:
-        """The model whose cubes hold a stream: `imagebind` of `imagebind.concat`."""
-        return self._owner("models", stream)
+        """The model whose cubes hold a stream: `imagebind` of `imagebind.concat`.
+
+        Raises
+        ------
+        StudyError
+            If the study has no such model.
+        """
+        try:
+            return self._owner("models", stream)
+        except ValueError as error:
+            raise StudyError(
+                where=f"{PARAMS_FILE}: models", found=str(error), expected="a model or a stream", do="correct the name"
+            ) from None
 
     def pair(self, name: str) -> Pair:
         """A pair of the residual analysis by its name.

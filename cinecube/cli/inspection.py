@@ -45,7 +45,7 @@ def ls(folder: Path, as_json: bool) -> None:
     if not rows:
         click.echo(f"no cubes in {folder}; `dvc repro` makes them")
     for row in rows:
-        click.echo(f"{row['kind']:9}{row['name']:22}{row['axes']:44}{size_text(row['bytes']):>10}  {row['path']}")
+        click.echo(f"{row['kind']:13}{row['name']:28}{row['axes']:44}{size_text(row['bytes']):>10}  {row['path']}")
 
 
 def _summary(path: Path, folder: Path) -> dict[str, Any]:
@@ -195,8 +195,9 @@ def export(
 ) -> None:
     """Write a map for other viewers: NIfTI, GIFTI, CIFTI or CSV, by the suffix of TO.
 
-    KIND is score, normalised (by the ceiling), depth (of the preferred layer), ceiling, drop (percent that a removal
-    costs) or q (false discovery rate). TO ends in .nii.gz, .func.gii, .shape.gii, .dscalar.nii or .csv; GIFTI makes a
+    Reads the cubes of scores, ceilings or significance. KIND is score, normalised (by the ceiling), depth (of the
+    preferred layer), ceiling, drop (percent that a removal costs) or q (false discovery rate). TO ends in .nii.gz,
+    .func.gii, .shape.gii, .dscalar.nii or .csv; GIFTI makes a
     file per hemisphere.
 
     \b

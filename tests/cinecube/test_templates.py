@@ -28,7 +28,9 @@ def test_simulated_template_is_the_default_study() -> None:
 
 
 def test_own_template_lacks_only_what_is_simulated() -> None:
-    assert _pipeline(TEMPLATES / "own/dvc.yaml") == _pipeline(REPOSITORY / "dvc.yaml", *SIMULATED)
+    whole = _pipeline(REPOSITORY / "dvc.yaml", *SIMULATED)
+    del whole["stages"]["oracle"]
+    assert _pipeline(TEMPLATES / "own/dvc.yaml") == whole
 
 
 def test_every_module_a_stage_depends_on_exists() -> None:

@@ -1,0 +1,104 @@
+"""What follows encoding, through the commands, on the small simulated study."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import nibabel as nib
+import numpy as np
+import pandas as pd
+import pytest
+import xarray as xr
+from tests.conftest import Folder
+
+pytestmark = pytest.mark.slow
+
+
+def test_findings_stand_beside_the_truth(study: Folder) -> None:
+    truth = json.loads((study.root / "results/metrics.json").read_text())["truth"]
+    # Of 300 training rows; the default study's are smaller. Cleaning takes part of the signal, hence the ceiling's.
+    assert truth["residual_error"] < 0.03
+    assert truth["variance_partition_error"] < 0.02
+    assert truth["ceiling_error"] < 0.1
+    page = (study.root / "results/report/index.html").read_text(encoding="utf-8")
+    for title in ("Regions, and shares of the ceiling", "Residuals", "Variance partitioning", "Significance"):
+        assert f"<h2>{title}</h2>" in page
+    assert "at least 6 subjects are needed" in page
+
+
+def test_removing_video_costs_visual_parcels_more_than_others(study: Folder) -> None:
+    table = pd.read_csv(study.root / "results/tables/residual.csv")
+    own = table[(table["pair"] == "imagebind.concat-videomae") & (table["subject"] == "all")].set_index("parcel")
+    visual = [name for name in own.index if name.split("_")[1] in ("V1", "V2", "V3", "V4", "MT", "V6", "LO1", "LO2")]
+    lost = (own["full"] - own["residual"])[visual]
+    assert (lost[own["full"][visual] > 0.2] > 0.05).all()
+
+
+@pytest.mark.parametrize("name", ["figure2", "figure3", "figure4", "figure5"])
+def test_every_figure_has_a_table_and_a_picture(study: Folder, name: str) -> None:
+    folder = study.root / "results/figures"
+    assert len(pd.read_csv(folder / f"{name}.csv"))
+    pictures = list(folder.glob(f"{name}*.png"))
+    assert pictures
+    assert all(path.read_bytes()[:8] == b"\x89PNG\r\n\x1a\n" for path in pictures)
+
+
+@pytest.mark.parametrize(
+    ("kind", "words"),
+    [
+        ("score", ("--model", "tvlt.joint")),
+        ("normalised", ("--model", "vit", "--subject", "sub-02")),
+        ("depth", ("--model", "vit")),
+        ("ceiling", ()),
+        ("drop", ("--model", "imagebind.concat-videomae")),
+        ("q", ("--model", "vit", "--subject", "sub-01")),
+    ],
+)
+def test_maps_are_exported(study: Folder, tmp_path: Path, kind: str, words: tuple[str, ...]) -> None:
+    study.must("export", kind, str(tmp_path / "map.nii.gz"), *words)
+    study.must("export", kind, str(tmp_path / "map.csv"), *words)
+    volume = np.asarray(nib.load(tmp_path / "map.nii.gz").dataobj).ravel()
+    table = pd.read_csv(tmp_path / "map.csv")
+    known = table.dropna(subset=["value"])
+    assert len(known) > 100
+    np.testing.assert_allclose(volume[known["target"]], known["value"], rtol=1e-5)
+    assert np.isfinite(volume).sum() == len(known)
+
+
+def test_an_exported_score_is_the_cubes(study: Folder, tmp_path: Path) -> None:
+    study.must(
+        "export", "score", str(tmp_path / "map.csv"), "--model", "vit", "--layer", "block02", "--subject", "sub-01"
+    )
+    with xr.open_zarr(study.root / "results/scores/vit.zarr") as cube:
+        expected = cube["score"].sel(model="vit", layer="block02", subject="sub-01").values
+    np.testing.assert_allclose(pd.read_csv(tmp_path / "map.csv")["value"], expected, rtol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("words", "expected"),
+    [
+        (("score", "map.nii.gz"), "name it with --model"),
+        (("score", "map.nii.gz", "--model", "resnet"), "is no model, nor a stream of one"),
+        (("score", "map.nii.gz", "--model", "vit", "--layer", "block99"), "no such label"),
+        (("score", "map.nii.gz", "--model", "vit", "--subject", "sub-99"), "no such label"),
+        (("drop", "map.nii.gz", "--model", "vit"), "no pair 'vit'"),
+        (("ceiling", "map.func.gii"), "MNI152NLin2009cAsym"),
+        (("ceiling", "map.png"), ".nii.gz"),
+    ],
+)
+def test_wrong_maps_are_refused_in_a_line(study: Folder, tmp_path: Path, words: tuple[str, ...], expected: str) -> None:
+    kind, name, *options = words
+    assert expected in study.error("export", kind, str(tmp_path / name), *options)
+    assert not list(tmp_path.iterdir())
+
+
+def test_pairs_and_sets_must_name_streams(study: Folder, tmp_path: Path) -> None:
+    copy = study.copy(tmp_path / "study")
+    copy.change(lambda params: params["residual"].append({"keep": "vit", "remove": "vit"}))
+    assert "vit is kept and removed" in copy.error("residual")
+    copy.change(lambda params: params.update(residual=[], partition=[["vit"]]))
+    assert "name two or three different streams" in copy.error("partition")
+    copy.change(lambda params: params.update(partition=[["vit", "resnet"]]))
+    assert "'resnet' is no model, nor a stream of one" in copy.error("partition")
+    assert "no pair" in study.error("residual-features", "vit-ast")
