@@ -227,6 +227,24 @@ def test_an_interrupted_run_goes_on(folder, run, tmp_path):
     xr.testing.assert_identical(_results(root)[0], run(study)[0])
 
 
+def test_the_order_in_which_fits_come_in_does_not_matter():
+    """Targets: all fits differ, all are alike, one stream alone is best, none was fitted."""
+    tried = partition_fits.candidates(["a", "b"], [["a", "b"]])
+    loss = np.random.default_rng(0).permuted(np.arange(1.0, 1 + len(tried)))
+    losses = np.stack([loss, np.ones(len(tried)), [0.5, 0.25, *loss[2:]], np.full(len(tried), np.nan)], axis=1)
+    for order in (range(len(tried)), reversed(range(len(tried)))):
+        race = partition_fits.Race(tried, 4)
+        for n in order:
+            values = np.full((2 * len(tried[n].streams), 4), n + 10.0)
+            race.enter(n, np.concatenate([losses[n : n + 1], values]))
+        both = race.winners()["a", "b"]
+        winner = loss.argmin() + 10.0
+        first = [winner, winner] if winner >= 12 else [winner if winner == 10 else 0, winner if winner == 11 else 0]
+        np.testing.assert_array_equal(both.split.T, [first, [10, 0], [0, 11], [np.nan, np.nan]])
+        np.testing.assert_array_equal(both.penalty[:, 1:3].T, [[10, np.inf], [np.inf, 11]])
+        np.testing.assert_array_equal(both.r2[1:], [10, 11, np.nan])
+
+
 def test_subjects_with_rows_of_their_own(run, folder):
     study = make_study(PAIR, rows="own")
     cube, _, _ = run(study, cut=4)

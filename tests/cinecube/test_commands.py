@@ -53,7 +53,8 @@ def test_help_and_ls_import_nothing_heavy(tmp_path: Path) -> None:
 
 def test_ls_lists_every_cube(study: Folder) -> None:
     rows: list[dict[str, Any]] = json.loads(study.must("ls", str(study.root), "--json").stdout)
-    assert sorted({row["kind"] for row in rows}) == ["brain", "features", "scores"]
+    kinds = ["brain", "ceiling", "features", "partition", "scores", "significance"]
+    assert sorted({row["kind"] for row in rows}) == kinds
     vit = next(row for row in rows if row["name"] == "vit amber")
     assert (vit["dim"], vit["layer"], vit["layers"][0], vit["layers"][-1]) == (48, 13, "embed", "block12")
     assert "vit amber" in study.must("ls", str(study.root)).stdout
