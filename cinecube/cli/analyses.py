@@ -84,7 +84,7 @@ def partition(root: Path) -> None:
     from cinecube.analysis.partitions import partition as run
     from cinecube.study import load
 
-    with progress_bar("variance partitioning", "blocks") as progress:
+    with progress_bar("variance partitioning", "fits") as progress:
         run(load(root), root, progress=progress)
     click.echo("the partition is in results/partition.zarr")
 
