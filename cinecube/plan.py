@@ -57,8 +57,19 @@ def plan_study(study: Study, root: Path) -> list[Step]:
         steps += [_features_step(study, model, film, root) for film in study.compute.films]
     steps += [_cube_step(f"brain@{subject}", paths.brain(subject)) for subject in study.brain.subjects]
     steps += [_encode_step(study, model, root) for model in study.compute.models]
+    steps.append(_cube_step("ceiling", paths.ceiling))
+    for pair in study.residual:
+        last = study.split.test[-1]
+        steps.append(_cube_step(f"residual_features@{pair.name}", paths.residual(pair.name, last)))
+        steps.append(_cube_step(f"encode_residual@{pair.name}", paths.scores(pair.name)))
     steps.append(_file_step("whole_brain", paths.tables / "whole_brain.csv"))
     steps.append(_file_step("layerwise", paths.tables / "layerwise.csv"))
+    steps.append(_file_step("residual", paths.tables / "residual.csv"))
+    steps.append(_cube_step("partition", paths.partition))
+    steps.append(_cube_step("significance", paths.significance))
+    steps.append(_file_step("figures", paths.results / "figures" / "figure2.csv"))
+    if study.simulate is not None:
+        steps.append(_file_step("oracle", paths.tables / "oracle_residual.csv"))
     steps.append(_file_step("report", paths.report))
     return steps
 

@@ -72,9 +72,10 @@ def plan(root: Path, as_json: bool) -> None:
     if as_json:
         click.echo(json.dumps([asdict(step) for step in steps], indent=1))
         return
+    width = max(len(step.stage) for step in steps) + 2
     for step in steps:
         size = size_text(step.bytes_when_done) if step.bytes_when_done else ""
         memory = f"{size_text(step.memory_bytes)} memory" if step.memory_bytes else ""
-        click.echo(f"{step.stage:28}{step.state:12}{size:>10}  {memory:18}{step.why}")
+        click.echo(f"{step.stage:{width}}{step.state:12}{size:>10}  {memory:18}{step.why}")
     to_do = sum(step.state != "done" for step in steps)
     click.echo(f"{len(steps)} stages, {to_do} to do; `dvc repro` runs them")

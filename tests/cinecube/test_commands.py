@@ -95,6 +95,8 @@ def test_a_path_without_a_cube_is_one_line(command: str, tmp_path: Path) -> None
 def test_plan_tells_done_from_stale_from_to_do(scratch: Folder) -> None:
     steps = {step["stage"]: step for step in json.loads(scratch.must("plan", "--json").stdout)}
     assert {step["state"] for step in steps.values()} == {"done"}
+    last = {"ceiling", "residual", "partition", "significance", "figures", "oracle", "report"}
+    assert last | {"residual_features@imagebind.concat-videomae"} <= set(steps)
     scratch.change(lambda params: params["models"]["vit"].update(frames_per_window=2))
     steps = {step["stage"]: step for step in json.loads(scratch.must("plan", "--json").stdout)}
     assert steps["features@vit-amber"]["state"] == "stale"
