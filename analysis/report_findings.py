@@ -63,13 +63,13 @@ def _regions(study: Study, paths: StudyPaths) -> Iterator[Part]:
     text = (divided if use else "") + (
         "Parcels weigh the same within a region. The intervals are a bootstrap over subjects, too narrow of few."
     )
-    whole = mean[mean["roi"] == WHOLE_BRAIN]
+    whole = mean[mean["roi"] == WHOLE_BRAIN].drop(columns="roi")
     grids = [("The whole brain.", whole)]
     if len(growth):
         by_size = growth.groupby("size")["score"].mean().reset_index()
         grids.append(("Mean score by number of other subjects that predict.", by_size))
     if len(untrained):
-        grids.append(("Pretrained beside untrained.", untrained[untrained["roi"] == WHOLE_BRAIN]))
+        grids.append(("Pretrained beside untrained.", untrained[untrained["roi"] == WHOLE_BRAIN].drop(columns="roi")))
     yield Part("Regions, and shares of the ceiling", text, _pictures(paths, ("figure2", "figure3")), grids)
 
 
