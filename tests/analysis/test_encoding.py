@@ -8,6 +8,7 @@ import pytest
 import xarray as xr
 
 from cinecube.analysis import tables, tasks
+from cinecube.analysis.ceilings import ceiling
 from cinecube.analysis.encoding import blocks_of, narrow_block
 from cinecube.analysis.layout import make_design, make_layout
 from cinecube.analysis.stages import encode, layerwise, make_settings, read_inputs, score_model, whole_brain
@@ -140,6 +141,7 @@ def test_an_unknown_batch_system_is_one_line() -> None:
 def test_tables_follow_from_scores(synthetic: Synthetic) -> None:
     root = synthetic()
     encode(make_study(), root, MODEL)
+    ceiling(make_study(), root)
     whole_brain(make_study(), root)
     layerwise(make_study(), root)
     paths = StudyPaths(root)

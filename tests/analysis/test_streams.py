@@ -11,7 +11,9 @@ import pytest
 import xarray as xr
 
 from cinecube.analysis import figures, tables
+from cinecube.analysis.ceilings import ceiling
 from cinecube.analysis.report import write_report
+from cinecube.analysis.significance import significance
 from cinecube.analysis.stages import encode, layerwise, read_inputs, read_scores, whole_brain
 from cinecube.store.cubes import open_cube, write_cube, write_feature_cube
 from cinecube.store.errors import StudyError
@@ -136,8 +138,10 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
     write_study(folder, study)
     for network in STREAMS:
         encode(study, folder, network)
+    ceiling(study, folder)
     whole_brain(study, folder)
     layerwise(study, folder)
+    significance(study, folder)
     return folder
 
 
