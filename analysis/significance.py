@@ -25,9 +25,10 @@ from cinecube.analysis.nulls import (
 from cinecube.analysis.predictions import choose
 from cinecube.analysis.scores import join_targets
 from cinecube.analysis.spaces import Responses, check_same_space, step_s
-from cinecube.analysis.stages import make_settings, open_scores, read_inputs
+from cinecube.analysis.stages import make_settings, open_scores, read_inputs, read_scores
 from cinecube.analysis.tasks import pinned
 from cinecube.store.cubes import write_cube
+from cinecube.store.errors import StudyError
 from cinecube.store.paths import StudyPaths
 from cinecube.store.schema import SCHEMA, provenance, string_coordinate
 
@@ -68,6 +69,7 @@ def significance(study: Study, root: Path, progress: Progress | None = None) -> 
         If a cube is missing, or the test films are too short for `MIN_BLOCKS` blocks.
     """
     paths = StudyPaths(root)
+    _refuse_unknown(study, root)
     folder = paths.scratch / "significance"
     shutil.rmtree(folder, ignore_errors=True)
     try:
@@ -94,6 +96,19 @@ def _write_tables(study: Study, root: Path, cube: xr.Dataset) -> None:
         ("comparisons_roi", significance_tables.compare_regions(regions, params.compare, params.fdr)),
     ):
         tables.write_table(paths.tables / f"{name}.csv", table)
+
+
+def _refuse_unknown(study: Study, root: Path) -> None:
+    """Refuse a comparison of streams that nothing was scored for, before anything is fitted."""
+    known = [str(name) for cube in read_scores(study, root) for name in cube["model"].values]
+    for stream in (name for pair in study.statistics.compare for name in pair):
+        if stream not in known:
+            raise StudyError(
+                where="statistics.compare",
+                found=f"no scores of {stream!r}",
+                expected=f"one of {', '.join(known)}",
+                do="correct the name, or add its model to compute.models",
+            )
 
 
 def _hold_all(

@@ -199,9 +199,10 @@ class Study(Section):
             raise ValueError(f"residual: {twice[0]} is the name of two pairs, or of a model; rename the model")
 
     def _owner(self, key: str, stream: str) -> str:
-        for name in self.models:
-            if stream == name or stream.startswith(f"{name}."):
-                return name
+        # A model's own name may hold a dot: the longest that fits is the owner.
+        owners = [name for name in self.models if stream == name or stream.startswith(f"{name}.")]
+        if owners:
+            return max(owners, key=len)
         raise ValueError(f"{key}: {stream!r} is no model, nor a stream of one ({', '.join(self.models)})")
 
     def owner(self, stream: str) -> str:

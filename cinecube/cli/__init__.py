@@ -59,11 +59,18 @@ class _Commands(click.Group):
             raise click.ClickException(str(error)) from error
 
 
+class _Echo(logging.Handler):
+    """Writes to what stderr is at the time, not to what it was when the handler was made."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        click.echo(self.format(record), err=True)
+
+
 def _log_to_stderr() -> None:
     """Show what this package logs, one plain line each; other packages keep to their own settings."""
     logger = logging.getLogger("cinecube")
     if not logger.handlers:
-        logger.addHandler(logging.StreamHandler())
+        logger.addHandler(_Echo())
         logger.setLevel(logging.INFO)
         logger.propagate = False
 

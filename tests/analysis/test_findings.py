@@ -97,6 +97,20 @@ def test_films_too_short_for_blocks_are_refused_by_name(analysed: Path) -> None:
     assert not list((analysed / ".cinecube").rglob("*.npy"))
 
 
+def test_a_comparison_without_scores_is_refused_by_name(analysed: Path) -> None:
+    study = _study(statistics=Statistics(compare=[(MODEL, f"{MODEL}.audio")]))
+    with pytest.raises(StudyError, match=f"no scores of '{MODEL}.audio'"):
+        significance(study, analysed)
+
+
+def test_the_longest_name_owns_a_stream() -> None:
+    study = make_study()
+    plain = study.models[MODEL]
+    study = study.model_copy(update={"models": {MODEL: plain, f"{MODEL}.v2": plain}})
+    assert study.owner(f"{MODEL}.audio") == MODEL
+    assert study.owner(f"{MODEL}.v2") == study.owner(f"{MODEL}.v2.audio") == f"{MODEL}.v2"
+
+
 def test_a_second_run_gives_the_same_bytes(analysed: Path, tmp_path: Path) -> None:
     root = shutil.copytree(analysed, tmp_path / "study")
     significance(_study(), root)
