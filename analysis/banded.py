@@ -68,22 +68,41 @@ def banded_ridge(
     tests, truth = [design.astype(np.float64) for design in test[0]], test[1].astype(np.float64)
     n_features = sum(design.shape[1] for design in designs)
     with NUMPY_BACKEND:
-        from himalaya.scoring import correlation_score, correlation_score_split, r2_score, r2_score_split
-
         if choose_form(len(responses), n_features) == "primal":
             model, predicted = _by_groups(designs, responses, tests, folds, alphas, n_iter, seed)
         else:
             model, predicted = _by_kernels(designs, responses, tests, folds, alphas, n_iter, seed)
+        return BandedFit(
+            *split_scores(predicted, truth),
+            np.asarray(model.cv_scores_).max(axis=0),
+            np.asarray(model.deltas_),
+        )
+
+
+def split_scores(predicted: np.ndarray, truth: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    """Scores of bands together, and their parts by the product measure; see `BandedFit`.
+
+    Parameters
+    ----------
+    predicted : array, shape (band, test row, target)
+    truth : array, shape (test row, target)
+
+    Returns
+    -------
+    score, r2 : arrays, shape (target,)
+    split_score, split_r2 : arrays, shape (band, target)
+    """
+    with NUMPY_BACKEND:
+        from himalaya.scoring import correlation_score, correlation_score_split, r2_score, r2_score_split
+
         # Only about their means do the parts add up.
         predicted, truth = predicted - predicted.mean(axis=1, keepdims=True), truth - truth.mean(axis=0)
         whole = predicted.sum(axis=0)
-        return BandedFit(
+        return (
             np.asarray(correlation_score(truth, whole)),
             np.asarray(r2_score(truth, whole)),
             np.asarray(correlation_score_split(truth, predicted)),
             np.asarray(r2_score_split(truth, predicted)),
-            np.asarray(model.cv_scores_).max(axis=0),
-            np.asarray(model.deltas_),
         )
 
 

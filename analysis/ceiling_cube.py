@@ -20,9 +20,8 @@ from cinecube.analysis.spaces import Responses
 from cinecube.analysis.tables import EVERYONE
 from cinecube.store.analysis_params import CeilingParams
 from cinecube.store.errors import StudyError
-from cinecube.store.schema import string_coordinate
+from cinecube.store.schema import ON_TARGET, string_coordinate
 
-_ON_TARGET = ("hemi", "parcel", "x_mm", "y_mm", "z_mm")
 CROSS = ("cross_subject", "cross_subject_low", "cross_subject_high", "cross_subject_converged")
 REPEATS = ("repeats", "repeats_low", "repeats_high", "explainable_variance", "split_half")
 # What `compat: oota2025` sets negative shares to.
@@ -128,7 +127,7 @@ def ceiling_cube(
             "subject": string_coordinate([brain.subject for brain in brains]),
             "size": sizes,
             "target": target,
-            **{name: ("target", labels[name].to_numpy()) for name in _ON_TARGET},
+            **{name: ("target", labels[name].to_numpy()) for name in ON_TARGET},
         },
         attrs=dict(sorted(attrs.items())),
     )

@@ -10,10 +10,11 @@ import pandas as pd
 
 from cinecube.analysis import figures, tables
 from cinecube.analysis.comparisons import compare_by_roi
+from cinecube.analysis.map_values import map_values
 from cinecube.analysis.maps import draw_map
 from cinecube.analysis.residual_tables import drop_map
 from cinecube.analysis.roi_tables import WHOLE_BRAIN, over_subjects, with_means
-from cinecube.analysis.stages import open_scores, read_scores
+from cinecube.analysis.stages import read_scores
 from cinecube.store.atomic import staged
 from cinecube.store.params import Study
 from cinecube.store.paths import StudyPaths
@@ -146,7 +147,4 @@ def drop_means(study: Study, root: Path, pair: str) -> pd.DataFrame:
 
 def draw_drops(study: Study, root: Path, pair: str) -> bytes | None:
     """A glass brain of the drop in percent, mean over subjects; None where targets are no voxels."""
-    drops = drop_map(study, root, pair)
-    known = drops.notnull()
-    mean = drops.fillna(0).sum("subject") / known.sum("subject").where(known.any("subject"))
-    return draw_map(mean, open_scores(root, pair), f"{pair}: drop in percent")
+    return draw_map(*map_values(study, root, "drop", pair), f"{pair}: drop in percent")

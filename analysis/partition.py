@@ -14,9 +14,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from cinecube.analysis.backends import Backend
-from cinecube.analysis.banded import banded_ridge
+from cinecube.analysis.banded import banded_ridge, split_scores
 from cinecube.analysis.folds import Fold
-from cinecube.analysis.ridge import NUMPY_BACKEND
 from cinecube.analysis.shared_ridge import factorise, plain_grams, solve
 from cinecube.store.errors import StudyError
 
@@ -243,20 +242,9 @@ def _fit(problem: _Problem, subset: Sequence[int], shares: Sequence[float]) -> _
 
 
 def _explained(fit: _Fit, truth: np.ndarray) -> _Explained:
-    """Scores of a fit's predictions, summed and split, about their means as in `banded_ridge`."""
-    with NUMPY_BACKEND:
-        from himalaya.scoring import correlation_score, correlation_score_split, r2_score, r2_score_split
-
-        predicted = fit.predicted.astype(np.float64)
-        predicted, truth = predicted - predicted.mean(axis=1, keepdims=True), truth - truth.mean(axis=0)
-        whole = predicted.sum(axis=0)
-        return _Explained(
-            np.asarray(r2_score(truth, whole)),
-            np.asarray(correlation_score(truth, whole)),
-            np.asarray(r2_score_split(truth, predicted)),
-            np.asarray(correlation_score_split(truth, predicted)),
-            fit.penalty,
-        )
+    """Scores of a fit's predictions, summed and split."""
+    score, r2, split_score, split_r2 = split_scores(fit.predicted.astype(np.float64), truth)
+    return _Explained(r2, score, split_r2, split_score, fit.penalty)
 
 
 def _by_chance(

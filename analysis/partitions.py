@@ -20,7 +20,7 @@ from cinecube.store.errors import StudyError
 from cinecube.store.journal import open_journal
 from cinecube.store.params import Study
 from cinecube.store.paths import StudyPaths
-from cinecube.store.schema import SCHEMA, provenance, string_coordinate
+from cinecube.store.schema import ON_TARGET, SCHEMA, provenance, string_coordinate
 
 if TYPE_CHECKING:
     from cinecube.analysis.encoding import Progress
@@ -31,7 +31,6 @@ if TYPE_CHECKING:
 COLUMNS = ("set", "part", "parcel", "subject", "layers", "r2", "targets")
 ROI_COLUMNS = ("roi", "set", "part", "subjects", "mean", "sem", "low", "high", "parcels")
 _AXES = {"part_r2": "part", "r2": "subset", "split_r2": "space", "penalty": "space"}
-_ON_TARGET = ("hemi", "parcel", "x_mm", "y_mm", "z_mm")
 _SAME_ONSET_S = 1e-5
 
 
@@ -282,7 +281,7 @@ def partition_cube(
             "layer": ("space", string_coordinate([entries[stream].layer for stream in coords["space"]])),
             "subject": string_coordinate(subjects),
             "target": labels.index.to_numpy(np.int64),
-            **{name: ("target", labels[name].to_numpy()) for name in _ON_TARGET},
+            **{name: ("target", labels[name].to_numpy()) for name in ON_TARGET},
         },
     )
 

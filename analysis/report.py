@@ -16,7 +16,8 @@ import xarray as xr
 import yaml
 
 from cinecube.analysis import figures, tables
-from cinecube.analysis.maps import best_layer_score, draw_map
+from cinecube.analysis.map_values import map_values
+from cinecube.analysis.maps import draw_map
 from cinecube.analysis.metrics import study_metrics
 from cinecube.analysis.report_findings import findings, oracle_tables
 from cinecube.analysis.stages import read_scores
@@ -69,7 +70,7 @@ def render(study: Study, root: Path, truth: Comparison | None, metrics: Mapping[
         study=study,
         lead=_lead(study, films, cubes),
         cards=_cards(metrics),
-        maps=_maps(cubes),
+        maps=_maps(study, root, cubes),
         whole_brain=_grid(_whole_brain_rows(preferred)),
         layer_curves=_inline(figures.layer_curves(_curves(table), "mean test r over parcels")),
         layer_caption="Mean over parcels and subjects; the band is the standard error over subjects.",
@@ -120,11 +121,11 @@ def _cards(metrics: Mapping[str, Any]) -> list[dict[str, str]]:
     return cards
 
 
-def _maps(cubes: Sequence[xr.Dataset]) -> list[dict[str, str]]:
+def _maps(study: Study, root: Path, cubes: Sequence[xr.Dataset]) -> list[dict[str, str]]:
     maps = []
     for cube in cubes:
         for model in map(str, cube["model"].values):
-            png = draw_map(best_layer_score(cube, model), cube, model)
+            png = draw_map(*map_values(study, root, "score", model), model)
             if png is not None:
                 maps.append({"png": _inline(png), "caption": f"{model}: Pearson r, mean over subjects"})
     return maps

@@ -21,11 +21,11 @@ from cinecube.store.errors import StudyError
 from cinecube.store.fingerprint import differences
 from cinecube.store.params import Study
 from cinecube.store.paths import StudyPaths
+from cinecube.store.schema import ON_TARGET
 
 MEASURES = ("full", "residual", "drop")
 _DROP_COLUMNS = ("parcel", "subject", "full", "residual", "drop", "target_drop", "targets", "targets_above")
 _ROI_COLUMNS = ("pair", "roi", "measure", "subjects", "mean", "sem", "low", "high", "parcels")
-_ON_TARGET = ("hemi", "parcel", "x_mm", "y_mm", "z_mm")
 # What both scores of a drop must share.
 _SHARED = ("films", "split", "repeats", "encode", "brain")
 
@@ -110,7 +110,7 @@ def pair_scores(study: Study, root: Path, pair: Pair) -> xr.Dataset:
     values["drop"] = drop_percent(values["full"], values["residual"])
     return xr.Dataset(
         {name: (("subject", "target"), array) for name, array in [*values.items(), ("layer", layers)]},
-        coords={name: full[name] for name in ("subject", "target", *_ON_TARGET)},
+        coords={name: full[name] for name in ("subject", "target", *ON_TARGET)},
         attrs={name: full.attrs[name] for name in ("space", "targets", "affine", "shape") if name in full.attrs},
     )
 

@@ -13,9 +13,7 @@ from cinecube.analysis.encoding import SCORES, Found
 from cinecube.analysis.lag import LAGS
 from cinecube.analysis.spaces import FeatureSpace, Responses
 from cinecube.store.errors import StudyError
-from cinecube.store.schema import DIMS, string_coordinate
-
-_ON_TARGET = ("hemi", "parcel", "x_mm", "y_mm", "z_mm")
+from cinecube.store.schema import DIMS, ON_TARGET, string_coordinate
 
 
 def score_cube(
@@ -75,7 +73,7 @@ def score_cube(
             "depth": (("model", "layer"), space.depth),
             "lag": np.array(LAGS, dtype=np.int32),
             "target": target,
-            **{name: ("target", labels[name].to_numpy()) for name in _ON_TARGET},
+            **{name: ("target", labels[name].to_numpy()) for name in ON_TARGET},
         },
         attrs=dict(sorted(attrs.items())),
     )
@@ -91,7 +89,7 @@ def join_targets(brains: Sequence[Responses]) -> pd.DataFrame:
     """
     parts = [
         pd.DataFrame(
-            {name: brain.cube[name].values for name in _ON_TARGET}, index=pd.Index(brain.cube["target"].values)
+            {name: brain.cube[name].values for name in ON_TARGET}, index=pd.Index(brain.cube["target"].values)
         ).assign(subject=brain.subject)
         for brain in brains
     ]

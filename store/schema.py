@@ -24,6 +24,9 @@ DIMS = {
     "score": ("subject", "model", "layer", "target"),
 }
 
+ON_TARGET = ("hemi", "parcel", "x_mm", "y_mm", "z_mm")
+"""Labels that every target has beside its number."""
+
 
 @dataclass(frozen=True)
 class Stream:

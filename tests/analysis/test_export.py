@@ -15,7 +15,6 @@ from nibabel.cifti2 import BrainModelAxis, Cifti2Image, ScalarAxis, SeriesAxis
 from nibabel.gifti import GiftiImage
 
 from cinecube.analysis.export import export_map, to_cifti, to_gifti, to_nifti, to_table
-from cinecube.analysis.maps import best_layer_score
 from cinecube.store.brain import Targets, find_targets
 from cinecube.store.errors import StudyError
 from cinecube.store.fmriprep import ScanRun
@@ -126,10 +125,8 @@ def test_a_map_of_a_score_cube_is_written_as_it_comes(voxels: xr.DataArray, tmp_
         coords={"model": ["vit"], **voxels.coords},
         attrs=ATTRS,
     )
-    best = best_layer_score(cube, "vit")
-    export_map(best, cube.attrs, tmp_path / "m.nii.gz")
-    layers = cube["cv_score"].values[:, 0].mean(axis=0).argmax(axis=0)
-    expected = cube["score"].values[:, 0].mean(axis=0)[layers, np.arange(n)]
+    export_map(cube["score"].isel(subject=1, model=0, layer=2), cube.attrs, tmp_path / "m.nii.gz")
+    expected = cube["score"].values[1, 0, 2]
     data = nib.load(tmp_path / "m.nii.gz").get_fdata()
     np.testing.assert_allclose(data.ravel()[voxels["target"].values], expected, rtol=1e-6)
 
