@@ -15,12 +15,12 @@ from cinecube.analysis.normalising import normalised
 from cinecube.analysis.parcels import parcel_means, regions
 from cinecube.analysis.repeats import RepeatCeilings
 from cinecube.analysis.saturation import Saturation
-from cinecube.analysis.scores import join_targets
 from cinecube.analysis.spaces import Responses
 from cinecube.analysis.tables import EVERYONE
+from cinecube.analysis.target_axis import join_targets
 from cinecube.store.analysis_params import CeilingParams
 from cinecube.store.errors import StudyError
-from cinecube.store.schema import ON_TARGET, string_coordinate
+from cinecube.store.schema import string_coordinate
 
 CROSS = ("cross_subject", "cross_subject_low", "cross_subject_high", "cross_subject_converged")
 REPEATS = ("repeats", "repeats_low", "repeats_high", "explainable_variance", "split_half")
@@ -107,34 +107,26 @@ def ceiling_cube(
     StudyError
         If two subjects call the same target by different names.
     """
-    labels = join_targets(brains)
-    target = labels.index.to_numpy(np.int64)
+    axis = join_targets(brains)
     sizes = np.arange(1, max(2, len(brains)), dtype=np.int32)
-    shapes = {name: (len(target),) for name in (*CROSS, *REPEATS)}
-    wholes: dict[str, np.ndarray] = {name: _nothing(name, (len(brains), *shape)) for name, shape in shapes.items()}
-    wholes["cross_subject_score"] = _nothing("cross_subject_score", (len(brains), len(sizes), len(target)))
-    for s, brain in enumerate(brains):
-        place = np.searchsorted(target, brain.cube["target"].values)
-        for name, values in found.get(brain.subject, {}).items():
-            wholes[name][s][..., place] = values
-    dims = {
-        name: ("subject", "target") if whole.ndim == 2 else ("subject", "size", "target")
-        for name, whole in wholes.items()
-    }
+    variables = {}
+    for name in (*CROSS, *REPEATS, "cross_subject_score"):
+        over = (len(sizes),) if name == "cross_subject_score" else ()
+        nothing = {brain.subject: np.full((*over, brain.n_targets), np.nan) for brain in brains}
+        whole = axis.stack(nothing | {subject: own[name] for subject, own in found.items() if name in own})
+        dims = ("subject", "size", "target") if over else ("subject", "target")
+        # Who has no extrapolated ceiling has none that converged.
+        values = np.nan_to_num(whole).astype(bool) if name == "cross_subject_converged" else whole
+        variables[name] = (dims, values, dict(sorted(about.get(name, {}).items())))
     return xr.Dataset(
-        {name: (dims[name], whole, dict(sorted(about.get(name, {}).items()))) for name, whole in wholes.items()},
+        variables,
         coords={
-            "subject": string_coordinate([brain.subject for brain in brains]),
+            "subject": string_coordinate(axis.subjects),
             "size": sizes,
-            "target": target,
-            **{name: ("target", labels[name].to_numpy()) for name in ON_TARGET},
+            **axis.coords(),
         },
         attrs=dict(sorted(attrs.items())),
     )
-
-
-def _nothing(name: str, shape: tuple[int, ...]) -> np.ndarray:
-    return np.zeros(shape, bool) if name == "cross_subject_converged" else np.full(shape, np.nan, np.float32)
 
 
 def normalise_scores(scores: xr.DataArray, ceiling: xr.DataArray, params: CeilingParams) -> xr.Dataset:

@@ -15,7 +15,7 @@ import xarray as xr
 
 from cinecube.analysis import tables
 from cinecube.analysis.rows import ONSET_TOLERANCE_S, RowsGroup, align
-from cinecube.analysis.spaces import FeatureSpace, Responses, check_same_space
+from cinecube.analysis.spaces import FeatureSpace, Responses, check_same_space, open_responses
 from cinecube.store.cubes import open_cube, read_values, write_cube
 from cinecube.store.errors import StudyError
 from cinecube.store.journal import open_journal
@@ -28,7 +28,6 @@ if TYPE_CHECKING:
     from cinecube.analysis.encoding import Kept, Progress
     from cinecube.analysis.tasks import Threads
 
-_SAME_TR_S = 1e-4
 # Of the parameters those that change the cube's numbers; the others are of what is done with it.
 _IN_FINGERPRINT = {"curve", "bootstraps", "block_rows", "seed", "compat"}
 # Multiplications that take as long as one of scipy's fits, for `open_workers` to choose processes or threads.
@@ -108,7 +107,11 @@ def read_brains(study: Study, root: Path) -> Inputs:
     from cinecube.analysis.stages import make_settings
 
     paths, split, settings = StudyPaths(root), study.split, make_settings(study)
-    brains = {name: _open_brain(paths, name, study.clock.tr_s) for name in study.brain.subjects}
+    cubes = {name: paths.brain(name) for name in study.brain.subjects}
+    brains = {
+        name: open_responses(name, open_cube(path, where=paths.relative(path)), study.clock.tr_s, "the study's clock")
+        for name, path in cubes.items()
+    }
     check_same_space(list(brains.values()))
     space = FeatureSpace({}, film_rows(study, brains), study.clock.window_s)
     tabled = {name: brain.rows for name, brain in brains.items()}
@@ -120,21 +123,6 @@ def read_brains(study: Study, root: Path) -> Inputs:
     showings, reason = _repeated(shown, averaged=study.brain.repeats == "average")
     notes = {"cross_subject": "there is one subject"} if len(brains) == 1 else {}
     return Inputs(cohort, showings, notes | ({"repeats": reason} if reason else {}))
-
-
-def _open_brain(paths: StudyPaths, name: str, tr_s: float) -> Responses:
-    path = paths.brain(name)
-    cube = open_cube(path, where=paths.relative(path))
-    found_s = float(cube.attrs["tr_s"])
-    if abs(found_s - tr_s) > _SAME_TR_S:
-        raise StudyError(
-            where=f"{name} brain cube",
-            found=f"a TR of {found_s:g} s",
-            expected=f"the study's clock, {tr_s:g} s",
-            do="set clock.tr_s to the scans' TR",
-        )
-    rows = pd.DataFrame({label: cube[label].values for label in ("segment", "repeat", "onset_s")})
-    return Responses(name, cube, rows)
 
 
 def film_rows(study: Study, brains: Mapping[str, Responses]) -> pd.DataFrame:

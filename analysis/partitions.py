@@ -20,7 +20,7 @@ from cinecube.store.errors import StudyError
 from cinecube.store.journal import open_journal
 from cinecube.store.params import Study
 from cinecube.store.paths import StudyPaths
-from cinecube.store.schema import ON_TARGET, SCHEMA, provenance, string_coordinate
+from cinecube.store.schema import SCHEMA, provenance, string_coordinate
 
 if TYPE_CHECKING:
     from cinecube.analysis.encoding import Progress
@@ -256,20 +256,20 @@ def partition_cube(
         variance, of which some may be slightly negative; `r2 (set, subset, subject, target)`; and of all streams of a
         set together `split_r2` and `penalty`, `(set, space, subject, target)`. A space is a stream by its `layer`.
     """
-    from cinecube.analysis.scores import join_targets
+    from cinecube.analysis.target_axis import join_targets
 
-    labels, subjects = join_targets(list(brains.values())), list(brains)
+    target, subjects = join_targets(list(brains.values())), list(brains)
     known = [[_named(names, list(entries), best) for best in found] for names in sets]
     variables: dict[str, Any] = {}
     coords: dict[str, list[str]] = {}
     for name, axis in _AXES.items():
         every = dict.fromkeys(label for parts in known for label in parts[0][name])
         coords[axis] = sorted(every, key=lambda label: label.count(" + "))
-        whole = np.full((len(sets), len(coords[axis]), len(subjects), len(labels)), np.nan, np.float32)
+        whole = np.full((len(sets), len(coords[axis]), len(subjects), len(target.labels)), np.nan, np.float32)
         for (number, parts), ground in itertools.product(enumerate(known), grounds):
             values = parts[ground.number][name]
             rows = np.array([coords[axis].index(label) for label in values])
-            for subject, columns, own in _places(ground, labels.index):
+            for subject, columns, own in _places(ground, target.labels.index):
                 stacked = np.stack([value[own] for value in values.values()])
                 whole[number, :, subjects.index(subject)][np.ix_(rows, columns)] = stacked
         variables[name] = (("set", axis, "subject", "target"), whole)
@@ -280,8 +280,7 @@ def partition_cube(
             **{axis: string_coordinate(names) for axis, names in coords.items()},
             "layer": ("space", string_coordinate([entries[stream].layer for stream in coords["space"]])),
             "subject": string_coordinate(subjects),
-            "target": labels.index.to_numpy(np.int64),
-            **{name: ("target", labels[name].to_numpy()) for name in ON_TARGET},
+            **target.coords(),
         },
     )
 

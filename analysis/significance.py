@@ -23,9 +23,9 @@ from cinecube.analysis.nulls import (
     shift_circularly,
 )
 from cinecube.analysis.predictions import choose
-from cinecube.analysis.scores import join_targets
 from cinecube.analysis.spaces import Responses, check_same_space, step_s
 from cinecube.analysis.stages import make_settings, open_scores, read_inputs, read_scores
+from cinecube.analysis.target_axis import join_targets
 from cinecube.analysis.tasks import pinned
 from cinecube.store.cubes import write_cube
 from cinecube.store.errors import StudyError
@@ -176,43 +176,36 @@ def _cube(
     study: Study, tested: Mapping[str, Tested], brains: Sequence[Responses], fingerprints: Mapping[str, str]
 ) -> xr.Dataset:
     """All subjects' tests on one labelled target axis; the false discovery rate is each subject's and stream's own."""
-    labels = join_targets(brains)
-    target = labels.index.to_numpy(np.int64)
-    place = {brain.subject: np.searchsorted(target, brain.cube["target"].values) for brain in brains}
+    axis = join_targets(brains)
     streams = list(next(iter(tested.values())).chance)
     pairs = [f"{a} - {b}" for a, b in study.statistics.compare]
 
-    def stacked(parts: Mapping[str, Sequence[np.ndarray]], n: int) -> np.ndarray:
-        whole = np.full((len(brains), n, len(target)), np.nan, np.float32)
-        for s, brain in enumerate(brains):
-            for m, values in enumerate(parts[brain.subject]):
-                whole[s, m, place[brain.subject]] = values
-        return whole
-
     variables: dict[str, Any] = {}
-    for name, dim, n, parts in (
-        ("score", "model", len(streams), {s: list(one.chance.values()) for s, one in tested.items()}),
-        ("difference", "comparison", len(pairs), {s: one.pairs for s, one in tested.items()}),
-    ):
-        if n == 0:  # nothing is compared
-            continue
-        prefix = "" if dim == "model" else "difference_"
-        dims = ("subject", dim, "target")
-        variables[name] = (dims, stacked({s: [one.score for one in own] for s, own in parts.items()}, n))
-        variables[f"{prefix}p"] = (dims, stacked({s: [one.p for one in own] for s, own in parts.items()}, n))
-        variables[f"{prefix}q"] = (dims, stacked({s: [fdr(one.p) for one in own] for s, own in parts.items()}, n))
+
+    def add(prefix: str, dim: str, parts: Mapping[str, Sequence[Significance]]) -> None:
+        score = "score" if dim == "model" else "difference"
+        for name, get in ((score, lambda one: one.score), (f"{prefix}p", lambda one: one.p), (f"{prefix}q", _q)):
+            stacked = axis.stack({subject: np.stack([get(one) for one in own]) for subject, own in parts.items()})
+            variables[name] = (("subject", dim, "target"), stacked)
+
+    add("", "model", {subject: list(one.chance.values()) for subject, one in tested.items()})
+    if pairs:
+        add("difference_", "comparison", {subject: one.pairs for subject, one in tested.items()})
     cube = xr.Dataset(
         variables,
         coords={
-            "subject": string_coordinate([brain.subject for brain in brains]),
+            "subject": string_coordinate(axis.subjects),
             "model": string_coordinate(streams),
             **({"comparison": string_coordinate(pairs)} if pairs else {}),
-            "target": target,
-            **{name: ("target", labels[name].to_numpy()) for name in labels.columns},
+            **axis.coords(),
         },
         attrs=dict(sorted(_attrs(study, tested, brains, fingerprints).items())),
     )
     return _with_group(cube)
+
+
+def _q(one: Significance) -> np.ndarray:
+    return fdr(one.p)
 
 
 def _with_group(cube: xr.Dataset) -> xr.Dataset:

@@ -207,21 +207,30 @@ def _as_slice(positions: np.ndarray) -> np.ndarray | slice:
     return slice(start, stop) if neighbours else positions
 
 
-def open_responses(subject: str, cube: xr.Dataset, space: FeatureSpace) -> Responses:
-    """A brain cube whose rows can be matched with those of a feature space.
+def open_responses(subject: str, cube: xr.Dataset, clock_s: float, clock: str) -> Responses:
+    """A brain cube whose rows can be matched with those of a clock.
+
+    Parameters
+    ----------
+    subject : str
+    cube : Dataset
+    clock_s : float
+        Seconds between rows.
+    clock : str
+        Which clock that is, for messages.
 
     Raises
     ------
     StudyError
-        If the scan's TR is not the step between the features' rows.
+        If the scan's TR is not the clock's.
     """
-    tr_s, clock_s = float(cube.attrs["tr_s"]), step_s(space.rows)
+    tr_s = float(cube.attrs["tr_s"])
     if abs(tr_s - clock_s) > _SAME_TR_S:
         raise StudyError(
             where=f"{subject} brain cube",
             found=f"a TR of {tr_s:g} s",
-            expected=f"the clock of the feature cubes, {clock_s:g} s",
-            do="set clock.tr_s to the scans' TR and extract the features again",
+            expected=f"{clock}, {clock_s:g} s",
+            do="set clock.tr_s to the scans' TR, and run `dvc repro`",
         )
     rows = pd.DataFrame({name: cube[name].values for name in ("segment", "repeat", "onset_s")})
     return Responses(subject, cube, rows)

@@ -13,7 +13,7 @@ import xarray as xr
 
 from cinecube.analysis import tables
 from cinecube.analysis.rows import RowsGroup, align
-from cinecube.analysis.spaces import FeatureSpace, Responses, check_same_space, join_films, open_responses
+from cinecube.analysis.spaces import FeatureSpace, Responses, check_same_space, join_films, open_responses, step_s
 from cinecube.store.cubes import open_cube, write_cube
 from cinecube.store.errors import StudyError
 from cinecube.store.journal import open_journal
@@ -95,7 +95,11 @@ def read_inputs(study: Study, root: Path, model: str) -> tuple[FeatureSpace, dic
         model,
     )
     subjects = study.brain.subjects
-    brains = {name: open_responses(name, _open(paths, paths.brain(name)), space) for name in subjects}
+    clock_s = step_s(space.rows)
+    brains = {
+        name: open_responses(name, _open(paths, paths.brain(name)), clock_s, "the clock of the feature cubes")
+        for name in subjects
+    }
     check_same_space(list(brains.values()))
     groups = align(
         space.rows,
