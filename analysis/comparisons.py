@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import pandas as pd
@@ -232,43 +232,44 @@ def _compare_subjects(roi: str, difference: np.ndarray) -> dict[str, object]:
         "roi": roi,
         "n_subjects": n_subjects,
         "mean_difference": difference.mean() if n_subjects else np.nan,
-        "p": _signed_rank(difference) if n_subjects else np.nan,
+        "p": signed_rank(difference) if n_subjects else np.nan,
         "smallest_p": smallest_p(n_subjects),
     }
 
 
-def _signed_rank(difference: np.ndarray) -> float:
-    """Two-sided p of Wilcoxon's test without the differences that are zero."""
+def signed_rank(difference: np.ndarray, alternative: Literal["greater", "two-sided"] = "two-sided") -> float:
+    """p of Wilcoxon's test of differences (subject,), without those that are zero."""
     known = difference[difference != 0]
     if not known.size:
         return 1.0
-    if len(np.unique(np.abs(known))) == len(known):
-        return float(stats.wilcoxon(known, method="exact").pvalue)
-    # scipy's `exact` is wrong where differences tie.
-    if len(known) > _ENUMERATED:
-        return float(stats.wilcoxon(known, method="approx").pvalue)
-    return float(stats.wilcoxon(known, method=stats.PermutationMethod(n_resamples=2**_ENUMERATED)).pvalue)
+    method: Any = "exact"
+    if len(np.unique(np.abs(known))) < len(known):
+        # scipy's `exact` is wrong where differences tie.
+        few = len(known) <= _ENUMERATED
+        method = stats.PermutationMethod(n_resamples=2**_ENUMERATED) if few else "approx"
+    return float(stats.wilcoxon(known, alternative=alternative, method=method).pvalue)
 
 
-def smallest_p(n_subjects: int) -> float:
-    """The smallest two-sided p that Wilcoxon's signed-rank test can give: all subjects differ in one direction."""
-    return min(1.0, 2.0 ** (1 - n_subjects)) if n_subjects else float("nan")
+def smallest_p(n_subjects: int, sides: Literal[1, 2] = 2) -> float:
+    """The smallest p that Wilcoxon's signed-rank test can give: all subjects differ in one direction."""
+    return min(1.0, sides * 2.0**-n_subjects) if n_subjects else float("nan")
 
 
-def reachable(n_subjects: int, level: float = LEVEL) -> str:
+def reachable(n_subjects: int, level: float = LEVEL, sides: Literal[1, 2] = 2) -> str:
     """Say in a sentence that so few subjects cannot reach significance; empty where they can.
 
     A false discovery rate asks for more still: six subjects have a smallest p of 0.03125, which comes to 0.05 or less
     only if five of every eight regions reach it.
     """
-    if n_subjects and smallest_p(n_subjects) < level:
+    best = smallest_p(n_subjects, sides)
+    if best < level:
         return ""
-    needed = next(n for n in range(1, 100) if smallest_p(n) < level)
+    needed = next(n for n in range(1, 100) if smallest_p(n, sides) < level)
     subjects = "subject" if n_subjects == 1 else "subjects"
-    reach = f", whose smallest two-sided p is {smallest_p(n_subjects):g}" if n_subjects else ""
+    reach = f", whose smallest {'one' if sides == 1 else 'two'}-sided p is {best:g}" if n_subjects else ""
     return (
-        f"With {n_subjects} {subjects} no difference between models can be significant at {level:g} by Wilcoxon's "
-        f"signed-rank test{reach}; at least {needed} subjects are needed."
+        f"With {n_subjects} {subjects} no difference can be significant at {level:g} by Wilcoxon's signed-rank "
+        f"test{reach}; at least {needed} subjects are needed."
     )
 
 

@@ -123,7 +123,14 @@ def lag_curves(lags: pd.DataFrame) -> bytes:
     return to_png(figure)
 
 
-def glass_brain(values: np.ndarray, target: np.ndarray, affine: np.ndarray, shape: Sequence[int], title: str) -> bytes:
+def glass_brain(
+    values: np.ndarray,
+    target: np.ndarray,
+    affine: np.ndarray,
+    shape: Sequence[int],
+    title: str,
+    top: float | None = None,
+) -> bytes:
     """A map of scores on a glass brain.
 
     Parameters
@@ -137,6 +144,8 @@ def glass_brain(values: np.ndarray, target: np.ndarray, affine: np.ndarray, shap
     shape : sequence of int
         Size of the grid.
     title : str
+    top : float, optional
+        End of the colour scale; the largest value by default.
     """
     import matplotlib.pyplot as plt
     import nibabel as nib
@@ -145,7 +154,7 @@ def glass_brain(values: np.ndarray, target: np.ndarray, affine: np.ndarray, shap
     volume = np.zeros(int(np.prod(shape)), dtype=np.float32)
     volume[target] = np.nan_to_num(values)
     image = nib.Nifti1Image(volume.reshape(tuple(shape)), affine)
-    top = max(float(np.abs(volume).max()), 1e-3)
+    top = top or max(float(np.abs(volume).max()), 1e-3)
     figure = plt.figure(figsize=(9, 2.8))
     plot_glass_brain(
         image,

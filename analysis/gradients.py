@@ -7,9 +7,8 @@ from collections.abc import Iterable, Sequence
 import numpy as np
 import pandas as pd
 import xarray as xr
-from scipy import stats
 
-from cinecube.analysis.comparisons import smallest_p
+from cinecube.analysis.comparisons import signed_rank, smallest_p
 from cinecube.analysis.parcels import best_layer, regions
 from cinecube.analysis.rois import Members, roi_means, roi_summary
 
@@ -97,6 +96,6 @@ def compare_depth(
     first, last = (side.groupby(["model", "subject"], sort=False)["score"].mean() for side in sides)
     rows = []
     for model, own in (last - first).dropna().groupby("model", sort=False):
-        p = float(stats.wilcoxon(own, alternative="greater").pvalue) if own.any() else 1.0
-        rows.append((model, len(own), first[model].mean(), last[model].mean(), own.mean(), p, smallest_p(len(own)) / 2))
+        p, best = signed_rank(own.to_numpy(), "greater"), smallest_p(len(own), sides=1)
+        rows.append((model, len(own), first[model].mean(), last[model].mean(), own.mean(), p, best))
     return pd.DataFrame(rows, columns=columns)

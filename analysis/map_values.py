@@ -11,7 +11,7 @@ import xarray as xr
 from cinecube.analysis.ceiling_cube import normalise_scores
 from cinecube.analysis.ceilings import read_ceiling
 from cinecube.analysis.parcels import best_layer
-from cinecube.analysis.residual_tables import drop_map
+from cinecube.analysis.residual_tables import drop_map, mean_drop
 from cinecube.analysis.stages import open_scores
 from cinecube.store.cubes import open_cube
 from cinecube.store.errors import StudyError
@@ -40,7 +40,7 @@ def map_values(
     layer : str, optional
         For `score` and `normalised`; by default each target's own, chosen on the training films.
     subject : str
-        `mean` for that of all subjects.
+        `mean` for that of all subjects; a drop is that of the mean scores.
 
     Returns
     -------
@@ -58,7 +58,10 @@ def map_values(
         values, attrs = read_ceiling(study, root), open_cube(StudyPaths(root).ceiling).attrs
     elif kind == "drop":
         name = study.pair(_needed(stream, kind)).name
-        values, attrs = drop_map(study, root, name), open_scores(root, name).attrs
+        attrs = open_scores(root, name).attrs
+        if subject == EVERYBODY:
+            return mean_drop(study, root, name), attrs
+        values = drop_map(study, root, name)
     elif kind == "q":
         cube = open_cube(StudyPaths(root).significance, where="results/significance.zarr")
         values, attrs = _pick(cube["q"], "model", _needed(stream, kind)), cube.attrs

@@ -5,14 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-import numpy as np
 import pandas as pd
 
 from cinecube.analysis import figures, tables
 from cinecube.analysis.comparisons import compare_by_roi
 from cinecube.analysis.map_values import map_values
 from cinecube.analysis.maps import draw_map
-from cinecube.analysis.residual_tables import drop_map
 from cinecube.analysis.roi_tables import WHOLE_BRAIN, over_subjects, with_means
 from cinecube.analysis.stages import read_scores
 from cinecube.store.atomic import staged
@@ -45,9 +43,9 @@ def paper_figures(study: Study, root: Path) -> None:
         _write(folder, "figure3", bars, figures.grouped_bars(bars, "roi", "model", value, "mark"))
         if len(residual):
             _write(folder, "figure4", residual, figures.residual_bars(residual))
-        drops = [drop_means(study, root, pair.name) for pair in study.residual]
-        if drops:
-            tables.write_table(folder / "figure5.csv", pd.concat(drops, ignore_index=True))
+        drops = tables.read_table(paths.tables / "residual.csv")
+        if len(drops):
+            tables.write_table(folder / "figure5.csv", drops[drops["subject"] == tables.EVERYONE].dropna(subset="drop"))
         for pair in study.residual:
             png = draw_drops(study, root, pair.name)
             if png is not None:
@@ -129,22 +127,6 @@ def region_bars(
     )
 
 
-def drop_means(study: Study, root: Path, pair: str) -> pd.DataFrame:
-    """Figure 5 as a table: `pair`, `parcel`, `drop` in percent (mean over targets and subjects), `targets`."""
-    drops = drop_map(study, root, pair)
-    inside = drops.transpose("subject", "target")
-    frame = pd.DataFrame(
-        {
-            "parcel": np.tile([str(name) for name in inside["parcel"].values], inside.sizes["subject"]),
-            "drop": inside.values.ravel(),
-        }
-    )
-    known = frame[frame["parcel"] != ""].dropna()
-    means = known.groupby("parcel")["drop"].agg(["mean", "size"]).reset_index()
-    means.insert(0, "pair", pair)
-    return means.rename(columns={"mean": "drop", "size": "targets"})
-
-
 def draw_drops(study: Study, root: Path, pair: str) -> bytes | None:
     """A glass brain of the drop in percent, mean over subjects; None where targets are no voxels."""
-    return draw_map(*map_values(study, root, "drop", pair), f"{pair}: drop in percent")
+    return draw_map(*map_values(study, root, "drop", pair), f"{pair} (%)", top=100)

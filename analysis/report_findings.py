@@ -78,7 +78,7 @@ def _depth(study: Study, paths: StudyPaths) -> Iterator[Part]:
     if len(test):
         text = (
             "Depth (0 embedding, 1 last block) that targets prefer on the training films: early sensory regions beside "
-            "language and semantic ones, one-sided over subjects. " + reachable(len(study.brain.subjects))
+            "language and semantic ones, one-sided over subjects. " + reachable(len(study.brain.subjects), sides=1)
         )
         yield Part("Depth over the cortex", text, [], [("", test)])
 

@@ -83,6 +83,16 @@ def drop_map(study: Study, root: Path, pair_name: str) -> xr.DataArray:
     return scores["drop"].assign_attrs(scores.attrs)
 
 
+def mean_drop(study: Study, root: Path, pair_name: str) -> xr.DataArray:
+    """Drop in percent of each target's mean score over subjects, dims (target,).
+
+    Of one subject's scores chance alone exceeds `drops.MINIMUM` here and there; of their mean it seldom does.
+    """
+    scores = pair_scores(study, root, study.pair(pair_name))
+    full, left = (scores[name].mean("subject", skipna=True) for name in ("full", "residual"))
+    return full.copy(data=drop_percent(full.values, left.values)).rename("drop").assign_attrs(scores.attrs)
+
+
 def pair_scores(study: Study, root: Path, pair: Pair) -> xr.Dataset:
     """Test scores before and after a removal, at the layer that the training films prefer before it.
 

@@ -17,6 +17,7 @@ from cinecube.analysis.comparisons import (
     group_map,
     make_swaps,
     reachable,
+    signed_rank,
     smallest_p,
     swap_blocks,
     swap_null,
@@ -245,3 +246,21 @@ def test_group_map_uses_the_subjects_a_target_has() -> None:
         assert found.p[target] == pytest.approx(stats.ttest_1samp(z, 0, alternative="greater").pvalue, rel=1e-6)
     with pytest.raises(StudyError, match="2 subjects, expected at least 3"):
         group_map(scores[:2])
+
+
+@pytest.mark.parametrize(
+    "difference", [[0.1, 0.2, 0.3, 0.4, 0.5], [0.1, 0.1, 0.2, -0.1, 0.3], [0.0, 0.2, 0.1, 0.4, 0.3]]
+)
+def test_one_sided_p_counts_the_signs_that_reach_it(difference: list[float]) -> None:
+    """Against all assignments of signs to the ranks of the differences that are not zero."""
+    known = np.array([value for value in difference if value])
+    ranks = stats.rankdata(np.abs(known))
+    signs = np.array(list(itertools.product((0, 1), repeat=len(known))))
+    expected = np.mean(signs @ ranks >= ranks[known > 0].sum() - 1e-9)
+    assert signed_rank(np.array(difference), "greater") == pytest.approx(expected)
+
+
+def test_fewer_subjects_reach_a_one_sided_test() -> None:
+    assert smallest_p(4, sides=1) == 0.0625
+    assert "one-sided p is 0.0625; at least 5 subjects" in reachable(4, sides=1)
+    assert reachable(5, sides=1) == ""

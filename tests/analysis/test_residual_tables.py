@@ -12,7 +12,7 @@ import pytest
 import xarray as xr
 
 from cinecube.analysis.residual_cubes import CHECKS
-from cinecube.analysis.residual_tables import brain_drop, drop_map, pair_scores, residual
+from cinecube.analysis.residual_tables import brain_drop, drop_map, mean_drop, pair_scores, residual
 from cinecube.analysis.rois import find_members, load_rois, roi_summary
 from cinecube.analysis.tables import EVERYONE, read_table, write_table
 from cinecube.store.cubes import write_cube
@@ -192,6 +192,23 @@ def test_checks_and_plot_cover_all_pairs(tmp_path: Path) -> None:
         ]
         full, left = np.mean(own, axis=0)
         assert plot.loc[pair, "drop"] == pytest.approx(100 * (full - left) / full, abs=1e-5)
+
+
+def test_drop_of_the_mean_over_subjects(tmp_path: Path) -> None:
+    study, cubes = write_study(tmp_path)
+    drop, expected = mean_drop(study, tmp_path, NAMES[0]), naive_scores(cubes, 0)
+    assert drop.dims == ("target",)
+    assert drop.attrs == SPACE
+    counted = 0
+    for t in range(len(PARCELS)):
+        own = [expected[subject, t][1:] for subject in SUBJECTS if (subject, t) in expected]
+        full, left = np.nanmean(np.array(own, float), axis=0) if own else (np.nan, np.nan)
+        if full > 0.1:
+            counted += 1
+            assert drop.values[t] == pytest.approx(100 * (full - left) / full)
+        else:
+            assert np.isnan(drop.values[t])
+    assert counted
 
 
 def test_nothing_to_lose_is_no_drop(tmp_path: Path) -> None:
