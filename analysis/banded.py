@@ -8,9 +8,9 @@ from typing import Any
 
 import numpy as np
 
+from cinecube.analysis.factors import choose_form
 from cinecube.analysis.folds import Fold
 from cinecube.analysis.ridge import NUMPY_BACKEND
-from cinecube.analysis.shared_ridge import choose_form
 
 _TARGETS_PER_BATCH = 512
 

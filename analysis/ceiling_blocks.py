@@ -30,11 +30,11 @@ from cinecube.analysis.cross_subject import (
     sum_kernels,
 )
 from cinecube.analysis.encoding import Kept, Progress
+from cinecube.analysis.factors import choose_form
 from cinecube.analysis.folds import Fold
 from cinecube.analysis.repeats import RepeatCeilings, repeat_ceilings
 from cinecube.analysis.ridge import Scores
 from cinecube.analysis.rows import RowsGroup
-from cinecube.analysis.shared_ridge import choose_form
 from cinecube.analysis.spaces import Responses
 from cinecube.analysis.tasks import Threads, run_jobs
 from cinecube.store import journal

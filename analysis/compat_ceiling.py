@@ -14,6 +14,7 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.linalg import cho_factor, cho_solve
 
+from cinecube.analysis.across_targets import RowConstants, row_constants
 from cinecube.analysis.ceiling_blocks import Cohort, run_by_subject
 from cinecube.analysis.cross_subject import Kernel, sum_kernels
 from cinecube.analysis.encoding import Progress
@@ -21,8 +22,6 @@ from cinecube.analysis.ridge import pearson
 from cinecube.analysis.saturation import compat_ceiling
 from cinecube.analysis.tasks import Threads, Workers, run_jobs
 
-# Below this spread the normalisation of a row would divide by rounding, as in `saturation`.
-_CONSTANT = 1e-7
 _PENALTY = 1.0
 # Targets of one task of fits: a second or so.
 _TARGETS_PER_FIT = 64
@@ -75,27 +74,17 @@ def compat_scores(cohort: Cohort, workers: Threads | None = None) -> dict[str, C
     return {name: _combine(single[name]) for name in names}
 
 
-def _row_constants(cohort: Cohort, name: str) -> tuple[np.ndarray, np.ndarray]:
-    """Task: mean and standard deviation (row, 1) of each row over a subject's targets; absent ones do not count."""
-    count, total, square = np.zeros((3, len(cohort.train), 1))
-    for targets in cohort.blocks(name):
-        values = cohort.read(name, targets).astype(np.float64)
-        known = np.isfinite(values)
-        values[~known] = 0
-        count += known.sum(axis=1, keepdims=True)
-        total += values.sum(axis=1, keepdims=True)
-        square += (values * values).sum(axis=1, keepdims=True)
-    mean = total / np.maximum(count, 1)
-    spread = np.sqrt(np.maximum(square / np.maximum(count, 1) - mean**2, 0))
-    return mean, np.where(spread > _CONSTANT * np.abs(mean), spread, np.inf)
+def _row_constants(cohort: Cohort, name: str) -> RowConstants:
+    """Task: constants of a subject's rows."""
+    return row_constants(cohort.read(name, targets) for targets in cohort.blocks(name))
 
 
-def _normalised(cohort: Cohort, name: str, targets: np.ndarray, rows: tuple[np.ndarray, np.ndarray]) -> np.ndarray:
+def _normalised(cohort: Cohort, name: str, targets: np.ndarray, rows: RowConstants) -> np.ndarray:
     mean, spread = rows
     return (cohort.read(name, targets) - mean) / spread
 
 
-def _smoother(cohort: Cohort, name: str, rows: tuple[np.ndarray, np.ndarray]) -> np.ndarray:
+def _smoother(cohort: Cohort, name: str, rows: RowConstants) -> np.ndarray:
     """Task: what makes predictions (test row, target) of responses (train row, target), (test row, train row)."""
 
     def kernel(targets: np.ndarray) -> Kernel:
@@ -109,7 +98,7 @@ def _smoother(cohort: Cohort, name: str, rows: tuple[np.ndarray, np.ndarray]) ->
 
 
 def _score_block(
-    cohort: Cohort, name: str, targets: np.ndarray, rows: tuple[np.ndarray, np.ndarray], smoother: np.ndarray
+    cohort: Cohort, name: str, targets: np.ndarray, rows: RowConstants, smoother: np.ndarray
 ) -> np.ndarray:
     """Task: r of a block of a subject's targets, (target,); NaN where a target is absent."""
     values = _normalised(cohort, name, targets, rows)

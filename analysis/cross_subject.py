@@ -16,9 +16,10 @@ import numpy as np
 
 from cinecube.analysis.backends import Backend
 from cinecube.analysis.design import constants, standardise
+from cinecube.analysis.factors import Factors, Grams, choose_form, factorise, plain_grams
 from cinecube.analysis.folds import Fold
 from cinecube.analysis.ridge import Scores, score_fit
-from cinecube.analysis.shared_ridge import Factors, Grams, choose_form, factorise, plain_grams, solve
+from cinecube.analysis.shared_ridge import solve
 from cinecube.store.errors import StudyError
 
 # Penalties as shares of a Gram matrix' trace, which grows with rows and targets. The largest shrinks every direction to
@@ -204,7 +205,7 @@ def score_targets(source: Source, responses: np.ndarray, train: np.ndarray) -> S
         Penalties are chosen by squared error over the folds; NaN where a target is absent or constant.
     """
 
-    def fit(known: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    def fit(known: np.ndarray, _: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         found = solve(source.factors, known, source.alphas)
         return source.alphas[found.best], found.loss, found.prediction
 

@@ -37,6 +37,17 @@ def find_runs(segment: np.ndarray, onset_s: np.ndarray, tr_s: float) -> list[Run
     return list(itertools.pairwise(edges))
 
 
+def join_runs(runs: Sequence[Run], train: np.ndarray) -> list[Run]:
+    """Runs that follow each other as one, as long as all are of training films, or none is; `train` (time,)."""
+    joined: list[Run] = []
+    for start, stop in runs:
+        if joined and train[start] == train[joined[-1][0]]:
+            joined[-1] = joined[-1][0], stop
+        else:
+            joined.append((start, stop))
+    return joined
+
+
 def constants(features: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Mean and spread of each dim in float64.
 

@@ -10,6 +10,7 @@ from typing import Any, NamedTuple, Protocol
 import numpy as np
 
 from cinecube.analysis.layout import Layout, Settings, make_design, make_layout
+from cinecube.analysis.one_alpha import Places, choose_places, places_of
 from cinecube.analysis.ridge import Scores, fit_and_score
 from cinecube.analysis.rows import RowsGroup
 from cinecube.analysis.shared_encoding import factor_fold, prepare_layer, solve_block
@@ -107,6 +108,8 @@ def encode(
         progress(done, n_tasks)
     make_jobs = _shared_jobs if settings.solver == "shared" else _single_jobs
     function, jobs = make_jobs(space, plans, todo, brains, settings, workers)
+    if settings.one_alpha:
+        jobs = _with_places(jobs, _choose_places(space, plans, todo, brains, settings, workers), plans)
     for job, scores in run_jobs(workers, function, jobs, settings.threads):
         values = np.stack([getattr(scores, name) for name in SCORES])
         _place(found, plans[job.plan].blocks[job.block], job, values)
@@ -239,6 +242,29 @@ def _shared_jobs(
                     yield job, (prepared, parts, responses, layout, everywhere.settings)
 
     return solve_block, jobs()
+
+
+def _choose_places(
+    space: FeatureSpace,
+    plans: Sequence[Plan],
+    todo: Sequence[Job],
+    brains: Mapping[str, Responses],
+    settings: Settings,
+    workers: Workers,
+) -> Places:
+    """Penalties that subjects' targets share, of the layers still to be solved."""
+    layers = {(job.plan, job.m, job.k) for job in todo}
+    voting = [job for plan in plans for job in _jobs_of(plan, space) if (job.plan, job.m, job.k) in layers]
+    _, jobs = _shared_jobs(space, plans, voting, brains, settings, workers)
+    blocks = {(plan.number, n): block for plan in plans for n, block in enumerate(plan.blocks)}
+    return choose_places(workers, jobs, blocks, len(settings.alphas), settings.threads)
+
+
+def _with_places(
+    jobs: Iterator[tuple[Job, tuple[Any, ...]]], places: Places, plans: Sequence[Plan]
+) -> Iterator[tuple[Job, tuple[Any, ...]]]:
+    for job, arguments in jobs:
+        yield job, (*arguments, places_of(plans[job.plan].blocks[job.block], job.m, job.k, places))
 
 
 class Everywhere:

@@ -11,7 +11,8 @@ from sklearn.model_selection import check_cv
 from sklearn.utils.validation import check_is_fitted, validate_data
 
 from cinecube.analysis.backends import Backend
-from cinecube.analysis.shared_ridge import Criterion, factorise, plain_grams, solve
+from cinecube.analysis.factors import factorise, plain_grams
+from cinecube.analysis.shared_ridge import Criterion, solve
 
 
 class SharedRidgeCV(MultiOutputMixin, RegressorMixin, BaseEstimator):

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from cinecube.analysis.backends import Backend
-from cinecube.analysis.design import Run, constants, delayed, find_runs, standardise
+from cinecube.analysis.design import Run, constants, delayed, find_runs, join_runs, standardise
 from cinecube.analysis.folds import Fold, Gap, leave_segments_out
 from cinecube.analysis.rows import RowsGroup
 from cinecube.analysis.spaces import FeatureSpace, step_s
@@ -36,6 +36,10 @@ class Settings:
         BLAS threads of each task.
     backend : Backend
         What `shared` computes with.
+    one_alpha : bool
+        Whether all targets of a subject share the penalty with the best mean correlation on the folds.
+    across_runs : bool
+        Whether delays reach over the borders of runs.
     """
 
     delays: tuple[int, ...]
@@ -48,6 +52,8 @@ class Settings:
     exhaustive: bool = False
     threads: int = 1
     backend: Backend = field(default_factory=Backend)
+    one_alpha: bool = False
+    across_runs: bool = False
 
 
 @dataclass(frozen=True)
@@ -82,11 +88,14 @@ def make_layout(space: FeatureSpace, group: RowsGroup, settings: Settings, max_d
     segment, onset_s = (space.rows[name].to_numpy() for name in ("segment", "onset_s"))
     gap = Gap(settings.gap_s, tr_s, space.window_s, max_delay)
     last_onset_s = {str(name): float(s) for name, s in space.rows.groupby("segment")["onset_s"].max().items()}
-    train = group.train
+    train, runs = group.train, find_runs(segment, onset_s, tr_s)
+    if settings.across_runs:
+        trained = [name for names in settings.films.values() for name in names]
+        runs = join_runs(runs, np.isin(segment, trained))
     folds = leave_segments_out(
         group.segment[train], group.onset_s[train], settings.films, last_onset_s, settings.n_folds, gap
     )
-    return Layout(find_runs(segment, onset_s, tr_s), group.feature_row, train, folds)
+    return Layout(runs, group.feature_row, train, folds)
 
 
 def make_design(features: np.ndarray, layout: Layout, delays: Sequence[int]) -> tuple[np.ndarray, np.ndarray]:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from cinecube.analysis.shared_ridge import BATCH_BYTES, choose_form
+from cinecube.analysis.factors import choose_form
+from cinecube.analysis.shared_ridge import BATCH_BYTES
 from cinecube.analysis.tasks import JOBS_PER_WORKER
 
 # Python with numpy, xarray, Dask and himalaya.

@@ -15,8 +15,9 @@ import numpy as np
 
 from cinecube.analysis.backends import Backend
 from cinecube.analysis.banded import banded_ridge, split_scores
+from cinecube.analysis.factors import factorise, plain_grams
 from cinecube.analysis.folds import Fold
-from cinecube.analysis.shared_ridge import factorise, plain_grams, solve
+from cinecube.analysis.shared_ridge import solve
 from cinecube.store.errors import StudyError
 
 # Measured on 600 rows, 5 delays, 48 to 100 dims: R² of two spaces together, mean over targets, within 0.0005 of that of

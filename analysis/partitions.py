@@ -11,6 +11,7 @@ import numpy as np
 import pandas as pd
 import xarray as xr
 
+from cinecube.analysis.choices import without_choices
 from cinecube.analysis.parcels import best_layer, parcel_means, pool_subjects, regions
 from cinecube.analysis.partition import SHARES, inclusion_exclusion
 from cinecube.analysis.stages import make_settings, open_scores, read_inputs
@@ -56,6 +57,7 @@ def partition(study: Study, root: Path, progress: Progress | None = None) -> Non
     paths = StudyPaths(root)
     if not study.partition:
         return _write_nothing(study, root)
+    study = without_choices(study)
     entries, brains = read_entries(study, root, choose_layers(study, root))
     spec = partition_spec(study, entries, brains)
     grounds = make_grounds(study, entries, brains)

@@ -16,6 +16,7 @@ import xarray as xr
 import yaml
 
 from cinecube.analysis import figures, tables
+from cinecube.analysis.choices import WHAT
 from cinecube.analysis.map_values import map_values
 from cinecube.analysis.maps import draw_map
 from cinecube.analysis.metrics import study_metrics
@@ -70,6 +71,7 @@ def render(study: Study, root: Path, truth: Comparison | None, metrics: Mapping[
         study=study,
         lead=_lead(study, films, cubes),
         cards=_cards(metrics),
+        choices=_choices(study),
         maps=_maps(study, root, cubes),
         whole_brain=_grid(_whole_brain_rows(preferred)),
         layer_curves=_inline(figures.layer_curves(_curves(table), "mean test r over parcels")),
@@ -101,6 +103,18 @@ def _lead(study: Study, films: pd.DataFrame, cubes: Sequence[xr.Dataset]) -> str
         f"{len(study.brain.subjects)} subjects, {models}. Fitted on "
         f"{', '.join(study.split.train)}; tested on {', '.join(study.split.test)}."
     )
+
+
+def _choices(study: Study) -> list[tuple[str, str]]:
+    """Keys of published choices that are on, and what each of them means."""
+    found = [(f"encode.compat: {name}", WHAT[name]) for name in study.encode.compat]
+    if study.ceiling.compat:
+        found.append((f"ceiling.compat: {study.ceiling.compat}", "ceilings by the authors' procedure"))
+    return found + [
+        (f"models.{name}.compat: {params.compat}", "features extracted as the authors' code does")
+        for name, params in study.models.items()
+        if params.compat and name in study.compute.models
+    ]
 
 
 def _cards(metrics: Mapping[str, Any]) -> list[dict[str, str]]:

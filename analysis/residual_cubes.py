@@ -11,6 +11,7 @@ import numpy as np
 import pandas as pd
 import xarray as xr
 
+from cinecube.analysis.choices import without_choices
 from cinecube.analysis.folds import Fold, Gap, leave_segments_out
 from cinecube.analysis.rows import match_onsets
 from cinecube.analysis.spaces import FeatureSpace, join_films, step_s
@@ -120,6 +121,7 @@ def make_residual(study: Study, root: Path, pair_name: str, progress: Progress |
         If there is no such pair, stream or layer, a cube is missing, the models' rows differ, or another process makes
         these cubes.
     """
+    study = without_choices(study)
     inputs = open_pair(study, root, study.pair(pair_name))
     paths, settings = StudyPaths(root), make_settings(study)
     films = [*study.split.train, *study.split.test]

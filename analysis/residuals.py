@@ -22,9 +22,10 @@ import numpy as np
 
 from cinecube.analysis.backends import Backend
 from cinecube.analysis.design import constants, standardise
+from cinecube.analysis.factors import Factors, Grams, factorise, plain_grams
 from cinecube.analysis.folds import Fold
 from cinecube.analysis.ridge import pearson
-from cinecube.analysis.shared_ridge import Factors, Grams, factorise, plain_grams, solve
+from cinecube.analysis.shared_ridge import solve
 from cinecube.store.errors import StudyError
 
 By = Literal["dim", "direction"]

@@ -13,8 +13,9 @@ from typing import Any
 import numpy as np
 
 from cinecube.analysis.backends import Backend
+from cinecube.analysis.factors import factorise, plain_grams
 from cinecube.analysis.folds import Fold
-from cinecube.analysis.shared_ridge import factorise, plain_grams, solve
+from cinecube.analysis.shared_ridge import solve
 
 # Of temporary arrays inside himalaya: small enough for any laptop, large enough to fill matrix products.
 _BATCH_BYTES = 256 * 2**20
@@ -98,7 +99,7 @@ def fit_and_score(
     """
     design, responses = train
 
-    def fit(known: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    def fit(known: np.ndarray, _: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         solution = SOLVERS[solver](design, known, test[0] if test else None, folds, alphas)
         return solution.alpha, solution.loss, solution.prediction
 
@@ -106,7 +107,7 @@ def fit_and_score(
 
 
 def score_fit(
-    fit: Callable[[np.ndarray], tuple[np.ndarray, np.ndarray, np.ndarray]],
+    fit: Callable[[np.ndarray, np.ndarray], tuple[np.ndarray, np.ndarray, np.ndarray]],
     responses: np.ndarray,
     test: np.ndarray | None,
     folds: Sequence[Fold],
@@ -116,7 +117,8 @@ def score_fit(
     Parameters
     ----------
     fit : callable
-        Responses (row, target) to each target's penalty, its loss, and predictions (test row, target).
+        Responses (row, target), and which of all targets (target,) they are, to each target's penalty, its loss,
+        and predictions (test row, target).
     responses : array, shape (row, target)
         Training rows.
     test : array, shape (test row, target), or None
@@ -128,7 +130,7 @@ def score_fit(
         return scores
     # Copies of all responses cost more time than what is saved by a float64 of them.
     known = responses if fitted.all() else responses[:, fitted]
-    alpha, loss, prediction = fit(known)
+    alpha, loss, prediction = fit(known, fitted)
     variance = np.mean([known[validation].var(axis=0, dtype=np.float64) for _, validation in folds], axis=0)
     scores.alpha[fitted] = alpha
     scores.cv_score[fitted] = 1 - _ratio(loss, variance)

@@ -8,10 +8,11 @@ from dataclasses import dataclass
 import numpy as np
 
 from cinecube.analysis.design import constants, delayed, standardise
+from cinecube.analysis.factors import Factor, Factors, Form, choose_form, factor, held_out
 from cinecube.analysis.grams import delayed_gram, delayed_kernel
 from cinecube.analysis.layout import Layout, Settings
 from cinecube.analysis.ridge import Scores, score_fit
-from cinecube.analysis.shared_ridge import Factor, Factors, Form, choose_form, factor, held_out, solve
+from cinecube.analysis.shared_ridge import solve
 
 
 @dataclass(frozen=True)
@@ -78,14 +79,25 @@ def factor_fold(prepared: Prepared, number: int, layout: Layout, settings: Setti
 
 
 def solve_block(
-    prepared: Prepared, parts: Sequence[Factor], responses: np.ndarray, layout: Layout, settings: Settings
+    prepared: Prepared,
+    parts: Sequence[Factor],
+    responses: np.ndarray,
+    layout: Layout,
+    settings: Settings,
+    places: np.ndarray | None = None,
 ) -> Scores:
-    """Task: scores of one layer for a block of targets, `responses` (row, target)."""
-    design = settings.backend.put(prepared.design) if prepared.form == "primal" else None
-    factors = Factors(settings.backend, prepared.form, design, layout.folds, list(parts[:-1]), parts[-1])
+    """Task: scores of one layer for a block of targets, `responses` (row, target), `places` (target,) of penalties."""
+    factors = factors_of(prepared, parts, layout, settings)
 
-    def fit(known: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        found = solve(factors, known, settings.alphas, exhaustive=settings.exhaustive)
+    def fit(known: np.ndarray, fitted: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        own = None if places is None else places[fitted]
+        found = solve(factors, known, settings.alphas, exhaustive=settings.exhaustive, places=own)
         return settings.alphas[found.best], found.loss, found.prediction
 
     return score_fit(fit, responses[layout.train], responses[~layout.train], layout.folds)
+
+
+def factors_of(prepared: Prepared, parts: Sequence[Factor], layout: Layout, settings: Settings) -> Factors:
+    """Factors of a layer's folds and of all its rows, the last of `parts`, together."""
+    design = settings.backend.put(prepared.design) if prepared.form == "primal" else None
+    return Factors(settings.backend, prepared.form, design, layout.folds, list(parts[:-1]), parts[-1])

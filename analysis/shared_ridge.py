@@ -9,90 +9,23 @@ are float64, products float32.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
 
 from cinecube.analysis.backends import Array, Backend
-from cinecube.analysis.folds import Fold
+from cinecube.analysis.factors import Factor, Factors, held_out
 from cinecube.analysis.search import search
 
-Form = Literal["primal", "dual"]
 Criterion = Literal["squared error", "correlation"]
 # Of a batch of targets: its rotated responses of all folds, and the predictions of one of them.
 BATCH_BYTES = 256 * 2**20
-# Eigenvalues below this share of the largest are rounding of float64.
-_RANK = 1e-13
 # Share of a target's variance; where less is explained on held-out rows, curves with two minima are common. Measured on
 # targets that are noise but for a correlation of 0.05: with this and the search's coarse grid the walk ends elsewhere
 # than the best in 0.1 %.
 _WEAK = 0.02
-
-
-@dataclass(frozen=True)
-class Grams:
-    """Float64 products of a design with itself, from `plain_grams` or made of shifted blocks.
-
-    Attributes
-    ----------
-    form : {"primal", "dual"}
-    whole : array, shape (feature, feature) or (row, row)
-        XᵀX, or XXᵀ.
-    held : list of array, shape (feature, feature)
-        XᵀX of the rows that each fold leaves out; empty for the dual, whose folds are parts of `whole`.
-    test : array, shape (test row, row), or None
-        The kernel of test rows; None for the primal.
-    """
-
-    form: Form
-    whole: np.ndarray
-    held: list[np.ndarray]
-    test: np.ndarray | None = None
-
-
-@dataclass(frozen=True)
-class Factor:
-    """What one fold, or all rows together, need of a design.
-
-    Attributes
-    ----------
-    values : array of float64, shape (rank,)
-        λ.
-    basis : Array, shape (feature, rank) or (training row, rank)
-        V: its transpose makes Z of XᵀY or of Y.
-    left : Array, shape (row to predict, rank)
-        L.
-    """
-
-    values: np.ndarray
-    basis: Array
-    left: Array
-
-
-@dataclass(frozen=True)
-class Factors:
-    """All that blocks of targets need of a design; see `factorise`.
-
-    Attributes
-    ----------
-    backend : Backend
-    form : {"primal", "dual"}
-    design : Array or None
-        (row, feature) float32; None for the dual.
-    folds : sequence of (train, validation)
-    by_fold : list of Factor
-    whole : Factor
-        Of all rows; `left` predicts the test rows.
-    """
-
-    backend: Backend
-    form: Form
-    design: Array | None
-    folds: Sequence[Fold]
-    by_fold: list[Factor]
-    whole: Factor
 
 
 @dataclass(frozen=True)
@@ -119,87 +52,6 @@ class Fit:
     products: float
 
 
-def choose_form(n_rows: int, n_features: int) -> Form:
-    """Primal, unless features outnumber rows."""
-    return "primal" if n_features <= n_rows else "dual"
-
-
-def plain_grams(design: np.ndarray, folds: Sequence[Fold], test: np.ndarray | None = None) -> Grams:
-    """Gram matrices by plain products.
-
-    Parameters
-    ----------
-    design : array, shape (row, feature)
-    folds : sequence of (train, validation)
-    test : array, shape (test row, feature), optional
-    """
-    design = design.astype(np.float64, copy=False)
-    form = choose_form(*design.shape)
-    if form == "dual":
-        return Grams(form, design @ design.T, [], None if test is None else test.astype(np.float64) @ design.T)
-    held = [design[rows].T @ design[rows] for rows in (held_out(fold, len(design)) for fold in folds)]
-    return Grams(form, design.T @ design, held)
-
-
-def held_out(fold: Fold, n_rows: int) -> np.ndarray:
-    """Rows that a fold does not train on: its validation rows and its gaps."""
-    kept = np.zeros(n_rows, dtype=bool)
-    kept[fold[0]] = True
-    return np.flatnonzero(~kept)
-
-
-def factorise(
-    grams: Grams,
-    design: np.ndarray,
-    test: np.ndarray | None,
-    folds: Sequence[Fold],
-    backend: Backend,
-    run: Callable[[list[Callable[[], Factor]]], list[Factor]] | None = None,
-) -> Factors:
-    """Factor every fold, and all rows together.
-
-    Parameters
-    ----------
-    grams : Grams
-    design : array, shape (row, feature)
-    test : array, shape (test row, feature), or None
-    folds : sequence of (train, validation)
-    backend : Backend
-    run : callable, optional
-        Runs functions without arguments and returns their results in order; one after another by default.
-    """
-    n_rows = len(design)
-    single = design.astype(np.float32, copy=False)
-    no_rows = np.empty((0, design.shape[1]), np.float32)
-
-    def fold_factor(number: int) -> Factor:
-        train, validation = folds[number]
-        if grams.form == "dual":
-            kernel = grams.whole[np.ix_(train, train)]
-            return factor(kernel, grams.whole[np.ix_(validation, train)], backend)
-        return factor(grams.whole - grams.held[number], single[validation], backend)
-
-    def whole_factor() -> Factor:
-        if grams.form == "dual":
-            return factor(grams.whole, np.empty((0, n_rows)) if grams.test is None else grams.test, backend)
-        return factor(grams.whole, no_rows if test is None else test.astype(np.float32, copy=False), backend)
-
-    jobs: list[Callable[[], Factor]] = [lambda number=number: fold_factor(number) for number in range(len(folds))]  # type: ignore[misc]
-    jobs.append(whole_factor)
-    *by_fold, whole = run(jobs) if run else [job() for job in jobs]
-    kept = backend.put(single) if grams.form == "primal" else None
-    return Factors(backend, grams.form, kept, folds, by_fold, whole)
-
-
-def factor(matrix: np.ndarray, predicted: np.ndarray, backend: Backend) -> Factor:
-    """Factor a Gram matrix, (feature, feature) or (row, row), for rows to predict (row, feature) or (row, row)."""
-    values, vectors = backend.eigh(matrix)
-    # A design of constants has no rank; one direction of nothing predicts nothing.
-    kept = min(int(np.searchsorted(values, _RANK * max(values[-1], 0.0), side="right")), len(values) - 1)
-    basis = vectors[:, kept:]
-    return Factor(np.maximum(values[kept:], 0.0), basis, backend.put(predicted) @ basis)
-
-
 def solve(
     factors: Factors,
     responses: np.ndarray,
@@ -208,6 +60,7 @@ def solve(
     criterion: Criterion = "squared error",
     exhaustive: bool = False,
     weights: bool = False,
+    places: np.ndarray | None = None,
 ) -> Fit:
     """Choose a penalty per target on the folds, and predict the test rows with it.
 
@@ -224,9 +77,19 @@ def solve(
         Try all penalties for squared error too.
     weights : bool
         Return weights (feature, target).
+    places : array of int, shape (target,), optional
+        Each target's place on the grid, where something else has chosen it: only its loss is computed.
     """
     parts = [
-        _solve_batch(factors, responses[:, batch], alphas, criterion, exhaustive, weights)
+        _solve_batch(
+            factors,
+            responses[:, batch],
+            alphas,
+            criterion,
+            exhaustive,
+            weights,
+            None if places is None else places[batch],
+        )
         for batch in _batches(factors, responses.shape[1])
     ]
     fitted = [part.weights for part in parts if part.weights is not None]
@@ -240,12 +103,48 @@ def solve(
     )
 
 
+def all_losses(
+    factors: Factors, responses: np.ndarray, alphas: np.ndarray, criterion: Criterion = "squared error"
+) -> np.ndarray:
+    """What every penalty loses in every target, shape (alpha, target): squared error or 1 - r, mean over folds.
+
+    See `solve` for the parameters. Squared errors are less those of predicting nothing.
+    """
+    parts = []
+    for batch in _batches(factors, responses.shape[1]):
+        trial = _Trial(factors, responses[:, batch], alphas, criterion)
+        parts.append(np.stack([trial(place, None) for place in range(len(alphas))]))
+    return np.concatenate(parts, axis=1)
+
+
 def _batches(factors: Factors, n_targets: int) -> Iterator[slice]:
     longest = max(len(factor.values) for factor in (*factors.by_fold, factors.whole))
     size = max(64, BATCH_BYTES // (4 * longest * (2 * len(factors.folds) + 4)))
     n_batches = max(1, -(-n_targets // size))
     for number in range(n_batches):
         yield slice(n_targets * number // n_batches, n_targets * (number + 1) // n_batches)
+
+
+class _Trial:
+    """Losses of a batch of targets at one place on the grid, for all targets or some of them."""
+
+    def __init__(self, factors: Factors, responses: np.ndarray, alphas: np.ndarray, criterion: Criterion) -> None:
+        backend = factors.backend
+        self.known, self.grid = backend.put(responses), alphas.astype(np.float64)
+        self._factors = factors
+        self._by_fold, self.whole = _rotate(factors, self.known)
+        # A target's values side by side: the search picks targets again and again, and rows are copied fast.
+        self.shown = [backend.turned(self.known[validation]) for _, validation in factors.folds]
+        self._measure = _gain if criterion == "squared error" else _unlike
+
+    def __call__(self, place: int, targets: np.ndarray | None) -> np.ndarray:
+        backend = self._factors.backend
+        losses = np.zeros(self.known.shape[1] if targets is None else len(targets))
+        for factor, rotated, truth in zip(self._factors.by_fold, self._by_fold, self.shown, strict=True):
+            if targets is not None:
+                rotated, truth = rotated[targets], truth[targets]
+            losses += backend.get(self._measure(_predict(factor, rotated, backend, self.grid[place]), truth))
+        return losses / len(self._factors.folds)
 
 
 def _solve_batch(
@@ -255,40 +154,38 @@ def _solve_batch(
     criterion: Criterion,
     exhaustive: bool,
     weights: bool,
+    places: np.ndarray | None,
 ) -> Fit:
-    backend, grid = factors.backend, alphas.astype(np.float64)
-    known = backend.put(responses)
-    by_fold, whole = _rotate(factors, known)
-    # A target's values side by side: the search picks targets again and again, and rows are copied fast.
-    shown = [backend.turned(known[validation]) for _, validation in factors.folds]
-    measure = _gain if criterion == "squared error" else _unlike
-
-    def try_out(place: int, targets: np.ndarray | None) -> np.ndarray:
-        losses = np.zeros(responses.shape[1] if targets is None else len(targets))
-        for factor, rotated, truth in zip(factors.by_fold, by_fold, shown, strict=True):
-            if targets is not None:
-                rotated, truth = rotated[targets], truth[targets]
-            losses += backend.get(measure(_predict(factor, rotated, backend, grid[place]), truth))
-        return losses / len(factors.folds)
-
-    energy = backend.get((known * known).mean(axis=0))
-    if exhaustive or criterion == "correlation":
-        losses, tried = np.stack([try_out(place, None) for place in range(len(grid))]), float(len(grid))
-    else:
-        start = _guess(factors, energy * len(responses), whole, grid)
-        losses, tried = search(try_out, len(grid), start, -_WEAK * energy)
-    best = losses.argmin(axis=0)
-    prediction, fitted = _apply(factors.whole, whole, grid[best], backend, weights and factors.form == "primal")
+    backend, trial = factors.backend, _Trial(factors, responses, alphas, criterion)
+    best, loss, tried = _choose(trial, factors, places, exhaustive or criterion == "correlation")
+    prediction, fitted = _apply(
+        factors.whole, trial.whole, trial.grid[best], backend, weights and factors.form == "primal"
+    )
     nothing = np.zeros(len(best))
     if criterion == "squared error":
-        nothing = np.mean([backend.get((truth * truth).mean(axis=1)) for truth in shown], axis=0)
-    return Fit(
-        best,
-        losses[best, np.arange(len(best))] + nothing,
-        prediction,
-        fitted,
-        tried,
-    )
+        nothing = np.mean([backend.get((truth * truth).mean(axis=1)) for truth in trial.shown], axis=0)
+    return Fit(best, loss + nothing, prediction, fitted, tried)
+
+
+def _choose(
+    trial: _Trial, factors: Factors, places: np.ndarray | None, exhaustive: bool
+) -> tuple[np.ndarray, np.ndarray, float]:
+    """Each target's place on the grid, its loss there, and how many places were tried for a target."""
+    known, n_targets = trial.known, trial.known.shape[1]
+    if places is not None:
+        loss = np.empty(n_targets)
+        for place in np.unique(places):
+            own = np.flatnonzero(places == place)
+            loss[own] = trial(int(place), own)
+        return places, loss, 1.0
+    if exhaustive:
+        losses, tried = np.stack([trial(place, None) for place in range(len(trial.grid))]), float(len(trial.grid))
+    else:
+        energy = factors.backend.get((known * known).mean(axis=0))
+        start = _guess(factors, energy * len(known), trial.whole, trial.grid)
+        losses, tried = search(trial, len(trial.grid), start, -_WEAK * energy)
+    best = losses.argmin(axis=0)
+    return best, losses[best, np.arange(n_targets)], tried
 
 
 def refit(

@@ -14,6 +14,7 @@ import xarray as xr
 from cinecube.store.cubes import read_values
 from cinecube.store.errors import StudyError
 from cinecube.store.fingerprint import differences
+from cinecube.store.labels import layer_number
 
 _SAME_TR_S = 1e-4
 # A film's own part of its cube's spec; all else must agree between films.
@@ -32,11 +33,14 @@ class FeatureSpace:
         `segment`, `onset_s` of all rows, film after film.
     window_s : float
         Seconds of film that a row sees.
+    without_last_block : bool
+        Whether the last block of each stream is taken for missing.
     """
 
     cubes: dict[str, xr.Dataset]
     rows: pd.DataFrame
     window_s: float
+    without_last_block: bool = False
 
     @property
     def models(self) -> list[str]:
@@ -59,6 +63,11 @@ class FeatureSpace:
     def width(self) -> np.ndarray:
         """Dims of each layer, shape (model, layer); 0 where a stream lacks it."""
         width: np.ndarray = self._first["width"].values
+        if not self.without_last_block:
+            return width
+        width, block = width.copy(), np.array([bool(layer_number(name)) for name in self.layers])
+        for own in width:
+            own[np.flatnonzero(block & (own > 0))[-1:]] = 0
         return width
 
     @property

@@ -79,13 +79,15 @@ def _name_unscored(cube: xr.Dataset) -> None:
 
 
 def read_inputs(study: Study, root: Path, model: str) -> tuple[FeatureSpace, dict[str, Responses], list[RowsGroup]]:
-    """Open a model's feature cubes and all brain cubes, and match their rows.
+    """Open a model's feature cubes and all brain cubes, as encoders see them, and match their rows.
 
     Raises
     ------
     StudyError
         If a cube is missing, cubes do not fit each other, or a segment is missing.
     """
+    from cinecube.analysis.choices import choose_inputs
+
     paths, split = StudyPaths(root), study.split
     films = [*split.train, *split.test]
     place = paths.residual if model in {pair.name for pair in study.residual} else paths.features
@@ -109,7 +111,7 @@ def read_inputs(study: Study, root: Path, model: str) -> tuple[FeatureSpace, dic
         repeats=study.brain.repeats,
         rows=study.encode.rows,
     )
-    return space, brains, groups
+    return *choose_inputs(space, brains, study.encode.compat), groups
 
 
 def score_model(
@@ -146,10 +148,11 @@ def score_model(
 def make_settings(study: Study) -> Settings:
     """The `encode` section as arrays."""
     from cinecube.analysis.backends import check_backend
+    from cinecube.analysis.choices import choose_settings
     from cinecube.analysis.layout import Settings
 
     params = study.encode
-    return Settings(
+    plain = Settings(
         delays=tuple(params.delays),
         alphas=np.geomspace(params.alphas.min, params.alphas.max, params.alphas.n),
         n_folds=params.folds,
@@ -160,6 +163,7 @@ def make_settings(study: Study) -> Settings:
         threads=study.run.threads,
         backend=check_backend(study.run.backend, study.run.device, "run.backend"),
     )
+    return choose_settings(plain, params.compat)
 
 
 def score_spec(study: Study, space: FeatureSpace, brains: Mapping[str, Responses]) -> dict[str, Any]:

@@ -115,8 +115,9 @@ def _drifting(values: np.ndarray, share: float) -> np.ndarray:
 def fit_shared(problem: Problem, data: dict[str, Any], library: str, noisy: float) -> dict[str, Any]:
     """Ours: Gram matrices of shifted blocks, factors, and one solve for each block of targets and each subject."""
     from cinecube.analysis.backends import Backend
+    from cinecube.analysis.factors import Grams, choose_form, factorise, held_out, plain_grams
     from cinecube.analysis.grams import delayed_gram
-    from cinecube.analysis.shared_ridge import Grams, choose_form, factorise, held_out, plain_grams, solve
+    from cinecube.analysis.shared_ridge import solve
 
     n_rows, backend = problem.rows, Backend("torch" if library == "torch" else "numpy")
     design, test = data["design"][:n_rows], data["design"][n_rows:]

@@ -74,9 +74,10 @@ class Pixels:
         """Scale and normalise prepared frames, (…, y, x, 3) uint8 to (…, 3, y, x) float32."""
         import torch
 
-        mean, std = (torch.tensor(values, device=pixels.device) for values in (self.mean, self.std))
-        scaled = ((pixels.float() * self.scale + self.offset) - mean) / std
-        return scaled.movedim(-1, -3).contiguous()
+        mean, std = (torch.tensor(values, device=pixels.device)[:, None, None] for values in (self.mean, self.std))
+        # Channels first while pixels are bytes, and in place: clips of many frames would be copied five times over.
+        scaled = pixels.movedim(-1, -3).contiguous().float()
+        return scaled.mul_(self.scale).add_(self.offset).sub_(mean).div_(std)
 
     def as_dict(self, **more: Any) -> dict[str, Any]:
         """For the fingerprint."""

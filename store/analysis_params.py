@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Any, Literal, get_args
 
-from pydantic import Field, PositiveFloat, PositiveInt, model_validator
+from pydantic import Field, PositiveFloat, PositiveInt, field_validator, model_validator
 
 from cinecube.store.section import Section
 
@@ -17,8 +17,26 @@ class Alphas(Section):
     n: PositiveInt = 20
 
 
+Choice = Literal["one_alpha", "squared_alphas", "without_last_block", "zscore_across_targets", "delays_across_runs"]
+
+
 class EncodeParams(Section):
-    """How features are fitted to responses."""
+    """How features are fitted to responses.
+
+    Attributes
+    ----------
+    delays : list of int
+        FIR lags in TRs.
+    alphas : Alphas
+    folds : int
+    solver : str
+    targets_per_block : int
+        Of one task; changes speed and memory only.
+    rows : str
+        Rows that all subjects have, or each subject's own.
+    compat : tuple of str
+        Choices of the code of Oota et al. (2025) to repeat, for whoever must compare; `oota2025` stands for all.
+    """
 
     delays: list[int] = Field([1, 2, 3, 4, 5], min_length=1)
     alphas: Alphas = Alphas()
@@ -26,6 +44,18 @@ class EncodeParams(Section):
     solver: Literal["shared", "himalaya"] = "shared"
     targets_per_block: PositiveInt = 4096
     rows: Literal["common", "own"] = "common"
+    compat: tuple[Choice, ...] = ()
+
+    @field_validator("compat", mode="before")
+    @classmethod
+    def _by_name(cls, value: Any) -> Any:
+        return get_args(Choice) if value == "oota2025" else () if value is None else value
+
+    @model_validator(mode="after")
+    def _one_alpha_is_shared(self) -> EncodeParams:
+        if "one_alpha" in self.compat and self.solver != "shared":
+            raise ValueError("one_alpha of `compat` needs `solver: shared`")
+        return self
 
     @model_validator(mode="after")
     def _delays_look_back(self) -> EncodeParams:

@@ -8,10 +8,11 @@ import numpy as np
 import pytest
 
 from cinecube.analysis.backends import Backend, check_backend
+from cinecube.analysis.factors import factorise, plain_grams
 from cinecube.analysis.folds import Fold
 from cinecube.analysis.ridge import pearson
 from cinecube.analysis.search import search
-from cinecube.analysis.shared_ridge import factorise, plain_grams, solve
+from cinecube.analysis.shared_ridge import solve
 from cinecube.store.errors import StudyError
 
 ALPHAS = np.geomspace(1, 1e8, 20)
