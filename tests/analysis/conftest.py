@@ -52,6 +52,8 @@ class Planted:
     constant_target: bool = False
     scramble_test: bool = False
     tr_s: float = TR_S
+    seed: int = 7
+    parcels: dict[str, tuple[int, int] | None] = field(default_factory=lambda: PLANTED)
 
 
 def make_study(subjects: tuple[str, ...] = ("sub-01", "sub-02"), **encode: Any) -> Study:
@@ -81,10 +83,10 @@ def draw_layers(n_rows: int, rng: np.random.Generator) -> np.ndarray:
 
 def write_study(root: Path, planted: Planted) -> Path:
     """Write the cubes of a synthetic study under `root`."""
-    rng = np.random.default_rng(7)
+    rng = np.random.default_rng(planted.seed)
     layers = {segment: draw_layers(planted.rows, rng) for segment in SEGMENTS}
     _write_features(root, layers, planted)
-    weights = {parcel: rng.standard_normal((WIDTH, TARGETS_PER_PARCEL)) for parcel in PLANTED}
+    weights = {parcel: rng.standard_normal((WIDTH, TARGETS_PER_PARCEL)) for parcel in planted.parcels}
     for s, subject in enumerate(planted.subjects):
         _write_brain(root, subject, layers, weights, np.random.default_rng(100 + s), planted, s)
     return root
@@ -105,11 +107,13 @@ def _write_features(root: Path, layers: dict[str, np.ndarray], planted: Planted)
         write_feature_cube(StudyPaths(root).features(MODEL, film), template, read)
 
 
-def respond(layers: np.ndarray, weights: dict[str, np.ndarray]) -> np.ndarray:
+def respond(
+    layers: np.ndarray, weights: dict[str, np.ndarray], parcels: dict[str, tuple[int, int] | None]
+) -> np.ndarray:
     """Noiseless responses (row, target) of one segment, parcel after parcel, the outside last."""
     n_rows = layers.shape[1]
     parts = []
-    for parcel, source in PLANTED.items():
+    for parcel, source in parcels.items():
         signal = np.zeros((n_rows, TARGETS_PER_PARCEL))
         if source is not None:
             block, delay = source
@@ -131,7 +135,7 @@ def _write_brain(
     for film, segments in FILMS.items():
         for segment in segments:
             for repeat in range(1, 3 if film in planted.repeated else 2):
-                clean = respond(layers[segment], weights)
+                clean = respond(layers[segment], weights, planted.parcels)
                 bold = clean + planted.noise * rng.standard_normal(clean.shape)
                 if planted.scramble_test and film == "dune":
                     bold = rng.permutation(bold, axis=0) ** 3
@@ -150,7 +154,7 @@ def _brain_cube(
     bold: np.ndarray, labels: list[tuple[str, int, int]], subject: str, planted: Planted, number: int
 ) -> xr.Dataset:
     lengths = [length for _, _, length in labels]
-    parcel = [name for name in PLANTED for _ in range(TARGETS_PER_PARCEL)] + [""] * OUTSIDE
+    parcel = [name for name in planted.parcels for _ in range(TARGETS_PER_PARCEL)] + [""] * OUTSIDE
     n_targets = len(parcel)
     # Each subject lacks another target outside the parcels, as masks of real subjects differ.
     kept = np.delete(np.arange(n_targets), n_targets - 1 - number)
