@@ -118,7 +118,8 @@ def residual_oracle(study: Study, root: Path) -> Oracle | None:
     parts: list[pd.DataFrame] = []
     before: dict[str, list[float]] = {}
     with xr.open_zarr(paths.drawn_features, chunks=None) as drawn:
-        for pair in study.residual:
+        # Plain ridges have a penalty per dim.
+        for pair in (pair for pair in study.residual if pair.by == "dim"):
             owner = study.owner(pair.keep)
             follow = [name for name, entry in parcels.items() if any(_of(s["model"], owner) for s in entry["sources"])]
             # An untrained twin was not drawn.

@@ -29,14 +29,12 @@ from cinecube.store.schema import SCHEMA, Stream, feature_template, provenance, 
 
 if TYPE_CHECKING:
     from cinecube.analysis.layout import Settings
-    from cinecube.analysis.residuals import By, Remover, Residual
+    from cinecube.analysis.residuals import Remover, Residual
 
 Progress = Callable[[int, int], None]
 VERSION = 1
 """Of the numbers: raise it when a change of code changes a residual."""
 CHECKS = ("linear", "linear_shuffled", "kernel", "kernel_shuffled", "variance_left")
-# A penalty for each dim, as the paper has it.
-_BY: By = "dim"
 # The check shows means over dims: those of a thousand say what those of ten thousand would, in a tenth of the memory.
 _CHECK_DIMS = 1000
 _CHECK_KERNEL_ROWS = 1000
@@ -265,7 +263,7 @@ def residual_spec(study: Study, inputs: PairInputs, film: str) -> dict[str, Any]
         "split": {"train": train, "gap_s": study.split.gap_s},
         "folds": study.encode.folds,
         "alphas": study.encode.alphas.model_dump(),
-        "by": _BY,
+        "by": inputs.pair.by,
         "dtype": "float32",
         "fitted_on": {name: {"keep": keep[name], "remove": remove[name]} for name in train},
         "segments": study.films[film],
@@ -287,7 +285,8 @@ def _fill(journal: Journal, inputs: PairInputs, settings: Settings, progress: Pr
         return
     with open_threads(settings.threads) as workers:
         removed = inputs.read_removed()
-        remover = make_remover(removed, inputs.train, inputs.folds, settings.alphas, settings.backend, by=_BY)
+        by, alphas = inputs.pair.by, settings.alphas
+        remover = make_remover(removed, inputs.train, inputs.folds, alphas, settings.backend, by=by)
         removed = _thinned(removed)
 
         def jobs() -> Iterator[tuple[int, tuple[Any, ...]]]:

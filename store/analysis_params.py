@@ -96,11 +96,22 @@ class CeilingParams(Section):
 
 
 class Pair(Section):
-    """Of the residual analysis: a stream to keep, and one whose part in it is removed, by some or all of its layers."""
+    """Of the residual analysis: a stream to keep, and one whose part in it is removed.
+
+    Attributes
+    ----------
+    keep, remove : str
+    layers : `all` or list of str
+        Layers of the removed stream.
+    by : str
+        What has a penalty of its own: each dim of the kept layer, as the paper has it, or each direction in it, which
+        leaves less behind where the removed stream determines some mixtures of dims.
+    """
 
     keep: str
     remove: str
     layers: Literal["all"] | list[str] = "all"
+    by: Literal["dim", "direction"] = "dim"
 
     @property
     def name(self) -> str:

@@ -335,3 +335,14 @@ def test_missing_cubes_and_pairs_are_told_in_one_line(fresh: Path) -> None:
     with pytest.raises(StudyError, match="data/features/eyes/cedar.zarr: found no cube") as error:
         make_residual(study, fresh, PAIR)
     assert "\n" not in str(error.value)
+
+
+def test_a_pair_says_what_has_a_penalty_of_its_own(made: Callable[..., Path], fresh: Path) -> None:
+    make_residual(make_study({**WHOLE, "by": "direction"}), fresh, PAIR)
+    found, plain = cubes_of(fresh)["dune"], cubes_of(made())["dune"]
+    assert (json.loads(found.attrs["spec"])["by"], json.loads(plain.attrs["spec"])["by"]) == ("direction", "dim")
+    assert found.attrs["fingerprint"] != plain.attrs["fingerprint"]
+    # Half of the kept layer follows what is removed, so little else than it may differ.
+    ours, theirs = values_of(found, "block02"), values_of(plain, "block02")
+    assert np.abs(ours - theirs).max() > 1e-6
+    assert np.corrcoef(ours.ravel(), theirs.ravel())[0, 1] > 0.95
