@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import xarray as xr
 
 from cinecube.analysis.ceiling_cube import normalise_scores
 from cinecube.analysis.ceilings import read_ceiling
+from cinecube.analysis.comparisons import MIN_SUBJECTS
 from cinecube.analysis.parcels import best_layer
 from cinecube.analysis.residual_tables import drop_map, mean_drop
 from cinecube.analysis.stages import open_scores
@@ -18,8 +19,8 @@ from cinecube.store.errors import StudyError
 from cinecube.store.params import Study
 from cinecube.store.paths import StudyPaths
 
-Kind = Literal["score", "normalised", "depth", "ceiling", "drop", "q"]
-KINDS: tuple[Kind, ...] = ("score", "normalised", "depth", "ceiling", "drop", "q")
+Kind = Literal["score", "normalised", "depth", "ceiling", "drop", "q", "group_t", "group_q"]
+KINDS: tuple[Kind, ...] = get_args(Kind)
 EVERYBODY = "mean"
 
 
@@ -34,7 +35,8 @@ def map_values(
     root : Path
     kind : str
         `score`, `normalised` (by the ceiling), `depth` (preferred on the training films), `ceiling`, `drop` (percent
-        that a removal costs), or `q` (false discovery rate of the score).
+        that a removal costs), `q` (false discovery rate of a subject's score), `group_t` or `group_q` (of all subjects
+        as a random effect: t, and its false discovery rate).
     stream : str, optional
         A model, a stream of one, or a residual pair; for `drop` the pair. Not for `ceiling`.
     layer : str, optional
@@ -62,14 +64,36 @@ def map_values(
         if subject == EVERYBODY:
             return mean_drop(study, root, name), attrs
         values = drop_map(study, root, name)
-    elif kind == "q":
+    elif kind in ("q", "group_t", "group_q"):
         cube = open_cube(StudyPaths(root).significance, where="results/significance.zarr")
-        values, attrs = _pick(cube["q"], "model", _needed(stream, kind)), cube.attrs
+        values, attrs = _of_tests(cube, kind, _needed(stream, kind), subject), cube.attrs
+        if kind != "q":
+            return values, attrs
     else:
         values, attrs = _of_scores(study, root, kind, _needed(stream, kind), layer)
     if subject == EVERYBODY:
         return values.mean("subject", skipna=True, keep_attrs=True), attrs
     return _pick(values, "subject", subject), attrs
+
+
+def _of_tests(cube: xr.Dataset, kind: Kind, stream: str, subject: str) -> xr.DataArray:
+    """Of the significance cube: values (target,) of the group, or (subject, target)."""
+    if (kind == "q") == (subject == EVERYBODY):
+        raise StudyError(
+            where=f"map {kind}",
+            found=f"subject {subject}",
+            expected="one subject" if kind == "q" else "all of them",
+            do="name one with --subject, or take group_q" if kind == "q" else "leave out --subject, or take q",
+        )
+    if kind not in cube:
+        raise StudyError(
+            where=f"map {kind}",
+            found=f"{cube.sizes['subject']} subjects",
+            expected=f"{MIN_SUBJECTS} or more, in one space",
+            do="take q of each subject",
+        )
+    values: xr.DataArray = _pick(cube[kind], "model", stream)
+    return values
 
 
 def _of_scores(

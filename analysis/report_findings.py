@@ -8,13 +8,16 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 
 from cinecube.analysis import tables
 from cinecube.analysis.comparisons import reachable
+from cinecube.analysis.maps import draw_map
 from cinecube.analysis.oracles import ceiling_table
 from cinecube.analysis.parcels import WHOLE
 from cinecube.analysis.roi_tables import WHOLE_BRAIN
+from cinecube.store.cubes import open_cube
 from cinecube.store.params import Study
 from cinecube.store.paths import StudyPaths
 
@@ -135,7 +138,21 @@ def _significance(study: Study, paths: StudyPaths) -> Iterator[Part]:
         table = tables.read_table(paths.tables / f"{name}.csv")
         if len(table):
             grids.append((caption, table.drop(columns="note", errors="ignore")))
-    yield Part("Significance", text, [], grids)
+    yield Part("Significance", text, _group_maps(study, paths), grids)
+
+
+def _group_maps(study: Study, paths: StudyPaths) -> list[tuple[str, str]]:
+    """The best model's t over subjects, where its false discovery rate is below the study's."""
+    cube = open_cube(paths.significance, where=paths.relative(paths.significance))
+    if "group_t" not in cube:
+        return []
+    best = str(cube["model"].values[np.argmax(cube["score"].mean(["subject", "target"]).values)])
+    own = cube[["group_t", "group_q"]].sel(model=best).load()
+    png = draw_map(own["group_t"].where(own["group_q"] <= study.statistics.fdr), cube.attrs, f"{best}: t")
+    if png is None:
+        return []
+    caption = f"{best}: t over subjects as a random effect, where the false discovery rate is at most "
+    return [(f"{caption}{study.statistics.fdr:g}.", base64.b64encode(png).decode("ascii"))]
 
 
 def _pictures(paths: StudyPaths, names: tuple[str, ...]) -> list[tuple[str, str]]:

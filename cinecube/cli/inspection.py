@@ -175,7 +175,9 @@ def verify(paths: tuple[Path, ...], as_json: bool) -> None:
 
 
 @click.command()
-@click.argument("kind", type=click.Choice(["score", "normalised", "depth", "ceiling", "drop", "q"]))
+@click.argument(
+    "kind", type=click.Choice(["score", "normalised", "depth", "ceiling", "drop", "q", "group_t", "group_q"])
+)
 @click.argument("to", type=_path)
 @click.option("--model", "stream", help="A model, a stream of one, or a residual pair.")
 @click.option("--layer", help="A layer's label; by default each target's own, chosen on the training films.")
@@ -196,9 +198,9 @@ def export(
     """Write a map for other viewers: NIfTI, GIFTI, CIFTI or CSV, by the suffix of TO.
 
     Reads the cubes of scores, ceilings or significance. KIND is score, normalised (by the ceiling), depth (of the
-    preferred layer), ceiling, drop (percent that a removal costs) or q (false discovery rate). TO ends in .nii.gz,
-    .func.gii, .shape.gii, .dscalar.nii or .csv; GIFTI makes a
-    file per hemisphere.
+    preferred layer), ceiling, drop (percent that a removal costs), q (false discovery rate of a subject's scores),
+    group_t or group_q (subjects as a random effect). TO ends in .nii.gz, .func.gii, .shape.gii, .dscalar.nii or .csv;
+    GIFTI makes a file per hemisphere.
 
     \b
     Example:

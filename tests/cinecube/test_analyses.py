@@ -53,6 +53,8 @@ def test_every_figure_has_a_table_and_a_picture(study: Folder, name: str) -> Non
         ("ceiling", ()),
         ("drop", ("--model", "imagebind.concat-videomae")),
         ("q", ("--model", "vit", "--subject", "sub-01")),
+        ("group_t", ("--model", "vit")),
+        ("group_q", ("--model", "tvlt.joint")),
     ],
 )
 def test_maps_are_exported(study: Folder, tmp_path: Path, kind: str, words: tuple[str, ...]) -> None:
@@ -83,6 +85,8 @@ def test_an_exported_score_is_the_cubes(study: Folder, tmp_path: Path) -> None:
         (("score", "map.nii.gz", "--model", "vit", "--layer", "block99"), "no such label"),
         (("score", "map.nii.gz", "--model", "vit", "--subject", "sub-99"), "no such label"),
         (("drop", "map.nii.gz", "--model", "vit"), "no pair 'vit'"),
+        (("q", "map.nii.gz", "--model", "vit"), "name one with --subject"),
+        (("group_q", "map.nii.gz", "--model", "vit", "--subject", "sub-01"), "leave out --subject"),
         (("ceiling", "map.func.gii"), "MNI152NLin2009cAsym"),
         (("ceiling", "map.png"), ".nii.gz"),
     ],
