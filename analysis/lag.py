@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -20,8 +21,9 @@ from cinecube.analysis.layout import Layout, Settings, make_design, make_layout
 from cinecube.analysis.parcels import regions
 from cinecube.analysis.ridge import fit_and_score
 from cinecube.analysis.rows import RowsGroup
+from cinecube.analysis.shared_encoding import factor_fold, prepare_layer, solve_block
 from cinecube.analysis.spaces import FeatureSpace, Responses
-from cinecube.analysis.tasks import Workers, run_jobs, share
+from cinecube.analysis.tasks import Workers, run_jobs, share, submit
 
 # 0 to 12 s at a TR of 1.49 s: past the peak of any haemodynamic response.
 LAGS = tuple(range(8))
@@ -64,10 +66,76 @@ def scan_lags(
         By subject; NaN outside the parcels.
     """
     chosen = [best_layers(found, brains, m) for m in range(len(space.models))]
+    make_jobs = _shared_jobs if settings.solver == "shared" else _single_jobs
+    function, jobs = make_jobs(space, groups, brains, chosen, replace(settings, one_alpha=False), workers)
+    scans = {name: np.full((len(chosen), len(LAGS), brain.n_targets), np.nan) for name, brain in brains.items()}
+    for (block, m, lags), scores in run_jobs(workers, function, jobs, settings.threads):
+        for piece, values in split_block(block, scores):
+            scans[piece.subject][m, lags[:, None], piece.targets] = values
+    return scans
+
+
+_Jobs = tuple[Callable[..., np.ndarray], Iterator[tuple[tuple[Block, int, np.ndarray], tuple[Any, ...]]]]
+
+
+def _shared_jobs(
+    space: FeatureSpace,
+    groups: Sequence[RowsGroup],
+    brains: Mapping[str, Responses],
+    chosen: Sequence[Mapping[str, np.ndarray]],
+    settings: Settings,
+    workers: Workers,
+) -> _Jobs:
+    """Jobs that share the factors of a layer at one delay: made once for all targets of a group."""
+    everywhere = Everywhere(workers, space, brains, settings)
+    single = [share(workers, replace(settings, delays=(lag,))) for lag in LAGS]
+
+    def factored(features: Any, lag: int, layout: Any, n_folds: int) -> tuple[Any, list[Any]]:
+        prepared = submit(workers, prepare_layer, settings.threads, features, layout, single[lag])
+        return prepared, [
+            submit(workers, factor_fold, settings.threads, prepared, fold, layout, single[lag])
+            for fold in range(n_folds + 1)
+        ]
+
+    def jobs() -> Iterator[tuple[tuple[Block, int, np.ndarray], tuple[Any, ...]]]:
+        for number, group in enumerate(groups):
+            plain = make_layout(space, group, settings, max(LAGS))
+            layout = share(workers, plain)
+            for m, best in enumerate(chosen):
+                for k in np.unique(np.concatenate([best[name] for name in group.subjects])):
+                    if k < 0:
+                        continue
+                    targets = {name: np.flatnonzero(best[name] == k) for name in group.subjects}
+                    plan = Plan(number, group, blocks_of(group, targets, settings.targets_per_block))
+                    features = everywhere.read_layer(m, int(k))
+                    for place, lag in enumerate(LAGS):
+                        prepared, parts = factored(features, lag, layout, len(plain.folds))
+                        for block in plan.blocks:
+                            # Read again for every delay: blocks of all targets would not fit in memory together.
+                            arguments = (prepared, parts, everywhere.responses(plan, block), layout, single[lag])
+                            yield (block, m, np.array([place])), arguments
+
+    return _solved, jobs()
+
+
+def _solved(*arguments: Any) -> np.ndarray:
+    """Task: cross-validated R² of one delay, (1, target)."""
+    return solve_block(*arguments).cv_score[None]
+
+
+def _single_jobs(
+    space: FeatureSpace,
+    groups: Sequence[RowsGroup],
+    brains: Mapping[str, Responses],
+    chosen: Sequence[Mapping[str, np.ndarray]],
+    settings: Settings,
+    workers: Workers,
+) -> _Jobs:
+    """Jobs that factor for themselves, all delays in one."""
     scanned = {name: np.flatnonzero(np.any([best[name] >= 0 for best in chosen], axis=0)) for name in brains}
     everywhere = Everywhere(workers, space, brains, settings)
 
-    def jobs() -> Iterator[tuple[tuple[Block, int], tuple[Any, ...]]]:
+    def jobs() -> Iterator[tuple[tuple[Block, int, np.ndarray], tuple[Any, ...]]]:
         for number, group in enumerate(groups):
             layout = share(workers, make_layout(space, group, settings, max(LAGS)))
             plan = Plan(number, group, blocks_of(group, scanned, settings.targets_per_block))
@@ -78,13 +146,9 @@ def scan_lags(
                     for k in np.unique(layers[layers >= 0]).tolist():
                         inside = layers == k
                         arguments = (everywhere.layer(m, k), responses, inside, layout, everywhere.settings)
-                        yield (narrow_block(block, inside), m), arguments
+                        yield (narrow_block(block, inside), m, np.arange(len(LAGS))), arguments
 
-    scans = {name: np.full((len(chosen), len(LAGS), brain.n_targets), np.nan) for name, brain in brains.items()}
-    for (block, m), scores in run_jobs(workers, lag_block, jobs(), settings.threads):
-        for piece, values in split_block(block, scores):
-            scans[piece.subject][m][:, piece.targets] = values
-    return scans
+    return lag_block, jobs()
 
 
 def best_layers(found: Found, brains: Mapping[str, Responses], m: int) -> dict[str, np.ndarray]:

@@ -14,6 +14,7 @@ import xarray as xr
 from cinecube.analysis import tables
 from cinecube.analysis.rows import RowsGroup, align
 from cinecube.analysis.spaces import FeatureSpace, Responses, check_same_space, join_films, open_responses, step_s
+from cinecube.store.analysis_params import EncodeParams
 from cinecube.store.cubes import open_cube, write_cube
 from cinecube.store.errors import StudyError
 from cinecube.store.journal import open_journal
@@ -176,10 +177,15 @@ def score_spec(study: Study, space: FeatureSpace, brains: Mapping[str, Responses
         "films": {film: study.films[film] for film in films},
         "split": study.split.model_dump(),
         "repeats": study.brain.repeats,
-        "encode": study.encode.model_dump(exclude={"targets_per_block"}),
+        "encode": _encode_spec(study.encode),
         "features": space.fingerprints(),
         "brain": {name: str(brain.cube.attrs["fingerprint"]) for name, brain in brains.items()},
     }
+
+
+def _encode_spec(params: EncodeParams) -> dict[str, Any]:
+    """How scores were fitted; without the choices that no study makes by default, older cubes stay what they are."""
+    return params.model_dump(exclude={"targets_per_block", *(() if params.compat else ("compat",))})
 
 
 def _count_rows(group: RowsGroup) -> dict[str, Any]:

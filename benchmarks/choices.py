@@ -68,6 +68,8 @@ def main(folder: Path, quick: bool, as_json: bool) -> None:
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     machine, study = describe_machine(cores, _PACKAGES), load_study(folder)
     models = study.compute.models[:1] if quick else study.compute.models
+    if not (folder / "data" / "features").is_dir():
+        raise click.UsageError(f"{folder} has no features: run `make demo`, or name a finished study with --study")
     rows: dict[str, dict[str, Any]] = {}
     for name, compat in {"none": (), **{name: (name,) for name in WHAT}, "all": tuple(WHAT)}.items():
         with tempfile.TemporaryDirectory(dir=folder.resolve().parent) as place:

@@ -10,6 +10,8 @@ from typing import Any
 
 import pytest
 
+from cinecube.analysis.choices import WHAT
+
 pytestmark = pytest.mark.slow
 
 BENCHMARKS = Path(__file__).resolve().parents[1] / "benchmarks"
@@ -80,3 +82,9 @@ def test_residual():
     assert whole
     assert all(row["drop"] == 100 for row in whole)
     assert found["largest_linear_excess_by_direction"] < found["largest_linear_excess_by_dim"]
+
+
+def test_choices(study):
+    found = _run("choices", "--study", str(study.root))["choices"]
+    assert list(found) == ["none", *WHAT, "all"]
+    assert all(0 < row["score"] < 1 for row in found.values())
