@@ -17,16 +17,19 @@ from cinecube.analysis.encoding import (
     narrow_block,
     split_block,
 )
+from cinecube.analysis.factors import Factor
 from cinecube.analysis.layout import Layout, Settings, make_design, make_layout
 from cinecube.analysis.parcels import regions
 from cinecube.analysis.ridge import fit_and_score
 from cinecube.analysis.rows import RowsGroup
-from cinecube.analysis.shared_encoding import factor_fold, prepare_layer, solve_block
+from cinecube.analysis.shared_encoding import Prepared, factor_fold, prepare_layer, solve_block
 from cinecube.analysis.spaces import FeatureSpace, Responses
 from cinecube.analysis.tasks import Workers, run_jobs, share, submit
 
 # 0 to 12 s at a TR of 1.49 s: past the peak of any haemodynamic response.
 LAGS = tuple(range(8))
+# Whose factors of one layer are in memory together; responses are read again for the others.
+_LAGS_AT_ONCE = 4
 
 
 def lag_block(
@@ -86,41 +89,71 @@ def _shared_jobs(
     settings: Settings,
     workers: Workers,
 ) -> _Jobs:
-    """Jobs that share the factors of a layer at one delay: made once for all targets of a group."""
+    """Jobs that share the factors of a layer at some delays, made once for all targets of a group."""
     everywhere = Everywhere(workers, space, brains, settings)
     single = [share(workers, replace(settings, delays=(lag,))) for lag in LAGS]
 
-    def factored(features: Any, lag: int, layout: Any, n_folds: int) -> tuple[Any, list[Any]]:
+    def factored(features: Any, lag: int, layout: Any, n_folds: int) -> list[Any]:
         prepared = submit(workers, prepare_layer, settings.threads, features, layout, single[lag])
-        return prepared, [
+        parts = [
             submit(workers, factor_fold, settings.threads, prepared, fold, layout, single[lag])
             for fold in range(n_folds + 1)
         ]
+        return [prepared, parts]
 
     def jobs() -> Iterator[tuple[tuple[Block, int, np.ndarray], tuple[Any, ...]]]:
-        for number, group in enumerate(groups):
-            plain = make_layout(space, group, settings, max(LAGS))
-            layout = share(workers, plain)
-            for m, best in enumerate(chosen):
-                for k in np.unique(np.concatenate([best[name] for name in group.subjects])):
-                    if k < 0:
-                        continue
-                    targets = {name: np.flatnonzero(best[name] == k) for name in group.subjects}
-                    plan = Plan(number, group, blocks_of(group, targets, settings.targets_per_block))
-                    features = everywhere.read_layer(m, int(k))
-                    for place, lag in enumerate(LAGS):
-                        prepared, parts = factored(features, lag, layout, len(plain.folds))
-                        for block in plan.blocks:
-                            # Read again for every delay: blocks of all targets would not fit in memory together.
-                            arguments = (prepared, parts, everywhere.responses(plan, block), layout, single[lag])
-                            yield (block, m, np.array([place])), arguments
+        for plan, layout in _plans(space, groups, chosen, settings):
+            there, n_folds = share(workers, layout), len(layout.folds)
+            for m, k in _layers(plan, chosen):
+                features = everywhere.read_layer(m, k)
+                for start in range(0, len(LAGS), _LAGS_AT_ONCE):
+                    places = np.arange(len(LAGS))[start : start + _LAGS_AT_ONCE]
+                    factors = [factored(features, LAGS[place], there, n_folds) for place in places]
+                    for block in plan.blocks:
+                        inside = _inside(block, chosen[m], k)
+                        if inside.any():
+                            arguments = (factors, everywhere.responses(plan, block), inside, there, everywhere.settings)
+                            yield (narrow_block(block, inside), m, places), arguments
 
-    return _solved, jobs()
+    return _solve_lags, jobs()
 
 
-def _solved(*arguments: Any) -> np.ndarray:
-    """Task: cross-validated R² of one delay, (1, target)."""
-    return solve_block(*arguments).cv_score[None]
+def _solve_lags(
+    factors: Sequence[tuple[Prepared, Sequence[Factor]]],
+    responses: np.ndarray,
+    inside: np.ndarray,
+    layout: Layout,
+    settings: Settings,
+) -> np.ndarray:
+    """Task: cross-validated R² of some delays, for those targets of a block that are `inside`, (lag, target)."""
+    known = responses[:, inside]
+    return np.stack([solve_block(prepared, parts, known, layout, settings).cv_score for prepared, parts in factors])
+
+
+def _plans(
+    space: FeatureSpace, groups: Sequence[RowsGroup], chosen: Sequence[Mapping[str, np.ndarray]], settings: Settings
+) -> Iterator[tuple[Plan, Layout]]:
+    """Blocks of neighbouring targets in parcels, which cubes are read fastest by, and the rows of each group."""
+    for number, group in enumerate(groups):
+        scanned = {
+            name: np.flatnonzero(np.any([best[name] >= 0 for best in chosen], axis=0)) for name in group.subjects
+        }
+        plan = Plan(number, group, blocks_of(group, scanned, settings.targets_per_block))
+        yield plan, make_layout(space, group, settings, max(LAGS))
+
+
+def _layers(plan: Plan, chosen: Sequence[Mapping[str, np.ndarray]]) -> list[tuple[int, int]]:
+    """Layers (model, layer) that some target of a group is scanned at."""
+    found = []
+    for m, best in enumerate(chosen):
+        layers = np.unique(np.concatenate([best[name] for name in plan.group.subjects]))
+        found += [(m, int(k)) for k in layers if k >= 0]
+    return found
+
+
+def _inside(block: Block, best: Mapping[str, np.ndarray], k: int) -> np.ndarray:
+    """Which targets of a block are scanned at a layer, (target,)."""
+    return np.concatenate([best[piece.subject][piece.targets] for piece in block]) == k
 
 
 def _single_jobs(
@@ -132,20 +165,17 @@ def _single_jobs(
     workers: Workers,
 ) -> _Jobs:
     """Jobs that factor for themselves, all delays in one."""
-    scanned = {name: np.flatnonzero(np.any([best[name] >= 0 for best in chosen], axis=0)) for name in brains}
     everywhere = Everywhere(workers, space, brains, settings)
 
     def jobs() -> Iterator[tuple[tuple[Block, int, np.ndarray], tuple[Any, ...]]]:
-        for number, group in enumerate(groups):
-            layout = share(workers, make_layout(space, group, settings, max(LAGS)))
-            plan = Plan(number, group, blocks_of(group, scanned, settings.targets_per_block))
+        for plan, layout in _plans(space, groups, chosen, settings):
+            there = share(workers, layout)
             for block in plan.blocks:
                 responses = everywhere.responses(plan, block)
-                for m, best in enumerate(chosen):
-                    layers = np.concatenate([best[piece.subject][piece.targets] for piece in block])
-                    for k in np.unique(layers[layers >= 0]).tolist():
-                        inside = layers == k
-                        arguments = (everywhere.layer(m, k), responses, inside, layout, everywhere.settings)
+                for m, k in _layers(plan, chosen):
+                    inside = _inside(block, chosen[m], k)
+                    if inside.any():
+                        arguments = (everywhere.layer(m, k), responses, inside, there, everywhere.settings)
                         yield (narrow_block(block, inside), m, np.arange(len(LAGS))), arguments
 
     return lag_block, jobs()
