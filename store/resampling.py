@@ -17,6 +17,8 @@ def resampling_weights(
 ) -> sparse.csr_array:
     """Weights of windows in rows, each row's adding up to one.
 
+    A low-pass cuts at the slower of both clocks: rows closer than windows cannot hold more than the windows do.
+
     Parameters
     ----------
     method : str
@@ -37,8 +39,11 @@ def resampling_weights(
     StudyError
         If a row overlaps no window.
     """
+    step_s = _step_s(to_s)
+    if step_s:
+        step_s = max(step_s, _step_s(from_s) or 0.0)
     blocks = [
-        _weights(method, from_s, from_window_s, to_s[first : first + _ROWS_AT_ONCE], to_window_s, _step_s(to_s))
+        _weights(method, from_s, from_window_s, to_s[first : first + _ROWS_AT_ONCE], to_window_s, step_s)
         for first in range(0, len(to_s), _ROWS_AT_ONCE)
     ]
     return sparse.csr_array(sparse.vstack(blocks, format="csr"))
@@ -51,7 +56,7 @@ def _step_s(onsets_s: np.ndarray) -> float | None:
 def _weights(
     method: str, from_s: np.ndarray, from_window_s: float, to_s: np.ndarray, to_window_s: float, step_s: float | None
 ) -> sparse.csr_array:
-    """Weights of some rows, whose step is `step_s`; a single row has none, and takes its mean."""
+    """Weights of some rows for a low-pass of `step_s`; a single row has none, and takes its mean."""
     if method == "lanczos" and step_s:
         middles = (to_s + to_window_s / 2)[:, None] - (from_s + from_window_s / 2)[None, :]
         lobes = middles / step_s

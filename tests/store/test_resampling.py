@@ -38,6 +38,18 @@ def test_a_slow_wave_passes_and_a_fast_one_does_not():
         assert np.abs(weights @ wave - expected)[inner].max() < 0.06, hz
 
 
+@pytest.mark.parametrize("tr_s", [1.49, 0.5])
+def test_rows_closer_than_windows_hold_what_the_windows_hold(tr_s):
+    """Windows every 2 s can hold 0.25 Hz; rows between them lie on the wave."""
+    slow, close = _onsets(2.0, 200), _onsets(tr_s, int(390 / tr_s))
+    weights = resampling_weights("lanczos", slow, 2.0, close, tr_s)
+    inner = (close > 20) & (close < 360)
+    for hz in (0.02, 0.05, 0.1):
+        wave = np.sin(2 * np.pi * hz * (slow + 1.0))
+        expected = np.sin(2 * np.pi * hz * (close + tr_s / 2))
+        assert np.abs(weights @ wave - expected)[inner].max() < 0.06, hz
+
+
 def test_a_step_stays_in_its_place():
     fast, slow = _onsets(0.1, 600), _onsets(1.5, 40)
     step = (fast >= 30.0 - 1e-9).astype(float)
