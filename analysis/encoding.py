@@ -175,6 +175,8 @@ def _place(found: Found, block: Block, job: Job, values: np.ndarray) -> None:
             found.values[piece.subject][name][job.m, job.k, piece.targets] = part
 
 
+# A layer prepared, and the factors of its folds; futures where there are workers.
+Factored = tuple[Any, list[Any]]
 _Jobs = tuple[Callable[..., Scores], Iterator[tuple[Job, tuple[Any, ...]]]]
 
 
@@ -216,14 +218,9 @@ def _shared_jobs(
     """
     everywhere = Everywhere(workers, space, brains, settings)
 
-    def factored(m: int, k: int, layout: Any, n_folds: int) -> tuple[Any, list[Any]]:
-        arguments = (settings.threads, everywhere.read_layer(m, k), layout, everywhere.settings)
-        prepared = submit(workers, prepare_layer, *arguments)
-        parts = [
-            submit(workers, factor_fold, settings.threads, prepared, number, layout, everywhere.settings)
-            for number in range(n_folds + 1)
-        ]
-        return prepared, parts
+    def factored(m: int, k: int, layout: Any, n_folds: int) -> Factored:
+        features = everywhere.read_layer(m, k)
+        return submit_factors(workers, settings.threads, features, layout, everywhere.settings, n_folds)
 
     def jobs() -> Iterator[tuple[Job, tuple[Any, ...]]]:
         for plan in plans:
@@ -242,6 +239,13 @@ def _shared_jobs(
                     yield job, (prepared, parts, responses, layout, everywhere.settings)
 
     return solve_block, jobs()
+
+
+def submit_factors(workers: Workers, threads: int, features: Any, layout: Any, settings: Any, n_folds: int) -> Factored:
+    """Begin to prepare a layer (time, dim) and to factor its folds: what `solve_block` takes first."""
+    prepared = submit(workers, prepare_layer, threads, features, layout, settings)
+    folds = range(n_folds + 1)
+    return prepared, [submit(workers, factor_fold, threads, prepared, fold, layout, settings) for fold in folds]
 
 
 def _choose_places(

@@ -16,15 +16,16 @@ from cinecube.analysis.encoding import (
     blocks_of,
     narrow_block,
     split_block,
+    submit_factors,
 )
 from cinecube.analysis.factors import Factor
 from cinecube.analysis.layout import Layout, Settings, make_design, make_layout
 from cinecube.analysis.parcels import regions
 from cinecube.analysis.ridge import fit_and_score
 from cinecube.analysis.rows import RowsGroup
-from cinecube.analysis.shared_encoding import Prepared, factor_fold, prepare_layer, solve_block
+from cinecube.analysis.shared_encoding import Prepared, solve_block
 from cinecube.analysis.spaces import FeatureSpace, Responses
-from cinecube.analysis.tasks import Workers, run_jobs, share, submit
+from cinecube.analysis.tasks import Workers, run_jobs, share
 
 # 0 to 12 s at a TR of 1.49 s: past the peak of any haemodynamic response.
 LAGS = tuple(range(8))
@@ -93,14 +94,6 @@ def _shared_jobs(
     everywhere = Everywhere(workers, space, brains, settings)
     single = [share(workers, replace(settings, delays=(lag,))) for lag in LAGS]
 
-    def factored(features: Any, lag: int, layout: Any, n_folds: int) -> list[Any]:
-        prepared = submit(workers, prepare_layer, settings.threads, features, layout, single[lag])
-        parts = [
-            submit(workers, factor_fold, settings.threads, prepared, fold, layout, single[lag])
-            for fold in range(n_folds + 1)
-        ]
-        return [prepared, parts]
-
     def jobs() -> Iterator[tuple[tuple[Block, int, np.ndarray], tuple[Any, ...]]]:
         for plan, layout in _plans(space, groups, chosen, settings):
             there, n_folds = share(workers, layout), len(layout.folds)
@@ -108,7 +101,11 @@ def _shared_jobs(
                 features = everywhere.read_layer(m, k)
                 for start in range(0, len(LAGS), _LAGS_AT_ONCE):
                     places = np.arange(len(LAGS))[start : start + _LAGS_AT_ONCE]
-                    factors = [factored(features, LAGS[place], there, n_folds) for place in places]
+                    # Lists, which workers look for futures in.
+                    factors = [
+                        list(submit_factors(workers, settings.threads, features, there, single[place], n_folds))
+                        for place in places
+                    ]
                     for block in plan.blocks:
                         inside = _inside(block, chosen[m], k)
                         if inside.any():

@@ -10,6 +10,7 @@ import xarray as xr
 from cinecube.analysis import tables, tasks
 from cinecube.analysis.ceilings import ceiling
 from cinecube.analysis.encoding import blocks_of, narrow_block
+from cinecube.analysis.lag import LAGS, lag_block
 from cinecube.analysis.layout import make_design, make_layout
 from cinecube.analysis.stages import encode, layerwise, make_settings, read_inputs, score_model, whole_brain
 from cinecube.analysis.tasks import open_client, run_jobs
@@ -49,6 +50,21 @@ def test_planted_layers_and_delays_are_found_and_idle_parcels_stay_idle(scored: 
 def test_a_slip_of_one_row_moves_the_best_delay_of_every_driven_parcel(scored: Scored) -> None:
     delays = best_delays(scored(slip=1))
     assert {parcel: delays[parcel] for parcel in DRIVEN} == {p: delay - 1 for p, (_, delay) in DRIVEN.items()}
+
+
+def test_scans_of_delays_that_share_factors_equal_single_fits(scored: Scored, synthetic: Synthetic) -> None:
+    study, root, cube = make_study(), synthetic(), scored()
+    space, brains, (group,) = read_inputs(study, root, MODEL)
+    settings = make_settings(study)
+    layout = make_layout(space, group, settings, max(LAGS))
+    for parcel, (block, _) in DRIVEN.items():
+        features = space.read_layer(0, block)
+        for subject, brain in brains.items():
+            inside = brain.cube["parcel"].values == parcel
+            responses = brain.read(group.showings[subject], np.arange(brain.n_targets))
+            expected = lag_block(features, responses, inside, layout, settings)
+            found = cube["lag_score"].isel(model=0).sel(subject=subject, target=brain.cube["target"].values[inside])
+            np.testing.assert_allclose(found.transpose("lag", "target"), expected, atol=1e-5)
 
 
 def test_test_films_change_nothing_that_is_fitted(scored: Scored, synthetic: Synthetic) -> None:
