@@ -123,7 +123,7 @@ def _significance(study: Study, paths: StudyPaths) -> Iterator[Part]:
     inside = counts[counts["parcel"].fillna("") != ""]
     share = inside.groupby(["model", "subject"], sort=False)[["targets", "significant"]].sum()
     share = (share["significant"] / share["targets"].where(share["targets"] > 0)).unstack("subject").reset_index()
-    null = "circular shifts" if study.statistics.null == "shifts" else "permuted blocks of test rows"
+    null = "circular shifts" if study.statistics.permute == "shifts" else "permuted blocks of test rows"
     text = (
         f"Share of targets in parcels whose score is above chance by {null}, {study.statistics.permutations} of them, "
         "at a "

@@ -167,7 +167,7 @@ def _block_rows(params: Statistics, prediction: np.ndarray, held: Held) -> int:
 
 
 def _against_chance(prediction: np.ndarray, truth: np.ndarray, block_rows: int, params: Statistics) -> Significance:
-    if params.null == "shifts":
+    if params.permute == "shifts":
         return shift_circularly(prediction, truth, block_rows, params.permutations, params.seed)
     return permute_blocks(prediction, truth, make_plan(len(truth), block_rows, params.permutations, params.seed))
 

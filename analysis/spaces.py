@@ -192,7 +192,10 @@ class Responses:
         StudyError
             If a target has NaN in some of these rows; one that is NaN in all of them is absent.
         """
-        bold = self.cube["bold"].isel(target=_as_slice(targets)).transpose("time", "target").values
+        bold = read_values(
+            self.cube["bold"].isel(target=_as_slice(targets)).transpose("time", "target"),
+            f"brain cube of {self.subject}",
+        )
         total = np.zeros((len(showings), len(targets)), dtype=np.float32)
         for positions in showings.T:
             shown = positions >= 0

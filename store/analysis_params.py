@@ -16,6 +16,12 @@ class Alphas(Section):
     max: PositiveFloat = 1e8
     n: PositiveInt = 20
 
+    @model_validator(mode="after")
+    def _rising(self) -> Alphas:
+        if self.max < self.min or (self.n > 1 and self.max == self.min):
+            raise ValueError("max must be larger than min")
+        return self
+
 
 Choice = Literal["one_alpha", "squared_alphas", "without_last_block", "zscore_across_targets", "delays_across_runs"]
 
@@ -125,7 +131,7 @@ class Statistics(Section):
     Attributes
     ----------
     permutations : int
-    null : str
+    permute : str
         Permute blocks of test rows, or shift them in a circle.
     block_rows : `auto` or int
         Rows of a block; chosen from the data's autocorrelation by default.
@@ -137,7 +143,7 @@ class Statistics(Section):
     """
 
     permutations: PositiveInt = 5000
-    null: Literal["blocks", "shifts"] = "blocks"
+    permute: Literal["blocks", "shifts"] = "blocks"
     block_rows: Literal["auto"] | PositiveInt = "auto"
     fdr: float = Field(0.05, gt=0, lt=1)
     seed: int = Field(0, ge=0)

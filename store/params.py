@@ -90,7 +90,7 @@ class Compute(Section):
 class Run(Section):
     """How fast things run; none of it enters a fingerprint."""
 
-    device: str = "auto"
+    device: str = Field("auto", pattern=r"^(auto|cpu|mps|cuda(:\d+)?)$")
     backend: Literal["numpy", "torch"] = "numpy"
     batch: PositiveInt = 16
     threads: PositiveInt = 1

@@ -154,6 +154,21 @@ CASES: dict[str, tuple[Callable[[Folder], object], tuple[str, ...], str]] = {
         ("encode", "vit"),
         r"features of vit amber block05: found damaged bytes .*checksum.*run `cinecube verify`",
     ),
+    "a flipped byte of a scan": (
+        lambda f: _flip_byte(next(p for p in (f.root / "data/brain/sub-01.zarr/bold/c").rglob("*") if p.is_file())),
+        ("encode", "vit"),
+        r"brain cube of sub-01: found damaged bytes .*checksum.*run `cinecube verify`",
+    ),
+    "penalties that fall": (
+        lambda f: f.change(lambda p: p["encode"]["alphas"].update(min=10, max=1)),
+        ("encode", "vit"),
+        r"encode.alphas: .*max must be larger than min",
+    ),
+    "a device that is none": (
+        lambda f: f.change(lambda p: p["run"].update(device="gpu")),
+        ("encode", "vit"),
+        r"run.device: found 'gpu', expected .*cuda",
+    ),
     "no brain cube": (
         lambda f: f.change(lambda p: p["brain"]["subjects"].append("sub-09")),
         ("encode", "vit"),
