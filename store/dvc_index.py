@@ -1,0 +1,367 @@
+"""Which files a DVC repository holds at a revision, under which hashes, and where their bytes are.
+
+DVC's own reading of `dvc.yaml`, `dvc.lock` and `.dvc` files is used; what it would write to the working tree is not.
+"""
+
+from __future__ import annotations
+
+import atexit
+import functools
+import json
+import os
+import posixpath
+import re
+import tempfile
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from cinecube.store.errors import StudyError
+from cinecube.store.remotes import DvcObject, Location, Objects, cache_location, remote_location, shown
+
+_OID = re.compile(r"[0-9a-f]{32}(\.dir)?")
+
+
+@dataclass(frozen=True)
+class Source:
+    """Where an output was imported from: a path in another repository at a revision."""
+
+    url: str
+    rev: str | None
+    path: str
+    remote: str | None = None
+    remote_config: Mapping[str, Any] | None = None
+
+
+@dataclass(frozen=True)
+class Output:
+    """One output of DVC, as a revision records it.
+
+    Parameters
+    ----------
+    path : str
+        From the repository's root, with `/`.
+    item : DvcObject, optional
+        Its hash; none if it was never made, or imported without its bytes.
+    is_dir : bool
+    remote : str, optional
+        The remote it is kept in, if not the default one.
+    source : Source, optional
+    """
+
+    path: str
+    item: DvcObject | None
+    is_dir: bool
+    remote: str | None = None
+    source: Source | None = None
+
+
+@dataclass(frozen=True)
+class Listing:
+    """The files of one folder: path in it to object, and where the objects are."""
+
+    where: str
+    files: Mapping[str, DvcObject]
+    objects: Objects
+
+
+@dataclass(frozen=True)
+class DvcIndex:
+    """The outputs of a repository at one revision; plain data, so that it travels to workers.
+
+    Parameters
+    ----------
+    url : str
+    rev : str, optional
+        As asked for; none is the working tree of a folder, or the default branch.
+    outputs : tuple of Output
+        Sorted by path.
+    config : dict
+        DVC's merged configuration; may hold passwords.
+    cache : str, optional
+        The local cache.
+    prefix : str
+        Path of `url` in the repository, where it is a folder inside one.
+    commit : str, optional
+        What `rev` was when it was read; none for a working tree.
+    """
+
+    url: str
+    rev: str | None
+    outputs: tuple[Output, ...]
+    config: Mapping[str, Any]
+    cache: str | None
+    prefix: str = ""
+    commit: str | None = None
+
+    @property
+    def where(self) -> str:
+        """What messages call it."""
+        return shown(self.url) + (f" at {self.rev}" if self.rev else "")
+
+    def folder(self, path: str) -> Listing:
+        """The files of a folder that is an output of DVC or lies inside one.
+
+        Raises
+        ------
+        StudyError
+            If it is neither, or its listing is in no cache and no remote.
+        """
+        asked = posixpath.normpath(posixpath.join("/", self.prefix, path)).lstrip("/")
+        output = self._output_of(asked)
+        inner = asked[len(output.path) :].strip("/")
+        where = f"{self.where}: {asked}"
+        listing = self._own_files(output, where) if output.item else None
+        if listing is None:
+            return self._files_of_source(output, inner, where)
+        files = _under(listing, inner)
+        if not files:
+            raise StudyError(where=where, found="no file", expected="a folder", do="correct the path")
+        return Listing(where, files, self.objects(output))
+
+    def objects(self, output: Output) -> Objects:
+        """Where the bytes of an output are looked for."""
+        places = [cache_location(self.cache)] if self.cache else []
+        if output.source is not None:  # DVC pushes no imports: their bytes stay with the repository they come from
+            return Objects(places, functools.partial(_locations_of_source, output.source, self.url))
+        remote = output.remote or self.config.get("core", {}).get("remote")
+        return Objects([*places, remote_location(self.config, remote, self.where)] if remote else places)
+
+    def _output_of(self, path: str) -> Output:
+        for output in self.outputs:
+            if path == output.path or path.startswith(output.path + "/"):
+                if output.item is None and output.source is None:
+                    found = "an output that was never made"
+                    raise StudyError(
+                        where=f"{self.where}: {path}",
+                        found=found,
+                        expected="its hash in dvc.lock",
+                        do="run `dvc repro`",
+                    )
+                if not output.is_dir and output.source is None:
+                    raise StudyError(
+                        where=f"{self.where}: {path}", found="a file", expected="a folder", do="correct the path"
+                    )
+                return output
+        inside = [output.path for output in self.outputs if output.path.startswith(path + "/") or not path]
+        raise StudyError(
+            where=f"{self.where}: {path}",
+            found="no output of DVC" + (f", but a folder that holds {inside[0]}" if inside else ""),
+            expected="a folder that DVC tracks at this revision",
+            do="correct the path or the revision",
+        )
+
+    def _own_files(self, output: Output, where: str) -> dict[str, DvcObject] | None:
+        assert output.item is not None
+        listed = replace(output.item, oid=output.item.oid + ".dir")
+        objects = self.objects(output)
+        if output.source is not None:
+            if not output.is_dir:
+                return None
+            objects = Objects(objects.locations(extended=False))
+            try:
+                raw = objects.read(listed, None, where)
+            except StudyError:
+                return None  # an import that was not fetched yet: its source knows
+        else:
+            raw = objects.read(listed, None, f"{where} (its list of files)")
+        return _parse_listing(raw, output.item.legacy, where)
+
+    def _files_of_source(self, output: Output, inner: str, where: str) -> Listing:
+        assert output.source is not None
+        there = open_source(output.source, self.url).folder(posixpath.join(output.source.path, inner))
+        places = [cache_location(self.cache)] if self.cache else []
+        return Listing(where, there.files, Objects([*places, *there.objects.locations()]))
+
+
+def open_index(
+    url: str | os.PathLike[str],
+    rev: str | None = None,
+    *,
+    remote: str | None = None,
+    remote_config: Mapping[str, Any] | None = None,
+) -> DvcIndex:
+    """Read what a repository holds at a revision. Writes nothing but temporary clones of repositories elsewhere.
+
+    Parameters
+    ----------
+    url : str or path
+        A folder with DVC in it, a bare Git repository, or the URL of a Git repository.
+    rev : str, optional
+        A branch, tag or commit; by default the working tree of a folder, or the default branch.
+    remote : str, optional
+        A remote's name, instead of the default one.
+    remote_config : dict, optional
+        Options of that remote that are not in the repository, such as `url` or `password`.
+
+    Raises
+    ------
+    StudyError
+        If there is no such repository or revision, or DVC cannot read its files.
+    """
+    from dvc.exceptions import DvcException
+
+    url = os.fspath(url)
+    try:
+        with _opened(url, rev) as (repo, cache, prefix):
+            outputs = sorted((_output(out, repo) for out in repo.index.outs if out.use_cache), key=lambda o: o.path)
+            config = _configured(json.loads(json.dumps(repo.config, default=str)), remote, remote_config or {})
+            commit = getattr(repo.fs, "rev", None)
+    except (DvcException, OSError, ValueError) as error:
+        raise _unreadable(error, url, rev) from error
+    return DvcIndex(url, rev, tuple(outputs), config, cache, prefix, commit)
+
+
+def _unreadable(error: Exception, url: str, rev: str | None) -> StudyError:
+    return StudyError(
+        where=shown(url) + (f" at {rev}" if rev else ""),
+        found=shown((str(error) or type(error).__name__).splitlines()[0]),
+        expected="a Git repository with DVC in it, and a revision that it has",
+        do="correct the address or the revision",
+    )
+
+
+def _configured(config: dict[str, Any], remote: str | None, options: Mapping[str, Any]) -> dict[str, Any]:
+    """The configuration with a caller's choices of remote. DVC's own merge mixes options of two kinds of address."""
+    name = remote or config.setdefault("core", {}).get("remote") or ("given" if options else None)
+    if name:
+        config["core"]["remote"] = name
+        kept = {} if "url" in options else config["remote"].get(name.lower(), {})
+        if kept or options:
+            config["remote"][name.lower()] = {**kept, **options}
+    return config
+
+
+def open_source(source: Source, base: str) -> DvcIndex:
+    """The index of the repository that an output was imported from; relative paths start at `base`."""
+    beside = Path(base) / source.url
+    url = str(beside) if "://" not in source.url and beside.is_dir() else source.url
+    return open_index(url, source.rev, remote=source.remote, remote_config=source.remote_config)
+
+
+def _locations_of_source(source: Source, base: str) -> list[Location]:
+    index = open_source(source, base)
+    return index.folder(source.path).objects.locations()
+
+
+@contextmanager
+def _opened(url: str, rev: str | None) -> Iterator[tuple[Any, str | None, str]]:
+    """A repository of DVC, its local cache, and the path of `url` in it."""
+    from dvc.config import Config
+    from dvc.exceptions import NotDvcRepoError
+    from dvc.repo import Repo
+
+    if not os.path.isdir(url):
+        _clean_up_at_exit()
+        shared = Config()["cache"].get("dir")  # of this machine's DVC, where it has one
+        with Repo.open(url, rev=rev) as repo:
+            yield repo, shared, ""
+        return
+    with tempfile.TemporaryDirectory() as scratch:
+        try:
+            if os.path.isfile(os.path.join(url, "HEAD")):  # a bare repository may lie inside a study's folder
+                raise NotDvcRepoError(url)
+            root = os.path.realpath(Repo.find_root(url))
+        except NotDvcRepoError:
+            with _at_revision(url, "", rev or "HEAD", scratch) as repo:
+                yield repo, Config()["cache"].get("dir"), ""
+            return
+        prefix = Path(os.path.realpath(url)).relative_to(root).as_posix()
+        work = Config(os.path.join(root, ".dvc"))
+        cache = work["cache"].get("dir") or os.path.join(root, ".dvc", "cache")
+        if rev is None:
+            with _quiet_repo()(root, scratch=scratch) as repo:
+                yield repo, cache, prefix
+            return
+        with _at_revision(root, root, rev, scratch) as repo:
+            # Relative addresses, and passwords, are right in the working tree's configuration only.
+            repo.config["remote"] = {**repo.config["remote"], **work["remote"]}
+            repo.config["core"] = {**work["core"], **repo.config["core"]}
+            yield repo, cache, prefix
+
+
+@contextmanager
+def _at_revision(url: str, root: str, rev: str, scratch: str) -> Iterator[Any]:
+    from dvc.fs import GitFileSystem
+    from dvc.scm import SCM
+
+    scm = SCM(url)
+    inside = Path(root).relative_to(os.path.realpath(scm.root_dir)).as_posix() if root else "."
+    top = "/" if inside == "." else f"/{inside}"
+    config = {"cache": {"dir": scratch}}  # a bare repository has no folder for one
+    fs = GitFileSystem(scm=scm, rev=rev)
+    with _quiet_repo()(top, scratch=scratch, fs=fs, scm=scm, config=config) as repo:
+        yield repo
+
+
+@functools.cache
+def _quiet_repo() -> type:
+    """DVC's repository, made so that opening it leaves no temporary folder, database or ignore file behind."""
+    from dvc.repo import Repo
+
+    class QuietRepo(Repo):
+        def __init__(self, *args: Any, scratch: str, **kwargs: Any) -> None:
+            self.scratch = scratch
+            super().__init__(*args, **kwargs)
+
+        @property
+        def tmp_dir(self) -> str:
+            return self.scratch
+
+        @property
+        def site_cache_dir(self) -> str:
+            return self.scratch
+
+        def _ignore(self) -> None:
+            pass
+
+    return QuietRepo
+
+
+def _output(out: Any, repo: Any) -> Output:
+    path = repo.fs.relpath(out.fs_path, repo.root_dir).replace(os.sep, "/")
+    source = _source(out.stage.deps[0]) if out.stage.is_repo_import else None
+    if not out.hash_info:
+        return Output(path, None, True, out.remote, source)
+    oid = str(out.hash_info.value)
+    item = DvcObject(_checked(oid, path).removesuffix(".dir"), out.hash_info.name != "md5")
+    return Output(path, item, oid.endswith(".dir"), out.remote, source)
+
+
+def _source(dep: Any) -> Source:
+    repo, remote = dep.def_repo, dep.def_repo.get("remote")
+    named = remote if isinstance(remote, str) else None
+    settings = remote if isinstance(remote, dict) else None
+    return Source(repo["url"], repo.get("rev_lock") or repo.get("rev"), dep.def_path, named, settings)
+
+
+def _parse_listing(raw: bytes, legacy: bool, where: str) -> dict[str, DvcObject]:
+    try:
+        entries = json.loads(raw)
+        return {str(e["relpath"]): DvcObject(_checked(str(e["md5"]), str(e["relpath"])), legacy) for e in entries}
+    except (ValueError, KeyError, TypeError) as error:
+        raise StudyError(
+            where=where, found=f"an unreadable list of files ({error})", expected="DVC's", do="`dvc push` it again"
+        ) from error
+
+
+def _checked(oid: str, path: str) -> str:
+    """A hash that is one: it becomes a path, and comes from a file of someone else."""
+    if not _OID.fullmatch(oid):
+        raise ValueError(f"{path} has the hash {oid!r}, which is no MD5")
+    return oid
+
+
+def _under(files: Mapping[str, DvcObject], folder: str) -> dict[str, DvcObject]:
+    prefix = f"{folder}/" if folder else ""
+    return {path[len(prefix) :]: item for path, item in files.items() if path.startswith(prefix)}
+
+
+@functools.cache
+def _clean_up_at_exit() -> None:
+    """DVC's commands remove its temporary clones at their end; whoever uses it as a library has to."""
+    from dvc.repo.open_repo import clean_repos
+
+    atexit.register(clean_repos)

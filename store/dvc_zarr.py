@@ -1,0 +1,141 @@
+"""A read-only Zarr store of a path at a Git revision, read by byte range from DVC's cache or remote."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import AsyncIterator, Iterable, Mapping
+from typing import Any
+
+from zarr.abc.store import ByteRequest, Store
+from zarr.core.buffer import Buffer, BufferPrototype
+
+from cinecube.store.dvc_index import Listing, open_index
+
+
+def dvc_zarr_store(
+    url: str | os.PathLike[str],
+    path: str,
+    rev: str | None = None,
+    *,
+    remote: str | None = None,
+    remote_config: Mapping[str, Any] | None = None,
+) -> DvcZarrStore:
+    """Open a Zarr group that DVC tracks, without fetching it: `xr.open_zarr(dvc_zarr_store(url, path, rev))`.
+
+    Parameters
+    ----------
+    url : str or path
+        A folder with DVC in it, a bare Git repository, or the URL of a Git repository.
+    path : str
+        The group: a directory that is an output of DVC or lies inside one, relative to `url`.
+    rev : str, optional
+        A branch, tag or commit; by default the working tree of a folder, or the default branch.
+    remote : str, optional
+        A remote's name, instead of the default one.
+    remote_config : dict, optional
+        Options of that remote that are not in the repository, such as `url` or `password`.
+
+    Raises
+    ------
+    StudyError
+        If there is no such repository, revision or path, or its list of files cannot be read.
+    """
+    return DvcZarrStore(open_index(url, rev, remote=remote, remote_config=remote_config).folder(path))
+
+
+class DvcZarrStore(Store):
+    """The files of one listing as a Zarr store.
+
+    A key that is not listed is absent, as Zarr expects. A key that is listed and whose bytes are nowhere, or cannot be
+    read, is a `StudyError`: Zarr would take absence for an empty chunk and make numbers of it.
+
+    Parameters
+    ----------
+    listing : Listing
+        From `DvcIndex.folder`; one index serves any number of stores.
+    """
+
+    supports_writes: bool = False
+    supports_deletes: bool = False
+    supports_listing: bool = True
+
+    def __init__(self, listing: Listing) -> None:
+        super().__init__(read_only=True)
+        self.listing = listing
+
+    def with_read_only(self, read_only: bool = False) -> DvcZarrStore:
+        """The same store; there is none that writes."""
+        if not read_only:
+            raise ValueError("a revision cannot be written to")
+        return type(self)(self.listing)
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, DvcZarrStore):
+            return False
+        return self.listing.where == other.listing.where and self.listing.files == other.listing.files
+
+    __hash__ = None  # type: ignore[assignment]
+
+    def __repr__(self) -> str:
+        return f"<DvcZarrStore {self.listing.where}>"
+
+    async def get(self, key: str, prototype: BufferPrototype, byte_range: ByteRequest | None = None) -> Buffer | None:
+        """Bytes of a key, or none if it is not listed.
+
+        Raises
+        ------
+        StudyError
+            If it is listed and cannot be read.
+        """
+        item = self.listing.files.get(key)
+        if item is None:
+            return None
+        data = await asyncio.to_thread(self.listing.objects.read, item, byte_range, self._where(key))
+        return prototype.buffer.from_bytes(data)
+
+    async def get_partial_values(
+        self, prototype: BufferPrototype, key_ranges: Iterable[tuple[str, ByteRequest | None]]
+    ) -> list[Buffer | None]:
+        """Bytes of several keys."""
+        return list(await asyncio.gather(*(self.get(key, prototype, wanted) for key, wanted in key_ranges)))
+
+    async def exists(self, key: str) -> bool:
+        """Whether the revision lists a key."""
+        return key in self.listing.files
+
+    async def getsize(self, key: str) -> int:
+        """Bytes of a key."""
+        item = self.listing.files.get(key)
+        if item is None:
+            raise FileNotFoundError(key)
+        return await asyncio.to_thread(self.listing.objects.size, item, self._where(key))
+
+    async def set(self, key: str, value: Buffer) -> None:
+        """Refuse."""
+        self._check_writable()
+
+    async def delete(self, key: str) -> None:
+        """Refuse."""
+        self._check_writable()
+
+    async def list(self) -> AsyncIterator[str]:
+        """All keys."""
+        for key in self.listing.files:
+            yield key
+
+    async def list_prefix(self, prefix: str) -> AsyncIterator[str]:
+        """All keys that start so."""
+        for key in self.listing.files:
+            if key.startswith(prefix):
+                yield key
+
+    async def list_dir(self, prefix: str) -> AsyncIterator[str]:
+        """The names directly in a folder."""
+        folder = f"{prefix.rstrip('/')}/" if prefix.rstrip("/") else ""
+        names = (key[len(folder) :].split("/")[0] for key in self.listing.files if key.startswith(folder))
+        for name in dict.fromkeys(names):
+            yield name
+
+    def _where(self, key: str) -> str:
+        return f"{self.listing.where}/{key}"

@@ -1,0 +1,251 @@
+"""Reading objects of DVC by byte range, from its local cache or from a remote, with bounded retries."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+import threading
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any, TypeVar
+
+from zarr.abc.store import ByteRequest, OffsetByteRequest, RangeByteRequest
+
+from cinecube.store.errors import StudyError
+
+T = TypeVar("T")
+
+# Three attempts: a dropped connection comes back within a second or stays away.
+WAITS_S = (0.2, 0.8)
+
+
+class ShortReadError(OSError):
+    """A remote sent another number of bytes than the range holds, or other bytes than the hash names."""
+
+
+@dataclass(frozen=True)
+class DvcObject:
+    """The content of one file: its MD5 hash, and whether DVC 2 wrote it, whose objects lie in another folder."""
+
+    oid: str
+    legacy: bool = False
+
+
+@dataclass(frozen=True)
+class Location:
+    """One folder of objects, on this machine or elsewhere.
+
+    Parameters
+    ----------
+    name : str
+        What messages call it.
+    filesystem : class
+        The filesystem class of DVC, made on first use so that a location travels to Dask workers as plain data.
+    options : dict
+        What the class is made with; may hold a password, so it is never shown.
+    root : str
+    trusted : bool
+        Whole objects are not hashed again: DVC hashed them when it filled its cache.
+    """
+
+    name: str
+    filesystem: type
+    options: dict[str, Any]
+    root: str
+    trusted: bool = False
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {key: value for key, value in self.__dict__.items() if key != "_fs"}  # sockets do not travel
+
+    @cached_property
+    def _fs(self) -> Any:
+        fs = self.filesystem(**self.options)
+        if hasattr(fs, "SESSION_RETRIES"):
+            fs.SESSION_RETRIES = 1  # of HTTP; ours are the only ones, so that three attempts are three
+        return fs
+
+    def path(self, item: DvcObject) -> str:
+        """Where an object lies at this location."""
+        layout = () if item.legacy else ("files", "md5")
+        joined: str = self._fs.join(self.root, *layout, item.oid[:2], item.oid[2:])
+        return joined
+
+    def size(self, item: DvcObject) -> int:
+        """Bytes of an object."""
+        return int(self._fs.fs.info(self.path(item))["size"])
+
+    def read(self, item: DvcObject, request: ByteRequest | None) -> bytes:
+        """Bytes of an object, in one attempt.
+
+        Raises
+        ------
+        FileNotFoundError
+            If it is not at this location.
+        ShortReadError
+            If the answer is not what was asked for.
+        """
+        if isinstance(request, OffsetByteRequest):
+            request = RangeByteRequest(request.offset, self.size(item))
+        if request is None:
+            return self._whole(item)
+        if isinstance(request, RangeByteRequest):
+            if request.end <= request.start:
+                return b""
+            data = self._bytes(item, request.start, request.end)
+            if len(data) >= request.end:
+                data = data[request.start : request.end]  # a server that knows no ranges sends the whole
+            return _exactly(data, request.end - request.start)
+        if request.suffix == 0:
+            return b""
+        data = self._bytes(item, -request.suffix, None)[-request.suffix :]
+        return data if len(data) == request.suffix else _exactly(data, min(request.suffix, self.size(item)))
+
+    def _whole(self, item: DvcObject) -> bytes:
+        data = self._bytes(item, None, None)
+        if not self.trusted and not item.legacy:
+            found = hashlib.md5(data, usedforsecurity=False).hexdigest()
+            if found != item.oid.removesuffix(".dir"):
+                raise ShortReadError(f"{len(data)} bytes that hash to {found}, not {item.oid}")
+        return data
+
+    def _bytes(self, item: DvcObject, start: int | None, end: int | None) -> bytes:
+        path = self.path(item)
+        if getattr(self._fs, "protocol", "") != "ssh":
+            return bytes(self._fs.fs.cat_file(path, start=start, end=end))
+        # The SFTP filesystem has no cat_file; its files seek, and read no more than asked.
+        with self._fs.fs.open(path, "rb") as file:
+            if start is not None:
+                file.seek(max(start, -self.size(item)), 2) if start < 0 else file.seek(start)
+            return bytes(file.read(-1 if end is None else end - (start or 0)))
+
+
+def _exactly(data: bytes, size: int) -> bytes:
+    if len(data) != size:
+        raise ShortReadError(f"{len(data)} bytes where {size} were asked for")
+    return data
+
+
+class Objects:
+    """The locations that may hold the objects of one output, asked in order.
+
+    Parameters
+    ----------
+    locations : sequence of Location
+        The local cache first.
+    more : callable, optional
+        Gives further locations; called once, when an object is in none of the first (the repository that an import
+        comes from need not be reachable while the cache holds everything).
+    """
+
+    def __init__(self, locations: Sequence[Location], more: Callable[[], Sequence[Location]] | None = None) -> None:
+        self._locations = list(locations)
+        self._more = more
+        self._lock = threading.Lock()
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {"_locations": self._locations, "_more": self._more}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state, _lock=threading.Lock())
+
+    def read(self, item: DvcObject, request: ByteRequest | None, where: str) -> bytes:
+        """Bytes of an object, from the first location that has it.
+
+        Raises
+        ------
+        StudyError
+            If no location has it, or one fails three times; names the file `where` and the location.
+        """
+        return self._first(lambda location: location.read(item, request), item, where)
+
+    def size(self, item: DvcObject, where: str) -> int:
+        """Bytes of an object; raises as `read` does."""
+        return self._first(lambda location: location.size(item), item, where)
+
+    def _first(self, ask: Callable[[Location], T], item: DvcObject, where: str) -> T:
+        asked: list[Location] = []
+        for extended in (False, True):
+            for location in self.locations(extended=extended)[len(asked) :]:
+                try:
+                    return _patiently(ask, location, where)
+                except FileNotFoundError:
+                    asked.append(location)
+        places = " or ".join(location.name for location in asked) or "any place, for no remote is configured"
+        raise StudyError(
+            where=where,
+            found=f"no object {item.oid} in {places}",
+            expected="the bytes that its revision lists",
+            do="ask the owner of the study to `dvc push` it",
+        )
+
+    def locations(self, *, extended: bool = True) -> list[Location]:
+        """Where objects are looked for; `extended` asks where an import comes from."""
+        with self._lock:
+            if extended and self._more is not None:
+                self._locations += self._more()
+                self._more = None
+            return list(self._locations)
+
+
+def _patiently(ask: Callable[[Location], T], location: Location, where: str) -> T:
+    for wait_s in (*WAITS_S, None):
+        try:
+            return ask(location)
+        except FileNotFoundError:
+            raise
+        except Exception as error:  # every filesystem has its own classes for a lost connection or a wrong password
+            if wait_s is None or isinstance(error, PermissionError | ImportError):
+                raise _failure(error, location, where) from error
+            time.sleep(wait_s)
+    raise AssertionError("unreachable")
+
+
+def _failure(error: Exception, location: Location, where: str) -> StudyError:
+    reason = (str(error) or type(error).__name__).splitlines()[0]
+    refused = isinstance(error, PermissionError)
+    return StudyError(
+        where=where,
+        found=f"{location.name} failing ({shown(reason)})",
+        expected="a whole answer" if not refused else "leave to read",
+        do="try again, or check the remote's server" if not refused else "check the remote's credentials",
+    )
+
+
+def cache_location(root: str) -> Location:
+    """The local cache of DVC."""
+    from dvc.fs import LocalFileSystem
+
+    return Location(f"the cache {root}", LocalFileSystem, {}, root, trusted=True)
+
+
+def remote_location(config: Mapping[str, Any], name: str, where: str) -> Location:
+    """A remote of a repository's configuration.
+
+    Raises
+    ------
+    StudyError
+        If it is not configured, or keeps files by cloud version and not by hash.
+    """
+    from dvc.exceptions import DvcException
+    from dvc.fs import get_cloud_fs
+
+    try:
+        filesystem, options, root = get_cloud_fs(json.loads(json.dumps(config)), name=name)
+    except (DvcException, KeyError, ImportError) as error:  # ImportError: DVC's package for that kind is missing
+        first = str(error).splitlines()[0]
+        raise StudyError(
+            where=where, found=f"remote '{name}' ({first})", expected="its configuration", do="correct .dvc/config"
+        ) from error
+    if options.get("worktree") or options.get("version_aware"):
+        found = f"remote '{name}', which keeps files by cloud version"
+        raise StudyError(where=where, found=found, expected="a remote that keeps objects by hash", do="use another one")
+    address = config["remote"][name.lower()]["url"]
+    return Location(f"remote '{name}' ({shown(str(address))})", filesystem, options, root)
+
+
+def shown(text: str) -> str:
+    """A URL, or a message with URLs in it, without the users and passwords."""
+    return re.sub(r"(?<=://)[^/@\s]+@", "", text)
