@@ -11,6 +11,7 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 import xarray as xr
 import yaml
@@ -136,13 +137,17 @@ def _cards(metrics: Mapping[str, Any]) -> list[dict[str, str]]:
 
 
 def _maps(study: Study, root: Path, cubes: Sequence[xr.Dataset]) -> list[dict[str, str]]:
-    maps = []
-    for cube in cubes:
-        for model in map(str, cube["model"].values):
-            png = draw_map(*map_values(study, root, "score", model), model)
-            if png is not None:
-                maps.append({"png": _inline(png), "caption": f"{model}: Pearson r, mean over subjects"})
-    return maps
+    models = [str(model) for cube in cubes for model in cube["model"].values]
+    found = {model: map_values(study, root, "score", model) for model in models}
+    # One scale for all, or eyes could not compare them.
+    tops = [float(np.abs(values).max()) for values, _ in found.values()]
+    top = max((value for value in tops if np.isfinite(value)), default=None)
+    drawn = {model: draw_map(*where, model, top) for model, where in found.items()}
+    return [
+        {"png": _inline(png), "caption": f"{model}: Pearson r, mean over subjects"}
+        for model, png in drawn.items()
+        if png is not None
+    ]
 
 
 def _whole_brain_rows(preferred: pd.DataFrame) -> pd.DataFrame:
