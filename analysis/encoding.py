@@ -13,8 +13,9 @@ from cinecube.analysis.layout import Layout, Settings, make_design, make_layout
 from cinecube.analysis.one_alpha import Places, choose_places, places_of
 from cinecube.analysis.ridge import Scores, fit_and_score
 from cinecube.analysis.rows import RowsGroup
-from cinecube.analysis.shared_encoding import factor_fold, prepare_layer, solve_block
+from cinecube.analysis.shared_encoding import factor_fold, prepare_layer, solve_block, training_design
 from cinecube.analysis.spaces import FeatureSpace, Responses
+from cinecube.analysis.target_blocks import Block, blocks_of, read_block, split_block
 from cinecube.analysis.tasks import Workers, run_jobs, share, submit
 from cinecube.store import journal
 
@@ -22,17 +23,6 @@ Progress = Callable[[int, int], None]
 SCORES = ("alpha", "cv_score", "score")
 # Blocks of a layer still to be solved when the next layer's factors are begun: they keep workers busy meanwhile.
 _BLOCKS_AHEAD = 4
-
-
-@dataclass(frozen=True)
-class Piece:
-    """Some targets of one subject, by position in the brain cube, shape (target,)."""
-
-    subject: str
-    targets: np.ndarray
-
-
-Block = tuple[Piece, ...]
 
 
 @dataclass
@@ -175,7 +165,7 @@ def _place(found: Found, block: Block, job: Job, values: np.ndarray) -> None:
             found.values[piece.subject][name][job.m, job.k, piece.targets] = part
 
 
-# A layer prepared, and the factors of its folds; futures where there are workers.
+# Training rows of a layer's design, and the factors of its folds; futures where there are workers.
 Factored = tuple[Any, list[Any]]
 _Jobs = tuple[Callable[..., Scores], Iterator[tuple[Job, tuple[Any, ...]]]]
 
@@ -230,13 +220,13 @@ def _shared_jobs(
             layers = list(dict.fromkeys((job.m, job.k) for job in mine))
             following = [factored(*layers[0], layout, n_folds)] if layers else []
             for place, layer in enumerate(layers):
-                prepared, parts = following.pop()
+                design, parts = following.pop()
                 own = [job for job in mine if (job.m, job.k) == layer]
                 for left, job in zip(range(len(own), 0, -1), own, strict=True):
                     if left == min(_BLOCKS_AHEAD, len(own)) and place + 1 < len(layers):
                         following.append(factored(*layers[place + 1], layout, n_folds))
-                    responses = everywhere.responses(plan, plan.blocks[job.block])
-                    yield job, (prepared, parts, responses, layout, everywhere.settings)
+                    source = everywhere.source(plan, plan.blocks[job.block])
+                    yield job, (design, parts, source, layout, everywhere.settings)
 
     return solve_block, jobs()
 
@@ -244,8 +234,9 @@ def _shared_jobs(
 def submit_factors(workers: Workers, threads: int, features: Any, layout: Any, settings: Any, n_folds: int) -> Factored:
     """Begin to prepare a layer (time, dim) and to factor its folds: what `solve_block` takes first."""
     prepared = submit(workers, prepare_layer, threads, features, layout, settings)
-    folds = range(n_folds + 1)
-    return prepared, [submit(workers, factor_fold, threads, prepared, fold, layout, settings) for fold in folds]
+    parts = [submit(workers, factor_fold, threads, prepared, fold, layout, settings) for fold in range(n_folds + 1)]
+    # Blocks ask for the design alone, so that Gram matrices are let go as soon as they are factored.
+    return submit(workers, training_design, threads, prepared), parts
 
 
 def _choose_places(
@@ -296,8 +287,15 @@ class Everywhere:
         return submit(self._workers, FeatureSpace.read_layer, self._threads, self._space, m, k)
 
     def responses(self, plan: Plan, block: Block) -> Any:
-        """A block's responses, (row, target)."""
-        return submit(self._workers, read_block, self._threads, block, plan.group, self._brains)
+        """A block's responses, (row, target), for several jobs."""
+        return submit(self._workers, read_block, self._threads, *self.source(plan, block))
+
+    def source(self, plan: Plan, block: Block) -> list[Any]:
+        """What a job reads a block's responses from, itself: those of waiting jobs would fill the memory.
+
+        A list, which workers look for futures in.
+        """
+        return [block, plan.group, self._brains]
 
 
 def existing_layers(space: FeatureSpace) -> list[tuple[int, int]]:
@@ -317,35 +315,3 @@ def count_work(
 
 def _empty(space: FeatureSpace, n_targets: int) -> dict[str, np.ndarray]:
     return {name: np.full((*space.width.shape, n_targets), np.nan) for name in SCORES}
-
-
-def blocks_of(group: RowsGroup, targets: Mapping[str, np.ndarray], size: int) -> list[Block]:
-    """Cut targets of a group's subjects (positions by subject), one subject after another, into blocks of `size`."""
-    blocks: list[list[Piece]] = []
-    room = 0
-    for subject in group.subjects:
-        left = targets[subject]
-        while left.size:
-            if room == 0:
-                blocks.append([])
-                room = size
-            blocks[-1].append(Piece(subject, left[:room]))
-            room, left = room - len(left[:room]), left[room:]
-    return [tuple(block) for block in blocks]
-
-
-def read_block(block: Block, group: RowsGroup, brains: Mapping[str, Responses]) -> np.ndarray:
-    """Responses of a block at the group's rows, float32 (row, target)."""
-    parts = [brains[piece.subject].read(group.showings[piece.subject], piece.targets) for piece in block]
-    return np.concatenate(parts, axis=1)
-
-
-def narrow_block(block: Block, inside: np.ndarray) -> Block:
-    """The part of a block where `inside` (target,) is true, of the subjects that have some of it."""
-    return tuple(Piece(piece.subject, piece.targets[kept]) for piece, kept in split_block(block, inside) if kept.any())
-
-
-def split_block(block: Block, values: np.ndarray) -> Iterator[tuple[Piece, np.ndarray]]:
-    """A block's values (..., target) by piece."""
-    edges = np.cumsum([piece.targets.size for piece in block])[:-1]
-    yield from zip(block, np.split(values, edges, axis=-1), strict=True)

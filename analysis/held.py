@@ -10,11 +10,11 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from cinecube.analysis.design import Run, find_runs
-from cinecube.analysis.encoding import split_block
 from cinecube.analysis.layout import Settings
 from cinecube.analysis.predictions import Chosen, predict
 from cinecube.analysis.rows import RowsGroup
 from cinecube.analysis.spaces import FeatureSpace, Responses, step_s
+from cinecube.analysis.target_blocks import split_block
 from cinecube.store.errors import StudyError
 
 if TYPE_CHECKING:

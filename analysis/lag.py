@@ -8,23 +8,15 @@ from typing import Any
 
 import numpy as np
 
-from cinecube.analysis.encoding import (
-    Block,
-    Everywhere,
-    Found,
-    Plan,
-    blocks_of,
-    narrow_block,
-    split_block,
-    submit_factors,
-)
+from cinecube.analysis.encoding import Everywhere, Found, Plan, submit_factors
 from cinecube.analysis.factors import Factor
 from cinecube.analysis.layout import Layout, Settings, make_design, make_layout
 from cinecube.analysis.parcels import regions
 from cinecube.analysis.ridge import fit_and_score
 from cinecube.analysis.rows import RowsGroup
-from cinecube.analysis.shared_encoding import Prepared, solve_block
+from cinecube.analysis.shared_encoding import Source, solve_responses
 from cinecube.analysis.spaces import FeatureSpace, Responses
+from cinecube.analysis.target_blocks import Block, blocks_of, narrow_block, read_block, split_block
 from cinecube.analysis.tasks import Workers, run_jobs, share
 
 # 0 to 12 s at a TR of 1.49 s: past the peak of any haemodynamic response.
@@ -109,22 +101,22 @@ def _shared_jobs(
                     for block in plan.blocks:
                         inside = _inside(block, chosen[m], k)
                         if inside.any():
-                            arguments = (factors, everywhere.responses(plan, block), inside, there, everywhere.settings)
+                            arguments = (factors, everywhere.source(plan, block), inside, there, everywhere.settings)
                             yield (narrow_block(block, inside), m, places), arguments
 
     return _solve_lags, jobs()
 
 
 def _solve_lags(
-    factors: Sequence[tuple[Prepared, Sequence[Factor]]],
-    responses: np.ndarray,
+    factors: Sequence[tuple[np.ndarray | None, Sequence[Factor]]],
+    source: Source,
     inside: np.ndarray,
     layout: Layout,
     settings: Settings,
 ) -> np.ndarray:
     """Task: cross-validated R² of some delays, for those targets of a block that are `inside`, (lag, target)."""
-    known = responses[:, inside]
-    return np.stack([solve_block(prepared, parts, known, layout, settings).cv_score for prepared, parts in factors])
+    known = read_block(*source)[:, inside]
+    return np.stack([solve_responses(design, parts, known, layout, settings).cv_score for design, parts in factors])
 
 
 def _plans(

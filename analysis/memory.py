@@ -45,17 +45,15 @@ def encode_bytes(size: EncodeSize) -> int:
     rows = size.train_rows + size.test_rows
     block = 4 * rows * size.targets_per_block
     layer = 4 * rows * size.features + 8 * rows * size.dims
-    in_flight = JOBS_PER_WORKER * size.workers * block
     if not size.shared:
+        in_flight = JOBS_PER_WORKER * size.workers * block
         return _PROGRAM_BYTES * size.workers + in_flight + size.workers * (3 * layer + 2 * block)
-    rank = size.features if choose_form(size.train_rows, size.features) == "primal" else size.train_rows
+    primal = choose_form(size.train_rows, size.features) == "primal"
+    rank = size.features if primal else size.train_rows
     gram = 8 * rank**2
-    left = 4 * rank * (size.train_rows + size.test_rows)
-    factors = (size.folds + 1) * gram // 2 + left
-    # Two layers at once; a worker that factors holds a Gram matrix, its own copy and LAPACK's workspace of twice that.
-    return (
-        _PROGRAM_BYTES
-        + 2 * (layer + gram + factors)
-        + in_flight
-        + size.workers * max(4 * gram, BATCH_BYTES + 2 * block)
-    )
+    design = 4 * size.train_rows * size.features if primal else 0
+    factors = (size.folds + 1) * gram // 2 + 4 * rank * rows
+    # Two layers at once. A worker that factors holds what it was prepared from, the Gram matrix of all rows and of
+    # a fold, vectors, and LAPACK's workspace of twice that.
+    working = max(layer + 5 * gram, BATCH_BYTES + 2 * block)
+    return _PROGRAM_BYTES + size.workers * (_PROGRAM_BYTES + 2 * (design + factors) + working)

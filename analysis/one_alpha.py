@@ -9,25 +9,26 @@ import numpy as np
 
 from cinecube.analysis.factors import Factor
 from cinecube.analysis.layout import Layout, Settings
-from cinecube.analysis.shared_encoding import Prepared, factors_of
+from cinecube.analysis.shared_encoding import Source, factors_of
 from cinecube.analysis.shared_ridge import all_losses
+from cinecube.analysis.target_blocks import Block, read_block, split_block
 from cinecube.analysis.tasks import Workers, run_jobs
 
 if TYPE_CHECKING:
-    from cinecube.analysis.encoding import Block, Job
+    from cinecube.analysis.encoding import Job
 
 Places = Mapping[tuple[str, int, int], int]
 
 
 def block_losses(
-    prepared: Prepared, parts: Sequence[Factor], responses: np.ndarray, layout: Layout, settings: Settings
+    design: np.ndarray | None, parts: Sequence[Factor], source: Source, layout: Layout, settings: Settings
 ) -> np.ndarray:
     """Task: 1 - r on held-out rows with every penalty, (alpha, target); NaN where a target is constant or absent."""
-    train = responses[layout.train]
+    train = read_block(*source)[layout.train]
     known = np.isfinite(train).all(axis=0) & (np.ptp(train, axis=0) > 0)
-    losses = np.full((len(settings.alphas), responses.shape[1]), np.nan)
+    losses = np.full((len(settings.alphas), train.shape[1]), np.nan)
     if known.any():
-        factors = factors_of(prepared, parts, layout, settings)
+        factors = factors_of(design, parts, layout, settings)
         losses[:, known] = all_losses(factors, train[:, known], settings.alphas, "correlation")
     return losses
 
@@ -55,8 +56,6 @@ def choose_places(
     Mapping of (subject, model, layer) to int
         By the mean over the subject's targets.
     """
-    from cinecube.analysis.encoding import split_block
-
     total: dict[tuple[str, int, int], np.ndarray] = {}
     for job, losses in run_jobs(workers, block_losses, jobs, threads):
         for piece, part in split_block(blocks[job.plan, job.block], losses):

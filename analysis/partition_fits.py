@@ -13,13 +13,13 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from cinecube.analysis.encoding import Block, read_block
 from cinecube.analysis.factors import Factors, factorise, plain_grams
 from cinecube.analysis.layout import Layout, Settings, make_design, make_layout
 from cinecube.analysis.partition import SHARES
 from cinecube.analysis.rows import RowsGroup
 from cinecube.analysis.shared_ridge import solve
 from cinecube.analysis.spaces import FeatureSpace, Responses
+from cinecube.analysis.target_blocks import Block, read_block
 from cinecube.analysis.tasks import Workers, run_jobs, share, submit
 from cinecube.store import journal
 

@@ -191,9 +191,9 @@ def _refuse_other_rows(owner: str, groups: Sequence[RowsGroup], first: str, lead
 
 def make_grounds(study: Study, entries: Mapping[str, Entry], brains: Mapping[str, Responses]) -> list[Ground]:
     """Folds and blocks of targets for each group of rows: targets in parcels, or all where there is no atlas."""
-    from cinecube.analysis.encoding import blocks_of
     from cinecube.analysis.layout import make_layout
     from cinecube.analysis.partition_fits import Ground
+    from cinecube.analysis.target_blocks import blocks_of
 
     settings = make_settings(study)
     inside = {name: np.flatnonzero(regions(brain.cube["parcel"].values) != "") for name, brain in brains.items()}

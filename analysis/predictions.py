@@ -8,13 +8,14 @@ from dataclasses import dataclass
 import numpy as np
 import xarray as xr
 
-from cinecube.analysis.encoding import Block, blocks_of, existing_layers, read_block
+from cinecube.analysis.encoding import existing_layers
 from cinecube.analysis.layout import Layout, Settings, make_layout
 from cinecube.analysis.parcels import best_layer
 from cinecube.analysis.rows import RowsGroup
 from cinecube.analysis.shared_encoding import factor_fold, prepare_layer
 from cinecube.analysis.shared_ridge import refit
 from cinecube.analysis.spaces import FeatureSpace, Responses
+from cinecube.analysis.target_blocks import Block, blocks_of, read_block
 
 
 @dataclass(frozen=True)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -12,7 +12,13 @@ from cinecube.analysis.factors import Factor, Factors, Form, choose_form, factor
 from cinecube.analysis.grams import delayed_gram, delayed_kernel
 from cinecube.analysis.layout import Layout, Settings
 from cinecube.analysis.ridge import Scores, score_fit
+from cinecube.analysis.rows import RowsGroup
 from cinecube.analysis.shared_ridge import solve
+from cinecube.analysis.spaces import Responses
+from cinecube.analysis.target_blocks import Block, read_block
+
+# What `read_block` takes.
+Source = tuple[Block, RowsGroup, Mapping[str, Responses]]
 
 
 @dataclass(frozen=True)
@@ -78,16 +84,33 @@ def factor_fold(prepared: Prepared, number: int, layout: Layout, settings: Setti
     return factor(gram, prepared.design[validation], backend)
 
 
+def training_design(prepared: Prepared) -> np.ndarray | None:
+    """Task: what blocks of targets need of a layer besides its factors, (row, feature); nothing for the dual."""
+    return prepared.design if prepared.form == "primal" else None
+
+
 def solve_block(
-    prepared: Prepared,
+    design: np.ndarray | None,
+    parts: Sequence[Factor],
+    source: Source,
+    layout: Layout,
+    settings: Settings,
+    places: np.ndarray | None = None,
+) -> Scores:
+    """Task: scores of one layer for a block of targets, which it reads; `places` (target,) of penalties."""
+    return solve_responses(design, parts, read_block(*source), layout, settings, places)
+
+
+def solve_responses(
+    design: np.ndarray | None,
     parts: Sequence[Factor],
     responses: np.ndarray,
     layout: Layout,
     settings: Settings,
     places: np.ndarray | None = None,
 ) -> Scores:
-    """Task: scores of one layer for a block of targets, `responses` (row, target), `places` (target,) of penalties."""
-    factors = factors_of(prepared, parts, layout, settings)
+    """Scores of one layer for `responses` (row, target); `places` (target,) of penalties."""
+    factors = factors_of(design, parts, layout, settings)
 
     def fit(known: np.ndarray, fitted: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         own = None if places is None else places[fitted]
@@ -97,7 +120,8 @@ def solve_block(
     return score_fit(fit, responses[layout.train], responses[~layout.train], layout.folds)
 
 
-def factors_of(prepared: Prepared, parts: Sequence[Factor], layout: Layout, settings: Settings) -> Factors:
-    """Factors of a layer's folds and of all its rows, the last of `parts`, together."""
-    design = settings.backend.put(prepared.design) if prepared.form == "primal" else None
-    return Factors(settings.backend, prepared.form, design, layout.folds, list(parts[:-1]), parts[-1])
+def factors_of(design: np.ndarray | None, parts: Sequence[Factor], layout: Layout, settings: Settings) -> Factors:
+    """Factors of a layer's folds and of all its rows, the last of `parts`, together; `design` as `training_design`."""
+    form: Form = "dual" if design is None else "primal"
+    known = None if design is None else settings.backend.put(design)
+    return Factors(settings.backend, form, known, layout.folds, list(parts[:-1]), parts[-1])
