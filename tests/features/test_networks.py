@@ -327,59 +327,6 @@ def test_weights_under_the_prefix_of_a_task_load(checkpoints, tmp_path):
     assert _difference(_stacked(extractor(_batch("vit", extractor, 1))), _pooled("vit", states, 1)) <= TOLERANCE
 
 
-def test_old_pickled_weights_load_and_nothing_else_in_them_runs(checkpoints, tmp_path):
-    from safetensors.torch import load_file
-
-    folder = shutil.copytree(checkpoints["vit"], tmp_path / "vit")
-    state = load_file(folder / "model.safetensors")
-    (folder / "model.safetensors").unlink()
-    torch.save(state, folder / "pytorch_model.bin")
-    batch = _batch("vit", _extractor("vit", checkpoints), 1)
-    assert _largest(_extractor("vit", {"vit": folder})(batch), _extractor("vit", checkpoints)(batch)) == 0
-    torch.save({**state, "evil": _Evil()}, folder / "pytorch_model.bin")
-    with pytest.raises(StudyError, match="weights that cannot be read"):
-        _extractor("vit", {"vit": folder})
-
-
-class _Evil:
-    def __reduce__(self):
-        return (print, ("loaded",))
-
-
-def test_incomplete_and_damaged_weights_are_refused(checkpoints, tmp_path):
-    from safetensors.torch import load_file, save_file
-
-    folder = shutil.copytree(checkpoints["vit"], tmp_path / "vit")
-    weights = folder / "model.safetensors"
-    tensors = load_file(weights)
-    dropped = sorted(key for key in tensors if "layer.1." in key or "layers.1." in key)
-    save_file({key: value for key, value in tensors.items() if key not in dropped}, weights, {"format": "pt"})
-    with pytest.raises(StudyError, match=r"found no encoder\.layer\.1\..* more, expected all weights"):
-        _extractor("vit", {"vit": folder})
-    weights.write_bytes((checkpoints["vit"] / "model.safetensors").read_bytes()[:-100])
-    with pytest.raises(StudyError, match="weights that cannot be read"):
-        _extractor("vit", {"vit": folder})
-    config = json.loads((folder / "config.json").read_text())
-    (folder / "config.json").write_text(json.dumps({**config, "intermediate_size": 40}))
-    weights.write_bytes((checkpoints["vit"] / "model.safetensors").read_bytes())
-    with pytest.raises(StudyError, match=r"of shape \(32, 24\) \(config.json says \(40, 24\)\)"):
-        _extractor("vit", {"vit": folder})
-
-
-def test_another_architecture_is_refused(checkpoints):
-    with pytest.raises(StudyError, match="architecture 'videomae', expected 'vit'"):
-        find_network("vit", "vit").describe(read_checkpoint(checkpoints["videomae"], "vit"))
-
-
-def test_a_folder_without_preprocessing_is_refused(checkpoints, tmp_path):
-    shutil.copy(checkpoints["vit"] / "config.json", tmp_path)
-    with pytest.raises(StudyError, match="no preprocessor_config.json"):
-        read_checkpoint(tmp_path, "vit")
-    (tmp_path / "config.json").write_text("{")
-    with pytest.raises(StudyError, match="unreadable config.json"):
-        read_checkpoint(tmp_path, "vit")
-
-
 @pytest.mark.parametrize("name", ALL)
 def test_facts_say_what_the_loaded_network_is(name, checkpoints):
     facts = find_network(name, name).describe(read_checkpoint(checkpoints[name], name, optional=name == "imagebind"))
