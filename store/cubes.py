@@ -16,6 +16,7 @@ from zarr.codecs import Crc32cCodec
 
 from cinecube.store.atomic import staged
 from cinecube.store.errors import StudyError
+from cinecube.store.guarded import open_guarded
 from cinecube.store.schema import DIMS, ROWS_PER_CHUNK, SCHEMA
 
 # Below this, splitting the dim axis into chunks costs more in index than absent NaN saves.
@@ -107,7 +108,8 @@ def _dims_per_chunk(widths: np.ndarray, n_dims: int) -> int:
 
 def _write(cube: xr.Dataset, path: Path, encoding: Mapping[str, Any]) -> None:
     checked = {str(name): {"compressors": [Crc32cCodec()], **encoding.get(str(name), {})} for name in cube.variables}
-    cube.to_zarr(path, mode="w", zarr_format=3, encoding=checked, consolidated=False)
+    # Zarr leaves out chunks that hold nothing but its fill value; a reader could not tell them from lost ones.
+    cube.to_zarr(path, mode="w", zarr_format=3, encoding=checked, consolidated=False, write_empty_chunks=True)
 
 
 def _consolidate(path: Path) -> None:
@@ -118,7 +120,7 @@ def _consolidate(path: Path) -> None:
 
 
 def open_cube(path: Path, *, where: str | None = None, complete: bool = True) -> xr.Dataset:
-    """Open a cube lazily, reading its labels only.
+    """Open a cube lazily, reading its labels only. What is missing or damaged is an error when it is read.
 
     Parameters
     ----------
@@ -137,7 +139,9 @@ def open_cube(path: Path, *, where: str | None = None, complete: bool = True) ->
     if not (path / "zarr.json").is_file():
         raise StudyError(where=where, found="no cube", expected="a Zarr v3 group", do="run `dvc repro` or pull it")
     try:
-        cube = xr.open_zarr(path, chunks=None)
+        cube = open_guarded(path, where)
+    except StudyError:
+        raise
     except Exception as error:  # zarr raises a different class for every way a group can be broken
         first = (str(error) or type(error).__name__).splitlines()[0]
         raise StudyError(
@@ -157,23 +161,17 @@ def open_cube(path: Path, *, where: str | None = None, complete: bool = True) ->
 
 
 def read_values(array: xr.DataArray, where: str) -> np.ndarray:
-    """Values of a lazy part of a cube.
+    """Values of a lazy part of a cube, which messages call by a name of its own.
 
     Raises
     ------
     StudyError
-        If its bytes are damaged: every chunk carries a checksum.
+        If its bytes are missing or damaged: every chunk carries a checksum.
     """
     try:
         values: np.ndarray = array.values
-    except Exception as error:  # checksums, short shards and broken indexes raise different classes
-        first = (str(error) or type(error).__name__).splitlines()[0].split(". Stored")[0]
-        raise StudyError(
-            where=where,
-            found=f"damaged bytes ({first})",
-            expected="whole chunks",
-            do="run `cinecube verify`",
-        ) from error
+    except StudyError as error:
+        raise StudyError(where=where, found=error.found, expected=error.expected, do=error.do) from error
     return values
 
 

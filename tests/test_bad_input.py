@@ -195,6 +195,23 @@ def test_bad_input_is_one_line_and_damages_nothing(scratch: Folder, name: str) -
     assert _stored(scratch.root) == before
 
 
+READERS = [
+    ("whole-brain",),
+    ("layerwise",),
+    ("report",),
+    ("export", "score", "map.csv", "--model", "vit"),
+]
+
+
+@pytest.mark.parametrize("words", READERS, ids=lambda words: words[0])
+def test_no_reader_makes_numbers_of_a_lost_or_damaged_chunk(scratch: Folder, words: tuple[str, ...]) -> None:
+    chunk = next(p for p in (scratch.root / "results/scores/vit.zarr/score/c").rglob("*") if p.is_file())
+    _flip_byte(chunk)
+    assert re.search(r"found damaged bytes \(.*checksum.*run `cinecube verify`", scratch.error(*words))
+    chunk.unlink()
+    assert re.search(r"found no score/c/\S+, expected every chunk.*dvc repro", scratch.error(*words))
+
+
 def test_a_subject_without_a_segment_is_named(scratch: Folder) -> None:
     for path in scratch.root.glob(BOLD.replace("amber01", "birch02")):
         path.unlink()

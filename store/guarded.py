@@ -1,0 +1,105 @@
+"""Cubes on disk that never make numbers of bytes which are missing or damaged."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import xarray as xr
+from xarray.backends.zarr import ZarrArrayWrapper, ZarrStore
+from xarray.core.indexing import LazilyIndexedArray
+from zarr.abc.store import ByteRequest
+from zarr.core.buffer import Buffer, BufferPrototype
+from zarr.storage import LocalStore, WrapperStore
+
+from cinecube.store.errors import StudyError
+
+
+class _Chunks(WrapperStore[LocalStore]):
+    """A folder whose chunks are all there, but for some that are named: Zarr would make numbers of others."""
+
+    def __init__(self, store: LocalStore, where: str = "", absent: frozenset[str] = frozenset()) -> None:
+        super().__init__(store)
+        self.where, self.absent = where, absent
+
+    def _with_store(self, store: LocalStore) -> _Chunks:
+        return type(self)(store, self.where, self.absent)
+
+    async def get(self, key: str, prototype: BufferPrototype, byte_range: ByteRequest | None = None) -> Buffer | None:
+        found = await self._store.get(key, prototype, byte_range)
+        if found is None and _is_chunk(key) and key not in self.absent:
+            raise StudyError(
+                where=self.where,
+                found=f"no {key}",
+                expected="every chunk of a whole cube",
+                do="restore it with `dvc checkout`, `dvc pull` or `dvc repro`",
+            )
+        return found
+
+
+def _is_chunk(key: str) -> bool:
+    return "c" in key.split("/")[1:]
+
+
+class _Array(ZarrArrayWrapper):
+    """An array that tells of damaged bytes in one line, whoever reads it and whenever."""
+
+    __slots__ = ("where",)
+
+    def __init__(self, zarr_array: Any, where: str) -> None:
+        super().__init__(zarr_array)
+        self.where = where
+
+    def __getitem__(self, key: Any) -> Any:
+        try:
+            return super().__getitem__(key)
+        except StudyError:
+            raise
+        except Exception as error:  # checksums, short shards and broken indexes raise different classes
+            raise damaged(self.where, error) from error
+
+
+def damaged(where: str, error: Exception) -> StudyError:
+    """What to say of bytes that cannot be decoded."""
+    first = (str(error) or type(error).__name__).splitlines()[0].split(". Stored")[0]
+    return StudyError(
+        where=where,
+        found=f"damaged bytes ({first})",
+        expected="whole chunks",
+        do="run `cinecube verify`, and restore what it names with `dvc checkout`, `dvc pull` or `dvc repro`",
+    )
+
+
+class _Group(ZarrStore):
+    """A group whose arrays are `_Array`."""
+
+    where = ""
+
+    def open_store_variable(self, name: str) -> xr.Variable:
+        plain = super().open_store_variable(name)
+        array = _Array(self.members[name], f"{self.where} {name}")
+        return xr.Variable(plain.dims, LazilyIndexedArray(array), plain.attrs, plain.encoding)
+
+
+def open_guarded(path: Path, where: str) -> xr.Dataset:
+    """Open a group lazily; layers of a feature cube that have no width are the only chunks that may be missing.
+
+    Parameters
+    ----------
+    path : Path
+    where : str
+        What messages call it.
+
+    Raises
+    ------
+    StudyError
+        When it is read, or now where labels are concerned: if a chunk is missing or damaged.
+    """
+    chunks = _Chunks(LocalStore(path, read_only=True), where)
+    group = _Group.open_group(chunks, mode="r", consolidate_on_close=False)
+    group.where = where
+    cube = xr.open_dataset(group)
+    if "features" in cube and "width" in cube:
+        layers = ((m, k) for m, own in enumerate(cube["width"].values) for k, width in enumerate(own) if width == 0)
+        chunks.absent = frozenset(f"features/c/0/0/{m}/{k}" for m, k in layers)
+    return cube
