@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from cinecube.pipeline import changed_stages
 from cinecube.store.cubes import open_cube, stored_spec
 from cinecube.store.errors import StudyError
 from cinecube.store.films import read_films_table, rows_by_segment
@@ -28,7 +30,7 @@ class Step:
     stage : str
         Its name in `dvc.yaml`.
     state : str
-        `done`, `stale` (made from other inputs), `resumable` or `to do`.
+        `done`, `stale` (made from other inputs or parameters), `resumable` or `to do`.
     why : str
         What differs, what is missing, or how many rows are to be computed.
     bytes_when_done : int
@@ -47,8 +49,23 @@ class Step:
 def plan_study(study: Study, root: Path) -> list[Step]:
     """Every stage of the study, in the order of the pipeline.
 
-    Reads labels, records and film bytes; computes nothing and writes nothing.
+    Reads labels, records and film bytes, and asks DVC what has changed where it watches over the study; computes
+    nothing.
     """
+    changed = changed_stages(root) or {}
+    pairs = {pair.name: f"pair{number}" for number, pair in enumerate(study.residual)}
+    return [_as_dvc_sees(step, changed, pairs) for step in _steps(study, root)]
+
+
+def _as_dvc_sees(step: Step, changed: Mapping[str, str], pairs: Mapping[str, str]) -> Step:
+    """Whole cubes and tables are done only if DVC agrees; it numbers pairs of models."""
+    name, at, item = step.stage.partition("@")
+    why = changed.get(f"{name}{at}{pairs.get(item, item)}")
+    return replace(step, state="stale", why=why) if step.state == "done" and why else step
+
+
+def _steps(study: Study, root: Path) -> list[Step]:
+    """Every stage by the files that it leaves."""
     paths = StudyPaths(root)
     steps = [_file_step("films", paths.films)]
     for model in study.compute.models:

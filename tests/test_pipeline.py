@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import shutil
@@ -114,6 +115,31 @@ def test_changing_one_model_runs_that_model_alone(tiny: Folder) -> None:
         "oracle",
         "report",
     }
+
+
+def _plan(folder: Folder) -> dict[str, tuple[str, str]]:
+    steps = json.loads(folder.must("plan", "--json").stdout)
+    return {step["stage"]: (step["state"], step["why"]) for step in steps}
+
+
+def test_plan_says_what_dvc_would_run(tiny: Folder) -> None:
+    assert {state for state, _ in _plan(tiny).values()} == {"done"}
+    tiny.change(lambda params: params["statistics"].update(permutations=98))
+    plan = _plan(tiny)
+    assert plan["significance"] == ("stale", "params.yaml statistics changed")
+    assert plan["report"][0] == "stale"
+    assert plan["encode@vit"][0] == plan["whole_brain"][0] == "done"
+    tiny.change(lambda params: params["statistics"].update(permutations=99))
+    tiny.change(lambda params: params["encode"].update(folds=3))
+    plan = _plan(tiny)
+    stale = {stage for stage, (state, _) in plan.items() if state == "stale"}
+    assert {"encode@vit", "encode_residual@vit-wav2vec2", "whole_brain", "figures", "report"} <= stale
+    assert not any(stage.startswith(("features", "brain", "checkpoint")) for stage in stale)
+    # A score cube of another study lies in this one's place.
+    tiny.change(lambda params: params["encode"].update(folds=2))
+    shutil.rmtree(tiny.root / "results/scores/vit.zarr")
+    shutil.copytree(tiny.root / "results/scores/wav2vec2.zarr", tiny.root / "results/scores/vit.zarr")
+    assert _plan(tiny)["encode@vit"] == ("stale", "results/scores/vit.zarr changed")
 
 
 def test_what_changes_speed_only_runs_nothing(tiny: Folder) -> None:

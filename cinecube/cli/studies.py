@@ -56,8 +56,8 @@ def init(
 def plan(root: Path, as_json: bool) -> None:
     """What is done, what is to do, and what can be resumed.
 
-    Reads params.yaml, the cubes' labels, journals and the table of films. Prints a line per stage: state, why, rows to
-    compute, bytes on disk when done, memory. Writes nothing.
+    Reads params.yaml, the cubes' labels, journals and the table of films, and what DVC has recorded of every stage.
+    Prints a line per stage: state, why, rows to compute, bytes on disk when done, memory. Writes nothing.
 
     \b
     Example:
