@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 import itertools
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -15,10 +15,10 @@ from matplotlib.figure import Figure
 # Okabe and Ito's palette, which colour-blind readers can tell apart.
 PALETTE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
 _DPI = 110
-_LINES = ("-", "--", ":", "-.")
-_COLUMN_INCHES = 0.17
-# Of one letter of a model's name above the columns of a heatmap.
-_LETTER_INCHES = 0.085
+# Of a heatmap's cell, and of one letter of a model's name above its columns.
+_COLUMN_INCHES, _ROW_INCHES, _LETTER_INCHES = 0.12, 0.13, 0.08
+# As many as the report's page is wide.
+_COLUMNS_PER_PANEL = 58
 
 
 def to_png(figure: Figure) -> bytes:
@@ -29,7 +29,7 @@ def to_png(figure: Figure) -> bytes:
 
 
 def layer_curves(curves: pd.DataFrame, ylabel: str) -> bytes:
-    """Score against depth, a line per model (one point where it has one layer) with its spread over subjects.
+    """Score against depth, a panel per model with its spread over subjects and all other models in grey.
 
     Parameters
     ----------
@@ -38,17 +38,25 @@ def layer_curves(curves: pd.DataFrame, ylabel: str) -> bytes:
     ylabel : str
         What the score is.
     """
-    figure = Figure(figsize=(6.4, 3.6))
-    axes = figure.subplots()
-    for (line, colour), (model, curve) in zip(_styles(), curves.groupby("model", sort=False), strict=False):
+    by_model = dict(list(curves.groupby("model", sort=False)))
+    n_columns = min(4, len(by_model))
+    n_rows = -(-len(by_model) // n_columns)
+    figure = Figure(figsize=(2.1 * n_columns + 0.6, 1.6 * n_rows + 0.5), layout="constrained")
+    panels = figure.subplots(n_rows, n_columns, sharex=True, sharey=True, squeeze=False).ravel()
+    for axes, (model, curve) in zip(panels, by_model.items(), strict=False):
+        for other in by_model.values():
+            axes.plot(other["depth"], other["score"], color="#cccccc", linewidth=0.7)
         x, y, sem = (curve[key].to_numpy() for key in ("depth", "score", "sem"))
-        axes.plot(x, y, marker="o", linestyle=line, color=colour, markersize=4, linewidth=1.5, label=str(model))
         if len(x) == 1:
-            axes.errorbar(x, y, sem, color=colour, alpha=0.5, capsize=3)
-        axes.fill_between(x, y - sem, y + sem, color=colour, alpha=0.2, linewidth=0)
-    axes.set_xlabel("depth (0 embedding, 1 last block)")
-    axes.set_ylabel(ylabel)
-    axes.legend(frameon=False, loc="center left", bbox_to_anchor=(1, 0.5))
+            axes.errorbar(x, y, sem, color=PALETTE[0], capsize=3)
+        axes.fill_between(x, y - sem, y + sem, color=PALETTE[0], alpha=0.25, linewidth=0)
+        axes.plot(x, y, marker="o", color=PALETTE[0], markersize=3, linewidth=1.5)
+        axes.set_title(str(model), fontsize=8, loc="left")
+        axes.tick_params(labelsize=7)
+    for axes in panels[len(by_model) :]:
+        axes.set_visible(False)
+    figure.supxlabel("depth (0 embedding, 1 last block)", fontsize=9)
+    figure.supylabel(ylabel, fontsize=9)
     _strip(figure)
     return to_png(figure)
 
@@ -67,23 +75,55 @@ def parcel_heatmap(
     planted : mapping
         The true ones, by parcel, where the study was simulated: a square.
     """
-    columns = [(str(pair[0]), str(pair[1])) for pair in scores.columns.to_flat_index()]
+    every = [(str(pair[0]), str(pair[1])) for pair in scores.columns.to_flat_index()]
     values = scores.to_numpy(dtype=float)
-    figure = Figure(figsize=(_COLUMN_INCHES * len(columns) + 2.2, 0.17 * len(scores) + 1.4))
-    axes = figure.subplots()
     top = float(np.nanmax(np.abs(values))) if np.isfinite(values).any() else 1.0
-    image = axes.imshow(values, aspect="auto", cmap="RdBu_r", vmin=-top, vmax=top, interpolation="nearest")
-    for row, parcel in enumerate(scores.index):
+    spans = _panel_spans([model for model, _ in every])
+    widest = max(stop - start for start, stop in spans)
+    height = _ROW_INCHES * len(scores) + 1.1
+    figure = Figure(figsize=(_COLUMN_INCHES * widest + 2.0, height * len(spans)), layout="constrained")
+    panels = figure.subplots(len(spans), 1, squeeze=False)[:, 0]
+    for axes, (start, stop) in zip(panels, spans, strict=True):
+        columns = every[start:stop]
+        image = axes.imshow(values[:, start:stop], cmap="RdBu_r", vmin=-top, vmax=top, interpolation="nearest")
+        _mark_layers(axes, columns, [str(parcel) for parcel in scores.index], found, planted)
+        axes.set_aspect(_ROW_INCHES / _COLUMN_INCHES)
+        axes.set_xlim(-0.5, widest - 0.5)
+        axes.spines[:].set_visible(False)
+        axes.set_yticks(range(len(scores)), [str(parcel) for parcel in scores.index], fontsize=6)
+        axes.set_xticks(range(len(columns)), [_short(layer) for _, layer in columns], fontsize=5)
+        _name_models(axes, [model for model, _ in columns])
+    figure.colorbar(image, ax=panels[0], shrink=0.6, pad=0.01, label="test r")
+    return to_png(figure)
+
+
+def _panel_spans(models: Sequence[str]) -> list[tuple[int, int]]:
+    """Columns (start, stop) of each panel of a heatmap: whole models, as many as the page is wide."""
+    spans: list[tuple[int, int]] = []
+    start = 0
+    for _, group in itertools.groupby(models):
+        stop = start + len(list(group))
+        if spans and stop - spans[-1][0] <= _COLUMNS_PER_PANEL:
+            spans[-1] = spans[-1][0], stop
+        else:
+            spans.append((start, stop))
+        start = stop
+    return spans
+
+
+def _mark_layers(
+    axes: Axes,
+    columns: Sequence[tuple[str, str]],
+    parcels: Sequence[str],
+    found: Mapping[str, tuple[str, str]],
+    planted: Mapping[str, Sequence[tuple[str, str]]],
+) -> None:
+    for row, parcel in enumerate(parcels):
         for source in planted.get(parcel, ()):
             if source in columns:
-                axes.plot(columns.index(source), row, "s", mfc="none", mec="black", markersize=8, markeredgewidth=1.2)
+                axes.plot(columns.index(source), row, "s", mfc="none", mec="black", markersize=6, markeredgewidth=1.1)
         if found.get(parcel) in columns:
-            axes.plot(columns.index(found[parcel]), row, "o", color="black", markersize=2.5)
-    axes.set_yticks(range(len(scores)), [str(parcel) for parcel in scores.index], fontsize=7)
-    axes.set_xticks(range(len(columns)), [_short(layer) for _, layer in columns], fontsize=6)
-    _name_models(axes, [model for model, _ in columns])
-    figure.colorbar(image, ax=axes, shrink=0.6, pad=0.01, label="test r")
-    return to_png(figure)
+            axes.plot(columns.index(found[parcel]), row, "o", color="black", markersize=2)
 
 
 def _name_models(axes: Axes, models: Sequence[str]) -> None:
@@ -95,7 +135,7 @@ def _name_models(axes: Axes, models: Sequence[str]) -> None:
     slanted = any(len(model) * _LETTER_INCHES > (stop - start) * _COLUMN_INCHES for model, start, stop in spans)
     how: dict[str, Any] = {"rotation": 35, "rotation_mode": "anchor", "ha": "left"} if slanted else {"ha": "center"}
     for model, start, stop in spans:
-        axes.text((start + stop - 1) / 2, -1.2, model, fontsize=9, **how)
+        axes.text((start + stop - 1) / 2, -1.2, model, fontsize=8, **how)
         if start:
             axes.axvline(start - 0.5, color="black", linewidth=1)
 
@@ -166,16 +206,12 @@ def glass_brain(
         vmin=-top,
         vmax=top,
         symmetric_cbar=True,
-        threshold=top / 20,
+        threshold=top / 20 if top < 10 else round(top / 20),
+        cbar_tick_format="%.2f" if top < 10 else "%i",
     )
     png = to_png(figure)
     plt.close(figure)
     return png
-
-
-def _styles() -> Iterator[tuple[str, str]]:
-    """Lines and colours for any number of models, colours changing first."""
-    return itertools.cycle(itertools.product(_LINES, PALETTE))
 
 
 def _strip(figure: Figure) -> None:
@@ -249,14 +285,16 @@ def residual_bars(table: pd.DataFrame) -> bytes:
     figure = Figure(figsize=(max(6.4, 0.45 * len(rois) + 2), 2.1 * len(pairs) + 0.6))
     panels = figure.subplots(len(pairs), 1, sharex=True, sharey=True, squeeze=False)[:, 0]
     for axes, pair in zip(panels, pairs, strict=True):
-        for number, (measure, colour) in enumerate((("full", PALETTE[0]), ("residual", PALETTE[4]))):
+        for number, (measure, name, colour) in enumerate(
+            (("full", "before", PALETTE[0]), ("residual", "after", PALETTE[4]))
+        ):
             own = table[(table["pair"] == pair) & (table["measure"] == measure)].set_index("roi").reindex(rois)
             places = np.arange(len(rois)) + 0.4 * (number - 0.5)
-            axes.bar(places, own["mean"], 0.4, yerr=own["sem"].fillna(0), color=colour, capsize=2, label=measure)
+            axes.bar(places, own["mean"], 0.4, yerr=own["sem"].fillna(0), color=colour, capsize=2, label=name)
         axes.set_title(pair, fontsize=9, loc="left")
         axes.set_ylabel("test r")
         axes.axhline(0, color="black", linewidth=0.6)
-    panels[0].legend(frameon=False, fontsize=8)
+    panels[0].legend(frameon=False, fontsize=8, loc="center left", bbox_to_anchor=(1, 0.5), title="removal")
     panels[-1].set_xticks(range(len(rois)), [str(name) for name in rois], rotation=30, ha="right", fontsize=8)
     _strip(figure)
     return to_png(figure)

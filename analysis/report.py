@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import base64
 import json
-import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
@@ -22,6 +20,7 @@ from cinecube.analysis.map_values import map_values
 from cinecube.analysis.maps import draw_map
 from cinecube.analysis.metrics import study_metrics
 from cinecube.analysis.report_findings import findings, oracle_tables
+from cinecube.analysis.report_tables import grid_of
 from cinecube.analysis.stages import read_scores
 from cinecube.analysis.truth import Comparison, compare_study
 from cinecube.store.atomic import staged, write_text
@@ -29,14 +28,6 @@ from cinecube.store.cubes import open_cube
 from cinecube.store.films import read_films_table
 from cinecube.store.params import Study
 from cinecube.store.paths import StudyPaths
-
-
-@dataclass(frozen=True)
-class Cell:
-    """A table's cell: its text, and whether it says that something was right (yes) or wrong (no)."""
-
-    text: str
-    kind: str = ""
 
 
 def write_report(study: Study, root: Path) -> None:
@@ -74,23 +65,26 @@ def render(study: Study, root: Path, truth: Comparison | None, metrics: Mapping[
         cards=_cards(metrics),
         choices=_choices(study),
         maps=_maps(study, root, cubes),
-        whole_brain=_grid(_whole_brain_rows(preferred)),
+        whole_brain=grid_of(_whole_brain_rows(preferred)),
         layer_curves=_inline(figures.layer_curves(_curves(table), "mean test r over parcels")),
-        layer_caption="Mean over parcels and subjects; the band is the standard error over subjects.",
+        layer_caption=(
+            f"Mean test r over parcels and {len(study.brain.subjects)} subjects, a panel per stream with all others in "
+            "grey; the band is the standard error over subjects."
+        ),
         heatmap=_inline(_heatmap(table, preferred, truth)),
         lag_curves=_inline(figures.lag_curves(_lags(paths))),
         findings=[
-            vars(part) | {"grids": [(caption, _grid(grid)) for caption, grid in part.grids]}
+            vars(part) | {"grids": [(caption, grid_of(grid)) for caption, grid in part.grids]}
             for part in findings(study, root)
         ],
-        oracle=[(caption, _grid(grid)) for caption, grid in oracle_tables(study, root)] if truth else [],
-        truth=_grid(truth.table, good=truth.flags) if truth else None,
+        oracle=[(caption, grid_of(grid)) for caption, grid in oracle_tables(study, root)] if truth else [],
+        truth=grid_of(truth.table, good=truth.flags) if truth else None,
         truth_lead=truth.summary if truth else "",
-        agreement=_grid(truth.agreement) if truth else None,
-        quality=_grid(_quality(study, paths)),
-        films=_grid(films),
-        provenance=_grid(_provenance(study, paths, cubes)),
-        versions=_grid(_versions(cubes)),
+        agreement=grid_of(truth.agreement) if truth else None,
+        quality=grid_of(_quality(study, paths)),
+        films=grid_of(films),
+        provenance=grid_of(_provenance(study, paths, cubes)),
+        versions=grid_of(_versions(cubes)),
         params=yaml.safe_dump(study.model_dump(mode="json"), sort_keys=False, width=100),
     )
 
@@ -120,7 +114,9 @@ def _choices(study: Study) -> list[tuple[str, str]]:
 
 def _cards(metrics: Mapping[str, Any]) -> list[dict[str, str]]:
     """The numbers worth reading first: the whole brain's, then the truth's."""
-    cards = [{"name": f"mean r, {model}", "value": f"{value:.3f}"} for model, value in metrics["whole_brain"].items()]
+    cards = [
+        {"name": f"mean test r, {model}", "value": f"{value:.3f}"} for model, value in metrics["whole_brain"].items()
+    ]
     names = {
         "layer_found": "planted layer found",
         "layer_found_or_next": "… or the next one, per subject",
@@ -222,24 +218,6 @@ def _versions(cubes: Sequence[xr.Dataset]) -> pd.DataFrame:
     for cube in cubes:
         versions |= json.loads(cube.attrs["created_by"])
     return pd.DataFrame(sorted(versions.items()), columns=["package", "version"])
-
-
-def _grid(table: pd.DataFrame, good: Mapping[str, str] | None = None) -> dict[str, Any]:
-    """A table's heads and cells as text; columns of yes and no are coloured."""
-    rows = []
-    for record in table.to_dict("records"):
-        rows.append([_cell(value, is_flag=str(name) in (good or {})) for name, value in record.items()])
-    return {"heads": [str(name).replace("_", " ") for name in table.columns], "rows": rows}
-
-
-def _cell(value: object, *, is_flag: bool) -> Cell:
-    if isinstance(value, float) and math.isnan(value):
-        return Cell("")
-    if is_flag:
-        return Cell("yes", "yes") if value else Cell("no", "no")
-    if isinstance(value, float):
-        return Cell(f"{value:g}" if value.is_integer() else f"{value:.3f}")
-    return Cell(str(value))
 
 
 def _inline(png: bytes) -> str:

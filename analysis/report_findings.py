@@ -73,7 +73,7 @@ def _regions(study: Study, paths: StudyPaths) -> Iterator[Part]:
         grids.append(("Mean score by number of other subjects that predict.", by_size))
     if len(untrained):
         grids.append(("Pretrained beside untrained.", untrained[untrained["roi"] == WHOLE_BRAIN].drop(columns="roi")))
-    yield Part("Regions, and shares of the ceiling", text, _pictures(paths, ("figure2", "figure3")), grids)
+    yield Part("Regions, and shares of the ceiling", text, _pictures(study, paths, ("figure2", "figure3")), grids)
 
 
 def _depth(study: Study, paths: StudyPaths) -> Iterator[Part]:
@@ -103,7 +103,7 @@ def _residuals(study: Study, paths: StudyPaths) -> Iterator[Part]:
     yield Part(
         "Residuals",
         text,
-        _pictures(paths, ("figure4", *(f"figure5.{pair.name}" for pair in study.residual))),
+        _pictures(study, paths, ("figure4", *(f"figure5.{pair.name}" for pair in study.residual))),
         [("Scores before and after, and the drop in percent.", wide), ("What is still predicted (r).", by_pair)],
     )
 
@@ -155,17 +155,22 @@ def _group_maps(study: Study, paths: StudyPaths) -> list[tuple[str, str]]:
     return [(f"{caption}{study.statistics.fdr:g}.", base64.b64encode(png).decode("ascii"))]
 
 
-def _pictures(paths: StudyPaths, names: tuple[str, ...]) -> list[tuple[str, str]]:
+def _pictures(study: Study, paths: StudyPaths, names: tuple[str, ...]) -> list[tuple[str, str]]:
+    bars = f"Mean of {len(study.brain.subjects)} subjects with its standard error."
+    level = study.statistics.fdr
     captions = {
-        "figure2": "The whole brain.",
-        "figure3": "Regions. * above unimodal video, ^ above unimodal audio.",
-        "figure4": "Scores before and after each removal.",
+        "figure2": f"The whole brain. {bars}",
+        "figure3": (
+            f"Regions. {bars} * above unimodal video, ^ above unimodal audio (Wilcoxon over subjects, false discovery "
+            f"rate {level:g}). {reachable(len(study.brain.subjects), level)}"
+        ),
+        "figure4": f"Scores before and after each removal. {bars}",
     }
     found = []
     for name in names:
         path = paths.results / "figures" / f"{name}.png"
         if path.is_file():
-            caption = captions.get(name, f"{name.removeprefix('figure5.')}: drop in percent.")
+            caption = captions.get(name, f"{name.removeprefix('figure5.')}: drop in percent, mean over subjects.")
             found.append((caption, base64.b64encode(path.read_bytes()).decode("ascii")))
     return found
 
