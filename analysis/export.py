@@ -76,6 +76,20 @@ def export_map(
     """
     suffix = _suffix_of(to)
     kind, paths = _suited(suffix, cube_attrs, to, atlas), _paths(to, suffix)
+    if atlas is not None and (kind != "parcels" or suffix == ".csv"):
+        raise StudyError(
+            where=str(atlas),
+            found=f"an atlas for {'a table' if suffix == '.csv' else kind}",
+            expected="one for parcels alone, which are painted",
+            do="leave out --atlas",
+        )
+    if reference is not None and suffix != ".dscalar.nii":
+        raise StudyError(
+            where=str(reference),
+            found=f"a reference for {suffix}",
+            expected="one for .dscalar.nii alone",
+            do="leave out --reference",
+        )
     if kind == "parcels" and suffix != ".csv" and atlas is not None:
         values = paint(values, cube_attrs, atlas)
     contents = _render(values, cube_attrs, to, suffix, reference)

@@ -55,6 +55,7 @@ def map_values(
     StudyError
         If there is no such stream, layer or subject, or its cube has not been made.
     """
+    _refuse_idle(kind, stream, layer)
     attrs: Mapping[str, Any]
     if kind == "ceiling":
         values, attrs = read_ceiling(study, root), open_cube(StudyPaths(root).ceiling).attrs
@@ -113,6 +114,21 @@ def _of_scores(
     if kind == "normalised":
         return normalise_scores(scores, read_ceiling(study, root), study.ceiling)["score"], cube.attrs
     return scores, cube.attrs
+
+
+def _refuse_idle(kind: Kind, stream: str | None, layer: str | None) -> None:
+    """What a map has no use for is a misunderstanding."""
+    if layer is not None and kind not in ("score", "normalised"):
+        raise StudyError(
+            where=f"map {kind}",
+            found=f"layer {layer}",
+            expected="none: only score and normalised have one for every layer",
+            do="leave out --layer",
+        )
+    if stream is not None and kind == "ceiling":
+        raise StudyError(
+            where="map ceiling", found=f"model {stream}", expected="none: all models share it", do="leave out --model"
+        )
 
 
 def _needed(stream: str | None, kind: Kind) -> str:

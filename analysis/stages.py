@@ -265,12 +265,20 @@ def read_scores(study: Study, root: Path) -> list[xr.Dataset]:
     Raises
     ------
     StudyError
-        If one is missing, or two hold a stream of the same name.
+        If one is missing or lacks a subject, or two hold a stream of the same name.
     """
     paths = StudyPaths(root)
     cubes = {model: open_scores(root, model) for model in study.compute.models}
     owner: dict[str, str] = {}
     for model, cube in cubes.items():
+        absent = sorted(set(study.brain.subjects) - {str(name) for name in cube["subject"].values})
+        if absent:
+            raise StudyError(
+                where=paths.relative(paths.scores(model)),
+                found=f"no scores of {', '.join(absent)}",
+                expected="all of brain.subjects",
+                do=f"run `dvc repro encode@{model}`, or take them out of brain.subjects",
+            )
         for stream in map(str, cube["model"].values):
             if stream in owner:
                 raise StudyError(

@@ -79,6 +79,7 @@ def init_own(folder: Path, own: OwnData) -> None:
         )
     if own.atlas:
         find_atlas(own.atlas)
+    _refuse_unknown_space(own)
     test = own.test or list(films)[-1]
     if test not in films:
         raise StudyError(where="--test", found=repr(test), expected=f"one of {', '.join(films)}", do="name a film")
@@ -124,6 +125,19 @@ def _find_films(stimuli: Path) -> dict[str, list[str]]:
     for name in [*films, *(segment for segments in films.values() for segment in segments)]:
         check_name(name, "film or segment")
     return films
+
+
+def _refuse_unknown_space(own: OwnData) -> None:
+    """Where there are volumes, one of them is in the space that is asked for."""
+    names = [path.name for path in own.scans.glob("sub-*/**/*_bold.*")]
+    spaces = sorted({part.removeprefix("space-") for name in names for part in name.split("_") if "space-" in part})
+    if spaces and own.space not in spaces:
+        raise StudyError(
+            where="--space",
+            found=repr(own.space),
+            expected=f"one of {', '.join(spaces)}",
+            do="name a space of the scans",
+        )
 
 
 def _tr_s(scans: Path) -> float:

@@ -136,6 +136,13 @@ def open_cube(path: Path, *, where: str | None = None, complete: bool = True) ->
         If there is no cube, it is no cube of ours, its schema is newer than this package, or a shard is missing.
     """
     where = where or str(path)
+    if path.is_dir() and not (path / "zarr.json").is_file():
+        raise StudyError(
+            where=where,
+            found="a folder that is no cube",
+            expected="a Zarr v3 group",
+            do=f"look into it with `cinecube ls {path}`",
+        )
     if not (path / "zarr.json").is_file():
         raise StudyError(where=where, found="no cube", expected="a Zarr v3 group", do="run `dvc repro` or pull it")
     try:

@@ -288,12 +288,14 @@ class Study(Section):
 
 def _refuse_unknown(name: str, known: Collection[str], kind: str, section: str) -> None:
     if name not in known:
-        close = difflib.get_close_matches(name, list(known), n=1)
+        owners = [one for one in known if name.startswith(f"{one}.") and "-" not in name]
+        close = [max(owners, key=len)] if owners else difflib.get_close_matches(name, list(known), n=1)
+        hint = f"did you mean {close[0]!r}?" if close else "add it there, or ask for one of these"
         raise StudyError(
             where=f"{PARAMS_FILE}: {section}",
             found=f"no {kind} {name!r}",
             expected=f"one of {', '.join(known)}",
-            do=f"did you mean {close[0]!r}?" if close else "add it there, or ask for one of these",
+            do=f"streams of {close[0]} come together: ask for it" if owners else hint,
         )
 
 

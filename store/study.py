@@ -35,6 +35,14 @@ class OpenStudy:
         self.paths = StudyPaths(root)
         self.params: Study = load_study(root)
 
+    def __repr__(self) -> str:
+        """The study's name, models, films and subjects."""
+        study = self.params
+        return (
+            f"<cinecube study {study.study!r}: models {', '.join(study.models)}; films {', '.join(study.films)}; "
+            f"subjects {', '.join(study.brain.subjects)}>"
+        )
+
     def features(
         self, model: str | Sequence[str], film: str | None = None, layer: int | str | None = None
     ) -> xr.DataArray:
@@ -43,8 +51,9 @@ class OpenStudy:
         Parameters
         ----------
         model : str or sequence of str
-            Names in `params.yaml`, or of one stream of such a model (`imagebind.video`), which gives its own layers
-            and dims only. Several are joined, and padded with NaN past their width, lazily.
+            Names in `params.yaml`, of one stream of such a model (`imagebind.video`), which gives its own layers and
+            dims only, or of a residual pair (`tvlt.joint-videomae`; films that were fitted or tested on). Several are
+            joined, and padded with NaN past their width, lazily.
         film : str, optional
             One film; all films of the study without it, one after another.
         layer : int or str, optional
@@ -74,10 +83,11 @@ class OpenStudy:
 
     def _one_model(self, name: str, films: list[str], layer: int | str | None) -> xr.DataArray:
         model = self._owner(name)
+        pairs = {pair.name for pair in self.params.residual}
         parts = []
         for film in films:
             self.params.film(film)
-            path = self.paths.features(model, film)
+            path = self.paths.residual(name, film) if name in pairs else self.paths.features(model, film)
             where = self.paths.relative(path)
             cube = open_cube(path, where=where)
             if model != name:
@@ -85,7 +95,9 @@ class OpenStudy:
                 cube = cube.isel(layer=cube["width"].values[0] > 0)
             features = cube["features"] if len(films) == 1 else cube["features"].chunk({"model": 1, "layer": 1})
             if layer is not None:
-                features = features.sel(layer=find_layer(layer, list(cube["layer"].values), where))
+                label = find_layer(layer, list(cube["layer"].values), where)
+                _refuse_never(cube, label, where)
+                features = features.sel(layer=label)
             if model != name:
                 features = features.isel(dim=slice(0, int(features["width"].max())))
             parts.append(features)
@@ -94,7 +106,9 @@ class OpenStudy:
         return xr.concat(parts, dim="time", coords="minimal", compat="override", join="exact")
 
     def _owner(self, name: str) -> str:
-        """The model of a name that may be one of its streams: `imagebind` of `imagebind.video`."""
+        """The model of a name that may be one of its streams: `imagebind` of `imagebind.video`; a pair is its own."""
+        if any(name == pair.name for pair in self.params.residual):
+            return name
         owners = [model for model in self.params.models if name == model or name.startswith(f"{model}.")]
         if not owners:
             self.params.model(name)
@@ -106,7 +120,7 @@ class OpenStudy:
         return open_cube(path, where=self.paths.relative(path))
 
     def scores(self, model: str) -> xr.Dataset:
-        """Scores of a model or of one of its streams, `score (subject, model, layer, target)` and what goes with it."""
+        """Scores of a model, of a stream or of a residual pair: `score (subject, model, layer, target)` and more."""
         owner = self._owner(model)
         path = self.paths.scores(owner)
         cube = open_cube(path, where=self.paths.relative(path))
@@ -130,6 +144,17 @@ class OpenStudy:
             )
         truth: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
         return truth
+
+
+def _refuse_never(cube: xr.Dataset, label: str, where: str) -> None:
+    """A layer that none of a cube's streams has was never computed; others lack it as padding."""
+    if not (cube["width"].sel(layer=label) > 0).any():
+        raise StudyError(
+            where=where,
+            found=f"no layer {label} of {', '.join(map(str, cube['model'].values))}: it never existed",
+            expected="a layer with a width",
+            do="see `cinecube show` for the layers of each stream",
+        )
 
 
 def _select_stream(cube: xr.Dataset, name: str, where: str) -> xr.Dataset:

@@ -44,7 +44,7 @@ class Folder:
         """Run a `cinecube` command on the study; the result has exit_code, stdout and stderr."""
         from cinecube.cli import main
 
-        here = ("--study", str(self.root)) if words[0] not in ("ls", "show", "verify", "init") else ()
+        here = ("--study", str(self.root)) if words[0] != "init" else ()
         return CliRunner().invoke(main, [words[0], *here, *words[1:]])
 
     def must(self, *words: str) -> Result:

@@ -169,6 +169,53 @@ CASES: dict[str, tuple[Callable[[Folder], object], tuple[str, ...], str]] = {
         ("encode", "vit"),
         r"run.device: found 'gpu', expected .*cuda",
     ),
+    "a stream where a model is wanted": (
+        lambda _: None,
+        ("encode", "tvlt.joint"),
+        r"no model or pair 'tvlt.joint', expected one of .*; streams of tvlt come together: ask for it",
+    ),
+    "a subject that score cubes lack": (
+        lambda f: f.change(lambda p: p["brain"]["subjects"].append("sub-09")),
+        ("whole-brain",),
+        r"scores/vit.zarr: found no scores of sub-09, expected all of brain.subjects; run `dvc repro encode@vit`",
+    ),
+    "a layer of a map without layers": (
+        lambda _: None,
+        ("export", "depth", "map.csv", "--model", "vit", "--layer", "block01"),
+        r"map depth: found layer block01, expected none.*leave out --layer",
+    ),
+    "a model of the ceiling": (
+        lambda _: None,
+        ("export", "ceiling", "map.csv", "--model", "vit"),
+        r"map ceiling: found model vit, expected none.*leave out --model",
+    ),
+    "an atlas for voxels": (
+        lambda _: None,
+        ("export", "score", "map.nii.gz", "--model", "vit", "--atlas", "data/scans/atlas"),
+        r"found an atlas for voxels, expected one for parcels alone.*leave out --atlas",
+    ),
+    "a reference for a table": (
+        lambda _: None,
+        ("export", "score", "map.csv", "--model", "vit", "--reference", "run.dtseries.nii"),
+        r"found a reference for .csv, expected one for .dscalar.nii alone",
+    ),
+    "a folder that is no cube": (
+        lambda _: None,
+        ("show", "data"),
+        r"data: found a folder that is no cube, expected a Zarr v3 group; look into it with `cinecube ls",
+    ),
+    "an unknown command": (
+        lambda _: None,
+        ("encod",),
+        r"No such command 'encod'; did you mean 'encode'\? see `.* --help`",
+    ),
+    "an unknown option": (
+        lambda _: None,
+        ("encode", "vit", "--fast"),
+        r"encode: No such option.*--fast.*see `.*encode --help`",
+    ),
+    "an argument too few": (lambda _: None, ("features", "vit"), r"Missing argument 'FILM'; see `.*features --help`"),
+    "a map that is none": (lambda _: None, ("export", "scores", "map.csv"), r"'scores' is not one of 'score'.*see `"),
     "no brain cube": (
         lambda f: f.change(lambda p: p["brain"]["subjects"].append("sub-09")),
         ("encode", "vit"),

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import difflib
 import importlib
 import logging
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import click
@@ -51,12 +55,35 @@ class _Commands(click.Group):
         assert isinstance(command, click.Command)
         return command
 
+    def make_context(self, *args: Any, **kwargs: Any) -> click.Context:
+        with _one_line():
+            return super().make_context(*args, **kwargs)
+
     def invoke(self, ctx: click.Context) -> Any:
         _log_to_stderr()
-        try:
+        with _one_line():
             return super().invoke(ctx)
-        except StudyError as error:
-            raise click.ClickException(str(error)) from error
+
+
+@contextmanager
+def _one_line() -> Iterator[None]:
+    """Expected failures and words that no command knows as one line, exit code 1."""
+    try:
+        yield
+    except StudyError as error:
+        raise click.ClickException(str(error)) from error
+    except click.exceptions.NoArgsIsHelpError:
+        raise
+    except click.UsageError as error:
+        command = error.ctx.command_path if error.ctx else "cinecube"
+        said = " ".join(error.format_message().split()).rstrip(".")
+        raise click.ClickException(f"{command}: {said}; {_close_command(said)}see `{command} --help`") from error
+
+
+def _close_command(said: str) -> str:
+    match = re.match(r"No such command '([^']+)'", said)
+    close = difflib.get_close_matches(match.group(1), _COMMANDS, n=1) if match else []
+    return f"did you mean {close[0]!r}? " if close and "Did you mean" not in said else ""
 
 
 class _Echo(logging.Handler):

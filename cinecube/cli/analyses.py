@@ -67,6 +67,7 @@ def residual(root: Path) -> None:
     from cinecube.study import load
 
     run(load(root), root)
+    click.echo("scores before and after removal are in results/tables: residual.csv, residual_roi.csv")
 
 
 @click.command()
@@ -144,3 +145,4 @@ def oracle(root: Path) -> None:
     from cinecube.study import load
 
     oracles(load(root), root)
+    click.echo("what plain fits find is in results/tables: oracle_residual.csv, oracle_partition.csv")

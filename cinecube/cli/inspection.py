@@ -18,13 +18,14 @@ _path = click.Path(path_type=Path)
 
 
 @click.command()
-@click.argument("folder", type=_path, default=".")
+@click.argument("folder", type=_path, required=False)
 @json_option
-def ls(folder: Path, as_json: bool) -> None:
+@study_option
+def ls(folder: Path | None, as_json: bool, root: Path) -> None:
     """List the cubes of a study or folder.
 
     Reads labels only. Prints kind, model and film or subject, layers, dims, rows, size and place of every cube under
-    FOLDER (this one by default).
+    FOLDER (the study's by default).
 
     \b
     Example:
@@ -34,6 +35,7 @@ def ls(folder: Path, as_json: bool) -> None:
     from cinecube.store.verify import find_cubes
 
     rows = []
+    folder = root / (folder or "")
     for path in find_cubes(folder):
         try:
             rows.append(_summary(path, folder))
@@ -44,8 +46,10 @@ def ls(folder: Path, as_json: bool) -> None:
         return
     if not rows:
         click.echo(f"no cubes in {folder}; `dvc repro` makes them")
+    kind, name, axes = (max((len(row[key]) for row in rows), default=0) + 2 for key in ("kind", "name", "axes"))
     for row in rows:
-        click.echo(f"{row['kind']:13}{row['name']:28}{row['axes']:44}{size_text(row['bytes']):>10}  {row['path']}")
+        size = size_text(row["bytes"])
+        click.echo(f"{row['kind']:{kind}}{row['name']:{name}}{row['axes']:{axes}}{size:>10}  {row['path']}")
 
 
 def _summary(path: Path, folder: Path) -> dict[str, Any]:
@@ -72,10 +76,11 @@ def _summary(path: Path, folder: Path) -> dict[str, Any]:
 @click.command()
 @click.argument("cube", type=_path)
 @json_option
-def show(cube: Path, as_json: bool) -> None:
+@study_option
+def show(cube: Path, as_json: bool, root: Path) -> None:
     """Show one cube: axes, provenance, licence, statistics.
 
-    Reads the whole cube for its statistics, one layer or block at a time.
+    CUBE is a path, from the study's folder. Reads the whole cube for its statistics, one layer or block at a time.
 
     \b
     Example:
@@ -83,7 +88,7 @@ def show(cube: Path, as_json: bool) -> None:
     """
     from cinecube.store.cubes import data_name, open_cube
 
-    opened = open_cube(cube)
+    opened = open_cube(root / cube, where=str(cube))
     name = data_name(opened)
     attrs = {key: _loads(value) for key, value in opened.attrs.items()}
     statistics = _statistics(opened, name) if name else []
@@ -96,10 +101,12 @@ def show(cube: Path, as_json: bool) -> None:
         click.echo(f"  {coordinate:10}({', '.join(map(str, values.dims))})  {_ends(values)}")
     for key, value in attrs.items():
         click.echo(f"{key}: {json.dumps(value) if isinstance(value, dict | list) else value}")
-    for row in statistics:
-        label = " ".join(str(part) for part in row["at"])
+    labels = [" ".join(str(part) for part in row["at"]) for row in statistics]
+    width = max(map(len, labels), default=0)
+    for label, row in zip(labels, statistics, strict=True):
         click.echo(
-            f"  {label:24} mean {row['mean']:10.4g}  sd {row['sd']:10.4g}  from {row['min']:.4g} to {row['max']:.4g}"
+            f"  {label:{width}}  mean {row['mean']:10.4g}  sd {row['sd']:10.4g}"
+            f"  from {row['min']:.4g} to {row['max']:.4g}"
         )
 
 
@@ -115,14 +122,14 @@ def _ends(values: xr.DataArray) -> str:
 
 
 def _statistics(cube: xr.Dataset, name: str) -> list[dict[str, Any]]:
-    """Mean, spread and range per layer of a feature cube, per subject and layer of scores, or of all responses."""
+    """Mean, spread and range of all values that share their labels beside those of rows, dims and targets."""
     import itertools
 
     import numpy as np
 
     from cinecube.store.cubes import read_values
 
-    over = [dim for dim in ("subject", "model", "layer") if dim in cube[name].dims]
+    over = [str(dim) for dim in cube[name].dims if dim not in ("time", "dim", "target")]
     rows = []
     for at in itertools.product(*(range(cube.sizes[dim]) for dim in over)):
         label = " ".join(str(cube[dim].values[i]) for dim, i in zip(over, at, strict=True))
@@ -144,10 +151,11 @@ def _statistics(cube: xr.Dataset, name: str) -> list[dict[str, Any]]:
 @click.command()
 @click.argument("paths", nargs=-1, type=_path)
 @json_option
-def verify(paths: tuple[Path, ...], as_json: bool) -> None:
+@study_option
+def verify(paths: tuple[Path, ...], as_json: bool, root: Path) -> None:
     """Check cubes byte by byte: labels, shards, NaN, fingerprints. Exit 1 if one is wrong.
 
-    Reads every cube at or under PATHS (this folder by default) in full. Writes nothing.
+    Reads every cube at or under PATHS (the study's folder by default) in full. Writes nothing.
 
     \b
     Example:
@@ -156,10 +164,14 @@ def verify(paths: tuple[Path, ...], as_json: bool) -> None:
     from cinecube.store.errors import StudyError
     from cinecube.store.verify import find_cubes, verify_cube
 
-    cubes = [cube for path in paths or (Path(),) for cube in find_cubes(path)]
-    if paths and not cubes:
+    folders = [root / path for path in paths] or [root]
+    cubes = [cube for path in folders for cube in find_cubes(path)]
+    if not cubes:
         raise StudyError(
-            where=str(paths[0]), found="no cube", expected="a cube or a folder of cubes", do="correct the path"
+            where=str(folders[0]),
+            found="no cube",
+            expected="a cube or a folder of cubes",
+            do="correct the path, or make cubes with `dvc repro`",
         )
     problems = {str(cube): verify_cube(cube) for cube in cubes}
     wrong = {cube: lines for cube, lines in problems.items() if lines}
@@ -169,7 +181,8 @@ def verify(paths: tuple[Path, ...], as_json: bool) -> None:
         for lines in wrong.values():
             for line in lines:
                 click.echo(line, err=True)
-        click.echo(f"{len(cubes)} cubes, {len(cubes) - len(wrong)} whole, {len(wrong)} damaged")
+        noun = "cube" if len(cubes) == 1 else "cubes"
+        click.echo(f"{len(cubes)} {noun}, {len(cubes) - len(wrong)} whole, {len(wrong)} damaged")
     if wrong:
         raise SystemExit(1)
 

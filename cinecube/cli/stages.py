@@ -163,6 +163,7 @@ def whole_brain(root: Path) -> None:
     from cinecube.study import load
 
     run(load(root), root)
+    click.echo("scores at each parcel's layer are in results/tables: whole_brain.csv, roi.csv and others")
 
 
 @click.command()
@@ -180,6 +181,7 @@ def layerwise(root: Path) -> None:
     from cinecube.study import load
 
     run(load(root), root)
+    click.echo("scores by layer are in results/tables: layerwise.csv, depth.csv, lag.csv and others")
 
 
 @click.command()

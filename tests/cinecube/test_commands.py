@@ -35,11 +35,6 @@ def test_readme_names_every_command() -> None:
         assert f"{name}" in readme, f"{name} is not in the README"
 
 
-def test_wrong_usage_exits_with_2() -> None:
-    assert CliRunner().invoke(main, ["features", "vit"]).exit_code == 2
-    assert CliRunner().invoke(main, ["nonsense"]).exit_code == 2
-
-
 def test_help_and_ls_import_nothing_heavy(tmp_path: Path) -> None:
     code = (
         "import sys; from click.testing import CliRunner; from cinecube.cli import main\n"
@@ -128,6 +123,10 @@ def test_python_opens_the_same_cubes(study: Folder) -> None:
     )
     assert opened.brain("sub-01")["bold"].dims == ("time", "target")
     assert opened.scores("vit")["score"].dims == ("subject", "model", "layer", "target")
+    pair = "imagebind.concat-videomae"
+    assert opened.scores(pair)["model"].values.tolist() == [pair]
+    assert opened.features(model=pair, film="amber").sizes["time"] == one.sizes["time"]
+    assert all(name in repr(opened) for name in ("vit", "amber", "sub-01"))
     assert opened.truth()["schema"] == 2
     with pytest.raises(cc.StudyError, match="no layer 13"):
         opened.features(model="vit", film="amber", layer=13)
@@ -154,3 +153,38 @@ def test_xarray_reads_every_cube_without_cinecube(study: Folder) -> None:
     assert lines["amber.zarr"] == "features time dim model layer"
     assert lines["sub-01.zarr"] == "bold time target"
     assert lines["vit.zarr"].startswith("alpha cv_score lag_score score ")
+
+
+def test_an_unknown_command_is_one_line() -> None:
+    result = CliRunner().invoke(main, ["encod", "vit"])
+    assert result.exit_code == 1
+    assert len(result.stderr.strip().splitlines()) == 1
+    assert "No such command 'encod'" in result.stderr
+    assert "encode" in result.stderr.replace("'encod'", "")
+
+
+def test_verify_of_nothing_is_no_success(tmp_path: Path) -> None:
+    result = CliRunner().invoke(main, ["verify", "--study", str(tmp_path)])
+    assert result.exit_code == 1
+    assert "found no cube, expected a cube or a folder of cubes" in result.stderr
+
+
+def test_columns_of_ls_do_not_run_together(study: Folder) -> None:
+    lines = study.must("ls").stdout.splitlines()
+    rows = json.loads(study.must("ls", "--json").stdout)
+    for line, row in zip(lines, rows, strict=True):
+        assert line.startswith(row["kind"])
+        assert f"{row['name']}  " in line
+        assert f"{row['axes']}  " in line
+
+
+def test_show_keeps_the_parts_of_a_partition_apart(study: Folder) -> None:
+    rows = json.loads(study.must("show", "results/partition.zarr", "--json").stdout)["statistics"]
+    cube = xr.open_zarr(study.root / "results/partition.zarr")
+    assert len(rows) > cube.sizes["subject"]
+    assert len({tuple(row["at"]) for row in rows}) == len(rows)
+
+
+@pytest.mark.parametrize("command", ["whole-brain", "layerwise", "residual", "oracle"])
+def test_tables_are_named_when_they_are_written(scratch: Folder, command: str) -> None:
+    assert "results/tables" in scratch.must(command).stdout

@@ -52,3 +52,12 @@ def test_what_fails_leaves_nothing(
     assert result.exit_code == 1
     assert line in result.stderr
     assert not (tmp_path / "2024").exists()
+
+
+def test_a_space_that_no_scan_has(tmp_path: Path) -> None:
+    _lab(tmp_path, {"a": ["a1"], "b": ["b1"]})
+    (tmp_path / "fmriprep/sub-01/sub-01_task-a1_space-MNI152NLin2009cAsym_desc-preproc_bold.nii.gz").touch()
+    result = _init(tmp_path, "--space", "fsaverage6")
+    assert result.exit_code == 1
+    assert "--space: found 'fsaverage6', expected one of MNI152NLin2009cAsym" in result.stderr
+    assert not (tmp_path / "2024").exists()
