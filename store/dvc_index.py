@@ -113,13 +113,14 @@ class DvcIndex:
         output = self._output_of(asked)
         inner = asked[len(output.path) :].strip("/")
         where = f"{self.where}: {asked}"
-        listing = self._own_files(output, where) if output.item else None
+        objects = self.objects(output)
+        listing = self._own_files(output, objects, where) if output.item else None
         if listing is None:
             return self._files_of_source(output, inner, where)
         files = _under(listing, inner)
         if not files:
             raise StudyError(where=where, found="no file", expected="a folder", do="correct the path")
-        return Listing(where, files, self.objects(output))
+        return Listing(where, files, objects)
 
     def objects(self, output: Output) -> Objects:
         """Where the bytes of an output are looked for."""
@@ -127,7 +128,14 @@ class DvcIndex:
         if output.source is not None:  # DVC pushes no imports: their bytes stay with the repository they come from
             return Objects(places, functools.partial(_locations_of_source, output.source, self.url))
         remote = output.remote or self.config.get("core", {}).get("remote")
-        return Objects([*places, remote_location(self.config, remote, self.where)] if remote else places)
+        return Objects([*places, self._location(remote)] if remote else places)
+
+    def _location(self, remote: str) -> Location:
+        """A remote, once: every location makes a connection of its own."""
+        known: dict[str, Location] = self.__dict__.setdefault("_locations", {})
+        if remote not in known:
+            known[remote] = remote_location(self.config, remote, self.where)
+        return known[remote]
 
     def _output_of(self, path: str) -> Output:
         for output in self.outputs:
@@ -153,10 +161,9 @@ class DvcIndex:
             do="correct the path or the revision",
         )
 
-    def _own_files(self, output: Output, where: str) -> dict[str, DvcObject] | None:
+    def _own_files(self, output: Output, objects: Objects, where: str) -> dict[str, DvcObject] | None:
         assert output.item is not None
         listed = replace(output.item, oid=output.item.oid + ".dir")
-        objects = self.objects(output)
         if output.source is not None:
             if not output.is_dir:
                 return None

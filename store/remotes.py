@@ -9,7 +9,6 @@ import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property
 from typing import Any, TypeVar
 
 from zarr.abc.store import ByteRequest, OffsetByteRequest, RangeByteRequest
@@ -20,6 +19,15 @@ T = TypeVar("T")
 
 # Three attempts: a dropped connection comes back within a second or stays away.
 WAITS_S = (0.2, 0.8)
+# How long a silent server is waited for, where the remote's own configuration does not say: DVC waits a minute for HTTP
+# and S3, times the retries of each library, and half an hour for SSH.
+PATIENCE_S = 30
+_PATIENCE_OPTIONS = {
+    "http": ("connect_timeout", "read_timeout"),
+    "https": ("connect_timeout", "read_timeout"),
+    "s3": ("connect_timeout", "read_timeout"),
+    "ssh": ("timeout",),
+}
 
 
 class ShortReadError(OSError):
@@ -58,24 +66,25 @@ class Location:
     trusted: bool = False
 
     def __getstate__(self) -> dict[str, Any]:
-        return {key: value for key, value in self.__dict__.items() if key != "_fs"}  # sockets do not travel
+        return {key: value for key, value in self.__dict__.items() if key not in ("_fs", "_lock")}  # sockets stay
 
-    @cached_property
-    def _fs(self) -> Any:
-        fs = self.filesystem(**self.options)
-        if hasattr(fs, "SESSION_RETRIES"):
-            fs.SESSION_RETRIES = 1  # of HTTP; ours are the only ones, so that three attempts are three
-        return fs
+    @property
+    def _connected(self) -> Any:
+        with self.__dict__.setdefault("_lock", threading.Lock()):  # one connection for all threads
+            fs = self.__dict__.get("_fs")
+            if fs is None or _is_lost(fs):
+                fs = self.__dict__["_fs"] = _connect(self.filesystem, self.options)
+            return fs
 
     def path(self, item: DvcObject) -> str:
         """Where an object lies at this location."""
         layout = () if item.legacy else ("files", "md5")
-        joined: str = self._fs.join(self.root, *layout, item.oid[:2], item.oid[2:])
+        joined: str = self._connected.join(self.root, *layout, item.oid[:2], item.oid[2:])
         return joined
 
     def size(self, item: DvcObject) -> int:
         """Bytes of an object."""
-        return int(self._fs.fs.info(self.path(item))["size"])
+        return int(self._connected.fs.info(self.path(item))["size"])
 
     def read(self, item: DvcObject, request: ByteRequest | None) -> bytes:
         """Bytes of an object, in one attempt.
@@ -112,14 +121,34 @@ class Location:
         return data
 
     def _bytes(self, item: DvcObject, start: int | None, end: int | None) -> bytes:
-        path = self.path(item)
-        if getattr(self._fs, "protocol", "") != "ssh":
-            return bytes(self._fs.fs.cat_file(path, start=start, end=end))
+        path, fs = self.path(item), self._connected
+        if getattr(fs, "protocol", "") != "ssh":
+            return bytes(fs.fs.cat_file(path, start=start, end=end))
         # The SFTP filesystem has no cat_file; its files seek, and read no more than asked.
-        with self._fs.fs.open(path, "rb") as file:
+        with fs.fs.open(path, "rb") as file:
             if start is not None:
                 file.seek(max(start, -self.size(item)), 2) if start < 0 else file.seek(start)
             return bytes(file.read(-1 if end is None else end - (start or 0)))
+
+
+def _connect(filesystem: type, options: Mapping[str, Any]) -> Any:
+    """DVC's filesystem, told to try once and not to wait for ever: attempts are counted here."""
+    protocol = str(getattr(filesystem, "protocol", ""))
+    fs = filesystem(**dict.fromkeys(_PATIENCE_OPTIONS.get(protocol, ()), PATIENCE_S) | dict(options))
+    if protocol in ("http", "https"):
+        fs.SESSION_RETRIES = 1
+    elif protocol == "s3":
+        fs.fs_args.setdefault("config_kwargs", {})["retries"] = {"total_max_attempts": 1}
+        fs.fs.retries = 1
+    elif protocol == "ssh":  # its timeout is for connecting only
+        interval_s = options.get("timeout", PATIENCE_S) / 3
+        fs.fs.loop.call_soon_threadsafe(fs.fs.client.set_keepalive, interval_s, 3)
+    return fs
+
+
+def _is_lost(fs: Any) -> bool:
+    """Whether the connection is gone for good: S3 and HTTP make new ones by themselves."""
+    return str(getattr(fs, "protocol", "")) == "ssh" and bool(fs.fs.client.is_closed())
 
 
 def _exactly(data: bytes, size: int) -> bytes:
@@ -197,15 +226,24 @@ def _patiently(ask: Callable[[Location], T], location: Location, where: str) -> 
         except FileNotFoundError:
             raise
         except Exception as error:  # every filesystem has its own classes for a lost connection or a wrong password
-            if wait_s is None or isinstance(error, PermissionError | ImportError):
+            if wait_s is None or _refused(error) or isinstance(error, ImportError):
                 raise _failure(error, location, where) from error
             time.sleep(wait_s)
     raise AssertionError("unreachable")
 
 
+def _refused(error: Exception) -> bool:
+    """Whether a server answered that it does not want us, or would not without credentials."""
+    return isinstance(error, PermissionError) or getattr(error, "status", None) in (401, 403) or _no_credentials(error)
+
+
+def _no_credentials(error: Exception) -> bool:
+    return type(error).__name__ == "NoCredentialsError"  # of botocore, which need not be installed
+
+
 def _failure(error: Exception, location: Location, where: str) -> StudyError:
     reason = (str(error) or type(error).__name__).splitlines()[0]
-    refused = isinstance(error, PermissionError)
+    refused = _refused(error)
     return StudyError(
         where=where,
         found=f"{location.name} failing ({shown(reason)})",

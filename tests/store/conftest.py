@@ -1,0 +1,123 @@
+"""A small study whose feature cubes lie in remotes of every kind, each on a real server."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+from collections.abc import Iterator
+from contextlib import ExitStack, chdir
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pytest
+import yaml
+
+from cinecube.store.cubes import write_feature_cube
+from cinecube.store.labels import layer_labels
+from cinecube.store.paths import StudyPaths
+from cinecube.store.schema import Stream, feature_template, provenance, rows_index
+
+from .servers import SITES, Site, lacking
+
+REPOSITORY = Path(__file__).resolve().parents[2]
+MODEL, FILMS = "vit", ("amber", "dune")
+ROWS, DIMS, LAYERS = 1000, 64, 3
+# A shard holds whole chunks of 512 rows, each with a checksum, and an index.
+SHARD_BYTES = 1024 * DIMS * 4
+
+
+def git(folder: Path, *words: str) -> str:
+    who = ("-c", "user.name=a", "-c", "user.email=a@example.org", "-c", "init.defaultBranch=main")
+    env = {**os.environ, "GIT_CONFIG_GLOBAL": os.devnull, "GIT_CONFIG_SYSTEM": os.devnull}
+    done = subprocess.run(["git", *who, *words], cwd=folder, check=True, capture_output=True, text=True, env=env)
+    return done.stdout.strip()
+
+
+def values(film: str, layer: int) -> np.ndarray:
+    """What the cubes hold, (time, dim)."""
+    seed = 10 * FILMS.index(film) + layer
+    return np.random.default_rng(seed).standard_normal((ROWS, DIMS)).astype(np.float32)
+
+
+def write_cube_of(root: Path, film: str) -> None:
+    rows = rows_index({f"{film}01": np.arange(ROWS) * 1.49})
+    streams = [Stream(MODEL, layer_labels(LAYERS - 1), [DIMS] * LAYERS)]
+    template = feature_template(rows, 1.49, streams, "float32", provenance("features", {"film": film}, ["zarr"]))
+    write_feature_cube(StudyPaths(root).features(MODEL, film), template, lambda m, k: values(film, k))
+
+
+@dataclass(frozen=True)
+class Published:
+    """A study that somebody has pushed: a bare Git repository, and remotes."""
+
+    root: Path
+    bare: Path
+    sites: dict[str, Site]
+
+    def clone(self, to: Path, remote: str) -> Path:
+        """A fresh clone that reads one of the remotes; without bytes."""
+        git(to.parent, "clone", "-q", str(self.bare), to.name)
+        config = f"[core]\n    remote = {remote}\n"
+        (to / ".dvc" / "config.local").write_text(config)
+        return to
+
+
+PIPELINE = {
+    "stages": {
+        "features": {
+            "matrix": {"film": list(FILMS)},
+            "cmd": "echo this study is finished >&2; exit 1",
+            "deps": ["params.yaml"],
+            "outs": [f"data/features/{MODEL}/${{item.film}}.zarr"],
+        }
+    }
+}
+
+
+@pytest.fixture(scope="session")
+def published(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Published]:
+    """Two cubes that stages made, pushed to every server that there is."""
+    from dvc.repo import Repo
+
+    base = tmp_path_factory.mktemp("published")
+    root, bare = base / "study", base / "study.git"
+    root.mkdir()
+    shutil.copy(REPOSITORY / "params.yaml", root / "params.yaml")
+    (root / "dvc.yaml").write_text(yaml.safe_dump(PIPELINE))
+    (root / ".gitignore").write_text("/data/features/*/*\n")
+    for film in FILMS:
+        write_cube_of(root, film)
+    git(root, "init", "-q")
+    with ExitStack() as stack:
+        sites = {}
+        for name, make in SITES.items():
+            if lacking(name):
+                continue
+            (base / name).mkdir()
+            sites[name] = stack.enter_context(make(base / name))
+        with Repo.init(str(root)) as repo:
+            with repo.config.edit() as config:
+                for name, site in sites.items():
+                    config["remote"][name] = dict(site.config)
+                config["core"].update(remote=next(iter(sites)), autostage=False, analytics=False)
+            with chdir(root):
+                repo.commit(force=True)
+            for name in sites:
+                repo.push(remote=name)
+        git(root, "add", "-A", ".")
+        git(root, "commit", "-qm", "cubes")
+        git(base, "clone", "-q", "--bare", str(root), str(bare))
+        yield Published(root, bare, sites)
+
+
+@pytest.fixture(params=list(SITES))
+def site(request: pytest.FixtureRequest, published: Published) -> Iterator[Site]:
+    """Each server in turn, whole."""
+    if missing := lacking(request.param):
+        pytest.skip(f"not installed: {missing}")
+    found = published.sites[request.param]
+    found.wire.reset()
+    yield found
+    found.wire.reset()
