@@ -67,7 +67,7 @@ def streams(study: Study, root: Path) -> list[str]:
     """Trained streams that are in no unimodal bar: the paper's multi-modal models."""
     every = [str(name) for cube in read_scores(study, root) for name in cube["model"].values]
     unimodal = {*study.unimodal.video, *study.unimodal.audio}
-    return [name for name in every if name not in unimodal and study.models[study.owner(name)].untrained is None]
+    return [name for name in every if name not in unimodal and not study.is_untrained(name)]
 
 
 def whole_brain_bars(scores: pd.DataFrame, untrained: pd.DataFrame, seed: int = 0) -> pd.DataFrame:

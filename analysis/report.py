@@ -192,13 +192,13 @@ def _quality(study: Study, paths: StudyPaths) -> pd.DataFrame:
 
 def _provenance(study: Study, paths: StudyPaths, cubes: Sequence[xr.Dataset]) -> pd.DataFrame:
     rows = []
-    for model in study.compute.models:
+    for model in study.encoded:
         for film in study.compute.films:
             path = paths.features(model, film)
             if path.exists():
                 rows.append(_origin(path, paths))
     rows += [_origin(paths.brain(subject), paths) for subject in study.brain.subjects]
-    rows += [_origin(paths.scores(model), paths) for model in study.compute.models]
+    rows += [_origin(paths.scores(model), paths) for model in study.encoded]
     return pd.DataFrame(rows)
 
 

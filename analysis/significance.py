@@ -107,7 +107,7 @@ def _refuse_unknown(study: Study, root: Path) -> None:
                 where="statistics.compare",
                 found=f"no scores of {stream!r}",
                 expected=f"one of {', '.join(known)}",
-                do="correct the name, or add its model to compute.models",
+                do="correct the name, or add its model to compute.models or imported",
             )
 
 
@@ -118,14 +118,14 @@ def _hold_all(
     held: dict[str, Held] = {}
     brains: dict[str, Responses] = {}
     fingerprints: dict[str, str] = {}
-    for number, model in enumerate(study.compute.models):
+    for number, model in enumerate(study.encoded):
         space, brains, groups = read_inputs(study, root, model)
         held = held or begin(folder, groups, brains, step_s(space.rows))
         scores = open_scores(root, model)
         fingerprints[model] = str(scores.attrs["fingerprint"])
         pinned(hold, study.run.threads, held, folder, space, groups, brains, choose(scores, brains), settings)
         if progress:
-            progress(number + 1, len(study.compute.models))
+            progress(number + 1, len(study.encoded))
     return held, brains, fingerprints
 
 

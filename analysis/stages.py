@@ -223,7 +223,7 @@ def twins(study: Study, scores: pd.DataFrame) -> dict[str, str]:
     found = {}
     for stream in streams:
         name = study.owner(stream)
-        if study.models[name].untrained is None:
+        if name in study.models and study.models[name].untrained is None:
             for other, params in study.models.items():
                 twin = other + stream.removeprefix(name)
                 if params.untrained is not None and twin in streams and _same_but_weights(study, name, other):
@@ -260,7 +260,7 @@ def layerwise(study: Study, root: Path) -> None:
 
 
 def read_scores(study: Study, root: Path) -> list[xr.Dataset]:
-    """Score cubes of all models that the study computes, lazily; one cube may hold several streams.
+    """Score cubes of all models that the study computes or imports, lazily; one cube may hold several streams.
 
     Raises
     ------
@@ -268,7 +268,7 @@ def read_scores(study: Study, root: Path) -> list[xr.Dataset]:
         If one is missing or lacks a subject, or two hold a stream of the same name.
     """
     paths = StudyPaths(root)
-    cubes = {model: open_scores(root, model) for model in study.compute.models}
+    cubes = {model: open_scores(root, model) for model in study.encoded}
     owner: dict[str, str] = {}
     for model, cube in cubes.items():
         absent = sorted(set(study.brain.subjects) - {str(name) for name in cube["subject"].values})

@@ -53,14 +53,15 @@ def plan_study(study: Study, root: Path) -> list[Step]:
     nothing.
     """
     changed = changed_stages(root) or {}
-    pairs = {pair.name: f"pair{number}" for number, pair in enumerate(study.residual)}
-    return [_as_dvc_sees(step, changed, pairs) for step in _steps(study, root)]
+    numbers = {pair.name: f"pair{number}" for number, pair in enumerate(study.residual)}
+    numbers |= {entry.model: f"entry{number}" for number, entry in enumerate(study.imported)}
+    return [_as_dvc_sees(step, changed, numbers) for step in _steps(study, root)]
 
 
-def _as_dvc_sees(step: Step, changed: Mapping[str, str], pairs: Mapping[str, str]) -> Step:
-    """Whole cubes and tables are done only if DVC agrees; it numbers pairs of models."""
+def _as_dvc_sees(step: Step, changed: Mapping[str, str], numbers: Mapping[str, str]) -> Step:
+    """Whole cubes and tables are done only if DVC agrees; it numbers pairs and imported models."""
     name, at, item = step.stage.partition("@")
-    why = changed.get(f"{name}{at}{pairs.get(item, item)}")
+    why = changed.get(f"{name}{at}{numbers.get(item, item)}")
     return replace(step, state="stale", why=why) if step.state == "done" and why else step
 
 
@@ -74,6 +75,7 @@ def _steps(study: Study, root: Path) -> list[Step]:
         steps += [_features_step(study, model, film, root) for film in study.compute.films]
     steps += [_cube_step(f"brain@{subject}", paths.brain(subject)) for subject in study.brain.subjects]
     steps += [_encode_step(study, model, root) for model in study.compute.models]
+    steps += [_cube_step(f"encode_imported@{entry.model}", paths.scores(entry.model)) for entry in study.imported]
     steps.append(_cube_step("ceiling", paths.ceiling))
     for pair in study.residual:
         last = study.split.test[-1]

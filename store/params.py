@@ -87,6 +87,20 @@ class Compute(Section):
     films: list[str] = Field(min_length=1)
 
 
+class Imported(Section):
+    """A model whose feature cubes this study did not compute.
+
+    Attributes
+    ----------
+    model : str
+    source : str
+        Where they come from: the file of an added array.
+    """
+
+    model: str
+    source: str
+
+
 class Run(Section):
     """How fast things run; none of it enters a fingerprint."""
 
@@ -140,6 +154,7 @@ class Study(Section):
     split: Split
     models: dict[str, ModelParams] = Field(min_length=1)
     compute: Compute
+    imported: list[Imported] = Field(default_factory=list)
     run: Run = Run()
     brain: BrainParams
     encode: EncodeParams = EncodeParams()
@@ -157,7 +172,7 @@ class Study(Section):
         for kind, names in (
             ("film", self.films),
             ("segment", self.segments()),
-            ("model", self.models),
+            ("model", [*self.models, *self._imported_names()]),
             ("subject", self.brain.subjects),
         ):
             for name in names:
@@ -193,17 +208,35 @@ class Study(Section):
         for number, pair in enumerate(self.residual):
             if pair.keep == pair.remove:
                 raise ValueError(f"residual.{number}: {pair.keep} is kept and removed; name two streams")
+        imported = self._imported_names()
+        again = sorted({name for name in imported if imported.count(name) > 1 or name in self.models})
+        if again:
+            raise ValueError(f"imported: {again[0]} is listed twice, or is a model of `models`; rename one")
         names = [pair.name for pair in self.residual]
-        twice = sorted({name for name in names if names.count(name) > 1 or name in self.models})
+        twice = sorted({name for name in names if names.count(name) > 1 or name in self.models or name in imported})
         if twice:
             raise ValueError(f"residual: {twice[0]} is the name of two pairs, or of a model; rename the model")
 
     def _owner(self, key: str, stream: str) -> str:
         # A model's own name may hold a dot: the longest that fits is the owner.
-        owners = [name for name in self.models if stream == name or stream.startswith(f"{name}.")]
+        known = [*self.models, *self._imported_names()]
+        owners = [name for name in known if stream == name or stream.startswith(f"{name}.")]
         if owners:
             return max(owners, key=len)
-        raise ValueError(f"{key}: {stream!r} is no model, nor a stream of one ({', '.join(self.models)})")
+        raise ValueError(f"{key}: {stream!r} is no model, nor a stream of one ({', '.join(known)})")
+
+    def _imported_names(self) -> list[str]:
+        return [entry.model for entry in self.imported]
+
+    @property
+    def encoded(self) -> list[str]:
+        """Models that encoders are fitted to: those computed here, then the imported ones."""
+        return [*self.compute.models, *self._imported_names()]
+
+    def is_untrained(self, stream: str) -> bool:
+        """Whether a stream is of a model with fresh weights."""
+        params = self.models.get(self.owner(stream))
+        return params is not None and params.untrained is not None
 
     def owner(self, stream: str) -> str:
         """The model whose cubes hold a stream: `imagebind` of `imagebind.concat`.
@@ -240,7 +273,7 @@ class Study(Section):
         StudyError
             If it has not.
         """
-        names = [*self.models, *(pair.name for pair in self.residual)]
+        names = [*self.models, *self._imported_names(), *(pair.name for pair in self.residual)]
         _refuse_unknown(name, names, "model or pair", "models")
         return name
 

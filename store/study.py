@@ -109,10 +109,7 @@ class OpenStudy:
         """The model of a name that may be one of its streams: `imagebind` of `imagebind.video`; a pair is its own."""
         if any(name == pair.name for pair in self.params.residual):
             return name
-        owners = [model for model in self.params.models if name == model or name.startswith(f"{model}.")]
-        if not owners:
-            self.params.model(name)
-        return max(owners, key=len)
+        return self.params.owner(name)
 
     def brain(self, subject: str) -> xr.Dataset:
         """One subject's responses `bold (time, target)` with their labels."""

@@ -13,6 +13,8 @@ import time
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import pandas as pd
 import pytest
 import yaml
 from click.testing import CliRunner
@@ -206,6 +208,23 @@ def test_killed_extraction_resumes_and_ends_with_the_same_bytes(tiny: Folder, tm
     assert int(kept[2]) >= finished_rows - 2
     assert tree_digest(cube) == tree_digest(undisturbed.root / "data/features/vit/amber.zarr")
     assert not list(journal.rglob("*.npy")), "the journal of a published cube is gone"
+
+
+def test_added_features_are_encoded_like_any_other(tiny: Folder) -> None:
+    table = pd.read_csv(tiny.root / "data/films.csv")
+    each = zip(table["segment"], table["rows"], strict=True)
+    rows = [(name, round(k * 1.49, 6)) for name, n_rows in each for k in range(n_rows)]
+    own = pd.DataFrame(rows, columns=["segment", "onset_s"])
+    own["loudness"] = np.random.default_rng(0).standard_normal(len(own))
+    own.to_csv(tiny.root / "loudness.csv", index=False)
+    tiny.must("add", str(tiny.root / "loudness.csv"), "--model", "loudness")
+    tiny.change(lambda params: params.update(imported=[{"model": "loudness", "source": "loudness.csv"}]))
+    assert _plan(tiny)["encode_imported@loudness"][0] == "to do"
+    run = _stages_run(_dvc(tiny.root, "repro", "whole_brain"))
+    # Residuals may read any model, so they depend on all.
+    assert run == {"encode_imported@entry0", "residual_features@pair0", "whole_brain"}
+    scores = pd.read_csv(tiny.root / "results/tables/whole_brain.csv")
+    assert set(scores["model"]) == {"vit", "wav2vec2", "loudness"}
 
 
 def test_a_lab_with_its_own_films_and_scans(finished: Folder, tmp_path: Path) -> None:

@@ -35,6 +35,7 @@ _COMMANDS = {
     "export": "inspection",
     "init": "studies",
     "plan": "studies",
+    "add": "adding",
     "ls": "inspection",
     "show": "inspection",
     "verify": "inspection",

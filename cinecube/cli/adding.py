@@ -1,0 +1,66 @@
+"""Features that this study did not compute: `add`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Literal
+
+import click
+
+from cinecube.cli.common import study_option
+
+# Whether it exists is for the store to say, in its own words.
+_path = click.Path(path_type=Path)
+
+
+@click.command()
+@click.argument("array", type=_path)
+@click.option("--model", required=True, help="Name of the new model.")
+@click.option(
+    "--rows", "table", type=_path, help="CSV with the columns segment and onset_s, one line per row of ARRAY."
+)
+@click.option("--dataset", help="HDF5: the data set, or the group with a data set per segment.")
+@click.option("--tr", "tr_s", type=click.FloatRange(0, min_open=True), help="Array per segment: seconds between rows.")
+@click.option("--window", "window_s", type=click.FloatRange(0, min_open=True), help="Seconds of film that a row sees.")
+@click.option("--layer", default="head", show_default=True, help="Label of the one layer.")
+@click.option("--resample", type=click.Choice(["mean", "lanczos"]), default="mean", show_default=True)
+@click.option("--film", "films", multiple=True, help="Only this film; may be repeated.")
+@click.option("--licence", help="Terms of use, kept in the cubes.")
+@study_option
+def add(
+    array: Path,
+    model: str,
+    table: Path | None,
+    dataset: str | None,
+    tr_s: float | None,
+    window_s: float | None,
+    layer: str,
+    resample: Literal["mean", "lanczos"],
+    films: tuple[str, ...],
+    licence: str | None,
+    root: Path,
+) -> None:
+    """Turn features of your own into feature cubes: loudness, motion energy, annotations.
+
+    Reads ARRAY (row, dim): .npy, .csv, .tsv or a data set of .h5, with --rows; a .csv may hold segment and onset_s
+    itself. Or an array per segment: .npz, a group of .h5, a folder of SEGMENT.npy or .csv, with a row every --tr
+    seconds (the study's by default) from 0. onset_s counts from the segment's first frame. Rows on another clock than
+    the study's are resampled; --window is the step between rows by default. Writes data/features/MODEL/FILM.zarr;
+    once MODEL is listed in `imported`, all analyses use it.
+
+    \b
+    Example:
+      cinecube add loudness.npy --rows loudness_rows.csv --model loudness
+    """
+    from cinecube.features.adding import Adding, add_features
+    from cinecube.store.foreign import read_foreign
+    from cinecube.study import load
+
+    study = load(root)
+    foreign = read_foreign(array, table, dataset, tr_s or study.clock.tr_s)
+    how = Adding(model, layer, resample, window_s, licence)
+    for cube in add_features(study, root, foreign, how, films or None):
+        click.echo(str(cube))
+    if model not in study.encoded:
+        click.echo(f"list it in params.yaml, imported: [{{model: {model}, source: {array}}}]")
+    click.echo(f"keep its cubes with `dvc add data/features/{model}/*.zarr`")

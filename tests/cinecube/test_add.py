@@ -1,0 +1,250 @@
+"""`cinecube add`: a lab's own features become cubes that everything else reads like any other."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+import xarray as xr
+import yaml
+from click.testing import CliRunner, Result
+
+import cinecube as cc
+from cinecube.cli.adding import add
+from cinecube.store.cubes import write_cube
+from cinecube.store.errors import StudyError
+from cinecube.store.paths import StudyPaths
+from cinecube.store.schema import provenance, rows_index, string_coordinate
+from cinecube.store.verify import verify_cube
+
+TR_S, ROWS, DIMS = 1.5, 40, 3
+FILMS = {film: [f"{film}01", f"{film}02"] for film in ("amber", "birch", "cedar", "dune")}
+SEGMENTS = [segment for names in FILMS.values() for segment in names]
+ONSETS_S = np.arange(ROWS) * TR_S
+VALUES = {name: np.random.default_rng(i).standard_normal((ROWS, DIMS)) for i, name in enumerate(SEGMENTS)}
+WEIGHTS = np.random.default_rng(99).standard_normal((DIMS, 5))
+
+
+def _params(model: str | None = "loudness") -> dict[str, Any]:
+    models = {"net": {"extractor": "vit", "checkpoint": "data/weights/net"}}
+    return {
+        "study": "own",
+        "clock": {"tr_s": TR_S, "window_s": TR_S, "max_trim_s": 6},
+        "stimuli": "data/stimuli",
+        "films": FILMS,
+        "split": {"train": ["amber", "birch", "cedar"], "test": ["dune"], "gap_s": 3},
+        "models": models,
+        "compute": {"models": ["net"], "films": list(FILMS)},
+        "imported": [{"model": model, "source": "lab.csv"}] if model else [],
+        "brain": {"path": "data/scans", "subjects": ["sub-01"]},
+        "encode": {"delays": [1, 2], "alphas": {"min": 1, "max": 1000.0, "n": 4}},
+    }
+
+
+def _table(values: dict[str, np.ndarray], onsets_s: np.ndarray = ONSETS_S) -> pd.DataFrame:
+    rows = rows_index({name: onsets_s[: len(own)] for name, own in values.items()})
+    return rows.join(pd.DataFrame(np.concatenate(list(values.values()))).add_prefix("d"))
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> Path:
+    """A study with a table of films, and features of its own at its own clock."""
+    (tmp_path / "params.yaml").write_text(yaml.safe_dump(_params()), encoding="utf-8")
+    films = [(film, name, ROWS * TR_S, ROWS) for film, names in FILMS.items() for name in names]
+    StudyPaths(tmp_path).films.parent.mkdir()
+    pd.DataFrame(films, columns=["film", "segment", "duration_s", "rows"]).to_csv(
+        StudyPaths(tmp_path).films, index=False
+    )
+    _table(VALUES).to_csv(tmp_path / "lab.csv", index=False)
+    return tmp_path
+
+
+def _add(root: Path, *words: str, array: str = "lab.csv", model: str = "loudness") -> Result:
+    return CliRunner().invoke(add, [str(root / array), "--model", model, "--study", str(root), *words])
+
+
+def _must(root: Path, *words: str, **how: str) -> str:
+    result = _add(root, *words, **how)
+    assert result.exit_code == 0, f"{result.output}\n{result.exception!r}"
+    return result.stdout
+
+
+def _refused(root: Path, *words: str, **how: str) -> str:
+    """The error of a call that has to fail before anything is written."""
+    before = sorted(root.rglob("*.zarr"))
+    result = _add(root, *words, **how)
+    assert isinstance(result.exception, StudyError), f"{result.output}\n{result.exception!r}"
+    assert sorted(root.rglob("*.zarr")) == before
+    return str(result.exception)
+
+
+def _fingerprints(root: Path) -> dict[str, str]:
+    return {
+        film: xr.open_zarr(StudyPaths(root).features("loudness", film)).attrs["fingerprint"]
+        for film in FILMS
+        if StudyPaths(root).features("loudness", film).exists()
+    }
+
+
+def test_the_cubes_are_whole_and_open_like_any_other(root: Path) -> None:
+    said = _must(root, "--licence", "CC-BY-4.0")
+    *lines, last = said.splitlines()
+    assert lines == [f"{film}.zarr: 80 rows, 3 dims" for film in FILMS]
+    assert "dvc add data/features/loudness" in last
+    for film, names in FILMS.items():
+        assert verify_cube(StudyPaths(root).features("loudness", film)) == []
+        opened = cc.open(root).features(model="loudness", film=film, layer="head")
+        expected = np.concatenate([VALUES[name] for name in names]).astype(np.float32)
+        np.testing.assert_array_equal(opened.values[:, :, 0], expected)
+    whole = cc.open(root).features(model="loudness")
+    assert whole.dims == ("time", "dim", "model", "layer")
+    assert whole.sizes["time"] == ROWS * len(SEGMENTS)
+    attrs = xr.open_zarr(StudyPaths(root).features("loudness", "amber")).attrs
+    assert (attrs["licence"], json.loads(attrs["dim_names"])) == ("CC-BY-4.0", ["d0", "d1", "d2"])
+
+
+def test_the_same_numbers_give_the_same_bytes_from_any_file(root: Path) -> None:
+    _must(root)
+    first = _fingerprints(root)
+    (root / "parts").mkdir()
+    for name, values in VALUES.items():
+        np.save(root / "parts" / f"{name}.npy", values)
+    _must(root, array="parts")
+    assert _fingerprints(root) == first
+    changed = VALUES | {"dune02": VALUES["dune02"] + 1e-9}
+    _table(changed).to_csv(root / "lab.csv", index=False)
+    _must(root)
+    assert {film for film, digest in _fingerprints(root).items() if digest != first[film]} == {"dune"}
+
+
+@pytest.mark.parametrize("method", ["mean", "lanczos"])
+def test_another_clock_is_resampled(root: Path, method: str) -> None:
+    """Loudness every 0.5 s that rises linearly: a row holds its value at the row's middle."""
+    onsets_s = np.arange(ROWS * 3) * 0.5
+    ramp = dict.fromkeys(SEGMENTS, (onsets_s + 0.25)[:, None])
+    _table(ramp, onsets_s).to_csv(root / "lab.csv", index=False)
+    assert "resampled to the study's clock" in _must(root, "--resample", method)
+    opened = cc.open(root).features(model="loudness", film="amber", layer="head").values[:ROWS, 0, 0]
+    inner = slice(4, -4)
+    np.testing.assert_allclose(opened[inner], (ONSETS_S + TR_S / 2)[inner], atol=1e-4 if method == "mean" else 0.05)
+    assert verify_cube(StudyPaths(root).features("loudness", "amber")) == []
+
+
+def test_rows_at_the_borders_may_be_without_features(root: Path) -> None:
+    short = {name: values[:-2] for name, values in VALUES.items()}
+    _table(short).to_csv(root / "lab.csv", index=False)
+    assert "4 rows of the film have no features" in _must(root)
+    opened = cc.open(root).features(model="loudness", film="amber")
+    assert opened.sizes["time"] == 2 * (ROWS - 2)
+
+
+def test_a_study_without_films_takes_the_length_of_the_features(root: Path) -> None:
+    StudyPaths(root).films.unlink()
+    _must(root)
+    assert cc.open(root).features(model="loudness", film="dune").sizes["time"] == 2 * ROWS
+
+
+def test_one_film_alone_and_a_model_that_params_do_not_name(root: Path) -> None:
+    (root / "params.yaml").write_text(yaml.safe_dump(_params(model=None)), encoding="utf-8")
+    said = _must(root, "--film", "dune")
+    assert "list it in params.yaml, imported: [{model: loudness, source:" in said
+    assert sorted(_fingerprints(root)) == ["dune"]
+
+
+def _write_brain(root: Path) -> None:
+    """Responses that follow the added features by one row."""
+    rng = np.random.default_rng(1)
+    bold = []
+    for values in VALUES.values():
+        clean = np.vstack([np.zeros((1, 5)), (values @ WEIGHTS)[:-1]])
+        bold.append(clean + 0.3 * rng.standard_normal(clean.shape))
+    n_rows = ROWS * len(SEGMENTS)
+    cube = xr.Dataset(
+        {"bold": (("time", "target"), np.concatenate(bold).astype(np.float32))},
+        coords={
+            "segment": ("time", string_coordinate(np.repeat(SEGMENTS, ROWS))),
+            "repeat": ("time", np.ones(n_rows, dtype=int)),
+            "session": ("time", string_coordinate(["001"] * n_rows)),
+            "onset_s": ("time", np.tile(ONSETS_S, len(SEGMENTS))),
+            "target": np.arange(5),
+            "hemi": ("target", string_coordinate(["L"] * 5)),
+            "parcel": ("target", string_coordinate(["L_A1"] * 5)),
+            **{f"{axis}_mm": ("target", np.arange(5.0)) for axis in "xyz"},
+        },
+        attrs=provenance(
+            "brain",
+            {"subject": "sub-01"},
+            [],
+            space="MNI",
+            tr_s=TR_S,
+            affine=json.dumps(np.eye(4).tolist()),
+            shape=json.dumps([5, 5, 5]),
+            targets="voxels",
+        ),
+    )
+    write_cube(StudyPaths(root).brain("sub-01"), cube)
+
+
+def test_encoders_read_added_features_like_any_other(root: Path) -> None:
+    from cinecube.analysis.stages import read_inputs, score_model
+    from cinecube.study import load
+
+    _must(root)
+    _write_brain(root)
+    study = load(root)
+    scores = score_model(study, *read_inputs(study, root, "loudness"))
+    assert list(scores["layer"].values) == ["head"]
+    assert float(scores["score"].min()) > 0.8
+
+
+def _changed(root: Path, **segments: np.ndarray) -> None:
+    _table(VALUES | segments).to_csv(root / "lab.csv", index=False)
+
+
+def test_features_that_do_not_fit_are_refused(root: Path) -> None:
+    absent = {name: values for name, values in VALUES.items() if name not in ("dune01", "dune02")}
+    _table(absent).to_csv(root / "lab.csv", index=False)
+    assert "no rows of segment dune01 and 1 more" in _refused(root)
+    _must(root, "--film", "amber")
+    _changed(root, amber02=VALUES["amber02"][:30])
+    assert "amber02: found features from 0 to 45 s, expected 0 to 60 s" in _refused(root)
+    longer = np.zeros((ROWS, DIMS))
+    _table(VALUES | {"amber02": longer}, ONSETS_S * 2).to_csv(root / "lab.csv", index=False)
+    assert "found features up to 120 s, expected 60 s" in _refused(root)
+    _changed(root, amber02=np.full((ROWS, DIMS), 1e300))
+    assert "amber02: found values up to 1e+300, expected those of float32" in _refused(root)
+    _changed(root, amber02=np.full((ROWS, DIMS), np.nan))
+    assert "amber02 at 0 s: found NaN" in _refused(root)
+    holes = _table(VALUES).drop(index=range(10, 15))
+    holes.to_csv(root / "lab.csv", index=False)
+    assert "model loudness amber01 at 15.00 s: found no features" in _refused(root)
+    assert "amber01: found steps from 1.5 to 9 s, expected even ones" in _refused(
+        root, "--resample", "lanczos", "--window", "9"
+    )
+
+
+def test_names_that_are_taken_are_refused(root: Path) -> None:
+    assert "model net: found a model of the section `models`" in _refused(root, model="net")
+    assert "found the name of a stream of net" in _refused(root, model="net.video")
+    assert "model name: found '../up'" in _refused(root, model="../up")
+    assert "layer name" in _refused(root, "--layer", "a/b")
+    assert "no film 'life'" in _refused(root, "--film", "life")
+    _must(root, "--film", "amber")
+    (root / "data/features/loudness").rename(root / "data/features/other")
+    path = StudyPaths(root).features("other", "amber")
+    text = (path / "zarr.json").read_text(encoding="utf-8")
+    (path / "zarr.json").write_text(
+        text.replace('\\"source\\": \\"added\\"', '\\"source\\": \\"vit\\"'), encoding="utf-8"
+    )
+    assert "cubes in data/features/other that were not added" in _refused(root, model="other")
+
+
+def test_help_says_what_it_reads_and_writes() -> None:
+    said = CliRunner().invoke(add, ["--help"]).output
+    assert "Reads ARRAY" in said
+    assert "Writes data/features" in said
+    assert "cinecube add loudness.npy" in said
