@@ -12,11 +12,13 @@ from typing import Any
 import numpy as np
 import xarray as xr
 import zarr
+from zarr.abc.store import Store
 from zarr.codecs import Crc32cCodec
+from zarr.storage import LocalStore
 
 from cinecube.store.atomic import staged
 from cinecube.store.errors import StudyError
-from cinecube.store.guarded import open_guarded
+from cinecube.store.guarded import open_guarded, shard_key
 from cinecube.store.schema import DIMS, ROWS_PER_CHUNK, SCHEMA
 
 # Below this, splitting the dim axis into chunks costs more in index than absent NaN saves.
@@ -147,8 +149,22 @@ def open_cube(path: Path, *, where: str | None = None, complete: bool = True) ->
         )
     if not (path / "zarr.json").is_file():
         raise StudyError(where=where, found="no cube", expected="a Zarr v3 group", do="run `dvc repro` or pull it")
+    cube = open_stored(LocalStore(path, read_only=True), where)
+    if complete and "features" in cube:
+        _refuse_missing_shards(path, cube, where)
+    return cube
+
+
+def open_stored(store: Store, where: str) -> xr.Dataset:
+    """Open the cube of any store lazily, as `open_cube` does; its shards are looked for when they are read.
+
+    Raises
+    ------
+    StudyError
+        If it is no cube of ours, cannot be read, or its schema is newer than this package.
+    """
     try:
-        cube = open_guarded(path, where)
+        cube = open_guarded(store, where)
     except StudyError:
         raise
     except Exception as error:  # zarr raises a different class for every way a group can be broken
@@ -164,8 +180,6 @@ def open_cube(path: Path, *, where: str | None = None, complete: bool = True) ->
             expected=f"schema {SCHEMA} or older",
             do="update cinecube" if schema else "use a cube written by cinecube",
         )
-    if complete and "features" in cube:
-        _refuse_missing_shards(path, cube, where)
     return cube
 
 
@@ -188,7 +202,7 @@ def missing_shards(path: Path, cube: xr.Dataset) -> list[str]:
     """Layers of a feature cube whose shard is not on disk, as `model layer`."""
     missing = []
     for m, k in np.argwhere(cube["width"].values > 0):
-        if not (path / "features" / "c" / "0" / "0" / str(m) / str(k)).is_file():
+        if not (path / shard_key(m, k)).is_file():
             missing.append(f"{cube['model'].values[m]} {cube['layer'].values[k]}")
     return missing
 

@@ -60,11 +60,24 @@ class Output:
 
 @dataclass(frozen=True)
 class Listing:
-    """The files of one folder: path in it to object, and where the objects are."""
+    """The files of one folder: path in it to object, and where the objects are.
+
+    Parameters
+    ----------
+    where : str
+        What messages call it.
+    files : mapping
+        Path in the folder to object.
+    objects : Objects
+    listed : (DvcObject, bytes), optional
+        The list of files that the output's hash names, which may hold more than the folder; none of an import whose
+        list only its source has.
+    """
 
     where: str
     files: Mapping[str, DvcObject]
     objects: Objects
+    listed: tuple[DvcObject, bytes] | None = None
 
 
 @dataclass(frozen=True)
@@ -114,13 +127,13 @@ class DvcIndex:
         inner = asked[len(output.path) :].strip("/")
         where = f"{self.where}: {asked}"
         objects = self.objects(output)
-        listing = self._own_files(output, objects, where) if output.item else None
-        if listing is None:
+        listed = self._own_list(output, objects, where) if output.item else None
+        if listed is None:
             return self._files_of_source(output, inner, where)
-        files = _under(listing, inner)
+        files = _under(_parse_listing(listed[1], listed[0].legacy, where), inner)
         if not files:
             raise StudyError(where=where, found="no file", expected="a folder", do="correct the path")
-        return Listing(where, files, objects)
+        return Listing(where, files, objects, listed)
 
     def objects(self, output: Output) -> Objects:
         """Where the bytes of an output are looked for."""
@@ -129,6 +142,11 @@ class DvcIndex:
             return Objects(places, functools.partial(_locations_of_source, output.source, self.url))
         remote = output.remote or self.config.get("core", {}).get("remote")
         return Objects([*places, self._location(remote)] if remote else places)
+
+    def offline(self) -> DvcIndex:
+        """The same without remotes: bytes are looked for in the local cache."""
+        outputs = tuple(replace(output, remote=None) for output in self.outputs)
+        return replace(self, outputs=outputs, config={**self.config, "core": {}})
 
     def _location(self, remote: str) -> Location:
         """A remote, once: every location makes a connection of its own."""
@@ -161,7 +179,7 @@ class DvcIndex:
             do="correct the path or the revision",
         )
 
-    def _own_files(self, output: Output, objects: Objects, where: str) -> dict[str, DvcObject] | None:
+    def _own_list(self, output: Output, objects: Objects, where: str) -> tuple[DvcObject, bytes] | None:
         assert output.item is not None
         listed = replace(output.item, oid=output.item.oid + ".dir")
         if output.source is not None:
@@ -169,12 +187,10 @@ class DvcIndex:
                 return None
             objects = Objects(objects.locations(extended=False))
             try:
-                raw = objects.read(listed, None, where)
+                return listed, objects.read(listed, None, where)
             except StudyError:
                 return None  # an import that was not fetched yet: its source knows
-        else:
-            raw = objects.read(listed, None, f"{where} (its list of files)")
-        return _parse_listing(raw, output.item.legacy, where)
+        return listed, objects.read(listed, None, f"{where} (its list of files)")
 
     def _files_of_source(self, output: Output, inner: str, where: str) -> Listing:
         assert output.source is not None

@@ -2,27 +2,31 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 import xarray as xr
 from xarray.backends.zarr import ZarrArrayWrapper, ZarrStore
 from xarray.core.indexing import LazilyIndexedArray
-from zarr.abc.store import ByteRequest
+from zarr.abc.store import ByteRequest, Store
 from zarr.core.buffer import Buffer, BufferPrototype
-from zarr.storage import LocalStore, WrapperStore
+from zarr.storage import WrapperStore
 
 from cinecube.store.errors import StudyError
 
 
-class _Chunks(WrapperStore[LocalStore]):
-    """A folder whose chunks are all there, but for some that are named: Zarr would make numbers of others."""
+def shard_key(model: int, layer: int) -> str:
+    """Where a feature cube keeps one layer of one model."""
+    return f"features/c/0/0/{model}/{layer}"
 
-    def __init__(self, store: LocalStore, where: str = "", absent: frozenset[str] = frozenset()) -> None:
+
+class _Chunks(WrapperStore[Store]):
+    """A store whose chunks are all there, but for some that are named: Zarr would make numbers of others."""
+
+    def __init__(self, store: Store, where: str = "", absent: frozenset[str] = frozenset()) -> None:
         super().__init__(store)
         self.where, self.absent = where, absent
 
-    def _with_store(self, store: LocalStore) -> _Chunks:
+    def _with_store(self, store: Store) -> _Chunks:
         return type(self)(store, self.where, self.absent)
 
     async def get(self, key: str, prototype: BufferPrototype, byte_range: ByteRequest | None = None) -> Buffer | None:
@@ -81,12 +85,12 @@ class _Group(ZarrStore):
         return xr.Variable(plain.dims, LazilyIndexedArray(array), plain.attrs, plain.encoding)
 
 
-def open_guarded(path: Path, where: str) -> xr.Dataset:
+def open_guarded(store: Store, where: str) -> xr.Dataset:
     """Open a group lazily; layers of a feature cube that have no width are the only chunks that may be missing.
 
     Parameters
     ----------
-    path : Path
+    store : Store
     where : str
         What messages call it.
 
@@ -95,11 +99,11 @@ def open_guarded(path: Path, where: str) -> xr.Dataset:
     StudyError
         When it is read, or now where labels are concerned: if a chunk is missing or damaged.
     """
-    chunks = _Chunks(LocalStore(path, read_only=True), where)
+    chunks = _Chunks(store, where)
     group = _Group.open_group(chunks, mode="r", consolidate_on_close=False)
     group.where = where
     cube = xr.open_dataset(group)
     if "features" in cube and "width" in cube:
         layers = ((m, k) for m, own in enumerate(cube["width"].values) for k, width in enumerate(own) if width == 0)
-        chunks.absent = frozenset(f"features/c/0/0/{m}/{k}" for m, k in layers)
+        chunks.absent = frozenset(shard_key(m, k) for m, k in layers)
     return cube

@@ -14,6 +14,7 @@ from cinecube.store.errors import StudyError
 from cinecube.store.labels import find_layer
 from cinecube.store.params import Study, load_study
 from cinecube.store.paths import StudyPaths
+from cinecube.store.pulling import PulledCubes
 from cinecube.store.schema import Stream, merged_layers
 
 
@@ -34,6 +35,7 @@ class OpenStudy:
     def __init__(self, root: Path) -> None:
         self.paths = StudyPaths(root)
         self.params: Study = load_study(root)
+        self._pulled = PulledCubes(root)
 
     def __repr__(self) -> str:
         """The study's name, models, films and subjects."""
@@ -67,7 +69,7 @@ class OpenStudy:
         Raises
         ------
         StudyError
-            If there is no such model, film or layer, or its cube is not here.
+            If there is no such model, film or layer, or its cube is neither here nor in DVC's cache.
         """
         names = [model] if isinstance(model, str) else list(model)
         films = list(self.params.films) if film is None else [film]
@@ -89,7 +91,8 @@ class OpenStudy:
             self.params.film(film)
             path = self.paths.residual(name, film) if name in pairs else self.paths.features(model, film)
             where = self.paths.relative(path)
-            cube = open_cube(path, where=where)
+            cube = None if path.exists() else self._pulled.open(path, name, layer, where)
+            cube = open_cube(path, where=where) if cube is None else cube
             if model != name:
                 cube = _select_stream(cube, name, where)
                 cube = cube.isel(layer=cube["width"].values[0] > 0)

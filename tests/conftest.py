@@ -29,9 +29,11 @@ SMALL = {"subjects": 3, "segment_s": 75, "noise": 0.5}
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """With `-n 2 --dist loadgroup`: what shares a costly fixture runs in one process, the rest file by file."""
     for item in items:
-        costly = {"simulated", "study", "scratch", "raw"} & set(getattr(item, "fixturenames", ()))
+        fixtures = set(getattr(item, "fixturenames", ()))
+        costly = {"simulated", "study", "scratch", "raw"} & fixtures
         own_study = item.path.parent.name == "features"  # tests/features has a small `study` of its own
-        item.add_marker(pytest.mark.xdist_group("study" if costly and not own_study else item.path.stem))
+        group = "study" if costly and not own_study else item.path.stem
+        item.add_marker(pytest.mark.xdist_group("servers" if "published" in fixtures else group))
 
 
 @dataclass(frozen=True)

@@ -36,6 +36,7 @@ _COMMANDS = {
     "init": "studies",
     "plan": "studies",
     "add": "adding",
+    "pull": "studies",
     "ls": "inspection",
     "show": "inspection",
     "verify": "inspection",

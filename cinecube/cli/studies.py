@@ -1,4 +1,4 @@
-"""Whole studies: `init` and `plan`."""
+"""Whole studies: `init`, `plan` and `pull`."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from pathlib import Path
 
 import click
 
-from cinecube.cli.common import json_option, size_text, study_option
+from cinecube.cli.common import json_option, progress_bar, size_text, study_option
 
 _folder = click.Path(file_okay=False, path_type=Path)
 
@@ -79,3 +79,43 @@ def plan(root: Path, as_json: bool) -> None:
         click.echo(f"{step.stage:{width}}{step.state:12}{size:>10}  {memory:18}{step.why}")
     to_do = sum(step.state != "done" for step in steps)
     click.echo(f"{len(steps)} stages, {to_do} to do; `dvc repro` runs them")
+
+
+@click.command()
+@click.option("--model", "stream", required=True, help="A model, or one stream of one.")
+@click.option("--layer", help="A block number (0 is embed) or label. [default: all]")
+@click.option("--film", help="[default: all]")
+@study_option
+@json_option
+def pull(stream: str, layer: str | None, film: str | None, root: Path, as_json: bool) -> None:
+    """Fetch layers of feature cubes from the DVC remote, without the rest of the cubes.
+
+    Reads params.yaml, dvc.yaml, dvc.lock and .dvc files. Writes to DVC's cache only, never into data/, so that DVC
+    finds its outputs as they were; `study.features(…, layer=…)` reads them from there.
+
+    \b
+    Example:
+      cinecube pull --model vit --layer 7 --film life
+    """
+    from cinecube.store.dvc_index import open_index
+    from cinecube.store.params import load_study
+    from cinecube.store.paths import StudyPaths
+    from cinecube.store.pulling import pull_layers
+
+    study, paths = load_study(root), StudyPaths(root)
+    model = study.owner(stream)
+    number = int(layer) if layer and layer.isdecimal() else layer
+    films = list(study.films) if film is None else [film]
+    for name in films:
+        study.film(name)
+    index, rows = open_index(root), []
+    for name in films:
+        path = paths.relative(paths.features(model, name))
+        with progress_bar(f"{stream} {name}", "layers") as tell:
+            done = pull_layers(index, path, None if stream == model else stream, number, tell)
+        rows.append({"model": stream, "film": name, "shards": done.shards, "files": done.files, "bytes": done.n_bytes})
+        if not as_json:
+            layers = f"{done.shards} layer" + "s" * (done.shards != 1)
+            click.echo(f"{stream} {name}: {layers} in DVC's cache, {size_text(done.n_bytes)} fetched")
+    if as_json:
+        click.echo(json.dumps(rows, indent=1))

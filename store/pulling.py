@@ -1,0 +1,229 @@
+"""Layers of feature cubes fetched into DVC's cache, and read from there.
+
+A tracked output is never written to: with a part of its files in it, DVC would take the part for a change of the whole.
+"""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from collections.abc import Callable, Iterable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import xarray as xr
+
+from cinecube.store.cubes import open_stored
+from cinecube.store.dvc_index import DvcIndex, Listing, open_index
+from cinecube.store.dvc_zarr import DvcZarrStore
+from cinecube.store.errors import StudyError
+from cinecube.store.guarded import shard_key
+from cinecube.store.labels import find_layer
+from cinecube.store.remotes import DvcObject, cache_location
+
+# Enough to hide the way to a server and back; each holds one shard in memory.
+_AT_ONCE = 4
+_SHARDS = "features/c/"
+
+
+@dataclass(frozen=True)
+class Fetched:
+    """What a pull brought.
+
+    Attributes
+    ----------
+    shards : int
+        Layers that are in the cache now.
+    files, n_bytes : int
+        Objects fetched for it, shards and labels; none of what was there already.
+    """
+
+    shards: int
+    files: int
+    n_bytes: int
+
+
+class ObjectCache:
+    """DVC's local cache of objects: whole ones only, each under its hash.
+
+    Parameters
+    ----------
+    index : DvcIndex
+        Of the repository whose cache it is.
+
+    Raises
+    ------
+    StudyError
+        If it has none.
+    """
+
+    def __init__(self, index: DvcIndex) -> None:
+        if index.cache is None:
+            raise StudyError(where=index.where, found="no cache of DVC", expected="a working tree", do="clone it")
+        self._root, self._shared = index.cache, index.config.get("cache", {}).get("shared")
+        self._location = cache_location(index.cache)
+
+    def has(self, item: DvcObject) -> bool:
+        """Whether an object is there."""
+        return os.path.isfile(self._location.path(item))
+
+    def keep(self, item: DvcObject, data: bytes, where: str) -> None:
+        """Put an object in place, whole or not at all; another process may do the same.
+
+        Raises
+        ------
+        StudyError
+            If the bytes do not hash to its name.
+        """
+        database = self._database(item)
+        os.makedirs(self._root, exist_ok=True)
+        with tempfile.TemporaryDirectory(prefix=".pull-", dir=self._root) as scratch:
+            partial = os.path.join(scratch, "object")
+            with open(partial, "wb") as file:
+                file.write(data)
+            database.add(partial, database.fs, item.oid, hardlink=True, verify=True)
+        if not self.has(item):  # DVC removes what it finds wrong
+            raise StudyError(
+                where=where,
+                found=f"bytes that do not hash to {item.oid}",
+                expected="the object of that hash",
+                do="ask the owner of the study to `dvc push` it again",
+            )
+
+    def _database(self, item: DvcObject) -> Any:
+        from dvc.fs import LocalFileSystem
+        from dvc_data.hashfile.db.local import LocalHashFileDB
+
+        path = self._root if item.legacy else os.path.join(self._root, "files", "md5")
+        name = "md5-dos2unix" if item.legacy else "md5"
+        return LocalHashFileDB(LocalFileSystem(), path, hash_name=name, shared=self._shared)
+
+
+def pull_layers(
+    index: DvcIndex,
+    path: str,
+    stream: str | None = None,
+    layer: int | str | None = None,
+    tell: Callable[[int, int], None] | None = None,
+) -> Fetched:
+    """Fetch a feature cube's labels, and the shards of some of its layers, into DVC's cache.
+
+    Parameters
+    ----------
+    index : DvcIndex
+        Of a working tree.
+    path : str
+        The cube, from the index's folder.
+    stream : str, optional
+        One label of the axis `model`; all of them without it.
+    layer : int or str, optional
+        Block number (0 is `embed`) or label; all layers without it.
+    tell : callable, optional
+        Told `(done, total)` shards.
+
+    Raises
+    ------
+    StudyError
+        If the cube is in no remote, has no such stream or layer, or the remote fails.
+    """
+    listing, cache = index.folder(path), ObjectCache(index)
+    if listing.listed is not None and not cache.has(listing.listed[0]):
+        cache.keep(*listing.listed, listing.where)
+    labels = _fetch(listing, cache, (key for key in listing.files if not key.startswith(_SHARDS)))
+    with open_stored(DvcZarrStore(listing), listing.where) as cube:
+        wanted = list(_shards(cube, stream, layer, listing.where).values())
+    shards = _fetch(listing, cache, wanted, tell)
+    return Fetched(len(wanted), len(labels) + len(shards), sum(labels) + sum(shards))
+
+
+def _shards(cube: xr.Dataset, stream: str | None, layer: int | str | None, where: str) -> dict[str, str]:
+    """`model layer` to the key of its shard, of the layers that are asked for and exist."""
+    models, layers = ([str(label) for label in cube[axis].values] for axis in ("model", "layer"))
+    if stream is not None and stream not in models:
+        known = ", ".join(models)
+        raise StudyError(where=where, found=f"no stream {stream!r}", expected=f"one of {known}", do="name one of these")
+    label = None if layer is None else find_layer(layer, layers, where)
+    return {
+        f"{models[m]} {layers[k]}": shard_key(m, k)
+        for m, k in np.argwhere(cube["width"].values > 0)
+        if stream in (None, models[m]) and label in (None, layers[k])
+    }
+
+
+def _fetch(
+    listing: Listing, cache: ObjectCache, keys: Iterable[str], tell: Callable[[int, int], None] | None = None
+) -> list[int]:
+    """Bring objects into the cache; bytes of each that was not there."""
+    items = {key: listing.files[key] for key in keys if key in listing.files}
+    lacking = {key: item for key, item in items.items() if not cache.has(item)}
+
+    def fetch(key: str) -> int:
+        where = f"{listing.where}/{key}"
+        data = listing.objects.read(lacking[key], None, where)
+        cache.keep(lacking[key], data, where)
+        return len(data)
+
+    done = []
+    pool = ThreadPoolExecutor(_AT_ONCE)
+    try:
+        for size in pool.map(fetch, lacking):
+            done.append(size)
+            if tell:
+                tell(len(done), len(lacking))
+    finally:
+        pool.shutdown(cancel_futures=True)
+    return done
+
+
+class PulledCubes:
+    """Feature cubes of a study as DVC's cache holds them, whole or in part.
+
+    Parameters
+    ----------
+    root : Path
+        The study's folder.
+    """
+
+    def __init__(self, root: Path) -> None:
+        self._root = root
+
+    @cached_property
+    def _index(self) -> DvcIndex | None:
+        try:
+            return open_index(self._root).offline()
+        except StudyError:
+            return None
+
+    def open(self, path: Path, stream: str, layer: int | str | None, where: str) -> xr.Dataset | None:
+        """A cube whose labels are in the cache; none if they are not.
+
+        Raises
+        ------
+        StudyError
+            If a layer that is asked for was not pulled.
+        """
+        if self._index is None:
+            return None
+        try:
+            listing, cache = self._index.folder(path.relative_to(self._root).as_posix()), ObjectCache(self._index)
+        except StudyError:
+            return None
+        if not all(cache.has(item) for key, item in listing.files.items() if not key.startswith(_SHARDS)):
+            return None
+        cube = open_stored(DvcZarrStore(listing), where)
+        own = stream if stream in cube["model"].values else None
+        wanted = _shards(cube, own, layer, where)
+        lacking = [name for name, key in wanted.items() if key in listing.files and not cache.has(listing.files[key])]
+        if lacking:
+            option = "" if layer is None else f" --layer {layer}"
+            raise StudyError(
+                where=where,
+                found=f"no shard of {lacking[0]}" + (f" and {len(lacking) - 1} more" if lacking[1:] else ""),
+                expected="it in DVC's cache",
+                do=f"run `cinecube pull --model {stream}{option} --film {path.stem}`",
+            )
+        return cube
