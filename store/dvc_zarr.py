@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 from collections.abc import AsyncIterator, Iterable, Mapping
+from dataclasses import replace
 from typing import Any
 
 from zarr.abc.store import ByteRequest, Store
@@ -20,6 +21,8 @@ def dvc_zarr_store(
     *,
     remote: str | None = None,
     remote_config: Mapping[str, Any] | None = None,
+    cache: str | os.PathLike[str] | None = None,
+    cache_bytes: int = 2**30,
 ) -> DvcZarrStore:
     """Open a Zarr group that DVC tracks, without fetching it: `xr.open_zarr(dvc_zarr_store(url, path, rev))`.
 
@@ -35,13 +38,22 @@ def dvc_zarr_store(
         A remote's name, instead of the default one.
     remote_config : dict, optional
         Options of that remote that are not in the repository, such as `url` or `password`.
+    cache : str or path, optional
+        A folder on this machine's disk that keeps what the remote sends; any number of processes may share it.
+    cache_bytes : int
+        The most that folder holds; what was not used for longest goes first.
 
     Raises
     ------
     StudyError
         If there is no such repository, revision or path, or its list of files cannot be read.
     """
-    return DvcZarrStore(open_index(url, rev, remote=remote, remote_config=remote_config).folder(path))
+    listing = open_index(url, rev, remote=remote, remote_config=remote_config).folder(path)
+    if cache is not None:
+        from cinecube.store.chunk_cache import ChunkCache
+
+        listing = replace(listing, objects=listing.objects.keeping(ChunkCache(cache, cache_bytes)))
+    return DvcZarrStore(listing)
 
 
 class DvcZarrStore(Store):

@@ -9,11 +9,14 @@ import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from zarr.abc.store import ByteRequest, OffsetByteRequest, RangeByteRequest
 
 from cinecube.store.errors import StudyError
+
+if TYPE_CHECKING:
+    from cinecube.store.chunk_cache import ChunkCache
 
 T = TypeVar("T")
 
@@ -167,15 +170,23 @@ class Objects:
     more : callable, optional
         Gives further locations; called once, when an object is in none of the first (the repository that an import
         comes from need not be reachable while the cache holds everything).
+    chunks : ChunkCache, optional
+        Keeps what remotes send.
     """
 
-    def __init__(self, locations: Sequence[Location], more: Callable[[], Sequence[Location]] | None = None) -> None:
+    def __init__(
+        self,
+        locations: Sequence[Location],
+        more: Callable[[], Sequence[Location]] | None = None,
+        chunks: ChunkCache | None = None,
+    ) -> None:
         self._locations = list(locations)
         self._more = more
+        self._chunks = chunks
         self._lock = threading.Lock()
 
     def __getstate__(self) -> dict[str, Any]:
-        return {"_locations": self._locations, "_more": self._more}
+        return {"_locations": self._locations, "_more": self._more, "_chunks": self._chunks}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(state, _lock=threading.Lock())
@@ -188,7 +199,17 @@ class Objects:
         StudyError
             If no location has it, or one fails three times; names the file `where` and the location.
         """
-        return self._first(lambda location: location.read(item, request), item, where)
+
+        def ask(location: Location) -> bytes:
+            if self._chunks is None or location.trusted:
+                return location.read(item, request)
+            return self._chunks.read(item.oid, request, lambda: location.read(item, request))
+
+        return self._first(ask, item, where)
+
+    def keeping(self, chunks: ChunkCache) -> Objects:
+        """The same, with what remotes send kept."""
+        return Objects(self._locations, self._more, chunks)
 
     def size(self, item: DvcObject, where: str) -> int:
         """Bytes of an object; raises as `read` does."""
