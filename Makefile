@@ -41,7 +41,7 @@ format: $(VENV)/.installed-dev
 	$(BIN)/ruff format .
 
 benchmark: $(VENV)/.installed-dev
-	for name in extraction cube ridge permutation ceiling residual choices; do $(BIN)/python benchmarks/$$name.py $(ARGS) || exit 1; done
+	for name in extraction cube store ridge permutation ceiling residual choices; do $(BIN)/python benchmarks/$$name.py $(ARGS) || exit 1; done
 
 clean:
 	rm -rf $(VENV) .mypy_cache .pytest_cache .ruff_cache build *.egg-info

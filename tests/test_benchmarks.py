@@ -51,6 +51,20 @@ def test_cube():
     assert min(found["write_s"], found["read_s"], found["layer_ms"]) > 0
 
 
+def test_store():
+    found = _run("store")
+    assert {"cinecube", "zarr", "h5py", "npy, layers first", "npy, rows first"} <= set(found["local"])
+    ours = found["local"]["cinecube"]
+    assert ours["layer_bytes"] is None or ours["layer_bytes"] <= 1.05 * found["layer_bytes"]
+    assert ours["slice_bytes"] is None or ours["slice_bytes"] <= 2e6
+    remote, stored = found["remote"], found["files"]["shard_bytes"]
+    assert stored <= remote["layer_bytes"] <= 1.05 * stored
+    assert remote["open_bytes"] <= 20_000
+    assert remote["slice_bytes"] <= 2e6
+    assert found["files"]["others"] <= 20
+    assert min(found["dvc"]["push_ratio"], found["dvc"]["pull_ratio"]) > 0
+
+
 def test_ridge():
     found = _run("ridge")
     assert found["ratio"] > 0
