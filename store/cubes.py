@@ -220,7 +220,7 @@ def _refuse_missing_shards(path: Path, cube: xr.Dataset, where: str) -> None:
 
 def data_name(cube: xr.Dataset) -> str:
     """What a cube holds: `features`, `bold` or `score`, else its first variable; "" of a cube without any."""
-    return next((name for name in (*DIMS, *map(str, cube.data_vars)) if name in cube), "")
+    return next((name for name in (*DIMS, *sorted(map(str, cube.data_vars))) if name in cube), "")
 
 
 def stored_spec(path: Path) -> dict[str, Any]:

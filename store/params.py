@@ -248,9 +248,12 @@ class Study(Section):
         """
         try:
             return self._owner("models", stream)
-        except ValueError as error:
+        except ValueError:
             raise StudyError(
-                where=f"{PARAMS_FILE}: models", found=str(error), expected="a model or a stream", do="correct the name"
+                where=f"{PARAMS_FILE}: models",
+                found=f"no model {stream!r}",
+                expected=f"one of {', '.join([*self.models, *self._imported_names()])}, or a stream of one",
+                do="correct the name",
             ) from None
 
     def pair(self, name: str) -> Pair:

@@ -28,6 +28,7 @@ from cinecube.store.remotes import DvcObject, cache_location
 # Enough to hide the way to a server and back; each holds one shard in memory.
 _AT_ONCE = 4
 _SHARDS = "features/c/"
+_ATTEMPTS = 3
 
 
 @dataclass(frozen=True)
@@ -85,7 +86,13 @@ class ObjectCache:
             partial = os.path.join(scratch, "object")
             with open(partial, "wb") as file:
                 file.write(data)
-            database.add(partial, database.fs, item.oid, hardlink=True, verify=True)
+            # Another process that keeps the same object may be between checking and protecting it.
+            for _ in range(_ATTEMPTS):
+                database.add(partial, database.fs, item.oid, hardlink=True, verify=True)
+                if self.has(item):
+                    return
+                with open(partial, "wb") as file:
+                    file.write(data)
         if not self.has(item):  # DVC removes what it finds wrong
             raise StudyError(
                 where=where,

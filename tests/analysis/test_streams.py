@@ -208,13 +208,9 @@ def test_the_report_shows_each_stream(root: Path) -> None:
 
 
 def test_pictures_take_any_number_of_models() -> None:
-    rng = np.random.default_rng(0)
-    names = [f"network.stream{i:02d}" for i in range(40)]
-    curves = pd.DataFrame([(name, d, rng.random(), 0.1) for name in names for d in (0.0, 1.0)][:-1])
-    curves.columns = pd.Index(["model", "depth", "score", "sem"])
+    models = [f"m{n}" for n in range(40)]
+    curves = pd.DataFrame({"model": models, "depth": 0.0, "score": 0.1, "sem": 0.0})
     assert figures.layer_curves(curves, "r").startswith(b"\x89PNG")
-    styles = figures._styles()
-    assert len({next(styles) for _ in range(28)}) == 28
 
 
 def test_a_stream_is_opened_by_its_name(root: Path) -> None:
