@@ -15,7 +15,7 @@ from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
 
 from cinecube.store.errors import StudyError
-from cinecube.store.params import ClusterAddress, DaskParams, JobQueue
+from cinecube.store.run_params import ClusterAddress, DaskParams, JobQueue
 
 if TYPE_CHECKING:
     from distributed import Client, LocalCluster

@@ -13,7 +13,7 @@ from cinecube.features.record import Record
 from cinecube.features.registry import find_network
 from cinecube.store.errors import StudyError
 from cinecube.store.fingerprint import files_digest
-from cinecube.store.params import ModelParams
+from cinecube.store.model_params import ModelParams
 from cinecube.store.paths import StudyPaths
 
 _HUB_ID = re.compile(r"[\w-][\w.-]*/[\w-][\w.-]*")

@@ -70,7 +70,7 @@ def read_record(study: Study, model: str, root: Path) -> Record:
         ) from None
     except ValueError as error:
         raise stale(where, f"no JSON ({error})", "a record") from None
-    record = parse(Record, raw, where)
+    record = parse(Record, raw, where, do=f"run `cinecube checkpoint {model}` to write it anew")
     for key in ("extractor", "checkpoint", "untrained"):
         if getattr(record, key) != getattr(params, key):
             raise stale(where, f"{key} {getattr(record, key)}", f"{getattr(params, key)}, as params.yaml says")

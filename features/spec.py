@@ -13,7 +13,8 @@ from cinecube.features.stimuli import find_segments
 from cinecube.store.errors import StudyError
 from cinecube.store.fingerprint import file_digest
 from cinecube.store.labels import find_layer, layer_number
-from cinecube.store.params import ModelParams, Study
+from cinecube.store.model_params import ModelParams
+from cinecube.store.params import Study
 from cinecube.store.schema import SCHEMA, Stream, merged_layers
 
 

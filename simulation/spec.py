@@ -8,19 +8,23 @@ from typing import Annotated, Literal
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, PositiveFloat, PositiveInt
 
+from cinecube.store.section import WrongValue
+
 Network = Literal["vit", "videomae", "vivit", "wav2vec2", "ast", "imagebind", "tvlt"]
 NETWORKS: tuple[Network, ...] = ("vit", "videomae", "vivit", "wav2vec2", "ast", "imagebind", "tvlt")
 """The small networks of a simulated study: they read stills, clips, sound, and clips with their sound."""
 
 
 def _is_rate(text: str) -> str:
-    """`text` if it reads as a positive fraction (`24000/1001`, `25`), else ValueError."""
+    """`text` if it reads as a positive fraction (`24000/1001`, `25`), else `WrongValue`."""
     try:
-        rate = Fraction(text)
-    except ZeroDivisionError as err:
-        raise ValueError(f"not a frame rate: {text!r}") from err
-    if rate <= 0:
-        raise ValueError(f"not a frame rate: {text!r}")
+        positive = Fraction(text) > 0
+    except (ValueError, ZeroDivisionError):
+        positive = False
+    if not positive:
+        raise WrongValue(
+            found=repr(text), expected="frames per second as a fraction, such as 24000/1001 or 25", do="correct it"
+        )
     return text
 
 

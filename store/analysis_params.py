@@ -6,7 +6,7 @@ from typing import Any, Literal, get_args
 
 from pydantic import Field, PositiveFloat, PositiveInt, field_validator, model_validator
 
-from cinecube.store.section import Section
+from cinecube.store.section import Section, WrongValue
 
 
 class Alphas(Section):
@@ -19,7 +19,9 @@ class Alphas(Section):
     @model_validator(mode="after")
     def _rising(self) -> Alphas:
         if self.max < self.min or (self.n > 1 and self.max == self.min):
-            raise ValueError("max must be larger than min")
+            raise WrongValue(
+                found=f"min {self.min:g} and max {self.max:g}", expected="a max above min", do="correct one of them"
+            )
         return self
 
 
@@ -60,13 +62,23 @@ class EncodeParams(Section):
     @model_validator(mode="after")
     def _one_alpha_is_shared(self) -> EncodeParams:
         if "one_alpha" in self.compat and self.solver != "shared":
-            raise ValueError("one_alpha of `compat` needs `solver: shared`")
+            raise WrongValue(
+                key="solver",
+                found=self.solver,
+                expected="shared, which one_alpha of `compat` needs",
+                do="set `solver: shared`, or leave out one_alpha",
+            )
         return self
 
     @model_validator(mode="after")
     def _delays_look_back(self) -> EncodeParams:
         if self.delays != sorted(set(self.delays)) or self.delays[0] < 0:
-            raise ValueError("delays must be different whole numbers of TRs, 0 or more, in rising order")
+            raise WrongValue(
+                key="delays",
+                found=str(self.delays),
+                expected="different whole numbers of TRs, 0 or more, in rising order",
+                do="sort them, and take out what stands twice or is negative",
+            )
         return self
 
 

@@ -1,4 +1,4 @@
-"""What every section of `params.yaml` is."""
+"""What every section of `params.yaml` is, and how it says what is wrong with it."""
 
 from __future__ import annotations
 
@@ -9,3 +9,19 @@ class Section(BaseModel):
     """A section of `params.yaml`: frozen, and unknown keys are errors."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class WrongValue(ValueError):
+    """What a validator raises: `store.params.parse` makes a `StudyError` of it, which knows the file and section.
+
+    Parameters
+    ----------
+    found, expected, do : str
+        As in `StudyError`.
+    key : str
+        Path from the validated section to the key, empty for the section itself.
+    """
+
+    def __init__(self, *, found: str, expected: str, do: str, key: str = "") -> None:
+        self.found, self.expected, self.do, self.key = found, expected, do, key
+        super().__init__(f"found {found}, expected {expected}")

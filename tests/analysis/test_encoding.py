@@ -17,8 +17,8 @@ from cinecube.analysis.tasks import open_client, run_jobs
 from cinecube.store.cubes import open_cube
 from cinecube.store.errors import StudyError
 from cinecube.store.labels import layer_label
-from cinecube.store.params import ClusterAddress, JobQueue
 from cinecube.store.paths import StudyPaths
+from cinecube.store.run_params import ClusterAddress, JobQueue
 
 from .conftest import MODEL, PLANTED, make_study
 

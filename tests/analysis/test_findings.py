@@ -22,7 +22,8 @@ from cinecube.analysis.stages import encode, layerwise, make_settings, read_inpu
 from cinecube.store.analysis_params import Statistics
 from cinecube.store.cubes import open_cube
 from cinecube.store.errors import StudyError
-from cinecube.store.params import ModelParams, Study
+from cinecube.store.model_params import ModelParams
+from cinecube.store.params import Study
 from cinecube.store.paths import StudyPaths
 
 from .conftest import MODEL, PLANTED, make_study

@@ -20,8 +20,8 @@ from cinecube.analysis.stages import encode, read_inputs, score_model
 from cinecube.analysis.tasks import open_client
 from cinecube.store.cubes import open_cube
 from cinecube.store.errors import StudyError
-from cinecube.store.params import ClusterAddress
 from cinecube.store.paths import StudyPaths
+from cinecube.store.run_params import ClusterAddress
 
 from .conftest import MODEL, make_study
 

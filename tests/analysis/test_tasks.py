@@ -12,7 +12,7 @@ from cinecube.analysis import tasks
 from cinecube.analysis.ridge import _NumpyBackend
 from cinecube.analysis.tasks import SMALL_WORK, Threads, open_threads, open_workers, run_jobs
 from cinecube.store.errors import StudyError
-from cinecube.store.params import ClusterAddress
+from cinecube.store.run_params import ClusterAddress
 
 
 def blas_threads() -> list[int]:

@@ -81,7 +81,7 @@ def test_an_exported_score_is_the_cubes(study: Folder, tmp_path: Path) -> None:
     ("words", "expected"),
     [
         (("score", "map.nii.gz"), "name it with --model"),
-        (("score", "map.nii.gz", "--model", "resnet"), "is no model, nor a stream of one"),
+        (("score", "map.nii.gz", "--model", "resnet"), "found 'resnet', no model nor a stream of one"),
         (("score", "map.nii.gz", "--model", "vit", "--layer", "block99"), "no such label"),
         (("score", "map.nii.gz", "--model", "vit", "--subject", "sub-99"), "no such label"),
         (("drop", "map.nii.gz", "--model", "vit"), "no pair 'vit'"),
@@ -100,11 +100,11 @@ def test_wrong_maps_are_refused_in_a_line(study: Folder, tmp_path: Path, words: 
 def test_pairs_and_sets_must_name_streams(study: Folder, tmp_path: Path) -> None:
     copy = study.copy(tmp_path / "study")
     copy.change(lambda params: params["residual"].append({"keep": "vit", "remove": "vit"}))
-    assert "vit is kept and removed" in copy.error("residual")
+    assert "residual.1: found vit to keep and to remove" in copy.error("residual")
     copy.change(lambda params: params.update(residual=[], partition=[["vit"]]))
-    assert "name two or three different streams" in copy.error("partition")
+    assert "partition.0: found [vit], expected two or three different streams" in copy.error("partition")
     copy.change(lambda params: params.update(partition=[["vit", "resnet"]]))
-    assert "'resnet' is no model, nor a stream of one" in copy.error("partition")
+    assert "partition.0.1: found 'resnet', no model nor a stream of one" in copy.error("partition")
     assert "no pair" in study.error("residual-features", "vit-ast")
 
 

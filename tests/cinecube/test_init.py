@@ -39,7 +39,7 @@ def test_names_that_yaml_would_misread(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("films", "more", "line"),
     [
-        ({"a": ["s1"], "b": ["s1"]}, (), "segment s1 stands twice"),
+        ({"a": ["s1"], "b": ["s1"]}, (), "found segment s1 twice"),
         ({"a": ["a1"], "b": ["b1"]}, ("--atlas", "gone.nii.gz"), "gone.nii.gz: found 0 parcellation volumes"),
         ({"a": ["a1"], "b": ["b1"]}, ("--test", "c"), "--test: found 'c', expected one of a, b"),
     ],

@@ -13,7 +13,7 @@ from cinecube.features.checkpoint import find_checkpoint, read_licence, record_c
 from cinecube.features.network import Reading
 from cinecube.features.registry import find_network
 from cinecube.store.errors import StudyError
-from cinecube.store.params import ModelParams
+from cinecube.store.model_params import ModelParams
 
 
 def _params(folder, **more) -> ModelParams:

@@ -15,7 +15,7 @@ from cinecube.features.checkpoint import record_checkpoint
 from cinecube.features.extraction import extract_film
 from cinecube.store.atomic import write_text
 from cinecube.store.fingerprint import canonical
-from cinecube.store.params import ModelParams
+from cinecube.store.model_params import ModelParams
 from cinecube.store.paths import StudyPaths
 
 PAGE = Path(__file__).resolve().parents[2] / "docs" / "networks.md"

@@ -37,12 +37,18 @@ def test_default_study_loads() -> None:
         (lambda p: p["encode"].update(alpha=1), r"encode.alpha: .*did you mean 'alphas'"),
         (lambda p: p["clock"].update(tr_s=-1), r"clock.tr_s: found -1, expected .*greater than 0"),
         (lambda p: p.pop("brain"), r"params.yaml: brain: found nothing"),
-        (lambda p: p["split"].update(test=["amber"]), r"amber is in train and in test"),
-        (lambda p: p["split"].update(test=["ember"]), r"split.test: 'ember' is not in films"),
-        (lambda p: p["compute"].update(models=["clip"]), r"compute.models: 'clip' is not in models"),
-        (lambda p: p["encode"].update(delays=[3, 1]), r"encode: .*rising order"),
+        (lambda p: p["split"].update(test=["amber"]), r"split: found amber in train and in test, expected test films"),
+        (
+            lambda p: p["split"].update(test=["ember"]),
+            r"split.test: found no film 'ember', expected one of amber.*did you mean 'amber'",
+        ),
+        (
+            lambda p: p["compute"].update(models=["clip"]),
+            r"compute.models: found no model 'clip', expected one of .*vit",
+        ),
+        (lambda p: p["encode"].update(delays=[3, 1]), r"encode.delays: found \[3, 1\], expected .*rising order"),
         (lambda p: p["films"].update({"../x": ["a"]}), r"film name: found '../x'"),
-        (lambda p: p["films"].update(dune=["amber01"]), r"segment amber01 stands twice"),
+        (lambda p: p["films"].update(dune=["amber01"]), r"films: found segment amber01 twice"),
         (lambda p: p["films"].update(dune=["../../etc"]), r"segment name: found '../../etc'"),
     ],
 )

@@ -1,0 +1,49 @@
+"""Sections of `params.yaml` that say how and where things are computed; none of them enters a fingerprint."""
+
+from __future__ import annotations
+
+import re
+from typing import Any, Literal
+
+from pydantic import Field, PositiveInt, field_validator
+
+from cinecube.store.section import Section, WrongValue
+
+_DEVICE = re.compile(r"auto|cpu|mps|cuda(:\d+)?")
+
+
+class Run(Section):
+    """How fast things run; none of it enters a fingerprint."""
+
+    device: str = "auto"
+    backend: Literal["numpy", "torch"] = "numpy"
+    batch: PositiveInt = 16
+    threads: PositiveInt = 1
+    block_rows: PositiveInt = 512
+
+    @field_validator("device")
+    @classmethod
+    def _is_a_device(cls, device: str) -> str:
+        if not _DEVICE.fullmatch(device):
+            raise WrongValue(
+                found=repr(device), expected="auto, cpu, mps, cuda or cuda:N", do="set run.device to one of them"
+            )
+        return device
+
+
+class ClusterAddress(Section):
+    """A running Dask scheduler."""
+
+    address: str
+
+
+class JobQueue(Section):
+    """A batch system: any class of `dask_jobqueue`, the number of jobs, and the class's own options."""
+
+    jobqueue: str
+    jobs: PositiveInt = 1
+    options: dict[str, Any] = Field(default_factory=dict)
+
+
+DaskParams = Literal["local"] | ClusterAddress | JobQueue
+"""Where blocks of targets are computed."""
