@@ -60,6 +60,8 @@ class Wire:
                 return
             self.connections += 1
             server = socket.create_connection(("127.0.0.1", self.upstream))
+            for end in (client, server):  # or every short message waits 40 ms for the answer to the one before
+                end.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             threading.Thread(target=self._pass, args=(client, server), daemon=True).start()
 
     def _pass(self, client: socket.socket, server: socket.socket) -> None:
