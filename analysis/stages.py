@@ -223,7 +223,7 @@ def twins(study: Study, scores: pd.DataFrame) -> dict[str, str]:
     found = {}
     for stream in streams:
         name = study.owner(stream)
-        if name in study.models and study.models[name].untrained is None:
+        if name in study.models and not study.is_untrained(name):
             for other, params in study.models.items():
                 twin = other + stream.removeprefix(name)
                 if params.untrained is not None and twin in streams and _same_but_weights(study, name, other):

@@ -28,7 +28,6 @@ from cinecube.store.remotes import DvcObject, cache_location
 # Enough to hide the way to a server and back; each holds one shard in memory.
 _AT_ONCE = 4
 _SHARDS = "features/c/"
-_ATTEMPTS = 3
 
 
 @dataclass(frozen=True)
@@ -80,26 +79,25 @@ class ObjectCache:
         StudyError
             If the bytes do not hash to its name.
         """
+        from dvc_data.hashfile.hash import hash_file
+
         database = self._database(item)
         os.makedirs(self._root, exist_ok=True)
         with tempfile.TemporaryDirectory(prefix=".pull-", dir=self._root) as scratch:
             partial = os.path.join(scratch, "object")
             with open(partial, "wb") as file:
                 file.write(data)
-            # Another process that keeps the same object may be between checking and protecting it.
-            for _ in range(_ATTEMPTS):
-                database.add(partial, database.fs, item.oid, hardlink=True, verify=True)
-                if self.has(item):
-                    return
-                with open(partial, "wb") as file:
-                    file.write(data)
-        if not self.has(item):  # DVC removes what it finds wrong
-            raise StudyError(
-                where=where,
-                found=f"bytes that do not hash to {item.oid}",
-                expected="the object of that hash",
-                do="ask the owner of the study to `dvc push` it again",
-            )
+            _, found = hash_file(partial, database.fs, database.hash_name)
+            if found.value != item.oid.removesuffix(".dir"):
+                raise StudyError(
+                    where=where,
+                    found=f"bytes that do not hash to {item.oid}",
+                    expected="the object of that hash",
+                    do="ask the owner of the study to `dvc push` it again",
+                )
+            # DVC checks an object that is not protected, and removes it where another process still writes it.
+            database.protect(partial)
+            database.add(partial, database.fs, item.oid, hardlink=True, verify=False)
 
     def _database(self, item: DvcObject) -> Any:
         from dvc.fs import LocalFileSystem
