@@ -4,17 +4,26 @@ from __future__ import annotations
 
 import io
 import itertools
+import textwrap
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
+from matplotlib.cm import ScalarMappable
+from matplotlib.colorbar import Colorbar
+from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
 
 # Okabe and Ito's palette, which colour-blind readers can tell apart.
 PALETTE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
 _DPI = 110
+_DIVERGING = "RdBu_r"
+# What the report's page has room for, so that letters are shown as large as they are drawn.
+_PAGE_INCHES = 9.0
+# Of bars that stand side by side: hatched where colours come again, black last.
+_FILLS = tuple(itertools.product((None, "///", "..."), PALETTE))
 # Of a heatmap's cell, and of one letter of a model's name above its columns.
 _COLUMN_INCHES, _ROW_INCHES, _LETTER_INCHES = 0.12, 0.13, 0.08
 # As many as the report's page is wide.
@@ -55,6 +64,8 @@ def layer_curves(curves: pd.DataFrame, ylabel: str) -> bytes:
         axes.tick_params(labelsize=7)
     for axes in panels[len(by_model) :]:
         axes.set_visible(False)
+    for axes in panels[max(len(by_model) - n_columns, 0) : len(by_model)]:
+        axes.tick_params(labelbottom=True)
     figure.supxlabel("depth (0 embedding, 1 last block)", fontsize=9)
     figure.supylabel(ylabel, fontsize=9)
     _strip(figure)
@@ -85,7 +96,7 @@ def parcel_heatmap(
     panels = figure.subplots(len(spans), 1, squeeze=False)[:, 0]
     for axes, (start, stop) in zip(panels, spans, strict=True):
         columns = every[start:stop]
-        image = axes.imshow(values[:, start:stop], cmap="RdBu_r", vmin=-top, vmax=top, interpolation="nearest")
+        image = axes.imshow(values[:, start:stop], cmap=_DIVERGING, vmin=-top, vmax=top, interpolation="nearest")
         _mark_layers(axes, columns, [str(parcel) for parcel in scores.index], found, planted)
         axes.set_aspect(_ROW_INCHES / _COLUMN_INCHES)
         axes.set_xlim(-0.5, widest - 0.5)
@@ -93,7 +104,7 @@ def parcel_heatmap(
         axes.set_yticks(range(len(scores)), [str(parcel) for parcel in scores.index], fontsize=6)
         axes.set_xticks(range(len(columns)), [_short(layer) for _, layer in columns], fontsize=5)
         _name_models(axes, [model for model, _ in columns])
-    figure.colorbar(image, ax=panels[0], shrink=0.6, pad=0.01, label="test r")
+    figure.colorbar(image, ax=panels[0], shrink=0.6, pad=0.02, label="test r (all panels)")
     return to_png(figure)
 
 
@@ -169,9 +180,10 @@ def glass_brain(
     affine: np.ndarray,
     shape: Sequence[int],
     title: str,
+    label: str,
     top: float | None = None,
 ) -> bytes:
-    """A map of scores on a glass brain.
+    """A map of values on a glass brain: of those behind each other the one farthest from zero.
 
     Parameters
     ----------
@@ -184,6 +196,8 @@ def glass_brain(
     shape : sequence of int
         Size of the grid.
     title : str
+    label : str
+        What the values are, beside the colour bar.
     top : float, optional
         End of the colour scale; the largest value by default.
     """
@@ -194,24 +208,36 @@ def glass_brain(
     volume = np.zeros(int(np.prod(shape)), dtype=np.float32)
     volume[target] = np.nan_to_num(values)
     image = nib.Nifti1Image(volume.reshape(tuple(shape)), affine)
-    top = top or max(float(np.abs(volume).max()), 1e-3)
-    figure = plt.figure(figsize=(9, 2.8))
+    largest = float(np.abs(volume).max())
+    top = top or max(largest, 1e-3)
+    figure = plt.figure(figsize=(9, 3))
     plot_glass_brain(
         image,
         figure=figure,
-        title=title,
-        colorbar=True,
+        axes=(0.0, 0.0, 0.88, 0.92),
+        colorbar=False,
         plot_abs=False,
-        cmap="RdBu_r",
+        cmap=_DIVERGING,
         vmin=-top,
         vmax=top,
-        symmetric_cbar=True,
-        threshold=top / 20 if top < 10 else round(top / 20),
-        cbar_tick_format="%.2f" if top < 10 else "%i",
+        # Voxels without a value are zero, and only they are to stay empty.
+        threshold=top * 1e-6,
     )
+    figure.text(0.01, 0.93, title, fontsize=12, parse_math=False)
+    colour_bar(figure, top, label, clipped=largest > top)
     png = to_png(figure)
     plt.close(figure)
     return png
+
+
+def colour_bar(figure: Figure, top: float, label: str, *, clipped: bool = False) -> Colorbar:
+    """A labelled bar of the colours from -`top` to `top`, right of a map; pointed where values lie beyond."""
+    scale = ScalarMappable(Normalize(-top, top), _DIVERGING)
+    axes = figure.add_axes((0.91, 0.1, 0.016, 0.78))
+    ends = "both" if clipped else "neither"
+    bar = figure.colorbar(scale, cax=axes, label=label, extend=ends, ticks=np.linspace(-top, top, 5), format="{x:.3g}")
+    bar.ax.tick_params(labelsize=10)
+    return bar
 
 
 def _strip(figure: Figure) -> None:
@@ -239,7 +265,9 @@ def bars(table: pd.DataFrame, label: str, value: str, xlabel: str) -> bytes:
     return to_png(figure)
 
 
-def grouped_bars(table: pd.DataFrame, group: str, label: str, value: str, mark: str | None = None) -> bytes:
+def grouped_bars(
+    table: pd.DataFrame, group: str, label: str, value: str, mark: str | None = None, note: str = ""
+) -> bytes:
     """Bars side by side for each group, with standard errors and marks above them.
 
     Parameters
@@ -248,53 +276,66 @@ def grouped_bars(table: pd.DataFrame, group: str, label: str, value: str, mark: 
         Columns `group`, `label`, `value`, `<value>_sem`, and `mark` if it is named.
     group, label, value : str
     mark : str, optional
+    note : str, optional
+        Written beneath.
     """
     groups, labels = list(dict.fromkeys(table[group])), list(dict.fromkeys(table[label]))
-    figure = Figure(figsize=(max(6.4, 0.16 * len(groups) * (len(labels) + 1.5)), 3.6))
+    figure = Figure(figsize=(_PAGE_INCHES, 4.2), layout="constrained")
     axes = figure.subplots()
     width = 1 / (len(labels) + 1.5)
-    for number, name in enumerate(labels):
+    for number, (name, (hatch, colour)) in enumerate(zip(labels, itertools.cycle(_FILLS), strict=False)):
         own = table[table[label] == name].set_index(group).reindex(groups)
         places = np.arange(len(groups)) + (number - (len(labels) - 1) / 2) * width
-        colour = PALETTE[number % len(PALETTE)]
-        hatch = "//" if number >= len(PALETTE) else None
         errors = own[f"{value}_sem"].fillna(0) if f"{value}_sem" in own else None
         axes.bar(
-            places, own[value], width, yerr=errors, color=colour, hatch=hatch, label=str(name), error_kw={"lw": 0.7}
+            places,
+            own[value],
+            width,
+            yerr=errors,
+            color=colour,
+            edgecolor="white",
+            linewidth=0.3,
+            hatch=hatch,
+            label=str(name),
+            error_kw={"lw": 0.7},
         )
         for place, height, text in zip(places, own[value], own[mark] if mark else [], strict=False):
             if isinstance(text, str) and np.isfinite(height):
-                axes.text(place, max(height, 0), text, ha="center", va="bottom", fontsize=7)
-    axes.set_xticks(range(len(groups)), [str(name) for name in groups], rotation=30, ha="right", fontsize=8)
+                axes.text(place, max(height, 0), text, ha="center", va="bottom", fontsize=8)
+    axes.set_xticks(range(len(groups)), [str(name) for name in groups], rotation=30, ha="right", fontsize=9)
     axes.set_ylabel("share of the ceiling" if value == "normalised" else "test r")
     axes.axhline(0, color="black", linewidth=0.6)
-    axes.legend(frameon=False, fontsize=7, loc="center left", bbox_to_anchor=(1, 0.5))
+    figure.legend(*axes.get_legend_handles_labels(), frameon=False, fontsize=9, loc="outside upper left", ncols=4)
+    if note:
+        figure.supxlabel("\n".join(textwrap.wrap(note, 120)), fontsize=8, x=0.02, ha="left")
     _strip(figure)
     return to_png(figure)
 
 
-def residual_bars(table: pd.DataFrame) -> bytes:
+def residual_bars(table: pd.DataFrame, titles: Mapping[str, str]) -> bytes:
     """Scores before and after each removal, region by region, a panel per pair.
 
     Parameters
     ----------
     table : DataFrame
         Columns `pair`, `roi`, `measure` (`full`, `residual`), `mean`, `sem`.
+    titles : Mapping of str to str
+        What to write above each pair's panel.
     """
     pairs, rois = list(dict.fromkeys(table["pair"])), list(dict.fromkeys(table["roi"]))
-    figure = Figure(figsize=(max(6.4, 0.45 * len(rois) + 2), 2.1 * len(pairs) + 0.6))
+    figure = Figure(figsize=(max(6.4, 0.45 * len(rois) + 2), 2.1 * len(pairs) + 0.8), layout="constrained")
     panels = figure.subplots(len(pairs), 1, sharex=True, sharey=True, squeeze=False)[:, 0]
     for axes, pair in zip(panels, pairs, strict=True):
         for number, (measure, name, colour) in enumerate(
-            (("full", "before", PALETTE[0]), ("residual", "after", PALETTE[4]))
+            (("full", "before removal", PALETTE[0]), ("residual", "after removal", PALETTE[4]))
         ):
             own = table[(table["pair"] == pair) & (table["measure"] == measure)].set_index("roi").reindex(rois)
             places = np.arange(len(rois)) + 0.4 * (number - 0.5)
             axes.bar(places, own["mean"], 0.4, yerr=own["sem"].fillna(0), color=colour, capsize=2, label=name)
-        axes.set_title(pair, fontsize=9, loc="left")
+        axes.set_title(titles[pair], fontsize=9, loc="left")
         axes.set_ylabel("test r")
         axes.axhline(0, color="black", linewidth=0.6)
-    panels[0].legend(frameon=False, fontsize=8, loc="center left", bbox_to_anchor=(1, 0.5), title="removal")
-    panels[-1].set_xticks(range(len(rois)), [str(name) for name in rois], rotation=30, ha="right", fontsize=8)
+    figure.legend(*panels[0].get_legend_handles_labels(), frameon=False, fontsize=9, loc="outside upper left", ncols=2)
+    panels[-1].set_xticks(range(len(rois)), [str(name) for name in rois], rotation=30, ha="right", fontsize=9)
     _strip(figure)
     return to_png(figure)

@@ -12,9 +12,14 @@ import xarray as xr
 from cinecube.analysis.figures import glass_brain
 
 
-def draw_map(values: xr.DataArray, cube_attrs: Mapping[str, Any], title: str, top: float | None = None) -> bytes | None:
-    """A glass brain of values (target,) per voxel, up to `top`; None where the targets are no voxels."""
+def draw_map(
+    values: xr.DataArray, cube_attrs: Mapping[str, Any], title: str, label: str, top: float | None = None
+) -> bytes | None:
+    """A glass brain of values (target,) per voxel, up to `top`; None where the targets are no voxels.
+
+    `label` says what the values are, with their unit.
+    """
     if cube_attrs.get("targets") != "voxels":
         return None
     affine, shape = np.array(json.loads(cube_attrs["affine"])), json.loads(cube_attrs["shape"])
-    return glass_brain(values.values, values["target"].values, affine, shape, title, top)
+    return glass_brain(values.values, values["target"].values, affine, shape, title, label, top)

@@ -8,11 +8,12 @@ from pathlib import Path
 import pandas as pd
 
 from cinecube.analysis import figures, tables
-from cinecube.analysis.comparisons import compare_by_roi
+from cinecube.analysis.comparisons import compare_by_roi, reachable
 from cinecube.analysis.map_values import map_values
 from cinecube.analysis.maps import draw_map
 from cinecube.analysis.roi_tables import WHOLE_BRAIN, over_subjects, with_means
 from cinecube.analysis.stages import read_scores
+from cinecube.store.analysis_params import Pair
 from cinecube.store.atomic import staged
 from cinecube.store.params import Study
 from cinecube.store.paths import StudyPaths
@@ -40,16 +41,29 @@ def paper_figures(study: Study, root: Path) -> None:
         folder.mkdir()
         second = whole_brain_bars(scores, untrained, study.statistics.seed)
         _write(folder, "figure2", second, figures.bars(second, "model", value, "share of the ceiling"))
-        _write(folder, "figure3", bars, figures.grouped_bars(bars, "roi", "model", value, "mark"))
+        _write(folder, "figure3", bars, figures.grouped_bars(bars, "roi", "model", value, "mark", marks_note(study)))
+        titles = {pair.name: pair_title(pair) for pair in study.residual}
         if len(residual):
-            _write(folder, "figure4", residual, figures.residual_bars(residual))
+            _write(folder, "figure4", residual, figures.residual_bars(residual, titles))
         drops = tables.read_table(paths.tables / "residual.csv")
         if len(drops):
             tables.write_table(folder / "figure5.csv", drops[drops["subject"] == tables.EVERYONE].dropna(subset="drop"))
         for pair in study.residual:
-            png = draw_drops(study, root, pair.name)
+            png = draw_drops(study, root, pair)
             if png is not None:
                 (folder / f"figure5.{pair.name}.png").write_bytes(png)
+
+
+def marks_note(study: Study) -> str:
+    """What the marks of figure 3 mean, and that there are none where so few subjects cannot differ."""
+    names = list(groups(study))
+    if not names:
+        return ""
+    n_subjects, level = len(study.brain.subjects), study.statistics.fdr
+    legend = ", ".join(f"{MARKS[name]} higher than {name}" for name in names)
+    none = reachable(n_subjects, level)
+    tested = f"{legend} (Wilcoxon over subjects, false discovery rate {level:g} over regions)."
+    return f"No bar can be marked. {none} Marks would be: {tested}" if none else f"Marks: {tested}"
 
 
 def _write(folder: Path, name: str, table: pd.DataFrame, png: bytes) -> None:
@@ -127,6 +141,11 @@ def region_bars(
     )
 
 
-def draw_drops(study: Study, root: Path, pair: str) -> bytes | None:
-    """A glass brain of the drop in percent, mean over subjects; None where targets are no voxels."""
-    return draw_map(*map_values(study, root, "drop", pair), f"{pair} (%)", top=100)
+def draw_drops(study: Study, root: Path, pair: Pair) -> bytes | None:
+    """A glass brain of the drop of mean scores in percent; None where targets are no voxels."""
+    return draw_map(*map_values(study, root, "drop", pair.name), pair_title(pair), "drop (%)", top=100)
+
+
+def pair_title(pair: Pair) -> str:
+    """A residual pair in words."""
+    return f"{pair.keep} without {pair.remove}"

@@ -62,7 +62,8 @@ def render(study: Study, root: Path, truth: Comparison | None, metrics: Mapping[
     return template.render(
         study=study,
         lead=_lead(study, films, cubes),
-        cards=_cards(metrics),
+        cards=_scores(metrics),
+        truth_cards=_distances(metrics),
         choices=_choices(study),
         maps=_maps(study, root, cubes),
         whole_brain=grid_of(_whole_brain_rows(preferred)),
@@ -112,24 +113,25 @@ def _choices(study: Study) -> list[tuple[str, str]]:
     ]
 
 
-def _cards(metrics: Mapping[str, Any]) -> list[dict[str, str]]:
-    """The numbers worth reading first: the whole brain's, then the truth's."""
-    cards = [
-        {"name": f"mean test r, {model}", "value": f"{value:.3f}"} for model, value in metrics["whole_brain"].items()
-    ]
+def _scores(metrics: Mapping[str, Any]) -> list[dict[str, str]]:
+    """The whole brain's score of each stream."""
+    return [{"name": f"test r, {model}", "value": f"{value:.3f}"} for model, value in metrics["whole_brain"].items()]
+
+
+def _distances(metrics: Mapping[str, Any]) -> list[dict[str, str]]:
+    """How far what was found lies from what was planted; empty where nothing was."""
     names = {
-        "layer_found": "planted layer found",
-        "layer_found_or_next": "… or the next one, per subject",
-        "delay_error": "mean error of the delay (TR)",
-        "idle_score": "largest |r| of an idle parcel",
-        "feature_agreement": "decoded features against drawn (r)",
-        "ceiling_error": "error of the ceiling from repeats (r)",
-        "residual_error": "error of residual scores (r)",
-        "variance_partition_error": "error of variance parts (R²)",
+        "layer_found": ("of driven parcels show their planted layer", "{:.0%}"),
+        "layer_found_or_next": ("… or the next one, parcel by parcel and subject by subject", "{:.0%}"),
+        "delay_error": ("mean error of the delay", "{:.2f} TR"),
+        "idle_score": ("largest |test r| of a parcel that follows nothing", "{:.3f}"),
+        "feature_agreement": ("lowest r of decoded features with drawn ones", "{:.3f}"),
+        "ceiling_error": ("mean error of the ceiling from repeats (r)", "{:.3f}"),
+        "residual_error": ("mean error of residual scores (r)", "{:.4f}"),
+        "variance_partition_error": ("mean error of variance parts (R²)", "{:.4f}"),
     }
     truth = metrics.get("truth", {})
-    cards += [{"name": names[key], "value": f"{truth[key]:.3g}"} for key in names if key in truth]
-    return cards
+    return [{"name": words, "value": form.format(truth[key])} for key, (words, form) in names.items() if key in truth]
 
 
 def _maps(study: Study, root: Path, cubes: Sequence[xr.Dataset]) -> list[dict[str, str]]:
@@ -138,9 +140,9 @@ def _maps(study: Study, root: Path, cubes: Sequence[xr.Dataset]) -> list[dict[st
     # One scale for all, or eyes could not compare them.
     tops = [float(np.abs(values).max()) for values, _ in found.values()]
     top = max((value for value in tops if np.isfinite(value)), default=None)
-    drawn = {model: draw_map(*where, model, top) for model, where in found.items()}
+    drawn = {model: draw_map(*where, model, "test r", top) for model, where in found.items()}
     return [
-        {"png": _inline(png), "caption": f"{model}: Pearson r, mean over subjects"}
+        {"png": _inline(png), "caption": f"{model}: Pearson r, mean over {len(study.brain.subjects)} subjects"}
         for model, png in drawn.items()
         if png is not None
     ]
@@ -209,7 +211,7 @@ def _origin(path: Path, paths: StudyPaths) -> dict[str, Any]:
             "cube": paths.relative(path),
             "fingerprint": cube.attrs["fingerprint"][:12],
             "weights": str(spec.get("weights_digest", ""))[:12],
-            "licence of weights": cube.attrs.get("licence", ""),
+            "licence": cube.attrs.get("licence", ""),
         }
 
 

@@ -13,8 +13,10 @@ import pandas as pd
 
 from cinecube.analysis import tables
 from cinecube.analysis.comparisons import reachable
+from cinecube.analysis.drops import MINIMUM
 from cinecube.analysis.maps import draw_map
 from cinecube.analysis.oracles import ceiling_table
+from cinecube.analysis.paper_figures import pair_title
 from cinecube.analysis.parcels import WHOLE
 from cinecube.analysis.roi_tables import WHOLE_BRAIN
 from cinecube.store.cubes import open_cube
@@ -83,7 +85,7 @@ def _depth(study: Study, paths: StudyPaths) -> Iterator[Part]:
             "Depth (0 embedding, 1 last block) that targets prefer on the training films: early sensory regions beside "
             "language and semantic ones, one-sided over subjects. " + reachable(len(study.brain.subjects), sides=1)
         )
-        yield Part("Depth over the cortex", text, [], [("", test)])
+        yield Part("Depth over the cortex", text, [], [("Mean depth over subjects.", test)])
 
 
 def _residuals(study: Study, paths: StudyPaths) -> Iterator[Part]:
@@ -115,7 +117,7 @@ def _partition(study: Study, paths: StudyPaths) -> Iterator[Part]:
     own = table[(table["subject"] == tables.EVERYONE) & (table["parcel"] != WHOLE)]
     means = own.groupby(["set", "part"], sort=False)["r2"].agg(["mean", "min", "max"]).reset_index()
     text = "R² on the test film that streams explain alone and together, by banded ridge; over parcels."
-    yield Part("Variance partitioning", text, [], [("", means)])
+    yield Part("Variance partitioning", text, [], [("Over parcels, mean over subjects.", means)])
 
 
 def _significance(study: Study, paths: StudyPaths) -> Iterator[Part]:
@@ -130,7 +132,7 @@ def _significance(study: Study, paths: StudyPaths) -> Iterator[Part]:
         f"false discovery rate of {study.statistics.fdr:g}. "
         + reachable(len(study.brain.subjects), study.statistics.fdr)
     )
-    grids = [("", share)]
+    grids = [("Share of targets above chance, by subject.", share)]
     for name, caption in (
         ("comparisons", "Targets in which one model is better than another."),
         ("comparisons_roi", "Models against each other over subjects, region by region."),
@@ -148,7 +150,7 @@ def _group_maps(study: Study, paths: StudyPaths) -> list[tuple[str, str]]:
         return []
     best = str(cube["model"].values[np.argmax(cube["score"].mean(["subject", "target"]).values)])
     own = cube[["group_t", "group_q"]].sel(model=best).load()
-    png = draw_map(own["group_t"].where(own["group_q"] <= study.statistics.fdr), cube.attrs, f"{best}: t")
+    png = draw_map(own["group_t"].where(own["group_q"] <= study.statistics.fdr), cube.attrs, best, "t")
     if png is None:
         return []
     caption = f"{best}: t over subjects as a random effect, where the false discovery rate is at most "
@@ -156,22 +158,22 @@ def _group_maps(study: Study, paths: StudyPaths) -> list[tuple[str, str]]:
 
 
 def _pictures(study: Study, paths: StudyPaths, names: tuple[str, ...]) -> list[tuple[str, str]]:
-    bars = f"Mean of {len(study.brain.subjects)} subjects with its standard error."
-    level = study.statistics.fdr
+    bars = f"mean of {len(study.brain.subjects)} subjects; error bars are its standard error over subjects."
     captions = {
-        "figure2": f"The whole brain. {bars}",
-        "figure3": (
-            f"Regions. {bars} * above unimodal video, ^ above unimodal audio (Wilcoxon over subjects, false discovery "
-            f"rate {level:g}). {reachable(len(study.brain.subjects), level)}"
-        ),
-        "figure4": f"Scores before and after each removal. {bars}",
+        "figure2": f"The whole brain: {bars}",
+        "figure3": f"Regions: {bars} A unimodal bar is the mean of that modality's models.",
+        "figure4": f"Test r by region before and after each removal: {bars}",
     }
+    for pair in study.residual:
+        captions[f"figure5.{pair.name}"] = (
+            f"{pair_title(pair)}: drop of the mean test r over subjects, in percent; positive where something was "
+            f"lost, empty where the score before is not above {MINIMUM:g}. Pointed ends: drops lie beyond 100 %."
+        )
     found = []
     for name in names:
         path = paths.results / "figures" / f"{name}.png"
         if path.is_file():
-            caption = captions.get(name, f"{name.removeprefix('figure5.')}: drop in percent, mean over subjects.")
-            found.append((caption, base64.b64encode(path.read_bytes()).decode("ascii")))
+            found.append((captions[name], base64.b64encode(path.read_bytes()).decode("ascii")))
     return found
 
 

@@ -9,32 +9,83 @@ from typing import Any
 
 import pandas as pd
 
-# Columns whose names do not say what they hold.
+# Of every column that the report shows; names of subjects, which are columns too, stand as they are.
 HEADS = {
+    "model": "model",
+    "subject": "subject",
+    "parcel": "parcel",
+    "layer": "layer",
+    "film": "film",
+    "segment": "segment",
+    "pair": "pair",
+    "comparison": "comparison",
+    "part": "part",
+    "p": "p",
+    "all": "all subjects",
+    "mean": "mean R²",
+    "min": "lowest R²",
+    "max": "highest R²",
+    "difference": "late minus early depth",
+    "ceiling": "ceiling (r)",
+    "planted": "planted",
+    "found": "found",
+    "oracle": "oracle",
+    "layer_found": "layer found",
+    "delay_found": "delay found",
+    "subjects_found_or_next": "subjects with it or the next layer (share)",
+    "planted_delay_tr": "planted delay (TR)",
+    "found_delay_tr": "found delay (TR)",
+    "correlation": "correlation (r)",
+    "repeats": "from repeats",
+    "repeats_error": "error of it",
+    "cross_subject": "from other subjects",
+    "cross_subject_error": "error of that",
+    "converged": "targets extrapolated (share)",
+    "repeat": "repeat",
+    "session": "session",
+    "volumes": "volumes (n)",
+    "rows_expected": "rows expected (n)",
+    "trimmed_volumes": "volumes trimmed (n)",
+    "missing_rows": "rows missing (n)",
+    "non_steady_volumes": "non-steady volumes (n)",
+    "tsnr_median": "median tSNR",
+    "constant_voxels": "constant voxels (n)",
+    "mean_framewise_displacement_mm": "mean framewise displacement (mm)",
+    "rate_hz": "frames per second (Hz)",
+    "frames": "frames (n)",
+    "width": "width (pixels)",
+    "height": "height (pixels)",
+    "sound_rate_hz": "sound rate (Hz)",
+    "cube": "cube",
+    "fingerprint": "fingerprint",
+    "weights": "weights' digest",
+    "licence": "licence of weights",
+    "package": "package",
+    "version": "version",
     "roi": "region",
     "subjects": "subjects (n)",
     "n_subjects": "subjects (n)",
     "targets": "targets (n)",
-    "targets_above": "targets above the minimum (n)",
+    "targets_above": "targets with something to lose (n)",
     "parcels": "parcels (n)",
     "rows": "rows (n)",
     "score": "test r",
-    "score_sem": "standard error",
-    "score_low": "from",
-    "score_high": "to",
+    "score_sem": "r: SEM",
+    "score_low": "r: 95 % from",
+    "score_high": "r: 95 % to",
     "normalised": "share of ceiling",
-    "normalised_sem": "standard error of it",
-    "normalised_low": "from ",
-    "normalised_high": "to ",
-    "survive": "targets that survive (share)",
+    "normalised_sem": "share: SEM",
+    "normalised_low": "share: 95 % from",
+    "normalised_high": "share: 95 % to",
+    "survive": "targets that survive (share of all)",
     "size": "other subjects (n)",
     "untrained": "untrained twin",
     "untrained_score": "its test r",
     "mean_difference": "mean difference (r)",
-    "p_fdr": "p, FDR",
+    "p_fdr": "p after FDR",
     "smallest_p": "smallest p possible",
     "early_depth": "depth, early sensory",
-    "late_depth": "depth, semantic",
+    "late_depth": "depth, language and semantic",
     "full": "test r before",
     "residual": "test r after",
     "drop": "drop (%)",
@@ -52,6 +103,10 @@ HEADS = {
     "duration_s": "duration (s)",
     "cv_score": "cross-validated R²",
 }
+
+_PROBABILITIES = {"p", "p_fdr", "smallest_p"}
+# Of a percentage, a duration and the like; all else that is no whole number has three.
+_DECIMALS = {"drop": 1, "duration_s": 1, "tsnr_median": 1, "mean_framewise_displacement_mm": 2}
 
 
 @dataclass(frozen=True)
@@ -76,24 +131,32 @@ def grid_of(table: pd.DataFrame, good: Mapping[str, str] | None = None) -> dict[
     dict
         `heads`, `rows`: both lists of `Cell`.
     """
-    words = {name for name in table.columns if not pd.api.types.is_numeric_dtype(table[name])}
-    heads = [Cell(_heading(str(name)), "text" if name in words else "") for name in table.columns]
-    rows = [
-        [_cell(value, is_flag=str(name) in (good or {}), is_text=name in words) for name, value in record.items()]
-        for record in table.to_dict("records")
-    ]
-    return {"heads": heads, "rows": rows}
+    columns = [(str(name), table.iloc[:, place]) for place, name in enumerate(table.columns)]
+    flags = set(good or {})
+    heads = [Cell(HEADS.get(name, name), _kind(name, values, flags)) for name, values in columns]
+    cells = [_cells(name, values, flags) for name, values in columns]
+    return {"heads": heads, "rows": [list(row) for row in zip(*cells, strict=True)]}
 
 
-def _heading(name: str) -> str:
-    return HEADS.get(name, name.replace("_", " "))
+def _kind(name: str, values: pd.Series, flags: set[str]) -> str:
+    return "text" if name in flags or not pd.api.types.is_numeric_dtype(values) else ""
 
 
-def _cell(value: object, *, is_flag: bool, is_text: bool) -> Cell:
-    if isinstance(value, float) and math.isnan(value):
-        return Cell("")
-    if is_flag:
-        return Cell("yes", "yes") if value else Cell("no", "no")
-    if isinstance(value, float):
-        return Cell(f"{value:g}" if value.is_integer() else f"{value:.3f}")
-    return Cell(str(value), "text" if is_text else "")
+def _cells(name: str, values: pd.Series, flags: set[str]) -> list[Cell]:
+    """A column's cells; numbers of one column have as many decimals."""
+    if name in flags:
+        return [Cell("") if pd.isna(value) else Cell("yes", "yes") if value else Cell("no", "no") for value in values]
+    if _kind(name, values, flags):
+        return [Cell("" if pd.isna(value) else str(value), "text") for value in values]
+    whole = bool((values.dropna() % 1 == 0).all())
+    decimals = 0 if whole and name not in _PROBABILITIES else _DECIMALS.get(name, 3)
+    return [Cell(_number(value, decimals, is_p=name in _PROBABILITIES)) for value in values]
+
+
+def _number(value: float, decimals: int, *, is_p: bool) -> str:
+    if math.isnan(value):
+        return ""
+    if is_p:
+        return "< 0.0001" if value < 1e-4 else f"{value:.4f}"
+    # Adding 0 turns what rounds to -0 into 0.
+    return f"{round(value, decimals) + 0.0:.{decimals}f}"

@@ -8,9 +8,13 @@ import matplotlib.image
 import numpy as np
 import pandas as pd
 import pytest
+from matplotlib.figure import Figure
 
-from cinecube.analysis.figures import layer_curves, parcel_heatmap
+from cinecube.analysis.figures import colour_bar, grouped_bars, layer_curves, parcel_heatmap, residual_bars
+from cinecube.analysis.paper_figures import marks_note
 from cinecube.analysis.report_tables import HEADS, Cell, grid_of
+
+from .conftest import make_study
 
 PAGE_PX = 1280
 
@@ -18,13 +22,59 @@ PAGE_PX = 1280
 def test_text_stands_left_and_numbers_right() -> None:
     table = pd.DataFrame({"model": ["vit"], "score": [0.25], "p_fdr": [np.nan], "targets": [12], "found": [True]})
     grid = grid_of(table, good={"found": "yes"})
-    assert [head.text for head in grid["heads"]] == ["model", "test r", "p, FDR", "targets (n)", "found"]
-    assert [head.kind for head in grid["heads"]] == ["text", "", "", "", ""]
+    assert [head.text for head in grid["heads"]] == ["model", "test r", "p after FDR", "targets (n)", "found"]
+    assert [head.kind for head in grid["heads"]] == ["text", "", "", "", "text"]
     assert grid["rows"] == [[Cell("vit", "text"), Cell("0.250"), Cell(""), Cell("12"), Cell("yes", "yes")]]
 
 
 def test_no_heading_is_a_variable_name() -> None:
     assert not any("_" in words for words in HEADS.values())
+
+
+def test_numbers_of_a_column_have_as_many_decimals() -> None:
+    table = pd.DataFrame(
+        {"p": [0.0625, 1e-6], "drop": [35.144, 2.0], "score": [-0.0001, 1.0], "found_delay_tr": [3.0, np.nan]}
+    )
+    texts = [[cell.text for cell in row] for row in grid_of(table)["rows"]]
+    assert texts == [["0.0625", "35.1", "0.000", "3"], ["< 0.0001", "2.0", "1.000", ""]]
+
+
+def test_names_of_subjects_stand_as_they_are() -> None:
+    grid = grid_of(pd.DataFrame({"model": ["vit"], "sub_01": [0.5]}))
+    assert [head.text for head in grid["heads"]] == ["model", "sub_01"]
+
+
+@pytest.mark.parametrize(
+    ("top", "expected"), [(100, ["-100", "-50", "0", "50", "100"]), (0.72, ["-0.72", "-0.36", "0", "0.36", "0.72"])]
+)
+def test_a_colour_bar_has_a_label_and_readable_ticks_up_to_its_ends(top: float, expected: list[str]) -> None:
+    bar = colour_bar(Figure(), top, "drop (%)", clipped=top == 100)
+    assert (bar.vmin, bar.vmax) == (-top, top)
+    assert [tick.get_text().replace("\N{MINUS SIGN}", "-") for tick in bar.ax.get_yticklabels()] == expected
+    assert bar.ax.get_ylabel() == "drop (%)"
+    assert bar.extend == ("both" if top == 100 else "neither")
+
+
+@pytest.mark.parametrize("n_subjects", [4, 9])
+def test_figure_3_says_when_so_few_subjects_cannot_be_told_apart(n_subjects: int) -> None:
+    study = make_study(tuple(f"sub-{n:02d}" for n in range(n_subjects)))
+    study = study.model_copy(update={"unimodal": study.unimodal.model_copy(update={"video": ["net"]})})
+    note = marks_note(study)
+    assert "* higher than unimodal video" in note
+    assert ("at least 6 subjects are needed" in note) == (n_subjects == 4)
+    assert note.startswith("No bar can be marked.") == (n_subjects == 4)
+    assert marks_note(make_study()) == ""
+
+
+def test_bars_are_no_wider_than_the_page_and_carry_their_note() -> None:
+    rows = [(f"region{r}", f"stream{m}", 0.1 * m, 0.01, "") for r in range(9) for m in range(12)]
+    table = pd.DataFrame(rows, columns=["roi", "model", "score", "score_sem", "mark"])
+    noted, plain = (grouped_bars(table, "roi", "model", "score", "mark", note) for note in ("few subjects", ""))
+    assert noted != plain
+    rows = [("a-b", f"region{r}", name, 0.2, 0.01) for r in range(9) for name in ("full", "residual")]
+    table = pd.DataFrame(rows, columns=["pair", "roi", "measure", "mean", "sem"])
+    for png in (noted, residual_bars(table, {"a-b": "a without b"})):
+        assert matplotlib.image.imread(io.BytesIO(png)).shape[1] <= PAGE_PX
 
 
 def _curves(n_models: int) -> pd.DataFrame:

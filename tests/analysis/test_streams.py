@@ -201,8 +201,8 @@ def test_the_report_shows_each_stream(root: Path) -> None:
     assert "2 models in 4 streams" in page
     for streams in STREAMS.values():
         for stream in streams:
-            assert f"mean test r, {stream.name}" in page
-            assert f"{stream.name}: Pearson r, mean over subjects" in page
+            assert f"<span>test r, {stream.name}</span>" in page
+            assert f"{stream.name}: Pearson r, mean over 2 subjects" in page
     metrics = json.loads(paths.metrics.read_text(encoding="utf-8"))
     assert set(metrics["whole_brain"]) == {stream.name for streams in STREAMS.values() for stream in streams}
 

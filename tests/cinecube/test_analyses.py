@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import html
 import json
+import re
 from pathlib import Path
 
 import nibabel as nib
@@ -11,6 +13,8 @@ import pandas as pd
 import pytest
 import xarray as xr
 from tests.conftest import Folder
+
+from cinecube.analysis.report_tables import HEADS
 
 pytestmark = pytest.mark.slow
 
@@ -25,6 +29,11 @@ def test_findings_stand_beside_the_truth(study: Folder) -> None:
     for title in ("Regions, and shares of the ceiling", "Residuals", "Variance partitioning", "Significance"):
         assert f"<h2>{title}</h2>" in page
     assert "at least 6 subjects are needed" in page
+    heads = re.findall('<th(?: class="text")?>(.*?)</th>', page)
+    subjects = {"sub-01", "sub-02", "sub-03"}
+    assert len(heads) > 80
+    assert {html.unescape(head) for head in heads} <= set(HEADS.values()) | subjects
+    assert not re.findall(r"(?:src|href)=\"(?!data:)", page)
 
 
 def test_removing_video_costs_visual_parcels_more_than_others(study: Folder) -> None:
