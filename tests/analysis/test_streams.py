@@ -240,7 +240,7 @@ def test_unknown_streams_and_layers_are_named(root: Path) -> None:
         study.scores("bind.vido")
     with pytest.raises(StudyError, match="no layer 4"):
         study.features(AUDIO, layer=4)
-    with pytest.raises(StudyError, match="no model 'bnd.video'"):
+    with pytest.raises(StudyError, match="found 'bnd.video', no model nor a stream of one"):
         study.features("bnd.video")
 
 

@@ -108,8 +108,8 @@ def test_wrong_maps_are_refused_in_a_line(study: Folder, tmp_path: Path, words: 
 
 def test_pairs_and_sets_must_name_streams(study: Folder, tmp_path: Path) -> None:
     copy = study.copy(tmp_path / "study")
-    copy.change(lambda params: params["residual"].append({"keep": "vit", "remove": "vit"}))
-    assert "residual.1: found vit to keep and to remove" in copy.error("residual")
+    copy.change(lambda params: params.update(residual=[{"keep": "vit", "remove": "vit"}]))
+    assert "residual.0: found vit to keep and to remove" in copy.error("residual")
     copy.change(lambda params: params.update(residual=[], partition=[["vit"]]))
     assert "partition.0: found [vit], expected two or three different streams" in copy.error("partition")
     copy.change(lambda params: params.update(partition=[["vit", "resnet"]]))
