@@ -97,7 +97,10 @@ class ObjectCache:
                 )
             # DVC checks an object that is not protected, and removes it where another process still writes it.
             database.protect(partial)
-            database.add(partial, database.fs, item.oid, hardlink=True, verify=False)
+            # DVC itself tries a reflink, which stands empty in its place for a moment: another process would read that.
+            path = self._location.path(item)
+            database.makedirs(os.path.dirname(path))
+            os.replace(partial, path)
 
     def _database(self, item: DvcObject) -> Any:
         from dvc.fs import LocalFileSystem
