@@ -100,14 +100,18 @@ def test_the_list_of_keys_is_that_of_the_models() -> None:
 
 @pytest.mark.parametrize("name", SimulateSpec.model_fields)
 def test_no_key_of_simulate_does(name: str) -> None:
-    for line in _refusals(SimulateSpec, {}, (name,)):
+    lines = _refusals(SimulateSpec, {}, (name,))
+    assert lines
+    for line in lines:
         assert line.startswith(f"params.yaml: {name}"), line
         assert not PHRASES.search(line), line
 
 
 @pytest.mark.parametrize("path", [("dask",), ("dask", "address"), ("dask", "jobqueue"), ("dask", "jobs")])
 def test_no_member_of_dask_does(path: tuple[str, ...]) -> None:
-    for line in _refusals(Study, PARAMS | {"dask": {}}, path):
+    lines = _refusals(Study, PARAMS | {"dask": {}}, path)
+    assert lines
+    for line in lines:
         assert line.startswith("params.yaml: dask"), line
         assert not PHRASES.search(line), line
 
