@@ -195,7 +195,7 @@ def _quality(study: Study, paths: StudyPaths) -> pd.DataFrame:
 def _provenance(study: Study, paths: StudyPaths, cubes: Sequence[xr.Dataset]) -> pd.DataFrame:
     rows = []
     for model in study.encoded:
-        for film in study.compute.films:
+        for film in study.films:
             path = paths.features(model, film)
             if path.exists():
                 rows.append(_origin(path, paths))

@@ -13,13 +13,14 @@ import xarray as xr
 
 from cinecube.analysis.choices import without_choices
 from cinecube.analysis.folds import Fold, Gap, leave_segments_out
+from cinecube.analysis.reading import open_space
 from cinecube.analysis.rows import match_onsets
-from cinecube.analysis.spaces import FeatureSpace, join_films, step_s
+from cinecube.analysis.spaces import FeatureSpace, step_s
 from cinecube.analysis.stages import make_settings
 from cinecube.analysis.tables import write_table
 from cinecube.store.analysis_params import Pair
 from cinecube.store.atomic import staged
-from cinecube.store.cubes import open_cube, write_feature_cube
+from cinecube.store.cubes import write_feature_cube
 from cinecube.store.errors import StudyError
 from cinecube.store.journal import Block, Journal, open_journal
 from cinecube.store.labels import find_layer
@@ -142,7 +143,7 @@ def open_pair(study: Study, root: Path, pair: Pair) -> PairInputs:
     StudyError
         If a cube, stream or layer is missing, or a row of one model has no partner in the other.
     """
-    keep, remove = (_open_space(study, root, study.owner(stream)) for stream in (pair.keep, pair.remove))
+    keep, remove = (open_space(study, root, study.owner(stream)) for stream in (pair.keep, pair.remove))
     keep_model, remove_model = (
         find_stream(space.models, stream, f"feature cubes of {study.owner(stream)}")
         for space, stream in ((keep, pair.keep), (remove, pair.remove))
@@ -181,13 +182,6 @@ def find_stream(models: Sequence[str], stream: str, where: str) -> int:
             do="correct the name in `residual` of params.yaml",
         )
     return list(models).index(stream)
-
-
-def _open_space(study: Study, root: Path, model: str) -> FeatureSpace:
-    paths, films = StudyPaths(root), [*study.split.train, *study.split.test]
-    found = {film: paths.features(model, film) for film in films}
-    cubes = {film: open_cube(path, where=paths.relative(path)) for film, path in found.items()}
-    return join_films(cubes, {film: study.films[film] for film in films}, model)
 
 
 def _layers_to_remove(space: FeatureSpace, m: int, pair: Pair) -> tuple[int, ...]:

@@ -12,8 +12,9 @@ import numpy as np
 import xarray as xr
 
 from cinecube.analysis import tables
+from cinecube.analysis.reading import open_space
 from cinecube.analysis.rows import RowsGroup, align
-from cinecube.analysis.spaces import FeatureSpace, Responses, check_same_space, join_films, open_responses, step_s
+from cinecube.analysis.spaces import FeatureSpace, Responses, check_same_space, open_responses, step_s
 from cinecube.store.analysis_params import EncodeParams
 from cinecube.store.cubes import open_cube, write_cube
 from cinecube.store.errors import StudyError
@@ -90,13 +91,7 @@ def read_inputs(study: Study, root: Path, model: str) -> tuple[FeatureSpace, dic
     from cinecube.analysis.choices import choose_inputs
 
     paths, split = StudyPaths(root), study.split
-    films = [*split.train, *split.test]
-    place = paths.residual if model in {pair.name for pair in study.residual} else paths.features
-    space = join_films(
-        {film: _open(paths, place(model, film)) for film in films},
-        {film: study.films[film] for film in films},
-        model,
-    )
+    space = open_space(study, root, model)
     subjects = study.brain.subjects
     clock_s = step_s(space.rows)
     brains = {

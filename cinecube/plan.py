@@ -73,6 +73,7 @@ def _steps(study: Study, root: Path) -> list[Step]:
         steps.append(_file_step(f"checkpoint@{model}", paths.checkpoint(model)))
     for model in study.compute.models:
         steps += [_features_step(study, model, film, root) for film in study.compute.films]
+    steps += [_file_step(f"imported@{entry.model}", paths.imported(entry.model)) for entry in study.imported]
     steps += [_cube_step(f"brain@{subject}", paths.brain(subject)) for subject in study.brain.subjects]
     steps += [_encode_step(study, model, root) for model in study.compute.models]
     steps += [_cube_step(f"encode_imported@{entry.model}", paths.scores(entry.model)) for entry in study.imported]

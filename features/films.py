@@ -4,18 +4,23 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 
 from cinecube.features.probing import probe
 from cinecube.features.stimuli import find_segments
 from cinecube.store.atomic import staged
+from cinecube.store.errors import StudyError
 from cinecube.store.films import COLUMNS
+from cinecube.store.imported import open_imported
 from cinecube.store.params import Study
 from cinecube.store.paths import StudyPaths
 
 
 def write_films_table(study: Study, root: Path) -> pd.DataFrame:
     """Probe every segment of a study and write `data/films.csv`.
+
+    A study without films (`stimuli: null`) takes the lengths from the feature cubes that it imported.
 
     Returns
     -------
@@ -27,7 +32,15 @@ def write_films_table(study: Study, root: Path) -> pd.DataFrame:
     StudyError
         If a segment is missing, unreadable, truncated or of variable frame rate.
     """
-    rows = []
+    rows = _rows_of_films(study, root) if study.stimuli else _rows_of_cubes(study, root)
+    table = pd.DataFrame(rows, columns=list(COLUMNS))
+    with staged(StudyPaths(root).films) as partial:
+        table.to_csv(partial, index=False)
+    return table
+
+
+def _rows_of_films(study: Study, root: Path) -> list[tuple[object, ...]]:
+    rows: list[tuple[object, ...]] = []
     for film in study.films:
         for segment, path in find_segments(study, film, root).items():
             info = probe(path, StudyPaths(root).relative(path))
@@ -44,7 +57,33 @@ def write_films_table(study: Study, root: Path) -> pd.DataFrame:
                     info.sound_rate_hz,
                 )
             )
-    table = pd.DataFrame(rows, columns=list(COLUMNS))
-    with staged(StudyPaths(root).films) as partial:
-        table.to_csv(partial, index=False)
-    return table
+    return rows
+
+
+def _rows_of_cubes(study: Study, root: Path) -> list[tuple[object, ...]]:
+    """As long as the windows of the first imported model reach; nothing is known of frames and sound."""
+    if not study.imported:
+        raise StudyError(
+            where="params.yaml: stimuli",
+            found="no films and no imported cubes",
+            expected="either, to know how long segments are",
+            do="run `cinecube import REPO --model MODEL`",
+        )
+    model = study.imported[0].model
+    rows: list[tuple[object, ...]] = []
+    for film in study.films:
+        with open_imported(study, root, model, film) as cube:
+            segments, onsets_s = cube["segment"].values, cube["onset_s"].values
+            for segment in study.film(film):
+                own_s = onsets_s[segments == segment]
+                if not own_s.size:
+                    raise StudyError(
+                        where=f"model {model} {film}",
+                        found=f"no rows of segment {segment}",
+                        expected="every segment of `films`",
+                        do="take the segment out of `films`, or import cubes that have it",
+                    )
+                step_s = float(np.median(np.diff(own_s))) if own_s.size > 1 else float(cube["window_s"].values[0])
+                length_s = round(float(own_s[-1]) + step_s, 6)
+                rows.append((film, segment, length_s, study.clock.n_rows(length_s), *[None] * (len(COLUMNS) - 4)))
+    return rows

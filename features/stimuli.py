@@ -19,6 +19,13 @@ def find_segments(study: Study, film: str, root: Path) -> dict[str, Path]:
     StudyError
         If the study has no such film, or a segment has no file or two.
     """
+    if study.stimuli is None:
+        raise StudyError(
+            where="params.yaml: stimuli",
+            found="no folder",
+            expected="that of the films' folders",
+            do="set it, or import the cubes of a study that has the films",
+        )
     return {segment: _find(root / study.stimuli / film, segment, root) for segment in study.film(film)}
 
 

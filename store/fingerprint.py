@@ -10,6 +10,9 @@ from typing import Any
 
 _BLOCK_BYTES = 1 << 20
 
+ABSENT = "(absent)"
+"""What `differences` shows for a field that one spec lacks."""
+
 
 def canonical(spec: Mapping[str, Any]) -> str:
     """The one JSON text of a spec: sorted keys, no spaces, no NaN."""
@@ -40,7 +43,7 @@ def differences(old: Mapping[str, Any], new: Mapping[str, Any], prefix: str = ""
     """Name the fields in which two specs differ, one line each: `clock.tr_s: 1.49 -> 2.0`."""
     lines: list[str] = []
     for key in sorted(set(old) | set(new)):
-        a, b = old.get(key, "(absent)"), new.get(key, "(absent)")
+        a, b = old.get(key, ABSENT), new.get(key, ABSENT)
         if isinstance(a, Mapping) and isinstance(b, Mapping):
             lines += differences(a, b, f"{prefix}{key}.")
         elif a != b:

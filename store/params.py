@@ -34,10 +34,10 @@ class Split(Section):
 
 
 class Compute(Section):
-    """What this study extracts itself."""
+    """What this study extracts itself; nothing in a study that reuses cubes of others."""
 
-    models: list[str] = Field(min_length=1)
-    films: list[str] = Field(min_length=1)
+    models: list[str] = Field(default_factory=list)
+    films: list[str] = Field(default_factory=list)
 
 
 class Imported(Section):
@@ -46,12 +46,19 @@ class Imported(Section):
     Attributes
     ----------
     model : str
+        If `models` has it too, its cubes must be what is asked for there.
     source : str
-        Where they come from: the file of an added array.
+        Where they come from: a repository, or the file of an added array.
+    rev : str, optional
+        The revision of the repository that was asked for; `.dvc` files hold the commit.
+    resample : str
+        How rows of another clock become rows of this study's.
     """
 
     model: str
     source: str
+    rev: str | None = None
+    resample: Literal["mean", "lanczos"] = "mean"
 
 
 class BrainParams(Section):
@@ -74,11 +81,11 @@ class Study(Section):
 
     study: str
     clock: Clock
-    stimuli: str
+    stimuli: str | None = None
     films: dict[str, list[str]] = Field(min_length=2)
     split: Split
-    models: dict[str, ModelParams] = Field(min_length=1)
-    compute: Compute
+    models: dict[str, ModelParams] = Field(default_factory=dict)
+    compute: Compute = Compute()
     imported: list[Imported] = Field(default_factory=list)
     run: Run = Run()
     brain: BrainParams
@@ -153,13 +160,13 @@ class Study(Section):
                     do="correct one of them",
                 )
         imported = self._imported_names()
-        again = sorted({name for name in imported if imported.count(name) > 1 or name in self.models})
+        again = sorted({name for name in imported if imported.count(name) > 1 or name in self.compute.models})
         if again:
             raise WrongValue(
                 key="imported",
-                found=f"{again[0]}, which is listed twice or is a model of `models`",
-                expected="names that differ",
-                do="rename one",
+                found=f"{again[0]}, which is listed twice or stands in compute.models",
+                expected="models that are computed here or come from elsewhere",
+                do="remove it from one of them",
             )
         names = [pair.name for pair in self.residual]
         twice = sorted({name for name in names if names.count(name) > 1})
@@ -178,12 +185,11 @@ class Study(Section):
 
     def _owner(self, stream: str) -> str | None:
         # A model's own name may hold a dot: the longest that fits is the owner.
-        known = [*self.models, *self._imported_names()]
-        owners = [name for name in known if stream == name or stream.startswith(f"{name}.")]
+        owners = [name for name in self.known_models if stream == name or stream.startswith(f"{name}.")]
         return max(owners, key=len, default=None)
 
     def _no_model(self, stream: str) -> dict[str, str]:
-        known = [*self.models, *self._imported_names()]
+        known = self.known_models
         return {
             "found": f"{stream!r}, no model nor a stream of one",
             "expected": f"one of {', '.join(known)}, or a stream such as imagebind.video",
@@ -192,6 +198,15 @@ class Study(Section):
 
     def _imported_names(self) -> list[str]:
         return [entry.model for entry in self.imported]
+
+    @property
+    def known_models(self) -> list[str]:
+        """Models of the section `models`, then the imported ones that it lacks."""
+        return list(dict.fromkeys([*self.models, *self._imported_names()]))
+
+    def import_of(self, model: str) -> Imported | None:
+        """Where a model's cubes come from; None if this study computes them."""
+        return next((entry for entry in self.imported if entry.model == model), None)
 
     @property
     def encoded(self) -> list[str]:
@@ -236,7 +251,7 @@ class Study(Section):
         StudyError
             If it has not.
         """
-        names = [*self.models, *self._imported_names(), *(pair.name for pair in self.residual)]
+        names = [*self.known_models, *(pair.name for pair in self.residual)]
         _refuse_unknown(name, names, "model or pair", "models")
         return name
 

@@ -56,6 +56,10 @@ class StudyPaths:
     def checkpoint(self, model: str) -> Path:
         return self.data / "checkpoints" / f"{model}.json"
 
+    def imported(self, model: str) -> Path:
+        """What an imported model's cubes were when they were checked."""
+        return self.data / "imported" / f"{model}.json"
+
     def features(self, model: str, film: str) -> Path:
         return self.data / "features" / model / f"{film}.zarr"
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import importlib
+import keyword
 import logging
 import re
 from collections.abc import Iterator
@@ -20,6 +21,7 @@ _COMMANDS = {
     "films": "stages",
     "checkpoint": "stages",
     "features": "stages",
+    "imported": "stages",
     "brain": "stages",
     "encode": "stages",
     "whole-brain": "stages",
@@ -36,11 +38,18 @@ _COMMANDS = {
     "init": "studies",
     "plan": "studies",
     "add": "adding",
+    "import": "adding",
     "pull": "studies",
     "ls": "inspection",
     "show": "inspection",
+    "why": "inspection",
     "verify": "inspection",
 }
+
+
+def _function_of(command: str) -> str:
+    name = command.replace("-", "_")
+    return f"{name}_" if keyword.iskeyword(name) else name
 
 
 class _Commands(click.Group):
@@ -53,7 +62,7 @@ class _Commands(click.Group):
         module = _COMMANDS.get(cmd_name)
         if module is None:
             return None
-        command = getattr(importlib.import_module(f"cinecube.cli.{module}"), cmd_name.replace("-", "_"))
+        command = getattr(importlib.import_module(f"cinecube.cli.{module}"), _function_of(cmd_name))
         assert isinstance(command, click.Command)
         return command
 

@@ -36,8 +36,9 @@ def simulate(root: Path) -> None:
 def films(root: Path) -> None:
     """Check every film and note how long it is.
 
-    Reads the files under `stimuli`; a missing, truncated or variable-rate one is named. Writes data/films.csv:
-    segment, duration, rows at the study's clock, frame rate.
+    Reads the files under `stimuli`; a missing, truncated or variable-rate one is named. In a study without films,
+    reads the labels of the cubes that it imported. Writes data/films.csv: segment, duration, rows at the study's clock,
+    frame rate.
 
     \b
     Example:
@@ -97,6 +98,26 @@ def features(model: str, film: str, root: Path) -> None:
     study.film(film)
     with progress_bar(f"{model} {film}", "rows") as progress:
         click.echo(str(extract_film(study, model, film, root, progress=progress)))
+
+
+@click.command()
+@click.argument("model")
+@study_option
+def imported(model: str, root: Path) -> None:
+    """Check the feature cubes of a model that this study did not compute.
+
+    Reads the labels of data/features/MODEL and the sections `models` and `imported`. Refuses cubes that were made with
+    other parameters than `models` asks for, and names the field. Writes data/imported/MODEL.json.
+
+    \b
+    Example:
+      cinecube imported vit
+    """
+    from cinecube.store.imported import record_imported
+    from cinecube.study import load
+
+    record = record_imported(load(root), root, model)
+    click.echo(f"{model}: {len(record['fingerprints'])} films are what this study asks for")
 
 
 @click.command()

@@ -1,0 +1,57 @@
+"""What a study asks of a network, beside what a cube that it did not make says of itself."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from typing import Any
+
+from cinecube.store.fingerprint import ABSENT
+from cinecube.store.model_params import ModelParams
+
+# Keys that have a meaning without the network: their values stand in the spec as they stand in `params.yaml`.
+_ALWAYS = ("extractor", "pooling", "final_norm", "stride_s", "dtype", "precision", "untrained", "compat")
+# The network's own value where the study says nothing.
+_IF_SAID = ("frames_per_window", "sampling", "context_s", "window_s")
+_COMMIT = re.compile(r"[0-9a-f]{40}")
+
+
+def unlike(asked: ModelParams, spec: Mapping[str, Any]) -> list[str]:
+    """Name the fields in which a feature cube is not what a study asks for, one line each: `pooling: cls -> mean`.
+
+    Neither weights nor network need be at hand. What the study leaves to the network agrees with any value, and so does
+    the clock, which cubes are brought to by their labels.
+
+    Parameters
+    ----------
+    asked : ModelParams
+        The model's entry in the section `models`.
+    spec : Mapping
+        What the cube's fingerprint hashes.
+
+    Returns
+    -------
+    list of str
+        Empty if nothing differs.
+    """
+    wanted = {key: getattr(asked, key) for key in _ALWAYS}
+    wanted |= {key: getattr(asked, key) for key in _IF_SAID if getattr(asked, key) is not None}
+    if asked.stride_s is not None:
+        wanted["resample"] = asked.resample
+    if spec.get("frame_pooling") is not None:  # networks of clips have none
+        wanted["frame_pooling"] = asked.frame_pooling
+    if spec.get("checkpoint") is not None:  # a folder is a path, which specs leave out
+        wanted["checkpoint"] = asked.checkpoint
+    if asked.revision and _COMMIT.fullmatch(asked.revision):  # which commit a branch or tag is, only the hub knows
+        wanted["revision"] = asked.revision
+    lines = [f"{key}: {spec.get(key, ABSENT)} -> {value}" for key, value in wanted.items() if spec.get(key) != value]
+    return sorted(lines + _layers_unlike(asked, spec))
+
+
+def _layers_unlike(asked: ModelParams, spec: Mapping[str, Any]) -> list[str]:
+    """Layers that are asked for and that the cube lacks; those it has beside them do no harm."""
+    if asked.layers == "all":
+        return []
+    known = [str(layer) for layer in spec.get("layers", ())]
+    lacking = [layer for layer in asked.layers if layer not in known]
+    return [f"layers: {', '.join(known)} -> {', '.join(asked.layers)}"] if lacking else []
