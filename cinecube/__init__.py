@@ -3,12 +3,15 @@
 >>> import cinecube as cc
 >>> study = cc.open(".")                                    # doctest: +SKIP
 >>> study.features(model="vit", film="amber", layer=7)      # doctest: +SKIP
+>>> cc.open("https://example.org/movie10.git", rev="v1.2")  # doctest: +SKIP
 """
 
 from __future__ import annotations
 
+import os
+from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from cinecube.store.errors import StudyError as StudyError
 
@@ -18,13 +21,29 @@ if TYPE_CHECKING:
 __all__ = ["StudyError", "open"]
 
 
-def open(study: str | Path = ".") -> OpenStudy:
-    """Open the study in a folder for reading.
+def open(
+    study: str | os.PathLike[str] = ".",
+    rev: str | None = None,
+    *,
+    remote_config: Mapping[str, Any] | None = None,
+    cache: str | os.PathLike[str] | None = None,
+    cache_bytes: int = 2**30,
+) -> OpenStudy:
+    """Open a study for reading: the working tree of a folder, or any revision of a Git repository.
 
     Parameters
     ----------
-    study : str or Path
-        A folder with a `params.yaml`.
+    study : str or path
+        A folder with a `params.yaml`, or a Git repository: a folder, a bare one, or a URL.
+    rev : str, optional
+        A branch, tag or commit; the cubes are then streamed from the repository's DVC remote, as they are where there
+        is no working tree.
+    remote_config : dict, optional
+        Options of that remote that are not in the repository, such as `url` or `password`.
+    cache : str or path, optional
+        A folder that keeps what the remote sends, for any number of processes.
+    cache_bytes : int
+        The most that folder holds.
 
     Returns
     -------
@@ -34,8 +53,11 @@ def open(study: str | Path = ".") -> OpenStudy:
     Raises
     ------
     StudyError
-        If the folder holds no study.
+        If there is no such study or revision.
     """
-    from cinecube.store.study import OpenStudy
+    from cinecube.store.revision import is_repository, open_revision
+    from cinecube.store.study import open_folder
 
-    return OpenStudy(Path(study))
+    if rev is None and remote_config is None and not is_repository(study):
+        return open_folder(Path(study))
+    return open_revision(study, rev, remote_config=remote_config, cache=cache, cache_bytes=cache_bytes)

@@ -5,9 +5,11 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib.resources import files
 from pathlib import Path
+from typing import Any
 
 import yaml
 
@@ -53,10 +55,10 @@ def init_simulated(folder: Path) -> None:
     StudyError
         If a study stands there already.
     """
-    _refuse_existing(folder)
+    refuse_existing(folder)
     for name in ("params.yaml", "dvc.yaml", "README.md"):
-        _write(folder / name, _template(f"simulated/{name}"))
-    _write(folder / "data" / "dvc.yaml", _template("simulated/data.dvc.yaml"))
+        _write(folder / name, template_text(f"simulated/{name}"))
+    _write(folder / "data" / "dvc.yaml", template_text("simulated/data.dvc.yaml"))
     _finish(folder)
 
 
@@ -68,10 +70,24 @@ def init_own(folder: Path, own: OwnData) -> None:
     StudyError
         If a study stands there already, or films or subjects cannot be found.
     """
-    import jinja2
-
-    _refuse_existing(folder)
+    refuse_existing(folder)
     films = _find_films(own.stimuli)
+    test = [own.test or list(films)[-1]]
+    split = {"train": [film for film in films if film not in test], "test": test}
+    values = values_of_scans(folder, own, films, split) | {"stimuli": _from(folder, own.stimuli)}
+    write_study(folder, values, "own", template_text("own/dvc.yaml"))
+
+
+def values_of_scans(
+    folder: Path, own: OwnData, films: Mapping[str, Sequence[str]], split: Mapping[str, Sequence[str]]
+) -> dict[str, Any]:
+    """What templates are filled with, of a lab's scans.
+
+    Raises
+    ------
+    StudyError
+        If there are no subjects, no such space or atlas, or the test film is none of `films`.
+    """
     subjects = sorted(path.name for path in own.scans.glob("sub-*") if path.is_dir())
     if not subjects:
         raise StudyError(
@@ -80,31 +96,39 @@ def init_own(folder: Path, own: OwnData) -> None:
     if own.atlas:
         find_atlas(own.atlas)
     _refuse_unknown_space(own)
-    test = own.test or list(films)[-1]
-    if test not in films:
-        raise StudyError(where="--test", found=repr(test), expected=f"one of {', '.join(films)}", do="name a film")
-    values = {
+    if own.test is not None and own.test not in films:
+        raise StudyError(where="--test", found=repr(own.test), expected=f"one of {', '.join(films)}", do="name a film")
+    return {
         "study": check_name(folder.resolve().name, "study"),
-        "stimuli": _from(folder, own.stimuli),
         "scans": _from(folder, own.scans),
         "atlas": _from(folder, own.atlas) if own.atlas else None,
-        "films": films,
-        "train": [film for film in films if film != test],
-        "test": [test],
+        "films": {film: list(segments) for film, segments in films.items()},
+        **split,
         "subjects": subjects,
         "space": check_name(own.space, "space"),
         "tr_s": _tr_s(own.scans),
     }
+
+
+def write_study(folder: Path, values: Mapping[str, Any], template: str, pipeline: str) -> None:
+    """Fill the templates of a study of scans, and put it under Git and DVC.
+
+    Raises
+    ------
+    StudyError
+        If what would be written is no study; nothing is then.
+    """
+    import jinja2
+
     environment = jinja2.Environment(undefined=jinja2.StrictUndefined, keep_trailing_newline=True, autoescape=False)
     params, readme = (
-        environment.from_string(_template(f"own/{name}.j2")).render(values) for name in ("params.yaml", "README.md")
+        environment.from_string(template_text(name)).render(values)
+        for name in ("own/params.yaml.j2", f"{template}/README.md.j2")
     )
-    # Whatever is wrong with the names is said before anything is written.
     parse(Study, yaml.safe_load(params), PARAMS_FILE)
     _write(folder / "params.yaml", params)
     _write(folder / "README.md", readme)
-    text = _template("own/dvc.yaml")
-    _write(folder / "dvc.yaml", text if own.atlas else text.replace(', "${brain.atlas}"', ""))
+    _write(folder / "dvc.yaml", pipeline if values["atlas"] else pipeline.replace(', "${brain.atlas}"', ""))
     _finish(folder)
 
 
@@ -151,7 +175,8 @@ def _from(folder: Path, path: Path) -> str:
     return Path(os.path.relpath(path.resolve(), folder.resolve())).as_posix()
 
 
-def _refuse_existing(folder: Path) -> None:
+def refuse_existing(folder: Path) -> None:
+    """Refuse a folder in which a study stands."""
     for name in (PARAMS_FILE, "dvc.yaml"):
         if (folder / name).exists():
             raise StudyError(
@@ -159,7 +184,8 @@ def _refuse_existing(folder: Path) -> None:
             )
 
 
-def _template(name: str) -> str:
+def template_text(name: str) -> str:
+    """A template as it is shipped."""
     return files("cinecube").joinpath("templates", name).read_text(encoding="utf-8")
 
 
@@ -172,7 +198,7 @@ def _finish(folder: Path) -> None:
     """Put the study under Git and DVC, where it is not yet."""
     for name in ("gitignore", "dvcignore"):
         if not (folder / f".{name}").exists():
-            _write(folder / f".{name}", _template(name))
+            _write(folder / f".{name}", template_text(name))
     inside = _call(folder, "git", "rev-parse", "--show-toplevel")
     if inside is None:
         _call(folder, "git", "init", "--quiet", must=True)

@@ -6,6 +6,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from cinecube.store.params import Study
+
 _KINDS = {"modified": "changed", "deleted": "is missing", "new": "is new", "not in cache": "is not in the cache"}
 
 
@@ -44,6 +46,17 @@ def changed_stages(root: Path) -> dict[str, str] | None:
     except DvcException:
         return None
     return follow | changed
+
+
+def numbered(study: Study, stage: str) -> str:
+    """A stage as DVC names it, which numbers pairs and imported models: `encode_residual@pair0`."""
+    name, at, item = stage.partition("@")
+    numbers = {}
+    if name in ("residual_features", "encode_residual"):
+        numbers = {pair.name: f"pair{number}" for number, pair in enumerate(study.residual)}
+    elif name in ("imported", "encode_imported"):
+        numbers = {entry.model: f"entry{number}" for number, entry in enumerate(study.imported)}
+    return f"{name}{at}{numbers.get(item, item)}"
 
 
 def _name(address: str) -> str:

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from cinecube.pipeline import changed_stages
+from cinecube.pipeline import changed_stages, numbered
 from cinecube.store.cubes import open_cube, stored_spec
 from cinecube.store.errors import StudyError
 from cinecube.store.films import read_films_table, rows_by_segment
@@ -53,15 +53,12 @@ def plan_study(study: Study, root: Path) -> list[Step]:
     nothing.
     """
     changed = changed_stages(root) or {}
-    numbers = {pair.name: f"pair{number}" for number, pair in enumerate(study.residual)}
-    numbers |= {entry.model: f"entry{number}" for number, entry in enumerate(study.imported)}
-    return [_as_dvc_sees(step, changed, numbers) for step in _steps(study, root)]
+    return [_as_dvc_sees(study, step, changed) for step in _steps(study, root)]
 
 
-def _as_dvc_sees(step: Step, changed: Mapping[str, str], numbers: Mapping[str, str]) -> Step:
-    """Whole cubes and tables are done only if DVC agrees; it numbers pairs and imported models."""
-    name, at, item = step.stage.partition("@")
-    why = changed.get(f"{name}{at}{numbers.get(item, item)}")
+def _as_dvc_sees(study: Study, step: Step, changed: Mapping[str, str]) -> Step:
+    """Whole cubes and tables are done only if DVC agrees."""
+    why = changed.get(numbered(study, step.stage))
     return replace(step, state="stale", why=why) if step.state == "done" and why else step
 
 

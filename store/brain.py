@@ -199,11 +199,16 @@ def _masked(run: ScanRun, params: BrainParams, targets: Targets) -> np.ndarray:
     return inside.T
 
 
-def _spec(study: Study, subject: str, runs: list[ScanRun], root: Path) -> dict[str, Any]:
+def asked_spec(study: Study, subject: str) -> dict[str, Any]:
+    """What of a brain cube's spec `params.yaml` decides; scans and atlas are the rest."""
     params = study.brain.model_dump(exclude={"subjects", "repeats", "path", "atlas"})
+    return {"subject": subject, "brain": params, "tr_s": study.clock.tr_s}
+
+
+def _spec(study: Study, subject: str, runs: list[ScanRun], root: Path) -> dict[str, Any]:
     atlas = study.brain.atlas and file_digest(find_atlas(root / study.brain.atlas))
     scans = {f"{run.segment} {run.repeat}": file_digest(run.bold) for run in runs}
-    return {"subject": subject, "brain": params, "atlas": atlas, "tr_s": study.clock.tr_s, "scans": scans}
+    return {**asked_spec(study, subject), "atlas": atlas, "scans": scans}
 
 
 def _cube(

@@ -5,20 +5,19 @@ DVC's own reading of `dvc.yaml`, `dvc.lock` and `.dvc` files is used; what it wo
 
 from __future__ import annotations
 
-import atexit
 import functools
 import json
 import os
 import posixpath
 import re
-import tempfile
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from cinecube.store.dvc_repo import opened_repo
 from cinecube.store.errors import StudyError
+from cinecube.store.paths import PARAMS_FILE
 from cinecube.store.remotes import DvcObject, Location, Objects, cache_location, remote_location, shown
 
 _OID = re.compile(r"[0-9a-f]{32}(\.dir)?")
@@ -49,6 +48,8 @@ class Output:
     remote : str, optional
         The remote it is kept in, if not the default one.
     source : Source, optional
+    n_bytes : int, optional
+        Of all its files, where the record tells.
     """
 
     path: str
@@ -56,6 +57,7 @@ class Output:
     is_dir: bool
     remote: str | None = None
     source: Source | None = None
+    n_bytes: int | None = None
 
 
 @dataclass(frozen=True)
@@ -99,6 +101,8 @@ class DvcIndex:
         Path of `url` in the repository, where it is a folder inside one.
     commit : str, optional
         What `rev` was when it was read; none for a working tree.
+    params : str, optional
+        Text of the `params.yaml` in that folder, if there is one.
     """
 
     url: str
@@ -108,6 +112,7 @@ class DvcIndex:
     cache: str | None
     prefix: str = ""
     commit: str | None = None
+    params: str | None = None
 
     @property
     def where(self) -> str:
@@ -228,13 +233,21 @@ def open_index(
 
     url = os.fspath(url)
     try:
-        with _opened(url, rev) as (repo, cache, prefix):
+        with opened_repo(url, rev) as (repo, cache, prefix):
             outputs = sorted((_output(out, repo) for out in repo.index.outs if out.use_cache), key=lambda o: o.path)
             config = _configured(json.loads(json.dumps(repo.config, default=str)), remote, remote_config or {})
-            commit = getattr(repo.fs, "rev", None)
+            commit, params = getattr(repo.fs, "rev", None), _params(repo, prefix)
     except (DvcException, OSError, ValueError) as error:
         raise _unreadable(error, url, rev) from error
-    return DvcIndex(url, rev, tuple(outputs), config, cache, prefix, commit)
+    return DvcIndex(url, rev, tuple(outputs), config, cache, prefix, commit, params)
+
+
+def _params(repo: Any, prefix: str) -> str | None:
+    path = repo.fs.join(repo.root_dir, prefix, PARAMS_FILE)
+    if not repo.fs.isfile(path):
+        return None
+    with repo.fs.open(path, "r", encoding="utf-8") as file:
+        return str(file.read())
 
 
 def _unreadable(error: Exception, url: str, rev: str | None) -> StudyError:
@@ -269,80 +282,6 @@ def _locations_of_source(source: Source, base: str) -> list[Location]:
     return index.folder(source.path).objects.locations()
 
 
-@contextmanager
-def _opened(url: str, rev: str | None) -> Iterator[tuple[Any, str | None, str]]:
-    """A repository of DVC, its local cache, and the path of `url` in it."""
-    from dvc.config import Config
-    from dvc.exceptions import NotDvcRepoError
-    from dvc.repo import Repo
-
-    if not os.path.isdir(url):
-        _clean_up_at_exit()
-        shared = Config()["cache"].get("dir")  # of this machine's DVC, where it has one
-        with Repo.open(url, rev=rev) as repo:
-            yield repo, shared, ""
-        return
-    with tempfile.TemporaryDirectory() as scratch:
-        try:
-            if os.path.isfile(os.path.join(url, "HEAD")):  # a bare repository may lie inside a study's folder
-                raise NotDvcRepoError(url)
-            root = os.path.realpath(Repo.find_root(url))
-        except NotDvcRepoError:
-            with _at_revision(url, "", rev or "HEAD", scratch) as repo:
-                yield repo, Config()["cache"].get("dir"), ""
-            return
-        prefix = Path(os.path.realpath(url)).relative_to(root).as_posix()
-        work = Config(os.path.join(root, ".dvc"))
-        cache = work["cache"].get("dir") or os.path.join(root, ".dvc", "cache")
-        if rev is None:
-            with _quiet_repo()(root, scratch=scratch) as repo:
-                yield repo, cache, prefix
-            return
-        with _at_revision(root, root, rev, scratch) as repo:
-            # Relative addresses, and passwords, are right in the working tree's configuration only.
-            repo.config["remote"] = {**repo.config["remote"], **work["remote"]}
-            repo.config["core"] = {**work["core"], **repo.config["core"]}
-            yield repo, cache, prefix
-
-
-@contextmanager
-def _at_revision(url: str, root: str, rev: str, scratch: str) -> Iterator[Any]:
-    from dvc.fs import GitFileSystem
-    from dvc.scm import SCM
-
-    scm = SCM(url)
-    inside = Path(root).relative_to(os.path.realpath(scm.root_dir)).as_posix() if root else "."
-    top = "/" if inside == "." else f"/{inside}"
-    config = {"cache": {"dir": scratch}}  # a bare repository has no folder for one
-    fs = GitFileSystem(scm=scm, rev=rev)
-    with _quiet_repo()(top, scratch=scratch, fs=fs, scm=scm, config=config) as repo:
-        yield repo
-
-
-@functools.cache
-def _quiet_repo() -> type:
-    """DVC's repository, made so that opening it leaves no temporary folder, database or ignore file behind."""
-    from dvc.repo import Repo
-
-    class QuietRepo(Repo):
-        def __init__(self, *args: Any, scratch: str, **kwargs: Any) -> None:
-            self.scratch = scratch
-            super().__init__(*args, **kwargs)
-
-        @property
-        def tmp_dir(self) -> str:
-            return self.scratch
-
-        @property
-        def site_cache_dir(self) -> str:
-            return self.scratch
-
-        def _ignore(self) -> None:
-            pass
-
-    return QuietRepo
-
-
 def _output(out: Any, repo: Any) -> Output:
     path = repo.fs.relpath(out.fs_path, repo.root_dir).replace(os.sep, "/")
     source = _source(out.stage.deps[0]) if out.stage.is_repo_import else None
@@ -350,7 +289,7 @@ def _output(out: Any, repo: Any) -> Output:
         return Output(path, None, True, out.remote, source)
     oid = str(out.hash_info.value)
     item = DvcObject(_checked(oid, path).removesuffix(".dir"), out.hash_info.name != "md5")
-    return Output(path, item, oid.endswith(".dir"), out.remote, source)
+    return Output(path, item, oid.endswith(".dir"), out.remote, source, out.meta.size)
 
 
 def _source(dep: Any) -> Source:
@@ -380,11 +319,3 @@ def _checked(oid: str, path: str) -> str:
 def _under(files: Mapping[str, DvcObject], folder: str) -> dict[str, DvcObject]:
     prefix = f"{folder}/" if folder else ""
     return {path[len(prefix) :]: item for path, item in files.items() if path.startswith(prefix)}
-
-
-@functools.cache
-def _clean_up_at_exit() -> None:
-    """DVC's commands remove its temporary clones at their end; whoever uses it as a library has to."""
-    from dvc.repo.open_repo import clean_repos
-
-    atexit.register(clean_repos)

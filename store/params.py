@@ -14,11 +14,10 @@ from cinecube.store.clock import Clock
 from cinecube.store.errors import StudyError
 from cinecube.store.labels import check_name
 from cinecube.store.model_params import ModelParams
+from cinecube.store.paths import PARAMS_FILE as PARAMS_FILE
 from cinecube.store.run_params import DaskParams, Run
 from cinecube.store.section import Section, WrongValue
 from cinecube.store.wrong_params import explain, shown, suggestion
-
-PARAMS_FILE = "params.yaml"
 
 _PAIR = ("keep", "remove")
 
@@ -344,12 +343,25 @@ def load_study(root: Path) -> Study:
             do="run in a study's folder, or make one with `cinecube init DIR`",
         )
     try:
-        raw = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise StudyError(
-            where=str(path), found=f"broken YAML ({error})", expected="YAML in UTF-8", do="mend the line that it names"
-        ) from None
+        text = path.read_text(encoding="utf-8")
+    except UnicodeDecodeError as error:
+        raise _no_yaml(str(path), error) from None
+    return read_study(text, str(path))
+
+
+def read_study(text: str, where: str) -> Study:
+    """Check the text of a `params.yaml`; raises as `load_study` does."""
+    try:
+        raw = yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise _no_yaml(where, error) from None
     return parse(Study, raw, PARAMS_FILE)
+
+
+def _no_yaml(where: str, error: Exception) -> StudyError:
+    return StudyError(
+        where=where, found=f"broken YAML ({error})", expected="YAML in UTF-8", do="mend the line that it names"
+    )
 
 
 def parse(model: type[_Model], raw: Any, where: str, do: str | None = None) -> _Model:

@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
+PARAMS_FILE = "params.yaml"
+
 
 @dataclass(frozen=True)
 class StudyPaths:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import xarray as xr
 
@@ -18,31 +18,63 @@ from cinecube.store.pulling import PulledCubes
 from cinecube.store.schema import Stream, merged_layers
 
 
-class OpenStudy:
-    """The cubes of a study in a folder. Opening reads labels; values are read when they are asked for.
+class Cubes(Protocol):
+    """Where the cubes of a study are."""
+
+    def open(self, path: Path, model: str | None = None, layer: int | str | None = None) -> xr.Dataset:
+        """Open a cube lazily; `model` and `layer` are all that will be read of it, where they are known.
+
+        Raises
+        ------
+        StudyError
+            If it is not there, or lacks what will be read.
+        """
+        ...
+
+    def text(self, path: Path) -> str | None:
+        """A text file; None if there is none."""
+        ...
+
+
+class FolderCubes:
+    """Cubes of a working tree, and those of it that `cinecube pull` left in DVC's cache.
 
     Parameters
     ----------
-    root : Path
-        The study's folder.
-
-    Raises
-    ------
-    StudyError
-        If it holds no study.
+    paths : StudyPaths
     """
 
-    def __init__(self, root: Path) -> None:
-        self.paths = StudyPaths(root)
-        self.params: Study = load_study(root)
-        self._pulled = PulledCubes(root)
+    def __init__(self, paths: StudyPaths) -> None:
+        self._paths, self._pulled = paths, PulledCubes(paths.root)
+
+    def open(self, path: Path, model: str | None = None, layer: int | str | None = None) -> xr.Dataset:
+        where = self._paths.relative(path)
+        cube = None if path.exists() or model is None else self._pulled.open(path, model, layer, where)
+        return open_cube(path, where=where) if cube is None else cube
+
+    def text(self, path: Path) -> str | None:
+        return path.read_text(encoding="utf-8") if path.is_file() else None
+
+
+class OpenStudy:
+    """The cubes of a study. Opening reads labels; values are read when they are asked for.
+
+    Parameters
+    ----------
+    params : Study
+    paths : StudyPaths
+    cubes : Cubes
+    """
+
+    def __init__(self, params: Study, paths: StudyPaths, cubes: Cubes) -> None:
+        self.params, self.paths, self._cubes = params, paths, cubes
 
     def __repr__(self) -> str:
         """The study's name, models, films and subjects."""
         study = self.params
         return (
-            f"<cinecube study {study.study!r}: models {', '.join(study.models)}; films {', '.join(study.films)}; "
-            f"subjects {', '.join(study.brain.subjects)}>"
+            f"<cinecube study {study.study!r}: models {', '.join(study.known_models)}; "
+            f"films {', '.join(study.films)}; subjects {', '.join(study.brain.subjects)}>"
         )
 
     def features(
@@ -91,8 +123,7 @@ class OpenStudy:
             self.params.film(film)
             path = self.paths.residual(name, film) if name in pairs else self.paths.features(model, film)
             where = self.paths.relative(path)
-            cube = None if path.exists() else self._pulled.open(path, name, layer, where)
-            cube = open_cube(path, where=where) if cube is None else cube
+            cube = self._cubes.open(path, name, layer)
             if model != name:
                 cube = _select_stream(cube, name, where)
                 cube = cube.isel(layer=cube["width"].values[0] > 0)
@@ -116,14 +147,13 @@ class OpenStudy:
 
     def brain(self, subject: str) -> xr.Dataset:
         """One subject's responses `bold (time, target)` with their labels."""
-        path = self.paths.brain(self.params.subject(subject))
-        return open_cube(path, where=self.paths.relative(path))
+        return self._cubes.open(self.paths.brain(self.params.subject(subject)))
 
     def scores(self, model: str) -> xr.Dataset:
         """Scores of a model, of a stream or of a residual pair: `score (subject, model, layer, target)` and more."""
         owner = self._owner(model)
         path = self.paths.scores(owner)
-        cube = open_cube(path, where=self.paths.relative(path))
+        cube = self._cubes.open(path)
         return cube if owner == model else _select_stream(cube, model, self.paths.relative(path))
 
     def truth(self) -> dict[str, Any]:
@@ -135,15 +165,28 @@ class OpenStudy:
             If the study was not simulated.
         """
         path = self.paths.truth
-        if not path.is_file():
+        text = self._cubes.text(path)
+        if text is None:
             raise StudyError(
                 where=self.paths.relative(path),
                 found="no truth",
                 expected="a simulated study",
                 do="run `dvc repro` in a study made with `cinecube init --template simulated`",
             )
-        truth: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        truth: dict[str, Any] = json.loads(text)
         return truth
+
+
+def open_folder(root: Path) -> OpenStudy:
+    """Open the study in a folder.
+
+    Raises
+    ------
+    StudyError
+        If it holds no study.
+    """
+    params, paths = load_study(root), StudyPaths(root)
+    return OpenStudy(params, paths, FolderCubes(paths))
 
 
 def _refuse_never(cube: xr.Dataset, label: str, where: str) -> None:

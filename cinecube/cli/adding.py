@@ -1,4 +1,4 @@
-"""Features that this study did not compute: `add`."""
+"""Features that this study did not compute: `add` and `import`."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Literal
 
 import click
 
-from cinecube.cli.common import study_option
+from cinecube.cli.common import json_option, progress_bar, study_option
 
 # Whether it exists is for the store to say, in its own words.
 _path = click.Path(path_type=Path)
@@ -45,14 +45,15 @@ def add(
     Reads ARRAY (row, dim): .npy, .csv, .tsv or a data set of .h5, with --rows; a .csv may hold segment and onset_s
     itself. Or an array per segment: .npz, a group of .h5, a folder of SEGMENT.npy or .csv, with a row every --tr
     seconds (the study's by default) from 0. onset_s counts from the segment's first frame. Rows on another clock than
-    the study's are resampled; --window is the step between rows by default. Writes data/features/MODEL/FILM.zarr;
-    once MODEL is listed in `imported`, all analyses use it.
+    the study's are resampled; --window is the step between rows by default. Writes data/features/MODEL/FILM.zarr and
+    lists MODEL under `imported` in params.yaml, so that all analyses use it.
 
     \b
     Example:
       cinecube add loudness.npy --rows loudness_rows.csv --model loudness
     """
     from cinecube.features.adding import Adding, add_features
+    from cinecube.store.editing import edit_params, list_imported
     from cinecube.store.foreign import read_foreign
     from cinecube.study import load
 
@@ -62,5 +63,53 @@ def add(
     for cube in add_features(study, root, foreign, how, films or None):
         click.echo(str(cube))
     if model not in study.encoded:
-        click.echo(f"list it in params.yaml, imported: [{{model: {model}, source: {array}}}]")
+        entry = {"model": model, "source": str(array)}
+        edit_params(root, lambda params: list_imported(params, entry))
+        click.echo(f"{model} is listed under `imported` in params.yaml")
     click.echo(f"keep its cubes with `dvc add data/features/{model}/*.zarr`")
+
+
+@click.command("import")
+@click.argument("repo")
+@click.option("--model", required=True, help="A model of that study.")
+@click.option("--film", "films", multiple=True, help="Only this film; may be repeated. [default: all of this study]")
+@click.option("--rev", help="A branch, tag or commit of REPO. [default: what is current there]")
+@click.option("--remote", help="A DVC remote of REPO. [default: its own default]")
+@click.option("--no-download", is_flag=True, help="Fetch no bytes now: `cinecube pull` brings single layers.")
+@json_option
+@study_option
+def import_(
+    repo: str,
+    model: str,
+    films: tuple[str, ...],
+    rev: str | None,
+    remote: str | None,
+    no_download: bool,
+    as_json: bool,
+    root: Path,
+) -> None:
+    """Bring feature cubes of another study into this one.
+
+    REPO is a folder, a bare repository or the URL of a Git repository whose cubes DVC tracks. Reads their labels first:
+    what this study's `models` does not ask for is refused, cubes of another clock are resampled when they are read.
+    Writes data/features/MODEL/FILM.zarr and a .dvc file with its hash and the commit beside it, by `dvc import`; moves
+    MODEL from `compute` to `imported` in params.yaml.
+
+    \b
+    Example:
+      cinecube import https://example.org/movie10.git --model vit --rev v1.2
+    """
+    import json
+
+    from cinecube.importing import Wanted, import_cubes
+
+    wanted = Wanted(repo, model, films or None, rev, remote)
+    with progress_bar(f"importing {model}", "films") as progress:
+        tell = (lambda film, done, total: progress(done, total)) if progress else None
+        made = import_cubes(root, wanted, not no_download, tell)
+    if as_json:
+        click.echo(json.dumps({"model": model, "files": made}, indent=1))
+        return
+    for path in made:
+        click.echo(path)
+    click.echo(f"{model} is listed under `imported` in params.yaml; commit it with the .dvc files. `dvc repro` uses it")

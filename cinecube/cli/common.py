@@ -60,8 +60,3 @@ def size_text(n_bytes: float) -> str:
             return f"{n_bytes:.0f} {unit}" if unit == "B" else f"{n_bytes:.1f} {unit}"
         n_bytes /= 1000
     return f"{n_bytes:.1f} TB"
-
-
-def folder_bytes(path: Path) -> int:
-    """Size of all files under a folder."""
-    return sum(file.stat().st_size for file in path.rglob("*") if file.is_file())

@@ -1,4 +1,4 @@
-"""Looking at cubes: `ls`, `show`, `verify`."""
+"""Looking at cubes: `ls`, `show`, `why`, `verify`, `export`."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from cinecube.cli.common import folder_bytes, json_option, size_text, study_option
+from cinecube.cli.common import json_option, size_text, study_option
 
 if TYPE_CHECKING:
     import xarray as xr
@@ -18,59 +18,69 @@ _path = click.Path(path_type=Path)
 
 
 @click.command()
-@click.argument("folder", type=_path, required=False)
+@click.argument("repo", required=False)
+@click.option("--rev", help="A branch, tag or commit of REPO, a Git repository with DVC in it.")
 @json_option
 @study_option
-def ls(folder: Path | None, as_json: bool, root: Path) -> None:
-    """List the cubes of a study or folder.
+def ls(repo: str | None, rev: str | None, as_json: bool, root: Path) -> None:
+    """List the cubes of a study, folder or Git repository.
 
-    Reads labels only. Prints kind, model and film or subject, layers, dims, rows, size and place of every cube under
-    FOLDER (the study's by default).
+    REPO is a folder (the study's by default), a bare repository or a Git URL. Reads labels only, of a repository from
+    its DVC remote. Prints kind, model and film or subject, layers, dims, rows, size and place of every cube.
 
     \b
     Example:
-      cinecube ls --json
+      cinecube ls https://example.org/movie10.git --rev v1.2 --json
     """
-    from cinecube.store.errors import StudyError
-    from cinecube.store.verify import find_cubes
+    from cinecube.store.dvc_index import open_index
+    from cinecube.store.listing import list_folder, list_revision
+    from cinecube.store.revision import is_repository
 
-    rows = []
-    folder = root / (folder or "")
-    for path in find_cubes(folder):
-        try:
-            rows.append(_summary(path, folder))
-        except StudyError as error:
-            click.echo(f"skipped: {error}", err=True)
+    def tell(error: Exception) -> None:
+        click.echo(f"skipped: {error}", err=True)
+
+    folder = root / (repo or "")
+    if rev is not None or (repo is not None and is_repository(repo)):
+        rows = list_revision(open_index(repo or root, rev), tell)
+    else:
+        rows = list_folder(folder, tell)
     if as_json:
         click.echo(json.dumps(rows, indent=1))
         return
     if not rows:
-        click.echo(f"no cubes in {folder}; `dvc repro` makes them")
+        click.echo(f"no cubes in {repo or folder}; `dvc repro` makes them")
     kind, name, axes = (max((len(row[key]) for row in rows), default=0) + 2 for key in ("kind", "name", "axes"))
     for row in rows:
-        size = size_text(row["bytes"])
+        size = size_text(row["bytes"]) if row["bytes"] is not None else ""
         click.echo(f"{row['kind']:{kind}}{row['name']:{name}}{row['axes']:{axes}}{size:>10}  {row['path']}")
 
 
-def _summary(path: Path, folder: Path) -> dict[str, Any]:
-    from cinecube.store.cubes import data_name, open_cube
+@click.command()
+@click.argument("cube", type=_path)
+@json_option
+@study_option
+def why(cube: Path, as_json: bool, root: Path) -> None:
+    """Is a cube what the study asks for, and if not, which field differs?
 
-    cube = open_cube(path, complete=False)
-    name = data_name(cube)
-    sizes = {str(dim): size for dim, size in (cube[name].sizes if name else cube.sizes).items()}
-    axes = ", ".join(f"{size} {dim}" for dim, size in sizes.items())
-    label = f"{path.parent.name} {path.stem}" if name == "features" else path.stem
-    return {
-        "kind": str(cube.attrs.get("kind", name)),
-        "name": label,
-        "axes": axes,
-        **sizes,
-        "models": [str(model) for model in cube["model"].values] if "model" in cube else [],
-        "layers": [str(layer) for layer in cube["layer"].values] if "layer" in cube else [],
-        "bytes": folder_bytes(path),
-        "path": str(path.relative_to(folder)),
-        "fingerprint": cube.attrs.get("fingerprint"),
-    }
+    CUBE is a path, from the study's folder. Reads its spec, params.yaml, the films' bytes, and what DVC has recorded.
+    Prints every field of the fingerprint that differs, as stored and as asked for.
+
+    \b
+    Example:
+      cinecube why data/features/vit/amber.zarr
+    """
+    from dataclasses import asdict
+
+    from cinecube.study import load
+    from cinecube.why import explain_cube
+
+    found = explain_cube(load(root), root, cube)
+    if as_json:
+        click.echo(json.dumps(asdict(found), indent=1))
+        return
+    click.echo(f"{found.cube}: {found.state}" + (f", from {found.source}" if found.source else ""))
+    for line in (*found.fields, *found.reasons):
+        click.echo(f"  {line}")
 
 
 @click.command()

@@ -14,15 +14,19 @@ _folder = click.Path(file_okay=False, path_type=Path)
 
 @click.command()
 @click.argument("folder", metavar="DIR", type=_folder)
-@click.option("--template", type=click.Choice(["simulated", "own"]), default="simulated", show_default=True)
+@click.option("--template", type=click.Choice(["simulated", "own", "reuse"]), default="simulated", show_default=True)
+@click.option("--from", "repo", help="reuse: the study whose cubes are imported; a folder or Git URL.")
+@click.option("--rev", help="reuse: a branch, tag or commit of it.")
 @click.option("--stimuli", type=_folder, help="own: folder of the films' folders. [default: DIR/data/stimuli]")
-@click.option("--scans", type=_folder, help="own: fMRIPrep derivatives. [default: DIR/data/scans]")
-@click.option("--atlas", type=click.Path(path_type=Path), help="own: a labelled volume with its .tsv.")
-@click.option("--test", help="own: the film to test on. [default: the last]")
-@click.option("--space", default="MNI152NLin2009cAsym", show_default=True, help="own: space of the volumes.")
+@click.option("--scans", type=_folder, help="own, reuse: fMRIPrep derivatives. [default: DIR/data/scans]")
+@click.option("--atlas", type=click.Path(path_type=Path), help="own, reuse: a labelled volume with its .tsv.")
+@click.option("--test", help="own, reuse: the film to test on. [default: the last; that of the other study]")
+@click.option("--space", default="MNI152NLin2009cAsym", show_default=True, help="own, reuse: space of the volumes.")
 def init(
     folder: Path,
     template: str,
+    repo: str | None,
+    rev: str | None,
     stimuli: Path | None,
     scans: Path | None,
     atlas: Path | None,
@@ -31,22 +35,33 @@ def init(
 ) -> None:
     """Make a new study in DIR: dvc.yaml, params.yaml, README.
 
-    `simulated` needs nothing. `own` reads which films and subjects there are, and the TR of the scans. Writes only
-    into DIR, and puts it under Git and DVC.
+    `simulated` needs nothing. `own` reads which films and subjects there are, and the TR of the scans. `reuse` takes
+    films and split from another study, whose feature cubes `cinecube import` brings then: no films, no weights, no
+    torch. Writes only into DIR, and puts it under Git and DVC.
 
     \b
     Example:
       cinecube init movie10 --template own --stimuli films --scans fmriprep --test life
+      cinecube init mine --template reuse --from https://example.org/movie10.git --scans fmriprep
     """
     from cinecube.init import OwnData, init_own, init_simulated
+    from cinecube.reusing import init_reuse
 
+    data = folder / "data"
+    own = OwnData(stimuli or data / "stimuli", scans or data / "scans", atlas, test, space)
+    if (template == "reuse") != (repo is not None):
+        raise click.UsageError("--from goes with --template reuse, which needs it")
     if template == "simulated":
         if stimuli or scans or atlas or test:
             raise click.UsageError("--stimuli, --scans, --atlas and --test go with --template own")
         init_simulated(folder)
+    elif template == "own":
+        init_own(folder, own)
     else:
-        data = folder / "data"
-        init_own(folder, OwnData(stimuli or data / "stimuli", scans or data / "scans", atlas, test, space))
+        assert repo is not None
+        models = init_reuse(folder, repo, rev, own)
+        click.echo(f"{repo} has {', '.join(models)}; import one there: `cinecube import {repo} --model {models[0]}`")
+        return
     click.echo(f"{folder}: edit params.yaml, then run `dvc repro` there")
 
 

@@ -20,7 +20,7 @@ from cinecube.store.errors import StudyError
 from cinecube.store.params import Study, parse
 from cinecube.store.paths import StudyPaths
 from cinecube.store.schema import Stream, feature_template, provenance, rows_index, string_coordinate
-from cinecube.store.study import OpenStudy
+from cinecube.store.study import open_folder
 
 TR_S = 1.49
 FILMS = {film: [f"{film}1", f"{film}2"] for film in ("amber", "birch", "cedar")}
@@ -214,7 +214,7 @@ def test_pictures_take_any_number_of_models() -> None:
 
 
 def test_a_stream_is_opened_by_its_name(root: Path) -> None:
-    study = OpenStudy(root)
+    study = open_folder(root)
     assert study.scores("bind")["model"].values.tolist() == [VIDEO, AUDIO, CONCAT]
     assert study.scores(AUDIO)["model"].values.tolist() == [AUDIO]
     assert study.scores("bind.v1")["model"].values.tolist() == ["bind.v1"]
@@ -235,7 +235,7 @@ def test_a_stream_is_opened_by_its_name(root: Path) -> None:
 
 
 def test_unknown_streams_and_layers_are_named(root: Path) -> None:
-    study = OpenStudy(root)
+    study = open_folder(root)
     with pytest.raises(StudyError, match=r"no stream 'bind.vido', expected one of bind.video, bind.audio, bind.concat"):
         study.scores("bind.vido")
     with pytest.raises(StudyError, match="no layer 4"):

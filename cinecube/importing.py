@@ -1,0 +1,211 @@
+"""Bringing feature cubes of another study into this one, pinned by hash."""
+
+from __future__ import annotations
+
+import json
+import os
+import posixpath
+import shutil
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import chdir, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import xarray as xr
+
+from cinecube.store.asked import unlike
+from cinecube.store.atomic import write_text
+from cinecube.store.dvc_index import DvcIndex, open_index
+from cinecube.store.editing import edit_params, list_imported
+from cinecube.store.errors import StudyError
+from cinecube.store.params import PARAMS_FILE, Study, load_study
+from cinecube.store.paths import StudyPaths
+from cinecube.store.remotes import shown
+from cinecube.store.revision import RevisionCubes, cubes_of
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """What is imported.
+
+    Attributes
+    ----------
+    repo : str
+        A folder with DVC in it, a bare Git repository, or the URL of a Git repository.
+    model : str
+    films : tuple of str, optional
+        All films of this study without it.
+    rev : str, optional
+        A branch, tag or commit of it.
+    remote : str, optional
+        A remote of that repository, instead of its default one.
+    """
+
+    repo: str
+    model: str
+    films: tuple[str, ...] | None = None
+    rev: str | None = None
+    remote: str | None = None
+
+    @property
+    def address(self) -> str:
+        """The repository as DVC and params.yaml keep it; a folder's by its whole path."""
+        return os.path.abspath(self.repo) if os.path.isdir(self.repo) else self.repo
+
+
+def import_cubes(
+    root: Path, wanted: Wanted, download: bool = True, tell: Callable[[str, int, int], None] | None = None
+) -> list[str]:
+    """Import a model's feature cubes by `dvc import`, and list it under `imported`; all of it or nothing.
+
+    Parameters
+    ----------
+    root : Path
+        The study's folder.
+    wanted : Wanted
+    download : bool
+        Whether bytes are fetched now; otherwise `cinecube pull` brings single layers, and `dvc update` all.
+    tell : callable, optional
+        Told `(film, films done, films in all)`.
+
+    Returns
+    -------
+    list of str
+        Paths of the `.dvc` files, from the study's folder.
+
+    Raises
+    ------
+    StudyError
+        If the repository has no such cubes, they are not what `models` asks for or lack a segment, something stands in
+        their place, or DVC fails.
+    """
+    study, paths = load_study(root), StudyPaths(root)
+    films = [film for film in wanted.films or study.films if study.film(film)]
+    _refuse_taken(study, paths, wanted.model, films)
+    # `dvc import` takes what is committed, in a folder too.
+    rev = wanted.rev or ("HEAD" if os.path.isdir(wanted.repo) else None)
+    index = open_index(wanted.repo, rev, remote=wanted.remote)
+    _check(study, paths, index, wanted.model, films)
+    made = []
+    with _restored(paths, films, wanted.model):
+        entry = {"model": wanted.model, "source": shown(wanted.address), "rev": wanted.rev}
+        edit_params(root, lambda params: list_imported(params, entry))
+        for number, film in enumerate(films):
+            if tell:
+                tell(film, number, len(films))
+            path = paths.relative(paths.features(wanted.model, film))
+            _dvc_import(root, wanted, posixpath.join(index.prefix, path), path, download)
+            made.append(f"{path}.dvc")
+    return made
+
+
+def _refuse_taken(study: Study, paths: StudyPaths, model: str, films: Sequence[str]) -> None:
+    if study.import_of(model) is not None:
+        raise StudyError(
+            where=f"{PARAMS_FILE}: imported",
+            found=f"{model} already",
+            expected="a model that is not imported yet",
+            do=f"bring it up to date with `dvc update data/features/{model}/*.dvc`, or remove it from `imported`",
+        )
+    for film in films:
+        path = paths.features(model, film)
+        for taken in (path, path.with_name(f"{path.name}.dvc")):
+            if taken.exists():
+                where = paths.relative(taken)
+                raise StudyError(
+                    where=where,
+                    found="something in its place",
+                    expected="nothing: a cube is never overwritten",
+                    do=f"keep it, or remove it with `rm -r {where}`",
+                )
+
+
+def _check(study: Study, paths: StudyPaths, index: DvcIndex, model: str, films: Sequence[str]) -> None:
+    """Refuse what DVC would import and this study could not use; reads labels from the remote."""
+    known = {cube.path for cube in cubes_of(index)}
+    wanted = {film: paths.relative(paths.features(model, film)) for film in films}
+    lacking = [film for film, path in wanted.items() if path not in known]
+    if lacking:
+        raise _no_such_cubes(index, known, model, lacking)
+    cubes, asked = RevisionCubes(index), study.models.get(model)
+    for film, path in wanted.items():
+        with cubes.open(Path(path)) as cube:
+            _refuse_unusable(cube, study.film(film), f"{index.where}: {path}")
+            lines = unlike(asked, json.loads(cube.attrs.get("spec", "{}"))) if asked else []
+        if lines:
+            raise StudyError(
+                where=f"{index.where}: {path}",
+                found=f"other parameters than models.{model} asks for ({'; '.join(lines)})",
+                expected="the same",
+                do=f"change models.{model}, or remove it to take the cubes as they are",
+            )
+
+
+def _refuse_unusable(cube: xr.Dataset, segments: Sequence[str], where: str) -> None:
+    if "features" not in cube:
+        raise StudyError(where=where, found="another kind of cube", expected="features", do="name another model")
+    present = {str(segment) for segment in cube["segment"].values}
+    lacking = [segment for segment in segments if segment not in present]
+    if lacking:
+        raise StudyError(
+            where=where,
+            found=f"no rows of segment {lacking[0]}",
+            expected="every segment that `films` of params.yaml names",
+            do="take it out of `films`, or import another revision",
+        )
+
+
+def _no_such_cubes(index: DvcIndex, known: set[str], model: str, lacking: Sequence[str]) -> StudyError:
+    places = [path.split("/") for path in known if path.startswith("data/features/") and path.count("/") == 3]
+    films = sorted(Path(film).stem for _, _, name, film in places if name == model)
+    models = sorted({name for _, _, name, _ in places})
+    owner = max((name for name in models if model.startswith(f"{name}.")), key=len, default=None)
+    if films:
+        return StudyError(
+            where=index.where,
+            found=f"no cube of {model} {lacking[0]}",
+            expected=f"one of {', '.join(films)}",
+            do="import films that it has by --film",
+        )
+    return StudyError(
+        where=index.where,
+        found=f"no feature cubes of {model}",
+        expected=f"one of {', '.join(models) or 'its models, of which it has none'}",
+        do=f"streams come together: ask for {owner}" if owner else "see `cinecube ls` of it",
+    )
+
+
+@contextmanager
+def _restored(paths: StudyPaths, films: Sequence[str], model: str) -> Iterator[None]:
+    """Put everything back as it was if something fails."""
+    params = paths.root / PARAMS_FILE
+    before = params.read_text(encoding="utf-8")
+    try:
+        yield
+    except BaseException:
+        write_text(params, before)
+        for film in films:
+            path = paths.features(model, film)
+            shutil.rmtree(path, ignore_errors=True)
+            path.with_name(f"{path.name}.dvc").unlink(missing_ok=True)
+        raise
+
+
+def _dvc_import(root: Path, wanted: Wanted, path: str, out: str, download: bool) -> None:
+    from dvc.exceptions import DvcException
+    from dvc.repo import Repo
+
+    (root / out).parent.mkdir(parents=True, exist_ok=True)
+    options: dict[str, Any] = {"rev": wanted.rev, "remote": wanted.remote, "no_download": not download}
+    try:
+        # DVC takes paths from where it stands.
+        with chdir(root), Repo(".") as repo:
+            repo.imp(wanted.address, path, out=out, **options)
+    except (DvcException, OSError) as error:
+        raise StudyError(
+            where=f"dvc import {shown(wanted.repo)} {path}",
+            found=shown((str(error) or type(error).__name__).splitlines()[0]),
+            expected="the cube",
+            do="try again, or check the repository's remote",
+        ) from error

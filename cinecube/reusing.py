@@ -1,0 +1,80 @@
+"""Making a study that reuses the feature cubes of another one: films and split from there, scans from here."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from ruamel.yaml.comments import CommentedMap, CommentedSeq
+
+from cinecube.init import OwnData, refuse_existing, template_text, values_of_scans, write_study
+from cinecube.store.dvc_index import open_index
+from cinecube.store.editing import edit_yaml
+from cinecube.store.errors import StudyError
+from cinecube.store.remotes import shown
+from cinecube.store.revision import cubes_of, study_of
+
+# Stages that extract features or score those that were extracted here.
+_WITHOUT = ("checkpoint", "features", "encode")
+
+
+def init_reuse(folder: Path, repo: str, rev: str | None, own: OwnData) -> list[str]:
+    """Make a study of a lab's scans whose features come from another study.
+
+    Parameters
+    ----------
+    folder : Path
+    repo : str
+        A folder with DVC in it, a bare Git repository, or the URL of a Git repository.
+    rev : str, optional
+        A branch, tag or commit of it.
+    own : OwnData
+        Its films are not used.
+
+    Returns
+    -------
+    list of str
+        Models whose cubes can be imported.
+
+    Raises
+    ------
+    StudyError
+        If a study stands in `folder` already, `repo` is no study with feature cubes, or subjects cannot be found.
+    """
+    refuse_existing(folder)
+    index = open_index(repo, rev or ("HEAD" if os.path.isdir(repo) else None))
+    theirs = study_of(index)
+    places = [cube.path.split("/") for cube in cubes_of(index) if cube.path.startswith("data/features/")]
+    models, there = sorted({place[2] for place in places}), {Path(place[-1]).stem for place in places}
+    films = {film: segments for film, segments in theirs.films.items() if film in there}
+    split = {
+        "train": [f for f in theirs.split.train if f in films],
+        "test": [f for f in theirs.split.test if f in films],
+    }
+    if own.test is not None:
+        split = {"train": [film for film in films if film != own.test], "test": [own.test]}
+    if not split["train"] or not split["test"]:
+        raise StudyError(
+            where=index.where,
+            found=f"feature cubes of {', '.join(films) or 'no film'}",
+            expected="a film to fit on and one to test on",
+            do="name the film to test on by --test, or another revision by --rev",
+        )
+    values = values_of_scans(folder, own, films, split)
+    write_study(folder, values | {"stimuli": None, "repo": shown(repo)}, "reuse", _pipeline())
+    return models
+
+
+def _pipeline() -> str:
+    """The stages of a study of one's own, without those that need films or weights."""
+
+    def reduce(pipeline: CommentedMap) -> None:
+        for stage in _WITHOUT:
+            del pipeline["stages"][stage]
+        films = pipeline["stages"]["films"]
+        films["deps"] = CommentedSeq(["data/features"])
+        films["params"] = CommentedSeq(["films", "stimuli", "imported", "clock.tr_s"])
+        for key in ("deps", "params"):
+            films[key].fa.set_flow_style()
+
+    return edit_yaml(template_text("own/dvc.yaml"), reduce)

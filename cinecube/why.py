@@ -1,0 +1,163 @@
+"""Is a cube what the study asks for, and if not, which field of its fingerprint differs?"""
+
+from __future__ import annotations
+
+import posixpath
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from cinecube.pipeline import changed_stages, numbered
+from cinecube.store.asked import unlike
+from cinecube.store.brain import asked_spec
+from cinecube.store.cubes import stored_spec
+from cinecube.store.dvc_index import open_index
+from cinecube.store.errors import StudyError
+from cinecube.store.fingerprint import differences
+from cinecube.store.params import PARAMS_FILE, Imported, Study
+from cinecube.store.paths import StudyPaths
+from cinecube.store.remotes import shown
+
+
+@dataclass(frozen=True)
+class Explanation:
+    """How a cube stands to its study.
+
+    Attributes
+    ----------
+    cube : str
+        Path from the study's folder.
+    state : str
+        `up to date`, `stale`, `unlike` (imported, and not what `models` asks for) or `missing`.
+    fields : list of str
+        What differs, `clock.tr_s: 1.49 -> 2.0`: as stored, and as the study asks.
+    reasons : list of str
+        What DVC says of its stage, and what could not be compared.
+    source : str
+        Where an imported cube comes from, with its commit.
+    """
+
+    cube: str
+    state: str
+    fields: list[str] = field(default_factory=list)
+    reasons: list[str] = field(default_factory=list)
+    source: str = ""
+
+
+def explain_cube(study: Study, root: Path, cube: Path) -> Explanation:
+    """Compare a cube with what the study would make in its place.
+
+    Parameters
+    ----------
+    study : Study
+    root : Path
+        The study's folder.
+    cube : Path
+        From there, or absolute.
+
+    Raises
+    ------
+    StudyError
+        If it is none of the study's cubes.
+    """
+    paths, place = StudyPaths(root), _place(root, cube)
+    stage, model, film = _stage_of(study, paths, place)
+    imported = study.import_of(model) if stage.startswith("features@") else None
+    if not (root / place).exists():
+        return Explanation(place, "missing", reasons=[f"`dvc repro` or `dvc pull {place}` brings it"])
+    stored = stored_spec(root / place)
+    if imported is not None:
+        return _explain_imported(study, root, place, imported, stored)
+    reasons, fields = [], []
+    try:
+        fields = differences(*_compared(study, root, stage, model, film, stored))
+    except StudyError as error:
+        reasons.append(f"its fields cannot be compared: {error}")
+    said = (changed_stages(root) or {}).get(numbered(study, stage))
+    if said:
+        reasons.append(f"DVC: {said}")
+    return Explanation(place, "stale" if fields or reasons else "up to date", fields, reasons)
+
+
+def _place(root: Path, cube: Path) -> str:
+    whole = (root / cube).resolve()
+    if not whole.is_relative_to(root.resolve()):
+        raise StudyError(
+            where=str(cube),
+            found="a path outside the study",
+            expected="one of its cubes",
+            do="name one that `ls` lists",
+        )
+    return whole.relative_to(root.resolve()).as_posix()
+
+
+def _stage_of(study: Study, paths: StudyPaths, place: str) -> tuple[str, str, str]:
+    """The stage that makes a cube, its model, pair or subject, and its film."""
+    known: dict[str, tuple[str, str, str]] = {}
+    for model in study.known_models:
+        stage = "encode_imported" if study.import_of(model) else "encode"
+        known[paths.relative(paths.scores(model))] = (f"{stage}@{model}", model, "")
+        for film in study.films:
+            known[paths.relative(paths.features(model, film))] = (f"features@{model}-{film}", model, film)
+    for pair in study.residual:
+        known[paths.relative(paths.scores(pair.name))] = (f"encode_residual@{pair.name}", pair.name, "")
+        for film in study.films:
+            known[paths.relative(paths.residual(pair.name, film))] = (f"residual_features@{pair.name}", pair.name, film)
+    for subject in study.brain.subjects:
+        known[paths.relative(paths.brain(subject))] = (f"brain@{subject}", subject, "")
+    for stage in ("ceiling", "partition", "significance"):
+        known[paths.relative(getattr(paths, stage))] = (stage, "", "")
+    if place not in known:
+        raise StudyError(
+            where=place,
+            found="no cube of this study",
+            expected="data/features/MODEL/FILM.zarr, data/brain/SUBJECT.zarr, results/scores/MODEL.zarr, …",
+            do=f"correct the path, or add its model, film or subject to {PARAMS_FILE}",
+        )
+    return known[place]
+
+
+def _compared(
+    study: Study, root: Path, stage: str, name: str, film: str, stored: Mapping[str, Any]
+) -> tuple[Mapping[str, Any], Mapping[str, Any]]:
+    """A spec as it is stored and as it would be made now, as far as that is known without computing."""
+    kind = stage.partition("@")[0]
+    if kind == "features":
+        from cinecube.features.spec import feature_spec
+
+        return stored, feature_spec(study, name, film, root)
+    if kind in ("encode", "encode_imported", "encode_residual"):
+        from cinecube.analysis.stages import read_inputs, score_spec
+
+        space, brains, _ = read_inputs(study, root, name)
+        return stored, score_spec(study, space, brains)
+    if kind == "brain":
+        # Scans are told by DVC, which has hashed them; here they would be read in full.
+        asked = asked_spec(study, name)
+        return {key: stored.get(key) for key in asked}, asked
+    return {}, {}
+
+
+def _explain_imported(
+    study: Study, root: Path, place: str, imported: Imported, stored: Mapping[str, Any]
+) -> Explanation:
+    asked = study.models.get(imported.model)
+    fields = unlike(asked, stored) if asked else []
+    reasons = [] if asked else [f"models has no {imported.model}: the cube is taken as it is"]
+    tr_s = (stored.get("clock") or {}).get("tr_s")
+    if tr_s is not None and tr_s != study.clock.tr_s:
+        reasons.append(
+            f"rows of {tr_s:g} s become rows of {study.clock.tr_s:g} s ({imported.resample}) when it is read"
+        )
+    return Explanation(place, "unlike" if fields else "up to date", fields, reasons, _source(root, place, imported))
+
+
+def _source(root: Path, place: str, imported: Imported) -> str:
+    try:
+        index = open_index(root)
+        whole = posixpath.normpath(posixpath.join(index.prefix, place))
+        found = next((output.source for output in index.outputs if output.path == whole), None)
+    except StudyError:  # cubes may lie in a folder without DVC
+        found = None
+    return f"{shown(found.url)} at {found.rev}" if found else imported.source

@@ -1,0 +1,94 @@
+"""Opening a repository of DVC at any revision, writing nothing to its working tree."""
+
+from __future__ import annotations
+
+import atexit
+import functools
+import os
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+
+@contextmanager
+def opened_repo(url: str, rev: str | None) -> Iterator[tuple[Any, str | None, str]]:
+    """A repository of DVC, its local cache, and the path of `url` in it."""
+    from dvc.config import Config
+    from dvc.exceptions import NotDvcRepoError
+    from dvc.repo import Repo
+
+    if not os.path.isdir(url):
+        _clean_up_at_exit()
+        shared = Config()["cache"].get("dir")  # of this machine's DVC, where it has one
+        with Repo.open(url, rev=rev) as repo:
+            yield repo, shared, ""
+        return
+    with tempfile.TemporaryDirectory() as scratch:
+        try:
+            if os.path.isfile(os.path.join(url, "HEAD")):  # a bare repository may lie inside a study's folder
+                raise NotDvcRepoError(url)
+            root = os.path.realpath(Repo.find_root(url))
+        except NotDvcRepoError:
+            with _at_revision(url, "", rev or "HEAD", scratch) as repo:
+                yield repo, Config()["cache"].get("dir"), ""
+            return
+        prefix = Path(os.path.realpath(url)).relative_to(root).as_posix()
+        work = Config(os.path.join(root, ".dvc"))
+        cache = work["cache"].get("dir") or os.path.join(root, ".dvc", "cache")
+        if rev is None:
+            with _quiet_repo()(root, scratch=scratch) as repo:
+                yield repo, cache, prefix
+            return
+        with _at_revision(root, root, rev, scratch) as repo:
+            # Relative addresses, and passwords, are right in the working tree's configuration only.
+            repo.config["remote"] = {**repo.config["remote"], **work["remote"]}
+            repo.config["core"] = {**work["core"], **repo.config["core"]}
+            yield repo, cache, prefix
+
+
+@contextmanager
+def _at_revision(url: str, root: str, rev: str, scratch: str) -> Iterator[Any]:
+    from dvc.fs import GitFileSystem
+    from dvc.scm import SCM
+
+    scm = SCM(url)
+    inside = Path(root).relative_to(os.path.realpath(scm.root_dir)).as_posix() if root else "."
+    top = "/" if inside == "." else f"/{inside}"
+    config = {"cache": {"dir": scratch}}  # a bare repository has no folder for one
+    fs = GitFileSystem(scm=scm, rev=rev)
+    with _quiet_repo()(top, scratch=scratch, fs=fs, scm=scm, config=config) as repo:
+        yield repo
+
+
+@functools.cache
+def _quiet_repo() -> type:
+    """DVC's repository, made so that opening it leaves no temporary folder, database or ignore file behind."""
+    from dvc.repo import Repo
+
+    class QuietRepo(Repo):
+        def __init__(self, *args: Any, scratch: str, **kwargs: Any) -> None:
+            self.scratch = scratch
+            super().__init__(*args, **kwargs)
+
+        @property
+        def tmp_dir(self) -> str:
+            return self.scratch
+
+        @property
+        def site_cache_dir(self) -> str:
+            return self.scratch
+
+        def _ignore(self) -> None:
+            pass
+
+    return QuietRepo
+
+
+@functools.cache
+def _clean_up_at_exit() -> None:
+    """DVC's commands remove its temporary clones at their end; whoever uses it as a library has to."""
+    from dvc.repo.open_repo import clean_repos
+
+    atexit.register(clean_repos)

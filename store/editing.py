@@ -1,0 +1,63 @@
+"""Changing a YAML file that people write: comments, order and layout stay."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from ruamel.yaml import YAML
+from ruamel.yaml.comments import CommentedMap, CommentedSeq
+
+from cinecube.store.atomic import write_text
+from cinecube.store.params import PARAMS_FILE, load_study, read_study
+
+
+def edit_yaml(text: str, edit: Callable[[CommentedMap], None]) -> str:
+    """The text with a change made to what it says.
+
+    Parameters
+    ----------
+    text : str
+    edit : callable
+        Changes the mapping in place.
+    """
+    yaml = YAML(typ="rt")
+    yaml.preserve_quotes = True
+    yaml.width = 4096  # lines are as long as they were
+    yaml.indent(mapping=2, sequence=4, offset=2)
+    loaded = yaml.load(text)
+    edit(loaded)
+    out = io.StringIO()
+    yaml.dump(loaded, out)
+    return out.getvalue()
+
+
+def edit_params(root: Path, edit: Callable[[CommentedMap], None]) -> None:
+    """Change `params.yaml`; what would be no study is not written.
+
+    Raises
+    ------
+    StudyError
+        If it is no study, before or after.
+    """
+    load_study(root)
+    path = root / PARAMS_FILE
+    text = edit_yaml(path.read_text(encoding="utf-8"), edit)
+    read_study(text, PARAMS_FILE)
+    write_text(path, text)
+
+
+def list_imported(params: CommentedMap, entry: dict[str, Any]) -> None:
+    """Put a model under `imported`, and take it out of what the study computes."""
+    model = entry["model"]
+    computed = params.get("compute", {}).get("models", [])
+    if model in computed:
+        computed.remove(model)
+    line = CommentedMap((key, value) for key, value in entry.items() if value is not None)
+    line.fa.set_flow_style()
+    kept = [other for other in params.get("imported") or [] if other["model"] != model]
+    lines = CommentedSeq([*kept, line])
+    lines.fa.set_block_style()
+    params["imported"] = lines

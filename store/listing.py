@@ -1,0 +1,69 @@
+"""Which cubes a folder or a revision holds, told by their labels."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any, TypeVar
+
+import xarray as xr
+
+from cinecube.store.cubes import data_name, open_cube
+from cinecube.store.dvc_index import DvcIndex
+from cinecube.store.errors import StudyError
+from cinecube.store.revision import RevisionCubes, StoredCube, cubes_of
+from cinecube.store.verify import find_cubes
+
+# Enough to hide the way to a server and back: labels are a few kilobytes.
+_AT_ONCE = 8
+
+_Where = TypeVar("_Where")
+
+
+def list_folder(folder: Path, tell: Callable[[StudyError], None]) -> list[dict[str, Any]]:
+    """Summaries of all cubes in a folder; `tell` hears of those that cannot be read."""
+
+    def summary(path: Path) -> dict[str, Any]:
+        n_bytes = sum(file.stat().st_size for file in path.rglob("*") if file.is_file())
+        return summarise(open_cube(path, complete=False), path.relative_to(folder), n_bytes)
+
+    return list(_readable(summary, find_cubes(folder), tell))
+
+
+def list_revision(index: DvcIndex, tell: Callable[[StudyError], None]) -> list[dict[str, Any]]:
+    """Summaries of all cubes in a revision, read from its remote; no values are."""
+    cubes = RevisionCubes(index)
+
+    def summary(cube: StoredCube) -> dict[str, Any]:
+        return summarise(cubes.open(Path(cube.path)), Path(cube.path), cube.n_bytes)
+
+    return list(_readable(summary, cubes_of(index), tell))
+
+
+def summarise(cube: xr.Dataset, path: Path, n_bytes: int | None) -> dict[str, Any]:
+    """What a line about a cube tells: kind, name, axes with their sizes, models, layers, bytes, place, fingerprint."""
+    name = data_name(cube)
+    sizes = {str(dim): size for dim, size in (cube[name].sizes if name else cube.sizes).items()}
+    return {
+        "kind": str(cube.attrs.get("kind", name)),
+        "name": f"{path.parent.name} {path.stem}" if name == "features" else path.stem,
+        "axes": ", ".join(f"{size} {dim}" for dim, size in sizes.items()),
+        **sizes,
+        "models": [str(model) for model in cube["model"].values] if "model" in cube else [],
+        "layers": [str(layer) for layer in cube["layer"].values] if "layer" in cube else [],
+        "bytes": n_bytes,
+        "path": path.as_posix(),
+        "fingerprint": cube.attrs.get("fingerprint"),
+    }
+
+
+def _readable(
+    summary: Callable[[_Where], dict[str, Any]], places: Iterable[_Where], tell: Callable[[StudyError], None]
+) -> Iterator[dict[str, Any]]:
+    with ThreadPoolExecutor(_AT_ONCE) as pool:
+        for future in [pool.submit(summary, place) for place in places]:
+            try:
+                yield future.result()
+            except StudyError as error:
+                tell(error)

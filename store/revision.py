@@ -1,0 +1,160 @@
+"""A study at any revision of a Git repository, streamed from its DVC remote."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import xarray as xr
+
+from cinecube.store.cubes import open_stored
+from cinecube.store.dvc_index import DvcIndex, Listing, open_index
+from cinecube.store.dvc_zarr import DvcZarrStore
+from cinecube.store.errors import StudyError
+from cinecube.store.params import PARAMS_FILE, Study, read_study
+from cinecube.store.paths import StudyPaths
+from cinecube.store.study import OpenStudy
+
+# Paths in a revision begin here: nothing of it lies on this disk.
+_NOWHERE = Path()
+_SUFFIX = ".zarr"
+
+
+def open_revision(
+    url: str | os.PathLike[str],
+    rev: str | None = None,
+    *,
+    remote_config: Mapping[str, Any] | None = None,
+    cache: str | os.PathLike[str] | None = None,
+    cache_bytes: int = 2**30,
+) -> OpenStudy:
+    """Open a study of a repository; nothing is fetched but what is read, and nothing is written to a working tree.
+
+    Parameters
+    ----------
+    url : str or path
+        A folder with DVC in it, a bare Git repository, or the URL of a Git repository.
+    rev : str, optional
+        A branch, tag or commit; by default the working tree of a folder, or the default branch.
+    remote_config : dict, optional
+        Options of the DVC remote that are not in the repository, such as `url` or `password`.
+    cache : str or path, optional
+        A folder that keeps what the remote sends, at most `cache_bytes` of it.
+    cache_bytes : int
+
+    Raises
+    ------
+    StudyError
+        If there is no such repository or revision, or it holds no study.
+    """
+    index = open_index(url, rev, remote_config=remote_config)
+    return OpenStudy(study_of(index), StudyPaths(_NOWHERE), RevisionCubes(index, cache, cache_bytes))
+
+
+def is_repository(place: str | os.PathLike[str]) -> bool:
+    """Whether a name is that of a Git repository without a working tree: a URL, `host:path`, or a bare one."""
+    text = os.fspath(place)
+    if os.path.isdir(text):
+        return os.path.isfile(os.path.join(text, "HEAD")) and not os.path.exists(os.path.join(text, PARAMS_FILE))
+    return "://" in text or "@" in text.partition(":")[0]
+
+
+def study_of(index: DvcIndex) -> Study:
+    """The study whose `params.yaml` lies in a revision.
+
+    Raises
+    ------
+    StudyError
+        If there is none, or it is wrong.
+    """
+    if index.params is None:
+        raise StudyError(
+            where=index.where,
+            found=f"no {PARAMS_FILE}",
+            expected="a study",
+            do="name the folder or repository of a study; `cinecube ls` lists cubes of any other",
+        )
+    try:
+        return read_study(index.params, f"{index.where}: {PARAMS_FILE}")
+    except StudyError as error:
+        where = error.where if error.where.startswith(index.where) else f"{index.where}: {error.where}"
+        do = "open a revision that this version of cinecube reads, or update cinecube"
+        raise StudyError(where=where, found=error.found, expected=error.expected, do=do) from None
+
+
+class RevisionCubes:
+    """Cubes of a revision by their paths in the study.
+
+    Parameters
+    ----------
+    index : DvcIndex
+    cache, cache_bytes
+        See `open_revision`.
+    """
+
+    def __init__(self, index: DvcIndex, cache: str | os.PathLike[str] | None = None, cache_bytes: int = 2**30) -> None:
+        self.index, self._chunks = index, None
+        if cache is not None:
+            from cinecube.store.chunk_cache import ChunkCache
+
+            self._chunks = ChunkCache(cache, cache_bytes)
+
+    def open(self, path: Path, model: str | None = None, layer: int | str | None = None) -> xr.Dataset:
+        """A cube, lazily; reads its labels."""
+        listing = self._kept(self.index.folder(path.as_posix()))
+        return open_stored(DvcZarrStore(listing), listing.where)
+
+    def text(self, path: Path) -> str | None:
+        """A file of a folder that DVC tracks; None if there is none."""
+        try:
+            listing = self._kept(self.index.folder(path.parent.as_posix()))
+        except StudyError:
+            return None
+        item = listing.files.get(path.name)
+        if item is None:
+            return None
+        return listing.objects.read(item, None, f"{listing.where}/{path.name}").decode("utf-8")
+
+    def _kept(self, listing: Listing) -> Listing:
+        if self._chunks is None:
+            return listing
+        return replace(listing, objects=listing.objects.keeping(self._chunks))
+
+
+@dataclass(frozen=True)
+class StoredCube:
+    """A cube of a revision: where it lies, and how large it is if DVC has recorded that."""
+
+    path: str
+    n_bytes: int | None
+
+
+def cubes_of(index: DvcIndex) -> list[StoredCube]:
+    """All cubes of a revision, by path from the index's folder; reads lists of files, and no cube.
+
+    Raises
+    ------
+    StudyError
+        If a folder's list of files cannot be read.
+    """
+    found = []
+    for output in index.outputs:
+        path = _inside(output.path, index.prefix)
+        if path is None or (output.item is None and output.source is None):
+            continue
+        if path.endswith(_SUFFIX):
+            found.append(StoredCube(path, output.n_bytes))
+        elif output.is_dir:
+            files = index.folder(path).files
+            tops = {key.split("/zarr.json")[0] for key in files if key.endswith(f"{_SUFFIX}/zarr.json")}
+            found += [StoredCube(f"{path}/{top}", None) for top in sorted(tops)]
+    return found
+
+
+def _inside(path: str, prefix: str) -> str | None:
+    if prefix in ("", "."):
+        return path
+    return path[len(prefix) + 1 :] if path.startswith(f"{prefix}/") else None

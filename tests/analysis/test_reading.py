@@ -1,0 +1,155 @@
+"""Cubes that a study did not make: of another clock, with more segments, or of other parameters."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import yaml
+from click.testing import CliRunner, Result
+
+from cinecube.analysis.reading import open_space
+from cinecube.analysis.stages import read_inputs
+from cinecube.cli import main
+from cinecube.store.cubes import write_feature_cube
+from cinecube.store.errors import StudyError
+from cinecube.store.params import Study, parse
+from cinecube.store.paths import StudyPaths
+from cinecube.store.schema import Stream, feature_template, provenance, rows_index
+
+from .conftest import FILMS, MODEL, TR_S, make_study
+
+LENGTH_S = 50 * TR_S
+HZ = 0.03
+SPEC = {"extractor": "vit", "pooling": "cls", "final_norm": False, "stride_s": None, "dtype": "float32"}
+SPEC |= {"precision": "float32", "untrained": None, "compat": None, "layers": ["embed"], "frame_pooling": "mean"}
+
+
+def imported(**more: Any) -> Study:
+    """A study that lists the model as imported, and asks for nothing of it."""
+    raw = make_study().model_dump(exclude={"models", "compute", "imported"})
+    return parse(Study, raw | {"imported": [{"model": MODEL, "source": "elsewhere", **more}]}, "params.yaml")
+
+
+def write_features(
+    root: Path,
+    onsets_s: np.ndarray,
+    window_s: float,
+    signal: Callable[[np.ndarray], np.ndarray],
+    spec: dict[str, Any] = SPEC,
+    more: tuple[str, ...] = (),
+) -> None:
+    """Cubes of all films with one layer of one dim: the signal at the rows' middles; `more` segments in each."""
+    for film, segments in FILMS.items():
+        rows = rows_index(dict.fromkeys([*(f"{film}{name}" for name in more), *segments], onsets_s))
+        attrs = provenance("features", {**spec, "clock": {"tr_s": 1.0}, "segments": film}, ["numpy"])
+        template = feature_template(rows, window_s, [Stream(MODEL, ["embed"], [1])], "float32", attrs)
+        values = signal(rows["onset_s"].to_numpy() + window_s / 2)[:, None].astype(np.float32)
+        write_feature_cube(StudyPaths(root).features(MODEL, film), template, lambda m, k, values=values: values)
+
+
+def sine(seconds: np.ndarray) -> np.ndarray:
+    return np.sin(2 * np.pi * HZ * seconds)
+
+
+@pytest.mark.parametrize(("tr_s", "origin_s"), [(0.745, 0.0), (0.5, 0.0), (2.98, 0.0), (TR_S, 0.7), (0.2, 0.1)])
+@pytest.mark.parametrize("method", ["mean", "lanczos"])
+def test_another_clock_becomes_the_studys(tmp_path: Path, tr_s: float, origin_s: float, method: str) -> None:
+    """A slow sine, sampled at another clock, is itself again at the middles of this study's rows."""
+    onsets_s = np.round(np.arange(origin_s, LENGTH_S - tr_s / 2, tr_s), 6)
+    write_features(tmp_path, onsets_s, tr_s, sine)
+    study = imported(resample=method)
+    space = open_space(study, tmp_path, MODEL)
+    rows = space.rows.reset_index(drop=True)
+    assert list(dict.fromkeys(rows["segment"])) == [name for names in FILMS.values() for name in names]
+    own = rows["segment"] == "amber02"
+    found_s = rows.loc[own, "onset_s"].to_numpy()
+    assert set(np.round(found_s / TR_S, 6) % 1) == {0.0}
+    assert 49 <= len(found_s) <= 51
+    wanted = sine(found_s + TR_S / 2)
+    inner = slice(3, -3)  # at a segment's ends windows lie on one side only
+    tolerance = 0.02 if tr_s < TR_S and not (method == "mean" and tr_s == 0.5) else 0.16
+    assert np.abs(space.read_layer(0, 0)[own, 0] - wanted)[inner].max() < tolerance
+    assert np.corrcoef(space.read_layer(0, 0)[own, 0][inner], wanted[inner])[0, 1] > 0.99
+
+
+def test_resampled_cubes_are_scored_with_brains_at_the_studys_tr(
+    tmp_path: Path, synthetic: Callable[..., Path]
+) -> None:
+    root = synthetic()
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data" / "brain").symlink_to(root / "data" / "brain")
+    write_features(tmp_path, np.round(np.arange(0, LENGTH_S, 0.5), 6), 0.5, sine)
+    space, _, groups = read_inputs(imported(), tmp_path, MODEL)
+    assert [len(group.train) for group in groups] == [8 * 50]
+    assert all("reclock" in json.loads(cube.attrs["spec"]) for cube in space.cubes.values())
+
+
+def test_the_same_clock_is_taken_as_it_is(tmp_path: Path) -> None:
+    """With longer windows and more segments too: how features were read moves no row."""
+    write_features(tmp_path, np.round(np.arange(50) * TR_S, 6), 4.0, sine, more=("99",))
+    space = open_space(imported(), tmp_path, MODEL)
+    assert (space.rows["segment"] == "amber99").sum() == 50
+    assert space.window_s == 4.0
+    assert all("reclock" not in cube.attrs["spec"] for cube in space.cubes.values())
+
+
+def test_other_segments_are_left_out_and_missing_ones_named(tmp_path: Path) -> None:
+    write_features(tmp_path, np.round(np.arange(100) * 0.745, 6), 0.745, sine, more=("99",))
+    space = open_space(imported(), tmp_path, MODEL)
+    assert "amber99" not in set(space.rows["segment"])
+    study = imported()
+    films = {**study.films, "amber": ["amber01", "amber77"]}
+    with pytest.raises(StudyError, match="segment amber77: found no rows .* expected one of amber99, amber01"):
+        open_space(study.model_copy(update={"films": films}), tmp_path, MODEL)
+
+
+def _asks(**entry: Any) -> Study:
+    study = imported()
+    raw = study.model_dump() | {"models": {MODEL: {"extractor": "vit", "checkpoint": "x", **entry}}}
+    return parse(Study, raw, "params.yaml")
+
+
+@pytest.mark.parametrize(
+    ("entry", "line"),
+    [
+        ({}, "found pooling cls, expected mean, which models.net asks for"),
+        ({"pooling": "cls", "extractor": "ast"}, "found extractor vit, expected ast"),
+        ({"pooling": "cls", "layers": ["block01"]}, "found layers embed, expected block01"),
+        ({"pooling": "cls", "frames_per_window": 4}, r"found frames_per_window \(absent\), expected 4"),
+        ({"pooling": "cls", "untrained": 3, "compat": "oota2025"}, "found compat None and 1 more that differ"),
+    ],
+)
+def test_other_parameters_are_refused(tmp_path: Path, entry: dict[str, Any], line: str) -> None:
+    write_features(tmp_path, np.round(np.arange(50) * TR_S, 6), TR_S, sine)
+    with pytest.raises(StudyError, match=line):
+        open_space(_asks(**entry), tmp_path, MODEL)
+
+
+def _record(root: Path, study: Study) -> Result:
+    (root / "params.yaml").write_text(yaml.safe_dump(study.model_dump(mode="json", exclude_none=True)))
+    return CliRunner().invoke(main, ["imported", MODEL, "--study", str(root)])
+
+
+def test_the_record_changes_with_what_scores_depend_on_only(tmp_path: Path) -> None:
+    write_features(tmp_path, np.round(np.arange(50) * TR_S, 6), TR_S, sine)
+    path = StudyPaths(tmp_path).imported(MODEL)
+
+    def record(study: Study) -> bytes:
+        done = _record(tmp_path, study)
+        assert done.exit_code == 0, done.output
+        return path.read_bytes()
+
+    first = record(_asks(pooling="cls"))
+    assert record(imported()) == first  # nothing asked for is nothing refused
+    assert record(imported(rev="v2")) == first
+    assert record(imported(resample="lanczos")) != first
+    refused = _record(tmp_path, _asks())
+    assert (refused.exit_code, len(refused.stderr.strip().splitlines())) == (1, 1)
+    assert "pooling cls" in refused.stderr
+    unknown = CliRunner().invoke(main, ["imported", "vit", "--study", str(tmp_path)])
+    assert "imported: found no model 'vit', expected one of net" in unknown.stderr
