@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import os
 import posixpath
 import shutil
@@ -193,16 +194,16 @@ def _restored(paths: StudyPaths, films: Sequence[str], model: str) -> Iterator[N
 
 
 def _dvc_import(root: Path, wanted: Wanted, path: str, out: str, download: bool) -> None:
-    from dvc.exceptions import DvcException
+    from dvc.logger import set_loggers_level
     from dvc.repo import Repo
 
     (root / out).parent.mkdir(parents=True, exist_ok=True)
     options: dict[str, Any] = {"rev": wanted.rev, "remote": wanted.remote, "no_download": not download}
     try:
-        # DVC takes paths from where it stands.
-        with chdir(root), Repo(".") as repo:
+        # DVC takes paths from where it stands; its advice is on Git, and is given once for all films.
+        with set_loggers_level(logging.WARNING), chdir(root), Repo(".") as repo:
             repo.imp(wanted.address, path, out=out, **options)
-    except (DvcException, OSError) as error:
+    except Exception as error:  # every filesystem has its own classes for a lost connection
         raise StudyError(
             where=f"dvc import {shown(wanted.repo)} {path}",
             found=shown((str(error) or type(error).__name__).splitlines()[0]),

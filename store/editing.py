@@ -23,14 +23,14 @@ def edit_yaml(text: str, edit: Callable[[CommentedMap], None]) -> str:
     edit : callable
         Changes the mapping in place.
     """
-    yaml = YAML(typ="rt")
-    yaml.preserve_quotes = True
-    yaml.width = 4096  # lines are as long as they were
-    yaml.indent(mapping=2, sequence=4, offset=2)
-    loaded = yaml.load(text)
+    parser = YAML(typ="rt")  # safe, as all of its types but one
+    parser.preserve_quotes = True
+    parser.width = 4096  # lines are as long as they were
+    parser.indent(mapping=2, sequence=4, offset=2)
+    loaded = parser.load(text)
     edit(loaded)
     out = io.StringIO()
-    yaml.dump(loaded, out)
+    parser.dump(loaded, out)
     return out.getvalue()
 
 

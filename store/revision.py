@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -21,6 +22,7 @@ from cinecube.store.study import OpenStudy
 # Paths in a revision begin here: nothing of it lies on this disk.
 _NOWHERE = Path()
 _SUFFIX = ".zarr"
+_HOST = re.compile(r"[\w.-]+@[\w.-]+:")  # git@host:path
 
 
 def open_revision(
@@ -59,7 +61,7 @@ def is_repository(place: str | os.PathLike[str]) -> bool:
     text = os.fspath(place)
     if os.path.isdir(text):
         return os.path.isfile(os.path.join(text, "HEAD")) and not os.path.exists(os.path.join(text, PARAMS_FILE))
-    return "://" in text or "@" in text.partition(":")[0]
+    return "://" in text or bool(_HOST.match(text))
 
 
 def study_of(index: DvcIndex) -> Study:

@@ -151,7 +151,9 @@ def test_a_study_without_films_takes_the_length_of_the_features(root: Path) -> N
 def test_one_film_alone_and_a_model_that_params_do_not_name(root: Path) -> None:
     (root / "params.yaml").write_text(yaml.safe_dump(_params(model=None)), encoding="utf-8")
     said = _must(root, "--film", "dune")
-    assert "list it in params.yaml, imported: [{model: loudness, source:" in said
+    assert "loudness is listed under `imported` in params.yaml" in said
+    listed = yaml.safe_load((root / "params.yaml").read_text(encoding="utf-8"))["imported"]
+    assert listed == [{"model": "loudness", "source": str(root / "lab.csv")}]
     assert sorted(_fingerprints(root)) == ["dune"]
 
 

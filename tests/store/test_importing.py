@@ -1,0 +1,241 @@
+"""`cinecube import`: cubes of another study in this one, pinned, from real servers; `why` says what they are."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from contextlib import chdir
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pytest
+import yaml
+from click.testing import CliRunner, Result
+
+import cinecube as cc
+from cinecube.cli import main
+from cinecube.store import remotes
+from cinecube.store.params import load_study
+
+from .conftest import LAYERS, MODEL, SHARD_BYTES, Published, git, values
+
+if TYPE_CHECKING:
+    from .servers import Site
+
+FILMS = ("amber", "dune")
+CUBE = f"data/features/{MODEL}/amber.zarr"
+
+
+@pytest.fixture(autouse=True)
+def _impatient(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(remotes, "WAITS_S", (0.01, 0.02))
+
+
+@pytest.fixture
+def mine(published: Published, tmp_path: Path) -> Path:
+    """A study of its own that would compute everything itself, of two films."""
+    from dvc.repo import Repo
+
+    root = tmp_path / "mine"
+    root.mkdir()
+    params = yaml.safe_load((published.root / "params.yaml").read_text())
+    params["films"] = {film: [f"{film}01"] for film in FILMS}
+    params["split"] |= {"train": ["amber"], "test": ["dune"]}
+    params["compute"]["films"] = list(FILMS)
+    del params["models"]["vit_untrained"]
+    params["compute"]["models"].remove("vit_untrained")
+    (root / "params.yaml").write_text(yaml.safe_dump(params, sort_keys=False))
+    git(root, "init", "-q")
+    with Repo.init(str(root)):
+        pass
+    return root
+
+
+def drop_model(root: Path) -> None:
+    """Ask for nothing of the model; the published cubes say of themselves only which film they are of."""
+    path = root / "params.yaml"
+    params = yaml.safe_load(path.read_text())
+    del params["models"][MODEL]
+    params["compute"]["models"].remove(MODEL)
+    params["unimodal"]["video"].remove(MODEL)
+    path.write_text(yaml.safe_dump(params, sort_keys=False))
+
+
+def run(root: Path, *words: str) -> Result:
+    return CliRunner().invoke(main, [words[0], "--study", str(root), *words[1:]])
+
+
+def bring(root: Path, repo: object, *words: str) -> list[str]:
+    done = run(root, "import", str(repo), "--model", MODEL, "--json", *words)
+    assert done.exit_code == 0, f"{done.output} {done.exception!r}"
+    return list(json.loads(done.stdout)["files"])
+
+
+def refused(root: Path, repo: object, *words: str, model: str = MODEL) -> str:
+    """The one line of an import that leaves everything as it was."""
+
+    def state() -> dict[str, bytes]:
+        files = [path for path in root.rglob("*") if path.is_file() and not {".git", ".dvc"} & set(path.parts)]
+        return {str(path): path.read_bytes() for path in files if path.name != ".gitignore"}
+
+    before = state()
+    done = run(root, "import", str(repo), "--model", model, *words)
+    assert done.exit_code == 1, done.output
+    assert isinstance(done.exception, SystemExit)
+    lines = done.stderr.strip().splitlines()
+    assert len(lines) == 1, done.stderr
+    assert state() == before
+    return lines[0]
+
+
+def dvc(root: Path) -> Any:
+    from dvc.repo import Repo
+
+    return Repo(str(root))
+
+
+def test_cubes_come_and_are_pinned(published: Published, site: Site, mine: Path, tmp_path: Path) -> None:
+    drop_model(mine)
+    there = published.clone(tmp_path / "there", site.name)
+    assert bring(mine, there, "--remote", site.name) == [f"data/features/{MODEL}/{film}.zarr.dvc" for film in FILMS]
+    for film in FILMS:
+        pinned = yaml.safe_load((mine / f"data/features/{MODEL}/{film}.zarr.dvc").read_text())
+        assert pinned["deps"][0]["repo"]["rev_lock"] == git(there, "rev-parse", "HEAD")
+        for layer in range(LAYERS):
+            found = cc.open(mine).features(MODEL, film, layer=layer).isel(model=0).values
+            np.testing.assert_array_equal(found, values(film, layer))
+    assert load_study(mine).imported[0].source == str(there)
+    with chdir(mine), dvc(mine) as repo:
+        assert repo.status() == {}
+
+
+def test_layers_are_streamed_without_the_rest(published: Published, mine: Path) -> None:
+    drop_model(mine)
+    site = published.sites["http"]
+    site.wire.reset()
+    bring(mine, published.bare, "--no-download", "--remote", "http", "--film", "amber")
+    assert site.wire.sent < SHARD_BYTES / 2
+    assert not (mine / CUBE).exists()
+    pulled = run(mine, "pull", "--model", MODEL, "--layer", "1", "--film", "amber")
+    assert pulled.exit_code == 0, pulled.output
+    found = cc.open(mine).features(MODEL, "amber", layer=1).isel(model=0).values
+    np.testing.assert_array_equal(found, values("amber", 1))
+
+
+def test_parameters_are_edited_and_keep_their_comments(published: Published, mine: Path) -> None:
+    drop_model(mine)
+    path = mine / "params.yaml"
+    path.write_text("# mine\n" + path.read_text().replace("imported: []", "imported: []   # from elsewhere"))
+    rev = git(published.bare, "rev-parse", "HEAD")
+    bring(mine, published.bare, "--rev", rev, "--remote", "http")
+    text = path.read_text()
+    assert text.startswith("# mine\n")
+    assert "# from elsewhere" in text
+    study = load_study(mine)
+    assert [entry.model_dump(exclude_none=True) for entry in study.imported] == [
+        {"model": MODEL, "source": str(published.bare), "rev": rev, "resample": "mean"}
+    ]
+    assert study.encoded == [*study.compute.models, MODEL]
+
+
+def test_no_stage_claims_what_is_imported(published: Published, mine: Path) -> None:
+    """A model that the study computes moves from `compute` to `imported`, in the real pipeline."""
+    repository = Path(__file__).resolve().parents[2]
+    drop_model(mine)
+    params = yaml.safe_load((mine / "params.yaml").read_text())
+    params["models"][MODEL] = {"extractor": "vit", "checkpoint": "data/weights/vit"}
+    params["compute"]["models"].append(MODEL)
+    (mine / "params.yaml").write_text(yaml.safe_dump(params, sort_keys=False))
+    shutil.copy(repository / "cinecube/templates/simulated/dvc.yaml", mine / "dvc.yaml")
+    assert "extractor: (absent) -> vit" in refused(mine, published.bare, "--remote", "http")
+    del params["models"][MODEL]
+    params["compute"]["models"].remove(MODEL)
+    (mine / "params.yaml").write_text(yaml.safe_dump(params, sort_keys=False))
+    bring(mine, published.bare, "--remote", "http")
+    with chdir(mine), dvc(mine) as repo:
+        outs = [out.fs_path for stage in repo.index.stages for out in stage.outs]
+    assert len(outs) == len(set(outs))
+    assert sum(CUBE in out for out in outs) == 1
+
+
+def test_updates_follow_the_source(published: Published, mine: Path, tmp_path: Path) -> None:
+    drop_model(mine)
+    there = published.clone(tmp_path / "there", "http")
+    bring(mine, there, "--remote", "http")
+    first = (mine / f"{CUBE}.dvc").read_text()
+    (there / "note.txt").write_text("a later revision\n")
+    git(there, "add", "note.txt")
+    git(there, "commit", "-qm", "later")
+    with chdir(mine), dvc(mine) as repo:
+        repo.update([f"{CUBE}.dvc"])
+    later = (mine / f"{CUBE}.dvc").read_text()
+    assert yaml.safe_load(first)["outs"] == yaml.safe_load(later)["outs"]
+    assert git(there, "rev-parse", "HEAD") in later
+
+
+def test_why_tells_where_a_cube_comes_from(published: Published, mine: Path) -> None:
+    drop_model(mine)
+    bring(mine, published.bare, "--remote", "http")
+    done = run(mine, "why", CUBE, "--json")
+    assert done.exit_code == 0, done.output
+    told = json.loads(done.stdout)
+    assert told["state"] == "up to date"
+    assert told["source"] == f"{published.bare} at {git(published.bare, 'rev-parse', 'HEAD')}"
+    params = yaml.safe_load((mine / "params.yaml").read_text())
+    params["models"][MODEL] = {"extractor": "vit", "checkpoint": "x", "pooling": "cls"}
+    (mine / "params.yaml").write_text(yaml.safe_dump(params, sort_keys=False))
+    said = run(mine, "why", CUBE).stdout
+    assert "unlike" in said
+    assert "pooling: (absent) -> cls" in said
+    elsewhere = run(mine, "why", "data/features/vit/gone.zarr")
+    assert (elsewhere.exit_code, len(elsewhere.stderr.strip().splitlines())) == (1, 1)
+
+
+@pytest.mark.parametrize(
+    ("words", "model", "message"),
+    [
+        (("--film", "birch"), MODEL, "no film 'birch'"),
+        ((), "ast", "found no feature cubes of ast, expected one of vit"),
+        ((), "vit.video", "found no feature cubes of vit.video.*ask for vit"),
+        (("--rev", "v99"), MODEL, "v99"),
+    ],
+)
+def test_what_cannot_be_imported(
+    published: Published, mine: Path, words: tuple[str, ...], model: str, message: str
+) -> None:
+    import re
+
+    drop_model(mine)
+    assert re.search(message, refused(mine, published.bare, "--remote", "http", *words, model=model))
+
+
+def test_what_stands_in_its_place_is_kept(published: Published, mine: Path) -> None:
+    drop_model(mine)
+    (mine / CUBE).mkdir(parents=True)
+    (mine / CUBE / "zarr.json").write_text("{}")
+    assert "something in its place" in refused(mine, published.bare, "--remote", "http")
+    shutil.rmtree(mine / CUBE)
+    bring(mine, published.bare, "--remote", "http")
+    assert "found vit already" in refused(mine, published.bare, "--remote", "http")
+
+
+def test_segments_that_the_cubes_lack(published: Published, mine: Path) -> None:
+    drop_model(mine)
+    params = yaml.safe_load((mine / "params.yaml").read_text())
+    params["films"]["dune"] = ["dune01", "dune02"]
+    (mine / "params.yaml").write_text(yaml.safe_dump(params, sort_keys=False))
+    assert "found no rows of segment dune02" in refused(mine, published.bare, "--remote", "http")
+
+
+def test_a_server_that_dies_leaves_nothing(published: Published, mine: Path) -> None:
+    drop_model(mine)
+    site = published.sites["http"]
+    site.wire.reset()
+    site.wire.break_after(SHARD_BYTES // 2)
+    try:
+        line = refused(mine, published.bare, "--remote", "http")
+    finally:
+        site.wire.reset()
+    assert "dvc import" in line
+    bring(mine, published.bare, "--remote", "http")
