@@ -7,7 +7,7 @@ import logging
 import os
 import posixpath
 import shutil
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import chdir, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,7 +17,7 @@ import xarray as xr
 
 from cinecube.store.asked import unlike
 from cinecube.store.atomic import write_text
-from cinecube.store.dvc_index import DvcIndex, open_index
+from cinecube.store.dvc_index import DvcIndex, Listing, open_index
 from cinecube.store.editing import edit_params, list_imported
 from cinecube.store.errors import StudyError
 from cinecube.store.params import PARAMS_FILE, Study, load_study
@@ -87,7 +87,8 @@ def import_cubes(
     # `dvc import` takes what is committed, in a folder too.
     rev = wanted.rev or ("HEAD" if os.path.isdir(wanted.repo) else None)
     index = open_index(wanted.repo, rev, remote=wanted.remote)
-    _check(study, paths, index, wanted.model, films)
+    sizes = {cube.path: cube.n_bytes for cube in cubes_of(index)}
+    _check(study, paths, index, wanted.model, films, sizes)
     made = []
     with _restored(paths, films, wanted.model):
         entry = {"model": wanted.model, "source": shown(wanted.address), "rev": wanted.rev}
@@ -96,7 +97,8 @@ def import_cubes(
             if tell:
                 tell(film, number, len(films))
             path = paths.relative(paths.features(wanted.model, film))
-            _dvc_import(root, wanted, posixpath.join(index.prefix, path), path, download)
+            pinned = None if download else (index.folder(path), sizes[path])
+            _dvc_import(root, wanted, posixpath.join(index.prefix, path), path, pinned)
             made.append(f"{path}.dvc")
     return made
 
@@ -122,9 +124,10 @@ def _refuse_taken(study: Study, paths: StudyPaths, model: str, films: Sequence[s
                 )
 
 
-def _check(study: Study, paths: StudyPaths, index: DvcIndex, model: str, films: Sequence[str]) -> None:
+def _check(
+    study: Study, paths: StudyPaths, index: DvcIndex, model: str, films: Sequence[str], known: Collection[str]
+) -> None:
     """Refuse what DVC would import and this study could not use; reads labels from the remote."""
-    known = {cube.path for cube in cubes_of(index)}
     wanted = {film: paths.relative(paths.features(model, film)) for film in films}
     lacking = [film for film, path in wanted.items() if path not in known]
     if lacking:
@@ -157,7 +160,7 @@ def _refuse_unusable(cube: xr.Dataset, segments: Sequence[str], where: str) -> N
         )
 
 
-def _no_such_cubes(index: DvcIndex, known: set[str], model: str, lacking: Sequence[str]) -> StudyError:
+def _no_such_cubes(index: DvcIndex, known: Collection[str], model: str, lacking: Sequence[str]) -> StudyError:
     places = [path.split("/") for path in known if path.startswith("data/features/") and path.count("/") == 3]
     films = sorted(Path(film).stem for _, _, name, film in places if name == model)
     models = sorted({name for _, _, name, _ in places})
@@ -193,16 +196,19 @@ def _restored(paths: StudyPaths, films: Sequence[str], model: str) -> Iterator[N
         raise
 
 
-def _dvc_import(root: Path, wanted: Wanted, path: str, out: str, download: bool) -> None:
+def _dvc_import(root: Path, wanted: Wanted, path: str, out: str, pinned: tuple[Listing, int | None] | None) -> None:
+    """Run `dvc import`; with the list of its files and their size nothing is fetched."""
     from dvc.logger import set_loggers_level
     from dvc.repo import Repo
 
     (root / out).parent.mkdir(parents=True, exist_ok=True)
-    options: dict[str, Any] = {"rev": wanted.rev, "remote": wanted.remote, "no_download": not download}
+    options: dict[str, Any] = {"rev": wanted.rev, "remote": wanted.remote, "no_download": pinned is not None}
     try:
         # DVC takes paths from where it stands; its advice is on Git, and is given once for all films.
         with set_loggers_level(logging.WARNING), chdir(root), Repo(".") as repo:
-            repo.imp(wanted.address, path, out=out, **options)
+            stage = repo.imp(wanted.address, path, out=out, **options)
+            if pinned is not None:
+                _pin(stage, *pinned)
     except Exception as error:  # every filesystem has its own classes for a lost connection
         raise StudyError(
             where=f"dvc import {shown(wanted.repo)} {path}",
@@ -210,3 +216,22 @@ def _dvc_import(root: Path, wanted: Wanted, path: str, out: str, download: bool)
             expected="the cube",
             do="try again, or check the repository's remote",
         ) from error
+
+
+def _pin(stage: Any, listing: Listing, n_bytes: int | None) -> None:
+    """Record the hash of what was not fetched, as an import that fetches does.
+
+    Without it DVC takes the import for new at the next `dvc repro`, and puts the folder into the one that `dvc pull`
+    has fetched meanwhile.
+    """
+    from dvc_data.hashfile.meta import Meta
+    from dvc_data.hashfile.tree import Tree
+
+    if any(item.legacy for item in listing.files.values()):
+        return  # DVC 2 hashed other bytes
+    tree = Tree.from_list([{"md5": item.oid, "relpath": key} for key, item in listing.files.items()], hash_name="md5")
+    tree.digest()
+    (out,) = stage.outs
+    out.hash_info, out.meta = tree.hash_info, Meta(isdir=True, size=n_bytes, nfiles=len(listing.files))
+    stage.md5 = stage.compute_md5()
+    stage.dump()

@@ -7,7 +7,6 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from cinecube.features.probing import probe
 from cinecube.features.stimuli import find_segments
 from cinecube.store.atomic import staged
 from cinecube.store.errors import StudyError
@@ -40,6 +39,8 @@ def write_films_table(study: Study, root: Path) -> pd.DataFrame:
 
 
 def _rows_of_films(study: Study, root: Path) -> list[tuple[object, ...]]:
+    from cinecube.features.probing import probe  # brings PyAV, which a study without films does without
+
     rows: list[tuple[object, ...]] = []
     for film in study.films:
         for segment, path in find_segments(study, film, root).items():

@@ -9,9 +9,21 @@ from typing import Any
 
 from ruamel.yaml import YAML
 from ruamel.yaml.comments import CommentedMap, CommentedSeq
+from ruamel.yaml.representer import RoundTripRepresenter
 
 from cinecube.store.atomic import write_text
 from cinecube.store.params import PARAMS_FILE, load_study, read_study
+
+
+class _Representer(RoundTripRepresenter):
+    """Writes `null`, where ruamel would leave nothing."""
+
+
+def _null(representer: RoundTripRepresenter, value: None) -> Any:
+    return representer.represent_scalar("tag:yaml.org,2002:null", "null")
+
+
+_Representer.add_representer(type(None), _null)
 
 
 def edit_yaml(text: str, edit: Callable[[CommentedMap], None]) -> str:
@@ -24,6 +36,7 @@ def edit_yaml(text: str, edit: Callable[[CommentedMap], None]) -> str:
         Changes the mapping in place.
     """
     parser = YAML(typ="rt")  # safe, as all of its types but one
+    parser.Representer = _Representer
     parser.preserve_quotes = True
     parser.width = 4096  # lines are as long as they were
     parser.indent(mapping=2, sequence=4, offset=2)

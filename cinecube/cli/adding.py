@@ -112,4 +112,10 @@ def import_(
         return
     for path in made:
         click.echo(path)
-    click.echo(f"{model} is listed under `imported` in params.yaml; commit it with the .dvc files. `dvc repro` uses it")
+    click.echo(f"{model} is listed under `imported` in params.yaml; commit it with the .dvc files")
+    if no_download:
+        click.echo(
+            f"`cinecube pull --model {model} --layer N` fetches a layer, `dvc pull data/features/{model}/*.dvc` all"
+        )
+    else:
+        click.echo("`dvc repro` uses it")

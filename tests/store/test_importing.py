@@ -123,6 +123,22 @@ def test_layers_are_streamed_without_the_rest(published: Published, mine: Path) 
     np.testing.assert_array_equal(found, values("amber", 1))
 
 
+def test_what_was_not_downloaded_is_pulled_later(published: Published, mine: Path) -> None:
+    """A plain `dvc import --no-download` has no hash: `dvc repro` after `dvc pull` put the folder into itself."""
+    drop_model(mine)
+    bring(mine, published.bare, "--no-download", "--remote", "http")
+    pinned = (mine / f"{CUBE}.dvc").read_bytes()
+    with chdir(mine), dvc(mine) as repo:
+        repo.pull()
+        assert repo.reproduce(all_pipelines=True) == []
+        assert repo.status() == {}
+    assert (mine / f"{CUBE}.dvc").read_bytes() == pinned
+    assert sorted(path.name for path in mine.rglob("*.zarr")) == ["amber.zarr", "dune.zarr"]
+    np.testing.assert_array_equal(
+        cc.open(mine).features(MODEL, "dune", layer=2).isel(model=0).values, values("dune", 2)
+    )
+
+
 def test_parameters_are_edited_and_keep_their_comments(published: Published, mine: Path) -> None:
     drop_model(mine)
     path = mine / "params.yaml"
