@@ -55,6 +55,11 @@ class StudyPaths:
         """Journals of unfinished extractions; outside every DVC output, which DVC deletes before a run."""
         return self.root / ".cinecube" / "journal"
 
+    @property
+    def chunks(self) -> Path:
+        """What was read from remotes, kept on this disk; where `cache=True` puts it."""
+        return self.root / ".cinecube" / "chunks"
+
     def checkpoint(self, model: str) -> Path:
         return self.data / "checkpoints" / f"{model}.json"
 

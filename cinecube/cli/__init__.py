@@ -44,6 +44,7 @@ _COMMANDS = {
     "show": "inspection",
     "why": "inspection",
     "verify": "inspection",
+    "clean": "keeping",
 }
 
 

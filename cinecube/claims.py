@@ -1,0 +1,169 @@
+"""What the journals of a study are of: cubes that it still asks for, or of parameters that it has left behind."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+from cinecube.store.errors import StudyError
+from cinecube.store.fingerprint import canonical, differences, file_digest, fingerprint
+from cinecube.store.leftovers import Claim
+from cinecube.store.params import Study
+from cinecube.store.paths import StudyPaths
+
+Spec = Mapping[str, Any]
+
+# Fields that are named at most of what a study asks for instead.
+_NAMED = 3
+
+
+class Claims:
+    """Says of a journal's spec what the study makes of it.
+
+    What cannot be computed (a film or a cube is missing) counts as asked for.
+
+    Parameters
+    ----------
+    study : Study
+    root : Path
+        The study's folder.
+    """
+
+    def __init__(self, study: Study, root: Path) -> None:
+        self._study, self._root, self._paths = study, root, StudyPaths(root)
+
+    def __call__(self, spec: Spec) -> Claim:
+        """The claim of the study on a journal of this spec."""
+        if "films" in spec and "kind" not in spec:
+            return self._residual(spec)
+        judges: dict[str, Callable[[Spec], Claim]] = {
+            "features": self._features,
+            "scores": self._scores,
+            "ceiling": self._ceiling,
+            "partition": self._partition,
+        }
+        judge = judges.get(str(spec.get("kind")))
+        return judge(spec) if judge else Claim("an unknown kind of journal", None)
+
+    def _features(self, spec: Spec) -> Claim:
+        from cinecube.features.record import read_record
+        from cinecube.features.spec import make_spec
+
+        names, digests = list(spec.get("segments", [])), spec.get("stimulus", {})
+        candidates = [
+            (model, film)
+            for model, params in self._study.models.items()
+            for film, segments in self._study.films.items()
+            if params.extractor == spec.get("extractor") and set(segments) & set(names)
+        ]
+        asked = _Asked()
+        for model, film in candidates:
+            stimulus = {segment: str(digests.get(segment)) for segment in self._study.films[film]}
+            try:
+                wanted = make_spec(self._study, model, read_record(self._study, model, self._root), stimulus)
+                # Films are large: only those are hashed of which all else is as the study asks for.
+                changed = differences(spec, wanted) or self._changed_segments(film, stimulus)
+            except (StudyError, OSError):
+                return Claim(f"{model} {film}", None)
+            asked.add(f"{model} {film}", changed, {self._paths.features(model, film): fingerprint(wanted)})
+        unknown = f"{spec.get('extractor')} of {', '.join(names)}"
+        return asked.claim(unknown, "params.yaml names no such model and film")
+
+    def _changed_segments(self, film: str, stimulus: Mapping[str, str]) -> list[str]:
+        from cinecube.features.stimuli import find_segments
+
+        files = find_segments(self._study, film, self._root)
+        return [f"{name} is another film by now" for name, path in files.items() if file_digest(path) != stimulus[name]]
+
+    def _scores(self, spec: Spec) -> Claim:
+        from cinecube.analysis.stages import read_inputs, score_spec
+
+        streams = [str(stream) for stream in spec.get("models", [])]
+        imported = [entry.model for entry in self._study.imported]
+        known = [*self._study.models, *imported, *(pair.name for pair in self._study.residual)]
+        asked = _Asked()
+        for name in known:
+            if any(stream == name or stream.startswith(f"{name}.") for stream in streams):
+                try:
+                    space, brains, _ = read_inputs(self._study, self._root, name)
+                    wanted = _as_json(score_spec(self._study, space, brains))
+                except (StudyError, OSError):
+                    return Claim(f"scores of {name}", None)
+                place = {self._paths.scores(name): fingerprint(wanted)}
+                asked.add(f"scores of {name}", differences(spec, wanted), place)
+        return asked.claim(f"scores of {', '.join(streams)}", "params.yaml names no such model")
+
+    def _ceiling(self, spec: Spec) -> Claim:
+        from cinecube.analysis.ceilings import ceiling_spec, read_brains
+
+        try:
+            wanted = _as_json(ceiling_spec(self._study, read_brains(self._study, self._root).cohort.brains))
+        except (StudyError, OSError):
+            return Claim("ceilings", None)
+        asked = _Asked()
+        asked.add("ceilings", differences(spec, wanted), {self._paths.ceiling: fingerprint(wanted)})
+        return asked.claim("ceilings", "")
+
+    def _partition(self, spec: Spec) -> Claim:
+        from cinecube.analysis.choices import without_choices
+        from cinecube.analysis.partitions import choose_layers, partition_spec, read_entries
+
+        asked = _Asked()
+        if self._study.partition:
+            study = without_choices(self._study)
+            try:
+                entries, brains = read_entries(study, self._root, choose_layers(study, self._root))
+                wanted = _as_json(partition_spec(study, entries, brains))
+            except (StudyError, OSError):
+                return Claim("partition", None)
+            asked.add("partition", differences(spec, wanted), {self._paths.partition: fingerprint(wanted)})
+        return asked.claim("partition", "params.yaml names no sets")
+
+    def _residual(self, spec: Spec) -> Claim:
+        from cinecube.analysis.choices import without_choices
+        from cinecube.analysis.residual_cubes import open_pair, residual_spec
+
+        study, films = without_choices(self._study), spec["films"]
+        one: Spec = next(iter(films.values()), {})
+        asked = _Asked()
+        for pair in study.residual:
+            if (pair.keep, pair.remove) == (one.get("keep"), one.get("remove")):
+                try:
+                    inputs = open_pair(study, self._root, pair)
+                    own = [*study.split.train, *study.split.test]
+                    specs = _as_json({film: residual_spec(study, inputs, film) for film in own})
+                except (StudyError, OSError):
+                    return Claim(f"residual {pair.name}", None)
+                places = {self._paths.residual(pair.name, film): fingerprint(each) for film, each in specs.items()}
+                asked.add(f"residual {pair.name}", differences(films, specs), places)
+        return asked.claim(f"residual of {one.get('keep')} and {one.get('remove')}", "params.yaml names no such pair")
+
+
+class _Asked:
+    """What the study asks for that comes near a spec."""
+
+    def __init__(self) -> None:
+        self._cubes: dict[Path, str] = {}
+        self._nearest: tuple[int, str, str] | None = None
+
+    def add(self, name: str, changed: Iterable[str], cubes: Mapping[Path, str]) -> None:
+        """One thing that it asks for, and the fields in which that differs from the spec."""
+        lines = list(changed)
+        if not lines:
+            self._cubes |= cubes
+        more = f" and {len(lines) - _NAMED} more" if len(lines) > _NAMED else ""
+        near = (len(lines), name, "; ".join(lines[:_NAMED]) + more)
+        self._nearest = near if self._nearest is None else min(self._nearest, near)
+
+    def claim(self, name: str, nothing: str) -> Claim:
+        """The claim on the spec; `name` and `nothing` where the study asks for nothing near it."""
+        _, name, changed = self._nearest or (0, name, nothing)
+        return Claim(name, self._cubes, "" if self._cubes else changed)
+
+
+def _as_json(spec: Spec) -> dict[str, Any]:
+    """A spec as a journal holds it: lists for tuples."""
+    found: dict[str, Any] = json.loads(canonical(spec))
+    return found

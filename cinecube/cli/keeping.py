@@ -1,0 +1,137 @@
+"""Keeping a study tidy and telling others of it: `clean` and `card`."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from cinecube.cli.common import json_option, size_text, study_option
+
+if TYPE_CHECKING:
+    from cinecube.store.leftovers import Leftover
+
+_folder = click.Path(path_type=Path)
+
+_HEADINGS = {
+    "journal": "journals of finished cubes",
+    "lock": "locks without a journal",
+    "partial": "cubes that were never finished",
+    "old": "cubes that others have replaced",
+    "only copy": "cubes to put back",
+    "scratch": "scratch arrays of stopped stages",
+    "pull": "pulls that were stopped",
+    "chunks": "unused caches of chunks",
+    "abandoned": "abandoned journals: they would be resumed if params.yaml went back to what they are of",
+}
+
+
+@click.command()
+@click.option("--yes", is_flag=True, help="Remove without asking.")
+@click.option("--dry-run", is_flag=True, help="List only.")
+@click.option(
+    "--cache", "caches", type=_folder, multiple=True, help="Look at this cache of chunks too; may be repeated."
+)
+@click.option(
+    "--unused-days",
+    type=click.FloatRange(0),
+    default=30,
+    show_default=True,
+    help="A cache of chunks is unused after so many days.",
+)
+@json_option
+@study_option
+def clean(yes: bool, dry_run: bool, caches: tuple[Path, ...], unused_days: float, as_json: bool, root: Path) -> None:
+    """Remove what killed and finished work has left: journals, partial cubes, locks, scratch arrays, unused caches.
+
+    Reads params.yaml, journals, the cubes' labels and locks; lists what can go, how large it is and why, and asks.
+    What a running process holds and journals that `dvc repro` would resume are never listed; partial cubes are once
+    nothing was written to them for a day. A replaced cube that is the only copy is put back. Writes nothing else.
+    With --json it does not ask, and removes with --yes only.
+
+    \b
+    Example:
+      cinecube clean --dry-run
+    """
+    from cinecube.clean import find_leftovers
+    from cinecube.study import load
+
+    study = load(root)
+    found = find_leftovers(study, root, caches, unused_days)
+    gone: list[Leftover] = []
+    if not as_json:
+        _show(found.leftovers, root)
+    if found.busy:
+        click.echo("a stage of this study runs: partial cubes and scratch arrays are left alone", err=True)
+    removing = bool(found.leftovers) and not dry_run and (yes or (not as_json and _is_confirmed()))
+    if removing:
+        # Somebody may have begun to use one of them while the question stood.
+        still = found.leftovers if yes else find_leftovers(study, root, caches, unused_days).leftovers
+        gone = _remove([one for one in found.leftovers if one in still], root, unused_days)
+    if as_json:
+        _print_json(found.leftovers, gone)
+    elif removing:
+        click.echo(f"{len(gone)} of {len(found.leftovers)} removed, {size_text(sum(one.bytes for one in gone))} freed")
+    if removing and len(gone) < len(found.leftovers):
+        raise SystemExit(1)
+
+
+def _is_confirmed() -> bool:
+    from cinecube.store.errors import StudyError
+
+    if not _can_ask():
+        raise StudyError(
+            where="cinecube clean",
+            found="no terminal to ask on",
+            expected="a yes",
+            do="run again with --yes, or with --dry-run to list only",
+        )
+    confirmed = click.confirm("remove them?")
+    if not confirmed:
+        click.echo("nothing was removed")
+    return confirmed
+
+
+def _can_ask() -> bool:
+    return sys.stdin.isatty()
+
+
+def _show(leftovers: Sequence[Leftover], root: Path) -> None:
+    from cinecube.store.paths import StudyPaths
+
+    paths = StudyPaths(root)
+    for kind, heading in _HEADINGS.items():
+        own = [one for one in leftovers if one.kind == kind]
+        if own:
+            click.echo(f"{heading}: {len(own)}, {size_text(sum(one.bytes for one in own))}")
+        for one in own if kind != "lock" else []:
+            click.echo(f"  {size_text(one.bytes):>10}  {paths.relative(one.path)}  {one.why}")
+    if not leftovers:
+        click.echo("nothing to clean")
+
+
+def _remove(leftovers: Sequence[Leftover], root: Path, unused_days: float) -> list[Leftover]:
+    """Remove what can be removed; what cannot is said, a line each."""
+    from cinecube.clean import remove_leftover
+    from cinecube.store.errors import StudyError
+
+    gone = []
+    for one in leftovers:
+        try:
+            remove_leftover(root, one, unused_days)
+            gone.append(one)
+        except StudyError as error:
+            click.echo(f"kept: {error}", err=True)
+    return gone
+
+
+def _print_json(leftovers: Sequence[Leftover], gone: Sequence[Leftover]) -> None:
+    rows = [
+        {"kind": one.kind, "path": str(one.path), "why": one.why, "bytes": one.bytes, "removed": one in gone}
+        for one in leftovers
+    ]
+    click.echo(json.dumps(rows, indent=1))
