@@ -195,8 +195,13 @@ def read_licence(path: Path, network: Network) -> str:
     return ", ".join(str(name) for name in names)
 
 
+def is_non_commercial(licence: str) -> bool:
+    """Whether a licence forbids commercial use."""
+    return _NON_COMMERCIAL.search(licence.lower()) is not None
+
+
 def _check_licence(model: str, licence: str, accepted: bool) -> None:
-    if _NON_COMMERCIAL.search(licence.lower()) and not accepted:
+    if is_non_commercial(licence) and not accepted:
         raise StudyError(
             where=f"models.{model}",
             found=f"weights under {licence}, for non-commercial use only",

@@ -45,6 +45,7 @@ _COMMANDS = {
     "why": "inspection",
     "verify": "inspection",
     "clean": "keeping",
+    "card": "keeping",
 }
 
 

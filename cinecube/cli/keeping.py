@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -13,9 +13,10 @@ import click
 from cinecube.cli.common import json_option, size_text, study_option
 
 if TYPE_CHECKING:
+    from cinecube.origin import Origin
     from cinecube.store.leftovers import Leftover
 
-_folder = click.Path(path_type=Path)
+_path = click.Path(path_type=Path)
 
 _HEADINGS = {
     "journal": "journals of finished cubes",
@@ -33,9 +34,7 @@ _HEADINGS = {
 @click.command()
 @click.option("--yes", is_flag=True, help="Remove without asking.")
 @click.option("--dry-run", is_flag=True, help="List only.")
-@click.option(
-    "--cache", "caches", type=_folder, multiple=True, help="Look at this cache of chunks too; may be repeated."
-)
+@click.option("--cache", "caches", type=_path, multiple=True, help="Look at this cache of chunks too; may be repeated.")
 @click.option(
     "--unused-days",
     type=click.FloatRange(0),
@@ -69,9 +68,9 @@ def clean(yes: bool, dry_run: bool, caches: tuple[Path, ...], unused_days: float
         click.echo("a stage of this study runs: partial cubes and scratch arrays are left alone", err=True)
     removing = bool(found.leftovers) and not dry_run and (yes or (not as_json and _is_confirmed()))
     if removing:
-        # Somebody may have begun to use one of them while the question stood.
-        still = found.leftovers if yes else find_leftovers(study, root, caches, unused_days).leftovers
-        gone = _remove([one for one in found.leftovers if one in still], root, unused_days)
+        # While the question stood, somebody may have begun to use one of them.
+        still = found if yes else find_leftovers(study, root, caches, unused_days)
+        gone = _remove(found.leftovers, {one.path for one in still.leftovers}, root, unused_days)
     if as_json:
         _print_json(found.leftovers, gone)
     elif removing:
@@ -114,13 +113,16 @@ def _show(leftovers: Sequence[Leftover], root: Path) -> None:
         click.echo("nothing to clean")
 
 
-def _remove(leftovers: Sequence[Leftover], root: Path, unused_days: float) -> list[Leftover]:
-    """Remove what can be removed; what cannot is said, a line each."""
+def _remove(leftovers: Sequence[Leftover], still: set[Path], root: Path, unused_days: float) -> list[Leftover]:
+    """Remove those that may still go; what cannot be removed is said, a line each."""
     from cinecube.clean import remove_leftover
     from cinecube.store.errors import StudyError
 
     gone = []
     for one in leftovers:
+        if one.path not in still:
+            click.echo(f"kept: {one.path} is needed by now", err=True)
+            continue
         try:
             remove_leftover(root, one, unused_days)
             gone.append(one)
@@ -135,3 +137,48 @@ def _print_json(leftovers: Sequence[Leftover], gone: Sequence[Leftover]) -> None
         for one in leftovers
     ]
     click.echo(json.dumps(rows, indent=1))
+
+
+@click.command()
+@click.option("--out", type=_path, help="Where the page goes. [default: CARD.html in the study's folder]")
+@click.option("--url", help="Where others find the study. [default: Git's remote `origin`, without passwords]")
+@click.option(
+    "--rev", help="Which revision they should take. [default: the first tag, else the commit, of these cubes]"
+)
+@study_option
+def card(out: Path | None, url: str | None, rev: str | None, root: Path) -> None:
+    """Write a page about the study for others: what it holds, licences, how to import and cite it.
+
+    Reads params.yaml, the cubes' labels, CITATION.cff where there is one, and what Git knows of the study. Writes one
+    HTML file without scripts, dates or anything from elsewhere, which Git can keep: the same cubes give the same bytes.
+
+    \b
+    Example:
+      cinecube card
+    """
+    from dataclasses import replace
+
+    from cinecube.card import render_card
+    from cinecube.origin import find_origin, public_url
+    from cinecube.store.atomic import write_text
+    from cinecube.store.errors import StudyError
+    from cinecube.study import load
+
+    study, path, known = load(root), out or root / "CARD.html", find_origin(root)
+    if path.is_dir():
+        raise StudyError(where=str(path), found="a folder", expected="a file to write", do="name one, as CARD.html")
+    origin = replace(known, url=public_url(url) if url else known.url, rev=rev or known.rev)
+    write_text(path, render_card(study, root, origin))
+    click.echo(f"the study's card is in {path}")
+    for text in _lacking(origin):
+        click.echo(text, err=True)
+
+
+def _lacking(origin: Origin) -> Iterator[str]:
+    """What others would stumble over."""
+    if origin.url is None:
+        yield "it says REPO where an address belongs: add a remote `origin` to Git, or give --url"
+    if origin.rev is None:
+        yield "it says REV where a revision belongs: commit the study, or give --rev"
+    elif origin.uncommitted:
+        yield f"what decides on the cubes differs from {origin.rev[:12]}: commit it and write the card again"

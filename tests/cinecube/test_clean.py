@@ -258,7 +258,9 @@ def test_what_comes_alive_while_the_question_stands_is_kept(root: Path, monkeypa
         return True
 
     monkeypatch.setattr(keeping.click, "confirm", confirm)
-    assert _clean(root).exit_code == 1
+    result = _clean(root)
+    assert result.exit_code == 1
+    assert result.stderr == f"kept: {folder} is needed by now\n"
     assert folder.is_dir()
 
 

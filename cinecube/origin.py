@@ -1,0 +1,69 @@
+"""Where others find a study: the address of its Git repository and the revision that holds its cubes."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+from dataclasses import dataclass
+from pathlib import Path
+from urllib.parse import urlsplit, urlunsplit
+
+# What decides which cubes a revision holds; a page about them may come later.
+_STORE = (":(glob)**/dvc.lock", ":(glob)**/dvc.yaml", ":(glob)**/*.dvc", "params.yaml")
+_TIMEOUT_S = 30
+
+
+@dataclass(frozen=True)
+class Origin:
+    """Where a study can be had.
+
+    Attributes
+    ----------
+    url : str or None
+        Of its remote `origin`, without users and passwords.
+    rev : str or None
+        The first tag that holds the cubes as they are recorded here, or the commit that recorded them.
+    uncommitted : bool
+        Whether files that decide on the cubes differ from that revision, so that it holds others.
+    """
+
+    url: str | None
+    rev: str | None
+    uncommitted: bool
+
+
+def find_origin(root: Path) -> Origin:
+    """What Git knows of a study's folder; nothing where it is in no repository."""
+    commit = _git(root, "log", "-1", "--format=%H", "--", *_STORE)
+    url = _git(root, "remote", "get-url", "origin")
+    tags = _git(root, "tag", "--contains", commit, "--merged", "HEAD", "--sort=version:refname") if commit else None
+    changed = _git(root, "status", "--porcelain", "--untracked-files=all", "--", *_STORE)
+    return Origin(public_url(url) if url else None, tags.splitlines()[0] if tags else commit, bool(changed))
+
+
+def public_url(url: str) -> str:
+    """An address without what lets one in: users, passwords and tokens. `git@` alone tells nobody anything."""
+    if "://" not in url:
+        # As in `user@host:path`; a path that holds an @ has a / before it.
+        return re.sub(r"^(?!git@)[^/@]+@(?=[^/]*:)", "", url)
+    parts = urlsplit(url)
+    user, _, host = parts.netloc.rpartition("@")
+    return urlunsplit((parts.scheme, f"git@{host}" if user == "git" else host, parts.path, "", ""))
+
+
+def _git(root: Path, *words: str) -> str | None:
+    """What Git answers, or nothing."""
+    try:
+        done = subprocess.run(
+            ["git", *words],
+            cwd=root,
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=_TIMEOUT_S,
+            env={**os.environ, "GIT_TERMINAL_PROMPT": "0", "GIT_OPTIONAL_LOCKS": "0"},
+        )
+    except (OSError, subprocess.TimeoutExpired):
+        return None
+    return (done.stdout.strip() or None) if done.returncode == 0 else None
