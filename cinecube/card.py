@@ -30,7 +30,7 @@ _READING = {
     "source": "features",
     "checkpoint": "checkpoint",
     "revision": "revision",
-    "weights_digest": "weights, SHA-256",
+    "weights_digest": "weights, SHA-256 begins",
     "untrained": "fresh weights, seed",
     "keep": "what is kept",
     "remove": "what is removed from it",
@@ -50,6 +50,8 @@ _READING = {
 }
 _UNITS = {"_s": "s", "_hz": "Hz"}
 _SHOWN_LAYERS = 4
+# Of a hash; enough to tell two apart.
+_DIGITS = 12
 
 
 @dataclass(frozen=True)
@@ -66,7 +68,7 @@ class _Cube:
 
     @property
     def fingerprint(self) -> str:
-        return str(self.labels.attrs.get("fingerprint", ""))[:12]
+        return str(self.labels.attrs.get("fingerprint", ""))[:_DIGITS]
 
     @property
     def versions(self) -> dict[str, str]:
@@ -102,7 +104,9 @@ def render_card(study: Study, root: Path, origin: Origin) -> str:
     import jinja2
 
     paths = StudyPaths(root)
-    models = _features(paths, paths.data / "features")
+    found = _features(paths, paths.data / "features")
+    known = [name for name in (*study.encoded, *study.models) if name in found]
+    models = {name: found[name] for name in (*known, *found)}
     if not models:
         raise StudyError(
             where=paths.relative(paths.data / "features"),
@@ -178,7 +182,7 @@ def _films(study: Study, models: Mapping[str, Sequence[_Cube]]) -> list[dict[str
         rows.append(
             {
                 "name": film,
-                "segments": ", ".join(f"{name} ({count[name]})" if name in count else name for name in names),
+                "segments": ", ".join(f"{name}\u00a0({count[name]})" if name in count else name for name in names),
                 "rows": f"{sum(count.values()):,}" if count else "no cube here",
                 "split": ", ".join(split),
             }
@@ -193,7 +197,8 @@ def _model(study: Study, name: str, cubes: Sequence[_Cube], origin: Origin) -> d
     return {
         "name": name,
         "licence": ", ".join(licences),
-        "use": "non-commercial use only" if any(map(is_non_commercial, licences)) else "",
+        "non_commercial": any(map(is_non_commercial, licences)),
+        "limits": _limits(licences),
         "dtype": str(first.labels["features"].dtype),
         "bytes": size_text(sum(cube.n_bytes for cube in cubes)),
         "streams": _streams(first.labels),
@@ -213,6 +218,12 @@ def _model(study: Study, name: str, cubes: Sequence[_Cube], origin: Origin) -> d
         "made_by": ", ".join(f"{package} {version}" for package, version in _versions(cubes)),
         "import_line": f"cinecube import {_repository(origin)} --model {shlex.quote(name)} --rev {_revision(origin)}",
     }
+
+
+def _limits(licences: Sequence[str]) -> str:
+    if any(map(is_non_commercial, licences)):
+        return "non-commercial use only"
+    return "ask the authors of this study" if NOT_STATED in licences else "see the licence"
 
 
 def _streams(labels: xr.Dataset) -> list[dict[str, str]]:
@@ -249,6 +260,8 @@ def _is_set(key: str, value: Any) -> bool:
 def _value(key: str, value: Any) -> str:
     if value is True:
         return "yes"
+    if key == "weights_digest":
+        return str(value)[:_DIGITS]
     unit = next((unit for suffix, unit in _UNITS.items() if key.endswith(suffix)), "")
     shown = f"{value:g}" if isinstance(value, float) else str(value)
     return f"{shown} {unit}".strip()

@@ -146,9 +146,10 @@ def test_it_tells_what_the_store_holds_and_how_it_was_made(root: Path) -> None:
         "window 1.5 s",
         "fresh weights, seed 0",
         "checkpoint of no hub; see the digest of its weights",
-        "vit embed, block01 … head 5 4, 8",
+        "vit 5 embed, block01 … head 4, 8",
         "No cube here of dune",
-        "vit apache-2.0",
+        "vit apache-2.0 see the licence",
+        "weights, SHA-256 begins abababababab frames",
         "nc cc-by-nc-4.0 non-commercial use only",
         "zarr",
     ):
@@ -221,7 +222,7 @@ def test_what_files_say_is_escaped(root: Path) -> None:
 
 def test_licences_that_are_missing_are_not_stated(root: Path) -> None:
     _write(root, "vit", "dune", None)
-    assert "vit apache-2.0, not stated" in _text(_page(root))
+    assert "vit apache-2.0, not stated ask the authors of this study" in _text(_page(root))
 
 
 def test_films_that_were_read_differently_are_pointed_out(root: Path) -> None:
