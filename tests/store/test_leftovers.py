@@ -217,6 +217,14 @@ def test_the_only_copy_of_a_cube_is_put_back(paths: StudyPaths) -> None:
     assert [path.name for path in cube.parent.iterdir()] == ["amber.zarr"]
 
 
+def test_a_cube_that_is_being_replaced_is_left_alone_however_old_it_is(paths: StudyPaths) -> None:
+    cube = paths.features("vit", "amber")
+    cube.mkdir(parents=True)
+    os.utime(cube, (0, 0))
+    cube.rename(cube.with_name(".amber.zarr.old"))
+    assert leftovers.find_partials(paths) == []
+
+
 @pytest.mark.usefixtures("days_later")
 def test_a_cube_that_came_meanwhile_is_not_replaced(paths: StudyPaths) -> None:
     old = paths.features("vit", "amber").with_name(".amber.zarr.old")
