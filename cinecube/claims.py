@@ -81,8 +81,7 @@ class Claims:
         from cinecube.analysis.stages import read_inputs, score_spec
 
         streams = [str(stream) for stream in spec.get("models", [])]
-        imported = [entry.model for entry in self._study.imported]
-        known = [*self._study.models, *imported, *(pair.name for pair in self._study.residual)]
+        known = [*self._study.known_models, *(pair.name for pair in self._study.residual)]
         asked = _Asked()
         for name in known:
             if any(stream == name or stream.startswith(f"{name}.") for stream in streams):

@@ -28,12 +28,17 @@ def staged(path: Path) -> Iterator[Path]:
 def publish(whole: Path, path: Path) -> None:
     """Move a whole file or folder to its place."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    old = path.with_name(f".{path.name}.old")
+    old = old_of(path)
     _remove(old)
     if path.is_dir():
         path.rename(old)
     os.replace(whole, path)
     _remove(old)
+
+
+def old_of(path: Path) -> Path:
+    """Where a folder stands for the moment in which another takes its place."""
+    return path.with_name(f".{path.name}.old")
 
 
 def write_text(path: Path, text: str) -> None:

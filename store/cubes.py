@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import time
 import warnings
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -16,9 +17,9 @@ from zarr.abc.store import Store
 from zarr.codecs import Crc32cCodec
 from zarr.storage import LocalStore
 
-from cinecube.store.atomic import staged
+from cinecube.store.atomic import old_of, staged
 from cinecube.store.errors import StudyError
-from cinecube.store.guarded import open_guarded, shard_key
+from cinecube.store.guarded import folder_number, open_guarded, shard_key
 from cinecube.store.schema import DIMS, ROWS_PER_CHUNK, SCHEMA
 
 # Below this, splitting the dim axis into chunks costs more in index than absent NaN saves.
@@ -26,6 +27,9 @@ _MIN_DIMS_PER_CHUNK = 64
 TARGETS_PER_SHARD = 4096
 # Metadata without blanks: half the bytes that opening a cube moves from a remote.
 _COMPACT = {"json_indent": None}
+
+# How long a reader waits for a cube that is being replaced.
+_WAITS_S = (0.001, 0.01, 0.1, 0.2)
 
 LayerReader = Callable[[int, int], np.ndarray]
 
@@ -139,7 +143,18 @@ def open_cube(path: Path, *, where: str | None = None, complete: bool = True) ->
     StudyError
         If there is no cube, it is no cube of ours, its schema is newer than this package, or a shard is missing.
     """
-    where = where or str(path)
+    for wait_s in _WAITS_S:
+        before = folder_number(path)
+        try:
+            return _open_once(path, where or str(path), complete)
+        except StudyError:
+            if folder_number(path) == before and not old_of(path).exists():
+                raise
+        time.sleep(wait_s)  # it is being replaced, which takes no longer than two renames
+    return _open_once(path, where or str(path), complete)
+
+
+def _open_once(path: Path, where: str, complete: bool) -> xr.Dataset:
     if path.is_dir() and not (path / "zarr.json").is_file():
         raise StudyError(
             where=where,

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+from pathlib import Path
 from typing import Any
 
 import xarray as xr
@@ -9,7 +11,7 @@ from xarray.backends.zarr import ZarrArrayWrapper, ZarrStore
 from xarray.core.indexing import LazilyIndexedArray
 from zarr.abc.store import ByteRequest, Store
 from zarr.core.buffer import Buffer, BufferPrototype
-from zarr.storage import WrapperStore
+from zarr.storage import LocalStore, WrapperStore
 
 from cinecube.store.errors import StudyError
 
@@ -19,18 +21,69 @@ def shard_key(model: int, layer: int) -> str:
     return f"features/c/0/0/{model}/{layer}"
 
 
+class _Standing:
+    """A cube's folder as it was opened: another one under its name holds other numbers for the same labels.
+
+    An open descriptor keeps the folder's number from being given to the next.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
+        status = os.fstat(self._descriptor)
+        self._number = (status.st_dev, status.st_ino)
+
+    def __del__(self) -> None:
+        if getattr(self, "_descriptor", None) is not None:
+            os.close(self._descriptor)
+
+    def __getstate__(self) -> tuple[Path, tuple[int, int]]:
+        return self._path, self._number
+
+    def __setstate__(self, state: tuple[Path, tuple[int, int]]) -> None:
+        self._path, self._number = state  # the process that opened it keeps the number taken
+
+    def refuse_another(self, where: str) -> None:
+        """Raise if another folder, or none, is at the path."""
+        there = folder_number(self._path)
+        if there != self._number:
+            raise StudyError(
+                where=where,
+                found="another cube in its place than was opened" if there else "nothing where it was opened",
+                expected="the same cube until it is read",
+                do="open it again; a stage may have written it anew",
+            )
+
+
+def folder_number(path: Path) -> tuple[int, int] | None:
+    """What tells a folder from another one of its name; None if there is none."""
+    try:
+        status = os.stat(path)
+    except FileNotFoundError:
+        return None
+    return status.st_dev, status.st_ino
+
+
 class _Chunks(WrapperStore[Store]):
     """A store whose chunks are all there, but for some that are named: Zarr would make numbers of others."""
 
-    def __init__(self, store: Store, where: str = "", absent: frozenset[str] = frozenset()) -> None:
+    def __init__(
+        self,
+        store: Store,
+        where: str = "",
+        absent: frozenset[str] = frozenset(),
+        standing: _Standing | None = None,
+    ) -> None:
         super().__init__(store)
-        self.where, self.absent = where, absent
+        self.where, self.absent, self.standing = where, absent, standing
 
     def _with_store(self, store: Store) -> _Chunks:
-        return type(self)(store, self.where, self.absent)
+        return type(self)(store, self.where, self.absent, self.standing)
 
     async def get(self, key: str, prototype: BufferPrototype, byte_range: ByteRequest | None = None) -> Buffer | None:
         found = await self._store.get(key, prototype, byte_range)
+        if self.standing is not None:
+            self.standing.refuse_another(self.where)  # after reading: what was read before is of the one that stood
         if found is None and _is_chunk(key) and key not in self.absent:
             raise StudyError(
                 where=self.where,
@@ -97,9 +150,11 @@ def open_guarded(store: Store, where: str) -> xr.Dataset:
     Raises
     ------
     StudyError
-        When it is read, or now where labels are concerned: if a chunk is missing or damaged.
+        When it is read, or now where labels are concerned: if a chunk is missing or damaged, or a cube on disk was
+        replaced since it was opened.
     """
-    chunks = _Chunks(store, where)
+    standing = _Standing(store.root) if isinstance(store, LocalStore) else None
+    chunks = _Chunks(store, where, standing=standing)
     group = _Group.open_group(chunks, mode="r", consolidate_on_close=False)
     group.where = where
     cube = xr.open_dataset(group)

@@ -63,7 +63,7 @@ def why(cube: Path, as_json: bool, root: Path) -> None:
     """Is a cube what the study asks for, and if not, which field differs?
 
     CUBE is a path, from the study's folder. Reads its spec, params.yaml, the films' bytes, and what DVC has recorded.
-    Prints every field of the fingerprint that differs, as stored and as asked for.
+    Prints every field of the fingerprint that differs, as stored and as asked for. Writes nothing.
 
     \b
     Example:
