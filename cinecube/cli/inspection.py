@@ -13,6 +13,8 @@ from cinecube.cli.common import json_option, size_text, study_option
 if TYPE_CHECKING:
     import xarray as xr
 
+    from cinecube.store.repair import Found
+
 # Whether it exists is for the store to say, in its own words.
 _path = click.Path(path_type=Path)
 
@@ -160,22 +162,27 @@ def _statistics(cube: xr.Dataset, name: str) -> list[dict[str, Any]]:
 
 @click.command()
 @click.argument("paths", nargs=-1, type=_path)
+@click.option("--repair", is_flag=True, help="Fetch broken files of cubes that DVC tracks again.")
 @json_option
 @study_option
-def verify(paths: tuple[Path, ...], as_json: bool, root: Path) -> None:
+def verify(paths: tuple[Path, ...], repair: bool, as_json: bool, root: Path) -> None:
     """Check cubes byte by byte: labels, shards, NaN, fingerprints. Exit 1 if one is wrong.
 
-    Reads every cube at or under PATHS (the study's folder by default) in full. Writes nothing.
+    Reads every cube at or under PATHS (the study's folder by default) in full, and compares those that DVC tracks with
+    what it recorded. Writes nothing; with --repair it puts files that are broken or missing in place again, from DVC's
+    cache, the remote, or the repository that a cube was imported from. docs/cube-format.md lists the checks.
 
     \b
-    Example:
+    Examples:
       cinecube verify data/features/vit
+      cinecube verify --repair
     """
     from cinecube.store.errors import StudyError
-    from cinecube.store.verify import find_cubes, verify_cube
+    from cinecube.store.repair import verify_all
+    from cinecube.store.verify import find_cubes
 
     folders = [root / path for path in paths] or [root]
-    cubes = [cube for path in folders for cube in find_cubes(path)]
+    cubes = list(dict.fromkeys(cube for path in folders for cube in find_cubes(path)))
     if not cubes:
         raise StudyError(
             where=str(folders[0]),
@@ -183,18 +190,29 @@ def verify(paths: tuple[Path, ...], as_json: bool, root: Path) -> None:
             expected="a cube or a folder of cubes",
             do="correct the path, or make cubes with `dvc repro`",
         )
-    problems = {str(cube): verify_cube(cube) for cube in cubes}
-    wrong = {cube: lines for cube, lines in problems.items() if lines}
+    found = verify_all(cubes, repair=repair)
     if as_json:
-        click.echo(json.dumps({"cubes": len(cubes), "wrong": wrong}, indent=1))
-    else:
-        for lines in wrong.values():
-            for line in lines:
-                click.echo(line, err=True)
-        noun = "cube" if len(cubes) == 1 else "cubes"
-        click.echo(f"{len(cubes)} {noun}, {len(cubes) - len(wrong)} whole, {len(wrong)} damaged")
-    if wrong:
+        click.echo(json.dumps({"cubes": len(found.cubes), "wrong": found.wrong, "repaired": found.repaired}, indent=1))
+    for line in found.notes:
+        click.echo(line, err=True)
+    if not as_json:
+        _tell_of(found)
+    if found.wrong:
         raise SystemExit(1)
+
+
+def _tell_of(found: Found) -> None:
+    for cube, files in found.repaired.items():
+        for file in files:
+            click.echo(f"repaired {cube}/{file}")
+    for lines in found.wrong.values():
+        for line in lines:
+            click.echo(line, err=True)
+    n_cubes, n_wrong = len(found.cubes), len(found.wrong)
+    n_repaired = len(found.repaired.keys() - found.wrong.keys())
+    noun = "cube" if n_cubes == 1 else "cubes"
+    repaired = f", {n_repaired} of these repaired" if n_repaired else ""
+    click.echo(f"{n_cubes} {noun}, {n_cubes - n_wrong} whole{repaired}, {n_wrong} damaged")
 
 
 @click.command()

@@ -123,8 +123,8 @@ def _nan_inside(cube: Path) -> None:
     ("damage", "line"),
     [
         (lambda c: _flip(c / "features" / "c" / "0" / "0" / "0" / "0", 1000), "m.video embed: damaged"),
-        (lambda c: _flip(c / "onset_s" / "c" / "0", 40), "onset_s: found damaged bytes"),
-        (lambda c: (c / "onset_s" / "c" / "0").unlink(), "found no onset_s/c/0, expected every chunk"),
+        (lambda c: _flip(c / "onset_s" / "c" / "0", 40), "onset_s: damaged onset_s/c/0"),
+        (lambda c: (c / "onset_s" / "c" / "0").unlink(), "no chunk of onset_s: onset_s/c/0 is missing"),
         (
             lambda c: (c / "features/c/0/0/0/1").write_bytes((c / "features/c/0/0/0/1").read_bytes()[:5000]),
             "block01: damaged",

@@ -1,0 +1,183 @@
+"""A cube by its own files: does all of it decode, and does it say what a writer would."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from cinecube.store.cube_files import ROOT, Chunk, Contents, Problem, Stored, first_line, read_contents, strays
+from cinecube.store.cube_labels import Labels, check_labels
+from cinecube.store.schema import DIMS, SCHEMA
+
+_PER_LAYER = ("depth", "width")
+
+
+@dataclass(frozen=True)
+class Examined:
+    """A cube by its own files.
+
+    Attributes
+    ----------
+    problems : tuple of Problem
+    expected : frozenset of str
+        The files that it should have.
+    opened : frozenset of str
+        Arrays whose files were read.
+    unopened : frozenset of str
+        Arrays whose metadata are broken.
+    has_root : bool
+        Whether its own metadata, which list the arrays, could be read.
+    """
+
+    problems: tuple[Problem, ...]
+    expected: frozenset[str] = frozenset()
+    opened: frozenset[str] = frozenset()
+    unopened: frozenset[str] = frozenset()
+    has_root: bool = True
+
+    def is_unread(self, file: str) -> bool:
+        """Whether nobody can say if a file is sound: nothing describes its array."""
+        array = file.split("/")[0]
+        return array in self.unopened or (not self.has_root and array not in self.opened)
+
+
+def examine(path: Path) -> Examined:
+    """What a cube's own files tell, whoever recorded it."""
+    if not path.is_dir():
+        return Examined((Problem("no cube"),))
+    contents = read_contents(path)
+    if newer := _schema_problem(contents):
+        return Examined((newer,))
+    problems = list(contents.problems)
+    chosen: dict[str, Stored] = {}
+    values: dict[str, np.ndarray] = {}
+    expected = {ROOT}
+    # The labels first: they say which shards there must be.
+    for name in sorted(contents.arrays, key=lambda name: not _is_label(name, contents)):
+        expected.add(f"{name}/{ROOT}")
+        tried = [_Reading(stored, chosen, values) for stored in contents.arrays[name]]
+        if not tried:
+            continue
+        best = min(tried, key=lambda reading: len(reading.problems))
+        problems += best.problems
+        expected |= best.files
+        chosen[name] = best.stored
+        if best.whole is not None:
+            values[name] = best.whole
+    if contents.attrs is not None:
+        problems += _label_problems(Labels(contents.attrs, chosen, values), frozenset(contents.arrays))
+    if contents.attrs is not None and _all_open(contents):
+        problems += [Problem(f"{file} is no part of the cube") for file in strays(path, expected)]
+    unopened = frozenset(name for name, tried in contents.arrays.items() if not tried)
+    return Examined(
+        tuple(problems), frozenset(expected), frozenset(chosen), unopened, has_root=contents.attrs is not None
+    )
+
+
+def _label_problems(labels: Labels, lost: frozenset[str]) -> list[Problem]:
+    try:
+        return check_labels(labels, lost)
+    except Exception as error:  # metadata that contradict each other give arrays of any shape and type
+        return [Problem(f"labels cannot be judged ({first_line(error)})", (ROOT,))]
+
+
+def _all_open(contents: Contents) -> bool:
+    return all(contents.arrays.values())
+
+
+def _schema_problem(contents: Contents) -> Problem | None:
+    """Why the rest of a cube cannot be judged: its metadata are whole, and this package does not know its schema."""
+    schema = (contents.attrs or {}).get("schema", SCHEMA if contents.attrs is None else None)
+    if isinstance(schema, int) and not isinstance(schema, bool) and 1 <= schema <= SCHEMA:
+        return None
+    newer = isinstance(schema, int | float) and schema > SCHEMA
+    do = "update cinecube" if newer else "use a cube written by cinecube"
+    return Problem(f"found schema {schema}, expected schema {SCHEMA} or older; {do}", (ROOT,))
+
+
+def _is_label(name: str, contents: Contents) -> bool:
+    return name in _PER_LAYER or all(stored.array.ndim == 1 for stored in contents.arrays[name])
+
+
+class _Reading:
+    """All chunks of an array, by one description of it.
+
+    Attributes
+    ----------
+    problems : list of Problem
+    files : set of str
+        Those that it should have.
+    whole : ndarray, optional
+        Its values, if it is a label and all of them can be read.
+    """
+
+    def __init__(self, stored: Stored, arrays: Mapping[str, Stored], labels: Mapping[str, np.ndarray]) -> None:
+        self.stored, self._labels = stored, labels
+        self.problems: list[Problem] = []
+        self.files: set[str] = set()
+        self.whole: np.ndarray | None = None
+        self._is_features = stored.name == "features" and stored.dims == DIMS["features"]
+        label = stored.array.ndim == 1 or stored.name in _PER_LAYER
+        whole = np.empty(stored.array.shape, stored.array.dtype) if label else None
+        for chunk in stored.chunks():
+            if self._is_absent(chunk):
+                continue
+            self.files.add(chunk.file)
+            self._judge(chunk)
+            if whole is not None and chunk.values is not None:
+                whole[chunk.region] = chunk.values
+        if not self.problems:
+            self.whole = whole
+
+    def _widths(self, chunk: Chunk) -> np.ndarray | None:
+        """Widths of the layers in a shard, (model, layer)."""
+        width = self._labels.get("width")
+        if not self._is_features or width is None or width.shape != self.stored.array.shape[2:]:
+            return None
+        return width[chunk.region[2:]]
+
+    def _is_absent(self, chunk: Chunk) -> bool:
+        """Whether there must be no such shard, or nobody can say."""
+        widths = self._widths(chunk)
+        if widths is None:
+            return self._is_features and chunk.values is None and not chunk.fault
+        return not (widths > 0).any()
+
+    def _judge(self, chunk: Chunk) -> None:
+        label = self._name(chunk)
+        if chunk.fault:
+            self._tell(f"{label}: damaged {chunk.file} ({chunk.fault})", chunk)
+        elif chunk.values is None:
+            noun = "no shard of" if self._is_features else "no chunk of"
+            self._tell(f"{noun} {label}: {chunk.file} is missing", chunk)
+        elif self._is_features:
+            self._judge_features(chunk, label)
+        elif self.stored.name == "bold" and not np.isfinite(chunk.values).all():
+            bad = int((~np.isfinite(chunk.values)).sum())
+            self._tell(f"{label}: {bad} values are NaN or infinite ({chunk.file})", chunk)
+
+    def _judge_features(self, chunk: Chunk, label: str) -> None:
+        widths, values = self._widths(chunk), chunk.values
+        if widths is None or values is None or values.dtype.kind != "f":
+            return
+        inside = np.arange(chunk.region[1].start, chunk.region[1].start + values.shape[1])
+        real = inside[:, None, None] < widths
+        if bad := int((~np.isfinite(values) & real).sum()):
+            self._tell(f"{label}: {bad} values inside the width are NaN or infinite ({chunk.file})", chunk)
+        if (~np.isnan(values) & ~real).any():
+            self._tell(f"{label}: values past the width of {widths.max()} ({chunk.file})", chunk)
+
+    def _tell(self, text: str, chunk: Chunk) -> None:
+        self.problems.append(Problem(text, (chunk.file,)))
+
+    def _name(self, chunk: Chunk) -> str:
+        """What a chunk holds: the array, and the labels that all its values share."""
+        words = [] if self._is_features else [self.stored.name]
+        for dim, part in zip(self.stored.dims, chunk.region, strict=False):
+            known = self._labels.get(dim)
+            if dim in ("subject", "model", "layer") and dim != self.stored.name and part.stop - part.start == 1:
+                words.append(str(known[part.start]) if known is not None and part.start < len(known) else dim)
+        return " ".join(words)

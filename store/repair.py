@@ -1,0 +1,202 @@
+"""Broken files of cubes put right, from DVC's cache, a remote, or the repository that a cube was imported from."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from cinecube.store.errors import StudyError
+from cinecube.store.pulling import ObjectCache
+from cinecube.store.remotes import DvcObject, Location, Objects
+from cinecube.store.tracked import Record, Records, Verdict, is_whole
+
+
+@dataclass(frozen=True)
+class Repaired:
+    """What became of a cube that was not whole.
+
+    Attributes
+    ----------
+    files : tuple of str
+        Files of the cube that were put in place.
+    refused : str
+        Why there are none, or not all, in one line; empty if nothing stood in the way.
+    """
+
+    files: tuple[str, ...] = ()
+    refused: str = ""
+
+
+@dataclass(frozen=True)
+class Found:
+    """What `verify_all` found, and did.
+
+    Attributes
+    ----------
+    cubes : tuple of str
+        Every cube that was read.
+    wrong : dict of str to list of str
+        Cubes that are not whole in the end -> what is wrong, one line each.
+    repaired : dict of str to list of str
+        Cubes -> files that were put in place.
+    notes : tuple of str
+        What stood in the way of comparing or repairing.
+    """
+
+    cubes: tuple[str, ...]
+    wrong: dict[str, list[str]]
+    repaired: dict[str, list[str]]
+    notes: tuple[str, ...]
+
+
+def verify_all(cubes: Sequence[Path], *, repair: bool = False) -> Found:
+    """Verify cubes; with `repair`, put broken files in place again and verify those cubes once more."""
+    records, wrong, repaired, notes = Records(), {}, {}, []
+    for cube in cubes:
+        verdict = records.judge(cube)
+        if repair and verdict.problems:
+            done = repair_cube(cube, verdict, records)
+            notes += [done.refused] if done.refused else []
+            if done.files:
+                repaired[str(cube)] = list(done.files)
+                verdict = records.judge(cube)
+        if verdict.problems:
+            wrong[str(cube)] = [f"{cube}: {problem.line}" for problem in verdict.problems]
+    notes += [
+        f"{root}: DVC's files cannot be read ({why}); cubes are judged alone" for root, why in records.unread.items()
+    ]
+    return Found(tuple(map(str, cubes)), wrong, repaired, tuple(notes))
+
+
+def repair_cube(cube: Path, verdict: Verdict, records: Records) -> Repaired:
+    """Replace files of a cube that are not as DVC recorded them.
+
+    A cube that is whole is left alone, and so is one that was made anew since: old files in it would make it neither.
+
+    Parameters
+    ----------
+    cube : Path
+    verdict : Verdict
+        From `Records.judge`.
+    records : Records
+    """
+    if not verdict.problems:
+        return Repaired()
+    record, fetched = verdict.record, []
+    try:
+        if record is None:
+            raise _refusal(cube, "no record of it in DVC", "a cube that DVC tracks", "make it again with `dvc repro`")
+        if record.files is None:
+            record = _with_list(record, cube)
+            verdict = records.judge_by(cube, record)
+        if verdict.made_anew:
+            do = "run `dvc repro`, or `dvc checkout --force` for the recorded one"
+            raise _refusal(cube, "another cube than DVC recorded", "the recorded one with broken files", do)
+        if verdict.problems and not verdict.differing:
+            do = "remove files that are no part of it, or make it again with `dvc repro --force`"
+            raise _refusal(cube, "every file as DVC recorded it", "broken files", do)
+        source = _Source(record)
+        for file in verdict.differing:
+            source.restore(cube, file)
+            fetched.append(file)
+    except StudyError as error:
+        return Repaired(tuple(fetched), str(error))
+    return Repaired(tuple(fetched))
+
+
+def _refusal(cube: Path, found: str, expected: str, do: str) -> StudyError:
+    return StudyError(where=f"{cube} cannot be repaired", found=found, expected=expected, do=do)
+
+
+def _with_list(record: Record, cube: Path) -> Record:
+    """The record with the files that the cache could not name, and with the list in the cache."""
+    assert record.output.item is not None
+    objects, cache = record.index.objects(record.output), ObjectCache(record.index)
+    item = replace(record.output.item, oid=record.output.item.oid + ".dir")
+    if cache.has(item) and not is_whole(item, objects.locations(extended=False)[0].read(item, None)):
+        cache.keep(item, _whole(objects, item, f"{cube} (its list of files)"), str(cube))
+    listing = record.index.folder(record.path)
+    if listing.listed is not None and not cache.has(listing.listed[0]):
+        cache.keep(*listing.listed, listing.where)
+    return replace(record, files=listing.files)
+
+
+class _Source:
+    """Where whole files of a recorded cube come from."""
+
+    def __init__(self, record: Record) -> None:
+        self._record, self._cache = record, ObjectCache(record.index)
+        self._objects = record.index.objects(record.output)
+
+    def restore(self, cube: Path, file: str) -> None:
+        """Put a file in place, whole or not at all.
+
+        Raises
+        ------
+        StudyError
+            If no place has its bytes whole, or they cannot be written.
+        """
+        assert self._record.files is not None
+        item, where = self._record.files[file], f"{cube}/{file}"
+        target = _inside(cube, file)
+        data = _whole(self._objects, item, where)
+        try:
+            self._mend_cache(item, data, where)
+            _put(target, data)
+        except OSError as error:
+            do = "remove what stands there, or check the disk"
+            raise StudyError(where=where, found=f"{error.strerror}", expected="room for the file", do=do) from error
+
+    def _mend_cache(self, item: DvcObject, data: bytes, where: str) -> None:
+        """Replace an object of the cache that is damaged: the cube's file may be a link to it."""
+        first = self._objects.locations(extended=False)[0]
+        if not self._cache.has(item) or not is_whole(item, first.read(item, None)):
+            self._cache.keep(item, data, where)
+
+
+def _whole(objects: Objects, item: DvcObject, where: str) -> bytes:
+    """Bytes of an object from the first place that has them whole; caches are not believed."""
+    asked: list[Location] = []
+    failed: StudyError | None = None
+    for extended in (False, True):
+        for location in objects.locations(extended=extended)[len(asked) :]:
+            asked.append(location)
+            try:
+                data = Objects([location]).read(item, None, where)
+            except StudyError as error:
+                failed = error if "no object" not in error.found else failed
+                continue
+            if is_whole(item, data):
+                return data
+    if failed:
+        raise failed
+    raise StudyError(
+        where=where,
+        found=f"no whole object {item.oid} in {' or '.join(location.name for location in asked)}",
+        expected="the bytes that DVC recorded",
+        do="`dvc push` it from where it was made, or make the cube again with `dvc repro`",
+    )
+
+
+def _inside(cube: Path, file: str) -> Path:
+    """The place of a file, which no link leads out of the cube."""
+    target = cube / file
+    if not target.parent.resolve().is_relative_to(cube.resolve()):
+        raise _refusal(cube, f"a link to a folder elsewhere above {file}", "folders", "remove the link")
+    return target
+
+
+def _put(target: Path, data: bytes) -> None:
+    """Write beside a file and rename: what it was linked to stays as it is."""
+    target.parent.mkdir(parents=True, exist_ok=True)
+    partial = target.with_name(f".{target.name}.{os.getpid()}.partial")
+    try:
+        with partial.open("wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(partial, target)
+    finally:
+        partial.unlink(missing_ok=True)
