@@ -93,6 +93,15 @@ class Stored:
             letter, str(self.array.dtype)
         )
 
+    @property
+    def has_checksums(self) -> bool:
+        """Whether a flipped byte of a chunk, or of a shard's index, can be told."""
+        described: dict[str, Any] = dict(self.array.metadata.to_dict())
+        codecs = described.get("codecs", ())
+        inner = [codec["configuration"] for codec in codecs if codec["name"] == "sharding_indexed"]
+        chains = [part[name] for part in inner for name in ("codecs", "index_codecs")] or [codecs]
+        return all(any(codec["name"] == "crc32c" for codec in chain) for chain in chains)
+
     def files(self) -> list[str]:
         """The files of all its chunks, as long as they are few enough to be a cube's."""
         return [file for file, _ in self._places()]

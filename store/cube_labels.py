@@ -170,6 +170,8 @@ def _coordinates(labels: Labels) -> set[str]:
 def _axis_problems(labels: Labels) -> Iterator[Problem]:
     sizes: dict[str, int] = {}
     for name, stored in sorted(labels.arrays.items(), key=lambda item: (item[1].dims != (item[0],), item[0])):
+        if not stored.has_checksums:
+            yield Problem(f"{name}: chunks without checksums (crc32c)", (f"{name}/{ROOT}", ROOT))
         if len(stored.dims) != stored.array.ndim:
             yield Problem(f"{name}: axes without names", (f"{name}/{ROOT}", ROOT))
             continue

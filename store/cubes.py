@@ -20,7 +20,7 @@ from zarr.storage import LocalStore
 from cinecube.store.atomic import old_of, staged
 from cinecube.store.errors import StudyError
 from cinecube.store.guarded import folder_number, open_guarded, shard_key
-from cinecube.store.schema import DIMS, ROWS_PER_CHUNK, SCHEMA
+from cinecube.store.schema import DIMS, ROWS_PER_CHUNK, SCHEMA, is_known
 
 # Below this, splitting the dim axis into chunks costs more in index than absent NaN saves.
 _MIN_DIMS_PER_CHUNK = 64
@@ -188,12 +188,13 @@ def open_stored(store: Store, where: str) -> xr.Dataset:
             where=where, found=f"an unreadable cube ({first})", expected="whole metadata", do="restore it with dvc"
         ) from error
     schema = cube.attrs.get("schema")
-    if schema is None or schema > SCHEMA:
+    if not is_known(schema):
+        newer = isinstance(schema, int | float) and schema > SCHEMA
         raise StudyError(
             where=where,
             found=f"schema {schema}",
             expected=f"schema {SCHEMA} or older",
-            do="update cinecube" if schema else "use a cube written by cinecube",
+            do="update cinecube" if newer else "use a cube written by cinecube",
         )
     return cube
 

@@ -10,7 +10,7 @@ import numpy as np
 
 from cinecube.store.cube_files import ROOT, Chunk, Contents, Problem, Stored, first_line, read_contents, strays
 from cinecube.store.cube_labels import Labels, check_labels
-from cinecube.store.schema import DIMS, SCHEMA
+from cinecube.store.schema import DIMS, SCHEMA, is_known
 
 _PER_LAYER = ("depth", "width")
 
@@ -91,7 +91,7 @@ def _all_open(contents: Contents) -> bool:
 def _schema_problem(contents: Contents) -> Problem | None:
     """Why the rest of a cube cannot be judged: its metadata are whole, and this package does not know its schema."""
     schema = (contents.attrs or {}).get("schema", SCHEMA if contents.attrs is None else None)
-    if isinstance(schema, int) and not isinstance(schema, bool) and 1 <= schema <= SCHEMA:
+    if is_known(schema):
         return None
     newer = isinstance(schema, int | float) and schema > SCHEMA
     do = "update cinecube" if newer else "use a cube written by cinecube"

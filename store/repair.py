@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from cinecube.store.cube_files import ROOT
 from cinecube.store.errors import StudyError
 from cinecube.store.pulling import ObjectCache
 from cinecube.store.remotes import DvcObject, Location, Objects
@@ -88,8 +89,8 @@ def repair_cube(cube: Path, verdict: Verdict, records: Records) -> Repaired:
     try:
         if record is None:
             raise _refusal(cube, "no record of it in DVC", "a cube that DVC tracks", "make it again with `dvc repro`")
-        if record.files is None:
-            record = _with_list(record, cube)
+        if record.files is None or verdict.made_anew:
+            record = _informed(record, cube)
             verdict = records.judge_by(cube, record)
         if verdict.made_anew:
             do = "run `dvc repro`, or `dvc checkout --force` for the recorded one"
@@ -110,17 +111,30 @@ def _refusal(cube: Path, found: str, expected: str, do: str) -> StudyError:
     return StudyError(where=f"{cube} cannot be repaired", found=found, expected=expected, do=do)
 
 
-def _with_list(record: Record, cube: Path) -> Record:
-    """The record with the files that the cache could not name, and with the list in the cache."""
+def _informed(record: Record, cube: Path) -> Record:
+    """The record with its list of files, and with the cube's own metadata as recorded, in the cache."""
     assert record.output.item is not None
     objects, cache = record.index.objects(record.output), ObjectCache(record.index)
-    item = replace(record.output.item, oid=record.output.item.oid + ".dir")
-    if cache.has(item) and not is_whole(item, objects.locations(extended=False)[0].read(item, None)):
-        cache.keep(item, _whole(objects, item, f"{cube} (its list of files)"), str(cube))
-    listing = record.index.folder(record.path)
-    if listing.listed is not None and not cache.has(listing.listed[0]):
-        cache.keep(*listing.listed, listing.where)
-    return replace(record, files=listing.files)
+    if record.files is None:
+        item = replace(record.output.item, oid=record.output.item.oid + ".dir")
+        if cache.has(item):  # damaged, or the record would have its files
+            cache.keep(item, _whole(objects, item, f"{cube} (its list of files)"), str(cube))
+        listing = record.index.folder(record.path)
+        if listing.listed is not None and not cache.has(listing.listed[0]):
+            cache.keep(*listing.listed, listing.where)
+        record = replace(record, files=listing.files)
+    root = (record.files or {}).get(ROOT)
+    if root is not None:
+        _keep_whole(objects, cache, root, f"{cube}/{ROOT}")
+    return record
+
+
+def _keep_whole(objects: Objects, cache: ObjectCache, item: DvcObject, where: str) -> bytes:
+    """Bytes of an object, which the cache holds whole from now on: the cube's file may have been a link to it."""
+    data = _whole(objects, item, where)
+    if not cache.has(item) or not is_whole(item, objects.locations(extended=False)[0].read(item, None)):
+        cache.keep(item, data, where)
+    return data
 
 
 class _Source:
@@ -141,19 +155,11 @@ class _Source:
         assert self._record.files is not None
         item, where = self._record.files[file], f"{cube}/{file}"
         target = _inside(cube, file)
-        data = _whole(self._objects, item, where)
         try:
-            self._mend_cache(item, data, where)
-            _put(target, data)
+            _put(target, _keep_whole(self._objects, self._cache, item, where))
         except OSError as error:
             do = "remove what stands there, or check the disk"
             raise StudyError(where=where, found=f"{error.strerror}", expected="room for the file", do=do) from error
-
-    def _mend_cache(self, item: DvcObject, data: bytes, where: str) -> None:
-        """Replace an object of the cache that is damaged: the cube's file may be a link to it."""
-        first = self._objects.locations(extended=False)[0]
-        if not self._cache.has(item) or not is_whole(item, first.read(item, None)):
-            self._cache.keep(item, data, where)
 
 
 def _whole(objects: Objects, item: DvcObject, where: str) -> bytes:

@@ -28,6 +28,11 @@ ON_TARGET = ("hemi", "parcel", "x_mm", "y_mm", "z_mm")
 """Labels that every target has beside its number."""
 
 
+def is_known(schema: Any) -> bool:
+    """Whether this package reads cubes that state this schema."""
+    return isinstance(schema, int) and not isinstance(schema, bool) and 1 <= schema <= SCHEMA
+
+
 @dataclass(frozen=True)
 class Stream:
     """One label of the `model` axis: a network, or one of the outputs a network gives in one pass.

@@ -173,9 +173,8 @@ def verify(paths: tuple[Path, ...], repair: bool, as_json: bool, root: Path) -> 
     cache, the remote, or the repository that a cube was imported from. docs/cube-format.md lists the checks.
 
     \b
-    Examples:
-      cinecube verify data/features/vit
-      cinecube verify --repair
+    Example:
+      cinecube verify data/features/vit --repair
     """
     from cinecube.store.errors import StudyError
     from cinecube.store.repair import verify_all

@@ -91,10 +91,13 @@ def test_a_missing_shard_is_an_error_not_a_number(cube: Path) -> None:
         open_cube(cube)
 
 
-def test_a_newer_schema_is_refused(cube: Path) -> None:
-    zarr.open_group(cube, mode="r+", use_consolidated=False).attrs["schema"] = 99
+@pytest.mark.parametrize(
+    ("schema", "do"), [(99, "update cinecube"), (0, "use a cube written by"), ("1", "use a cube written by cinecube")]
+)
+def test_a_schema_that_is_not_known_is_refused(cube: Path, schema: object, do: str) -> None:
+    zarr.open_group(cube, mode="r+", use_consolidated=False).attrs["schema"] = schema
     zarr.consolidate_metadata(cube)
-    with pytest.raises(StudyError, match="found schema 99"):
+    with pytest.raises(StudyError, match=f"found schema {schema}, expected schema 1 or older; {do}"):
         open_cube(cube)
 
 

@@ -120,6 +120,21 @@ def test_a_byte_that_flipped_in_a_hard_link_of_the_cache(tmp_path: Path) -> None
     assert status(tmp_path / "study") == {}
 
 
+@pytest.mark.parametrize("lost", ["nothing", "cache", "links"])
+def test_metadata_that_no_check_but_the_hash_guards(lost: str, tmp_path: Path) -> None:
+    cube, root = write_features(tmp_path / "study" / "cube.zarr"), tmp_path / "study"
+    whole = files(cube)
+    track(root, tmp_path / "remote", cache_type="hardlink" if lost == "links" else "copy")
+    flip(cube / "zarr.json", whole["zarr.json"].index(b"MIT"), with_=1)
+    assert b"LIT" in (cube / "zarr.json").read_bytes()
+    if lost == "cache":
+        shutil.rmtree(root / ".dvc" / "cache")
+    done = repair(root)
+    assert done.exit_code == 0, done.output
+    assert files(cube) == whole
+    assert damaged_objects(root) == []
+
+
 def test_labels_that_a_program_changed(tracked: Path) -> None:
     cube = tracked / "cube.zarr"
     whole = files(cube)

@@ -148,6 +148,10 @@ DAMAGES: dict[str, tuple[Damage, str]] = {
         _describe("onset_s", data_type="int64", fill_value=0, attributes={}),
         "onset_s: values of type int64",
     ),
+    "no checksums": (
+        _describe("width", codecs=[{"name": "bytes", "configuration": {"endian": "little"}}]),
+        r"width: chunks without checksums \(crc32c\)",
+    ),
     "fingerprint": (_attribute("fingerprint", "0" * 64), "fingerprint 000000000000 does not match its spec"),
     "no fingerprint": (_without("fingerprint"), "no attribute fingerprint"),
     "no spec": (_without("spec"), "no attribute spec"),
