@@ -20,7 +20,7 @@ from zarr.storage import LocalStore
 from cinecube.store.atomic import old_of, staged
 from cinecube.store.errors import StudyError
 from cinecube.store.guarded import folder_number, open_guarded, shard_key
-from cinecube.store.schema import DIMS, ROWS_PER_CHUNK, SCHEMA, is_known
+from cinecube.store.schema import DIMS, ROWS_PER_CHUNK, refuse_unknown
 
 # Below this, splitting the dim axis into chunks costs more in index than absent NaN saves.
 _MIN_DIMS_PER_CHUNK = 64
@@ -183,20 +183,21 @@ def open_stored(store: Store, where: str) -> xr.Dataset:
     except StudyError:
         raise
     except Exception as error:  # zarr raises a different class for every way a group can be broken
+        _refuse_newer(store, where)
         first = (str(error) or type(error).__name__).splitlines()[0]
         raise StudyError(
             where=where, found=f"an unreadable cube ({first})", expected="whole metadata", do="restore it with dvc"
         ) from error
-    schema = cube.attrs.get("schema")
-    if not is_known(schema):
-        newer = isinstance(schema, int | float) and schema > SCHEMA
-        raise StudyError(
-            where=where,
-            found=f"schema {schema}",
-            expected=f"schema {SCHEMA} or older",
-            do="update cinecube" if newer else "use a cube written by cinecube",
-        )
     return cube
+
+
+def _refuse_newer(store: Store, where: str) -> None:
+    """Tell a cube whose arrays only a later version can open from a broken one."""
+    try:
+        schema = zarr.open_group(store, mode="r", zarr_format=3, use_consolidated=False).attrs.get("schema")
+    except Exception:  # as above
+        return
+    refuse_unknown(schema, where)
 
 
 def read_values(array: xr.DataArray, where: str) -> np.ndarray:

@@ -10,7 +10,8 @@ import numpy as np
 
 from cinecube.store.cube_files import ROOT, Chunk, Contents, Problem, Stored, first_line, read_contents, strays
 from cinecube.store.cube_labels import Labels, check_labels
-from cinecube.store.schema import DIMS, SCHEMA, is_known
+from cinecube.store.errors import StudyError
+from cinecube.store.schema import DIMS, refuse_unknown
 
 _PER_LAYER = ("depth", "width")
 
@@ -90,12 +91,13 @@ def _all_open(contents: Contents) -> bool:
 
 def _schema_problem(contents: Contents) -> Problem | None:
     """Why the rest of a cube cannot be judged: its metadata are whole, and this package does not know its schema."""
-    schema = (contents.attrs or {}).get("schema", SCHEMA if contents.attrs is None else None)
-    if is_known(schema):
+    if contents.attrs is None:
         return None
-    newer = isinstance(schema, int | float) and schema > SCHEMA
-    do = "update cinecube" if newer else "use a cube written by cinecube"
-    return Problem(f"found schema {schema}, expected schema {SCHEMA} or older; {do}", (ROOT,))
+    try:
+        refuse_unknown(contents.attrs.get("schema"), "")
+    except StudyError as error:
+        return Problem(f"found {error.found}, expected {error.expected}; {error.do}", (ROOT,))
+    return None
 
 
 def _is_label(name: str, contents: Contents) -> bool:

@@ -14,6 +14,7 @@ from zarr.core.buffer import Buffer, BufferPrototype
 from zarr.storage import LocalStore, WrapperStore
 
 from cinecube.store.errors import StudyError
+from cinecube.store.schema import refuse_unknown
 
 
 def shard_key(model: int, layer: int) -> str:
@@ -150,12 +151,13 @@ def open_guarded(store: Store, where: str) -> xr.Dataset:
     Raises
     ------
     StudyError
-        When it is read, or now where labels are concerned: if a chunk is missing or damaged, or a cube on disk was
-        replaced since it was opened.
+        Now, if its schema is newer than this package. When it is read, or now where labels are concerned: if a chunk is
+        missing or damaged, or a cube on disk was replaced since it was opened.
     """
     standing = _Standing(store.root) if isinstance(store, LocalStore) else None
     chunks = _Chunks(store, where, standing=standing)
     group = _Group.open_group(chunks, mode="r", consolidate_on_close=False)
+    refuse_unknown(group.zarr_group.attrs.get("schema"), where)
     group.where = where
     cube = xr.open_dataset(group)
     if "features" in cube and "width" in cube:

@@ -13,6 +13,7 @@ import numpy as np
 import pandas as pd
 import xarray as xr
 
+from cinecube.store.errors import StudyError
 from cinecube.store.fingerprint import fingerprint
 from cinecube.store.labels import layer_depth, layer_number
 
@@ -28,9 +29,23 @@ ON_TARGET = ("hemi", "parcel", "x_mm", "y_mm", "z_mm")
 """Labels that every target has beside its number."""
 
 
-def is_known(schema: Any) -> bool:
-    """Whether this package reads cubes that state this schema."""
-    return isinstance(schema, int) and not isinstance(schema, bool) and 1 <= schema <= SCHEMA
+def refuse_unknown(schema: Any, where: str) -> None:
+    """Refuse a cube of a schema that this package does not read.
+
+    Raises
+    ------
+    StudyError
+        If it is newer, or no schema.
+    """
+    if isinstance(schema, int) and not isinstance(schema, bool) and 1 <= schema <= SCHEMA:
+        return
+    newer = isinstance(schema, int | float) and schema > SCHEMA
+    raise StudyError(
+        where=where,
+        found=f"schema {schema}",
+        expected=f"schema {SCHEMA} or older",
+        do="update cinecube" if newer else "use a cube written by cinecube",
+    )
 
 
 @dataclass(frozen=True)

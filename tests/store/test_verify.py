@@ -15,6 +15,9 @@ import zarr
 from click.testing import CliRunner, Result
 
 from cinecube.cli import main
+from cinecube.store.cubes import open_cube, write_feature_cube
+from cinecube.store.errors import StudyError
+from cinecube.store.schema import string_coordinate
 from cinecube.store.tracked import Records
 from cinecube.store.verify import verify_cube
 
@@ -205,6 +208,32 @@ def test_damage_of_other_kinds(kind: str, damage: Damage, line: str, tmp_path: P
     damage(cube)
     problems = verify_cube(cube)
     assert re.search(line, "\n".join(problems)), problems
+
+
+def test_what_a_reader_does_not_know_is_ignored(cube: Path) -> None:
+    more = {"scene": ("time", string_coordinate(["x"] * 50)), "loudness": ("time", np.zeros(50, np.float32))}
+    whole = open_cube(cube).load()
+    template = whole.drop_encoding().assign_coords(more).assign_attrs(more=1)
+    widths = whole["width"].values
+    values = whole["features"].values
+    write_feature_cube(cube, template, lambda m, k: values[:, : widths[m, k], m, k])
+    assert verify_cube(cube) == []
+    assert "scene" in open_cube(cube).coords
+
+
+def _unknown_codec(cube: Path) -> None:
+    _describe("onset_s", codecs=[{"name": "codec_of_2030", "configuration": {}}])(cube)
+
+
+@pytest.mark.parametrize("how", [_unknown_codec, lambda c: (c / "layer/c/0").unlink(), _lacking("features")])
+def test_a_newer_schema_is_told_whatever_else_is_new(how: Damage, cube: Path) -> None:
+    """A later version may write what this one cannot open; that is not damage."""
+    how(cube)
+    edit_root(cube, lambda root: root["attributes"].update(schema=2))
+    line = "found schema 2, expected schema 1 or older; update cinecube"
+    with pytest.raises(StudyError, match=line):
+        open_cube(cube)
+    assert verify_cube(cube) == [f"{cube}: {line} (zarr.json)"]
 
 
 def test_an_array_whose_size_is_told_twice(cube: Path) -> None:
