@@ -115,6 +115,9 @@ def _dims_per_chunk(widths: np.ndarray, n_dims: int) -> int:
 
 
 def _write(cube: xr.Dataset, path: Path, encoding: Mapping[str, Any]) -> None:
+    # Attributes have no order, and bytes have.
+    cube = cube.assign_attrs()
+    cube.attrs = dict(sorted(cube.attrs.items()))
     checked = {str(name): {"compressors": [Crc32cCodec()], **encoding.get(str(name), {})} for name in cube.variables}
     # Zarr leaves out chunks that hold nothing but its fill value; a reader could not tell them from lost ones.
     cube.to_zarr(path, mode="w", zarr_format=3, encoding=checked, consolidated=False, write_empty_chunks=True)
