@@ -251,9 +251,12 @@ def _params(repo: Any, prefix: str) -> str | None:
 
 
 def _unreadable(error: Exception, url: str, rev: str | None) -> StudyError:
+    cause: BaseException = error
+    while cause.__cause__ is not None:  # DVC's own word for it is "SCM error"
+        cause = cause.__cause__
     return StudyError(
         where=shown(url) + (f" at {rev}" if rev else ""),
-        found=shown((str(error) or type(error).__name__).splitlines()[0]),
+        found=shown((str(cause) or type(cause).__name__).splitlines()[0]),
         expected="a Git repository with DVC in it, and a revision that it has",
         do="correct the address or the revision",
     )

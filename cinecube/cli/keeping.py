@@ -168,10 +168,15 @@ def card(out: Path | None, url: str | None, rev: str | None, root: Path) -> None
     if path.is_dir():
         raise StudyError(where=str(path), found="a folder", expected="a file to write", do="name one, as CARD.html")
     origin = replace(known, url=public_url(url) if url else known.url, rev=rev or known.rev)
-    write_text(path, render_card(study, root, origin))
+    text = render_card(study, root, origin)
+    try:
+        write_text(path, text)
+    except OSError as error:
+        found = error.strerror or str(error)
+        raise StudyError(where=str(path), found=found, expected="a place for a file", do="name another one") from error
     click.echo(f"the study's card is in {path}")
-    for text in _lacking(origin):
-        click.echo(text, err=True)
+    for line in _lacking(origin):
+        click.echo(line, err=True)
 
 
 def _lacking(origin: Origin) -> Iterator[str]:

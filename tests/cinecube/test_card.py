@@ -314,6 +314,9 @@ def test_it_goes_where_it_is_asked_to(root: Path, tmp_path: Path) -> None:
     result = _card(root, "--out", str(tmp_path / "pages"))
     assert result.exit_code == 1
     assert "found a folder, expected a file to write" in result.stderr
+    result = _card(root, "--out", str(tmp_path / "pages" / "reels.html" / "in a file"))
+    assert result.exit_code == 1
+    assert "expected a place for a file" in result.stderr
 
 
 @pytest.mark.parametrize(

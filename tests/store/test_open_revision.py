@@ -93,7 +93,8 @@ def test_a_password_from_the_caller(published: Published) -> None:
 
 
 @pytest.mark.parametrize(
-    ("rev", "message"), [("v99", "v99.*expected a Git repository with DVC"), (None, "expected a Git repository")]
+    ("rev", "message"),
+    [("v99", "v99.*expected a Git repository with DVC"), (None, "found No git repository was found at")],
 )
 def test_what_there_is_not(published: Published, tmp_path: Path, rev: str | None, message: str) -> None:
     place = str(published.bare) if rev else f"file://{tmp_path}/nothing.git"
