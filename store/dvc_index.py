@@ -252,8 +252,9 @@ def _params(repo: Any, prefix: str) -> str | None:
 
 def _unreadable(error: Exception, url: str, rev: str | None) -> StudyError:
     cause: BaseException = error
-    while cause.__cause__ is not None:  # DVC's own word for it is "SCM error"
-        cause = cause.__cause__
+    if str(error) == "SCM error":  # DVC's words for whatever Git says; the reason is what all of it comes from
+        while cause.__cause__ is not None:
+            cause = cause.__cause__
     return StudyError(
         where=shown(url) + (f" at {rev}" if rev else ""),
         found=shown((str(cause) or type(cause).__name__).splitlines()[0]),
