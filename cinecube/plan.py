@@ -15,6 +15,7 @@ from cinecube.store.fingerprint import differences
 from cinecube.store.journal import journal_rows
 from cinecube.store.params import Study
 from cinecube.store.paths import StudyPaths
+from cinecube.timings import expected_s
 
 _BYTES = {"float16": 2, "float32": 4}
 # Torch with one of the architectures' libraries, before any weight is loaded.
@@ -37,6 +38,10 @@ class Step:
         Size of its cube; 0 where that is not known.
     memory_bytes : int
         What it needs at its peak, roughly; 0 where that is not known.
+    rows_left : int
+        Rows that an extraction has to compute; 0 where that is not known.
+    seconds : float, optional
+        What is left of it will take, by earlier runs on this machine; none if it is done or was never run here.
     """
 
     stage: str
@@ -44,6 +49,8 @@ class Step:
     why: str = ""
     bytes_when_done: int = 0
     memory_bytes: int = 0
+    rows_left: int = 0
+    seconds: float | None = None
 
 
 def plan_study(study: Study, root: Path) -> list[Step]:
@@ -53,7 +60,17 @@ def plan_study(study: Study, root: Path) -> list[Step]:
     nothing.
     """
     changed = changed_stages(root) or {}
-    return [_as_dvc_sees(study, step, changed) for step in _steps(study, root)]
+    steps = [_as_dvc_sees(study, step, changed) for step in _steps(study, root)]
+    return [step if step.state == "done" else replace(step, seconds=_seconds(study, root, step)) for step in steps]
+
+
+def _seconds(study: Study, root: Path, step: Step) -> float | None:
+    kind, _, item = step.stage.partition("@")
+    if kind != "features":
+        # Encoders are one command, whatever stage runs it.
+        return expected_s(root, "encode" if kind.startswith("encode") else kind, item)
+    model = next(model for model in study.compute.models if item in [f"{model}-{film}" for film in study.compute.films])
+    return expected_s(root, kind, model, step.rows_left) if step.rows_left else None
 
 
 def _as_dvc_sees(study: Study, step: Step, changed: Mapping[str, str]) -> Step:
@@ -152,7 +169,8 @@ def _features_step(study: Study, model: str, film: str, root: Path) -> Step:
     # The program, one layer of the film while the cube is written, and one block of all layers.
     memory = _PROGRAM_BYTES + rows * max(widths) * _BYTES[spec["dtype"]] + min(rows, study.run.block_rows) * row_bytes
     state, why = _features_state(paths, paths.features(model, film), spec, rows)
-    return Step(stage, state, why, rows * row_bytes, memory)
+    left = rows - journal_rows(paths.journals, spec) if state != "done" else 0
+    return Step(stage, state, why, rows * row_bytes, memory, left)
 
 
 def _features_state(paths: StudyPaths, path: Path, spec: dict[str, Any], rows: int) -> tuple[str, str]:

@@ -60,6 +60,11 @@ class StudyPaths:
         """What was read from remotes, kept on this disk; where `cache=True` puts it."""
         return self.root / ".cinecube" / "chunks"
 
+    @property
+    def timings(self) -> Path:
+        """How long stages took on this machine."""
+        return self.root / ".cinecube" / "timings"
+
     def checkpoint(self, model: str) -> Path:
         return self.data / "checkpoints" / f"{model}.json"
 

@@ -6,10 +6,10 @@ from pathlib import Path
 
 import click
 
-from cinecube.cli.common import progress_bar, study_option
+from cinecube.cli.common import Stage, progress_bar, study_option
 
 
-@click.command()
+@click.command(cls=Stage)
 @study_option
 def ceiling(root: Path) -> None:
     """How high scores can be: what other subjects predict, and what repeated films allow.
@@ -29,7 +29,7 @@ def ceiling(root: Path) -> None:
     click.echo("ceilings are in data/ceiling.zarr")
 
 
-@click.command("residual-features")
+@click.command("residual-features", cls=Stage)
 @click.argument("pair")
 @study_option
 def residual_features(pair: str, root: Path) -> None:
@@ -52,7 +52,7 @@ def residual_features(pair: str, root: Path) -> None:
     click.echo(f"residual features are in data/residual/{name}")
 
 
-@click.command()
+@click.command(cls=Stage)
 @study_option
 def residual(root: Path) -> None:
     """Tables of the residual analysis: scores before and after the removal, and the drop in percent.
@@ -70,7 +70,7 @@ def residual(root: Path) -> None:
     click.echo("scores before and after removal are in results/tables: residual.csv, residual_roi.csv")
 
 
-@click.command()
+@click.command(cls=Stage)
 @study_option
 def partition(root: Path) -> None:
     """Variance that two or three streams explain alone and together, by banded ridge.
@@ -90,7 +90,7 @@ def partition(root: Path) -> None:
     click.echo("the partition is in results/partition.zarr")
 
 
-@click.command()
+@click.command(cls=Stage)
 @study_option
 def significance(root: Path) -> None:
     """Which scores are above chance and which models differ, by permuting blocks of the test films.
@@ -110,7 +110,7 @@ def significance(root: Path) -> None:
     click.echo("p and q are in results/significance.zarr")
 
 
-@click.command()
+@click.command(cls=Stage)
 @study_option
 def figures(root: Path) -> None:
     """The paper's figures 2 to 5 for this study: tables and pictures.
@@ -129,7 +129,7 @@ def figures(root: Path) -> None:
     click.echo("figures 2 to 5 are in results/figures")
 
 
-@click.command()
+@click.command(cls=Stage)
 @study_option
 def oracle(root: Path) -> None:
     """Simulated studies: residuals and partitions once more, by plain fits of the truth's own features.

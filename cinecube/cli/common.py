@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -18,6 +19,38 @@ study_option = click.option(
     help="Folder of the study.",
 )
 json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON instead of text.")
+
+
+_WORK = "cinecube.work"
+
+
+class Stage(click.Command):
+    """A command of the pipeline, which keeps how long it took for `plan`."""
+
+    def invoke(self, ctx: click.Context) -> Any:
+        from cinecube.timings import note
+
+        began = time.monotonic()
+        result = super().invoke(ctx)
+        arguments = (
+            ctx.params[param.name] for param in self.params if isinstance(param, click.Argument) and param.name
+        )
+        work = ctx.meta.get(_WORK, 1.0)
+        if work:  # nothing done is nothing learned
+            note(ctx.params["root"], (str(self.name), *arguments), time.monotonic() - began, work)
+        return result
+
+
+def did(work: float) -> None:
+    """Tell `Stage` how much was done, where the time grows with it; 0 where all was there already."""
+    click.get_current_context().meta[_WORK] = work
+
+
+def seconds_text(seconds: float) -> str:
+    """Seconds for people: `40 s`, `12 min`, `3.5 h`."""
+    if seconds < 100:
+        return f"{max(1, round(seconds))} s"
+    return f"{seconds / 60:.0f} min" if seconds < 100 * 60 else f"{seconds / 3600:.1f} h"
 
 
 @contextmanager

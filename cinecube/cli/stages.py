@@ -6,10 +6,10 @@ from pathlib import Path
 
 import click
 
-from cinecube.cli.common import progress_bar, study_option
+from cinecube.cli.common import Stage, did, progress_bar, study_option
 
 
-@click.command()
+@click.command(cls=Stage)
 @study_option
 def simulate(root: Path) -> None:
     """Make the simulated study: films, scans, checkpoints and the truth.
@@ -31,7 +31,7 @@ def simulate(root: Path) -> None:
     click.echo(f"{len(study.segments())} segments of {len(study.films)} films and their scans are in data/")
 
 
-@click.command()
+@click.command(cls=Stage)
 @study_option
 def films(root: Path) -> None:
     """Check every film and note how long it is.
@@ -51,7 +51,7 @@ def films(root: Path) -> None:
     click.echo(f"{len(table)} segments, {table['duration_s'].sum() / 60:.1f} minutes, {table['rows'].sum()} rows")
 
 
-@click.command()
+@click.command(cls=Stage)
 @click.argument("model")
 @study_option
 def checkpoint(model: str, root: Path) -> None:
@@ -76,7 +76,7 @@ def checkpoint(model: str, root: Path) -> None:
     click.echo(f"{model}: weights {record['weights_digest'][:12]}, licence {record['licence']}")
 
 
-@click.command()
+@click.command(cls=Stage)
 @click.argument("model")
 @click.argument("film")
 @study_option
@@ -97,10 +97,12 @@ def features(model: str, film: str, root: Path) -> None:
     study.model(model)
     study.film(film)
     with progress_bar(f"{model} {film}", "rows") as progress:
-        click.echo(str(extract_film(study, model, film, root, progress=progress)))
+        done = extract_film(study, model, film, root, progress=progress)
+    did(done.rows * done.windows_computed / done.windows)
+    click.echo(str(done))
 
 
-@click.command()
+@click.command(cls=Stage)
 @click.argument("model")
 @study_option
 def imported(model: str, root: Path) -> None:
@@ -120,7 +122,7 @@ def imported(model: str, root: Path) -> None:
     click.echo(f"{model}: {len(record['fingerprints'])} films are what this study asks for")
 
 
-@click.command()
+@click.command(cls=Stage)
 @click.argument("subject")
 @study_option
 def brain(subject: str, root: Path) -> None:
@@ -146,7 +148,7 @@ def brain(subject: str, root: Path) -> None:
     )
 
 
-@click.command()
+@click.command(cls=Stage)
 @click.argument("model")
 @study_option
 def encode(model: str, root: Path) -> None:
@@ -169,7 +171,7 @@ def encode(model: str, root: Path) -> None:
     click.echo(f"scores of {model} are in results/scores/{model}.zarr")
 
 
-@click.command("whole-brain")
+@click.command("whole-brain", cls=Stage)
 @study_option
 def whole_brain(root: Path) -> None:
     """Tables of scores per subject, parcel and model, at the layer that the training films chose.
@@ -187,7 +189,7 @@ def whole_brain(root: Path) -> None:
     click.echo("scores at each parcel's layer are in results/tables: whole_brain.csv, roi.csv and others")
 
 
-@click.command()
+@click.command(cls=Stage)
 @study_option
 def layerwise(root: Path) -> None:
     """Tables of scores per layer, and which layer each parcel prefers on the training films.
@@ -205,7 +207,7 @@ def layerwise(root: Path) -> None:
     click.echo("scores by layer are in results/tables: layerwise.csv, depth.csv, lag.csv and others")
 
 
-@click.command()
+@click.command(cls=Stage)
 @study_option
 def report(root: Path) -> None:
     """Write the study's page and its metrics.

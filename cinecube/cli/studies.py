@@ -7,7 +7,7 @@ from pathlib import Path
 
 import click
 
-from cinecube.cli.common import json_option, progress_bar, size_text, study_option
+from cinecube.cli.common import json_option, progress_bar, seconds_text, size_text, study_option
 
 _folder = click.Path(file_okay=False, path_type=Path)
 
@@ -72,7 +72,8 @@ def plan(root: Path, as_json: bool) -> None:
     """What is done, what is to do, and what can be resumed.
 
     Reads params.yaml, the cubes' labels, journals and the table of films, and what DVC has recorded of every stage.
-    Prints a line per stage: state, why, rows to compute, bytes on disk when done, memory. Writes nothing.
+    Prints a line per stage: state, bytes on disk when done, memory, time by earlier runs on this machine, and why.
+    Writes nothing.
 
     \b
     Example:
@@ -91,9 +92,13 @@ def plan(root: Path, as_json: bool) -> None:
     for step in steps:
         size = size_text(step.bytes_when_done) if step.bytes_when_done else ""
         memory = f"{size_text(step.memory_bytes)} memory" if step.memory_bytes else ""
-        click.echo(f"{step.stage:{width}}{step.state:12}{size:>10}  {memory:18}{step.why}")
-    to_do = sum(step.state != "done" for step in steps)
-    click.echo(f"{len(steps)} stages, {to_do} to do; `dvc repro` runs them")
+        takes = f"about {seconds_text(step.seconds)}" if step.seconds is not None else ""
+        click.echo(f"{step.stage:{width}}{step.state:12}{size:>10}  {memory:18}{takes:13}{step.why}")
+    to_do = [step for step in steps if step.state != "done"]
+    known = [step.seconds for step in to_do if step.seconds is not None]
+    takes = f", about {seconds_text(sum(known))}" if known else ""
+    unknown = f" and {len(to_do) - len(known)} that never ran here" if known and len(known) < len(to_do) else ""
+    click.echo(f"{len(steps)} stages, {len(to_do)} to do{takes}{unknown}; `dvc repro` runs them")
 
 
 @click.command()
