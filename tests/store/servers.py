@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import getpass
 import logging
+import os
 import shutil
 import socket
 import subprocess
@@ -326,4 +327,6 @@ def lacking(name: str) -> str:
     packages = [package for package in _PACKAGES[name] if not find_spec(package)]
     if name == "sshd" and not sshd():
         packages.append("sshd (Debian: openssh-server)")
+    elif name == "sshd" and os.getuid() == 0 and not Path("/run/sshd").is_dir():  # made by an init system
+        packages.append("/run/sshd, where root's sshd goes for safety")
     return ", ".join(packages)
