@@ -9,9 +9,11 @@ from typing import Any
 
 from ruamel.yaml import YAML
 from ruamel.yaml.comments import CommentedMap, CommentedSeq
+from ruamel.yaml.error import YAMLError
 from ruamel.yaml.representer import RoundTripRepresenter
 
 from cinecube.store.atomic import write_text
+from cinecube.store.errors import StudyError
 from cinecube.store.params import PARAMS_FILE, load_study, read_study
 
 
@@ -26,7 +28,7 @@ def _null(representer: RoundTripRepresenter, value: None) -> Any:
 _Representer.add_representer(type(None), _null)
 
 
-def edit_yaml(text: str, edit: Callable[[CommentedMap], None]) -> str:
+def edit_yaml(text: str, edit: Callable[[CommentedMap], None], where: str = PARAMS_FILE) -> str:
     """The text with a change made to what it says.
 
     Parameters
@@ -34,13 +36,26 @@ def edit_yaml(text: str, edit: Callable[[CommentedMap], None]) -> str:
     text : str
     edit : callable
         Changes the mapping in place.
+    where : str
+        What messages call the file.
+
+    Raises
+    ------
+    StudyError
+        If it cannot be read so that all of it is kept.
     """
     parser = YAML(typ="rt")  # safe, as all of its types but one
     parser.Representer = _Representer
     parser.preserve_quotes = True
     parser.width = 4096  # lines are as long as they were
     parser.indent(mapping=2, sequence=4, offset=2)
-    loaded = parser.load(text)
+    try:
+        loaded = parser.load(text)
+    except YAMLError as error:  # stricter than PyYAML: a key twice, say
+        first = str(error).strip().splitlines()
+        raise StudyError(
+            where=where, found=f"YAML that cannot be edited ({first[-1]})", expected="each key once", do="mend it"
+        ) from error
     edit(loaded)
     out = io.StringIO()
     parser.dump(loaded, out)

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
+import numpy as np
 import xarray as xr
 
 from cinecube.store.cubes import open_cube
@@ -101,13 +102,15 @@ class OpenStudy:
         Raises
         ------
         StudyError
-            If there is no such model, film or layer, or its cube is neither here nor in DVC's cache.
+            If there is no such model, film or layer, its cube is neither here nor in DVC's cache, or models that are
+            joined have other rows than each other.
         """
         names = [model] if isinstance(model, str) else list(model)
         films = list(self.params.films) if film is None else [film]
         by_model = [self._one_model(name, films, layer) for name in names]
         if len(by_model) == 1:
             return by_model[0]
+        _refuse_other_rows(names, by_model)
         joined = xr.concat(by_model, dim="model", join="outer", coords="minimal", compat="override")
         if "layer" not in joined.dims:
             return joined
@@ -127,7 +130,9 @@ class OpenStudy:
             if model != name:
                 cube = _select_stream(cube, name, where)
                 cube = cube.isel(layer=cube["width"].values[0] > 0)
-            features = cube["features"] if len(films) == 1 else cube["features"].chunk({"model": 1, "layer": 1})
+            features = cube["features"]
+            if len(films) > 1:  # labels stay as they are: to compare them nothing is computed
+                features = features.copy(data=features.variable.chunk({"model": 1, "layer": 1}).data)
             if layer is not None:
                 label = find_layer(layer, list(cube["layer"].values), where)
                 _refuse_never(cube, label, where)
@@ -187,6 +192,19 @@ def open_folder(root: Path) -> OpenStudy:
     """
     params, paths = load_study(root), StudyPaths(root)
     return OpenStudy(params, paths, FolderCubes(paths))
+
+
+def _refuse_other_rows(names: Sequence[str], parts: Sequence[xr.DataArray]) -> None:
+    """Joined by position, rows of two clocks would share a label that is that of one of them."""
+    first = parts[0]
+    for name, part in zip(names, parts, strict=True):
+        if not all(np.array_equal(part[label].values, first[label].values) for label in ("segment", "onset_s")):
+            raise StudyError(
+                where=f"models {names[0]} and {name}",
+                found=f"{first.sizes['time']} and {part.sizes['time']} rows, with other onsets or segments",
+                expected="the same rows",
+                do="ask for one at a time; analyses bring cubes from elsewhere to the study's clock",
+            )
 
 
 def _refuse_never(cube: xr.Dataset, label: str, where: str) -> None:

@@ -234,3 +234,20 @@ def test_joined_models_are_padded_and_nothing_is_read_to_join_them(models: list[
             np.testing.assert_array_equal(block[:, : own.shape[1]][..., places], own)
             assert np.isnan(block[:, own.shape[1] :]).all()
             assert np.isnan(np.delete(block, places, axis=-1)).all()
+
+
+@pytest.mark.parametrize("onsets_s", [np.arange(10) * 2.0, np.arange(9) * 1.49, np.arange(10) * 1.49 + 1e-3])
+def test_models_of_other_rows_are_not_joined(tmp_path: Path, onsets_s: np.ndarray) -> None:
+    """As many rows at other times would be joined by position, under the labels of one of them."""
+    stream = {name: (Stream(name, ["embed"], [3]),) for name in ("vit", "ast")}
+    films = {film: {f"{film}01": np.arange(10) * 1.49} for film in ("amber", "dune")}
+    other = {film: {f"{film}01": onsets_s} for film in ("amber", "dune")}
+    models = [
+        Model("vit", stream["vit"], "float32", 1.49, films, 0),
+        Model("ast", stream["ast"], "float32", 1.49, other, 1),
+    ]
+    write(tmp_path, models)
+    study = cc.open(tmp_path)
+    with pytest.raises(cc.StudyError, match="models vit and ast: found 10 and .* rows, with other onsets"):
+        study.features(["vit", "ast"], "amber")
+    assert study.features("ast", "amber").sizes["time"] == len(onsets_s)
