@@ -21,7 +21,7 @@ from cinecube.store.paths import StudyPaths
 from cinecube.store.schema import Stream, feature_template, provenance, rows_index
 from cinecube.store.verify import verify_cube
 
-ROUNDS = 60
+ROUNDS = 40
 
 
 def publish(root: Path, model: str, version: int) -> None:
@@ -47,21 +47,23 @@ def version_of(cube: xr.Dataset) -> int:
 
 WRITER = """
 import sys
+import time
 from pathlib import Path
 sys.path.insert(0, {tests!r})
 from test_two_processes import publish
 for version in range({rounds}):
     publish(Path({root!r}), {model!r}, version)
+    time.sleep({pause_s})  # or a slow reader would never be done with one
 """
 
 
-def start_writer(root: Path, model: str, rounds: int = ROUNDS) -> subprocess.Popen[bytes]:
-    code = WRITER.format(tests=str(Path(__file__).parent), root=str(root), model=model, rounds=rounds)
+def start_writer(root: Path, model: str, rounds: int = ROUNDS, pause_s: float = 0.05) -> subprocess.Popen[bytes]:
+    code = WRITER.format(tests=str(Path(__file__).parent), root=str(root), model=model, rounds=rounds, pause_s=pause_s)
     return subprocess.Popen([sys.executable, "-c", code])
 
 
 def test_two_models_are_published_at_once(tmp_path: Path) -> None:
-    writers = [start_writer(tmp_path, model, 15) for model in ("vit", "ast")]
+    writers = [start_writer(tmp_path, model, 15, 0) for model in ("vit", "ast")]
     assert [writer.wait(timeout=120) for writer in writers] == [0, 0]
     for model in ("vit", "ast"):
         path = StudyPaths(tmp_path).features(model, "amber")
@@ -77,9 +79,8 @@ def test_a_reader_beside_a_writer_sees_whole_cubes_only(tmp_path: Path) -> None:
     writer, seen, told = start_writer(tmp_path, "vit"), [], []
     try:
         while writer.poll() is None:
-            cube = open_cube(path)  # opening waits out the moment in which nothing stands there
             try:
-                seen.append(version_of(cube))
+                seen.append(version_of(open_cube(path)))  # opening waits out the moment in which nothing stands there
             except StudyError as error:
                 told.append(error.found)
     finally:
