@@ -17,7 +17,6 @@ from __future__ import annotations
 import itertools
 import json
 import os
-import resource
 import subprocess
 import sys
 import time
@@ -28,7 +27,7 @@ from typing import Any
 
 import click
 import numpy as np
-from machine import describe_machine, gib, middle_and_range, print_machine
+from machine import describe_machine, gib, middle_and_range, peak_bytes, print_machine
 
 SOURCES, BOOTSTRAPS = 5, 100
 TARGETS, FITTED = 81_924, 40
@@ -39,8 +38,6 @@ TEST_ROWS, PARCELS, PER_PARCEL, LATENTS, FOLDS = 2000, 8, 16, 8, 5
 DRIFT, BLOCK_ROWS = 0.4, 40
 CURVES = ("exponential", "reliability")
 _PACKAGES = ("numpy", "scipy", "zarr")
-# macOS counts in bytes, Linux in KiB.
-_RSS_UNIT = 1 if sys.platform == "darwin" else 1024
 
 
 def draw_scores(n_targets: int) -> tuple[np.ndarray, np.ndarray]:
@@ -76,7 +73,7 @@ def run_trial(system: str, n_targets: int, n_fitted: int) -> None:
     from cinecube.analysis.saturation import extrapolate
 
     scores, size = draw_scores(n_targets)
-    data_peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * _RSS_UNIT
+    data_peak = peak_bytes()
     began, cpu = time.perf_counter(), time.process_time()
     if system == "scipy":
         with warnings.catch_warnings():
@@ -89,7 +86,7 @@ def run_trial(system: str, n_targets: int, n_fitted: int) -> None:
     report = {
         "seconds": (time.perf_counter() - began) * scale,
         "cpu_s": (time.process_time() - cpu) * scale,
-        "peak": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * _RSS_UNIT,
+        "peak": peak_bytes(),
         "data_peak": data_peak,
         "ceilings": ceilings.tolist(),
         "converged": converged.tolist(),

@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import json
 import os
-import resource
 import subprocess
 import sys
 import tempfile
@@ -24,7 +23,7 @@ from typing import Any
 
 import click
 import numpy as np
-from machine import describe_machine, gib, middle_and_range, print_machine
+from machine import describe_machine, gib, middle_and_range, peak_bytes, print_machine
 
 from cinecube.store.clock import Clock
 from cinecube.store.cubes import open_cube, read_values, write_feature_cube
@@ -38,8 +37,6 @@ BLOCKS, DIMS, BLOCK_ROWS = 12, 768, 512
 DTYPES = ("float32", "float16")
 REPEATS = 5
 _PACKAGES = ("numpy", "xarray", "zarr")
-# macOS counts in bytes, Linux in KiB.
-_RSS_UNIT = 1 if sys.platform == "darwin" else 1024
 
 
 def segments_of(film: str, share: int) -> dict[str, int]:
@@ -130,7 +127,7 @@ def in_child(step: str, root: Path, dtype: str, share: int) -> dict[str, Any]:
 def run_step(step: str, root: Path, dtype: str, share: int) -> None:
     """What a child does."""
     found = write(root, dtype, share) if step == "write" else read(root)
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * _RSS_UNIT
+    peak = peak_bytes()
     print(json.dumps({**found, "peak_gib": gib(peak)}))
 
 

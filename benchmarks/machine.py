@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import platform
+import resource
+import sys
 from collections.abc import Sequence
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -21,6 +23,20 @@ def describe_machine(threads: int, packages: Sequence[str]) -> dict[str, Any]:
         except PackageNotFoundError:
             continue
     return {"cpu": _processor(), "system": platform.system(), "threads": threads, "versions": versions}
+
+
+def peak_bytes() -> int:
+    """The most memory that this process held.
+
+    Linux hands `ru_maxrss` on to a process from the one that starts it: under a large parent it would be the parent's.
+    """
+    status = Path("/proc/self/status")
+    if status.is_file():
+        line = next(line for line in status.read_text().splitlines() if line.startswith("VmHWM:"))
+        return int(line.split()[1]) * 1024
+    # macOS counts in bytes.
+    unit = 1 if sys.platform == "darwin" else 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
 
 
 def print_machine(machine: dict[str, Any]) -> None:

@@ -12,8 +12,6 @@ from __future__ import annotations
 
 import json
 import os
-import resource
-import sys
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -23,7 +21,7 @@ from typing import Any
 
 import click
 import numpy as np
-from machine import describe_machine, gib, middle_and_range, print_machine
+from machine import describe_machine, gib, middle_and_range, peak_bytes, print_machine
 from threadpoolctl import threadpool_limits
 
 from cinecube.analysis.nulls import BlockPlan, block_null, choose_block_rows, make_plan, permute_blocks
@@ -32,8 +30,6 @@ from cinecube.analysis.ridge import pearson
 DRIFT, GAIN = 0.85, 0.05
 TARGETS_PER_BLOCK = 4096
 _PACKAGES = ("numpy", "scipy")
-# macOS counts in bytes, Linux in KiB.
-_RSS_UNIT = 1 if sys.platform == "darwin" else 1024
 
 
 @dataclass(frozen=True)
@@ -94,7 +90,7 @@ def naive_null(prediction: np.ndarray, truth: np.ndarray, plan: BlockPlan) -> np
 def measure(problem: Problem, block_rows: int, repeats: int, threads: int) -> dict[str, Any]:
     """Seconds, memory, and the naive loop's seconds and null."""
     prediction, truth = draw(problem)
-    data_peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * _RSS_UNIT
+    data_peak = peak_bytes()
     began = time.perf_counter()
     length = block_rows or choose_block_rows(prediction, truth)
     choose_s = time.perf_counter() - began
@@ -104,7 +100,7 @@ def measure(problem: Problem, block_rows: int, repeats: int, threads: int) -> di
         began = time.perf_counter()
         p = permute_all(prediction, truth, plan, threads)
         seconds.append(time.perf_counter() - began)
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * _RSS_UNIT
+    peak = peak_bytes()
     naive_s = naive_seconds(problem, prediction, truth, plan, threads)
     return {
         "ratio": naive_s / median(seconds),

@@ -15,7 +15,6 @@ from __future__ import annotations
 import itertools
 import json
 import os
-import resource
 import subprocess
 import sys
 import tempfile
@@ -28,15 +27,13 @@ from typing import Any
 
 import click
 import numpy as np
-from machine import describe_machine, gib, middle_and_range, print_machine
+from machine import describe_machine, gib, middle_and_range, peak_bytes, print_machine
 
 ALPHAS = np.geomspace(1, 1e8, 20)
 DELAYS = (1, 2, 3, 4, 5)
 RUN_ROWS, GAP_ROWS, N_FOLDS, N_TEST = 405, 8, 5, 2008
 NOISY = (0.0, 0.7)
 _PACKAGES = ("himalaya", "numpy", "scipy", "torch")
-# macOS counts in bytes, Linux in KiB.
-_RSS_UNIT = 1 if sys.platform == "darwin" else 1024
 
 
 @dataclass(frozen=True)
@@ -205,9 +202,9 @@ def run_trial(system: str, library: str, threads: int, name: str, noisy: float, 
     torch.set_num_threads(threads)
     with threadpool_limits(threads):
         data = draw(problem, noisy)
-        began = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * _RSS_UNIT
+        began = peak_bytes()
         fit = {"shared": fit_shared, "himalaya": fit_himalaya}[system](problem, data, library, noisy)
-        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * _RSS_UNIT
+        peak = peak_bytes()
         rate = product_rate(threads)
     truth, found = data["responses"][problem.rows :], fit.pop("prediction")
     np.savez(out, alphas=fit.pop("alphas"), scores=_correlations(found, truth))

@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from cinecube.analysis.choices import WHAT
@@ -74,6 +75,13 @@ def test_ridge():
     assert 0 < found["peak_gib"] < 6
     assert 0 < found["product_rate_share"] < 1.5
     assert [problem["problem"] for problem in found["problems"]] == ["quick", "quick"]
+
+
+def test_peaks_are_not_those_of_the_process_that_starts_a_benchmark():
+    large = np.ones(40_000_000)  # 320 MB
+    code = "from machine import peak_bytes; print(peak_bytes())"
+    done = subprocess.run([sys.executable, "-c", code], cwd=BENCHMARKS, capture_output=True, text=True, check=True)
+    assert 1e6 < int(done.stdout) < large.nbytes / 2
 
 
 def test_permutation():

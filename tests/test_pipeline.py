@@ -222,7 +222,7 @@ def test_added_features_are_encoded_like_any_other(tiny: Folder) -> None:
     assert _plan(tiny)["encode_imported@loudness"][0] == "to do"
     run = _stages_run(_dvc(tiny.root, "repro", "whole_brain"))
     # Residuals may read any model, so they depend on all.
-    assert run == {"encode_imported@entry0", "residual_features@pair0", "whole_brain"}
+    assert run == {"imported@entry0", "encode_imported@entry0", "residual_features@pair0", "whole_brain"}
     scores = pd.read_csv(tiny.root / "results/tables/whole_brain.csv")
     assert set(scores["model"]) == {"vit", "wav2vec2", "loudness"}
 
