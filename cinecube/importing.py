@@ -66,7 +66,7 @@ def import_cubes(
         The study's folder.
     wanted : Wanted
     download : bool
-        Whether bytes are fetched now; otherwise `cinecube pull` brings single layers, and `dvc update` all.
+        Whether bytes are fetched now; otherwise `cinecube pull` brings single layers, and `dvc pull` all.
     tell : callable, optional
         Told `(film, films done, films in all)`.
 

@@ -225,6 +225,11 @@ def test_added_features_are_encoded_like_any_other(tiny: Folder) -> None:
     assert run == {"imported@entry0", "encode_imported@entry0", "residual_features@pair0", "whole_brain"}
     scores = pd.read_csv(tiny.root / "results/tables/whole_brain.csv")
     assert set(scores["model"]) == {"vit", "wav2vec2", "loudness"}
+    tiny.must("add", str(tiny.root / "loudness.csv"), "--model", "again")  # lists itself
+    run = _stages_run(_dvc(tiny.root, "repro", "whole_brain"))
+    scored = {stage for stage in run if stage.startswith("encode")}
+    assert scored == {"encode_imported@entry1"}, "another import scores no model again"
+    assert {"imported@entry0", "imported@entry1"} <= run
 
 
 def test_a_lab_with_its_own_films_and_scans(finished: Folder, tmp_path: Path) -> None:

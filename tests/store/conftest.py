@@ -28,6 +28,18 @@ ROWS, DIMS, LAYERS = 1000, 64, 3
 SHARD_BYTES = 1024 * DIMS * 4
 
 
+# What `models` may ask for, of a network at its defaults.
+SPEC: dict[str, object] = {
+    "extractor": "vit",
+    "pooling": "mean",
+    "frame_pooling": "mean",
+    "final_norm": False,
+    "stride_s": None,
+}
+SPEC |= {"dtype": "float32", "precision": "float32", "untrained": None, "compat": None}
+SPEC |= {"layers": layer_labels(LAYERS - 1)}
+
+
 def git(folder: Path, *words: str) -> str:
     who = ("-c", "user.name=a", "-c", "user.email=a@example.org", "-c", "init.defaultBranch=main")
     env = {**os.environ, "GIT_CONFIG_GLOBAL": os.devnull, "GIT_CONFIG_SYSTEM": os.devnull}
@@ -41,10 +53,11 @@ def values(film: str, layer: int) -> np.ndarray:
     return np.random.default_rng(seed).standard_normal((ROWS, DIMS)).astype(np.float32)
 
 
-def write_cube_of(root: Path, film: str) -> None:
+def write_cube_of(root: Path, film: str, **spec: object) -> None:
     rows = rows_index({f"{film}01": np.arange(ROWS) * 1.49})
     streams = [Stream(MODEL, layer_labels(LAYERS - 1), [DIMS] * LAYERS)]
-    template = feature_template(rows, 1.49, streams, "float32", provenance("features", {"film": film}, ["zarr"]))
+    attrs = provenance("features", {"film": film, **spec}, ["zarr"])
+    template = feature_template(rows, 1.49, streams, "float32", attrs)
     write_feature_cube(StudyPaths(root).features(MODEL, film), template, lambda m, k: values(film, k))
 
 
@@ -88,7 +101,7 @@ def published(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Published]:
     (root / "dvc.yaml").write_text(yaml.safe_dump(PIPELINE))
     (root / ".gitignore").write_text("/data/features/*/*\n")
     for film in FILMS:
-        write_cube_of(root, film)
+        write_cube_of(root, film, **SPEC)
     git(root, "init", "-q")
     with ExitStack() as stack:
         sites = {}

@@ -41,6 +41,7 @@ def mine(published: Published, tmp_path: Path) -> Path:
     root.mkdir()
     params = yaml.safe_load((published.root / "params.yaml").read_text())
     params["films"] = {film: [f"{film}01"] for film in FILMS}
+    params["models"][MODEL] = {"extractor": "vit", "checkpoint": "data/weights/vit"}
     params["split"] |= {"train": ["amber"], "test": ["dune"]}
     params["compute"]["films"] = list(FILMS)
     del params["models"]["vit_untrained"]
@@ -53,12 +54,20 @@ def mine(published: Published, tmp_path: Path) -> Path:
 
 
 def drop_model(root: Path) -> None:
-    """Ask for nothing of the model; the published cubes say of themselves only which film they are of."""
+    """Ask for nothing of the model."""
     path = root / "params.yaml"
     params = yaml.safe_load(path.read_text())
     del params["models"][MODEL]
     params["compute"]["models"].remove(MODEL)
     params["unimodal"]["video"].remove(MODEL)
+    path.write_text(yaml.safe_dump(params, sort_keys=False))
+
+
+def ask(root: Path, **entry: Any) -> None:
+    """What the section `models` asks of the model."""
+    path = root / "params.yaml"
+    params = yaml.safe_load(path.read_text())
+    params["models"][MODEL] = {"extractor": "vit", "checkpoint": "data/weights/vit", **entry}
     path.write_text(yaml.safe_dump(params, sort_keys=False))
 
 
@@ -158,17 +167,15 @@ def test_parameters_are_edited_and_keep_their_comments(published: Published, min
 def test_no_stage_claims_what_is_imported(published: Published, mine: Path) -> None:
     """A model that the study computes moves from `compute` to `imported`, in the real pipeline."""
     repository = Path(__file__).resolve().parents[2]
-    drop_model(mine)
-    params = yaml.safe_load((mine / "params.yaml").read_text())
-    params["models"][MODEL] = {"extractor": "vit", "checkpoint": "data/weights/vit"}
-    params["compute"]["models"].append(MODEL)
-    (mine / "params.yaml").write_text(yaml.safe_dump(params, sort_keys=False))
     shutil.copy(repository / "cinecube/templates/simulated/dvc.yaml", mine / "dvc.yaml")
-    assert "extractor: (absent) -> vit" in refused(mine, published.bare, "--remote", "http")
-    del params["models"][MODEL]
-    params["compute"]["models"].remove(MODEL)
-    (mine / "params.yaml").write_text(yaml.safe_dump(params, sort_keys=False))
+    assert MODEL in load_study(mine).compute.models
+    ask(mine, pooling="cls")
+    assert "pooling: mean -> cls" in refused(mine, published.bare, "--remote", "http")
+    ask(mine)
     bring(mine, published.bare, "--remote", "http")
+    study = load_study(mine)
+    assert MODEL not in study.compute.models
+    assert (MODEL in study.models, study.encoded[-1]) == (True, MODEL)
     with chdir(mine), dvc(mine) as repo:
         outs = [out.fs_path for stage in repo.index.stages for out in stage.outs]
     assert len(outs) == len(set(outs))
@@ -198,12 +205,10 @@ def test_why_tells_where_a_cube_comes_from(published: Published, mine: Path) -> 
     told = json.loads(done.stdout)
     assert told["state"] == "up to date"
     assert told["source"] == f"{published.bare} at {git(published.bare, 'rev-parse', 'HEAD')}"
-    params = yaml.safe_load((mine / "params.yaml").read_text())
-    params["models"][MODEL] = {"extractor": "vit", "checkpoint": "x", "pooling": "cls"}
-    (mine / "params.yaml").write_text(yaml.safe_dump(params, sort_keys=False))
+    ask(mine, pooling="cls")
     said = run(mine, "why", CUBE).stdout
     assert "unlike" in said
-    assert "pooling: (absent) -> cls" in said
+    assert "pooling: mean -> cls" in said
     elsewhere = run(mine, "why", "data/features/vit/gone.zarr")
     assert (elsewhere.exit_code, len(elsewhere.stderr.strip().splitlines())) == (1, 1)
 
