@@ -15,7 +15,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from cinecube.store.dvc_repo import opened_repo
+from cinecube.store.dvc_repo import opened_repo, uncollected
 from cinecube.store.errors import StudyError
 from cinecube.store.paths import PARAMS_FILE
 from cinecube.store.remotes import DvcObject, Location, Objects, cache_location, remote_location, shown
@@ -233,7 +233,7 @@ def open_index(
 
     url = os.fspath(url)
     try:
-        with opened_repo(url, rev) as (repo, cache, prefix):
+        with uncollected(), opened_repo(url, rev) as (repo, cache, prefix):
             outputs = sorted((_output(out, repo) for out in repo.index.outs if out.use_cache), key=lambda o: o.path)
             config = _configured(json.loads(json.dumps(repo.config, default=str)), remote, remote_config or {})
             commit, params = getattr(repo.fs, "rev", None), _params(repo, prefix)
