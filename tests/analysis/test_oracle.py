@@ -76,7 +76,7 @@ def test_scores_shown_are_means_over_targets_and_subjects(made: Path) -> None:
             cube = open_cube(StudyPaths(made).scores(name))
             own = cube["score"].sel(model=stream, layer=row["layer"]).values[:, cube["parcel"].values == row["parcel"]]
             assert own.shape == (2, 6)
-            assert row[column] == pytest.approx(own.mean())
+            assert row[column] == pytest.approx(own.mean(dtype=float))
 
 
 def test_the_layer_is_the_one_that_training_films_prefer(made: Path) -> None:
