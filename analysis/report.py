@@ -58,15 +58,15 @@ def render(study: Study, root: Path, truth: Comparison | None, metrics: Mapping[
     paths, cubes = StudyPaths(root), read_scores(study, root)
     table = tables.read_table(paths.tables / "layerwise.csv")
     preferred = tables.preferred_layers(table)
-    films = read_films_table(paths.films)
+    films, whole_brain = read_films_table(paths.films), _whole_brain_rows(preferred)
     return template.render(
         study=study,
         lead=_lead(study, films, cubes),
-        cards=_scores(metrics),
+        cards=_scores(whole_brain),
         truth_cards=_distances(metrics),
         choices=_choices(study),
         maps=_maps(study, root, cubes),
-        whole_brain=grid_of(_whole_brain_rows(preferred)),
+        whole_brain=grid_of(whole_brain),
         layer_curves=_inline(figures.layer_curves(_curves(table), "mean test r over parcels")),
         layer_caption=(
             f"Mean test r over parcels and {len(study.brain.subjects)} subjects, a panel per stream with all others in "
@@ -113,9 +113,10 @@ def _choices(study: Study) -> list[tuple[str, str]]:
     ]
 
 
-def _scores(metrics: Mapping[str, Any]) -> list[dict[str, str]]:
-    """The whole brain's score of each stream."""
-    return [{"name": f"test r, {model}", "value": f"{value:.3f}"} for model, value in metrics["whole_brain"].items()]
+def _scores(rows: pd.DataFrame) -> list[dict[str, str]]:
+    """The whole brain's score of each stream, from the table below: rounded twice, the metrics may end otherwise."""
+    everyone = zip(rows["model"], rows[tables.EVERYONE], strict=True)
+    return [{"name": f"test r, {model}", "value": f"{value:.3f}"} for model, value in everyone]
 
 
 def _distances(metrics: Mapping[str, Any]) -> list[dict[str, str]]:

@@ -34,6 +34,9 @@ def test_findings_stand_beside_the_truth(study: Folder) -> None:
     assert len(heads) > 80
     assert {html.unescape(head) for head in heads} <= set(HEADS.values()) | subjects
     assert not re.findall(r"(?:src|href)=\"(?!data:)", page)
+    tiles = re.findall(r"<b>([^<]+)</b><span>test r, ([^<]+)</span>", page)
+    assert len(tiles) > 5
+    assert all(f'<td class="text">{model}</td><td>{value}</td>' in page for value, model in tiles)
 
 
 def test_removing_video_costs_visual_parcels_more_than_others(study: Folder) -> None:
