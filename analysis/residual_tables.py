@@ -50,7 +50,8 @@ def residual(study: Study, root: Path) -> None:
     found = {pair.name: pair_scores(study, root, pair) for pair in study.residual}
     table = _stacked({name: drop_rows(scores) for name, scores in found.items()}, _DROP_COLUMNS)
     checks = {name: read_table(paths.residual_check(name)) for name in found}
-    plot = pd.DataFrame({"pair": list(found), "drop": [brain_drop(scores) for scores in found.values()]})
+    # Percent, committed: two more digits would differ between machines.
+    plot = pd.DataFrame({"pair": list(found), "drop": [round(brain_drop(scores), 4) for scores in found.values()]})
     write_table(paths.tables / "residual_roi.csv", roi_rows(study, root, table))
     write_table(paths.tables / "residual.csv", table)
     write_table(paths.tables / "residual_check.csv", _stacked(checks, ("layer", *CHECKS)))

@@ -21,6 +21,7 @@ from cinecube.store.cubes import data_name, open_cube
 from cinecube.store.errors import StudyError
 from cinecube.store.params import Study
 from cinecube.store.paths import StudyPaths
+from cinecube.store.schema import stored_rows
 
 NOT_STATED = "not stated"
 
@@ -82,7 +83,7 @@ class _Cube:
     @property
     def n_bytes(self) -> int:
         """What its numbers take, whether they are here or not."""
-        return self.rows * int(self.labels["width"].sum()) * self.labels["features"].dtype.itemsize
+        return stored_rows(self.rows) * int(self.labels["width"].sum()) * self.labels["features"].dtype.itemsize
 
 
 def render_card(study: Study, root: Path, origin: Origin) -> str:

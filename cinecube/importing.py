@@ -83,10 +83,10 @@ def import_cubes(
     """
     study, paths = load_study(root), StudyPaths(root)
     films = [film for film in wanted.films or study.films if study.film(film)]
-    _refuse_taken(study, paths, wanted.model, films)
     # `dvc import` takes what is committed, in a folder too.
     rev = wanted.rev or ("HEAD" if os.path.isdir(wanted.repo) else None)
     index = open_index(wanted.repo, rev, remote=wanted.remote)
+    _refuse_taken(study, paths, wanted.model, films)
     sizes = {cube.path: cube.n_bytes for cube in cubes_of(index)}
     _check(study, paths, index, wanted.model, films, sizes)
     made = []
@@ -136,7 +136,7 @@ def _check(
     for film, path in wanted.items():
         with cubes.open(Path(path)) as cube:
             _refuse_unusable(cube, study.film(film), f"{index.where}: {path}")
-            lines = unlike(asked, json.loads(cube.attrs.get("spec", "{}"))) if asked else []
+            lines = unlike(asked, json.loads(cube.attrs.get("spec", "{}")), paths.root) if asked else []
         if lines:
             raise StudyError(
                 where=f"{index.where}: {path}",

@@ -13,7 +13,7 @@ from typing import Any
 
 import yaml
 
-from cinecube.store.atlas import find_atlas
+from cinecube.store.atlas import open_atlas
 from cinecube.store.errors import StudyError
 from cinecube.store.labels import check_name
 from cinecube.store.params import PARAMS_FILE, Study, parse
@@ -88,13 +88,14 @@ def values_of_scans(
     StudyError
         If there are no subjects, no such space or atlas, or the test film is none of `films`.
     """
+    _refuse_no_folder(own.scans, "--scans")
     subjects = sorted(path.name for path in own.scans.glob("sub-*") if path.is_dir())
     if not subjects:
         raise StudyError(
             where=str(own.scans), found="no folder sub-*", expected="fMRIPrep derivatives", do="set --scans"
         )
     if own.atlas:
-        find_atlas(own.atlas)
+        open_atlas(own.atlas)
     _refuse_unknown_space(own)
     if own.test is not None and own.test not in films:
         raise StudyError(where="--test", found=repr(own.test), expected=f"one of {', '.join(films)}", do="name a film")
@@ -132,10 +133,16 @@ def write_study(folder: Path, values: Mapping[str, Any], template: str, pipeline
     _finish(folder)
 
 
+def _refuse_no_folder(path: Path, option: str) -> None:
+    if not path.is_dir():
+        raise StudyError(where=str(path), found="no such folder", expected="one", do=f"set {option}")
+
+
 def _find_films(stimuli: Path) -> dict[str, list[str]]:
+    _refuse_no_folder(stimuli, "--stimuli")
     films = {
         folder.name: sorted(path.stem for path in folder.iterdir() if path.suffix in FILM_SUFFIXES)
-        for folder in (sorted(stimuli.iterdir()) if stimuli.is_dir() else [])
+        for folder in sorted(stimuli.iterdir())
         if folder.is_dir() and not folder.name.startswith(".")
     }
     films = {film: segments for film, segments in films.items() if segments}

@@ -42,6 +42,13 @@ def find_origin(root: Path) -> Origin:
     return Origin(public_url(url) if url else None, tags.splitlines()[0] if tags else commit, bool(changed))
 
 
+def knows(root: Path, rev: str) -> bool:
+    """Whether a revision is one of the study's repository; so is any where it is in none."""
+    return (
+        _git(root, "rev-parse", "HEAD") is None or _git(root, "rev-parse", "--verify", f"{rev}^{{commit}}") is not None
+    )
+
+
 def public_url(url: str) -> str:
     """An address without what lets one in: users, passwords and tokens. `git@` alone tells nobody anything."""
     if "://" not in url:

@@ -8,7 +8,8 @@ from typing import Any
 
 from cinecube.store.params import Study
 
-_KINDS = {"modified": "changed", "deleted": "is missing", "new": "is new", "not in cache": "is not in the cache"}
+ELSEWHERE = "is not in the cache"
+_KINDS = {"modified": "changed", "deleted": "is missing", "new": "is new", "not in cache": ELSEWHERE}
 
 
 def changed_stages(root: Path) -> dict[str, str] | None:

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from cinecube.pipeline import changed_stages, numbered
+from cinecube.pipeline import ELSEWHERE, changed_stages, numbered
 from cinecube.store.cubes import open_cube, stored_spec
 from cinecube.store.errors import StudyError
 from cinecube.store.films import read_films_table, rows_by_segment
@@ -15,6 +15,7 @@ from cinecube.store.fingerprint import differences
 from cinecube.store.journal import journal_rows
 from cinecube.store.params import Study
 from cinecube.store.paths import StudyPaths
+from cinecube.store.schema import stored_rows
 from cinecube.timings import expected_s
 
 _BYTES = {"float16": 2, "float32": 4}
@@ -31,7 +32,8 @@ class Step:
     stage : str
         Its name in `dvc.yaml`.
     state : str
-        `done`, `stale` (made from other inputs or parameters), `resumable` or `to do`.
+        `done`, `stale` (made from other inputs or parameters), `resumable`, `not here` (recorded by DVC, and neither
+        in the study nor in the cache of this machine) or `to do`.
     why : str
         What differs, what is missing, or how many rows are to be computed.
     bytes_when_done : int
@@ -75,7 +77,9 @@ def _seconds(study: Study, root: Path, step: Step) -> float | None:
 
 def _as_dvc_sees(study: Study, step: Step, changed: Mapping[str, str]) -> Step:
     """Whole cubes and tables are done only if DVC agrees."""
-    why = changed.get(numbered(study, step.stage))
+    why = changed.get(numbered(study, step.stage), "")
+    if step.state == "to do" and ELSEWHERE in why and "changed" not in why:
+        return replace(step, state="not here", why="recorded elsewhere: `dvc pull` brings it")
     return replace(step, state="stale", why=why) if step.state == "done" and why else step
 
 
@@ -87,7 +91,7 @@ def _steps(study: Study, root: Path) -> list[Step]:
         steps.append(_file_step(f"checkpoint@{model}", paths.checkpoint(model)))
     for model in study.compute.models:
         steps += [_features_step(study, model, film, root) for film in study.compute.films]
-    steps += [_file_step(f"imported@{entry.model}", paths.imported(entry.model)) for entry in study.imported]
+    steps += [_imported_step(study, entry.model, paths) for entry in study.imported]
     steps += [_cube_step(f"brain@{subject}", paths.brain(subject)) for subject in study.brain.subjects]
     steps += [_encode_step(study, model, root) for model in study.compute.models]
     steps += [_cube_step(f"encode_imported@{entry.model}", paths.scores(entry.model)) for entry in study.imported]
@@ -110,6 +114,16 @@ def _steps(study: Study, root: Path) -> list[Step]:
 
 def _file_step(stage: str, path: Path) -> Step:
     return Step(stage, "done") if path.is_file() else Step(stage, "to do", "never run")
+
+
+def _imported_step(study: Study, model: str, paths: StudyPaths) -> Step:
+    """As `_file_step`; cubes that were imported without their bytes are named, for `dvc repro` fails at them."""
+    step = _file_step(f"imported@{model}", paths.imported(model))
+    cubes = [paths.features(model, film) for film in study.films]
+    if any(not cube.exists() and cube.with_name(f"{cube.name}.dvc").is_file() for cube in cubes):
+        folder = paths.relative(cubes[0].parent)
+        return replace(step, state="not here", why=f"imported, not fetched: `dvc pull {folder}/*.dvc` brings it")
+    return step
 
 
 def _cube_step(stage: str, path: Path) -> Step:
@@ -170,7 +184,7 @@ def _features_step(study: Study, model: str, film: str, root: Path) -> Step:
     memory = _PROGRAM_BYTES + rows * max(widths) * _BYTES[spec["dtype"]] + min(rows, study.run.block_rows) * row_bytes
     state, why = _features_state(paths, paths.features(model, film), spec, rows)
     left = rows - journal_rows(paths.journals, spec) if state != "done" else 0
-    return Step(stage, state, why, rows * row_bytes, memory, left)
+    return Step(stage, state, why, stored_rows(rows) * row_bytes, memory, left)
 
 
 def _features_state(paths: StudyPaths, path: Path, spec: dict[str, Any], rows: int) -> tuple[str, str]:

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from cinecube.pipeline import changed_stages, numbered
-from cinecube.store.asked import unlike
+from cinecube.store.asked import of_folder, unlike
 from cinecube.store.brain import asked_spec
 from cinecube.store.cubes import stored_spec
 from cinecube.store.dvc_index import open_index
@@ -65,7 +65,8 @@ def explain_cube(study: Study, root: Path, cube: Path) -> Explanation:
     stage, model, film = _stage_of(study, paths, place)
     imported = study.import_of(model) if stage.startswith("features@") else None
     if not (root / place).exists():
-        return Explanation(place, "missing", reasons=[f"`dvc repro` or `dvc pull {place}` brings it"])
+        ways = f"`dvc pull {place}` brings it" if imported else f"`dvc repro` or `dvc pull {place}` brings it"
+        return Explanation(place, "missing", reasons=[ways])
     stored = stored_spec(root / place)
     if imported is not None:
         return _explain_imported(study, root, place, imported, stored)
@@ -143,12 +144,14 @@ def _explain_imported(
     study: Study, root: Path, place: str, imported: Imported, stored: Mapping[str, Any]
 ) -> Explanation:
     asked = study.models.get(imported.model)
-    fields = unlike(asked, stored) if asked else []
+    fields = unlike(asked, stored, root) if asked else []
     reasons = [] if asked else [f"models has no {imported.model}: the cube is taken as it is"]
+    if asked and (weights := of_folder(stored)) and not fields:
+        reasons.append(f"it is of {weights}, which are not compared with models.{imported.model}.checkpoint")
     tr_s = (stored.get("clock") or {}).get("tr_s")
     if tr_s is not None and tr_s != study.clock.tr_s:
         reasons.append(
-            f"rows of {tr_s:g} s become rows of {study.clock.tr_s:g} s ({imported.resample}) when it is read"
+            f"rows of {tr_s:g} s become rows of {study.clock.tr_s:g} s ({imported.resample}) when analyses read it"
         )
     return Explanation(place, "unlike" if fields else "up to date", fields, reasons, _source(root, place, imported))
 

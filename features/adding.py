@@ -69,6 +69,8 @@ class AddedCube:
         Rows of the film at its borders for which there are no features.
     resampled : bool
         Whether the features were on another clock.
+    replaced : bool
+        Whether other features of that name stood there.
     """
 
     path: Path
@@ -76,9 +78,12 @@ class AddedCube:
     dims: int
     rows_without: int
     resampled: bool
+    replaced: bool
 
     def __str__(self) -> str:
-        said = f"{self.path.name}: {self.rows} rows, {self.dims} dims"
+        said = f"{self.path.name}: {self.rows} rows, {self.dims} dim" + "s" * (self.dims != 1)
+        if self.replaced:
+            said += ", in place of those that were there"
         if self.resampled:
             said += ", resampled to the study's clock"
         return said + (f"; {self.rows_without} rows of the film have no features" if self.rows_without else "")
@@ -120,7 +125,7 @@ def add_features(
     _check_name(study, paths, how, films)
     window_s = how.window_s or _window_s(study, foreign.rows, how.model)
     names = study.segments([film for film in films if study.film(film)])
-    _refuse_missing(foreign, names, how.model)
+    _refuse_missing(study, foreign, names, how.model)
     segments = {name: _segment(study, paths, foreign, how, name, window_s) for name in names}
     resampled = any(segment.resampled for segment in segments.values())
     cubes = []
@@ -128,9 +133,10 @@ def add_features(
         own = {name: segments[name] for name in study.film(film)}
         spec = _spec(study, how, foreign.values.shape[1], window_s, own, resampled)
         path = paths.features(how.model, film)
+        replaced = path.exists() and stored_spec(path) != spec
         _write(path, study, how, foreign.names, own, spec)
         rows, rows_without = (sum(counts) for counts in zip(*map(_counts, own.values()), strict=True))
-        cubes.append(AddedCube(path, rows, foreign.values.shape[1], rows_without, resampled))
+        cubes.append(AddedCube(path, rows, foreign.values.shape[1], rows_without, resampled, replaced))
     return cubes
 
 
@@ -172,13 +178,21 @@ def _window_s(study: Study, rows: pd.DataFrame, model: str) -> float:
     return study.clock.window_s if abs(step_s - study.clock.tr_s) < _SAME_STEP_S else step_s
 
 
-def _refuse_missing(foreign: Foreign, names: Sequence[str], model: str) -> None:
+def unknown_segments(study: Study, foreign: Foreign) -> list[str]:
+    """Segments of the features that no film of the study has."""
+    known = set(study.segments(list(study.films)))
+    return [str(name) for name in dict.fromkeys(foreign.rows["segment"]) if name not in known]
+
+
+def _refuse_missing(study: Study, foreign: Foreign, names: Sequence[str], model: str) -> None:
     present = set(foreign.rows["segment"])
     missing = [name for name in names if name not in present]
     if missing:
+        found = f"no rows of segment {missing[0]}" + (f" and {len(missing) - 1} more" if len(missing) > 1 else "")
+        strange = unknown_segments(study, foreign)
         raise StudyError(
             where=f"model {model}",
-            found=f"no rows of segment {missing[0]}" + (f" and {len(missing) - 1} more" if len(missing) > 1 else ""),
+            found=found + (f", and rows of {', '.join(strange[:3])}, which is none" if strange else ""),
             expected="rows of every segment of the films",
             do="add them, or name the films that they belong to by --film",
         )

@@ -11,12 +11,12 @@ import yaml
 from cinecube.features.network import PROCESSORS, READING_VERSION, Network, read_checkpoint
 from cinecube.features.record import Record
 from cinecube.features.registry import find_network
+from cinecube.store.asked import HUB_ID
 from cinecube.store.errors import StudyError
 from cinecube.store.fingerprint import files_digest
 from cinecube.store.model_params import ModelParams
 from cinecube.store.paths import StudyPaths
 
-_HUB_ID = re.compile(r"[\w-][\w.-]*/[\w-][\w.-]*")
 _CONFIGS = ("config.json", *PROCESSORS)
 # The first pattern that a folder has files of: what transformers would read.
 _WEIGHTS = (
@@ -89,7 +89,7 @@ def find_checkpoint(model: str, params: ModelParams, root: Path) -> tuple[Path, 
     path = root / params.checkpoint
     if path.exists():
         return path, None
-    if not _HUB_ID.fullmatch(params.checkpoint):
+    if not HUB_ID.fullmatch(params.checkpoint):
         raise StudyError(
             where=f"models.{model}.checkpoint",
             found=f"no {params.checkpoint}",

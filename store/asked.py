@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 from cinecube.store.fingerprint import ABSENT
@@ -13,10 +14,12 @@ from cinecube.store.model_params import ModelParams
 _ALWAYS = ("extractor", "pooling", "final_norm", "stride_s", "dtype", "precision", "untrained", "compat")
 # The network's own value where the study says nothing.
 _IF_SAID = ("frames_per_window", "sampling", "context_s", "window_s")
-_COMMIT = re.compile(r"[0-9a-f]{40}")
+_COMMIT = re.compile(r"[0-9a-f]{7,40}")
+# What a hub names a checkpoint.
+HUB_ID = re.compile(r"[\w-][\w.-]*/[\w-][\w.-]*")
 
 
-def unlike(asked: ModelParams, spec: Mapping[str, Any]) -> list[str]:
+def unlike(asked: ModelParams, spec: Mapping[str, Any], root: Path) -> list[str]:
     """Name the fields in which a feature cube is not what a study asks for, one line each: `pooling: cls -> mean`.
 
     Neither weights nor network need be at hand. What the study leaves to the network agrees with any value, and so does
@@ -28,11 +31,13 @@ def unlike(asked: ModelParams, spec: Mapping[str, Any]) -> list[str]:
         The model's entry in the section `models`.
     spec : Mapping
         What the cube's fingerprint hashes.
+    root : Path
+        The study's folder, from which it names checkpoints that are folders.
 
     Returns
     -------
     list of str
-        Empty if nothing differs.
+        Empty if nothing differs. Weights that lay in a folder there are not compared with those of a folder here.
     """
     wanted = {key: getattr(asked, key) for key in _ALWAYS}
     wanted |= {key: getattr(asked, key) for key in _IF_SAID if getattr(asked, key) is not None}
@@ -42,10 +47,26 @@ def unlike(asked: ModelParams, spec: Mapping[str, Any]) -> list[str]:
         wanted["frame_pooling"] = asked.frame_pooling
     if spec.get("checkpoint") is not None:  # a folder is a path, which specs leave out
         wanted["checkpoint"] = asked.checkpoint
-    if asked.revision and _COMMIT.fullmatch(asked.revision):  # which commit a branch or tag is, only the hub knows
-        wanted["revision"] = asked.revision
     lines = [f"{key}: {spec.get(key, ABSENT)} -> {value}" for key, value in wanted.items() if spec.get(key) != value]
-    return sorted(lines + _layers_unlike(asked, spec))
+    return sorted(lines + _weights_unlike(asked, spec, root) + _layers_unlike(asked, spec))
+
+
+def of_folder(spec: Mapping[str, Any]) -> str:
+    """What is known of weights that no hub names; empty for others."""
+    digest = spec.get("weights_digest")
+    return f"a folder's weights {str(digest)[:12]}" if digest and spec.get("checkpoint") is None else ""
+
+
+def _weights_unlike(asked: ModelParams, spec: Mapping[str, Any], root: Path) -> list[str]:
+    """A hub's weights that are asked for and that the cube is not known to be of."""
+    stored = of_folder(spec)
+    if stored and HUB_ID.fullmatch(asked.checkpoint) and not (root / asked.checkpoint).exists():
+        return [f"checkpoint: {stored} -> {asked.checkpoint}"]
+    # Which commit a branch or tag is, only the hub knows.
+    if asked.revision and _COMMIT.fullmatch(asked.revision) and not stored:
+        revision = str(spec.get("revision", ABSENT))
+        return [] if revision.startswith(asked.revision) else [f"revision: {revision} -> {asked.revision}"]
+    return []
 
 
 def _layers_unlike(asked: ModelParams, spec: Mapping[str, Any]) -> list[str]:

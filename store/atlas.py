@@ -34,6 +34,21 @@ def find_atlas(path: Path) -> Path:
     return found[0]
 
 
+def open_atlas(path: Path) -> tuple[nib.Nifti1Image, Path]:
+    """A labelled volume, unread, and the table beside it.
+
+    Raises
+    ------
+    StudyError
+        If either is missing, or the volume is none.
+    """
+    path = find_atlas(path)
+    image, table = open_nifti(path), path.with_name(path.name.removesuffix(".nii.gz") + ".tsv")
+    if not table.is_file():
+        raise StudyError(where=str(path), found="no table of labels", expected=str(table), do="add it (index, name)")
+    return image, table
+
+
 def read_parcels(path: Path, grid: nib.Nifti1Image) -> tuple[np.ndarray, dict[int, str]]:
     """Parcel numbers on the grid of the scans, and the parcels' names.
 
@@ -57,14 +72,10 @@ def read_parcels(path: Path, grid: nib.Nifti1Image) -> tuple[np.ndarray, dict[in
     """
     from nilearn.image import resample_to_img
 
-    path = find_atlas(path)
-    image = open_nifti(path)
+    image, table = open_atlas(path)
     if image.shape[:3] != grid.shape[:3] or not np.allclose(image.affine, grid.affine, atol=1e-3):
         image = resample_to_img(image, grid, interpolation="nearest", force_resample=True, copy_header=True)
     labels = np.rint(np.asarray(image.dataobj)).astype(np.int64)
-    table = path.with_name(path.name.removesuffix(".nii.gz") + ".tsv")
-    if not table.is_file():
-        raise StudyError(where=str(path), found="no table of labels", expected=str(table), do="add it (index, name)")
     rows = pd.read_csv(table, sep="\t")
     if not {"index", "name"} <= set(rows.columns):
         raise StudyError(

@@ -20,7 +20,7 @@ from zarr.storage import LocalStore
 from cinecube.store.atomic import old_of, staged
 from cinecube.store.errors import StudyError
 from cinecube.store.guarded import folder_number, open_guarded, shard_key
-from cinecube.store.schema import DIMS, ROWS_PER_CHUNK, refuse_unknown
+from cinecube.store.schema import DIMS, ROWS_PER_CHUNK, refuse_unknown, stored_rows
 
 # Below this, splitting the dim axis into chunks costs more in index than absent NaN saves.
 _MIN_DIMS_PER_CHUNK = 64
@@ -75,13 +75,12 @@ def _create_features(path: Path, template: xr.Dataset) -> zarr.Array[Any]:
     """The empty array of a feature cube: a shard per layer, in chunks of rows."""
     shape = template["features"].shape
     dim_chunk = _dims_per_chunk(template["width"].values, shape[1])
-    shard_rows = math.ceil(shape[0] / ROWS_PER_CHUNK) * ROWS_PER_CHUNK
     return zarr.open_group(path, mode="r+", use_consolidated=False).create_array(
         "features",
         shape=shape,
         dtype=template["features"].dtype,
         chunks=(ROWS_PER_CHUNK, dim_chunk, 1, 1),
-        shards=(shard_rows, math.ceil(shape[1] / dim_chunk) * dim_chunk, 1, 1),
+        shards=(stored_rows(shape[0]), math.ceil(shape[1] / dim_chunk) * dim_chunk, 1, 1),
         compressors=[Crc32cCodec()],
         fill_value=np.nan,
         dimension_names=DIMS["features"],
@@ -99,8 +98,8 @@ def write_cube(path: Path, cube: xr.Dataset) -> None:
         sizes = {str(dim): variable.sizes[dim] for dim in variable.dims}
         target_chunk = min(sizes.get("target", 1), TARGETS_PER_SHARD)
         if variable.dims == DIMS["bold"]:
-            shard_rows = math.ceil(sizes["time"] / ROWS_PER_CHUNK) * ROWS_PER_CHUNK
-            encoding[str(name)] = {"chunks": (ROWS_PER_CHUNK, target_chunk), "shards": (shard_rows, target_chunk)}
+            shards = (stored_rows(sizes["time"]), target_chunk)
+            encoding[str(name)] = {"chunks": (ROWS_PER_CHUNK, target_chunk), "shards": shards}
         else:
             chunk = {"subject": 1, "model": 1, "target": target_chunk}
             encoding[str(name)] = {"chunks": tuple(chunk.get(dim, size) for dim, size in sizes.items())}
@@ -165,6 +164,11 @@ def _open_once(path: Path, where: str, complete: bool) -> xr.Dataset:
             expected="a Zarr v3 group",
             do=f"look into it with `cinecube ls {path}`",
         )
+    if path.is_file():
+        raise StudyError(where=where, found="a file", expected="a Zarr v3 group", do="see `cinecube ls` for cubes")
+    if path.parent.suffix == ".zarr":
+        whole = where.rpartition("/")[0]
+        raise StudyError(where=where, found="a part of a cube", expected="the whole", do=f"name {whole}")
     if not (path / "zarr.json").is_file():
         raise StudyError(where=where, found="no cube", expected="a Zarr v3 group", do="run `dvc repro` or pull it")
     cube = open_stored(LocalStore(path, read_only=True), where)

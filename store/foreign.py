@@ -47,7 +47,13 @@ class _Array:
     labels: pd.DataFrame | None = None
 
 
-def read_foreign(path: Path, table: Path | None = None, dataset: str | None = None, tr_s: float = 1.0) -> Foreign:
+def read_foreign(
+    path: Path,
+    table: Path | None = None,
+    dataset: str | None = None,
+    tr_s: float | None = None,
+    usual_tr_s: float = 1.0,
+) -> Foreign:
     """Read features with their rows.
 
     Parameters
@@ -59,8 +65,10 @@ def read_foreign(path: Path, table: Path | None = None, dataset: str | None = No
         CSV with the columns `segment` and `onset_s` of each row of one array. A CSV of features may hold both itself.
     dataset : str, optional
         Data set or group of an HDF5 file; not needed if it holds only one data set, or one per segment.
-    tr_s : float
+    tr_s : float, optional
         Seconds between the rows of an array per segment, the first at 0.
+    usual_tr_s : float
+        The same where nothing is said.
 
     Raises
     ------
@@ -69,12 +77,14 @@ def read_foreign(path: Path, table: Path | None = None, dataset: str | None = No
     """
     found = _read(path, dataset)
     if isinstance(found, _Array):
+        if tr_s is not None:
+            raise _wrong("--tr", f"{tr_s:g} s, for rows that have onsets", "an array per segment", "drop it")
         rows = _labels(found, table, str(path))
         values, names = found.values, found.names
     else:
         if table is not None:
             raise _wrong(str(table), "a table of rows", "none: an array per segment has its rows in order", "drop it")
-        rows = rows_index({name: np.arange(len(array.values)) * tr_s for name, array in found.items()})
+        rows = rows_index({name: np.arange(len(array.values)) * (tr_s or usual_tr_s) for name, array in found.items()})
         values, names = _stacked(found, str(path))
     rows["onset_s"] = rows["onset_s"].round(6)
     _check_rows(rows, str(table or path))

@@ -124,7 +124,7 @@ def damaged(where: str, error: Exception) -> StudyError:
         where=where,
         found=f"damaged bytes ({first})",
         expected="whole chunks",
-        do="run `cinecube verify`, and restore what it names with `dvc checkout`, `dvc pull` or `dvc repro`",
+        do="run `cinecube verify --repair`, or make it anew with `dvc repro`",
     )
 
 

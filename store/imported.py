@@ -26,8 +26,13 @@ def open_imported(study: Study, root: Path, model: str, film: str) -> xr.Dataset
     """
     paths, asked = StudyPaths(root), study.models.get(model)
     where = paths.relative(paths.features(model, film))
-    cube = open_cube(paths.features(model, film), where=where)
-    lines = unlike(asked, json.loads(cube.attrs.get("spec", "{}"))) if asked else []
+    path = paths.features(model, film)
+    if not path.exists() and path.with_name(f"{path.name}.dvc").is_file():
+        raise StudyError(
+            where=where, found="its .dvc file and not the cube", expected="both", do=f"fetch it with `dvc pull {where}`"
+        )
+    cube = open_cube(path, where=where)
+    lines = unlike(asked, json.loads(cube.attrs.get("spec", "{}")), root) if asked else []
     if lines:
         field, _, values = lines[0].partition(": ")
         found, _, expected = values.partition(" -> ")
@@ -68,7 +73,7 @@ def _entry(study: Study, model: str) -> Imported:
         raise StudyError(
             where="params.yaml: imported",
             found=f"no model {model!r}",
-            expected=f"one of {', '.join(entry.model for entry in study.imported) or 'none yet'}",
+            expected=f"one of {', '.join(entry.model for entry in study.imported) or 'its entries, and it has none'}",
             do="bring its cubes by `cinecube import`, or features of your own by `cinecube add`",
         )
     return entry

@@ -68,8 +68,8 @@ def find_layer(layer: int | str, known: Sequence[str], where: str) -> str:
         raise StudyError(
             where=where,
             found=f"no layer {layer!r}",
-            expected=f"one of {known[0]} … {known[-1]}",
-            do="see `cinecube show` for the layers of a cube",
+            expected=f"one of {', '.join(known)}",
+            do="name one of these, or a block's number",
         )
     return label
 

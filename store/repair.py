@@ -44,16 +44,27 @@ class Found:
         Cubes -> files that were put in place.
     notes : tuple of str
         What stood in the way of comparing or repairing.
+    absent : tuple of str
+        Cubes that DVC has recorded and that are not there, which is no damage: they may never have been fetched.
     """
 
     cubes: tuple[str, ...]
     wrong: dict[str, list[str]]
     repaired: dict[str, list[str]]
     notes: tuple[str, ...]
+    absent: tuple[str, ...] = ()
 
 
-def verify_all(cubes: Sequence[Path], *, repair: bool = False) -> Found:
-    """Verify cubes; with `repair`, put broken files in place again and verify those cubes once more."""
+def verify_all(cubes: Sequence[Path], folders: Sequence[Path] = (), *, repair: bool = False) -> Found:
+    """Verify cubes; with `repair`, put broken files in place again and verify those cubes once more.
+
+    Parameters
+    ----------
+    cubes : sequence of Path
+    folders : sequence of Path
+        Where recorded cubes are missed.
+    repair : bool
+    """
     records, wrong, repaired, notes = Records(), {}, {}, []
     for cube in cubes:
         verdict = records.judge(cube)
@@ -68,7 +79,8 @@ def verify_all(cubes: Sequence[Path], *, repair: bool = False) -> Found:
     notes += [
         f"{root}: DVC's files cannot be read ({why}); cubes are judged alone" for root, why in records.unread.items()
     ]
-    return Found(tuple(map(str, cubes)), wrong, repaired, tuple(notes))
+    absent = dict.fromkeys(os.path.relpath(path) for folder in folders for path in records.absent(folder))
+    return Found(tuple(map(str, cubes)), wrong, repaired, tuple(notes), tuple(absent))
 
 
 def repair_cube(cube: Path, verdict: Verdict, records: Records) -> Repaired:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import platform
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -19,6 +20,7 @@ from cinecube.store.labels import layer_depth, layer_number
 
 SCHEMA = 1
 ROWS_PER_CHUNK = 512
+
 DIMS = {
     "features": ("time", "dim", "model", "layer"),
     "bold": ("time", "target"),
@@ -27,6 +29,11 @@ DIMS = {
 
 ON_TARGET = ("hemi", "parcel", "x_mm", "y_mm", "z_mm")
 """Labels that every target has beside its number."""
+
+
+def stored_rows(n_rows: int) -> int:
+    """Rows that a shard takes room for: whole chunks of them."""
+    return math.ceil(n_rows / ROWS_PER_CHUNK) * ROWS_PER_CHUNK
 
 
 def refuse_unknown(schema: Any, where: str) -> None:

@@ -97,6 +97,18 @@ class Records:
             return None
         return Record(index, path, output, _listed(index, output, path))
 
+    def absent(self, folder: Path) -> list[Path]:
+        """Cubes at or under a folder that DVC has recorded and that are not there, sorted."""
+        place = Path(os.path.abspath(folder))
+        root = next((above for above in (place, *place.parents) if (above / ".dvc").is_dir()), None)
+        index = self._index(root) if root else None
+        if root is None or index is None:
+            return []
+        recorded = (root / output.path for output in index.outputs if output.item or output.source)
+        return sorted(
+            path for path in recorded if path.suffix == ".zarr" and path.is_relative_to(place) and not path.exists()
+        )
+
     def _index(self, root: Path) -> DvcIndex | None:
         if root not in self._indices:
             try:

@@ -144,6 +144,17 @@ def test_plan_says_what_dvc_would_run(tiny: Folder) -> None:
     assert _plan(tiny)["encode@vit"] == ("stale", "results/scores/vit.zarr changed")
 
 
+def test_plan_tells_what_another_machine_has_from_what_never_ran(tiny: Folder) -> None:
+    shutil.rmtree(tiny.root / ".dvc" / "cache")
+    for gone in ("data/brain/sub-01.zarr", "data/features/vit/amber.zarr"):
+        shutil.rmtree(tiny.root / gone)
+    plan = _plan(tiny)
+    there = ("not here", "recorded elsewhere: `dvc pull` brings it")
+    assert plan["brain@sub-01"] == plan["features@vit-amber"] == there
+    assert plan["features@wav2vec2-amber"][0] == "stale"  # here, and in no cache
+    assert "are recorded and not here; run `dvc pull` first" in tiny.must("plan").stdout
+
+
 def test_what_changes_speed_only_runs_nothing(tiny: Folder) -> None:
     tiny.change(lambda params: params["run"].update(batch=3, block_rows=5))
     assert _stages_run(_dvc(tiny.root, "repro")) == set()

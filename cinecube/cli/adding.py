@@ -52,16 +52,18 @@ def add(
     Example:
       cinecube add loudness.npy --rows loudness_rows.csv --model loudness
     """
-    from cinecube.features.adding import Adding, add_features
+    from cinecube.features.adding import Adding, add_features, unknown_segments
     from cinecube.store.editing import edit_params, list_imported
     from cinecube.store.foreign import read_foreign
     from cinecube.study import load
 
     study = load(root)
-    foreign = read_foreign(array, table, dataset, tr_s or study.clock.tr_s)
+    foreign = read_foreign(array, table, dataset, tr_s, study.clock.tr_s)
     how = Adding(model, layer, resample, window_s, licence)
     for cube in add_features(study, root, foreign, how, films or None):
         click.echo(str(cube))
+    if strange := unknown_segments(study, foreign):
+        click.echo(f"left out: rows of {', '.join(strange)}, which no film of params.yaml has", err=True)
     if model not in study.encoded:
         entry = {"model": model, "source": str(array)}
         edit_params(root, lambda params: list_imported(params, entry))

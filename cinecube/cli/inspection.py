@@ -43,14 +43,15 @@ def ls(repo: str | None, rev: str | None, as_json: bool, root: Path) -> None:
 
     folder = root / (repo or "")
     if rev is not None or (repo is not None and is_repository(repo)):
-        rows = list_revision(open_index(repo or root, rev), tell)
+        place = open_index(repo or root, rev)
+        rows, none = list_revision(place, tell), f"no cubes at {place.where}: is its dvc.lock committed?"
     else:
-        rows = list_folder(folder, tell)
+        rows, none = list_folder(folder, tell), f"no cubes in {repo or folder}; `dvc pull` or `dvc repro` brings them"
     if as_json:
         click.echo(json.dumps(rows, indent=1))
         return
     if not rows:
-        click.echo(f"no cubes in {repo or folder}; `dvc repro` makes them")
+        click.echo(none)
     kind, name, axes = (max((len(row[key]) for row in rows), default=0) + 2 for key in ("kind", "name", "axes"))
     for row in rows:
         size = size_text(row["bytes"]) if row["bytes"] is not None else ""
@@ -103,7 +104,7 @@ def show(cube: Path, as_json: bool, root: Path) -> None:
     opened = open_cube(root / cube, where=str(cube))
     name = data_name(opened)
     attrs = {key: _loads(value) for key, value in opened.attrs.items()}
-    statistics = _statistics(opened, name) if name else []
+    statistics = _statistics(opened, name, str(cube)) if name else []
     axes = {str(dim): size for dim, size in (opened[name].sizes if name else opened.sizes).items()}
     if as_json:
         click.echo(json.dumps({"axes": axes, "attributes": attrs, "statistics": statistics}, indent=1))
@@ -133,7 +134,7 @@ def _ends(values: xr.DataArray) -> str:
     return f"{flat[0]} … {flat[-1]}" if flat.size > 1 else str(flat[0])
 
 
-def _statistics(cube: xr.Dataset, name: str) -> list[dict[str, Any]]:
+def _statistics(cube: xr.Dataset, name: str, where: str) -> list[dict[str, Any]]:
     """Mean, spread and range of all values that share their labels beside those of rows, dims and targets."""
     import itertools
 
@@ -145,7 +146,7 @@ def _statistics(cube: xr.Dataset, name: str) -> list[dict[str, Any]]:
     rows = []
     for at in itertools.product(*(range(cube.sizes[dim]) for dim in over)):
         label = " ".join(str(cube[dim].values[i]) for dim, i in zip(over, at, strict=True))
-        values = read_values(cube[name].isel(dict(zip(over, at, strict=True))), f"{name} {label}".strip())
+        values = read_values(cube[name].isel(dict(zip(over, at, strict=True))), f"{where} {name} {label}".strip())
         values = values[np.isfinite(values)]
         if values.size:
             rows.append(
@@ -170,7 +171,8 @@ def verify(paths: tuple[Path, ...], repair: bool, as_json: bool, root: Path) -> 
 
     Reads every cube at or under PATHS (the study's folder by default) in full, and compares those that DVC tracks with
     what it recorded. Writes nothing; with --repair it puts files that are broken or missing in place again, from DVC's
-    cache, the remote, or the repository that a cube was imported from. docs/cube-format.md lists the checks.
+    cache, the remote, or the repository that a cube was imported from. Cubes that DVC has recorded and that are not
+    here at all are named, and are no damage: `dvc pull` brings them. docs/cube-format.md lists the checks.
 
     \b
     Example:
@@ -187,11 +189,12 @@ def verify(paths: tuple[Path, ...], repair: bool, as_json: bool, root: Path) -> 
             where=str(folders[0]),
             found="no cube",
             expected="a cube or a folder of cubes",
-            do="correct the path, or make cubes with `dvc repro`",
+            do="correct the path, fetch cubes with `dvc pull`, or make them with `dvc repro`",
         )
-    found = verify_all(cubes, repair=repair)
+    found = verify_all(cubes, folders, repair=repair)
     if as_json:
-        click.echo(json.dumps({"cubes": len(found.cubes), "wrong": found.wrong, "repaired": found.repaired}, indent=1))
+        told = {"cubes": len(found.cubes), "wrong": found.wrong, "repaired": found.repaired, "absent": found.absent}
+        click.echo(json.dumps(told, indent=1))
     for line in found.notes:
         click.echo(line, err=True)
     if not as_json:
@@ -212,6 +215,9 @@ def _tell_of(found: Found) -> None:
     noun = "cube" if n_cubes == 1 else "cubes"
     repaired = f", {n_repaired} of these repaired" if n_repaired else ""
     click.echo(f"{n_cubes} {noun}, {n_cubes - n_wrong} whole{repaired}, {n_wrong} damaged")
+    if found.absent:
+        named = ", ".join(found.absent[:3]) + (f" and {len(found.absent) - 3} more" if found.absent[3:] else "")
+        click.echo(f"recorded by DVC and not here: {named}; `dvc pull` brings them", err=True)
 
 
 @click.command()

@@ -159,7 +159,7 @@ def card(out: Path | None, url: str | None, rev: str | None, root: Path) -> None
     from dataclasses import replace
 
     from cinecube.card import render_card
-    from cinecube.origin import find_origin, public_url
+    from cinecube.origin import find_origin, knows, public_url
     from cinecube.store.atomic import write_text
     from cinecube.store.errors import StudyError
     from cinecube.study import load
@@ -167,6 +167,9 @@ def card(out: Path | None, url: str | None, rev: str | None, root: Path) -> None
     study, path, known = load(root), out or root / "CARD.html", find_origin(root)
     if path.is_dir():
         raise StudyError(where=str(path), found="a folder", expected="a file to write", do="name one, as CARD.html")
+    if rev is not None and not knows(root, rev):
+        do = "name a branch, tag or commit of this study"
+        raise StudyError(where="--rev", found=repr(rev), expected="a revision that Git has here", do=do)
     origin = replace(known, url=public_url(url) if url else known.url, rev=rev or known.rev)
     text = render_card(study, root, origin)
     try:

@@ -94,11 +94,14 @@ def plan(root: Path, as_json: bool) -> None:
         memory = f"{size_text(step.memory_bytes)} memory" if step.memory_bytes else ""
         takes = f"about {seconds_text(step.seconds)}" if step.seconds is not None else ""
         click.echo(f"{step.stage:{width}}{step.state:12}{size:>10}  {memory:18}{takes:13}{step.why}")
-    to_do = [step for step in steps if step.state != "done"]
+    absent = sum(step.state == "not here" for step in steps)
+    to_do = [step for step in steps if step.state not in ("done", "not here")]
     known = [step.seconds for step in to_do if step.seconds is not None]
     takes = f", about {seconds_text(sum(known))}" if known else ""
     unknown = f" and {len(to_do) - len(known)} that never ran here" if known and len(known) < len(to_do) else ""
     click.echo(f"{len(steps)} stages, {len(to_do)} to do{takes}{unknown}; `dvc repro` runs them")
+    if absent:
+        click.echo(f"{absent} are recorded and not here; run `dvc pull` first, and this again")
 
 
 @click.command()

@@ -15,6 +15,7 @@ from click.testing import CliRunner, Result
 from cinecube.analysis.reading import open_space
 from cinecube.analysis.stages import read_inputs
 from cinecube.cli import main
+from cinecube.store.asked import unlike
 from cinecube.store.cubes import write_feature_cube
 from cinecube.store.errors import StudyError
 from cinecube.store.params import Study, parse
@@ -136,12 +137,31 @@ def _asks(**entry: Any) -> Study:
         ({"pooling": "cls", "layers": ["block01"]}, "found layers embed, expected block01"),
         ({"pooling": "cls", "frames_per_window": 4}, r"found frames_per_window \(absent\), expected 4"),
         ({"pooling": "cls", "untrained": 3, "compat": "oota2025"}, "found compat None and 1 more that differ"),
+        (
+            {"pooling": "cls", "checkpoint": "org/vit"},
+            "found checkpoint a folder's weights abababababab, expected org/vit",
+        ),
     ],
 )
 def test_other_parameters_are_refused(tmp_path: Path, entry: dict[str, Any], line: str) -> None:
-    write_features(tmp_path, np.round(np.arange(50) * TR_S, 6), TR_S, sine)
+    write_features(tmp_path, np.round(np.arange(50) * TR_S, 6), TR_S, sine, SPEC | {"weights_digest": "ab" * 32})
     with pytest.raises(StudyError, match=line):
         open_space(_asks(**entry), tmp_path, MODEL)
+
+
+def test_weights_of_a_hub_are_compared_and_those_of_folders_are_not(tmp_path: Path) -> None:
+    def lines(spec: dict[str, Any], **entry: Any) -> list[str]:
+        return unlike(_asks(pooling="cls", **entry).models[MODEL], SPEC | {"weights_digest": "ab"} | spec, tmp_path)
+
+    commit = "3f49326eb077187dfe1c2a2bb15fbd74e6ab91e3"
+    hub = {"checkpoint": "org/vit", "revision": commit}
+    assert lines(hub, checkpoint="org/vit") == lines(hub, checkpoint="org/vit", revision=commit[:8]) == []
+    assert lines(hub, checkpoint="org/vit", revision="main") == []  # which commit that is, only the hub knows
+    assert lines(hub, checkpoint="org/vit", revision="abcdef0") == [f"revision: {commit} -> abcdef0"]
+    assert lines(hub, checkpoint="org/mae") == ["checkpoint: org/vit -> org/mae"]
+    assert lines({}, checkpoint="org/vit") == ["checkpoint: a folder's weights ab -> org/vit"]
+    (tmp_path / "org" / "vit").mkdir(parents=True)
+    assert lines({}, checkpoint="org/vit") == []
 
 
 def _record(root: Path, study: Study) -> Result:

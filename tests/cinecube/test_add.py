@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -227,6 +228,19 @@ def test_features_that_do_not_fit_are_refused(root: Path) -> None:
     assert "amber01: found steps from 1.5 to 9 s, expected even ones" in _refused(
         root, "--resample", "lanczos", "--window", "9"
     )
+
+
+def test_what_is_left_out_replaced_or_of_no_use_is_said(root: Path) -> None:
+    assert "in place of" not in _must(root)
+    _changed(root, zebra01=VALUES["amber01"], amber01=VALUES["amber01"] + 1)
+    second = _add(root)
+    assert "left out: rows of zebra01, which no film of params.yaml has" in second.stderr
+    assert re.search(r"amber.zarr: .* in place of those that were there", second.stdout)
+    assert not re.search(r"dune.zarr: .* in place of", second.stdout)
+    misspelt = {name.replace("amber01", "ambre01"): values for name, values in VALUES.items()}
+    _table(misspelt).to_csv(root / "lab.csv", index=False)
+    assert "found no rows of segment amber01, and rows of ambre01, which is none" in _refused(root)
+    assert "--tr: found 2 s, for rows that have onsets" in _refused(root, "--tr", "2")
 
 
 def test_names_that_are_taken_are_refused(root: Path) -> None:

@@ -170,6 +170,9 @@ def test_lines_to_copy_name_the_origin_without_passwords_and_the_revision(root: 
     _git(root, "tag", "v1.0")
     assert "--model nc --rev v1.0" in _text(_page(root))
     assert "--model nc --rev main" in _text(_page(root, "--rev", "main"))
+    wrong = CliRunner().invoke(main, ["card", "--study", str(root), "--rev", "v9"])
+    assert wrong.exit_code == 1
+    assert "--rev: found 'v9', expected a revision that Git has here" in wrong.stderr
     assert "import https://example.org/other.git" in _text(_page(root, "--url", "https://x:y@example.org/other.git"))
 
 
@@ -215,6 +218,7 @@ def test_what_files_say_is_escaped(root: Path) -> None:
         yaml.safe_dump({"title": evil, "authors": [{"name": evil}], "doi": evil}), encoding="utf-8"
     )
     _git(root, "remote", "set-url", "origin", f"https://example.org/{evil};reboot")
+    _git(root, "tag", f"v1{evil}")
     text = _text(_page(root, "--rev", f"v1{evil}"))
     assert text.count(evil) >= 8
     assert "cinecube import 'https://example.org/<script>alert(1)</script>;reboot' --model '<b onclick=x>'" in text

@@ -85,6 +85,7 @@ def test_a_path_without_a_cube_is_one_line(command: str, tmp_path: Path) -> None
         assert result.exit_code == 1
         assert len(result.stderr.strip().splitlines()) == 1
         assert f"{path}: found " in result.stderr
+        assert ("a file" if path == file else "no") in result.stderr
 
 
 def test_plan_tells_done_from_stale_from_to_do(scratch: Folder) -> None:
@@ -188,3 +189,8 @@ def test_show_keeps_the_parts_of_a_partition_apart(study: Folder) -> None:
 @pytest.mark.parametrize("command", ["whole-brain", "layerwise", "residual", "oracle"])
 def test_tables_are_named_when_they_are_written(scratch: Folder, command: str) -> None:
     assert "results/tables" in scratch.must(command).stdout
+
+
+def test_an_array_of_a_cube_is_no_cube(study: Folder) -> None:
+    line = study.error("show", "data/features/vit/amber.zarr/features")
+    assert "found a part of a cube, expected the whole; name data/features/vit/amber.zarr" in line

@@ -136,6 +136,11 @@ def test_what_was_not_downloaded_is_pulled_later(published: Published, mine: Pat
     """A plain `dvc import --no-download` has no hash: `dvc repro` after `dvc pull` put the folder into itself."""
     drop_model(mine)
     bring(mine, published.bare, "--no-download", "--remote", "http")
+    steps = {step["stage"]: step for step in json.loads(run(mine, "plan", "--json").stdout)}
+    assert steps[f"imported@{MODEL}"]["state"] == "not here"
+    for said in (steps[f"imported@{MODEL}"]["why"], run(mine, "why", CUBE).stdout, run(mine, "imported", MODEL).stderr):
+        assert "`dvc pull data/features/vit/" in said
+        assert "dvc repro" not in said
     pinned = (mine / f"{CUBE}.dvc").read_bytes()
     with chdir(mine), dvc(mine) as repo:
         repo.pull()
@@ -236,6 +241,7 @@ def test_what_stands_in_its_place_is_kept(published: Published, mine: Path) -> N
     (mine / CUBE).mkdir(parents=True)
     (mine / CUBE / "zarr.json").write_text("{}")
     assert "something in its place" in refused(mine, published.bare, "--remote", "http")
+    assert "found No git" in refused(mine, mine.parent / "nowhere")  # and not what stands in the way
     shutil.rmtree(mine / CUBE)
     bring(mine, published.bare, "--remote", "http")
     assert "found vit already" in refused(mine, published.bare, "--remote", "http")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -316,3 +317,14 @@ def test_permissions_are_those_of_a_new_file(tracked: Path) -> None:
     finally:
         os.umask(old)
     assert (tracked / "cube.zarr" / SHARD).stat().st_mode & 0o777 == 0o640
+
+
+def test_a_cube_that_is_not_here_is_named_and_no_damage(tracked: Path) -> None:
+    shutil.copytree(tracked / "cube.zarr", tracked / "other.zarr")
+    shutil.rmtree(tracked / "cube.zarr")
+    done = CliRunner().invoke(main, ["verify", "--study", str(tracked)])
+    assert done.exit_code == 0
+    assert done.stdout == "1 cube, 1 whole, 0 damaged\n"
+    assert re.fullmatch(r"recorded by DVC and not here: \S*cube.zarr; `dvc pull` brings them\n", done.stderr)
+    told = json.loads(CliRunner().invoke(main, ["verify", "--study", str(tracked), "--json"]).stdout)
+    assert [Path(path).resolve() for path in told["absent"]] == [(tracked / "cube.zarr").resolve()]
