@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import itertools
+import math
 import textwrap
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -26,6 +27,7 @@ _PAGE_INCHES = 9.0
 _FILLS = tuple(itertools.product((None, "///", "..."), PALETTE))
 # Of a heatmap's cell, and of one letter of a model's name above its columns.
 _COLUMN_INCHES, _ROW_INCHES, _LETTER_INCHES = 0.12, 0.13, 0.08
+_LINE_INCHES = 0.12  # of a line of such letters
 # As many as the report's page is wide.
 _COLUMNS_PER_PANEL = 58
 
@@ -138,13 +140,17 @@ def _mark_layers(
 
 
 def _name_models(axes: Axes, models: Sequence[str]) -> None:
-    """Write each model's name above its columns, aslant where one is longer than its columns are wide."""
+    """Write each model's name above its columns: aslant where they are narrower, upright where names would touch."""
     spans, start = [], 0
     for model, group in itertools.groupby(models):
         spans.append((model, start, start + len(list(group))))
         start = spans[-1][2]
     slanted = any(len(model) * _LETTER_INCHES > (stop - start) * _COLUMN_INCHES for model, start, stop in spans)
-    how: dict[str, Any] = {"rotation": 35, "rotation_mode": "anchor", "ha": "left"} if slanted else {"ha": "center"}
+    middles = [(start + stop) / 2 for _, start, stop in spans]
+    near = min((b - a for a, b in itertools.pairwise(middles)), default=math.inf) * _COLUMN_INCHES
+    angle = 35 if near * math.sin(math.radians(35)) > _LINE_INCHES else 90
+    turned: dict[str, Any] = {"rotation": angle, "rotation_mode": "anchor", "ha": "left"}
+    how = (turned | ({"va": "center"} if angle == 90 else {})) if slanted else {"ha": "center"}
     for model, start, stop in spans:
         axes.text((start + stop - 1) / 2, -1.2, model, fontsize=8, **how)
         if start:

@@ -74,7 +74,12 @@ def _regions(study: Study, paths: StudyPaths) -> Iterator[Part]:
         by_size = growth.groupby("size")["score"].mean().reset_index()
         grids.append(("Mean score by number of other subjects that predict.", by_size))
     if len(untrained):
-        grids.append(("Pretrained beside untrained.", untrained[untrained["roi"] == WHOLE_BRAIN].drop(columns="roi")))
+        grids.append(
+            (
+                "Pretrained beside untrained; FDR over the regions of each pair.",
+                untrained[untrained["roi"] == WHOLE_BRAIN].drop(columns="roi"),
+            )
+        )
     yield Part("Regions, and shares of the ceiling", text, _pictures(study, paths, ("figure2", "figure3")), grids)
 
 
@@ -106,7 +111,10 @@ def _residuals(study: Study, paths: StudyPaths) -> Iterator[Part]:
         "Residuals",
         text,
         _pictures(study, paths, ("figure4", *(f"figure5.{pair.name}" for pair in study.residual))),
-        [("Scores before and after, and the drop in percent.", wide), ("What is still predicted (r).", by_pair)],
+        [
+            ("Scores before and after, and the mean of the parcels' own drops in percent.", wide),
+            ("What is still predicted (r).", by_pair),
+        ],
     )
 
 

@@ -30,7 +30,7 @@ class Step:
     Attributes
     ----------
     stage : str
-        Its name in `dvc.yaml`.
+        Its name in `dvc.yaml`, with the names of pairs and imported models where DVC has their numbers.
     state : str
         `done`, `stale` (made from other inputs or parameters), `resumable`, `not here` (recorded by DVC, and neither
         in the study nor in the cache of this machine) or `to do`.
@@ -61,8 +61,11 @@ def plan_study(study: Study, root: Path) -> list[Step]:
     Reads labels, records and film bytes, and asks DVC what has changed where it watches over the study; computes
     nothing.
     """
-    changed = changed_stages(root) or {}
-    steps = [_as_dvc_sees(study, step, changed) for step in _steps(study, root)]
+    changed, steps = changed_stages(root) or {}, _steps(study, root)
+    # DVC numbers pairs and imported models.
+    names = {f"follows {numbered(study, step.stage)}": f"follows {step.stage}" for step in steps}
+    changed = {stage: names.get(why, why) for stage, why in changed.items()}
+    steps = [_as_dvc_sees(study, step, changed) for step in steps]
     return [step if step.state == "done" else replace(step, seconds=_seconds(study, root, step)) for step in steps]
 
 
