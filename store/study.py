@@ -97,7 +97,8 @@ class OpenStudy:
         Returns
         -------
         DataArray
-            `(time, dim, model, layer)`, without `layer` if one was asked for.
+            `(time, dim, model, layer)`, without `layer` if one was asked for. Rows are those of the cubes as they are
+            stored, by their labels; analyses bring cubes of another clock to the study's.
 
         Raises
         ------

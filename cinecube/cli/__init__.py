@@ -16,7 +16,21 @@ import click
 from cinecube.store.errors import StudyError
 
 # Subcommand -> module; a module is imported when its command is asked for or its help is listed.
-_COMMANDS = {
+_AROUND = {
+    "init": "studies",
+    "import": "adding",
+    "add": "adding",
+    "plan": "studies",
+    "pull": "studies",
+    "ls": "inspection",
+    "show": "inspection",
+    "why": "inspection",
+    "verify": "inspection",
+    "export": "inspection",
+    "clean": "keeping",
+    "card": "keeping",
+}
+_STAGES = {
     "simulate": "stages",
     "films": "stages",
     "checkpoint": "stages",
@@ -24,29 +38,18 @@ _COMMANDS = {
     "imported": "stages",
     "brain": "stages",
     "encode": "stages",
-    "whole-brain": "stages",
-    "layerwise": "stages",
     "ceiling": "analyses",
     "residual-features": "analyses",
+    "whole-brain": "stages",
+    "layerwise": "stages",
     "residual": "analyses",
     "partition": "analyses",
     "significance": "analyses",
     "figures": "analyses",
     "oracle": "analyses",
     "report": "stages",
-    "export": "inspection",
-    "init": "studies",
-    "plan": "studies",
-    "add": "adding",
-    "import": "adding",
-    "pull": "studies",
-    "ls": "inspection",
-    "show": "inspection",
-    "why": "inspection",
-    "verify": "inspection",
-    "clean": "keeping",
-    "card": "keeping",
 }
+_COMMANDS = _AROUND | _STAGES
 
 
 def _function_of(command: str) -> str:
@@ -67,6 +70,13 @@ class _Commands(click.Group):
         command = getattr(importlib.import_module(f"cinecube.cli.{module}"), _function_of(cmd_name))
         assert isinstance(command, click.Command)
         return command
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        limit = formatter.width - 6 - max(map(len, _COMMANDS))
+        for heading, names in (("Commands", _AROUND), ("Stages, as `dvc repro` runs them", _STAGES)):
+            commands = ((name, self.get_command(ctx, name)) for name in names)
+            with formatter.section(heading):
+                formatter.write_dl([(name, found.get_short_help_str(limit)) for name, found in commands if found])
 
     def make_context(self, *args: Any, **kwargs: Any) -> click.Context:
         with _one_line():
@@ -120,6 +130,5 @@ def _log_to_stderr() -> None:
 def main() -> None:
     """Feature cubes, brain cubes and score cubes of film studies, versioned by DVC.
 
-    The commands up to `report` run one stage each, as `dvc repro` does; the others look at what there is.
     A study is a folder with a params.yaml; commands work on the one they are started in.
     """
