@@ -16,6 +16,7 @@ from cinecube.analysis.residual_tables import drop_map, mean_drop
 from cinecube.analysis.stages import open_scores
 from cinecube.store.cubes import open_cube
 from cinecube.store.errors import StudyError
+from cinecube.store.labels import find_layer
 from cinecube.store.params import Study
 from cinecube.store.paths import StudyPaths
 
@@ -110,7 +111,7 @@ def _of_scores(
     if layer is None:
         scores = own["score"].isel(layer=best.clip(min=0)).drop_vars("layer").where(best >= 0)
     else:
-        scores = _pick(own["score"], "layer", layer)
+        scores = own["score"].sel(layer=find_layer(layer, list(own["layer"].values), f"map of {stream}"))
     if kind == "normalised":
         return normalise_scores(scores, read_ceiling(study, root), study.ceiling)["score"], cube.attrs
     return scores, cube.attrs

@@ -56,13 +56,15 @@ def layer_depth(label: str, n_blocks: int) -> float:
 
 
 def find_layer(layer: int | str, known: Sequence[str], where: str) -> str:
-    """Label of a layer given by label or block number.
+    """Label of a layer given by label or block number, which a command line gives as text.
 
     Raises
     ------
     StudyError
         If the network has no such layer.
     """
+    if isinstance(layer, str) and layer.isdecimal():
+        layer = int(layer)
     label = layer_label(layer) if isinstance(layer, int) else layer
     if label not in known:
         raise StudyError(

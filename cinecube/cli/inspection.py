@@ -226,7 +226,9 @@ def _tell_of(found: Found) -> None:
 )
 @click.argument("to", type=_path)
 @click.option("--model", "stream", help="A model, a stream of one, or a residual pair.")
-@click.option("--layer", help="A layer's label; by default each target's own, chosen on the training films.")
+@click.option(
+    "--layer", help="A layer's label or block number; by default each target's own, chosen on the training films."
+)
 @click.option("--subject", default="mean", show_default=True, help="One subject, or the mean of all.")
 @click.option("--atlas", type=_path, help="Paint parcels: the atlas as a volume, or a folder of .label.gii files.")
 @click.option("--reference", type=_path, help="For .dscalar.nii: a CIFTI file with the same grayordinates.")

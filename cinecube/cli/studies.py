@@ -127,7 +127,6 @@ def pull(stream: str, layer: str | None, film: str | None, root: Path, as_json: 
 
     study, paths = load_study(root), StudyPaths(root)
     model = study.owner(stream)
-    number = int(layer) if layer and layer.isdecimal() else layer
     films = list(study.films) if film is None else [film]
     for name in films:
         study.film(name)
@@ -135,7 +134,7 @@ def pull(stream: str, layer: str | None, film: str | None, root: Path, as_json: 
     for name in films:
         path = paths.relative(paths.features(model, name))
         with progress_bar(f"{stream} {name}", "layers") as tell:
-            done = pull_layers(index, path, None if stream == model else stream, number, tell)
+            done = pull_layers(index, path, None if stream == model else stream, layer, tell)
         rows.append({"model": stream, "film": name, "shards": done.shards, "files": done.files, "bytes": done.n_bytes})
         if not as_json:
             layers = f"{done.shards} layer" + "s" * (done.shards != 1)

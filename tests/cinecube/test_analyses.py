@@ -60,6 +60,7 @@ def test_every_figure_has_a_table_and_a_picture(study: Folder, name: str) -> Non
     ("kind", "words"),
     [
         ("score", ("--model", "tvlt.joint")),
+        ("score", ("--model", "vit", "--layer", "7")),
         ("normalised", ("--model", "vit", "--subject", "sub-02")),
         ("depth", ("--model", "vit")),
         ("ceiling", ()),
@@ -94,7 +95,10 @@ def test_an_exported_score_is_the_cubes(study: Folder, tmp_path: Path) -> None:
     [
         (("score", "map.nii.gz"), "name it with --model"),
         (("score", "map.nii.gz", "--model", "resnet"), "found 'resnet', no model nor a stream of one"),
-        (("score", "map.nii.gz", "--model", "vit", "--layer", "block99"), "no such label"),
+        (
+            ("score", "map.nii.gz", "--model", "vit", "--layer", "99"),
+            "map of vit: found no layer 99, expected one of embed, block01",
+        ),
         (("score", "map.nii.gz", "--model", "vit", "--subject", "sub-99"), "no such label"),
         (("drop", "map.nii.gz", "--model", "vit"), "no pair 'vit'"),
         (("q", "map.nii.gz", "--model", "vit"), "name one with --subject"),
