@@ -25,8 +25,8 @@ def open_imported(study: Study, root: Path, model: str, film: str) -> xr.Dataset
         If it is missing, or the section `models` asks for something else.
     """
     paths, asked = StudyPaths(root), study.models.get(model)
-    where = paths.relative(paths.features(model, film))
     path = paths.features(model, film)
+    where = paths.relative(path)
     if not path.exists() and path.with_name(f"{path.name}.dvc").is_file():
         raise StudyError(
             where=where, found="its .dvc file and not the cube", expected="both", do=f"fetch it with `dvc pull {where}`"

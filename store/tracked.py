@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -87,8 +87,7 @@ class Records:
     def of(self, cube: Path) -> Record | None:
         """What DVC recorded of a cube; none if it does not track it."""
         place = Path(os.path.abspath(cube))
-        root = next((folder for folder in place.parents if (folder / ".dvc").is_dir()), None)
-        index = self._index(root) if root else None
+        root, index = self._repository(place.parents)
         if root is None or index is None:
             return None
         path = place.relative_to(root).as_posix()
@@ -100,14 +99,18 @@ class Records:
     def absent(self, folder: Path) -> list[Path]:
         """Cubes at or under a folder that DVC has recorded and that are not there, sorted."""
         place = Path(os.path.abspath(folder))
-        root = next((above for above in (place, *place.parents) if (above / ".dvc").is_dir()), None)
-        index = self._index(root) if root else None
+        root, index = self._repository((place, *place.parents))
         if root is None or index is None:
             return []
         recorded = (root / output.path for output in index.outputs if output.item or output.source)
         return sorted(
             path for path in recorded if path.suffix == ".zarr" and path.is_relative_to(place) and not path.exists()
         )
+
+    def _repository(self, folders: Iterable[Path]) -> tuple[Path | None, DvcIndex | None]:
+        """The first of these folders that DVC has for its own, with what it has recorded there."""
+        root = next((folder for folder in folders if (folder / ".dvc").is_dir()), None)
+        return root, self._index(root) if root else None
 
     def _index(self, root: Path) -> DvcIndex | None:
         if root not in self._indices:
