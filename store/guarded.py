@@ -15,6 +15,7 @@ from zarr.storage import LocalStore, WrapperStore
 
 from cinecube.store.errors import StudyError
 from cinecube.store.schema import refuse_unknown
+from cinecube.store.shards import RowShards
 
 
 def shard_key(model: int, layer: int) -> str:
@@ -29,7 +30,7 @@ class _Standing:
     """
 
     def __init__(self, path: Path) -> None:
-        self._path = path
+        self.path = path
         self._descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
         status = os.fstat(self._descriptor)
         self._number = (status.st_dev, status.st_ino)
@@ -39,14 +40,14 @@ class _Standing:
             os.close(self._descriptor)
 
     def __getstate__(self) -> tuple[Path, tuple[int, int]]:
-        return self._path, self._number
+        return self.path, self._number
 
     def __setstate__(self, state: tuple[Path, tuple[int, int]]) -> None:
-        self._path, self._number = state  # the process that opened it keeps the number taken
+        self.path, self._number = state  # the process that opened it keeps the number taken
 
     def refuse_another(self, where: str) -> None:
         """Raise if another folder, or none, is at the path."""
-        there = folder_number(self._path)
+        there = folder_number(self.path)
         if there != self._number:
             raise StudyError(
                 where=where,
@@ -102,11 +103,21 @@ def _is_chunk(key: str) -> bool:
 class _Array(ZarrArrayWrapper):
     """An array that tells of damaged bytes in one line, whoever reads it and whenever."""
 
-    __slots__ = ("where",)
+    __slots__ = ("shards", "where")
 
     def __init__(self, zarr_array: Any, where: str) -> None:
         super().__init__(zarr_array)
         self.where = where
+        self.shards = RowShards.of(zarr_array)
+
+    def _getitem(self, key: tuple[Any, ...]) -> Any:
+        chunks: _Chunks = self._array.store
+        if self.shards is not None and chunks.standing is not None:
+            found = self.shards.read(chunks.standing.path / self._array.path, key)
+            if found is not None:
+                chunks.standing.refuse_another(chunks.where)
+                return found
+        return super()._getitem(key)
 
     def __getitem__(self, key: Any) -> Any:
         try:
