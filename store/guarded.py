@@ -167,7 +167,7 @@ def open_guarded(store: Store, where: str) -> xr.Dataset:
     """
     standing = _Standing(store.root) if isinstance(store, LocalStore) else None
     chunks = _Chunks(store, where, standing=standing)
-    group = _Group.open_group(chunks, mode="r", consolidate_on_close=False)
+    group = _Group.open_group(chunks, mode="r", consolidated=None, consolidate_on_close=False)
     refuse_unknown(group.zarr_group.attrs.get("schema"), where)
     group.where = where
     cube = xr.open_dataset(group)

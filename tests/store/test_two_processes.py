@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import json
 import pickle
 import shutil
 import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import xarray as xr
+from zarr.storage import LocalStore
 
 from cinecube.store import atomic
 from cinecube.store.cubes import open_cube, write_feature_cube
@@ -105,6 +108,47 @@ def test_an_open_cube_is_never_read_from_another(tmp_path: Path, hops: int) -> N
         with pytest.raises(StudyError, match="found another cube in its place than was opened"):
             opened["features"].isel(layer=0).values  # noqa: B018
     assert version_of(open_cube(path)) == 6 * hops
+
+
+def test_opening_reads_the_metadata_of_all_arrays_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Not a file for each, nor what the folder lists: those may be another cube's by then."""
+    publish(tmp_path, "vit", 0)
+    asked: list[str] = []
+    get = LocalStore.get
+
+    async def noted(self: LocalStore, key: str, *how: Any, **more: Any) -> Any:
+        asked.append(key)
+        return await get(self, key, *how, **more)
+
+    monkeypatch.setattr(LocalStore, "get", noted)
+    monkeypatch.setattr(LocalStore, "list_dir", None)
+    assert version_of(open_cube(StudyPaths(tmp_path).features("vit", "amber"))) == 0
+    assert [key for key in asked if key.endswith("zarr.json")] == ["zarr.json"]
+
+
+@pytest.mark.filterwarnings("ignore:Failed to open Zarr store with consolidated metadata")
+def test_a_cube_that_is_replaced_while_its_arrays_are_listed_is_not_empty(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of a cube whose `zarr.json` does not gather them they are listed, and a folder that went away lists none."""
+    publish(tmp_path, "vit", 0)
+    path = StudyPaths(tmp_path).features("vit", "amber")
+    root = json.loads((path / "zarr.json").read_text())
+    del root["consolidated_metadata"]
+    (path / "zarr.json").write_text(json.dumps(root))
+    publish(tmp_path / "next", "vit", 1)
+    list_dir, listings = LocalStore.list_dir, []
+
+    async def replaced(self: LocalStore, prefix: str) -> Any:
+        listings.append(prefix)
+        path.rename(tmp_path / "gone")
+        async for name in list_dir(self, prefix):
+            yield name
+        StudyPaths(tmp_path / "next").features("vit", "amber").rename(path)
+
+    monkeypatch.setattr(LocalStore, "list_dir", replaced)
+    assert version_of(open_cube(path)) == 1
+    assert len(listings) == 1
 
 
 def test_a_cube_that_goes_away_is_named(tmp_path: Path) -> None:
