@@ -44,6 +44,8 @@ class Step:
         Rows that an extraction has to compute; 0 where that is not known.
     seconds : float, optional
         What is left of it will take, by earlier runs on this machine; none if it is done or was never run here.
+    dvc_stage : str
+        What `dvc repro` calls it.
     """
 
     stage: str
@@ -53,6 +55,7 @@ class Step:
     memory_bytes: int = 0
     rows_left: int = 0
     seconds: float | None = None
+    dvc_stage: str = ""
 
 
 def plan_study(study: Study, root: Path) -> list[Step]:
@@ -61,11 +64,12 @@ def plan_study(study: Study, root: Path) -> list[Step]:
     Reads labels, records and film bytes, and asks DVC what has changed where it watches over the study; computes
     nothing.
     """
-    changed, steps = changed_stages(root) or {}, _steps(study, root)
+    changed = changed_stages(root) or {}
+    steps = [replace(step, dvc_stage=numbered(study, step.stage)) for step in _steps(study, root)]
     # DVC numbers pairs and imported models.
-    names = {f"follows {numbered(study, step.stage)}": f"follows {step.stage}" for step in steps}
+    names = {f"follows {step.dvc_stage}": f"follows {step.stage}" for step in steps}
     changed = {stage: names.get(why, why) for stage, why in changed.items()}
-    steps = [_as_dvc_sees(study, step, changed) for step in steps]
+    steps = [_as_dvc_sees(step, changed) for step in steps]
     return [step if step.state == "done" else replace(step, seconds=_seconds(study, root, step)) for step in steps]
 
 
@@ -78,9 +82,9 @@ def _seconds(study: Study, root: Path, step: Step) -> float | None:
     return expected_s(root, kind, model, step.rows_left) if step.rows_left else None
 
 
-def _as_dvc_sees(study: Study, step: Step, changed: Mapping[str, str]) -> Step:
+def _as_dvc_sees(step: Step, changed: Mapping[str, str]) -> Step:
     """Whole cubes and tables are done only if DVC agrees."""
-    why = changed.get(numbered(study, step.stage), "")
+    why = changed.get(step.dvc_stage, "")
     if step.state == "to do" and ELSEWHERE in why and "changed" not in why:
         return replace(step, state="not here", why="recorded elsewhere: `dvc pull` brings it")
     return replace(step, state="stale", why=why) if step.state == "done" and why else step

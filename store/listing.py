@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, TypeVar
@@ -12,6 +12,7 @@ import xarray as xr
 from cinecube.store.cubes import data_name, open_cube
 from cinecube.store.dvc_index import DvcIndex
 from cinecube.store.errors import StudyError
+from cinecube.store.pulling import PulledCubes
 from cinecube.store.revision import RevisionCubes, StoredCube, cubes_of
 from cinecube.store.verify import find_cubes
 
@@ -19,6 +20,7 @@ from cinecube.store.verify import find_cubes
 _AT_ONCE = 8
 
 _Where = TypeVar("_Where")
+_Told = TypeVar("_Told")
 
 
 def list_folder(folder: Path, tell: Callable[[StudyError], None]) -> list[dict[str, Any]]:
@@ -31,6 +33,18 @@ def list_folder(folder: Path, tell: Callable[[StudyError], None]) -> list[dict[s
     return list(_readable(summary, find_cubes(folder), tell))
 
 
+def list_pulled(root: Path, folder: Path, tell: Callable[[StudyError], None]) -> list[dict[str, Any]]:
+    """Summaries of a study's cubes under a folder that are in DVC's cache only, with the layers that `pull` brought."""
+    pulled = PulledCubes(root)
+
+    def summary(path: Path) -> list[dict[str, Any]]:
+        part = pulled.part(path, str(path))
+        return [] if part is None else [summarise(part.cube, path.relative_to(folder), part.n_bytes, part.here)]
+
+    paths = [path for path in pulled.paths() if path.is_relative_to(folder)]
+    return [row for rows in _readable(summary, sorted(paths), tell) for row in rows]
+
+
 def list_revision(index: DvcIndex, tell: Callable[[StudyError], None]) -> list[dict[str, Any]]:
     """Summaries of all cubes in a revision, read from its remote; no values are."""
     cubes = RevisionCubes(index)
@@ -41,8 +55,11 @@ def list_revision(index: DvcIndex, tell: Callable[[StudyError], None]) -> list[d
     return list(_readable(summary, cubes_of(index), tell))
 
 
-def summarise(cube: xr.Dataset, path: Path, n_bytes: int | None) -> dict[str, Any]:
-    """What a line about a cube tells: kind, name, axes with their sizes, models, layers, bytes, place, fingerprint."""
+def summarise(cube: xr.Dataset, path: Path, n_bytes: int | None, pulled: Sequence[str] | None = None) -> dict[str, Any]:
+    """What a line about a cube tells: kind, name, axes with their sizes, models, layers, bytes, place, fingerprint.
+
+    `pulled` are the layers that are here, as `model layer`, of a cube that is in DVC's cache only.
+    """
     name = data_name(cube)
     sizes = {str(dim): size for dim, size in (cube[name].sizes if name else cube.sizes).items()}
     return {
@@ -55,12 +72,13 @@ def summarise(cube: xr.Dataset, path: Path, n_bytes: int | None) -> dict[str, An
         "bytes": n_bytes,
         "path": path.as_posix(),
         "fingerprint": cube.attrs.get("fingerprint"),
+        "pulled": None if pulled is None else list(pulled),
     }
 
 
 def _readable(
-    summary: Callable[[_Where], dict[str, Any]], places: Iterable[_Where], tell: Callable[[StudyError], None]
-) -> Iterator[dict[str, Any]]:
+    summary: Callable[[_Where], _Told], places: Iterable[_Where], tell: Callable[[StudyError], None]
+) -> Iterator[_Told]:
     with ThreadPoolExecutor(_AT_ONCE) as pool:
         for future in [pool.submit(summary, place) for place in places]:
             try:

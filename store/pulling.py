@@ -71,6 +71,13 @@ class ObjectCache:
         """Whether an object is there."""
         return os.path.isfile(self._location.path(item))
 
+    def size(self, item: DvcObject) -> int | None:
+        """Bytes of an object; none if it is not there."""
+        try:
+            return os.stat(self._location.path(item)).st_size
+        except FileNotFoundError:
+            return None
+
     def keep(self, item: DvcObject, data: bytes, where: str) -> None:
         """Put an object in place, whole or not at all; another process may do the same.
 
@@ -187,6 +194,26 @@ def _fetch(
     return done
 
 
+@dataclass(frozen=True)
+class Part:
+    """A feature cube of which DVC's cache holds the labels, and some layers.
+
+    Attributes
+    ----------
+    cube : xarray.Dataset
+        Lazy.
+    here, lacking : tuple of str
+        Layers, as `model layer`, whose shards are there or are not.
+    n_bytes : int
+        What the cache holds of it.
+    """
+
+    cube: xr.Dataset
+    here: tuple[str, ...]
+    lacking: tuple[str, ...]
+    n_bytes: int
+
+
 class PulledCubes:
     """Feature cubes of a study as DVC's cache holds them, whole or in part.
 
@@ -206,6 +233,25 @@ class PulledCubes:
         except StudyError:
             return None
 
+    def part(self, path: Path, where: str) -> Part | None:
+        """A cube at its place in the study; none if DVC does not know it or its labels are not in the cache."""
+        if self._index is None or not path.is_relative_to(self._root):
+            return None
+        try:
+            listing, cache = self._index.folder(path.relative_to(self._root).as_posix()), ObjectCache(self._index)
+        except StudyError:
+            return None
+        held = {key: cache.size(item) for key, item in listing.files.items()}
+        if any(size is None for key, size in held.items() if not key.startswith(_SHARDS)):
+            return None
+        cube = open_stored(DvcZarrStore(listing), where)
+        if "width" not in cube:
+            return None
+        shards = _shards(cube, None, None, where)
+        lacking = tuple(name for name, key in shards.items() if held.get(key, 0) is None)
+        here = tuple(name for name in shards if name not in lacking)
+        return Part(cube, here, lacking, sum(size or 0 for size in held.values()))
+
     def open(self, path: Path, stream: str, layer: int | str | None, where: str) -> xr.Dataset | None:
         """A cube whose labels are in the cache; none if they are not.
 
@@ -214,18 +260,11 @@ class PulledCubes:
         StudyError
             If a layer that is asked for was not pulled.
         """
-        if self._index is None:
+        part = self.part(path, where)
+        if part is None:
             return None
-        try:
-            listing, cache = self._index.folder(path.relative_to(self._root).as_posix()), ObjectCache(self._index)
-        except StudyError:
-            return None
-        if not all(cache.has(item) for key, item in listing.files.items() if not key.startswith(_SHARDS)):
-            return None
-        cube = open_stored(DvcZarrStore(listing), where)
-        own = stream if stream in cube["model"].values else None
-        wanted = _shards(cube, own, layer, where)
-        lacking = [name for name, key in wanted.items() if key in listing.files and not cache.has(listing.files[key])]
+        own = stream if stream in part.cube["model"].values else None
+        lacking = [name for name in _shards(part.cube, own, layer, where) if name in part.lacking]
         if lacking:
             option = "" if layer is None else f" --layer {layer}"
             raise StudyError(
@@ -234,4 +273,11 @@ class PulledCubes:
                 expected="it in DVC's cache",
                 do=f"run `cinecube pull --model {stream}{option} --film {path.stem}`",
             )
-        return cube
+        return part.cube
+
+    def paths(self) -> list[Path]:
+        """Feature cubes that DVC has recorded and that are not in the study's folder."""
+        outputs = self._index.outputs if self._index is not None else ()
+        inside = "" if self._index is None or self._index.prefix in ("", ".") else f"{self._index.prefix}/"
+        found = [output.path.removeprefix(inside) for output in outputs if output.path.startswith(inside)]
+        return [self._root / path for path in found if path.endswith(".zarr") and not (self._root / path).exists()]

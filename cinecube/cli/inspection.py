@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -28,14 +29,15 @@ def ls(repo: str | None, rev: str | None, as_json: bool, root: Path) -> None:
     """List the cubes of a study, folder or Git repository.
 
     REPO is a folder (the study's by default), a bare repository or a Git URL. Reads labels only, of a repository from
-    its DVC remote. Prints kind, model and film or subject, layers, dims, rows, size and place of every cube.
+    its DVC remote. Prints kind, model and film or subject, layers, dims, rows, size and place of every cube, and which
+    layers `cinecube pull` brought of cubes that are not in the folder.
 
     \b
     Example:
       cinecube ls https://example.org/movie10.git --rev v1.2 --json
     """
     from cinecube.store.dvc_index import open_index
-    from cinecube.store.listing import list_folder, list_revision
+    from cinecube.store.listing import list_folder, list_pulled, list_revision
     from cinecube.store.revision import is_repository
 
     def tell(error: Exception) -> None:
@@ -46,16 +48,26 @@ def ls(repo: str | None, rev: str | None, as_json: bool, root: Path) -> None:
         place = open_index(repo or root, rev)
         rows, none = list_revision(place, tell), f"no cubes at {place.where}: is its dvc.lock committed?"
     else:
-        rows, none = list_folder(folder, tell), f"no cubes in {repo or folder}; `dvc pull` or `dvc repro` brings them"
+        pulled = list_pulled(root, folder, tell)
+        rows = pulled if pulled and not folder.exists() else list_folder(folder, tell) + pulled
+        none = f"no cubes in {repo or folder}; `dvc pull` or `dvc repro` brings them"
     if as_json:
         click.echo(json.dumps(rows, indent=1))
         return
     if not rows:
         click.echo(none)
-    kind, name, axes = (max((len(row[key]) for row in rows), default=0) + 2 for key in ("kind", "name", "axes"))
-    for row in rows:
-        size = size_text(row["bytes"]) if row["bytes"] is not None else ""
-        click.echo(f"{row['kind']:{kind}}{row['name']:{name}}{row['axes']:{axes}}{size:>10}  {row['path']}")
+        return
+    table = [("kind", "cube", "axes", "size", "place"), *(_cells(row) for row in rows)]
+    kind, name, axes = (max(len(cells[i]) for cells in table) + 2 for i in range(3))
+    for cells in table:
+        click.echo(f"{cells[0]:{kind}}{cells[1]:{name}}{cells[2]:{axes}}{cells[3]:>10}  {cells[4]}")
+
+
+def _cells(row: Mapping[str, Any]) -> tuple[str, ...]:
+    place = str(row["path"])
+    if row["pulled"] is not None:
+        place += f" (in DVC's cache; layers there: {', '.join(row['pulled']) or 'none'})"
+    return row["kind"], row["name"], row["axes"], size_text(row["bytes"]) if row["bytes"] is not None else "", place
 
 
 @click.command()
@@ -93,27 +105,30 @@ def why(cube: Path, as_json: bool, root: Path) -> None:
 def show(cube: Path, as_json: bool, root: Path) -> None:
     """Show one cube: axes, provenance, licence, statistics.
 
-    CUBE is a path, from the study's folder. Reads the whole cube for its statistics, one layer or block at a time.
+    CUBE is a path, from the study's folder. Reads the whole cube for its statistics, one layer or block at a time; of
+    one that is not there, the layers that `cinecube pull` brought.
 
     \b
     Example:
       cinecube show data/features/vit/amber.zarr
     """
-    from cinecube.store.cubes import data_name, open_cube
+    from cinecube.store.cubes import data_name
 
-    opened = open_cube(root / cube, where=str(cube))
+    opened, lacking = _opened(root, cube)
     name = data_name(opened)
     attrs = {key: _loads(value) for key, value in opened.attrs.items()}
-    statistics = _statistics(opened, name, str(cube)) if name else []
+    statistics = _statistics(opened, name, str(cube), lacking) if name else []
     axes = {str(dim): size for dim, size in (opened[name].sizes if name else opened.sizes).items()}
     if as_json:
-        click.echo(json.dumps({"axes": axes, "attributes": attrs, "statistics": statistics}, indent=1))
+        click.echo(
+            json.dumps({"axes": axes, "attributes": attrs, "statistics": statistics, "lacking": lacking}, indent=1)
+        )
         return
     click.echo(f"{name} ({', '.join(f'{dim}: {size}' for dim, size in axes.items())})")
     for coordinate, values in opened.coords.items():
         click.echo(f"  {coordinate:10}({', '.join(map(str, values.dims))})  {_ends(values)}")
     for key, value in attrs.items():
-        click.echo(f"{key}: {json.dumps(value) if isinstance(value, dict | list) else value}")
+        _tell_attribute(key, value)
     labels = [" ".join(str(part) for part in row["at"]) for row in statistics]
     width = max(map(len, labels), default=0)
     for label, row in zip(labels, statistics, strict=True):
@@ -121,6 +136,27 @@ def show(cube: Path, as_json: bool, root: Path) -> None:
             f"  {label:{width}}  mean {row['mean']:10.4g}  sd {row['sd']:10.4g}"
             f"  from {row['min']:.4g} to {row['max']:.4g}"
         )
+    if lacking:
+        click.echo(f"not here: {', '.join(lacking)}; `cinecube pull` brings them")
+
+
+def _opened(root: Path, cube: Path) -> tuple[xr.Dataset, Sequence[str]]:
+    """A cube of the study, and the layers of it that were not pulled, where it is in DVC's cache only."""
+    from cinecube.store.cubes import open_cube
+    from cinecube.store.pulling import PulledCubes
+
+    part = None if (root / cube).exists() else PulledCubes(root).part(root / cube, str(cube))
+    return (part.cube, part.lacking) if part is not None else (open_cube(root / cube, where=str(cube)), ())
+
+
+def _tell_attribute(key: str, value: Any) -> None:
+    """A line; of an object a line for each of its fields."""
+    if not isinstance(value, dict):
+        click.echo(f"{key}: {json.dumps(value) if isinstance(value, list) else value}")
+        return
+    click.echo(f"{key}:")
+    for field, inner in value.items():
+        click.echo(f"  {field}: {inner if isinstance(inner, str) else json.dumps(inner)}")
 
 
 def _loads(value: Any) -> Any:
@@ -134,7 +170,7 @@ def _ends(values: xr.DataArray) -> str:
     return f"{flat[0]} … {flat[-1]}" if flat.size > 1 else str(flat[0])
 
 
-def _statistics(cube: xr.Dataset, name: str, where: str) -> list[dict[str, Any]]:
+def _statistics(cube: xr.Dataset, name: str, where: str, lacking: Sequence[str]) -> list[dict[str, Any]]:
     """Mean, spread and range of all values that share their labels beside those of rows, dims and targets."""
     import itertools
 
@@ -146,6 +182,8 @@ def _statistics(cube: xr.Dataset, name: str, where: str) -> list[dict[str, Any]]
     rows = []
     for at in itertools.product(*(range(cube.sizes[dim]) for dim in over)):
         label = " ".join(str(cube[dim].values[i]) for dim, i in zip(over, at, strict=True))
+        if label in lacking:
+            continue
         values = read_values(cube[name].isel(dict(zip(over, at, strict=True))), f"{where} {name} {label}".strip())
         values = values[np.isfinite(values)]
         if values.size:

@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
 from cinecube.cli.common import json_option, progress_bar, seconds_text, size_text, study_option
+
+if TYPE_CHECKING:
+    from cinecube.plan import Step
 
 _folder = click.Path(file_okay=False, path_type=Path)
 
@@ -72,7 +76,8 @@ def plan(root: Path, as_json: bool) -> None:
     """What is done, what is to do, and what can be resumed.
 
     Reads params.yaml, the cubes' labels, journals and the table of films, and what DVC has recorded of every stage.
-    Prints a line per stage: state, bytes on disk when done, memory, time by earlier runs on this machine, and why.
+    Prints a line per stage: its name in DVC with the model or pair that DVC numbers, state, bytes on disk when done,
+    memory, time by earlier runs on this machine, and why.
     Writes nothing.
 
     \b
@@ -88,12 +93,14 @@ def plan(root: Path, as_json: bool) -> None:
     if as_json:
         click.echo(json.dumps([asdict(step) for step in steps], indent=1))
         return
-    width = max(len(step.stage) for step in steps) + 2
-    for step in steps:
+    names = [step.dvc_stage + _item(step) for step in steps]
+    width = max(map(len, names)) + 2
+    click.echo(f"{'stage':{width}}{'state':12}{'when done':>10}  {'needs':18}{'takes':13}why")
+    for name, step in zip(names, steps, strict=True):
         size = size_text(step.bytes_when_done) if step.bytes_when_done else ""
         memory = f"{size_text(step.memory_bytes)} memory" if step.memory_bytes else ""
         takes = f"about {seconds_text(step.seconds)}" if step.seconds is not None else ""
-        click.echo(f"{step.stage:{width}}{step.state:12}{size:>10}  {memory:18}{takes:13}{step.why}")
+        click.echo(f"{name:{width}}{step.state:12}{size:>10}  {memory:18}{takes:13}{step.why}".rstrip())
     absent = sum(step.state == "not here" for step in steps)
     to_do = [step for step in steps if step.state not in ("done", "not here")]
     known = [step.seconds for step in to_do if step.seconds is not None]
@@ -102,6 +109,11 @@ def plan(root: Path, as_json: bool) -> None:
     click.echo(f"{len(steps)} stages, {len(to_do)} to do{takes}{unknown}; `dvc repro` runs them")
     if absent:
         click.echo(f"{absent} are recorded and not here; run `dvc pull` first, and this again")
+
+
+def _item(step: Step) -> str:
+    """The pair or model of a stage that DVC numbers."""
+    return "" if step.dvc_stage == step.stage else f" ({step.stage.partition('@')[2]})"
 
 
 @click.command()

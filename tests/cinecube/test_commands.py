@@ -173,7 +173,8 @@ def test_verify_of_nothing_is_no_success(tmp_path: Path) -> None:
 def test_columns_of_ls_do_not_run_together(study: Folder) -> None:
     lines = study.must("ls").stdout.splitlines()
     rows = json.loads(study.must("ls", "--json").stdout)
-    for line, row in zip(lines, rows, strict=True):
+    assert lines[0].split() == ["kind", "cube", "axes", "size", "place"]
+    for line, row in zip(lines[1:], rows, strict=True):
         assert line.startswith(row["kind"])
         assert f"{row['name']}  " in line
         assert f"{row['axes']}  " in line

@@ -138,6 +138,8 @@ def test_what_was_not_downloaded_is_pulled_later(published: Published, mine: Pat
     bring(mine, published.bare, "--no-download", "--remote", "http")
     steps = {step["stage"]: step for step in json.loads(run(mine, "plan", "--json").stdout)}
     assert steps[f"imported@{MODEL}"]["state"] == "not here"
+    assert steps[f"imported@{MODEL}"]["dvc_stage"] == "imported@entry0"
+    assert f"imported@entry0 ({MODEL}) " in run(mine, "plan").stdout
     for said in (steps[f"imported@{MODEL}"]["why"], run(mine, "why", CUBE).stdout, run(mine, "imported", MODEL).stderr):
         assert "`dvc pull data/features/vit/" in said
         assert "dvc repro" not in said

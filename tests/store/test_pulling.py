@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import shutil
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import chdir
@@ -47,6 +48,10 @@ def run(root: Path, *words: str) -> Result:
     return CliRunner().invoke(main, ["pull", "--study", str(root), "--model", MODEL, *words])
 
 
+def look(root: Path, command: str, *words: str) -> Result:
+    return CliRunner().invoke(main, [command, *words, "--study", str(root)])
+
+
 def pull(root: Path, *words: str) -> None:
     done = run(root, *words)
     assert done.exit_code == 0, f"{done.output} {done.exception!r}"
@@ -85,6 +90,26 @@ def test_a_layer_that_was_not_pulled(http: Site, clone: Path) -> None:
         cc.open(clone).features(MODEL, "amber")
     with pytest.raises(cc.StudyError, match="dune.zarr: found no cube"):
         layer_of(clone, 1, "dune")
+
+
+def test_what_was_pulled_is_listed_and_shown(http: Site, clone: Path) -> None:
+    assert json.loads(look(clone, "ls", "--json").stdout) == []
+    pull(clone, "--layer", "1", "--film", "amber")
+    (row,) = json.loads(look(clone, "ls", "--json").stdout)
+    assert (row["path"], row["pulled"]) == (CUBE, ["vit block01"])
+    assert SHARD_BYTES < row["bytes"] < SHARD_BYTES + LABEL_BYTES
+    inside = CUBE.removeprefix("data/features/")
+    assert f"  {inside} (in DVC's cache; layers there: vit block01)" in look(clone, "ls", "data/features").stdout
+    assert look(clone, "ls", "results", "--json").exit_code == 1
+    shown = json.loads(look(clone, "show", CUBE, "--json").stdout)
+    assert shown["lacking"] == ["vit embed", "vit block02"]
+    (told,) = shown["statistics"]
+    assert told["at"] == ["vit", "block01"]
+    assert told["mean"] == pytest.approx(values("amber", 1).mean(dtype=float))
+    assert "not here: vit embed, vit block02; `cinecube pull` brings them" in look(clone, "show", CUBE).stdout
+    pull(clone, "--film", "amber")
+    assert json.loads(look(clone, "show", CUBE, "--json").stdout)["lacking"] == []
+    assert "found no cube" in look(clone, "show", CUBE.replace("amber", "dune")).stderr
 
 
 def test_all_films_and_layers(http: Site, clone: Path) -> None:
