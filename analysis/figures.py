@@ -23,6 +23,8 @@ _DPI = 110
 _DIVERGING = "RdBu_r"
 # What the report's page has room for, so that letters are shown as large as they are drawn.
 _PAGE_INCHES = 9.0
+_GROUPS_A_ROW, _MOST_GROUPS = 12, 72
+_GROUPS_OF_TWO = 15  # of two bars each, in one row
 # Of bars that stand side by side: hatched where colours come again, black last.
 _FILLS = tuple(itertools.product((None, "///", "..."), PALETTE))
 # Of a heatmap's cell, and of one letter of a model's name above its columns.
@@ -276,7 +278,7 @@ def bars(table: pd.DataFrame, label: str, value: str, xlabel: str) -> bytes:
 def grouped_bars(
     table: pd.DataFrame, group: str, label: str, value: str, mark: str | None = None, note: str = ""
 ) -> bytes:
-    """Bars side by side for each group, with standard errors and marks above them.
+    """Bars side by side for each group, with standard errors and marks above them, twelve groups to a row.
 
     Parameters
     ----------
@@ -287,12 +289,52 @@ def grouped_bars(
     note : str, optional
         Written beneath.
     """
-    groups, labels = list(dict.fromkeys(table[group])), list(dict.fromkeys(table[label]))
-    figure = Figure(figsize=(_PAGE_INCHES, 4.2), layout="constrained")
-    axes = figure.subplots()
+    groups = _shown_groups(table, group, value, _MOST_GROUPS)
+    rows = [groups[start : start + _GROUPS_A_ROW] for start in range(0, len(groups), _GROUPS_A_ROW)]
+    figure = Figure(figsize=(_PAGE_INCHES, 4.2 if len(rows) == 1 else 2.1 * len(rows) + 1.2), layout="constrained")
+    panels = figure.subplots(len(rows), 1, sharey=True, squeeze=False)[:, 0]
+    for axes, names in zip(panels, rows, strict=True):
+        # Rows that are not full have bars as wide as the others'.
+        axes.set_xlim(-0.6, min(_GROUPS_A_ROW, len(groups)) - 0.4)
+        _draw_groups(axes, table.set_index(group), names, label, value, mark)
+        axes.set_ylabel("share of the ceiling" if value == "normalised" else "test r")
+    handles = panels[0].get_legend_handles_labels()
+    figure.legend(*handles, frameon=False, fontsize=9, loc="outside upper left", ncols=4)
+    _write_note(figure, f"{_cut_note(len(groups), table[group].nunique())} {note}".strip())
+    _strip(figure)
+    return to_png(figure)
+
+
+def _shown_groups(table: pd.DataFrame, group: str, value: str, most: int) -> list[str]:
+    """All groups as they come; the first and those with the highest bars where there are too many to read."""
+    highest = table.groupby(group, sort=False)[value].max()
+    if len(highest) <= most:
+        return list(highest.index)
+    kept = {highest.index[0], *highest.iloc[1:].nlargest(most - 1).index}
+    return [name for name in highest.index if name in kept]
+
+
+def _cut_note(n_shown: int, n_groups: int) -> str:
+    return (
+        f"{n_shown} of {n_groups} regions: those with the highest bars. The table has all."
+        if n_shown < n_groups
+        else ""
+    )
+
+
+def _write_note(figure: Figure, note: str) -> None:
+    if note:
+        figure.supxlabel("\n".join(textwrap.wrap(note, 120)), fontsize=8, x=0.02, ha="left")
+
+
+def _draw_groups(
+    axes: Axes, table: pd.DataFrame, groups: Sequence[str], label: str, value: str, mark: str | None
+) -> None:
+    """One row of groups; the table's index names them."""
+    labels = list(dict.fromkeys(table[label]))
     width = 1 / (len(labels) + 1.5)
     for number, (name, (hatch, colour)) in enumerate(zip(labels, itertools.cycle(_FILLS), strict=False)):
-        own = table[table[label] == name].set_index(group).reindex(groups)
+        own = table[table[label] == name].reindex(groups)
         places = np.arange(len(groups)) + (number - (len(labels) - 1) / 2) * width
         errors = own[f"{value}_sem"].fillna(0) if f"{value}_sem" in own else None
         axes.bar(
@@ -311,13 +353,7 @@ def grouped_bars(
             if isinstance(text, str) and np.isfinite(height):
                 axes.text(place, max(height, 0), text, ha="center", va="bottom", fontsize=8)
     axes.set_xticks(range(len(groups)), [str(name) for name in groups], rotation=30, ha="right", fontsize=9)
-    axes.set_ylabel("share of the ceiling" if value == "normalised" else "test r")
     axes.axhline(0, color="black", linewidth=0.6)
-    figure.legend(*axes.get_legend_handles_labels(), frameon=False, fontsize=9, loc="outside upper left", ncols=4)
-    if note:
-        figure.supxlabel("\n".join(textwrap.wrap(note, 120)), fontsize=8, x=0.02, ha="left")
-    _strip(figure)
-    return to_png(figure)
 
 
 def residual_bars(table: pd.DataFrame, titles: Mapping[str, str]) -> bytes:
@@ -330,7 +366,7 @@ def residual_bars(table: pd.DataFrame, titles: Mapping[str, str]) -> bytes:
     titles : Mapping of str to str
         What to write above each pair's panel.
     """
-    pairs, rois = list(dict.fromkeys(table["pair"])), list(dict.fromkeys(table["roi"]))
+    pairs, rois = list(dict.fromkeys(table["pair"])), _shown_groups(table, "roi", "mean", _GROUPS_OF_TWO)
     figure = Figure(figsize=(max(6.4, 0.45 * len(rois) + 2), 2.1 * len(pairs) + 0.8), layout="constrained")
     panels = figure.subplots(len(pairs), 1, sharex=True, sharey=True, squeeze=False)[:, 0]
     for axes, pair in zip(panels, pairs, strict=True):
@@ -345,5 +381,6 @@ def residual_bars(table: pd.DataFrame, titles: Mapping[str, str]) -> bytes:
         axes.axhline(0, color="black", linewidth=0.6)
     figure.legend(*panels[0].get_legend_handles_labels(), frameon=False, fontsize=9, loc="outside upper left", ncols=2)
     panels[-1].set_xticks(range(len(rois)), [str(name) for name in rois], rotation=30, ha="right", fontsize=9)
+    _write_note(figure, _cut_note(len(rois), table["roi"].nunique()))
     _strip(figure)
     return to_png(figure)

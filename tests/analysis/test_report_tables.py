@@ -77,6 +77,22 @@ def test_bars_are_no_wider_than_the_page_and_carry_their_note() -> None:
         assert matplotlib.image.imread(io.BytesIO(png)).shape[1] <= PAGE_PX
 
 
+def test_bars_of_every_parcel_of_an_atlas_can_be_read() -> None:
+    """Twelve regions to a row, and no more than a page of the highest; the whole brain stays first."""
+
+    def bars(n_rois: int) -> np.ndarray:
+        rows = [(f"region{r}", f"stream{m}", 0.001 * r, 0.01, "") for r in range(n_rois) for m in range(3)]
+        table = pd.DataFrame(rows, columns=["roi", "model", "score", "score_sem", "mark"])
+        return np.asarray(matplotlib.image.imread(io.BytesIO(grouped_bars(table, "roi", "model", "score", "mark"))))
+
+    few, some, many = bars(12), bars(40), bars(360)
+    assert max(picture.shape[1] for picture in (few, some, many)) <= PAGE_PX
+    assert few.shape[0] < some.shape[0] < many.shape[0] < 2 * some.shape[0]
+    rows = [("a-b", f"region{r}", name, 0.2, 0.01) for r in range(360) for name in ("full", "residual")]
+    removed = residual_bars(pd.DataFrame(rows, columns=["pair", "roi", "measure", "mean", "sem"]), {"a-b": "a"})
+    assert matplotlib.image.imread(io.BytesIO(removed)).shape[1] <= PAGE_PX
+
+
 def _curves(n_models: int) -> pd.DataFrame:
     depth = np.linspace(0, 1, 13)
     parts = [
