@@ -59,6 +59,11 @@ def public_url(url: str) -> str:
     return urlunsplit((parts.scheme, f"git@{host}" if user == "git" else host, parts.path, "", ""))
 
 
+def is_local(url: str) -> bool:
+    """Whether an address leads to a folder of this machine: `git@host:path` does not."""
+    return url.startswith("file:") or ("://" not in url and not re.match(r"[^/]+:", url))
+
+
 def _git(root: Path, *words: str) -> str | None:
     """What Git answers, or nothing."""
     try:

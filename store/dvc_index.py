@@ -257,7 +257,7 @@ def _unreadable(error: Exception, url: str, rev: str | None) -> StudyError:
             cause = cause.__cause__
     return StudyError(
         where=shown(url) + (f" at {rev}" if rev else ""),
-        found=shown((str(cause) or type(cause).__name__).splitlines()[0]),
+        found=f"nothing that can be read ({shown((str(cause) or type(cause).__name__).splitlines()[0])})",
         expected="a Git repository with DVC in it, and a revision that it has",
         do="correct the address or the revision",
     )

@@ -178,14 +178,18 @@ def card(out: Path | None, url: str | None, rev: str | None, root: Path) -> None
         found = error.strerror or str(error)
         raise StudyError(where=str(path), found=found, expected="a place for a file", do="name another one") from error
     click.echo(f"the study's card is in {path}")
-    for line in _lacking(origin):
+    for line in _lacking(origin, url):
         click.echo(line, err=True)
 
 
-def _lacking(origin: Origin) -> Iterator[str]:
-    """What others would stumble over."""
+def _lacking(origin: Origin, told: str | None) -> Iterator[str]:
+    """What others would stumble over; a folder that the user named may be one that they share."""
+    from cinecube.origin import is_local
+
     if origin.url is None:
         yield "it says REPO where an address belongs: add a remote `origin` to Git, or give --url"
+    elif told is None and is_local(origin.url):
+        yield f"the address it gives, {origin.url}, is a folder of this machine: give --url"
     if origin.rev is None:
         yield "it says REV where a revision belongs: commit the study, or give --rev"
     elif origin.uncommitted:

@@ -208,6 +208,16 @@ def test_without_an_origin_it_says_so(root: Path) -> None:
     assert "--model vit --rev REV" in _text(_page(root))
 
 
+@pytest.mark.parametrize(
+    ("address", "local"),
+    [("/srv/reels.git", True), ("file:///srv/reels.git", True), ("../reels.git", True), ("git@host:reels.git", False)],
+)
+def test_an_address_that_leads_nobody_anywhere_is_told(root: Path, address: str, local: bool) -> None:
+    _git(root, "remote", "set-url", "origin", address)
+    assert ("is a folder of this machine: give --url" in _card(root).stderr) == local
+    assert "folder of this machine" not in _card(root, "--url", "/srv/shared.git").stderr
+
+
 def test_what_files_say_is_escaped(root: Path) -> None:
     evil = "<script>alert(1)</script>"
     params = yaml.safe_load((root / "params.yaml").read_text(encoding="utf-8"))
