@@ -134,10 +134,8 @@ def test_ls_of_a_repository(published: Published, site: Site, tmp_path: Path) ->
 def test_ls_tells_people_the_same(published: Published) -> None:
     done = ls(str(published.bare))
     assert done.exit_code == 0, done.output
-    lines = done.stdout.splitlines()
-    assert [line.split()[-1] for line in lines[1:]] == [
-        f"data/features/{MODEL}/{film}.zarr" for film in ("amber", "dune")
-    ]
+    lines = done.stdout.splitlines()[1:]
+    assert [line.split()[-1] for line in lines] == [f"data/features/{MODEL}/{film}.zarr" for film in ("amber", "dune")]
     assert "1000 time, 64 dim, 1 model, 3 layer" in lines[0]
     wrong = ls(f"file://{published.bare}-gone")
     assert wrong.exit_code == 1
