@@ -58,7 +58,8 @@ def render(study: Study, root: Path, truth: Comparison | None, metrics: Mapping[
     paths, cubes = StudyPaths(root), read_scores(study, root)
     table = tables.read_table(paths.tables / "layerwise.csv")
     preferred = tables.preferred_layers(table)
-    films, whole_brain = read_films_table(paths.films), _whole_brain_rows(preferred)
+    models = [str(model) for cube in cubes for model in cube["model"].values]
+    films, whole_brain = read_films_table(paths.films), _whole_brain_rows(preferred, models)
     return template.render(
         study=study,
         lead=_lead(study, films, cubes),
@@ -67,12 +68,12 @@ def render(study: Study, root: Path, truth: Comparison | None, metrics: Mapping[
         choices=_choices(study),
         maps=_maps(study, root, cubes),
         whole_brain=grid_of(whole_brain),
-        layer_curves=_inline(figures.layer_curves(_curves(table), "mean test r over parcels")),
+        layer_curves=_inline(figures.layer_curves(_curves(table, models), "mean test r over parcels")),
         layer_caption=(
             f"Mean test r over parcels and {len(study.brain.subjects)} subjects, a panel per stream with all others in "
             "grey; the band is the standard error over subjects."
         ),
-        heatmap=_inline(_heatmap(table, preferred, truth)),
+        heatmap=_inline(_heatmap(table, preferred, truth, models)),
         lag_curves=_inline(figures.lag_curves(_lags(paths))),
         findings=[
             vars(part) | {"grids": [(caption, grid_of(grid)) for caption, grid in part.grids]}
@@ -149,25 +150,29 @@ def _maps(study: Study, root: Path, cubes: Sequence[xr.Dataset]) -> list[dict[st
     ]
 
 
-def _whole_brain_rows(preferred: pd.DataFrame) -> pd.DataFrame:
+def _whole_brain_rows(preferred: pd.DataFrame, models: Sequence[str]) -> pd.DataFrame:
     means = tables.whole_brain_means(preferred)
     wide = means.pivot_table(index="model", columns="subject", values="score", sort=False)
-    return wide.reset_index()
+    return _as_in_study(wide.reset_index(), models, ["model"])
 
 
-def _curves(table: pd.DataFrame) -> pd.DataFrame:
+def _as_in_study(rows: pd.DataFrame, models: Sequence[str], by: list[str]) -> pd.DataFrame:
+    """Rows sorted by columns, models as the study has them: tables have them by the alphabet."""
+    return rows.sort_values(by, key=lambda column: column.map(models.index) if column.name == "model" else column)
+
+
+def _curves(table: pd.DataFrame, models: Sequence[str]) -> pd.DataFrame:
     """Mean over parcels per model and layer, with the standard error over subjects."""
-    each = table[table["subject"] != tables.EVERYONE]
-    by_subject = each.groupby(["model", "depth", "layer", "subject"], sort=True)["score"].mean()
-    grouped = by_subject.groupby(["model", "depth", "layer"])
+    each, by = table[table["subject"] != tables.EVERYONE], ["model", "depth", "layer"]
+    grouped = each.groupby([*by, "subject"], sort=True)["score"].mean().groupby(by)
     curves = grouped.mean().to_frame("score")
     curves["sem"] = grouped.sem().fillna(0.0)
-    return curves.reset_index()
+    return _as_in_study(curves.reset_index(), models, by)
 
 
-def _heatmap(table: pd.DataFrame, preferred: pd.DataFrame, truth: Comparison | None) -> bytes:
-    everyone = table[table["subject"] == tables.EVERYONE]
-    order = everyone[["model", "depth", "layer"]].drop_duplicates().sort_values(["model", "depth", "layer"])
+def _heatmap(table: pd.DataFrame, preferred: pd.DataFrame, truth: Comparison | None, models: Sequence[str]) -> bytes:
+    everyone, by = table[table["subject"] == tables.EVERYONE], ["model", "depth", "layer"]
+    order = _as_in_study(everyone[by].drop_duplicates(), models, by)
     columns = list(zip(order["model"], order["layer"], strict=True))
     # A layer may have no score anywhere: the class token is constant before block 1.
     scores = everyone.pivot(index="parcel", columns=["model", "layer"], values="score").reindex(columns=columns)

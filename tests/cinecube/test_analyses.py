@@ -36,6 +36,7 @@ def test_findings_stand_beside_the_truth(study: Folder) -> None:
     assert not re.findall(r"(?:src|href)=\"(?!data:)", page)
     tiles = re.findall(r"<b>([^<]+)</b><span>test r, ([^<]+)</span>", page)
     assert len(tiles) > 5
+    assert [model for _, model in tiles] == re.findall(r"<figcaption>([^<]+): Pearson r", page), "one order of models"
     assert all(f'<td class="text">{model}</td><td>{value}</td>' in page for value, model in tiles)
 
 
