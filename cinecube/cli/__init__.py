@@ -57,6 +57,10 @@ def _function_of(command: str) -> str:
     return f"{name}_" if keyword.iskeyword(name) else name
 
 
+# What the extra `features` installs; all else of the package works without them.
+_EXTRACTION = ("av", "PIL", "safetensors", "torch", "transformers")
+
+
 class _Commands(click.Group):
     """Subcommands loaded when needed; expected failures become one line and exit code 1."""
 
@@ -95,6 +99,17 @@ def _one_line() -> Iterator[None]:
         yield
     except StudyError as error:
         raise click.ClickException(str(error)) from error
+    except ModuleNotFoundError as error:
+        package = (error.name or "").partition(".")[0]
+        if package not in _EXTRACTION:
+            raise
+        missing = StudyError(
+            where="this environment",
+            found=f"no package {package!r}",
+            expected="those that read films and networks",
+            do="install them: `pip install 'cinecube[features]'`",
+        )
+        raise click.ClickException(str(missing)) from error
     except click.exceptions.NoArgsIsHelpError:
         raise
     except click.UsageError as error:

@@ -36,14 +36,19 @@ def test_a_room_imports_what_it_may(room: str) -> None:
         assert not strangers, f"{path.name} imports {strangers}"
 
 
+ABSENT = """
+import sys
+class Absent:
+    def find_spec(self, name, *_):
+        if name.split(".")[0] in ("torch", "transformers", "av"): raise ModuleNotFoundError(name, name=name)
+sys.meta_path.insert(0, Absent())
+"""
+
+
 def test_store_and_analysis_need_no_torch() -> None:
     """Where torch, transformers and av cannot be imported, every module of both rooms can, and so can the commands."""
-    code = (
-        "import sys, importlib, pathlib\n"
-        "class Absent:\n"
-        "    def find_spec(self, name, *_):\n"
-        "        if name.split('.')[0] in ('torch', 'transformers', 'av'): raise ModuleNotFoundError(name)\n"
-        "sys.meta_path.insert(0, Absent())\n"
+    code = ABSENT + (
+        "import importlib, pathlib\n"
         "for room in ('store', 'analysis'):\n"
         "    for path in sorted(pathlib.Path(room).glob('*.py')):\n"
         "        importlib.import_module(f'cinecube.{room}.{path.stem}')\n"
@@ -53,6 +58,16 @@ def test_store_and_analysis_need_no_torch() -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=REPOSITORY, check=False)
     assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.parametrize("words", ["features vit amber", "checkpoint vit"])
+def test_extraction_without_its_packages_is_one_line(words: str) -> None:
+    code = f"{ABSENT}from cinecube.cli import main; main({words.split()!r})"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=REPOSITORY, check=False)
+    assert done.returncode == 1
+    (line,) = done.stderr.splitlines()
+    assert line.startswith("Error: this environment: found no package ")
+    assert line.endswith("install them: `pip install 'cinecube[features]'`")
 
 
 @pytest.mark.parametrize("line", ["import pickle", "yaml.load(", "trust_remote_code=True", "allow_pickle=True"])
