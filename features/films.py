@@ -62,7 +62,10 @@ def _rows_of_films(study: Study, root: Path) -> list[tuple[object, ...]]:
 
 
 def _rows_of_cubes(study: Study, root: Path) -> list[tuple[object, ...]]:
-    """As long as the windows of the first imported model reach; nothing is known of frames and sound."""
+    """As long as the first imported model tells; nothing is known of frames and sound.
+
+    A film may end anywhere in its last window, so a row that begins after that window did might lie past the film.
+    """
     if not study.imported:
         raise StudyError(
             where="params.yaml: stimuli",
@@ -85,6 +88,7 @@ def _rows_of_cubes(study: Study, root: Path) -> list[tuple[object, ...]]:
                         do="take the segment out of `films`, or import cubes that have it",
                     )
                 step_s = float(np.median(np.diff(own_s))) if own_s.size > 1 else float(cube["window_s"].values[0])
-                length_s = round(float(own_s[-1]) + step_s, 6)
-                rows.append((film, segment, length_s, study.clock.n_rows(length_s), *[None] * (len(COLUMNS) - 4)))
+                n_rows = study.clock.n_rows_from(float(own_s[-1]))
+                length_s = round(min(float(own_s[-1]) + step_s, n_rows * study.clock.tr_s), 6)
+                rows.append((film, segment, length_s, n_rows, *[None] * (len(COLUMNS) - 4)))
     return rows

@@ -34,6 +34,10 @@ class Clock(BaseModel):
         """Number of rows whose window begins before a segment of `duration_s` seconds ends."""
         return math.ceil(duration_s / self.tr_s - _SLACK)
 
+    def n_rows_from(self, last_onset_s: float) -> int:
+        """Number of rows that begin no later than `last_onset_s`, when a segment is known to go on."""
+        return math.floor(last_onset_s / self.tr_s + _SLACK) + 1
+
     def onsets_s(self, n_rows: int) -> np.ndarray:
         """Window starts in seconds from the segment's first frame, shape (time,)."""
         return np.round(np.arange(n_rows) * self.tr_s, 6)

@@ -8,9 +8,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 import xarray as xr
+from hypothesis import given
+from hypothesis import strategies as st
 
 from cinecube.features.extraction import extract_film
-from cinecube.store.params import Study
+from cinecube.features.films import write_films_table
+from cinecube.store.clock import Clock
+from cinecube.store.params import Imported, Study
 from cinecube.store.paths import StudyPaths
 from cinecube.store.reclock import reclock
 
@@ -92,3 +96,47 @@ def test_lanczos_is_near_what_is_extracted_there(study: Study, slow_film: Path) 
     assert (np.abs(found[first] - expected[first]) <= allowed).all()
     slipped = np.abs(found[first][1:] - expected[first][:-1]).max(axis=0)
     assert (slipped > allowed).all()  # a slip of one row would show
+
+
+@pytest.mark.parametrize("method", ["mean", "lanczos"])
+def test_rows_follow_those_extracted_there_and_never_their_neighbours(
+    study: Study, tmp_path: Path, method: str
+) -> None:
+    """At 1.2 s no edge of a window falls on the edge of a row."""
+    fine, coarse = _extracted(study, tmp_path, 0.5), _extracted(study, tmp_path, 1.2)
+    one = coarse["segment"].values == "amber01"  # both segments show the same frames
+    found, wanted = (
+        _reclocked(fine, coarse, 1.2, method)[one, :, 2],
+        coarse["features"].isel(model=0, layer=2).values[one],
+    )
+    distance = np.linalg.norm((found - wanted.mean(axis=0))[:, None] - (wanted - wanted.mean(axis=0))[None], axis=-1)
+    np.testing.assert_array_equal(distance.argmin(axis=1)[1:-1], np.arange(1, one.sum() - 1))
+
+
+@pytest.mark.parametrize("tr_s", [0.8, 1.49, 2.0])
+def test_no_row_begins_after_a_film_that_is_known_by_its_cubes_only(study: Study, tmp_path: Path, tr_s: float) -> None:
+    """The last window of a cube may reach past the film's end: 13.41 s of one of 12 s."""
+    _extracted(study, tmp_path, 1.49)
+    StudyPaths(tmp_path).features("vit", "amber").parent.mkdir(parents=True, exist_ok=True)
+    (tmp_path / "1.49.zarr").rename(StudyPaths(tmp_path).features("vit", "amber"))
+    reusing = {
+        "stimuli": None,
+        "films": {"amber": study.films["amber"]},
+        "models": {},
+        "clock": study.clock.model_copy(update={"tr_s": tr_s, "window_s": tr_s}),
+        "imported": [Imported(model="vit", source="elsewhere")],
+    }
+    table = write_films_table(study.model_copy(update=reusing), tmp_path).set_index("segment")
+    for segment, film_s in (("amber01", 12), ("amber02", 9)):
+        assert table["rows"][segment] == np.ceil(film_s / tr_s)
+        assert (table["rows"][segment] - 1) * tr_s < table["duration_s"][segment] < film_s + 1.49
+
+
+@given(film_s=st.floats(0.1, 5000), from_s=st.floats(0.1, 5), to_s=st.floats(0.1, 5))
+def test_rows_counted_from_a_last_onset_begin_inside_the_film(film_s: float, from_s: float, to_s: float) -> None:
+    there, here = Clock(tr_s=from_s, window_s=from_s), Clock(tr_s=to_s, window_s=to_s)
+    last_s = (there.n_rows(film_s) - 1) * from_s
+    n_rows = here.n_rows_from(last_s)
+    assert (n_rows - 1) * to_s < film_s + 2e-6 * to_s
+    assert here.n_rows(film_s) - np.ceil(from_s / to_s) - 1 <= n_rows <= here.n_rows(film_s) + (from_s == to_s)
+    assert there.n_rows_from(last_s) == there.n_rows(film_s)
