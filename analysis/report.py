@@ -23,11 +23,13 @@ from cinecube.analysis.report_findings import findings, oracle_tables
 from cinecube.analysis.report_tables import grid_of
 from cinecube.analysis.stages import read_scores
 from cinecube.analysis.truth import Comparison, compare_study
+from cinecube.store.asked import becomes
 from cinecube.store.atomic import staged, write_text
-from cinecube.store.cubes import open_cube
+from cinecube.store.cubes import open_cube, stored_spec
 from cinecube.store.films import read_films_table
 from cinecube.store.params import Study
 from cinecube.store.paths import StudyPaths
+from cinecube.store.remotes import shown
 
 
 def write_report(study: Study, root: Path) -> None:
@@ -66,6 +68,7 @@ def render(study: Study, root: Path, truth: Comparison | None, metrics: Mapping[
         cards=_scores(whole_brain),
         truth_cards=_distances(metrics),
         choices=_choices(study),
+        imported=_imported(study, paths),
         maps=_maps(study, root, cubes),
         whole_brain=grid_of(whole_brain),
         layer_curves=_inline(figures.layer_curves(_curves(table, models), "mean test r over parcels")),
@@ -94,12 +97,24 @@ def render(study: Study, root: Path, truth: Comparison | None, metrics: Mapping[
 def _lead(study: Study, films: pd.DataFrame, cubes: Sequence[xr.Dataset]) -> str:
     minutes = films["duration_s"].sum() / 60
     n_models, n_streams = len(cubes), sum(cube.sizes["model"] for cube in cubes)
-    models = f"{n_models} models" + (f" in {n_streams} streams" if n_streams > n_models else "")
+    models = f"{n_models} {'model' if n_models == 1 else 'models'}" + (
+        f" in {n_streams} streams" if n_streams > n_models else ""
+    )
     return (
         f"{len(study.films)} films ({minutes:.1f} minutes, {int(films['rows'].sum())} rows of {study.clock.tr_s} s), "
         f"{len(study.brain.subjects)} subjects, {models}. Fitted on "
         f"{', '.join(study.split.train)}; tested on {', '.join(study.split.test)}."
     )
+
+
+def _imported(study: Study, paths: StudyPaths) -> list[str]:
+    """Where models that were not extracted here come from, and what became of their rows."""
+    told = []
+    for entry in study.imported:
+        rev = f" at {entry.rev}" if entry.rev else ""
+        rows = becomes(study, entry, stored_spec(paths.features(entry.model, study.split.test[0])))
+        told.append(f"{entry.model}: from {shown(entry.source)}{rev}" + (f"; {rows}" if rows else ""))
+    return told
 
 
 def _choices(study: Study) -> list[tuple[str, str]]:
@@ -117,7 +132,7 @@ def _choices(study: Study) -> list[tuple[str, str]]:
 def _scores(rows: pd.DataFrame) -> list[dict[str, str]]:
     """The whole brain's score of each stream, from the table below: rounded twice, the metrics may end otherwise."""
     everyone = zip(rows["model"], rows[tables.EVERYONE], strict=True)
-    return [{"name": f"test r, {model}", "value": f"{value:.3f}"} for model, value in everyone]
+    return [{"name": f"test r, {model}", "value": f"{value:z.3f}"} for model, value in everyone]
 
 
 def _distances(metrics: Mapping[str, Any]) -> list[dict[str, str]]:

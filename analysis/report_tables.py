@@ -48,6 +48,7 @@ HEADS = {
     "trimmed_volumes": "volumes trimmed (n)",
     "missing_rows": "rows missing (n)",
     "non_steady_volumes": "non-steady volumes (n)",
+    "regressors": "regressors (n)",
     "tsnr_median": "median tSNR",
     "constant_voxels": "constant voxels (n)",
     "mean_framewise_displacement_mm": "mean framewise displacement (mm)",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import subprocess
 import sys
@@ -20,6 +21,7 @@ from cinecube.store.params import PARAMS_FILE, Study, parse
 
 FILM_SUFFIXES = (".mkv", ".mp4")
 _TR_S = 1.49  # Movie10's, where no scan says another
+_REACH_S = 5 * 1.49  # of its delays
 
 
 @dataclass(frozen=True)
@@ -94,11 +96,15 @@ def values_of_scans(
         raise StudyError(
             where=str(own.scans), found="no folder sub-*", expected="fMRIPrep derivatives", do="set --scans"
         )
+    if own.atlas and not own.atlas.exists():
+        do = "correct --atlas"
+        raise StudyError(where=str(own.atlas), found="no such file", expected="a labelled volume with its .tsv", do=do)
     if own.atlas:
         open_atlas(own.atlas)
     _refuse_unknown_space(own)
     if own.test is not None and own.test not in films:
         raise StudyError(where="--test", found=repr(own.test), expected=f"one of {', '.join(films)}", do="name a film")
+    tr_s = _tr_s(own.scans)
     return {
         "study": check_name(folder.resolve().name, "study"),
         "scans": _from(folder, own.scans),
@@ -107,7 +113,9 @@ def values_of_scans(
         **split,
         "subjects": subjects,
         "space": check_name(own.space, "space"),
-        "tr_s": _tr_s(own.scans),
+        "tr_s": tr_s,
+        # Film of as many seconds before as the reference study's five rows of 1.49 s.
+        "delays": list(range(1, max(2, math.ceil(_REACH_S / tr_s - 1e-6) + 1))),
     }
 
 

@@ -9,6 +9,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import urlsplit, urlunsplit
 
+from cinecube.store.dvc_index import open_index
+from cinecube.store.errors import StudyError
+from cinecube.store.revision import cubes_of
+
 # What decides which cubes a revision holds; a page about them may come later.
 _STORE = (":(glob)**/dvc.lock", ":(glob)**/dvc.yaml", ":(glob)**/*.dvc", "params.yaml")
 _TIMEOUT_S = 30
@@ -57,6 +61,18 @@ def public_url(url: str) -> str:
     parts = urlsplit(url)
     user, _, host = parts.netloc.rpartition("@")
     return urlunsplit((parts.scheme, f"git@{host}" if user == "git" else host, parts.path, "", ""))
+
+
+def unrecorded(root: Path) -> list[str]:
+    """A line for each folder of feature cubes that DVC does not track: others cannot have them."""
+    try:
+        recorded = {root / cube.path for cube in cubes_of(open_index(root))}
+    except StudyError:
+        return []  # no study of DVC's, of which nothing can be had
+    cubes = sorted((root / "data" / "features").glob("*/*.zarr"))
+    folders = dict.fromkeys(cube.parent for cube in cubes if cube not in recorded)
+    place = (folder.relative_to(root).as_posix() for folder in folders)
+    return [f"DVC does not track {name}, so others cannot have it: run `dvc add {name}/*.zarr`" for name in place]
 
 
 def is_local(url: str) -> bool:

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from cinecube.pipeline import changed_stages, numbered
-from cinecube.store.asked import of_folder, unlike
+from cinecube.store.asked import becomes, of_folder, unlike
 from cinecube.store.brain import asked_spec
 from cinecube.store.cubes import stored_spec
 from cinecube.store.dvc_index import open_index
@@ -148,11 +148,8 @@ def _explain_imported(
     reasons = [] if asked else [f"models has no {imported.model}: the cube is taken as it is"]
     if asked and (weights := of_folder(stored)) and not fields:
         reasons.append(f"it is of {weights}, which are not compared with models.{imported.model}.checkpoint")
-    tr_s = (stored.get("clock") or {}).get("tr_s")
-    if tr_s is not None and tr_s != study.clock.tr_s:
-        reasons.append(
-            f"rows of {tr_s:g} s become rows of {study.clock.tr_s:g} s ({imported.resample}) when analyses read it"
-        )
+    if resampled := becomes(study, imported, stored):
+        reasons.append(f"{resampled} when analyses read it")
     return Explanation(place, "unlike" if fields else "up to date", fields, reasons, _source(root, place, imported))
 
 

@@ -9,6 +9,7 @@ from typing import Any
 
 from cinecube.store.fingerprint import ABSENT
 from cinecube.store.model_params import ModelParams
+from cinecube.store.params import Imported, Study
 
 # Keys that have a meaning without the network: their values stand in the spec as they stand in `params.yaml`.
 _ALWAYS = ("extractor", "pooling", "final_norm", "stride_s", "dtype", "precision", "untrained", "compat")
@@ -17,6 +18,14 @@ _IF_SAID = ("frames_per_window", "sampling", "context_s", "window_s")
 _COMMIT = re.compile(r"[0-9a-f]{7,40}")
 # What a hub names a checkpoint.
 HUB_ID = re.compile(r"[\w-][\w.-]*/[\w-][\w.-]*")
+
+
+def becomes(study: Study, imported: Imported, spec: Mapping[str, Any]) -> str:
+    """What analyses make of an imported cube's rows; "" where they are rows of the study's own TR."""
+    tr_s = (spec.get("clock") or {}).get("tr_s")
+    if tr_s is None or tr_s == study.clock.tr_s:
+        return ""
+    return f"rows of {tr_s:g} s become rows of {study.clock.tr_s:g} s ({imported.resample})"
 
 
 def unlike(asked: ModelParams, spec: Mapping[str, Any], root: Path) -> list[str]:

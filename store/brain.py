@@ -16,7 +16,7 @@ import xarray as xr
 
 from cinecube.store.atlas import find_atlas, read_parcels
 from cinecube.store.atomic import staged
-from cinecube.store.cleaning import clean_run, standardise, temporal_snr
+from cinecube.store.cleaning import clean_run, n_regressors, standardise, temporal_snr
 from cinecube.store.clock import Clock
 from cinecube.store.cubes import TARGETS_PER_SHARD, write_cube
 from cinecube.store.errors import StudyError
@@ -157,6 +157,7 @@ def read_run(
         "trimmed_volumes": max(0, n_volumes - rows),
         "missing_rows": max(0, rows - n_volumes),
         "non_steady_volumes": int((~steady).sum()),
+        "regressors": n_regressors(confounds, n_volumes, params.high_pass_hz, run.tr_s),
         "tsnr_median": float(np.nanmedian(temporal_snr(signals))),
         "constant_voxels": int((np.ptp(signals, axis=0) == 0).sum()),
         "mean_framewise_displacement_mm": mean_framewise_displacement_mm(run),

@@ -49,6 +49,15 @@ def clean_run(
     return whole
 
 
+def n_regressors(confounds: pd.DataFrame | None, n_volumes: int, high_pass_hz: float, tr_s: float) -> int:
+    """How many columns `clean_run` takes out of a run: mean, trend, drift and confounds."""
+    from nilearn.glm.first_level.design_matrix import create_cosine_drift
+
+    # Its last column is the mean.
+    drift = create_cosine_drift(high_pass_hz, np.arange(n_volumes) * tr_s).shape[1] - 1 if high_pass_hz > 0 else 0
+    return 2 + drift + (0 if confounds is None else confounds.shape[1])
+
+
 def standardise(signals: np.ndarray) -> np.ndarray:
     """Standardise each target of a run over time (sample variance); a constant target becomes 0.
 

@@ -159,7 +159,7 @@ def card(out: Path | None, url: str | None, rev: str | None, root: Path) -> None
     from dataclasses import replace
 
     from cinecube.card import render_card
-    from cinecube.origin import find_origin, knows, public_url
+    from cinecube.origin import find_origin, knows, public_url, unrecorded
     from cinecube.store.atomic import write_text
     from cinecube.store.errors import StudyError
     from cinecube.study import load
@@ -178,7 +178,7 @@ def card(out: Path | None, url: str | None, rev: str | None, root: Path) -> None
         found = error.strerror or str(error)
         raise StudyError(where=str(path), found=found, expected="a place for a file", do="name another one") from error
     click.echo(f"the study's card is in {path}")
-    for line in _lacking(origin, url):
+    for line in (*_lacking(origin, url), *unrecorded(root)):
         click.echo(line, err=True)
 
 

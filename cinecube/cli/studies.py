@@ -55,6 +55,10 @@ def init(
     own = OwnData(stimuli or data / "stimuli", scans or data / "scans", atlas, test, space)
     if (template == "reuse") != (repo is not None):
         raise click.UsageError("--from goes with --template reuse, which needs it")
+    if template != "simulated" and atlas is None:
+        click.echo(
+            "no --atlas: every voxel counts for itself, and there are no regions; set brain.atlas later", err=True
+        )
     if template == "simulated":
         if stimuli or scans or atlas or test:
             raise click.UsageError("--stimuli, --scans, --atlas and --test go with --template own")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import subprocess
+from contextlib import chdir
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
@@ -216,6 +217,19 @@ def test_an_address_that_leads_nobody_anywhere_is_told(root: Path, address: str,
     _git(root, "remote", "set-url", "origin", address)
     assert ("is a folder of this machine: give --url" in _card(root).stderr) == local
     assert "folder of this machine" not in _card(root, "--url", "/srv/shared.git").stderr
+
+
+def test_cubes_that_dvc_does_not_track_are_told(root: Path) -> None:
+    from dvc.repo import Repo
+
+    (root / ".gitignore").unlink()
+    with Repo.init(str(root)) as repo, chdir(root):
+        repo.add([f"data/features/vit/{film}.zarr" for film in FILMS])
+    told = _card(root).stderr
+    assert (
+        "DVC does not track data/features/nc, so others cannot have it: run `dvc add data/features/nc/*.zarr`" in told
+    )
+    assert "features/vit," not in told
 
 
 def test_what_files_say_is_escaped(root: Path) -> None:

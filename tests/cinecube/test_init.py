@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import nibabel as nib
+import numpy as np
 import pytest
 from click.testing import CliRunner, Result
 
@@ -40,7 +42,7 @@ def test_names_that_yaml_would_misread(tmp_path: Path) -> None:
     ("films", "more", "line"),
     [
         ({"a": ["s1"], "b": ["s1"]}, (), "found segment s1 twice"),
-        ({"a": ["a1"], "b": ["b1"]}, ("--atlas", "gone.nii.gz"), "gone.nii.gz: found 0 parcellation volumes"),
+        ({"a": ["a1"], "b": ["b1"]}, ("--atlas", "gone.nii.gz"), "gone.nii.gz: found no such file"),
         ({"a": ["a1"], "b": ["b1"]}, ("--atlas", __file__), "test_init.py: found an unreadable file"),
         ({"a": ["a1"], "b": ["b1"]}, ("--stimuli", "gone"), "gone: found no such folder"),
         ({"a": ["a1"], "b": ["b1"]}, ("--scans", "gone"), "gone: found no such folder"),
@@ -55,6 +57,24 @@ def test_what_fails_leaves_nothing(
     assert result.exit_code == 1
     assert line in result.stderr
     assert not (tmp_path / "2024").exists()
+
+
+@pytest.mark.parametrize(("tr_s", "last"), [(0.8, 10), (1.49, 5), (2.0, 4), (3.0, 3), (10.0, 1)])
+def test_delays_reach_as_far_back_at_any_tr(tmp_path: Path, tr_s: float, last: int) -> None:
+    """About 7.5 s: five rows of 1.49 s."""
+    _lab(tmp_path, {"a": ["a1"], "b": ["b1"]})
+    image = nib.Nifti1Image(np.zeros((2, 2, 2, 3), np.float32), np.eye(4))
+    image.header.set_zooms((1, 1, 1, tr_s))
+    image.header.set_xyzt_units("mm", "sec")
+    name = "sub-01_task-a1_space-MNI152NLin2009cAsym_desc-preproc_bold"
+    nib.save(image, tmp_path / "fmriprep" / "sub-01" / f"{name}.nii.gz")
+    (tmp_path / "fmriprep" / "sub-01" / f"{name}.json").write_text(f'{{"RepetitionTime": {tr_s}}}')
+    result = _init(tmp_path)
+    assert result.exit_code == 0, result.output
+    assert "no --atlas: every voxel counts for itself" in result.stderr
+    study = load_study(tmp_path / "2024")
+    assert study.clock.tr_s == tr_s
+    assert study.encode.delays == list(range(1, last + 1))
 
 
 def test_a_space_that_no_scan_has(tmp_path: Path) -> None:
