@@ -8,11 +8,11 @@ from pathlib import Path
 from typing import Any
 
 from cinecube.pipeline import ELSEWHERE, changed_stages, numbered
-from cinecube.store.cubes import open_cube, stored_spec
+from cinecube.store.cubes import open_cube, stored_bytes, stored_spec
 from cinecube.store.errors import StudyError
 from cinecube.store.films import read_films_table, rows_by_segment
 from cinecube.store.fingerprint import differences
-from cinecube.store.journal import journal_rows
+from cinecube.store.journal import journal_blocks, journal_rows
 from cinecube.store.params import Study
 from cinecube.store.paths import StudyPaths
 from cinecube.store.schema import stored_rows
@@ -101,12 +101,14 @@ def _steps(study: Study, root: Path) -> list[Step]:
     steps += [_imported_step(study, entry.model, paths) for entry in study.imported]
     steps += [_cube_step(f"brain@{subject}", paths.brain(subject)) for subject in study.brain.subjects]
     steps += [_encode_step(study, model, root) for model in study.compute.models]
-    steps += [_cube_step(f"encode_imported@{entry.model}", paths.scores(entry.model)) for entry in study.imported]
+    steps += [_encode_step(study, entry.model, root, "encode_imported") for entry in study.imported]
     steps.append(_cube_step("ceiling", paths.ceiling))
     for pair in study.residual:
-        last = study.split.test[-1]
-        steps.append(_cube_step(f"residual_features@{pair.name}", paths.residual(pair.name, last)))
-        steps.append(_cube_step(f"encode_residual@{pair.name}", paths.scores(pair.name)))
+        last = paths.residual(pair.name, study.split.test[-1])
+        step = _cube_step(f"residual_features@{pair.name}", last)
+        steps.append(replace(step, bytes_when_done=stored_bytes(last.parent)) if step.state == "done" else step)
+        encoded = _cube_step(f"encode_residual@{pair.name}", paths.scores(pair.name))
+        steps.append(_with_journal(study, pair.name, root, encoded))
     steps.append(_file_step("whole_brain", paths.tables / "whole_brain.csv"))
     steps.append(_file_step("layerwise", paths.tables / "layerwise.csv"))
     steps.append(_file_step("residual", paths.tables / "residual.csv"))
@@ -135,32 +137,55 @@ def _imported_step(study: Study, model: str, paths: StudyPaths) -> Step:
 
 def _cube_step(stage: str, path: Path) -> Step:
     try:
-        with open_cube(path) as cube:
-            return Step(stage, "done", bytes_when_done=int(cube.nbytes))
+        with open_cube(path):
+            return Step(stage, "done", bytes_when_done=stored_bytes(path))
     except StudyError as error:
         return Step(stage, "to do", error.found)
 
 
-def _encode_step(study: Study, model: str, root: Path) -> Step:
+def _with_journal(study: Study, model: str, root: Path, step: Step) -> Step:
+    """An encoding that was stopped is resumed from the blocks that it finished."""
+    from cinecube.analysis.stages import read_inputs, score_spec
+
+    journals = StudyPaths(root).journals
+    if step.state != "to do" or not journals.is_dir():
+        return step
+    try:
+        space, brains, _ = read_inputs(study, root, model)
+    except StudyError:
+        return step
+    n_blocks = journal_blocks(journals, score_spec(study, space, brains))
+    return replace(step, state="resumable", why=f"finished blocks: {n_blocks}") if n_blocks else step
+
+
+def _widest(study: Study, model: str, root: Path) -> int:
+    """Dims of a model's widest layer, of one that is imported by its cubes."""
+    from cinecube.features.record import read_record
+    from cinecube.features.spec import make_reading
+    from cinecube.store.imported import open_imported
+
+    if study.import_of(model):
+        return int(open_imported(study, root, model, study.split.test[0])["width"].max())
+    streams = make_reading(study, model, read_record(study, model, root)).streams
+    return max(width for stream in streams for width in stream.widths)
+
+
+def _encode_step(study: Study, model: str, root: Path, stage: str = "encode") -> Step:
     """As `_cube_step`, with the memory that the widest layer, delayed, and blocks of targets take."""
     from dask.system import CPU_COUNT
 
     from cinecube.analysis.memory import EncodeSize, encode_bytes
-    from cinecube.features.record import read_record
-    from cinecube.features.spec import make_reading
 
     paths = StudyPaths(root)
-    step = _cube_step(f"encode@{model}", paths.scores(model))
+    step = _with_journal(study, model, root, _cube_step(f"{stage}@{model}", paths.scores(model)))
     try:
-        films = read_films_table(paths.films)
-        streams = make_reading(study, model, read_record(study, model, root)).streams
+        films, dims = read_films_table(paths.films), _widest(study, model, root)
         rows = [
             sum(rows_by_segment(films, study.segments(split)).values())
             for split in (study.split.train, study.split.test)
         ]
     except StudyError:
         return step
-    dims = max(width for stream in streams for width in stream.widths)
     size = EncodeSize(
         train_rows=rows[0],
         test_rows=rows[1],

@@ -242,6 +242,11 @@ def _refuse_missing_shards(path: Path, cube: xr.Dataset, where: str) -> None:
         )
 
 
+def stored_bytes(path: Path) -> int:
+    """Bytes of a cube's files."""
+    return sum(file.stat().st_size for file in path.rglob("*") if file.is_file())
+
+
 def data_name(cube: xr.Dataset) -> str:
     """What a cube holds: `features`, `bold` or `score`, else its first variable; "" of a cube without any."""
     return next((name for name in (*DIMS, *sorted(map(str, cube.data_vars))) if name in cube), "")

@@ -116,6 +116,11 @@ def journal_folder(root: Path, spec: Mapping[str, Any]) -> Path:
     return root / fingerprint(spec)
 
 
+def journal_blocks(root: Path, spec: Mapping[str, Any]) -> int:
+    """How many blocks of the cube that `spec` describes lie finished in its journal."""
+    return sum(1 for _ in journal_folder(root, spec).glob("*.npy"))
+
+
 def journal_rows(root: Path, spec: Mapping[str, Any]) -> int:
     """How many rows of the cube that `spec` describes lie finished in its journal."""
     files = journal_folder(root, spec).glob("*.npy")

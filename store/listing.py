@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 
 import xarray as xr
 
-from cinecube.store.cubes import data_name, open_cube
+from cinecube.store.cubes import data_name, open_cube, stored_bytes
 from cinecube.store.dvc_index import DvcIndex
 from cinecube.store.errors import StudyError
 from cinecube.store.pulling import PulledCubes
@@ -27,8 +27,7 @@ def list_folder(folder: Path, tell: Callable[[StudyError], None]) -> list[dict[s
     """Summaries of all cubes in a folder; `tell` hears of those that cannot be read."""
 
     def summary(path: Path) -> dict[str, Any]:
-        n_bytes = sum(file.stat().st_size for file in path.rglob("*") if file.is_file())
-        return summarise(open_cube(path, complete=False), path.relative_to(folder), n_bytes)
+        return summarise(open_cube(path, complete=False), path.relative_to(folder), stored_bytes(path))
 
     return list(_readable(summary, find_cubes(folder), tell))
 

@@ -110,9 +110,10 @@ def plan(root: Path, as_json: bool) -> None:
     known = [step.seconds for step in to_do if step.seconds is not None]
     takes = f", about {seconds_text(sum(known))}" if known else ""
     unknown = f" and {len(to_do) - len(known)} that never ran here" if known and len(known) < len(to_do) else ""
-    click.echo(f"{len(steps)} stages, {len(to_do)} to do{takes}{unknown}; `dvc repro` runs them")
     if absent:
-        click.echo(f"{absent} are recorded and not here; run `dvc pull` first, and this again")
+        click.echo(f"{len(steps)} stages; {absent} are recorded and not here; run `dvc pull` first, and this again")
+    else:
+        click.echo(f"{len(steps)} stages, {len(to_do)} to do{takes}{unknown}; `dvc repro` runs them")
 
 
 def _item(step: Step) -> str:

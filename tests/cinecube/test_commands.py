@@ -4,16 +4,24 @@ from __future__ import annotations
 
 import json
 import os
+import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+import pandas as pd
 import pytest
 import xarray as xr
 from click.testing import CliRunner
 
+from cinecube.analysis.stages import read_inputs, score_spec
 from cinecube.cli import _COMMANDS, main
+from cinecube.store.journal import Block, open_journal
+from cinecube.store.params import load_study
+from cinecube.store.paths import StudyPaths
 
 if TYPE_CHECKING:
     from tests.conftest import Folder
@@ -98,6 +106,42 @@ def test_plan_tells_done_from_stale_from_to_do(scratch: Folder) -> None:
     assert steps["features@vit-amber"]["state"] == "stale"
     assert "frames_per_window: 4 -> 2" in steps["features@vit-amber"]["why"]
     assert steps["features@wav2vec2-amber"]["state"] == "done"
+
+
+def test_plan_tells_bytes_on_disk_and_an_encoding_that_was_stopped(scratch: Folder) -> None:
+    study = load_study(scratch.root)
+    paths = StudyPaths(scratch.root)
+    folders = {
+        "brain@sub-01": paths.brain("sub-01"),
+        "encode@vit": paths.scores("vit"),
+        f"residual_features@{study.residual[0].name}": paths.residual(study.residual[0].name, "dune").parent,
+    }
+    steps = {step["stage"]: step for step in json.loads(scratch.must("plan", "--json").stdout)}
+    for stage, folder in folders.items():
+        on_disk = sum(file.stat().st_size for file in folder.rglob("*") if file.is_file())
+        assert steps[stage]["bytes_when_done"] == on_disk > 0
+    space, brains, _ = read_inputs(study, scratch.root, "vit")
+    shutil.rmtree(paths.scores("vit"))
+    with open_journal(paths.journals, score_spec(study, space, brains), "vit") as journal:
+        journal.write(Block("group0.stream0.layer0", 0, 4), np.zeros((1, 4)))
+    steps = {step["stage"]: step for step in json.loads(scratch.must("plan", "--json").stdout)}
+    assert (steps["encode@vit"]["state"], steps["encode@vit"]["why"]) == ("resumable", "finished blocks: 1")
+    assert steps["encode@vit"]["memory_bytes"] > 0
+
+
+def test_regressors_that_fit_much_of_a_run_are_told(scratch: Folder) -> None:
+    assert "regressors" not in scratch.must("brain", "sub-01").stderr
+    scratch.change(lambda params: params["brain"].update(confounds="simple", high_pass_hz=0))
+    told = re.search(
+        r"sub-01 \w+: (\d+) regressors fit (\d+)% of any (\d+) volumes", scratch.must("brain", "sub-01").stderr
+    )
+    assert told
+    quality = pd.read_csv(scratch.root / "data/brain/sub-01.qc.csv")
+    confounds = next(scratch.root.glob("data/scans/sub-01/**/*_desc-confounds_timeseries.tsv"))
+    motion = [name for name in pd.read_csv(confounds, sep="\t") if re.match("(trans|rot)_", name)]
+    # Motion with its derivatives and squares, white matter and fluid; and mean and trend.
+    assert int(told[1]) == quality["regressors"].max() == len(motion) + 2 + 2
+    assert int(told[2]) == round(100 * int(told[1]) / int(told[3])) > 25
 
 
 def test_plan_counts_the_rows_of_a_fresh_study(raw: Folder) -> None:
