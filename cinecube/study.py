@@ -23,5 +23,6 @@ def load(root: Path) -> Study:
 
 
 def simulate_spec(study: Study) -> SimulateSpec:
-    """The study's `simulate` section, checked; defaults where it has none."""
-    return parse(SimulateSpec, study.simulate or {}, f"{PARAMS_FILE}: simulate")
+    """The study's `simulate` section, checked; scans are at the study's clock unless it says otherwise."""
+    clock = {"tr_s": study.clock.tr_s, "window_s": study.clock.window_s}
+    return parse(SimulateSpec, clock | dict(study.simulate or {}), f"{PARAMS_FILE}: simulate")

@@ -114,7 +114,7 @@ def _stage_of(study: Study, paths: StudyPaths, place: str) -> tuple[str, str, st
             where=place,
             found="no cube of this study",
             expected="data/features/MODEL/FILM.zarr, data/brain/SUBJECT.zarr, results/scores/MODEL.zarr, …",
-            do=f"correct the path, or add its model, film or subject to {PARAMS_FILE}",
+            do=f"name a cube by its path, as `cinecube ls` does; its model, film or subject stands in {PARAMS_FILE}",
         )
     return known[place]
 

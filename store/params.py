@@ -299,11 +299,11 @@ class Study(Section):
 def _refuse_unknown(name: str, known: Collection[str], kind: str, section: str) -> None:
     if name not in known:
         owners = [one for one in known if name.startswith(f"{one}.") and "-" not in name]
-        hint = suggestion(name, known) or "add it there, or ask for one of these"
+        hint = suggestion(name, known) or ("add it there, or ask for one of these" if known else "add it there")
         raise StudyError(
             where=f"{PARAMS_FILE}: {section}",
             found=f"no {kind} {name!r}",
-            expected=f"one of {', '.join(known)}",
+            expected=f"one of {', '.join(known)}" if known else f"one in {section}, which has none",
             do=f"streams of {max(owners, key=len)} come together: ask for it" if owners else hint,
         )
 
@@ -336,11 +336,12 @@ def load_study(root: Path) -> Study:
     """
     path = root / PARAMS_FILE
     if not path.is_file():
+        bare = (root / "HEAD").is_file() and (root / "objects").is_dir()
         raise StudyError(
             where=str(path),
-            found="no such file",
+            found="a bare repository" if bare else "no such file",
             expected="a study's parameters",
-            do="run in a study's folder, or make one with `cinecube init DIR`",
+            do="clone it and run there" if bare else "run in a study's folder, or make one with `cinecube init DIR`",
         )
     try:
         text = path.read_text(encoding="utf-8")

@@ -11,6 +11,7 @@ from click.testing import CliRunner, Result
 
 from cinecube.cli import main
 from cinecube.store.params import load_study
+from cinecube.study import simulate_spec
 
 
 def _lab(root: Path, films: dict[str, list[str]]) -> None:
@@ -75,6 +76,23 @@ def test_delays_reach_as_far_back_at_any_tr(tmp_path: Path, tr_s: float, last: i
     study = load_study(tmp_path / "2024")
     assert study.clock.tr_s == tr_s
     assert study.encode.delays == list(range(1, last + 1))
+
+
+@pytest.mark.parametrize(("own", "tr_s"), [({}, 2.0), ({"tr_s": 1.5}, 1.5)])
+def test_a_simulated_study_is_scanned_at_its_own_clock(tmp_path: Path, own: dict[str, float], tr_s: float) -> None:
+    assert CliRunner().invoke(main, ["init", str(tmp_path / "new")]).exit_code == 0
+    study = load_study(tmp_path / "new")
+    clock = study.clock.model_copy(update={"tr_s": 2.0, "window_s": 2.0})
+    study = study.model_copy(update={"clock": clock, "simulate": {**(study.simulate or {}), **own}})
+    assert (simulate_spec(study).tr_s, simulate_spec(study).window_s) == (tr_s, 2.0)
+
+
+def test_a_bare_repository_is_no_place_to_work(tmp_path: Path) -> None:
+    (tmp_path / "objects").mkdir()
+    (tmp_path / "HEAD").write_text("ref: refs/heads/main\n")
+    result = CliRunner().invoke(main, ["plan", "--study", str(tmp_path)])
+    assert result.exit_code == 1
+    assert "found a bare repository, expected a study's parameters; clone it" in result.stderr
 
 
 def test_a_space_that_no_scan_has(tmp_path: Path) -> None:
