@@ -65,8 +65,10 @@ def _regions(study: Study, paths: StudyPaths) -> Iterator[Part]:
         f"Scores as shares of a ceiling, {use}, where it is at least {study.ceiling.threshold:g}; "
         "“survive” is the share of targets of which that holds. "
     )
-    text = (divided if use else "") + (
-        "Parcels weigh the same within a region. The intervals are a bootstrap over subjects, too narrow of few."
+    text = (
+        (divided if use else "")
+        + _saturation(study, paths)
+        + ("Parcels weigh the same within a region. The intervals are a bootstrap over subjects, too narrow of few.")
     )
     whole = mean[mean["roi"] == WHOLE_BRAIN].drop(columns="roi")
     grids = [("The whole brain.", whole)]
@@ -81,6 +83,19 @@ def _regions(study: Study, paths: StudyPaths) -> Iterator[Part]:
             )
         )
     yield Part("Regions, and shares of the ceiling", text, _pictures(study, paths, ("figure2", "figure3")), grids)
+
+
+def _saturation(study: Study, paths: StudyPaths) -> str:
+    """Whether ceilings by other subjects are of many of them, or of those there are."""
+    if study.ceiling.use != "cross_subject":
+        return ""
+    with open_cube(paths.ceiling) as cube:
+        known = cube["cross_subject"].notnull().values
+        share = float(cube["cross_subject_converged"].values[known].mean()) if known.any() else 0.0
+    return (
+        f"For {share:.0%} of targets the ceiling is extrapolated to many subjects; for the others it is what the "
+        f"{len(study.brain.subjects) - 1} others predict, which is lower, and shares of it are too high. "
+    )
 
 
 def _depth(study: Study, paths: StudyPaths) -> Iterator[Part]:

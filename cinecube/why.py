@@ -17,6 +17,7 @@ from cinecube.store.errors import StudyError
 from cinecube.store.fingerprint import differences
 from cinecube.store.params import PARAMS_FILE, Imported, Study
 from cinecube.store.paths import StudyPaths
+from cinecube.store.pulling import PulledCubes
 from cinecube.store.remotes import shown
 
 
@@ -65,8 +66,11 @@ def explain_cube(study: Study, root: Path, cube: Path) -> Explanation:
     stage, model, film = _stage_of(study, paths, place)
     imported = study.import_of(model) if stage.startswith("features@") else None
     if not (root / place).exists():
-        ways = f"`dvc pull {place}` brings it" if imported else f"`dvc repro` or `dvc pull {place}` brings it"
-        return Explanation(place, "missing", reasons=[ways])
+        pull = f"`dvc pull {place}` brings it"
+        part = PulledCubes(root).part(root / place, place)
+        pulled = [f"layers in DVC's cache: {', '.join(part.here) or 'none'}"] if part else []
+        ways = pull if imported else f"{pull} where it is recorded, `dvc repro` makes it"
+        return Explanation(place, "missing", reasons=[*pulled, ways])
     stored = stored_spec(root / place)
     if imported is not None:
         return _explain_imported(study, root, place, imported, stored)

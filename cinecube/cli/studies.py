@@ -55,10 +55,6 @@ def init(
     own = OwnData(stimuli or data / "stimuli", scans or data / "scans", atlas, test, space)
     if (template == "reuse") != (repo is not None):
         raise click.UsageError("--from goes with --template reuse, which needs it")
-    if template != "simulated" and atlas is None:
-        click.echo(
-            "no --atlas: every voxel counts for itself, and there are no regions; set brain.atlas later", err=True
-        )
     if template == "simulated":
         if stimuli or scans or atlas or test:
             raise click.UsageError("--stimuli, --scans, --atlas and --test go with --template own")
@@ -69,8 +65,12 @@ def init(
         assert repo is not None
         models = init_reuse(folder, repo, rev, own)
         click.echo(f"{repo} has {', '.join(models)}; import one there: `cinecube import {repo} --model {models[0]}`")
-        return
-    click.echo(f"{folder}: edit params.yaml, then run `dvc repro` there")
+    if template != "reuse":
+        click.echo(f"{folder}: edit params.yaml, then run `dvc repro` there")
+    if template != "simulated" and atlas is None:
+        click.echo(
+            "no --atlas: every voxel counts for itself, and there are no regions; set brain.atlas later", err=True
+        )
 
 
 @click.command()

@@ -243,7 +243,7 @@ def test_what_stands_in_its_place_is_kept(published: Published, mine: Path) -> N
     (mine / CUBE).mkdir(parents=True)
     (mine / CUBE / "zarr.json").write_text("{}")
     assert "something in its place" in refused(mine, published.bare, "--remote", "http")
-    assert "found No git" in refused(mine, mine.parent / "nowhere")  # and not what stands in the way
+    assert "(No git" in refused(mine, mine.parent / "nowhere")  # and not what stands in the way
     shutil.rmtree(mine / CUBE)
     bring(mine, published.bare, "--remote", "http")
     assert "found vit already" in refused(mine, published.bare, "--remote", "http")

@@ -107,6 +107,9 @@ def test_what_was_pulled_is_listed_and_shown(http: Site, clone: Path) -> None:
     assert told["at"] == ["vit", "block01"]
     assert told["mean"] == pytest.approx(values("amber", 1).mean(dtype=float))
     assert "not here: vit embed, vit block02; `cinecube pull` brings them" in look(clone, "show", CUBE).stdout
+    why = look(clone, "why", CUBE).stdout
+    assert "layers in DVC's cache: vit block01" in why
+    assert why.index("dvc pull") < why.index("dvc repro")
     pull(clone, "--film", "amber")
     assert json.loads(look(clone, "show", CUBE, "--json").stdout)["lacking"] == []
     assert "found no cube" in look(clone, "show", CUBE.replace("amber", "dune")).stderr
