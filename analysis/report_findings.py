@@ -68,7 +68,7 @@ def _regions(study: Study, paths: StudyPaths) -> Iterator[Part]:
     text = (
         (divided if use else "")
         + _saturation(study, paths)
-        + ("Parcels weigh the same within a region. The intervals are a bootstrap over subjects, too narrow of few.")
+        + "Parcels weigh the same within a region. The intervals are a bootstrap over subjects, too narrow of few."
     )
     whole = mean[mean["roi"] == WHOLE_BRAIN].drop(columns="roi")
     grids = [("The whole brain.", whole)]
@@ -93,8 +93,8 @@ def _saturation(study: Study, paths: StudyPaths) -> str:
         known = cube["cross_subject"].notnull().values
         share = float(cube["cross_subject_converged"].values[known].mean()) if known.any() else 0.0
     return (
-        f"For {share:.0%} of targets the ceiling is extrapolated to many subjects; for the others it is what the "
-        f"{len(study.brain.subjects) - 1} others predict, which is lower, and shares of it are too high. "
+        f"For {share:.0%} of targets the ceiling is extrapolated to many subjects; for the rest it is what the other "
+        "subjects of this study predict, which is lower, so that shares of it are too high. "
     )
 
 
