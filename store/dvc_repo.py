@@ -58,7 +58,19 @@ def uncollected() -> Iterator[None]:
         yield
     finally:
         if was_enabled:
+            _count_as_old()
             gc.enable()
+
+
+@functools.cache
+def _count_as_old() -> None:
+    """Spare the first collection afterwards the modules that were imported, which are there to stay.
+
+    Once in a process: later readings leave garbage, and no modules.
+    """
+    if gc.get_freeze_count() == 0:  # or what somebody else froze would thaw
+        gc.freeze()
+        gc.unfreeze()
 
 
 @contextmanager
@@ -94,7 +106,7 @@ def _quiet_repo() -> type:
             return self.scratch
 
         def _ignore(self) -> None:
-            pass
+            _count_as_old()
 
     return QuietRepo
 

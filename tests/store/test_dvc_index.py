@@ -6,6 +6,7 @@ import hashlib
 import json
 import os
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -216,3 +217,36 @@ def test_a_remote_that_is_not_there(source: Path, monkeypatch: pytest.MonkeyPatc
     (source / ".dvc" / "config").write_text("")
     with pytest.raises(StudyError, match="no object .* in the cache"):
         open_index(source).folder("data/cubes")
+
+
+@pytest.mark.parametrize("frozen", [False, True])
+def test_reading_spares_the_collector_and_leaves_it_as_it_was(frozen: bool) -> None:
+    """What was made meanwhile is old at once, garbage of it still goes, and what others froze stays frozen."""
+    code = f"""
+import gc, weakref
+from cinecube.store.dvc_repo import uncollected
+class Node: pass
+gc.collect()
+if {frozen}: gc.freeze()
+before = gc.get_freeze_count()
+with uncollected():
+    assert not gc.isenabled()
+    kept, lost = Node(), Node()
+    lost.itself = lost
+    gone = weakref.ref(lost)
+    del lost
+assert gc.isenabled()
+assert gc.get_freeze_count() == before, "frozen objects thawed, or new ones frozen"
+assert any(one is kept for one in gc.get_objects(generation=2)) == (not {frozen})
+gc.collect()
+assert gone() is None
+with uncollected():
+    later = Node()
+assert not any(one is later for one in gc.get_objects(generation=2)), "once in a process"
+gc.disable()
+with uncollected():
+    pass
+assert not gc.isenabled()
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
