@@ -11,6 +11,7 @@ from urllib.parse import urlsplit, urlunsplit
 
 from cinecube.store.dvc_index import open_index
 from cinecube.store.errors import StudyError
+from cinecube.store.paths import StudyPaths
 from cinecube.store.revision import cubes_of
 
 # What decides which cubes a revision holds; a page about them may come later.
@@ -69,7 +70,7 @@ def unrecorded(root: Path) -> list[str]:
         recorded = {root / cube.path for cube in cubes_of(open_index(root))}
     except StudyError:
         return []  # no study of DVC's, of which nothing can be had
-    cubes = sorted((root / "data" / "features").glob("*/*.zarr"))
+    cubes = sorted((StudyPaths(root).data / "features").glob("*/*.zarr"))
     folders = dict.fromkeys(cube.parent for cube in cubes if cube not in recorded)
     place = (folder.relative_to(root).as_posix() for folder in folders)
     return [f"DVC does not track {name}, so others cannot have it: run `dvc add {name}/*.zarr`" for name in place]

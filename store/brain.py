@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -29,6 +30,9 @@ from cinecube.store.paths import StudyPaths
 from cinecube.store.schema import provenance, string_coordinate
 
 Progress = Callable[[int, int], None]
+_log = logging.getLogger(__name__)
+# Share of a run's volumes above which cleaning takes much of what an encoder is to find.
+_MOST_REGRESSORS = 0.25
 
 
 @dataclass(frozen=True)
@@ -97,7 +101,20 @@ def build_brain(study: Study, subject: str, root: Path, progress: Progress | Non
         write_cube(paths.brain(subject), _cube(runs, parts, targets, study, spec))
     with staged(paths.brain_qc(subject)) as partial:
         table.to_csv(partial, index=False, float_format="%.6g")
+    _warn_of_regressors(table, subject, params.confounds)
     return table
+
+
+def _warn_of_regressors(table: pd.DataFrame, subject: str, confounds: str) -> None:
+    """Name the run of which cleaning takes the largest share, if that is much."""
+    share = table["regressors"] / table["volumes"]
+    if share.max() > _MOST_REGRESSORS:
+        run = table.iloc[int(share.to_numpy().argmax())]
+        _log.warning(
+            "%s %s: %d regressors fit %.0f%% of any %d volumes, responses included; brain.confounds: %s suits longer "
+            "runs",
+            *(subject, run["segment"], run["regressors"], 100 * share.max(), run["volumes"], confounds),
+        )
 
 
 def find_targets(params: BrainParams, runs: list[ScanRun], root: Path) -> Targets:

@@ -242,6 +242,13 @@ def open_index(
     return DvcIndex(url, rev, tuple(outputs), config, cache, prefix, commit, params)
 
 
+def inside(path: str, prefix: str) -> str | None:
+    """A path of a repository from one of its folders, `prefix`; none if it lies elsewhere."""
+    if prefix in ("", "."):
+        return path
+    return path[len(prefix) + 1 :] if path.startswith(f"{prefix}/") else None
+
+
 def _params(repo: Any, prefix: str) -> str | None:
     path = repo.fs.join(repo.root_dir, prefix, PARAMS_FILE)
     if not repo.fs.isfile(path):

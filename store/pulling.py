@@ -18,7 +18,7 @@ import numpy as np
 import xarray as xr
 
 from cinecube.store.cubes import open_stored
-from cinecube.store.dvc_index import DvcIndex, Listing, open_index
+from cinecube.store.dvc_index import DvcIndex, Listing, inside, open_index
 from cinecube.store.dvc_zarr import DvcZarrStore
 from cinecube.store.errors import StudyError
 from cinecube.store.guarded import shard_key
@@ -277,7 +277,8 @@ class PulledCubes:
 
     def paths(self) -> list[Path]:
         """Feature cubes that DVC has recorded and that are not in the study's folder."""
-        outputs = self._index.outputs if self._index is not None else ()
-        inside = "" if self._index is None or self._index.prefix in ("", ".") else f"{self._index.prefix}/"
-        found = [output.path.removeprefix(inside) for output in outputs if output.path.startswith(inside)]
-        return [self._root / path for path in found if path.endswith(".zarr") and not (self._root / path).exists()]
+        if self._index is None:
+            return []
+        found = [inside(output.path, self._index.prefix) for output in self._index.outputs]
+        cubes = [self._root / path for path in found if path is not None and path.endswith(".zarr")]
+        return [path for path in cubes if not path.exists()]

@@ -12,7 +12,7 @@ from typing import Any
 import xarray as xr
 
 from cinecube.store.cubes import open_stored
-from cinecube.store.dvc_index import DvcIndex, Listing, open_index
+from cinecube.store.dvc_index import DvcIndex, Listing, inside, open_index
 from cinecube.store.dvc_zarr import DvcZarrStore
 from cinecube.store.errors import StudyError
 from cinecube.store.params import PARAMS_FILE, Study, read_study
@@ -144,7 +144,7 @@ def cubes_of(index: DvcIndex) -> list[StoredCube]:
     """
     found = []
     for output in index.outputs:
-        path = _inside(output.path, index.prefix)
+        path = inside(output.path, index.prefix)
         if path is None or (output.item is None and output.source is None):
             continue
         if path.endswith(_SUFFIX):
@@ -154,9 +154,3 @@ def cubes_of(index: DvcIndex) -> list[StoredCube]:
             tops = {key.split("/zarr.json")[0] for key in files if key.endswith(f"{_SUFFIX}/zarr.json")}
             found += [StoredCube(f"{path}/{top}", None) for top in sorted(tops)]
     return found
-
-
-def _inside(path: str, prefix: str) -> str | None:
-    if prefix in ("", "."):
-        return path
-    return path[len(prefix) + 1 :] if path.startswith(f"{prefix}/") else None

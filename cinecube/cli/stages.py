@@ -122,10 +122,6 @@ def imported(model: str, root: Path) -> None:
     click.echo(f"{model}: {len(record['fingerprints'])} films are what this study asks for")
 
 
-# Share of a run's volumes above which cleaning takes much of what an encoder is to find.
-_MOST_REGRESSORS = 0.25
-
-
 @click.command(cls=Stage)
 @click.argument("subject")
 @study_option
@@ -150,14 +146,6 @@ def brain(subject: str, root: Path) -> None:
     click.echo(
         f"{subject}: {len(table)} runs, {trimmed} volumes past the films trimmed, {missing} rows without a volume"
     )
-    share = table["regressors"] / table["volumes"]
-    if share.max() > _MOST_REGRESSORS:
-        run = table.iloc[int(share.to_numpy().argmax())]
-        click.echo(
-            f"{subject} {run['segment']}: {run['regressors']} regressors fit {share.max():.0%} of any {run['volumes']} "
-            f"volumes, responses included; brain.confounds: {study.brain.confounds} suits longer runs",
-            err=True,
-        )
 
 
 @click.command(cls=Stage)
