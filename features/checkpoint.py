@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from pathlib import Path
 from typing import Any
@@ -11,10 +12,13 @@ import yaml
 from cinecube.features.network import PROCESSORS, READING_VERSION, Network, read_checkpoint
 from cinecube.features.record import Record
 from cinecube.features.registry import find_network
+from cinecube.features.spec import make_reading
 from cinecube.store.asked import HUB_ID
+from cinecube.store.atomic import write_text
 from cinecube.store.errors import StudyError
 from cinecube.store.fingerprint import files_digest
 from cinecube.store.model_params import ModelParams
+from cinecube.store.params import Study
 from cinecube.store.paths import StudyPaths
 
 _CONFIGS = ("config.json", *PROCESSORS)
@@ -30,6 +34,30 @@ _WEIGHTS = (
 )
 _NON_COMMERCIAL = re.compile(r"(^|[^a-z])(nc|non-?commercial)([^a-z]|$)")
 _HUB_TIMEOUT_S = 5.0
+
+
+def write_record(study: Study, model: str, root: Path) -> dict[str, Any]:
+    """Record a model's checkpoint in `data/checkpoints/<model>.json`, if it can be read as the study asks.
+
+    Returns
+    -------
+    dict
+        What was recorded, see `record_checkpoint`.
+
+    Raises
+    ------
+    StudyError
+        As `record_checkpoint` does, and if the study asks the network for what it does not have.
+    """
+    params = study.model(model)
+    values = record_checkpoint(model, params, root)
+    reading = make_reading(study, model, Record.model_validate(values))
+    network = find_network(params.extractor, f"models.{model}.extractor")
+    if network.check is not None:
+        path, _ = find_checkpoint(model, params, root)
+        network.check(path, reading)
+    write_text(StudyPaths(root).checkpoint(model), json.dumps(values, indent=1, sort_keys=True) + "\n")
+    return values
 
 
 def record_checkpoint(model: str, params: ModelParams, root: Path) -> dict[str, Any]:

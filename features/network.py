@@ -189,6 +189,8 @@ class Network:
         Of the official weights, for a checkpoint that comes without a card.
     official : str or None
         What the official checkpoint is, if it has no configuration files; None if it must have them.
+    check : callable, optional
+        `(path, Reading) -> None`, called when a checkpoint is recorded: refuses what cannot be read as it is asked.
     """
 
     version: int
@@ -196,6 +198,7 @@ class Network:
     load: Callable[[Path, Reading], Extractor]
     licence: str = "unknown"
     official: str | None = None
+    check: Callable[[Path, Reading], None] | None = None
 
 
 def read_checkpoint(path: Path, where: str, optional: bool = False) -> Checkpoint:

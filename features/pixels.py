@@ -56,16 +56,17 @@ class Pixels:
         """
         from PIL import Image
 
-        if self.size is not None:
-            height, width = self._resized(*rgb.shape[:2])
-            if (height, width) != rgb.shape[:2]:
-                rgb = np.asarray(Image.fromarray(rgb).resize((width, height), Image.Resampling(self.resample)))
+        height, width = self.resized(*rgb.shape[:2])
+        if (height, width) != rgb.shape[:2]:
+            rgb = np.asarray(Image.fromarray(rgb).resize((width, height), Image.Resampling(self.resample)))
         return rgb if self.crop is None else cropped(rgb, *self.crop)
 
-    def _resized(self, height: int, width: int) -> tuple[int, int]:
+    def resized(self, height: int, width: int) -> tuple[int, int]:
+        """Height and width of a frame after resizing."""
+        if self.size is None:
+            return height, width
         if isinstance(self.size, tuple):
             return self.size
-        assert self.size is not None
         short, long = sorted((height, width))
         edge = int(self.size * long / short)
         return (self.size, edge) if height <= width else (edge, self.size)

@@ -57,22 +57,17 @@ def films(root: Path) -> None:
 def checkpoint(model: str, root: Path) -> None:
     """Record which weights a model reads: digest, revision, licence.
 
-    Reads the checkpoint of MODEL in params.yaml, a local folder or a hub id. Writes data/checkpoints/MODEL.json.
+    Reads the checkpoint of MODEL in params.yaml, a local folder or a hub id. Refuses what cannot be read as params.yaml
+    asks; `extractor: hf` reads a made-up window for that. Writes data/checkpoints/MODEL.json.
 
     \b
     Example:
       cinecube checkpoint vit
     """
-    import json
-
-    from cinecube.features.checkpoint import record_checkpoint
-    from cinecube.store.atomic import write_text
-    from cinecube.store.paths import StudyPaths
+    from cinecube.features.checkpoint import write_record
     from cinecube.study import load
 
-    study = load(root)
-    record = record_checkpoint(model, study.model(model), root)
-    write_text(StudyPaths(root).checkpoint(model), json.dumps(record, indent=1, sort_keys=True) + "\n")
+    record = write_record(load(root), model, root)
     click.echo(f"{model}: weights {record['weights_digest'][:12]}, licence {record['licence']}")
 
 

@@ -93,7 +93,10 @@ def make(tmp_path_factory):
 def _load(folder: Path, **changes: Any) -> tuple[Any, Any]:
     facts = find_network("hf", "").describe(read_checkpoint(folder, "hf"))
     frames = 3 if facts.frames_per_window == "all" else facts.frames_per_window
-    reading = Reading(facts.streams, frames_per_window=frames, rate_hz=facts.rate_hz, window_s=0.5, **changes)
+    context_s = 0.5 if facts.rate_hz else 0.0
+    reading = Reading(
+        facts.streams, frames_per_window=frames, rate_hz=facts.rate_hz, window_s=0.5, context_s=context_s, **changes
+    )
     return facts, find_network("hf", "").load(folder, reading)
 
 
@@ -176,10 +179,11 @@ def test_an_untrained_twin(make, name):
 def test_what_cannot_be_read_is_refused(tmp_path):
     describe = find_network("hf", "").describe
     (tmp_path / "config.json").write_text(json.dumps({"model_type": "swin", "depths": [2, 2], "hidden_size": 24}))
-    (tmp_path / "preprocessor_config.json").write_text("{}")
+    (tmp_path / "preprocessor_config.json").write_text(json.dumps({"do_resize": True}))
     with pytest.raises(StudyError, match="blocks of several widths, expected blocks of one width"):
         describe(read_checkpoint(tmp_path, "x"))
     (tmp_path / "config.json").write_text(json.dumps({"model_type": "bert"}))
+    (tmp_path / "preprocessor_config.json").write_text("{}")
     with pytest.raises(StudyError, match="a processor for neither pictures nor sound"):
         describe(read_checkpoint(tmp_path, "x"))
 
