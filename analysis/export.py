@@ -32,7 +32,7 @@ from cinecube.analysis.map_targets import (
 )
 from cinecube.analysis.painting import paint
 from cinecube.store.atomic import staged
-from cinecube.store.errors import StudyError
+from cinecube.store.errors import StudyError, environment_error
 
 _SUFFIXES: dict[str, Kind | None] = {
     ".nii.gz": "voxels",
@@ -259,7 +259,7 @@ def _open_reference(path: Path | None, to: Path) -> nib.Cifti2Image:
     try:
         image = nib.load(path)
     except Exception as error:  # nibabel raises many kinds for one damaged file
-        raise StudyError(
+        raise environment_error(error, str(path)) or StudyError(
             where=str(path), found=f"an unreadable file ({error})", expected=expected, do="name another"
         ) from error
     if not isinstance(image, nib.Cifti2Image):

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
 
-from cinecube.store.errors import StudyError
+from cinecube.store.errors import StudyError, environment_error
 from cinecube.store.run_params import ClusterAddress, DaskParams, JobQueue
 
 if TYPE_CHECKING:
@@ -111,7 +111,7 @@ def open_client(dask: DaskParams, threads: int) -> Iterator[Client]:
         try:
             client = stack.enter_context(Client(address, timeout=_CONNECT_S))
         except (OSError, ValueError) as error:
-            raise StudyError(
+            raise environment_error(error, f"dask: {address}") or StudyError(
                 where=f"dask: {address}",
                 found=f"no scheduler ({_first_line(error)})",
                 expected="a running Dask scheduler",

@@ -19,7 +19,7 @@ from cinecube.store.asked import unlike
 from cinecube.store.atomic import write_text
 from cinecube.store.dvc_index import DvcIndex, Listing, open_index
 from cinecube.store.editing import edit_params, list_imported
-from cinecube.store.errors import StudyError
+from cinecube.store.errors import StudyError, environment_error
 from cinecube.store.params import PARAMS_FILE, Study, load_study
 from cinecube.store.paths import StudyPaths
 from cinecube.store.remotes import shown
@@ -210,7 +210,7 @@ def _dvc_import(root: Path, wanted: Wanted, path: str, out: str, pinned: tuple[L
             if pinned is not None:
                 _pin(stage, *pinned)
     except Exception as error:  # every filesystem has its own classes for a lost connection
-        raise StudyError(
+        raise environment_error(error, f"dvc import {path}") or StudyError(
             where=f"dvc import {shown(wanted.repo)} {path}",
             found=shown((str(error) or type(error).__name__).splitlines()[0]),
             expected="the cube",

@@ -12,7 +12,7 @@ from cinecube.features.network import PROCESSORS, READING_VERSION, Network, read
 from cinecube.features.record import Record
 from cinecube.features.registry import find_network
 from cinecube.store.asked import HUB_ID
-from cinecube.store.errors import StudyError
+from cinecube.store.errors import StudyError, environment_error
 from cinecube.store.fingerprint import files_digest
 from cinecube.store.model_params import ModelParams
 from cinecube.store.paths import StudyPaths
@@ -108,7 +108,9 @@ def _snapshot(model: str, params: ModelParams, root: Path) -> Path:
     name, revision = params.checkpoint, params.revision
     try:
         return _complete(Path(snapshot_download(name, revision=revision, local_files_only=True)))
-    except (OSError, ValueError):
+    except (OSError, ValueError) as error:
+        if refused := environment_error(error, f"models.{model}.checkpoint"):
+            raise refused from error
         reason = "HF_HUB_OFFLINE is set"
     if not constants.HF_HUB_OFFLINE:
         try:
@@ -116,6 +118,8 @@ def _snapshot(model: str, params: ModelParams, root: Path) -> Path:
             fetched = snapshot_download(name, revision=revision, allow_patterns=files, etag_timeout=_HUB_TIMEOUT_S)
             return Path(fetched)
         except Exception as error:  # whatever the network, the proxy or the hub answers
+            if refused := environment_error(error, f"models.{model}.checkpoint"):
+                raise refused from error
             reason = (str(error).strip() or type(error).__name__).splitlines()[0]
     raise StudyError(
         where=f"models.{model}.checkpoint",

@@ -11,6 +11,7 @@ import torch
 
 from cinecube.features.network import Reading
 from cinecube.features.weights import PRECISIONS, first_line, unreadable
+from cinecube.store.errors import environment_error
 
 # Modules whose output no layer reads: a checkpoint may lack them.
 _UNREAD = ("layernorm.", "pooler.", "masked_spec_embed", "fc_norm.")
@@ -54,7 +55,8 @@ def _with_weights(path: Path) -> Any:
             path, local_files_only=True, weights_only=True, dtype=torch.float32, output_loading_info=True
         )
     except Exception as error:  # each way in which a file can be broken raises a class of its own
-        raise unreadable(str(path), f"weights that cannot be read ({first_line(error)})") from error
+        refused = environment_error(error, str(path))
+        raise refused or unreadable(str(path), f"weights that cannot be read ({first_line(error)})") from error
     missing = sorted(key for key in info["missing_keys"] if not key.startswith(_UNREAD))
     if missing:
         # transformers would go on with random numbers there.

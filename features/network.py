@@ -11,7 +11,7 @@ from typing import Any, Literal, Protocol
 import numpy as np
 
 from cinecube.features.compat import NO_QUIRKS, Quirks
-from cinecube.store.errors import StudyError
+from cinecube.store.errors import StudyError, environment_error
 from cinecube.store.schema import Stream
 from cinecube.store.section import Section
 
@@ -239,6 +239,8 @@ def _read_json(path: Path, where: str) -> dict[str, Any]:
     except FileNotFoundError:
         found = f"no {path.name}"
     except (ValueError, OSError) as error:
+        if refused := environment_error(error, str(path)):
+            raise refused from error
         found = f"an unreadable {path.name} ({error})"
     else:
         if isinstance(values, dict):

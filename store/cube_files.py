@@ -15,6 +15,8 @@ import numpy as np
 import zarr
 from zarr.storage import LocalStore
 
+from cinecube.store.errors import environment_error
+
 ROOT = "zarr.json"
 _NAME = re.compile(r"[A-Za-z0-9_]+")
 
@@ -115,6 +117,8 @@ class Stored:
             try:
                 yield Chunk(file, region, np.asarray(self.array[region]))
             except Exception as error:  # crc32c, a short shard, a bad index and a bad text raise different classes
+                if refused := environment_error(error, str(self.path / file)):
+                    raise refused from error
                 yield Chunk(file, region, fault=first_line(error))
 
     def _places(self) -> Iterator[tuple[str, tuple[slice, ...]]]:
@@ -206,6 +210,8 @@ def _open(path: Path, name: str, *, gathered: bool) -> Stored | str:
         stored = Stored(path, name, array)
         next(iter(stored._places()), None)
     except Exception as error:  # a different class for every way in which metadata can be broken
+        if refused := environment_error(error, f"{path / name}"):
+            raise refused from error
         return first_line(error)
     return stored
 
@@ -217,6 +223,8 @@ def _read_json(file: Path) -> tuple[dict[str, Any] | None, str]:
     try:
         found = json.loads(file.read_bytes())
     except (ValueError, OSError, RecursionError) as error:
+        if refused := environment_error(error, str(file)):
+            raise refused from error
         return None, f"is damaged ({first_line(error)})"
     return (found, "") if isinstance(found, dict) else (None, "is damaged (no JSON object)")
 

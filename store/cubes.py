@@ -18,7 +18,7 @@ from zarr.codecs import Crc32cCodec
 from zarr.storage import LocalStore
 
 from cinecube.store.atomic import old_of, staged
-from cinecube.store.errors import StudyError
+from cinecube.store.errors import StudyError, environment_error
 from cinecube.store.guarded import folder_number, open_guarded, shard_key
 from cinecube.store.schema import DIMS, ROWS_PER_CHUNK, refuse_unknown, stored_rows
 
@@ -190,6 +190,8 @@ def open_stored(store: Store, where: str) -> xr.Dataset:
     except StudyError:
         raise
     except Exception as error:  # zarr raises a different class for every way a group can be broken
+        if refused := environment_error(error, where):
+            raise refused from error
         _refuse_newer(store, where)
         first = (str(error) or type(error).__name__).splitlines()[0]
         raise StudyError(

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from cinecube.store.dvc_repo import opened_repo, uncollected
-from cinecube.store.errors import StudyError
+from cinecube.store.errors import StudyError, environment_error
 from cinecube.store.paths import PARAMS_FILE
 from cinecube.store.remotes import DvcObject, Location, Objects, cache_location, remote_location, shown
 
@@ -238,7 +238,7 @@ def open_index(
             config = _configured(json.loads(json.dumps(repo.config, default=str)), remote, remote_config or {})
             commit, params = getattr(repo.fs, "rev", None), _params(repo, prefix)
     except (DvcException, OSError, ValueError) as error:
-        raise _unreadable(error, url, rev) from error
+        raise environment_error(error, shown(url)) or _unreadable(error, url, rev) from error
     return DvcIndex(url, rev, tuple(outputs), config, cache, prefix, commit, params)
 
 

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from cinecube.store.errors import StudyError
+from cinecube.store.errors import StudyError, environment_error
 from cinecube.store.schema import rows_index
 
 LABELS = ("segment", "onset_s")
@@ -215,6 +215,8 @@ def _dataset_numbers(dataset: Any, where: str) -> np.ndarray:
 
 
 def _unreadable(path: Path, error: Exception) -> StudyError:
+    if refused := environment_error(error, str(path)):
+        return refused
     first = (str(error) or type(error).__name__).splitlines()[0]
     return _wrong(str(path), f"an unreadable file ({first})", "an array of numbers", "save it again")
 

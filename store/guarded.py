@@ -13,7 +13,7 @@ from zarr.abc.store import ByteRequest, Store
 from zarr.core.buffer import Buffer, BufferPrototype
 from zarr.storage import LocalStore, WrapperStore
 
-from cinecube.store.errors import StudyError
+from cinecube.store.errors import StudyError, environment_error
 from cinecube.store.schema import refuse_unknown
 from cinecube.store.shards import RowShards
 
@@ -125,7 +125,7 @@ class _Array(ZarrArrayWrapper):
         except StudyError:
             raise
         except Exception as error:  # checksums, short shards and broken indexes raise different classes
-            raise damaged(self.where, error) from error
+            raise environment_error(error, self.where) or damaged(self.where, error) from error
 
 
 def damaged(where: str, error: Exception) -> StudyError:

@@ -29,7 +29,7 @@ from typing import Any, Literal
 from filelock import FileLock, Timeout
 
 from cinecube.store.cubes import open_cube
-from cinecube.store.errors import StudyError
+from cinecube.store.errors import StudyError, environment_error
 from cinecube.store.fingerprint import fingerprint
 from cinecube.store.paths import StudyPaths
 
@@ -123,7 +123,9 @@ def _spec_of(folder: Path) -> dict[str, Any] | None:
     try:
         spec = json.loads((folder / _SPEC).read_text(encoding="utf-8"))
         return spec if isinstance(spec, dict) and fingerprint(spec) == folder.name else None
-    except (OSError, ValueError):
+    except (OSError, ValueError) as error:
+        if refused := environment_error(error, str(folder)):
+            raise refused from error  # whether it can go is not known
         return None
 
 
@@ -315,7 +317,7 @@ def remove(paths: StudyPaths, leftover: Leftover) -> None:
         else:
             path.unlink()
     except OSError as error:
-        raise StudyError(
+        raise environment_error(error, str(path)) or StudyError(
             where=str(path),
             found=str(error),
             expected="something to remove, and the right to",

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from cinecube.store.cube_files import ROOT
-from cinecube.store.errors import StudyError
+from cinecube.store.errors import StudyError, environment_error
 from cinecube.store.pulling import ObjectCache
 from cinecube.store.remotes import DvcObject, Location, Objects
 from cinecube.store.tracked import Record, Records, Verdict, is_whole
@@ -67,7 +67,11 @@ def verify_all(cubes: Sequence[Path], folders: Sequence[Path] = (), *, repair: b
     """
     records, wrong, repaired, notes = Records(), {}, {}, []
     for cube in cubes:
-        verdict = records.judge(cube)
+        try:
+            verdict = records.judge(cube)
+        except (OSError, StudyError) as error:  # the disk or a permission, which leaves the other cubes to judge
+            wrong[str(cube)] = [str(environment_error(error, str(cube)) or error)]
+            continue
         if repair and verdict.problems:
             done = repair_cube(cube, verdict, records)
             notes += [done.refused] if done.refused else []
@@ -171,7 +175,9 @@ class _Source:
             _put(target, _keep_whole(self._objects, self._cache, item, where))
         except OSError as error:
             do = "remove what stands there, or check the disk"
-            raise StudyError(where=where, found=f"{error.strerror}", expected="room for the file", do=do) from error
+            raise environment_error(error, where) or StudyError(
+                where=where, found=f"{error.strerror}", expected="room for the file", do=do
+            ) from error
 
 
 def _whole(objects: Objects, item: DvcObject, where: str) -> bytes:
