@@ -15,6 +15,7 @@ from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
 
 from cinecube.store.errors import StudyError, environment_error
+from cinecube.store.interrupts import uninterrupted
 from cinecube.store.run_params import ClusterAddress, DaskParams, JobQueue
 
 if TYPE_CHECKING:
@@ -142,17 +143,17 @@ def _local_cluster(threads: int) -> Iterator[LocalCluster]:
     from distributed import LocalCluster
 
     environ = {f"distributed.nanny.pre-spawn-environ.{name}": value for name, value in _MALLOC.items()}
-    with (
-        dask.config.set(environ),
-        LocalCluster(
-            n_workers=_n_local_workers(threads),
-            threads_per_worker=1,
-            processes=True,
-            dashboard_address="127.0.0.1:0" if find_spec("bokeh") else None,
-            silence_logs=logging.CRITICAL,
-        ) as cluster,
-    ):
-        yield cluster
+    with dask.config.set(environ):
+        with uninterrupted():
+            started = LocalCluster(
+                n_workers=_n_local_workers(threads),
+                threads_per_worker=1,
+                processes=True,
+                dashboard_address="127.0.0.1:0" if find_spec("bokeh") else None,
+                silence_logs=logging.CRITICAL,
+            )
+        with started as cluster:
+            yield cluster
 
 
 @contextmanager

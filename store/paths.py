@@ -65,6 +65,11 @@ class StudyPaths:
         """How long stages took on this machine."""
         return self.root / ".cinecube" / "timings"
 
+    @property
+    def logs(self) -> Path:
+        """Tracebacks of errors that nobody expected."""
+        return self.root / ".cinecube" / "log"
+
     def checkpoint(self, model: str) -> Path:
         return self.data / "checkpoints" / f"{model}.json"
 

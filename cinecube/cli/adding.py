@@ -7,7 +7,8 @@ from typing import Literal
 
 import click
 
-from cinecube.cli.common import json_option, progress_bar, study_option
+from cinecube.cli.common import json_option, study_option
+from cinecube.cli.progress import progress_bar
 
 # Whether it exists is for the store to say, in its own words.
 _path = click.Path(path_type=Path)

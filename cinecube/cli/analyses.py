@@ -6,7 +6,8 @@ from pathlib import Path
 
 import click
 
-from cinecube.cli.common import Stage, progress_bar, study_option
+from cinecube.cli.common import Stage, study_option
+from cinecube.cli.progress import progress_bar
 
 
 @click.command(cls=Stage)

@@ -6,7 +6,8 @@ from pathlib import Path
 
 import click
 
-from cinecube.cli.common import Stage, did, progress_bar, study_option
+from cinecube.cli.common import Stage, did, study_option
+from cinecube.cli.progress import progress_bar
 
 
 @click.command(cls=Stage)
@@ -26,7 +27,7 @@ def simulate(root: Path) -> None:
     from cinecube.study import load, simulate_spec
 
     study = load(root)
-    with progress_bar("simulating", "segments") as progress:
+    with progress_bar("simulating", "films and scans") as progress:
         run(simulate_spec(study), study.films, study.split.train, StudyPaths(root).data, progress=progress)
     click.echo(f"{len(study.segments())} segments of {len(study.films)} films and their scans are in data/")
 

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING
 
 import click
 
-from cinecube.cli.common import json_option, progress_bar, seconds_text, size_text, study_option
+from cinecube.cli.common import json_option, seconds_text, size_text, study_option
+from cinecube.cli.progress import progress_bar
 
 if TYPE_CHECKING:
     from cinecube.plan import Step
