@@ -15,7 +15,7 @@ from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
 
 from cinecube.store.errors import StudyError, environment_error
-from cinecube.store.interrupts import uninterrupted
+from cinecube.store.interrupts import last_work, uninterrupted
 from cinecube.store.run_params import ClusterAddress, DaskParams, JobQueue
 
 if TYPE_CHECKING:
@@ -81,7 +81,12 @@ def open_threads(threads: int) -> Iterator[Threads]:
         warnings.catch_warnings(),
         concurrent.futures.ThreadPoolExecutor(n_workers) as pool,
     ):
-        yield Threads(pool, n_workers)
+        try:
+            yield Threads(pool, n_workers)
+        except KeyboardInterrupt:
+            with last_work("blocks"):
+                pool.shutdown(cancel_futures=True)
+            raise
 
 
 @contextmanager

@@ -10,6 +10,7 @@ import shutil
 import sqlite3
 import tempfile
 from collections.abc import Iterator
+from concurrent.futures import BrokenExecutor
 from pathlib import Path
 
 _HERE = "this machine"
@@ -68,6 +69,8 @@ def environment_error(error: BaseException, where: str = "") -> StudyError | Non
             return _denied(_named(cause), where)
         if number in _REFUSALS:
             return _refused(number, _named(cause), where)
+        if isinstance(cause, BrokenExecutor):
+            return _lost_worker(where)
         for said, (found, expected, do) in _SAID.items():
             if said in str(cause):
                 return StudyError(where=where or _HERE, found=found, expected=expected, do=do)
@@ -239,4 +242,13 @@ def _no_memory(error: BaseException, where: str) -> StudyError:
         found=f"not enough memory for {asked[1]} more" if asked else "not enough memory",
         expected="what the stage needs, which `cinecube plan` tells",
         do="close other programs, or set run.batch and encode.targets_per_block lower, and run the same command again",
+    )
+
+
+def _lost_worker(where: str) -> StudyError:
+    return StudyError(
+        where=where or _HERE,
+        found="a worker process that was killed",
+        expected="workers that live until the end; most often the machine had no more memory",
+        do="close other programs, and run the same command again",
     )
