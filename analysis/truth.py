@@ -18,6 +18,7 @@ from cinecube.store.cubes import open_cube
 from cinecube.store.labels import HEAD, layer_label
 from cinecube.store.params import Study
 from cinecube.store.paths import StudyPaths
+from cinecube.store.plain_zarr import open_plain
 
 Source = tuple[str, str]
 """A label of the `model` axis and one of its layers."""
@@ -97,7 +98,7 @@ def compare_study(study: Study, root: Path) -> Comparison | None:
     layers = tables.read_table(paths.tables / "layerwise.csv")
     agreement = pd.DataFrame(columns=_AGREEMENT)
     if paths.drawn_features.exists():
-        with xr.open_zarr(paths.drawn_features, chunks=None) as drawn:
+        with open_plain(paths.drawn_features) as drawn:
             agreement = pd.concat(
                 network_agreement([open_cube(paths.features(network, film)) for film in study.compute.films], drawn)
                 for network in study.compute.models

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import json
 import math
 import re
 from collections.abc import Iterable, Iterator
@@ -15,9 +14,11 @@ import numpy as np
 import zarr
 from zarr.storage import LocalStore
 
-from cinecube.store.errors import environment_error
+from cinecube.store.bounded import file_bytes, parse_json
+from cinecube.store.errors import StudyError, environment_error
+from cinecube.store.plain_zarr import MAX_METADATA_BYTES, plain
+from cinecube.store.plain_zarr import ROOT as ROOT
 
-ROOT = "zarr.json"
 _NAME = re.compile(r"[A-Za-z0-9_]+")
 
 
@@ -199,7 +200,7 @@ def _add_array(contents: Contents, path: Path, name: str, gathered: dict[str, An
 
 def _open(path: Path, name: str, *, gathered: bool) -> Stored | str:
     """An array by its own metadata or the cube's, or why there is none."""
-    store = LocalStore(path, read_only=True)
+    store = plain(LocalStore(path, read_only=True), str(path))
     try:
         if gathered:
             array = zarr.open_group(store, mode="r", zarr_format=3, use_consolidated=True)[name]
@@ -221,8 +222,9 @@ def _read_json(file: Path) -> tuple[dict[str, Any] | None, str]:
     if not file.is_file():
         return None, "is missing"
     try:
-        found = json.loads(file.read_bytes())
-    except (ValueError, OSError, RecursionError) as error:
+        file_bytes(file, limit=MAX_METADATA_BYTES)
+        found = parse_json(file.read_bytes())
+    except (ValueError, OSError, StudyError) as error:
         if refused := environment_error(error, str(file)):
             raise refused from error
         return None, f"is damaged ({first_line(error)})"
