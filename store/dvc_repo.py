@@ -6,26 +6,53 @@ import atexit
 import functools
 import gc
 import os
+import re
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from cinecube.store.errors import StudyError
+from cinecube.store.remotes import shown
+
+# `ext::` and its like run a program; a word that begins with a minus is an option of git's or ssh's.
+_ADDRESS = re.compile(r"(https?|ssh|git|git\+ssh|file)://[^-\s][^\s]*|([\w.-]+@)?[\w][\w.-]*:[^:\s-][^\s]*", re.ASCII)
+
+
+def check_address(url: str, rev: str | None) -> None:
+    """Refuse what is no address of a Git repository, and a revision that is none.
+
+    Raises
+    ------
+    StudyError
+        Before anything is asked for it.
+    """
+    if not os.path.isdir(url) and ("::" in url or not _ADDRESS.fullmatch(url)):
+        expected = "a folder, or an address that begins with https://, ssh://, git:// or file://, or is user@host:path"
+        raise StudyError(where=shown(url), found="no Git repository", expected=expected, do="correct the address")
+    if rev is not None and (rev.startswith("-") or not rev.isprintable() or not rev.strip()):
+        raise StudyError(
+            where=shown(url), found=f"the revision {rev!r}", expected="a branch, tag or commit", do="correct --rev"
+        )
+
+
+def fetch_clone(url: str, rev: str | None) -> str:
+    """A clone of a repository elsewhere in a temporary folder, which goes when this process ends."""
+    from dvc.repo.open_repo import _cached_clone
+
+    _clean_up_at_exit()
+    path: str = _cached_clone(url, rev)
+    return path
+
 
 @contextmanager
 def opened_repo(url: str, rev: str | None) -> Iterator[tuple[Any, str | None, str]]:
-    """A repository of DVC, its local cache, and the path of `url` in it."""
+    """A repository of DVC in a folder, its local cache, and the path of `url` in it."""
     from dvc.config import Config
     from dvc.exceptions import NotDvcRepoError
     from dvc.repo import Repo
 
-    if not os.path.isdir(url):
-        _clean_up_at_exit()
-        shared = Config()["cache"].get("dir")  # of this machine's DVC, where it has one
-        with Repo.open(url, rev=rev) as repo:
-            yield repo, shared, ""
-        return
     with tempfile.TemporaryDirectory() as scratch:
         try:
             if os.path.isfile(os.path.join(url, "HEAD")):  # a bare repository may lie inside a study's folder
