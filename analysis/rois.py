@@ -16,6 +16,7 @@ import yaml
 from cinecube.analysis.intervals import spread_over_subjects
 from cinecube.analysis.parcels import WHOLE
 from cinecube.analysis.tables import EVERYONE
+from cinecube.store.bounded import parse_yaml, read_text
 from cinecube.store.errors import StudyError
 
 # Below this likeness another label is another area: TPOJ1 and TPOJ2 are at 0.8.
@@ -88,7 +89,7 @@ def load_rois(name_or_path: str, root: Path) -> RoiSet:
             do="set `rois` to one of them",
         )
     try:
-        text = path.read_text(encoding="utf-8")
+        text = read_text(path)
     except UnicodeDecodeError as error:
         raise _malformed(name_or_path, "a file that is no UTF-8 text") from error
     return RoiSet(path.stem, _parse(text, name_or_path))
@@ -96,9 +97,9 @@ def load_rois(name_or_path: str, root: Path) -> RoiSet:
 
 def _parse(text: str, where: str) -> dict[str, tuple[str, ...]]:
     try:
-        raw = yaml.safe_load(text)
+        raw = parse_yaml(text)
         node = yaml.compose(text, Loader=yaml.SafeLoader)
-    except yaml.YAMLError as error:
+    except (yaml.YAMLError, ValueError) as error:
         raise _malformed(where, f"malformed YAML ({error})") from error
     if not isinstance(raw, dict) or not raw:
         raise _malformed(where, "no regions")

@@ -98,7 +98,7 @@ def import_cubes(
                 tell(film, number, len(films))
             path = paths.relative(paths.features(wanted.model, film))
             pinned = None if download else (index.folder(path), sizes[path])
-            _dvc_import(root, wanted, posixpath.join(index.prefix, path), path, pinned)
+            _dvc_import(root, wanted, index.commit, posixpath.join(index.prefix, path), path, pinned)
             made.append(f"{path}.dvc")
     return made
 
@@ -196,17 +196,20 @@ def _restored(paths: StudyPaths, films: Sequence[str], model: str) -> Iterator[N
         raise
 
 
-def _dvc_import(root: Path, wanted: Wanted, path: str, out: str, pinned: tuple[Listing, int | None] | None) -> None:
-    """Run `dvc import`; with the list of its files and their size nothing is fetched."""
+def _dvc_import(
+    root: Path, wanted: Wanted, commit: str | None, path: str, out: str, pinned: tuple[Listing, int | None] | None
+) -> None:
+    """Run `dvc import` of the commit that was checked; with the list of its files and their size nothing is fetched."""
     from dvc.logger import set_loggers_level
     from dvc.repo import Repo
 
     (root / out).parent.mkdir(parents=True, exist_ok=True)
-    options: dict[str, Any] = {"rev": wanted.rev, "remote": wanted.remote, "no_download": pinned is not None}
+    options: dict[str, Any] = {"rev": commit, "remote": wanted.remote, "no_download": pinned is not None}
     try:
         # DVC takes paths from where it stands; its advice is on Git, and is given once for all films.
         with set_loggers_level(logging.WARNING), chdir(root), Repo(".") as repo:
             stage = repo.imp(wanted.address, path, out=out, **options)
+            _follow(stage, wanted.rev)
             if pinned is not None:
                 _pin(stage, *pinned)
     except Exception as error:  # every filesystem has its own classes for a lost connection
@@ -216,6 +219,16 @@ def _dvc_import(root: Path, wanted: Wanted, path: str, out: str, pinned: tuple[L
             expected="the cube",
             do="try again, or check the repository's remote",
         ) from error
+
+
+def _follow(stage: Any, rev: str | None) -> None:
+    """Let `dvc update` follow the revision that was asked for, not the commit that it was at."""
+    (dep,) = stage.deps
+    dep.def_repo.pop("rev", None)
+    if rev is not None:
+        dep.def_repo["rev"] = rev
+    stage.md5 = stage.compute_md5()
+    stage.dump()
 
 
 def _pin(stage: Any, listing: Listing, n_bytes: int | None) -> None:

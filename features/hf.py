@@ -51,6 +51,7 @@ def describe(checkpoint: Checkpoint) -> Facts:
     StudyError
         If its blocks differ in width, or its processor says nothing of pictures or sound.
     """
+    _refuse_own_code(checkpoint)
     config, given = _encoder_config(checkpoint), checkpoint.processor
     if any(isinstance(config.get(key), list) for key in (*_WIDTHS, *_BLOCKS, "depths")):
         raise _unfit(checkpoint, "blocks of several widths", "blocks of one width, one after another")
@@ -73,6 +74,32 @@ def describe(checkpoint: Checkpoint) -> Facts:
     else:
         facts |= {"frames_per_window": ALL_FRAMES, "stills": True}
     return Facts(**facts)
+
+
+def _refuse_own_code(checkpoint: Checkpoint) -> None:
+    """Refuse a checkpoint that only a program of its own can read: nobody's program is run here."""
+    for name, given, key in (
+        ("config.json", checkpoint.config, "model_type"),
+        ("its processor", checkpoint.processor, "image_processor_type"),
+        ("its processor", checkpoint.processor, "feature_extractor_type"),
+    ):
+        if given.get("auto_map") and not _is_known(given.get(key), key) and (key == "model_type" or key in given):
+            raise StudyError(
+                where=str(checkpoint.path),
+                found=f"{name} for a program of its own ({key} {given.get(key)!r}), which is never run",
+                expected="a network that transformers has itself",
+                do="register an extractor of your own (docs/networks.md) if you trust it",
+            )
+
+
+def _is_known(value: Any, key: str) -> bool:
+    """Whether transformers has a class of that name, or of that type of network."""
+    import transformers
+    from transformers.models.auto.configuration_auto import CONFIG_MAPPING_NAMES
+
+    if not isinstance(value, str):
+        return False
+    return value in CONFIG_MAPPING_NAMES if key == "model_type" else hasattr(transformers, value)
 
 
 def _encoder_config(checkpoint: Checkpoint) -> Mapping[str, Any]:
@@ -218,7 +245,7 @@ def _frame_processor(path: Path, checkpoint: Checkpoint) -> Callable[[np.ndarray
     from transformers import AutoImageProcessor
 
     with quiet():
-        processor = AutoImageProcessor.from_pretrained(path, local_files_only=True)
+        processor = AutoImageProcessor.from_pretrained(path, local_files_only=True, trust_remote_code=False)
 
     def prepare(rgb: np.ndarray) -> np.ndarray:
         values = processor(rgb, return_tensors="np", input_data_format="channels_last")["pixel_values"]
@@ -233,7 +260,7 @@ def _sound_processor(path: Path) -> Callable[[np.ndarray], np.ndarray]:
     from transformers import AutoFeatureExtractor
 
     with quiet():
-        processor = AutoFeatureExtractor.from_pretrained(path, local_files_only=True)
+        processor = AutoFeatureExtractor.from_pretrained(path, local_files_only=True, trust_remote_code=False)
     name = processor.model_input_names[0]
 
     def prepare(sound: np.ndarray) -> np.ndarray:

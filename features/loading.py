@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 
+from cinecube.features.checkpoint_files import check_weights
 from cinecube.features.network import Reading
 from cinecube.features.weights import PRECISIONS, first_line, unreadable
 from cinecube.store.errors import environment_error
@@ -41,18 +42,24 @@ def load_network(path: Path, reading: Reading) -> Any:
 def _untrained(path: Path, seed: int) -> Any:
     from transformers import AutoConfig, AutoModel
 
-    config = AutoConfig.from_pretrained(path, local_files_only=True)
+    config = AutoConfig.from_pretrained(path, local_files_only=True, trust_remote_code=False)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        return AutoModel.from_config(config).float()
+        return AutoModel.from_config(config, trust_remote_code=False).float()
 
 
 def _with_weights(path: Path) -> Any:
     from transformers import AutoModel
 
+    check_weights(path)
     try:
         network, info = AutoModel.from_pretrained(
-            path, local_files_only=True, weights_only=True, dtype=torch.float32, output_loading_info=True
+            path,
+            local_files_only=True,
+            trust_remote_code=False,
+            weights_only=True,
+            dtype=torch.float32,
+            output_loading_info=True,
         )
     except Exception as error:  # each way in which a file can be broken raises a class of its own
         refused = environment_error(error, str(path))

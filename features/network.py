@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,6 +9,7 @@ from typing import Any, Literal, Protocol
 
 import numpy as np
 
+from cinecube.features.checkpoint_files import check_sizes, read_config
 from cinecube.features.compat import NO_QUIRKS, Quirks
 from cinecube.store.errors import StudyError, environment_error
 from cinecube.store.schema import Stream
@@ -235,7 +235,9 @@ def read_checkpoint(path: Path, where: str, optional: bool = False) -> Checkpoin
 
 def _read_json(path: Path, where: str) -> dict[str, Any]:
     try:
-        values = json.loads(path.read_text(encoding="utf-8"))
+        if not path.exists():
+            raise FileNotFoundError
+        values = read_config(path)
     except FileNotFoundError:
         found = f"no {path.name}"
     except (ValueError, OSError) as error:
@@ -244,6 +246,7 @@ def _read_json(path: Path, where: str) -> dict[str, Any]:
         found = f"an unreadable {path.name} ({error})"
     else:
         if isinstance(values, dict):
+            check_sizes(values, f"{where}/{path.name}")
             return values
         found = f"a {path.name} that is no object"
     raise StudyError(

@@ -11,7 +11,7 @@ from typing import TypeVar
 import torch
 from torch import Tensor, nn
 
-from cinecube.features.checkpoint import weight_files
+from cinecube.features.checkpoint_files import check_weights, weight_files
 from cinecube.features.network import Reading
 from cinecube.store.errors import StudyError, environment_error
 
@@ -69,6 +69,7 @@ def read_weights(path: Path) -> dict[str, Tensor]:
     files = weight_files(path)
     if not files:
         raise unreadable(str(path), "no weights")
+    check_weights(path)
     for file in files:
         if file.name.endswith(".index.json"):
             continue

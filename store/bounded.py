@@ -56,6 +56,12 @@ def file_bytes(path: Path, where: str | None = None, limit: int | None = None) -
     return status.st_size
 
 
+def refuse_special(path: Path) -> None:
+    """Refuse what is there and no plain file; that there is nothing is for the caller to say."""
+    if path.exists():
+        file_bytes(path)
+
+
 def _no_file(where: str, found: str) -> StudyError:
     return StudyError(where=where, found=found, expected="a plain file", do="correct the path, or copy the file there")
 
@@ -107,8 +113,10 @@ def parse_yaml(text: str) -> Any:
 
     Raises
     ------
+    yaml.YAMLError
+        If it is none.
     ValueError
-        If it is none, holds a value that is none, or an alias that makes it endless or vast.
+        If it is larger than any, holds a value that is none, or an alias that makes it endless or vast.
     """
     if len(text) > _MAX_YAML_BYTES:
         raise ValueError(f"{len(text)} characters, more than {_MAX_YAML_BYTES}")
@@ -119,8 +127,6 @@ def parse_yaml(text: str) -> Any:
         return yaml.safe_load(text)
     except RecursionError:
         return _too_deep()
-    except yaml.YAMLError as error:
-        raise ValueError(str(error)) from error
 
 
 def _count(node: yaml.Node, known: dict[int, int], depth: int) -> int:

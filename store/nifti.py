@@ -6,6 +6,7 @@ from pathlib import Path
 
 import nibabel as nib
 
+from cinecube.store.bounded import refuse_special
 from cinecube.store.errors import StudyError, environment_error
 
 
@@ -17,6 +18,7 @@ def open_nifti(path: Path) -> nib.Nifti1Image:
     StudyError
         If the file is none, or cannot be read.
     """
+    refuse_special(path)
     try:
         image = nib.load(path)
     except Exception as error:  # nibabel and gzip raise many kinds for one damaged file
