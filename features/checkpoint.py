@@ -53,12 +53,14 @@ def record_checkpoint(model: str, params: ModelParams, root: Path) -> dict[str, 
     network = find_network(params.extractor, f"models.{model}.extractor")
     path, revision = find_checkpoint(model, params, root)
     where = StudyPaths(root).relative(path)
-    facts = network.describe(read_checkpoint(path, where, optional=network.official is not None))
-    if params.untrained is None:
-        _refuse_hollow(check_weights(path), facts, where)
+    checkpoint = read_checkpoint(path, where, optional=network.official is not None)
+    facts = network.describe(checkpoint)
     licence = read_licence(path, network)
     if params.untrained is None:
         _check_licence(model, licence, params.accept_licence)
+        n_bytes = check_weights(path)
+        if checkpoint.config:
+            _refuse_hollow(n_bytes, facts, where)
     record = Record(
         model=model,
         extractor=params.extractor,

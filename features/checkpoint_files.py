@@ -80,7 +80,8 @@ def check_weights(path: Path) -> int:
             elif zipfile.is_zipfile(file):
                 _check_archive(file)
         except (ValueError, OSError, KeyError, TypeError, AttributeError, zipfile.BadZipFile) as error:
-            raise _strange(f"{path}", f"{file.name} that cannot be read ({error})", "whole weights") from None
+            found = f"weights that cannot be read ({file.name}: {error})"
+            raise _strange(str(path), found, "whole ones") from None
     return total
 
 

@@ -25,8 +25,7 @@ _MAX_PATH = 1000
 # A line of it takes 100 bytes; a dataset of 300,000 files is one that no study has.
 _MAX_LIST_BYTES = 32 * 2**20
 _PROGRAMS = ("bearer_token_command", "ask_password", "ask_passphrase")
-_FILES = ("configpath", "credentialpath", "profile", "keyfile", "cert_path", "key_path")
-_FILES += ("gdrive_user_credentials_file", "gdrive_service_account_json_file_path")
+_FILES = ("configpath", "credentialpath")  # AWS reads a `credential_process` there, and runs it
 
 
 @dataclass(frozen=True)
@@ -311,7 +310,7 @@ def _output(
 def refuse_programs(options: Mapping[str, Any], where: str, *, files: bool = True) -> None:
     """Refuse options of a remote that somebody else's repository must not choose.
 
-    They name programs, or files of this machine that may name programs, or make DVC ask for a password.
+    They name programs, or files that may name programs, or make DVC ask for a password.
 
     Parameters
     ----------
@@ -325,8 +324,8 @@ def refuse_programs(options: Mapping[str, Any], where: str, *, files: bool = Tru
             raise StudyError(
                 where=where,
                 found=f"the option {name} in what is committed",
-                expected="options that name no program, no file of this machine and ask nothing",
-                do="set it in your own configuration, with `dvc remote modify --global` or --local, if you trust it",
+                expected="options that run no program and ask nothing",
+                do="set it in your own configuration (`dvc remote modify --global` or `--local`) if you trust it",
             )
 
 

@@ -66,16 +66,18 @@ def _is_of_memory(error: BaseException | None) -> bool:
 
 
 def _refuse_programs(repo: Repo, where: str, root: str | None) -> None:
-    """Refuse what the committed configuration must not choose; of a working tree files elsewhere may be chosen."""
+    """Refuse what the committed configuration must not choose; files that its author did not write may be chosen."""
     for name, options in repo.config.load_one("repo").get("remote", {}).items():
-        inside = {key: value for key, value in options.items() if root is None or _lies_in(str(value), root)}
+        inside = {key: value for key, value in options.items() if _lies_in(str(value), root)}
         named = f"{where}: .dvc/config, remote {name!r}"
         refuse_programs(options, named, files=False)
         refuse_programs(inside, named)
 
 
-def _lies_in(value: str, root: str) -> bool:
+def _lies_in(value: str, root: str | None) -> bool:
     """Whether a path is one of the repository's own files, which its author wrote."""
+    if root is None:
+        return not os.path.isabs(value)
     paths = (os.path.realpath(os.path.join(root, folder, value)) for folder in (".dvc", ""))
     return any(path.startswith(root + os.sep) and os.path.isfile(path) for path in paths)
 

@@ -16,8 +16,9 @@ from typing import Any
 from cinecube.store.errors import StudyError
 from cinecube.store.remotes import shown
 
+_SCHEMES = ("http", "https", "ssh", "git", "git+ssh", "file")
 # `ext::` and its like run a program; a word that begins with a minus is an option of git's or ssh's.
-_ADDRESS = re.compile(r"(https?|ssh|git|git\+ssh|file)://[^-\s][^\s]*|([\w.-]+@)?[\w][\w.-]*:[^:\s-][^\s]*", re.ASCII)
+_PROGRAM = re.compile(r"::|(^|//|@)-|[^\x20-\x7e\x80-\U0010ffff]")
 
 
 def check_address(url: str, rev: str | None) -> None:
@@ -28,8 +29,9 @@ def check_address(url: str, rev: str | None) -> None:
     StudyError
         Before anything is asked for it.
     """
-    if not os.path.isdir(url) and ("::" in url or not _ADDRESS.fullmatch(url)):
-        expected = "a folder, or an address that begins with https://, ssh://, git:// or file://, or is user@host:path"
+    scheme, is_url, _ = url.partition("://")
+    if not os.path.isdir(url) and (_PROGRAM.search(url) or (is_url and scheme not in _SCHEMES)):
+        expected = f"a folder, user@host:path, or an address of {', '.join(_SCHEMES)}"
         raise StudyError(where=shown(url), found="no Git repository", expected=expected, do="correct the address")
     if rev is not None and (rev.startswith("-") or not rev.isprintable() or not rev.strip()):
         raise StudyError(

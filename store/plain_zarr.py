@@ -30,7 +30,7 @@ MAX_METADATA_BYTES = 16 * 2**20
 # A brain of 1 mm voxels has 2 million targets, each with six labels.
 MAX_LABELS = 4_000_000
 _MAX_LABELS_IN_ALL, _MAX_TEXTS_IN_ALL = 8 * MAX_LABELS, MAX_LABELS + MAX_LABELS // 4
-_MAX_ARRAYS = 256
+MAX_ARRAYS = 256
 _MAX_AXES = 8
 _MAX_NAME = 200
 _MAX_VALUES = 2**44
@@ -141,9 +141,9 @@ class Plainness:
             raise StudyError(where=f"{self.where}/{key}", found=str(error), expected=expected, do=do) from None
         labels = sum(plain.n_labels for plain in self._arrays.values())
         texts = sum(plain.n_texts for plain in self._arrays.values())
-        if len(self._arrays) > _MAX_ARRAYS or labels > _MAX_LABELS_IN_ALL or texts > _MAX_TEXTS_IN_ALL:
+        if len(self._arrays) > MAX_ARRAYS or labels > _MAX_LABELS_IN_ALL or texts > _MAX_TEXTS_IN_ALL:
             found = f"{len(self._arrays)} arrays with {labels} labels, {texts} of them text"
-            raise too_large(self.where, found, f"at most {_MAX_ARRAYS}, {_MAX_LABELS_IN_ALL} and {_MAX_TEXTS_IN_ALL}")
+            raise too_large(self.where, found, f"at most {MAX_ARRAYS}, {_MAX_LABELS_IN_ALL} and {_MAX_TEXTS_IN_ALL}")
 
     def _judge_packed(self, key: str, packed: bytes | memoryview, limit: int) -> None:
         holds = _zstd_bytes(bytes(packed[:18]))
@@ -232,8 +232,8 @@ def _arrays_of(node: Any, path: str) -> dict[str, _Plain]:
         raise ValueError(f"a node of type {_shown(node.get('node_type'))}")
     gathered = node.get("consolidated_metadata")
     inner = gathered.get("metadata") if isinstance(gathered, dict) else {}
-    if not isinstance(inner, dict) or len(inner) > _MAX_ARRAYS:
-        raise ValueError(f"gathered metadata that are no object of up to {_MAX_ARRAYS} arrays")
+    if not isinstance(inner, dict) or len(inner) > MAX_ARRAYS:
+        raise ValueError(f"gathered metadata that are no object of up to {MAX_ARRAYS} arrays")
     found = {}
     for name, described in inner.items():
         if any(part in ("", ".", "..") for part in name.split("/")) or len(name) > _MAX_NAME or "\\" in name:
