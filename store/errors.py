@@ -35,11 +35,16 @@ class StudyError(Exception):
     def __init__(self, *, where: str, found: str, expected: str, do: str) -> None:
         self.where, self.found, self.expected, self.do = where, found, expected, do
         line = f"{where}: found {found}, expected {expected}; {do}"
-        super().__init__(" ".join(line.split()))
+        super().__init__(printable(" ".join(line.split())))
 
     def __reduce__(self) -> tuple[object, ...]:
         """Survive the trip from a Dask worker, whose default copy would call us without keywords."""
         return (_rebuild, (self.where, self.found, self.expected, self.do))
+
+
+def printable(text: str) -> str:
+    """A line without what would move a terminal's cursor or turn its letters round; foreign names may hold anything."""
+    return "".join(letter if letter.isprintable() else ascii(letter)[1:-1] for letter in text)
 
 
 def _rebuild(where: str, found: str, expected: str, do: str) -> StudyError:

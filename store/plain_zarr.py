@@ -24,6 +24,7 @@ from cinecube.store.schema import refuse_unknown
 
 ROOT = "zarr.json"
 _OLDER = frozenset({".zgroup", ".zarray", ".zattrs", ".zmetadata"})
+_JSON_ATTRIBUTES = frozenset({"spec", "created_by"})
 _LABELS_OF_LAYERS = frozenset({"width", "depth"})
 
 MAX_METADATA_BYTES = 16 * 2**20
@@ -230,6 +231,10 @@ def _arrays_of(node: Any, path: str) -> dict[str, _Plain]:
         return {path: _plain_array(node, path)}
     if node.get("node_type") != "group":
         raise ValueError(f"a node of type {_shown(node.get('node_type'))}")
+    for name in _JSON_ATTRIBUTES & node.get("attributes", {}).keys():
+        text = node["attributes"][name]
+        if not isinstance(text, str) or not isinstance(parse_json(text), dict):
+            raise ValueError(f"the attribute {name}, which is no JSON object")
     gathered = node.get("consolidated_metadata")
     inner = gathered.get("metadata") if isinstance(gathered, dict) else {}
     if not isinstance(inner, dict) or len(inner) > MAX_ARRAYS:

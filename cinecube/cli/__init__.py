@@ -9,6 +9,7 @@ from typing import Any
 
 import click
 
+from cinecube.cli.common import echo
 from cinecube.cli.failures import one_line
 
 # Subcommand -> module; a module is imported when its command is asked for or its help is listed.
@@ -88,7 +89,7 @@ class _Echo(logging.Handler):
     """Writes to what stderr is at the time, not to what it was when the handler was made."""
 
     def emit(self, record: logging.LogRecord) -> None:
-        click.echo(self.format(record), err=True)
+        echo(self.format(record), err=True)
 
 
 def _log_to_stderr() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import time
 from pathlib import Path
 from typing import Any
@@ -9,6 +10,7 @@ from typing import Any
 import click
 
 from cinecube.cli.failures import remember_study
+from cinecube.store.errors import printable
 
 study_option = click.option(
     "--study",
@@ -40,6 +42,16 @@ class Stage(click.Command):
         if work:  # nothing done is nothing learned
             note(ctx.params["root"], (str(self.name), *arguments), time.monotonic() - began, work)
         return result
+
+
+def echo(line: str = "", *, err: bool = False) -> None:
+    """Print a line: whatever names of others hold, it stays one, and moves no cursor."""
+    click.echo(printable(line), err=err)
+
+
+def echo_json(value: Any) -> None:
+    """Print JSON, which spells out whatever is not ASCII."""
+    click.echo(json.dumps(value, indent=1))
 
 
 def did(work: float) -> None:

@@ -20,7 +20,7 @@ from typing import IO, Any
 import click
 
 from cinecube.store.atomic import write_text
-from cinecube.store.errors import StudyError, environment_error
+from cinecube.store.errors import StudyError, environment_error, printable
 from cinecube.store.paths import PARAMS_FILE, StudyPaths
 
 STOPPED = 130
@@ -64,7 +64,7 @@ def one_line(ctx: click.Context | None, commands: Collection[str]) -> Iterator[N
         command = error.ctx.command_path if error.ctx else "cinecube"
         said = " ".join(error.format_message().split()).rstrip(".")
         hint = f"{_close_command(said, commands)}see `{command} --help`"
-        raise click.ClickException(_printable(f"{command}: {said}; {hint}")) from error
+        raise click.ClickException(printable(f"{command}: {said}; {hint}")) from error
     except click.ClickException:
         raise
     except (KeyboardInterrupt, click.Abort) as error:
@@ -72,12 +72,7 @@ def one_line(ctx: click.Context | None, commands: Collection[str]) -> Iterator[N
     except Exception as error:
         if isinstance(error, BrokenPipeError) and _nobody_reads():
             raise  # `cinecube ls | head`: click ends without a word
-        raise click.ClickException(_printable(str(_told(error, ctx)))) from error
-
-
-def _printable(line: str) -> str:
-    """A line without what would move a terminal's cursor; names of files may hold anything."""
-    return "".join(letter if letter.isprintable() else ascii(letter)[1:-1] for letter in line)
+        raise click.ClickException(str(_told(error, ctx))) from error
 
 
 def _told(error: Exception, ctx: click.Context | None) -> StudyError:

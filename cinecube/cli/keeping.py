@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -10,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from cinecube.cli.common import json_option, size_text, study_option
+from cinecube.cli.common import echo, echo_json, json_option, size_text, study_option
 
 if TYPE_CHECKING:
     from cinecube.origin import Origin
@@ -65,7 +64,7 @@ def clean(yes: bool, dry_run: bool, caches: tuple[Path, ...], unused_days: float
     if not as_json:
         _show(found.leftovers, root)
     if found.busy:
-        click.echo("a stage of this study runs: partial cubes and scratch arrays are left alone", err=True)
+        echo("a stage of this study runs: partial cubes and scratch arrays are left alone", err=True)
     removing = bool(found.leftovers) and not dry_run and (yes or (not as_json and _is_confirmed()))
     if removing:
         # While the question stood, somebody may have begun to use one of them.
@@ -74,7 +73,7 @@ def clean(yes: bool, dry_run: bool, caches: tuple[Path, ...], unused_days: float
     if as_json:
         _print_json(found.leftovers, gone)
     elif removing:
-        click.echo(f"{len(gone)} of {len(found.leftovers)} removed, {size_text(sum(one.bytes for one in gone))} freed")
+        echo(f"{len(gone)} of {len(found.leftovers)} removed, {size_text(sum(one.bytes for one in gone))} freed")
     if removing and len(gone) < len(found.leftovers):
         raise SystemExit(1)
 
@@ -91,7 +90,7 @@ def _is_confirmed() -> bool:
         )
     confirmed = click.confirm("remove them?")
     if not confirmed:
-        click.echo("nothing was removed")
+        echo("nothing was removed")
     return confirmed
 
 
@@ -106,11 +105,11 @@ def _show(leftovers: Sequence[Leftover], root: Path) -> None:
     for kind, heading in _HEADINGS.items():
         own = [one for one in leftovers if one.kind == kind]
         if own:
-            click.echo(f"{heading}: {len(own)}, {size_text(sum(one.bytes for one in own))}")
+            echo(f"{heading}: {len(own)}, {size_text(sum(one.bytes for one in own))}")
         for one in own if kind != "lock" else []:
-            click.echo(f"  {size_text(one.bytes):>10}  {paths.relative(one.path)}  {one.why}")
+            echo(f"  {size_text(one.bytes):>10}  {paths.relative(one.path)}  {one.why}")
     if not leftovers:
-        click.echo("nothing to clean")
+        echo("nothing to clean")
 
 
 def _remove(leftovers: Sequence[Leftover], still: set[Path], root: Path, unused_days: float) -> list[Leftover]:
@@ -121,13 +120,13 @@ def _remove(leftovers: Sequence[Leftover], still: set[Path], root: Path, unused_
     gone = []
     for one in leftovers:
         if one.path not in still:
-            click.echo(f"kept: {one.path} is needed by now", err=True)
+            echo(f"kept: {one.path} is needed by now", err=True)
             continue
         try:
             remove_leftover(root, one, unused_days)
             gone.append(one)
         except StudyError as error:
-            click.echo(f"kept: {error}", err=True)
+            echo(f"kept: {error}", err=True)
     return gone
 
 
@@ -136,7 +135,7 @@ def _print_json(leftovers: Sequence[Leftover], gone: Sequence[Leftover]) -> None
         {"kind": one.kind, "path": str(one.path), "why": one.why, "bytes": one.bytes, "removed": one in gone}
         for one in leftovers
     ]
-    click.echo(json.dumps(rows, indent=1))
+    echo_json(rows)
 
 
 @click.command()
@@ -177,9 +176,9 @@ def card(out: Path | None, url: str | None, rev: str | None, root: Path) -> None
     except OSError as error:
         found = error.strerror or str(error)
         raise StudyError(where=str(path), found=found, expected="a place for a file", do="name another one") from error
-    click.echo(f"the study's card is in {path}")
+    echo(f"the study's card is in {path}")
     for line in (*_lacking(origin, url), *unrecorded(root)):
-        click.echo(line, err=True)
+        echo(line, err=True)
 
 
 def _lacking(origin: Origin, told: str | None) -> Iterator[str]:

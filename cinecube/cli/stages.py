@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from cinecube.cli.common import Stage, did, study_option
+from cinecube.cli.common import Stage, did, echo, study_option
 from cinecube.cli.progress import progress_bar
 
 
@@ -29,7 +29,7 @@ def simulate(root: Path) -> None:
     study = load(root)
     with progress_bar("simulating", "films and scans") as progress:
         run(simulate_spec(study), study.films, study.split.train, StudyPaths(root).data, progress=progress)
-    click.echo(f"{len(study.segments())} segments of {len(study.films)} films and their scans are in data/")
+    echo(f"{len(study.segments())} segments of {len(study.films)} films and their scans are in data/")
 
 
 @click.command(cls=Stage)
@@ -49,7 +49,7 @@ def films(root: Path) -> None:
     from cinecube.study import load
 
     table = write_films_table(load(root), root)
-    click.echo(f"{len(table)} segments, {table['duration_s'].sum() / 60:.1f} minutes, {table['rows'].sum()} rows")
+    echo(f"{len(table)} segments, {table['duration_s'].sum() / 60:.1f} minutes, {table['rows'].sum()} rows")
 
 
 @click.command(cls=Stage)
@@ -74,7 +74,7 @@ def checkpoint(model: str, root: Path) -> None:
     study = load(root)
     record = record_checkpoint(model, study.model(model), root)
     write_text(StudyPaths(root).checkpoint(model), json.dumps(record, indent=1, sort_keys=True) + "\n")
-    click.echo(f"{model}: weights {record['weights_digest'][:12]}, licence {record['licence']}")
+    echo(f"{model}: weights {record['weights_digest'][:12]}, licence {record['licence']}")
 
 
 @click.command(cls=Stage)
@@ -100,7 +100,7 @@ def features(model: str, film: str, root: Path) -> None:
     with progress_bar(f"{model} {film}", "rows") as progress:
         done = extract_film(study, model, film, root, progress=progress)
     did(done.rows * done.windows_computed / done.windows)
-    click.echo(str(done))
+    echo(str(done))
 
 
 @click.command(cls=Stage)
@@ -120,7 +120,7 @@ def imported(model: str, root: Path) -> None:
     from cinecube.study import load
 
     record = record_imported(load(root), root, model)
-    click.echo(f"{model}: {len(record['fingerprints'])} films are what this study asks for")
+    echo(f"{model}: {len(record['fingerprints'])} films are what this study asks for")
 
 
 @click.command(cls=Stage)
@@ -144,9 +144,7 @@ def brain(subject: str, root: Path) -> None:
     with progress_bar(subject, "runs") as progress:
         table = build_brain(study, subject, root, progress)
     trimmed, missing = table["trimmed_volumes"].sum(), table["missing_rows"].sum()
-    click.echo(
-        f"{subject}: {len(table)} runs, {trimmed} volumes past the films trimmed, {missing} rows without a volume"
-    )
+    echo(f"{subject}: {len(table)} runs, {trimmed} volumes past the films trimmed, {missing} rows without a volume")
 
 
 @click.command(cls=Stage)
@@ -169,7 +167,7 @@ def encode(model: str, root: Path) -> None:
     study.scored(model)
     with progress_bar(f"encoding {model}", "blocks") as progress:
         run(study, root, model, progress=progress)
-    click.echo(f"scores of {model} are in results/scores/{model}.zarr")
+    echo(f"scores of {model} are in results/scores/{model}.zarr")
 
 
 @click.command("whole-brain", cls=Stage)
@@ -187,7 +185,7 @@ def whole_brain(root: Path) -> None:
     from cinecube.study import load
 
     run(load(root), root)
-    click.echo("scores at each parcel's layer are in results/tables: whole_brain.csv, roi.csv and others")
+    echo("scores at each parcel's layer are in results/tables: whole_brain.csv, roi.csv and others")
 
 
 @click.command(cls=Stage)
@@ -205,7 +203,7 @@ def layerwise(root: Path) -> None:
     from cinecube.study import load
 
     run(load(root), root)
-    click.echo("scores by layer are in results/tables: layerwise.csv, depth.csv, lag.csv and others")
+    echo("scores by layer are in results/tables: layerwise.csv, depth.csv, lag.csv and others")
 
 
 @click.command(cls=Stage)
@@ -224,4 +222,4 @@ def report(root: Path) -> None:
     from cinecube.study import load
 
     write_report(load(root), root)
-    click.echo("the report is in results/report/index.html")
+    echo("the report is in results/report/index.html")

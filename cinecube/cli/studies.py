@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
-from cinecube.cli.common import json_option, seconds_text, size_text, study_option
+from cinecube.cli.common import echo, echo_json, json_option, seconds_text, size_text, study_option
 from cinecube.cli.progress import progress_bar
 
 if TYPE_CHECKING:
@@ -65,13 +64,11 @@ def init(
     else:
         assert repo is not None
         models = init_reuse(folder, repo, rev, own)
-        click.echo(f"{repo} has {', '.join(models)}; import one there: `cinecube import {repo} --model {models[0]}`")
+        echo(f"{repo} has {', '.join(models)}; import one there: `cinecube import {repo} --model {models[0]}`")
     if template != "reuse":
-        click.echo(f"{folder}: edit params.yaml, then run `dvc repro` there")
+        echo(f"{folder}: edit params.yaml, then run `dvc repro` there")
     if template != "simulated" and atlas is None:
-        click.echo(
-            "no --atlas: every voxel counts for itself, and there are no regions; set brain.atlas later", err=True
-        )
+        echo("no --atlas: every voxel counts for itself, and there are no regions; set brain.atlas later", err=True)
 
 
 @click.command()
@@ -96,25 +93,25 @@ def plan(root: Path, as_json: bool) -> None:
 
     steps = plan_study(load(root), root)
     if as_json:
-        click.echo(json.dumps([asdict(step) for step in steps], indent=1))
+        echo_json([asdict(step) for step in steps])
         return
     names = [step.dvc_stage + _item(step) for step in steps]
     width = max(map(len, names)) + 2
-    click.echo(f"{'stage':{width}}{'state':12}{'when done':>10}  {'needs':18}{'takes':13}why")
+    echo(f"{'stage':{width}}{'state':12}{'when done':>10}  {'needs':18}{'takes':13}why")
     for name, step in zip(names, steps, strict=True):
         size = size_text(step.bytes_when_done) if step.bytes_when_done else ""
         memory = f"{size_text(step.memory_bytes)} memory" if step.memory_bytes else ""
         takes = f"about {seconds_text(step.seconds)}" if step.seconds is not None else ""
-        click.echo(f"{name:{width}}{step.state:12}{size:>10}  {memory:18}{takes:13}{step.why}".rstrip())
+        echo(f"{name:{width}}{step.state:12}{size:>10}  {memory:18}{takes:13}{step.why}".rstrip())
     absent = sum(step.state == "not here" for step in steps)
     to_do = [step for step in steps if step.state not in ("done", "not here")]
     known = [step.seconds for step in to_do if step.seconds is not None]
     takes = f", about {seconds_text(sum(known))}" if known else ""
     unknown = f" and {len(to_do) - len(known)} that never ran here" if known and len(known) < len(to_do) else ""
     if absent:
-        click.echo(f"{len(steps)} stages; {absent} are recorded and not here; run `dvc pull` first, and this again")
+        echo(f"{len(steps)} stages; {absent} are recorded and not here; run `dvc pull` first, and this again")
     else:
-        click.echo(f"{len(steps)} stages, {len(to_do)} to do{takes}{unknown}; `dvc repro` runs them")
+        echo(f"{len(steps)} stages, {len(to_do)} to do{takes}{unknown}; `dvc repro` runs them")
 
 
 def _item(step: Step) -> str:
@@ -156,6 +153,6 @@ def pull(stream: str, layer: str | None, film: str | None, root: Path, as_json: 
         rows.append({"model": stream, "film": name, "shards": done.shards, "files": done.files, "bytes": done.n_bytes})
         if not as_json:
             layers = f"{done.shards} layer" + "s" * (done.shards != 1)
-            click.echo(f"{stream} {name}: {layers} in DVC's cache, {size_text(done.n_bytes)} fetched")
+            echo(f"{stream} {name}: {layers} in DVC's cache, {size_text(done.n_bytes)} fetched")
     if as_json:
-        click.echo(json.dumps(rows, indent=1))
+        echo_json(rows)
