@@ -325,7 +325,7 @@ def refuse_programs(options: Mapping[str, Any], where: str, *, files: bool = Tru
                 where=where,
                 found=f"the option {name} in what is committed",
                 expected="options that run no program and ask nothing",
-                do="set it in your own configuration (`dvc remote modify --global` or `--local`) if you trust it",
+                do="ask its owner to keep it in .dvc/config.local; in a clone of yours move it there if you trust it",
             )
 
 

@@ -6,6 +6,7 @@ import json
 import os
 from typing import Any
 
+from dvc.config import Config
 from dvc.exceptions import DvcException
 from dvc.repo import Repo
 
@@ -67,7 +68,10 @@ def _is_of_memory(error: BaseException | None) -> bool:
 
 def _refuse_programs(repo: Repo, where: str, root: str | None) -> None:
     """Refuse what the committed configuration must not choose; files that its author did not write may be chosen."""
-    for name, options in repo.config.load_one("repo").get("remote", {}).items():
+    # The options of a working tree count at its revisions too, see `opened_repo`.
+    configs = [repo.config] if root is None else [repo.config, Config(os.path.join(root, ".dvc"))]
+    remotes = [found for config in configs for found in config.load_one("repo").get("remote", {}).items()]
+    for name, options in remotes:
         inside = {key: value for key, value in options.items() if _lies_in(str(value), root)}
         named = f"{where}: .dvc/config, remote {name!r}"
         refuse_programs(options, named, files=False)
@@ -77,7 +81,7 @@ def _refuse_programs(repo: Repo, where: str, root: str | None) -> None:
 def _lies_in(value: str, root: str | None) -> bool:
     """Whether a path is one of the repository's own files, which its author wrote."""
     if root is None:
-        return not os.path.isabs(value)
+        return False  # nothing of a bare repository, or of a clone under a name of chance, is a file here
     paths = (os.path.realpath(os.path.join(root, folder, value)) for folder in (".dvc", ""))
     return any(path.startswith(root + os.sep) and os.path.isfile(path) for path in paths)
 
