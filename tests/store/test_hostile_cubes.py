@@ -25,7 +25,7 @@ from cinecube.store.errors import StudyError
 from cinecube.store.remotes import DvcObject, Objects, cache_location
 from cinecube.store.schema import Stream, feature_template, provenance, rows_index
 
-from .hostile import run_all
+from tests.hostile import run_all
 
 OLD_NUMCODECS = "0.16.5"
 
@@ -339,7 +339,7 @@ if sys.argv[4] == "plain":
     sys.exit()
 import cinecube.store.cubes as cubes, cinecube.store.verify as verify, cinecube.store.listing as listing
 from cinecube.store.plain_zarr import open_plain
-from tests_hostile import stored
+from tests.hostile import stored
 refused = 0
 for door in (
     lambda: cubes.open_cube(group),

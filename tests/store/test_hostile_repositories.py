@@ -20,8 +20,8 @@ from cinecube.store.dvc_index import open_index
 from cinecube.store.errors import StudyError
 from cinecube.store.params import read_study
 
+from tests.hostile import SECONDS, run_all
 from .conftest import git
-from .hostile import SECONDS, run_all
 
 MD5 = "0123456789abcdef0123456789abcdef"
 CONFIG = "[core]\n    remote = there\n['remote \"there\"']\n    url = {remote}\n"
