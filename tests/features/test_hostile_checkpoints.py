@@ -14,13 +14,12 @@ from typing import Any
 
 import pytest
 import yaml
+from tests.hostile import run_all
 
 from cinecube.features.hf import HfEncoder
 from cinecube.features.loading import load_network
 from cinecube.features.network import Reading
 from cinecube.store.errors import StudyError
-
-from tests.hostile import run_all
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 PROGRAM = "import os\nos.mkdir(os.environ['CANARY'])\n"

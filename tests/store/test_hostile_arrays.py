@@ -12,7 +12,6 @@ from pathlib import Path
 
 import h5py
 import numpy as np
-
 from tests.hostile import run_all
 
 ROWS = "segment,onset_s\n" + "".join(f"amber0{s},{i * 1.49}\n" for s in (1, 2, 3) for i in range(20))

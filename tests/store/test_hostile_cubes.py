@@ -17,6 +17,7 @@ import numpy as np
 import pytest
 import xarray as xr
 import zarr
+from tests.hostile import run_all
 
 from cinecube.store.cubes import open_cube, write_feature_cube
 from cinecube.store.dvc_index import Listing
@@ -24,8 +25,6 @@ from cinecube.store.dvc_zarr import DvcZarrStore
 from cinecube.store.errors import StudyError
 from cinecube.store.remotes import DvcObject, Objects, cache_location
 from cinecube.store.schema import Stream, feature_template, provenance, rows_index
-
-from tests.hostile import run_all
 
 OLD_NUMCODECS = "0.16.5"
 

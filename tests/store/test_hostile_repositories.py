@@ -14,13 +14,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from tests.hostile import SECONDS, run_all
 
 from cinecube.store import confined
 from cinecube.store.dvc_index import open_index
 from cinecube.store.errors import StudyError
 from cinecube.store.params import read_study
 
-from tests.hostile import SECONDS, run_all
 from .conftest import git
 
 MD5 = "0123456789abcdef0123456789abcdef"
