@@ -181,7 +181,7 @@ def _helper(question: Mapping[str, Any]) -> bytes:
 def _start(function: str) -> subprocess.Popen[bytes]:
     """A helper that stays until we end; Ctrl-C is for us."""
     helper = subprocess.Popen(
-        [sys.executable, "-m", __name__, function],
+        [sys.executable, "-P", "-m", __name__, function],  # not what lies in this folder, which may be another's
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=subprocess.DEVNULL,

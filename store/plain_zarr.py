@@ -239,7 +239,7 @@ def _arrays_of(node: Any, path: str) -> dict[str, _Plain]:
     inner = gathered.get("metadata") if isinstance(gathered, dict) else {}
     if not isinstance(inner, dict) or len(inner) > MAX_ARRAYS:
         raise ValueError(f"gathered metadata that are no object of up to {MAX_ARRAYS} arrays")
-    found = {}
+    found: dict[str, _Plain] = {}
     for name, described in inner.items():
         if any(part in ("", ".", "..") for part in name.split("/")) or len(name) > _MAX_NAME or "\\" in name:
             raise ValueError(f"an array with the name {_shown(name)}")

@@ -238,8 +238,12 @@ def test_the_helper_of_processes_with_threads(tmp_path: Path) -> None:
     assert len(found) == 3
 
 
-def test_a_helper_that_dies_is_started_again(tmp_path: Path) -> None:
+def test_a_helper_that_dies_is_started_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where it is started a module of somebody else may lie."""
     bare = publish(tmp_path, stages(outs=["out"]))
+    monkeypatch.chdir(tmp_path)
+    for name in ("json.py", "yaml.py", "dvc.py", "cinecube.py"):
+        (tmp_path / name).write_text("import os; os.mkdir('ran')\n")
     with_threads: list[Any] = []
 
     def ask() -> None:
@@ -252,6 +256,7 @@ def test_a_helper_that_dies_is_started_again(tmp_path: Path) -> None:
     thread.start()
     thread.join(4 * SECONDS)
     assert len(with_threads[0]) == 1
+    assert not (tmp_path / "ran").exists()
 
 
 def _endless() -> None:
