@@ -95,11 +95,10 @@ def _refuse_own_code(checkpoint: Checkpoint) -> None:
 def _is_known(value: Any, key: str) -> bool:
     """Whether transformers has a class of that name, or of that type of network."""
     import transformers
-    from transformers.models.auto.configuration_auto import CONFIG_MAPPING_NAMES
 
     if not isinstance(value, str):
         return False
-    return value in CONFIG_MAPPING_NAMES if key == "model_type" else hasattr(transformers, value)
+    return value in transformers.CONFIG_MAPPING if key == "model_type" else hasattr(transformers, value)
 
 
 def _encoder_config(checkpoint: Checkpoint) -> Mapping[str, Any]:
