@@ -113,7 +113,9 @@ def _residuals(study: Study, paths: StudyPaths) -> Iterator[Part]:
         return
     table = tables.read_table(paths.tables / "residual.csv")
     own = table[(table["subject"] == tables.EVERYONE) & (table["targets_above"] > 0)]
-    wide = own.groupby("pair", sort=False)[["full", "residual", "drop"]].mean().reset_index()
+    names = pd.Index([pair.name for pair in study.residual], name="pair")
+    # A pair without such parcels has an empty row.
+    wide = own.groupby("pair", sort=False)[["full", "residual", "drop"]].mean().reindex(names).reset_index()
     check = tables.read_table(paths.tables / "residual_check.csv")
     text = (
         "What is left of a model's features when another's part in them is removed, encoded like any other; means over "
@@ -171,7 +173,10 @@ def _group_maps(study: Study, paths: StudyPaths) -> list[tuple[str, str]]:
     cube = open_cube(paths.significance, where=paths.relative(paths.significance))
     if "group_t" not in cube:
         return []
-    best = str(cube["model"].values[np.argmax(cube["score"].mean(["subject", "target"]).values)])
+    means = cube["score"].mean(["subject", "target"], skipna=True).values
+    if not np.isfinite(means).any():
+        return []
+    best = str(cube["model"].values[np.nanargmax(means)])  # a model without scores is no best one
     own = cube[["group_t", "group_q"]].sel(model=best).load()
     png = draw_map(own["group_t"].where(own["group_q"] <= study.statistics.fdr), cube.attrs, best, "t")
     if png is None:

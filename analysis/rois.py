@@ -235,32 +235,33 @@ def roi_means(
     Returns
     -------
     DataFrame
-        Columns `roi`, `subject`, those of `by`, `value` under its own name, and `parcels`: how many made the mean.
+        Columns `roi`, `subject`, those of `by`, `value` under its own name, and `parcels`: how many made the mean. NaN
+        of none where no parcel of the region has a value.
 
     Raises
     ------
     StudyError
         If a column is missing, a parcel has several rows of the same subject and `by`, or no region has a value.
     """
-    rows = _known_rows(table, by, value)
+    rows = _subjects_rows(table, by, value)
     pairs = pd.DataFrame(
         [(roi, name) for roi, names in members.parcels.items() for name in names], columns=["roi", "parcel"]
     )
     # `pairs` leads, so regions keep the set's order and models the table's.
     inside = pairs.merge(rows, on="parcel")
-    if inside.empty:
+    if not inside[value].notna().any():
         raise _wrong_table(f"no subject's {value} in any region", "scores in some of their parcels")
-    means = inside.groupby(["roi", "subject", *by], sort=False)[value].agg(["mean", "size"])
-    return means.rename(columns={"mean": value, "size": "parcels"}).reset_index()
+    means = inside.groupby(["roi", "subject", *by], sort=False)[value].agg(["mean", "count"])
+    return means.rename(columns={"mean": value, "count": "parcels"}).reset_index()
 
 
-def _known_rows(table: pd.DataFrame, by: Sequence[str], value: str) -> pd.DataFrame:
-    """Rows of subjects that have a value, each parcel once per subject and `by`."""
+def _subjects_rows(table: pd.DataFrame, by: Sequence[str], value: str) -> pd.DataFrame:
+    """Rows of subjects, each parcel once per subject and `by`."""
     keys = ["parcel", "subject", *by]
     lacking = [name for name in (*keys, value) if name not in table.columns]
     if lacking:
         raise _wrong_table(f"no column {lacking[0]}", f"columns {', '.join((*keys, value))}")
-    rows = table.loc[table["subject"] != EVERYONE, [*keys, value]].dropna(subset=[value])
+    rows = table.loc[table["subject"] != EVERYONE, [*keys, value]]
     double = rows[rows.duplicated(keys)]
     if len(double):
         first = " ".join(str(label) for label in double[keys].iloc[0])
@@ -289,7 +290,8 @@ def roi_summary(
     -------
     DataFrame
         Columns `roi`, those of `by`, `subjects`, `mean`, `sem`, `low`, `high`, `parcels`: the most parcels that a
-        subject's mean is made of. `sem`, `low` and `high` are NaN where fewer than two subjects have the region.
+        subject's mean is made of. `sem`, `low` and `high` are NaN where fewer than two subjects have the region, and
+        `mean` where none has.
     """
     keys = ["roi", *by]
     wide = means.set_index([*keys, "subject"])[value].unstack("subject")
