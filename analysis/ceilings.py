@@ -73,8 +73,8 @@ def ceiling(study: Study, root: Path, progress: Progress | None = None) -> None:
     Raises
     ------
     StudyError
-        If a cube is missing, cubes do not fit each other, a subject's responses do not vary, or another process computes
-        ceilings of this study.
+        If a cube is missing, cubes do not fit each other, a subject's responses do not vary, or another process
+        computes ceilings of this study.
     """
     from cinecube.analysis.ceiling_cube import ceiling_growth
     from cinecube.analysis.tasks import open_threads

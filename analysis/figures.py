@@ -87,7 +87,7 @@ def layer_curves(curves: pd.DataFrame, ylabel: str) -> bytes:
 def parcel_heatmap(
     scores: pd.DataFrame, found: Mapping[str, tuple[str, str]], planted: Mapping[str, Sequence[tuple[str, str]]]
 ) -> bytes:
-    """Scores of every parcel (row) at every model and layer (column), grey where there is none; what was found, planted.
+    """Scores of every parcel (row) at every model and layer (column), with what was found and planted; grey: no score.
 
     Parameters
     ----------
@@ -305,8 +305,8 @@ def grouped_bars(
     Parameters
     ----------
     table : DataFrame
-        Columns `group`, `label`, `score`, `value`, `<value>_sem`, and `mark` if it is named. Where a bar is missing, its
-        place says so.
+        Columns `group`, `label`, `score`, `value`, `<value>_sem`, and `mark` if it is named. Where a bar is missing,
+        its place says so.
     group, label, value : str
     mark : str, optional
     note : str, optional

@@ -74,8 +74,8 @@ def render(study: Study, root: Path, truth: Comparison | None, metrics: Mapping[
         layer_curves=_inline(figures.layer_curves(_curves(table, models), "mean test r over parcels")),
         layer_caption=(
             f"Mean test r over parcels and {len(study.brain.subjects)} subjects, a panel per stream with all others in "
-            "grey; the band is the standard error over subjects. A cross marks a layer without a score: its features do "
-            "not vary."
+            "grey; the band is the standard error over subjects. A cross marks a layer without a score: its features "
+            "do not vary."
         ),
         heatmap=_inline(_heatmap(table, preferred, truth, models)),
         lag_curves=_inline(figures.lag_curves(_lags(paths))),

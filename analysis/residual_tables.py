@@ -109,8 +109,8 @@ def pair_scores(study: Study, root: Path, pair: Pair) -> xr.Dataset:
     Raises
     ------
     StudyError
-        If a score cube is missing or lacks scores without a reason, or both were not made with the same films, responses
-        and settings.
+        If a score cube is missing or lacks scores without a reason, or both were not made with the same films,
+        responses and settings.
     """
     paths = StudyPaths(root)
     before, after = (paths.scores(name) for name in (study.owner(pair.keep), pair.name))

@@ -25,10 +25,11 @@ _log = logging.getLogger(__name__)
 
 def layers_of(cube: xr.Dataset) -> np.ndarray:
     """Layers that streams have, by position (model, layer), those without scores among them."""
-    sizes = cube.sizes["model"], cube.sizes["layer"]
-    here: np.ndarray = np.isfinite(np.broadcast_to(cube["depth"].transpose(..., "layer").values, sizes))
-    if "constant" not in cube:  # older cubes hold one depth for all streams
-        here = here & cube["cv_score"].notnull().any(["subject", "target"]).transpose("model", "layer").values
+    here: np.ndarray
+    if "constant" in cube:
+        here = np.isfinite(cube["depth"].transpose("model", "layer").values)
+    else:  # older cubes hold one depth for all streams
+        here = cube["cv_score"].notnull().any(["subject", "target"]).transpose("model", "layer").values
     return here
 
 

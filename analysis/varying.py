@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 
 import numpy as np
 
-from cinecube.analysis.design import constants
+from cinecube.analysis.design import varying_dims
 from cinecube.analysis.encoding import existing_layers
 from cinecube.analysis.layout import Settings, make_layout
 from cinecube.analysis.ridge import varying
@@ -72,15 +72,7 @@ def _is_constant(space: FeatureSpace, rows: Sequence[tuple[np.ndarray, ...]], m:
     return not all(np.all([varying_dims(features[part]) for part in parts], axis=0).any() for parts in rows)
 
 
-def varying_dims(features: np.ndarray) -> np.ndarray:
-    """Which dims of (row, dim) vary, (dim,)."""
-    varies: np.ndarray = np.isfinite(constants(features)[1])
-    return varies
-
-
-def refuse_still_subjects(
-    brains: Mapping[str, Responses], groups: Sequence[RowsGroup], targets_per_block: int
-) -> None:
+def refuse_still_subjects(brains: Mapping[str, Responses], groups: Sequence[RowsGroup], targets_per_block: int) -> None:
     """Refuse a subject none of whose targets varies over the training and the test films; reads until one does.
 
     Raises

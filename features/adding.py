@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from cinecube.features.constant import Telling
 from cinecube.store.cubes import stored_spec, write_feature_cube
 from cinecube.store.errors import StudyError
 from cinecube.store.films import read_films_table
@@ -303,4 +304,6 @@ def _write(
         _DTYPE,
         provenance("features", spec, _PACKAGES, **more),
     )
-    write_feature_cube(path, template, lambda m, k: values)
+    telling = Telling(lambda m, k: values)
+    write_feature_cube(path, template, telling)
+    telling.tell(path.stem, template["model"].values, template["layer"].values)

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from cinecube.features.checkpoint import find_checkpoint, weights_digest
+from cinecube.features.constant import Telling
 from cinecube.features.network import READING_VERSION, Extractor, Features, Reading
 from cinecube.features.probing import SegmentInfo, probe
 from cinecube.features.record import Record, read_record, stale
@@ -297,7 +298,9 @@ def _publish(job: _Job, journal: Journal, path: Path) -> None:
             parts.append(weights[name] @ windows.astype(np.float32) if weights else windows)
         return np.concatenate(parts)
 
-    write_feature_cube(path, template, read_layer)
+    telling = Telling(read_layer)
+    write_feature_cube(path, template, telling)
+    telling.tell(path.stem, template["model"].values, template["layer"].values)
 
 
 def _weights(job: _Job, segment: str) -> Any:
