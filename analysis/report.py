@@ -156,6 +156,7 @@ def _distances(metrics: Mapping[str, Any]) -> list[dict[str, str]]:
 
 
 def _maps(study: Study, root: Path, cubes: Sequence[xr.Dataset]) -> list[dict[str, str]]:
+    """A map of each stream; of one without scores there is a sentence instead."""
     models = [str(model) for cube in cubes for model in cube["model"].values]
     found = {model: map_values(study, root, "score", model) for model in models}
     # One scale for all, or eyes could not compare them.
@@ -163,9 +164,12 @@ def _maps(study: Study, root: Path, cubes: Sequence[xr.Dataset]) -> list[dict[st
     drawn = {model: draw_map(*where, model, "test r", max(tops, default=0.0) or None) for model, where in found.items()}
     subjects = f"mean over {len(study.brain.subjects)} subjects"
     return [
-        {"png": _inline(png), "caption": f"{model}: " + (f"Pearson r, {subjects}" if own else "no score at any layer")}
+        {
+            "png": _inline(png or b""),
+            "caption": f"{model}: Pearson r, {subjects}" if own else f"No map of {model}: it has no score anywhere.",
+        }
         for (model, png), own in zip(drawn.items(), tops, strict=True)
-        if png is not None
+        if png is not None or not own
     ]
 
 

@@ -162,8 +162,9 @@ def tell(cube: xr.Dataset, what: str = "") -> None:
         missing = cube["target"].values[still]
         if missing.size:
             _log.info(
-                "%s: %d targets are constant or absent in the training or the test films and have no scores: %s",
-                *(subject, missing.size, listed(map(str, missing))),
+                "%s: no scores in %d of %d targets, constant or absent in the training or the test films: %s",
+                *(subject, missing.size, int((cube["unscored"].isel(subject=s) != LACKING).sum())),
+                listed(map(str, missing)),
             )
             labels = np.array([str(name) for name in cube["parcel"].values], dtype=object)
             scored = set(labels[cube["unscored"].isel(subject=s).values == SCORED])
