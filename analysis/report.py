@@ -23,6 +23,7 @@ from cinecube.analysis.report_findings import findings, oracle_tables
 from cinecube.analysis.report_tables import grid_of
 from cinecube.analysis.stages import read_scores
 from cinecube.analysis.truth import Comparison, compare_study
+from cinecube.analysis.unscored import notes
 from cinecube.store.asked import becomes
 from cinecube.store.atomic import staged, write_text
 from cinecube.store.cubes import open_cube, stored_spec
@@ -71,6 +72,7 @@ def render(study: Study, root: Path, truth: Comparison | None, metrics: Mapping[
         imported=_imported(study, paths),
         maps=_maps(study, root, cubes),
         whole_brain=grid_of(whole_brain),
+        unscored=list(dict.fromkeys(line for cube in cubes for line in notes(cube))),
         layer_curves=_inline(figures.layer_curves(_curves(table, models), "mean test r over parcels")),
         layer_caption=(
             f"Mean test r over parcels and {len(study.brain.subjects)} subjects, a panel per stream with all others in "

@@ -156,16 +156,8 @@ def open_pair(study: Study, root: Path, pair: Pair) -> PairInputs:
     Raises
     ------
     StudyError
-        If a cube, stream or layer is missing, a row of one model has no partner in the other, or all of a stream is to
-        be removed from itself.
+        If a cube, stream or layer is missing, or a row of one model has no partner in the other.
     """
-    if pair.keep == pair.remove and pair.layers == "all":
-        raise StudyError(
-            where=f"residual {pair.name}",
-            found="the same stream on both sides, of which nothing would be left",
-            expected="two streams, or some layers to remove",
-            do="name another stream, or `layers`, in `residual` of params.yaml",
-        )
     keep, remove = (open_space(study, root, study.owner(stream)) for stream in (pair.keep, pair.remove))
     keep_model, remove_model = (
         find_stream(space.models, stream, f"feature cubes of {study.owner(stream)}")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -22,6 +23,8 @@ from cinecube.store.journal import open_journal
 from cinecube.store.params import Study
 from cinecube.store.paths import StudyPaths
 from cinecube.store.schema import SCHEMA, provenance
+
+_log = logging.getLogger(__name__)
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -52,7 +55,7 @@ def encode(study: Study, root: Path, model: str, progress: Progress | None = Non
     """
     from cinecube.analysis.encoding import count_work
     from cinecube.analysis.tasks import open_workers
-    from cinecube.analysis.unscored import tell
+    from cinecube.analysis.unscored import notes
 
     # What can be refused is refused before any worker starts.
     space, brains, groups = read_inputs(study, root, model)
@@ -65,7 +68,8 @@ def encode(study: Study, root: Path, model: str, progress: Progress | None = Non
         cube = score_model(study, space, brains, groups, workers, progress, journal)
         write_cube(paths.scores(model), cube)
         journal.remove()
-    tell(cube, "nothing is left there" if _is_pair(study, model) else "")
+    for line in notes(cube, *(["nothing is left there"] if _is_pair(study, model) else [])):
+        _log.warning("%s", line)
 
 
 def _is_pair(study: Study, model: str) -> bool:

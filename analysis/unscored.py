@@ -6,7 +6,6 @@ says which those are, so that whoever reads it can tell them from numbers that w
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Iterable, Mapping
 
 import numpy as np
@@ -19,8 +18,6 @@ SCORED, LACKING, STILL = range(3)
 MEANINGS = {SCORED: "has_scores", LACKING: "is_not_among_the_subjects_targets", STILL: "is_absent_or_constant"}
 # Names that a message lists.
 _NAMED = 10
-
-_log = logging.getLogger(__name__)
 
 
 def layers_of(cube: xr.Dataset) -> np.ndarray:
@@ -139,38 +136,36 @@ def _disagree(where: str, found: str, other: str) -> StudyError:
     )
 
 
-def tell(cube: xr.Dataset, what: str = "") -> None:
-    """Log what of a score cube has no scores: layers, targets, and parcels that have no target left.
+def notes(cube: xr.Dataset, reason: str = "features are constant over the training or the test films") -> list[str]:
+    """What of a score cube has no scores, a sentence each: layers, targets, and parcels that have no target left.
 
     Parameters
     ----------
     cube : Dataset
-        A score cube.
-    what : str
-        What it means that a layer is constant; by default that its features are.
+        A score cube; one of an earlier version tells nothing.
+    reason : str
+        Why a layer has none.
     """
+    if "unscored" not in cube:
+        return []
+    found = []
     for model, layers in constant_layers(cube).items():
         everything = len(layers) == int(layers_of(cube.sel(model=[model])).sum())
-        _log.warning(
-            "%s: no scores %s: %s",
-            model,
-            "at any layer" if everything else f"at {listed(layers)}",
-            what or "features there are constant over the training or the test films",
-        )
-    for s, subject in enumerate(map(str, cube["subject"].values)):
-        still = cube["unscored"].isel(subject=s).values == STILL
-        missing = cube["target"].values[still]
-        if missing.size:
-            _log.info(
-                "%s: no scores in %d of %d targets, constant or absent in the training or the test films: %s",
-                *(subject, missing.size, int((cube["unscored"].isel(subject=s) != LACKING).sum())),
-                listed(map(str, missing)),
+        found.append(f"{model}: no scores at {'any layer' if everything else listed(layers)}: {reason}")
+    labels = np.array([str(name) for name in cube["parcel"].values], dtype=object)
+    for subject, why in zip(map(str, cube["subject"].values), cube["unscored"].values, strict=True):
+        still = why == STILL
+        if still.any():
+            named = listed(map(str, cube["target"].values[still]))
+            every = int((why != LACKING).sum())
+            found.append(
+                f"{subject}: no scores in {int(still.sum())} of {every} targets, whose responses are absent or constant"
+                f" over the training or the test films: {named}"
             )
-            labels = np.array([str(name) for name in cube["parcel"].values], dtype=object)
-            scored = set(labels[cube["unscored"].isel(subject=s).values == SCORED])
-            empty = sorted(set(labels[still]) - scored - {""})
-            if empty:
-                _log.warning("%s: no target with scores in %s", subject, listed(empty))
+        empty = sorted(set(labels) - set(labels[why == SCORED]) - {""})
+        if empty:
+            found.append(f"{subject}: no target with scores in {listed(empty)}")
+    return found
 
 
 def listed(names: Iterable[str]) -> str:
