@@ -17,11 +17,13 @@ import zarr
 
 from cinecube.analysis.ceilings import ceiling
 from cinecube.analysis.export import export_map
+from cinecube.analysis.gradients import compare_depth, preferred_depth
 from cinecube.analysis.map_values import map_values
 from cinecube.analysis.partitions import choose_layers, partition
 from cinecube.analysis.report import write_report
 from cinecube.analysis.residual_cubes import make_residual
 from cinecube.analysis.residual_tables import pair_scores, residual
+from cinecube.analysis.rois import Members
 from cinecube.analysis.stages import encode, layerwise, read_scores, whole_brain
 from cinecube.analysis.tables import EVERYONE, read_table
 from cinecube.analysis.unscored import SCORED, STILL
@@ -436,3 +438,8 @@ def test_the_report_can_be_written_again(deaf: Path) -> None:
         make_study(residual=PAIRS, partition=[[EYES, SOLO]], unimodal={"video": [EYES], "audio": [EARS]}), deaf
     )
     assert StudyPaths(deaf).report.read_bytes() == before
+
+
+def test_models_of_one_layer_have_no_depth_to_compare() -> None:
+    members = Members({"EV": ("L_V1",), "AG": ("R_44",)}, ())
+    assert compare_depth(preferred_depth([]), members).empty
