@@ -72,7 +72,7 @@ def layer_curves(curves: pd.DataFrame, ylabel: str) -> bytes:
         missing = ~np.isfinite(y)
         bottom = axes.get_xaxis_transform()
         axes.plot(x[missing], np.full(missing.sum(), 0.04), "x", color="#777777", markersize=4, transform=bottom)
-        axes.set_title(f"{model} (no score)" if missing.all() else str(model), fontsize=8, loc="left")
+        axes.set_title(str(model) + (" (no score)" if missing.all() else ""), fontsize=8, loc="left")
         axes.tick_params(labelsize=7)
     for axes in panels[len(by_model) :]:
         axes.set_visible(False)

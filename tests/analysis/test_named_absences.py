@@ -31,6 +31,7 @@ from cinecube.features.constant import Telling
 from cinecube.store.cubes import open_cube, write_cube
 from cinecube.store.errors import StudyError
 from cinecube.store.paths import StudyPaths
+from cinecube.store.schema import string_coordinate
 
 from .absence_study import (
     EARS,
@@ -241,7 +242,7 @@ def test_a_score_that_is_missing_without_a_reason_is_an_error(copied: Path, inju
     rewrite(StudyPaths(copied).scores("solo"), injury)
     study = make_study(residual=PAIRS, partition=[[EYES, SOLO]])
     shutil.copytree(StudyPaths(copied).scores("solo"), StudyPaths(copied).scores(PAIR))
-    rewrite(StudyPaths(copied).scores(PAIR), lambda cube: cube.assign_coords(model=[PAIR]))
+    rewrite(StudyPaths(copied).scores(PAIR), lambda cube: cube.assign_coords(model=string_coordinate([PAIR])))
     for read in (
         lambda: whole_brain(study, copied),
         lambda: layerwise(study, copied),
