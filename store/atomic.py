@@ -16,24 +16,24 @@ def staged(path: Path) -> Iterator[Path]:
     What stood at `path` stays untouched until then: DVC may have linked it to its cache.
     """
     partial = path.with_name(f".{path.name}.partial")
-    _remove(partial)
+    remove(partial)
     path.parent.mkdir(parents=True, exist_ok=True)
     try:
         yield partial
         publish(partial, path)
     finally:
-        _remove(partial)
+        remove(partial)
 
 
 def publish(whole: Path, path: Path) -> None:
     """Move a whole file or folder to its place."""
     path.parent.mkdir(parents=True, exist_ok=True)
     old = old_of(path)
-    _remove(old)
+    remove(old)
     if path.is_dir():
         path.rename(old)
     os.replace(whole, path)
-    _remove(old)
+    remove(old)
 
 
 def old_of(path: Path) -> Path:
@@ -47,7 +47,8 @@ def write_text(path: Path, text: str) -> None:
         partial.write_text(text, encoding="utf-8", newline="\n")
 
 
-def _remove(path: Path) -> None:
+def remove(path: Path) -> None:
+    """Remove a file, a link or a folder, if it is there."""
     if path.is_dir() and not path.is_symlink():
         shutil.rmtree(path)
     else:

@@ -136,6 +136,30 @@ def test_resumed_is_undisturbed(study, tmp_path, crash_after, model, monkeypatch
     assert _digest(path) == undisturbed
 
 
+@pytest.mark.parametrize("model", ["vit", "wav2vec2"])
+def test_a_damaged_journal_changes_no_number(study, tmp_path, crash_after, model, monkeypatch, caplog):
+    path, small = StudyPaths(tmp_path).features(model, "amber"), _with_run(study, block_rows=2)
+    extract_film(small, model, "amber", tmp_path)
+    undisturbed = _digest(path)
+    path.rename(tmp_path / "kept")
+    crash_after(7)
+    with pytest.raises(RuntimeError, match="power cut"):
+        extract_film(small, model, "amber", tmp_path)
+    monkeypatch.undo()
+    first, second, *_ = files = sorted(StudyPaths(tmp_path).journals.rglob("*.npy"))
+    kept = sum(len(np.load(file)) for file in files[2:-1])
+    content = bytearray(files[-1].read_bytes())
+    content[200] ^= 4
+    files[-1].write_bytes(content)
+    first.rename(tmp_path / "aside")
+    second.rename(first)
+    (tmp_path / "aside").rename(second)
+    summary = extract_film(small, model, "amber", tmp_path)
+    assert summary.windows_computed == 16 - kept
+    assert "3 of " in caplog.text
+    assert _digest(path) == undisturbed
+
+
 @pytest.mark.parametrize("model", ["vit", "videomae", "wav2vec2"])
 def test_batches_and_threads_change_no_value_beyond_rounding(study, tmp_path, model):
     path = StudyPaths(tmp_path).features(model, "amber")
