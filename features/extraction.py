@@ -29,6 +29,7 @@ from cinecube.store.params import Study
 from cinecube.store.paths import StudyPaths
 from cinecube.store.resampling import resampling_weights
 from cinecube.store.schema import feature_template, merged_layers, provenance, rows_index
+from cinecube.store.writing import one_writer
 
 Progress = Callable[[int, int], None]
 # Of mallopt(3); glibc would raise the threshold by itself to 32 MiB.
@@ -134,7 +135,7 @@ def extract_film(
     sizes = sum(job.rows.values()), sum(job.windows.values())
     if _is_current(path, job.spec):
         return ExtractionSummary(path, fingerprint(job.spec), *sizes, 0)
-    with open_journal(paths.journals, job.spec, paths.relative(path)) as journal:
+    with one_writer(paths, path), open_journal(paths.journals, job.spec, paths.relative(path)) as journal:
         computed = _fill(job, journal, progress)
         _publish(job, journal, path)
         journal.remove()
