@@ -25,7 +25,7 @@ def staged(path: Path) -> Iterator[Path]:
     What stood at `path` stays untouched until then: DVC may have linked it to its cache. The name is nobody else's, so
     that two writers never mix.
     """
-    partial = path.with_name(f".{path.name}.{os.getpid()}-{secrets.token_hex(4)}.partial")
+    partial = _own_name(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     try:
         yield partial
@@ -42,7 +42,7 @@ def publish(whole: Path, path: Path) -> None:
         try:
             if path.is_dir():
                 # Not before: it may be the only copy, if a writer was killed between these two renames.
-                remove(old)
+                _discard_old(path)
                 path.rename(old)
             os.replace(whole, path)
             break
@@ -50,8 +50,20 @@ def publish(whole: Path, path: Path) -> None:
             if error.errno not in _CROSSED or not left or not os.path.lexists(whole):
                 raise
             time.sleep(_WAIT_S)
+    _discard_old(path)
+
+
+def _discard_old(path: Path) -> None:
+    """Remove what was replaced, under a name of its own: others may put something in its place meanwhile."""
+    old, aside = old_of(path), _own_name(path)
     if old.is_dir():
-        remove(old)
+        with suppress(FileNotFoundError):
+            old.rename(aside)
+            remove(aside)
+
+
+def _own_name(path: Path) -> Path:
+    return path.with_name(f".{path.name}.{os.getpid()}-{secrets.token_hex(4)}.partial")
 
 
 def old_of(path: Path) -> Path:
@@ -91,8 +103,8 @@ def write_text(path: Path, text: str) -> None:
 
 
 def remove(path: Path) -> None:
-    """Remove a file, a link or a folder, if it is there; others may do the same at the same time."""
-    while path.is_dir() and not path.is_symlink():
-        with suppress(FileNotFoundError):  # they were faster with a part of it
-            shutil.rmtree(path)
-    path.unlink(missing_ok=True)
+    """Remove a file, a link or a folder, if it is there."""
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)
