@@ -263,6 +263,7 @@ def _dvc_import(root: Path, wanted: Wanted, path: str, out: str, pinned: tuple[L
     try:
         # DVC takes paths from where it stands; its advice is on Git, and is given once for all films.
         with set_loggers_level(logging.WARNING), chdir(root), Repo(".") as repo:
+            _drop_torn_rwlock(repo)
             stage = repo.imp(wanted.address, path, out=out, **options)
             if pinned is not None:
                 _pin(stage, *pinned)
@@ -273,6 +274,22 @@ def _dvc_import(root: Path, wanted: Wanted, path: str, out: str, pinned: tuple[L
             expected="the cube",
             do="try again, or check the repository's remote",
         ) from error
+
+
+def _drop_torn_rwlock(repo: Any) -> None:
+    """Remove what a killed DVC leaves half written, and no DVC reads then: which process uses which path."""
+    from dvc.lock import make_lock
+    from dvc.rwlock import RWLOCK_FILE, RWLOCK_LOCK
+
+    folder = Path(repo.tmp_dir)
+    hardlinks = repo.config["core"].get("hardlink_lock", False)
+    with make_lock(str(folder / RWLOCK_LOCK), tmp_dir=str(folder), hardlink_lock=hardlinks):
+        try:
+            json.loads((folder / RWLOCK_FILE).read_text(encoding="utf-8"))
+        except FileNotFoundError:
+            return
+        except ValueError:
+            (folder / RWLOCK_FILE).unlink()
 
 
 def _pin(stage: Any, listing: Listing, n_bytes: int | None) -> None:

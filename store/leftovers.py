@@ -247,6 +247,8 @@ def _dvc_runs(root: Path) -> bool:
         pids = [int(holder["pid"]) for holder in holders]
     except FileNotFoundError:
         pids = []
+    except json.JSONDecodeError:  # a DVC that was killed leaves half of it; whoever writes it holds the lock beside it
+        return any(_is_locked(tmp / name) for name in ("lock", "rwlock.lock"))
     except (OSError, ValueError, TypeError, KeyError, AttributeError):
         return True  # it is being written, or is DVC's of another version: nothing is known
     return _is_locked(tmp / "lock") or any(_is_alive(pid) for pid in pids)

@@ -111,8 +111,20 @@ def open_nursery(folder: Path) -> Iterator[Nursery]:
 def digests(root: Path, *without: str) -> dict[str, str]:
     """SHA-256 of all files of a study, by their paths; not of what lies under the folders `without`."""
     found = {}
-    for path in sorted(root.rglob("*")):
-        name = str(path.relative_to(root))
-        if path.is_file() and not any(name == top or name.startswith(f"{top}/") for top in without):
-            found[name] = hashlib.sha256(path.read_bytes()).hexdigest()
-    return found
+    for folder, folders, files in os.walk(root):
+        here = Path(folder).relative_to(root)
+        folders[:] = [name for name in folders if str(here / name) not in without]
+        found |= {str(here / name): _digest(root / here / name) for name in files if str(here / name) not in without}
+    return dict(sorted(found.items()))
+
+
+def _digest(path: Path) -> str:
+    """Copies of a study share files: each is read once."""
+    info = path.stat()
+    seen = (info.st_dev, info.st_ino, info.st_mtime_ns, info.st_size)
+    if seen not in _DIGESTS:
+        _DIGESTS[seen] = hashlib.sha256(path.read_bytes()).hexdigest()
+    return _DIGESTS[seen]
+
+
+_DIGESTS: dict[tuple[int, ...], str] = {}

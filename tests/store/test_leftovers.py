@@ -300,6 +300,12 @@ def test_while_dvc_runs_partial_cubes_stay(paths: StudyPaths) -> None:
     rwlock.write_text(json.dumps({"write": {}, "read": {"data": [{**alive, "pid": ended.pid}]}}), encoding="utf-8")
     assert [one.path for one in leftovers.find_partials(paths)] == [partial]
     assert [one.path.name for one in leftovers.find_scratch(paths)] == ["significance"]
+    for torn in ("", '{"write": {'):  # by a DVC that was killed
+        rwlock.write_text(torn, encoding="utf-8")
+        assert [one.path for one in leftovers.find_partials(paths)] == [partial]
+    rwlock.write_text("[]", encoding="utf-8")
+    assert leftovers.find_partials(paths) == [], "another DVC's"
+    rwlock.write_text("{}", encoding="utf-8")
     lock = "from zc.lockfile import LockFile\nlock = LockFile(sys.argv[1])\nprint('ready', flush=True)\ntime.sleep(60)"
     with another_process(lock, str(rwlock.with_name("lock"))):
         assert leftovers.find_partials(paths) == []
