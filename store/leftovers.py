@@ -180,8 +180,8 @@ def _hidden(paths: StudyPaths) -> Iterator[Path]:
     """Hidden files and folders where stages write; films and scans are not looked through."""
     # Beside a user's own files no name will do that they may have given.
     yield from (path for path in _children(paths, paths.root) if _PARTIAL_FILE.fullmatch(path.name) and path.is_file())
-    for folder in (paths.data, paths.timings):
-        yield from (path for path in _children(paths, folder) if path.name.startswith("."))
+    for place in (paths.data, paths.timings):
+        yield from (path for path in _children(paths, place) if path.name.startswith("."))
     names = ("features", "residual", "brain", "checkpoints", "imported")
     for top in (*(paths.data / name for name in names), paths.results):
         if not _is_inside(paths, top):
