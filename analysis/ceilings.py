@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import logging
-import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,6 +22,7 @@ from cinecube.store.journal import open_journal
 from cinecube.store.params import Study
 from cinecube.store.paths import StudyPaths
 from cinecube.store.schema import SCHEMA, provenance
+from cinecube.store.writing import one_writer, scratch_folder
 
 if TYPE_CHECKING:
     from cinecube.analysis.ceiling_blocks import Cohort
@@ -84,14 +84,12 @@ def ceiling(study: Study, root: Path, progress: Progress | None = None) -> None:
     inputs = read_brains(study, root)
     refuse_still_subjects(inputs.cohort.brains, [inputs.cohort.group], study.encode.targets_per_block)
     spec = ceiling_spec(study, inputs.cohort.brains)
-    scratch = paths.scratch / "ceiling"
-    with open_journal(paths.journals, spec, paths.relative(paths.ceiling)) as journal:
-        shutil.rmtree(scratch, ignore_errors=True)
-        try:
-            with open_threads(study.run.threads) as workers:
-                cube = make_ceilings(study, inputs, scratch, workers, journal, progress)
-        finally:
-            shutil.rmtree(scratch, ignore_errors=True)
+    with (
+        one_writer(paths, paths.ceiling),
+        open_journal(paths.journals, spec, paths.relative(paths.ceiling)) as journal,
+    ):
+        with scratch_folder(paths, "ceiling") as scratch, open_threads(study.run.threads) as workers:
+            cube = make_ceilings(study, inputs, scratch, workers, journal, progress)
         write_cube(paths.ceiling, cube)
         growth = ceiling_growth(cube)
         tables.write_table(paths.tables / "ceiling_growth.csv", growth)

@@ -23,6 +23,7 @@ from cinecube.store.journal import open_journal
 from cinecube.store.params import Study
 from cinecube.store.paths import StudyPaths
 from cinecube.store.schema import SCHEMA, provenance, string_coordinate
+from cinecube.store.writing import one_writer
 
 if TYPE_CHECKING:
     from cinecube.analysis.encoding import Progress
@@ -64,20 +65,23 @@ def partition(study: Study, root: Path, progress: Progress | None = None) -> Non
     grounds = make_grounds(study, entries, brains)
     tried = candidates(list(entries), study.partition)
     with (
+        one_writer(paths, paths.partition),
         open_journal(paths.journals, spec, paths.relative(paths.partition)) as journal,
         open_workers(study.dask, study.run.threads, count_work(tried, grounds)) as workers,
     ):
         found = fit_all(entries, grounds, tried, workers, progress, journal)
         cube = partition_cube(study.partition, entries, brains, grounds, found)
         write_cube(paths.partition, cube.assign_attrs(_attrs(study, spec, brains)))
+        _write_tables(study, root, partition_table(cube))
         journal.remove()
-    _write_tables(study, root, partition_table(cube))
 
 
 def _write_nothing(study: Study, root: Path) -> None:
     """What a study without sets has instead: DVC expects a stage's outputs."""
-    write_cube(StudyPaths(root).partition, xr.Dataset(attrs=provenance("partition", {"sets": []}, ())))
-    _write_tables(study, root, pd.DataFrame(columns=COLUMNS))
+    paths = StudyPaths(root)
+    with one_writer(paths, paths.partition):
+        write_cube(paths.partition, xr.Dataset(attrs=provenance("partition", {"sets": []}, ())))
+        _write_tables(study, root, pd.DataFrame(columns=COLUMNS))
 
 
 def _attrs(study: Study, spec: Mapping[str, Any], brains: Mapping[str, Responses]) -> dict[str, Any]:

@@ -31,6 +31,7 @@ from cinecube.store.films import read_films_table
 from cinecube.store.params import Study
 from cinecube.store.paths import StudyPaths
 from cinecube.store.remotes import shown
+from cinecube.store.writing import one_writer
 
 
 def write_report(study: Study, root: Path) -> None:
@@ -42,12 +43,13 @@ def write_report(study: Study, root: Path) -> None:
         If a score cube or table is missing.
     """
     paths = StudyPaths(root)
-    truth = compare_study(study, root)
-    metrics = study_metrics(study, root, truth)
-    with staged(paths.report.parent) as folder:
-        folder.mkdir()
-        (folder / "index.html").write_text(render(study, root, truth, metrics), encoding="utf-8", newline="\n")
-    write_text(paths.metrics, json.dumps(metrics, indent=1, sort_keys=True) + "\n")
+    with one_writer(paths, paths.report.parent, paths.metrics):
+        truth = compare_study(study, root)
+        metrics = study_metrics(study, root, truth)
+        with staged(paths.report.parent) as folder:
+            folder.mkdir()
+            (folder / "index.html").write_text(render(study, root, truth, metrics), encoding="utf-8", newline="\n")
+        write_text(paths.metrics, json.dumps(metrics, indent=1, sort_keys=True) + "\n")
 
 
 def render(study: Study, root: Path, truth: Comparison | None, metrics: Mapping[str, Any]) -> str:

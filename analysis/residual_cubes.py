@@ -30,6 +30,7 @@ from cinecube.store.labels import find_layer
 from cinecube.store.params import Study
 from cinecube.store.paths import StudyPaths
 from cinecube.store.schema import SCHEMA, Stream, feature_template, provenance, rows_index
+from cinecube.store.writing import one_writer
 
 if TYPE_CHECKING:
     from cinecube.analysis.layout import Settings
@@ -131,7 +132,10 @@ def make_residual(study: Study, root: Path, pair_name: str, progress: Progress |
     films = [*study.split.train, *study.split.test]
     specs = {film: residual_spec(study, inputs, film) for film in films}
     folder = paths.residual(pair_name, films[0]).parent
-    with open_journal(paths.journals, {"films": specs}, paths.relative(folder)) as journal:
+    with (
+        one_writer(paths, folder),
+        open_journal(paths.journals, {"films": specs}, paths.relative(folder)) as journal,
+    ):
         _fill(journal, inputs, settings, progress)
         checks = _check_table(inputs, journal)
         with staged(folder) as partial:

@@ -23,6 +23,7 @@ from cinecube.store.fingerprint import differences
 from cinecube.store.params import Study
 from cinecube.store.paths import StudyPaths
 from cinecube.store.schema import ON_TARGET
+from cinecube.store.writing import one_writer
 
 MEASURES = ("full", "residual", "drop")
 _DROP_COLUMNS = ("parcel", "subject", "full", "residual", "drop", "target_drop", "targets", "targets_above")
@@ -48,15 +49,16 @@ def residual(study: Study, root: Path) -> None:
         parcel of any ROI.
     """
     paths = StudyPaths(root)
-    found = {pair.name: pair_scores(study, root, pair) for pair in study.residual}
-    table = _stacked({name: drop_rows(scores) for name, scores in found.items()}, _DROP_COLUMNS)
-    checks = {name: read_table(paths.residual_check(name)) for name in found}
-    # Percent, committed: two more digits would differ between machines.
-    plot = pd.DataFrame({"pair": list(found), "drop": [round(brain_drop(scores), 4) for scores in found.values()]})
-    write_table(paths.tables / "residual_roi.csv", roi_rows(study, root, table))
-    write_table(paths.tables / "residual.csv", table)
-    write_table(paths.tables / "residual_check.csv", _stacked(checks, ("layer", *CHECKS)))
-    write_table(paths.plots / "residual.csv", plot[plot["drop"].notna()])  # an empty cell would be drawn as zero
+    with one_writer(paths, paths.tables / "residual.csv"):
+        found = {pair.name: pair_scores(study, root, pair) for pair in study.residual}
+        table = _stacked({name: drop_rows(scores) for name, scores in found.items()}, _DROP_COLUMNS)
+        checks = {name: read_table(paths.residual_check(name)) for name in found}
+        # Percent, committed: two more digits would differ between machines.
+        plot = pd.DataFrame({"pair": list(found), "drop": [round(brain_drop(scores), 4) for scores in found.values()]})
+        write_table(paths.tables / "residual_roi.csv", roi_rows(study, root, table))
+        write_table(paths.tables / "residual.csv", table)
+        write_table(paths.tables / "residual_check.csv", _stacked(checks, ("layer", *CHECKS)))
+        write_table(paths.plots / "residual.csv", plot[plot["drop"].notna()])  # an empty cell would be drawn as zero
 
 
 def drop_map(study: Study, root: Path, pair_name: str) -> xr.DataArray:

@@ -23,6 +23,7 @@ from cinecube.store.journal import open_journal
 from cinecube.store.params import Study
 from cinecube.store.paths import StudyPaths
 from cinecube.store.schema import SCHEMA, provenance
+from cinecube.store.writing import one_writer
 
 _log = logging.getLogger(__name__)
 
@@ -62,6 +63,7 @@ def encode(study: Study, root: Path, model: str, progress: Progress | None = Non
     work = count_work(space, groups, brains, make_settings(study))
     paths = StudyPaths(root)
     with (
+        one_writer(paths, paths.scores(model)),
         open_journal(paths.journals, score_spec(study, space, brains), paths.relative(paths.scores(model))) as journal,
         open_workers(study.dask, study.run.threads, work) as workers,
     ):
@@ -214,21 +216,24 @@ def whole_brain(study: Study, root: Path) -> None:
     from cinecube.analysis.rois import study_members
 
     paths, params, cubes = StudyPaths(root), study.ceiling, read_scores(study, root)
-    preferred = tables.preferred_layers(tables.layer_table(cubes))
-    means = tables.whole_brain_means(preferred)
-    everyone = means[(means["subject"] == tables.EVERYONE) & means["score"].notna()]  # an empty cell is drawn as zero
-    floor = 0.0 if params.compat else -np.inf
-    parcels = roi_tables.normalised_parcels(
-        cubes, preferred, read_ceiling(study, root), params.threshold, params.cap, floor
-    )
-    regions = roi_tables.region_scores(parcels, study_members(study.rois, root, parcels["parcel"]))
-    tables.write_table(paths.tables / "whole_brain.csv", preferred)
-    tables.write_table(paths.tables / "whole_brain_mean.csv", means)
-    tables.write_table(paths.tables / "normalised.csv", parcels)
-    tables.write_table(paths.tables / "roi.csv", regions)
-    tables.write_table(paths.tables / "roi_mean.csv", roi_tables.over_subjects(regions, seed=study.statistics.seed))
-    tables.write_table(paths.tables / "untrained.csv", roi_tables.untrained_table(regions, twins(study, regions)))
-    tables.write_table(paths.plots / "whole_brain.csv", everyone[["model", "score"]])
+    with one_writer(paths, paths.tables / "whole_brain.csv"):
+        preferred = tables.preferred_layers(tables.layer_table(cubes))
+        means = tables.whole_brain_means(preferred)
+        everyone = means[
+            (means["subject"] == tables.EVERYONE) & means["score"].notna()
+        ]  # an empty cell is drawn as zero
+        floor = 0.0 if params.compat else -np.inf
+        parcels = roi_tables.normalised_parcels(
+            cubes, preferred, read_ceiling(study, root), params.threshold, params.cap, floor
+        )
+        regions = roi_tables.region_scores(parcels, study_members(study.rois, root, parcels["parcel"]))
+        tables.write_table(paths.tables / "whole_brain.csv", preferred)
+        tables.write_table(paths.tables / "whole_brain_mean.csv", means)
+        tables.write_table(paths.tables / "normalised.csv", parcels)
+        tables.write_table(paths.tables / "roi.csv", regions)
+        tables.write_table(paths.tables / "roi_mean.csv", roi_tables.over_subjects(regions, seed=study.statistics.seed))
+        tables.write_table(paths.tables / "untrained.csv", roi_tables.untrained_table(regions, twins(study, regions)))
+        tables.write_table(paths.plots / "whole_brain.csv", everyone[["model", "score"]])
 
 
 def twins(study: Study, scores: pd.DataFrame) -> dict[str, str]:
@@ -256,22 +261,23 @@ def layerwise(study: Study, root: Path) -> None:
     from cinecube.analysis.rois import study_members
 
     paths = StudyPaths(root)
-    cubes = read_scores(study, root)
-    table = tables.layer_table(cubes)
-    lags = tables.lag_curves(cubes)
-    depths = gradients.preferred_depth(cubes)
-    members = study_members(study.rois, root, table["parcel"])
-    tables.write_table(paths.tables / "layerwise.csv", table)
-    tables.write_table(
-        paths.tables / "layerwise_roi.csv", gradients.region_layers(table, members, study.statistics.seed)
-    )
-    tables.write_table(paths.tables / "depth.csv", depths)
-    tables.write_table(paths.tables / "depth_test.csv", gradients.compare_depth(depths, members))
-    tables.write_table(paths.tables / "lag.csv", tables.best_lags(lags))
-    tables.write_table(paths.tables / "lag_curve.csv", lags)
-    tables.write_by_model(paths.plots / "layers", tables.layer_curves(table))
-    known = lags[lags["lag_score"].notna()]  # `dvc plots` draws an empty cell as zero
-    tables.write_by_model(paths.plots / "lags", known.groupby(["model", "lag"])["lag_score"].mean().reset_index())
+    with one_writer(paths, paths.tables / "layerwise.csv"):
+        cubes = read_scores(study, root)
+        table = tables.layer_table(cubes)
+        lags = tables.lag_curves(cubes)
+        depths = gradients.preferred_depth(cubes)
+        members = study_members(study.rois, root, table["parcel"])
+        tables.write_table(paths.tables / "layerwise.csv", table)
+        tables.write_table(
+            paths.tables / "layerwise_roi.csv", gradients.region_layers(table, members, study.statistics.seed)
+        )
+        tables.write_table(paths.tables / "depth.csv", depths)
+        tables.write_table(paths.tables / "depth_test.csv", gradients.compare_depth(depths, members))
+        tables.write_table(paths.tables / "lag.csv", tables.best_lags(lags))
+        tables.write_table(paths.tables / "lag_curve.csv", lags)
+        tables.write_by_model(paths.plots / "layers", tables.layer_curves(table))
+        known = lags[lags["lag_score"].notna()]  # `dvc plots` draws an empty cell as zero
+        tables.write_by_model(paths.plots / "lags", known.groupby(["model", "lag"])["lag_score"].mean().reset_index())
 
 
 def read_scores(study: Study, root: Path) -> list[xr.Dataset]:

@@ -15,8 +15,8 @@ from cinecube.store.errors import StudyError, environment_error
 from cinecube.store.schema import Stream
 from cinecube.store.section import Section
 
-# Raised whenever decoding or windows change what networks are given; a network's own VERSION covers the rest.
-READING_VERSION = 2
+# Raised whenever decoding, windows or batches change what networks are given; a network's own VERSION covers the rest.
+READING_VERSION = 3
 
 PROCESSORS = ("preprocessor_config.json", "processor_config.json", "video_preprocessor_config.json")
 

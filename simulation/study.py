@@ -25,6 +25,11 @@ Progress = Callable[[int, int], None]
 _FOLDERS = ("stimuli", "scans", "weights", "truth")
 
 
+def simulated_folders(root: Path) -> list[Path]:
+    """What `simulate` writes under a data folder."""
+    return [root / name for name in _FOLDERS]
+
+
 def simulate(
     spec: SimulateSpec,
     films: Mapping[str, Sequence[str]],

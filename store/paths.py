@@ -56,6 +56,16 @@ class StudyPaths:
         return self.root / ".cinecube" / "journal"
 
     @property
+    def locks(self) -> Path:
+        """Locks of whoever writes what; files without content that stay."""
+        return self.root / ".cinecube" / "locks"
+
+    @property
+    def imports(self) -> Path:
+        """What imports that are under way would have to undo."""
+        return self.root / ".cinecube" / "imports"
+
+    @property
     def chunks(self) -> Path:
         """What was read from remotes, kept on this disk; where `cache=True` puts it."""
         return self.root / ".cinecube" / "chunks"

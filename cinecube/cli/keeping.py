@@ -24,6 +24,7 @@ _HEADINGS = {
     "old": "cubes that others have replaced",
     "only copy": "cubes to put back",
     "scratch": "scratch arrays of stopped stages",
+    "import": "imports to undo",
     "pull": "pulls that were stopped",
     "chunks": "unused caches of chunks",
     "abandoned": "abandoned journals: they would be resumed if params.yaml went back to what they are of",

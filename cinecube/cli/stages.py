@@ -23,12 +23,14 @@ def simulate(root: Path) -> None:
       cinecube simulate
     """
     from cinecube.simulation.study import simulate as run
+    from cinecube.simulation.study import simulated_folders
     from cinecube.store.paths import StudyPaths
+    from cinecube.store.writing import one_writer
     from cinecube.study import load, simulate_spec
 
-    study = load(root)
-    with progress_bar("simulating", "films and scans") as progress:
-        run(simulate_spec(study), study.films, study.split.train, StudyPaths(root).data, progress=progress)
+    study, paths = load(root), StudyPaths(root)
+    with one_writer(paths, *simulated_folders(paths.data)), progress_bar("simulating", "films and scans") as progress:
+        run(simulate_spec(study), study.films, study.split.train, paths.data, progress=progress)
     echo(f"{len(study.segments())} segments of {len(study.films)} films and their scans are in data/")
 
 
@@ -69,11 +71,13 @@ def checkpoint(model: str, root: Path) -> None:
     from cinecube.features.checkpoint import record_checkpoint
     from cinecube.store.atomic import write_text
     from cinecube.store.paths import StudyPaths
+    from cinecube.store.writing import one_writer
     from cinecube.study import load
 
-    study = load(root)
-    record = record_checkpoint(model, study.model(model), root)
-    write_text(StudyPaths(root).checkpoint(model), json.dumps(record, indent=1, sort_keys=True) + "\n")
+    study, paths = load(root), StudyPaths(root)
+    with one_writer(paths, paths.checkpoint(model)):
+        record = record_checkpoint(model, study.model(model), root)
+        write_text(paths.checkpoint(model), json.dumps(record, indent=1, sort_keys=True) + "\n")
     echo(f"{model}: weights {record['weights_digest'][:12]}, licence {record['licence']}")
 
 
