@@ -50,6 +50,10 @@ class Output:
     source : Source, optional
     n_bytes : int, optional
         Of all its files, where the record tells.
+    kept : bool
+        Its owner keeps it back: `push: false`.
+    defined_in : str
+        The `dvc.yaml` or `.dvc` file that names it, from the repository's root.
     """
 
     path: str
@@ -58,6 +62,8 @@ class Output:
     remote: str | None = None
     source: Source | None = None
     n_bytes: int | None = None
+    kept: bool = False
+    defined_in: str = ""
 
 
 @dataclass(frozen=True)
@@ -146,7 +152,19 @@ class DvcIndex:
         if output.source is not None:  # DVC pushes no imports: their bytes stay with the repository they come from
             return Objects(places, functools.partial(_locations_of_source, output.source, self.url))
         remote = output.remote or self.config.get("core", {}).get("remote")
-        return Objects([*places, self._location(remote)] if remote else places)
+        return Objects([*places, self._location(remote)] if remote else places, kept=output.kept)
+
+    def at(self, path: str) -> Output | None:
+        """The output of DVC that is, or holds, a path from the index's folder; none if there is none."""
+        asked = posixpath.normpath(posixpath.join("/", self.prefix, path)).lstrip("/")
+        return next((output for output in self.outputs if f"{asked}/".startswith(f"{output.path}/")), None)
+
+    def is_kept_back(self, output: Output) -> bool:
+        """Whether an output's owner did not publish it, and it is not in the cache of this machine either."""
+        if not output.kept or output.item is None:
+            return False
+        item = replace(output.item, oid=output.item.oid + ".dir") if output.is_dir else output.item
+        return self.cache is None or not os.path.isfile(cache_location(self.cache).path(item))
 
     def offline(self) -> DvcIndex:
         """The same without remotes: bytes are looked for in the local cache."""
@@ -294,13 +312,17 @@ def _locations_of_source(source: Source, base: str) -> list[Location]:
 
 
 def _output(out: Any, repo: Any) -> Output:
-    path = repo.fs.relpath(out.fs_path, repo.root_dir).replace(os.sep, "/")
+    path, defined_in = (
+        repo.fs.relpath(place, repo.root_dir).replace(os.sep, "/") for place in (out.fs_path, out.stage.path)
+    )
     source = _source(out.stage.deps[0]) if out.stage.is_repo_import else None
+    # DVC marks so what it can have from an address again.
+    kept = not out.can_push and not out.stage.is_import
     if not out.hash_info:
-        return Output(path, None, True, out.remote, source)
+        return Output(path, None, True, out.remote, source, kept=kept, defined_in=defined_in)
     oid = str(out.hash_info.value)
     item = DvcObject(_checked(oid, path).removesuffix(".dir"), out.hash_info.name != "md5")
-    return Output(path, item, oid.endswith(".dir"), out.remote, source, out.meta.size)
+    return Output(path, item, oid.endswith(".dir"), out.remote, source, out.meta.size, kept, defined_in)
 
 
 def _source(dep: Any) -> Source:

@@ -210,7 +210,8 @@ def verify(paths: tuple[Path, ...], repair: bool, as_json: bool, root: Path) -> 
     Reads every cube at or under PATHS (the study's folder by default) in full, and compares those that DVC tracks with
     what it recorded. Writes nothing; with --repair it puts files that are broken or missing in place again, from DVC's
     cache, the remote, or the repository that a cube was imported from. Cubes that DVC has recorded and that are not
-    here at all are named, and are no damage: `dvc pull` brings them. docs/cube-format.md lists the checks.
+    here at all are named, and are no damage: `cinecube pull` brings those that were published. docs/cube-format.md
+    lists the checks.
 
     \b
     Example:
@@ -232,6 +233,7 @@ def verify(paths: tuple[Path, ...], repair: bool, as_json: bool, root: Path) -> 
     found = verify_all(cubes, folders, repair=repair)
     if as_json:
         told = {"cubes": len(found.cubes), "wrong": found.wrong, "repaired": found.repaired, "absent": found.absent}
+        told["kept_back"] = found.kept_back
         click.echo(json.dumps(told, indent=1))
     for line in found.notes:
         click.echo(line, err=True)
@@ -253,9 +255,15 @@ def _tell_of(found: Found) -> None:
     noun = "cube" if n_cubes == 1 else "cubes"
     repaired = f", {n_repaired} of these repaired" if n_repaired else ""
     click.echo(f"{n_cubes} {noun}, {n_cubes - n_wrong} whole{repaired}, {n_wrong} damaged")
-    if found.absent:
-        named = ", ".join(found.absent[:3]) + (f" and {len(found.absent) - 3} more" if found.absent[3:] else "")
-        click.echo(f"recorded by DVC and not here: {named}; `dvc pull` brings them", err=True)
+    absent = [cube for cube in found.absent if cube not in found.kept_back]
+    if absent:
+        click.echo(f"recorded by DVC and not here: {_some(absent)}; `cinecube pull` brings them", err=True)
+    if found.kept_back:
+        click.echo(f"not published by their owner, and not here: {_some(found.kept_back)}", err=True)
+
+
+def _some(names: Sequence[str]) -> str:
+    return ", ".join(names[:3]) + (f" and {len(names) - 3} more" if names[3:] else "")
 
 
 @click.command()

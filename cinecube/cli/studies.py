@@ -123,21 +123,29 @@ def _item(step: Step) -> str:
 
 
 @click.command()
-@click.option("--model", "stream", required=True, help="A model, or one stream of one.")
-@click.option("--layer", help="A block number (0 is embed) or label. [default: all]")
-@click.option("--film", help="[default: all]")
+@click.option("--model", "stream", help="A model, or one stream of one. [default: everything]")
+@click.option("--layer", help="A block number (0 is embed) or label, with --model. [default: all]")
+@click.option("--film", help="With --model. [default: all]")
 @study_option
 @json_option
-def pull(stream: str, layer: str | None, film: str | None, root: Path, as_json: bool) -> None:
-    """Fetch layers of feature cubes from the DVC remote, without the rest of the cubes.
+def pull(stream: str | None, layer: str | None, film: str | None, root: Path, as_json: bool) -> None:
+    """Fetch everything that a study has published, or single layers of feature cubes.
 
-    Reads params.yaml, dvc.yaml, dvc.lock and .dvc files. Writes to DVC's cache only, never into data/, so that DVC
-    finds its outputs as they were; `study.features(…, layer=…)` reads them from there.
+    Reads params.yaml, dvc.yaml, dvc.lock and .dvc files. Without --model it brings all outputs into place, as
+    `dvc pull` does, and names those that their owner keeps back, which is no failure. With --model it writes to DVC's
+    cache only, never into data/, so that DVC finds its outputs as they were; `study.features(…, layer=…)` reads layers
+    from there.
 
     \b
     Example:
+      cinecube pull
       cinecube pull --model vit --layer 7 --film life
     """
+    if stream is None:
+        if layer is not None or film is not None:
+            raise click.UsageError("--layer and --film go with --model")
+        _pull_all(root, as_json)
+        return
     from cinecube.store.dvc_index import open_index
     from cinecube.store.params import load_study
     from cinecube.store.paths import StudyPaths
@@ -159,3 +167,27 @@ def pull(stream: str, layer: str | None, film: str | None, root: Path, as_json: 
             click.echo(f"{stream} {name}: {layers} in DVC's cache, {size_text(done.n_bytes)} fetched")
     if as_json:
         click.echo(json.dumps(rows, indent=1))
+
+
+def _pull_all(root: Path, as_json: bool) -> None:
+    from dataclasses import asdict
+
+    from cinecube.store.errors import StudyError
+    from cinecube.store.pull_all import pull_all
+
+    brought = pull_all(root)
+    if as_json:
+        click.echo(json.dumps(asdict(brought), indent=1))
+    else:
+        click.echo(f"{brought.files} file{'s' * (brought.files != 1)} fetched")
+        if brought.kept_back:
+            click.echo("not published, their owner keeps them: " + ", ".join(brought.kept_back))
+            click.echo("`dvc repro --allow-missing` does without what it needs not")
+    if brought.lacking:
+        some = ", ".join(brought.lacking[:3])
+        raise StudyError(
+            where=some + (f" and {len(brought.lacking) - 3} more" if brought.lacking[3:] else ""),
+            found="no bytes in the cache or a remote",
+            expected="what dvc.lock lists",
+            do="ask the owner of the study to `dvc push`, or make them with `dvc repro`",
+        )

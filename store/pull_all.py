@@ -1,0 +1,71 @@
+"""Everything that a study has published, brought into its folder by DVC; what its owner keeps back is named."""
+
+from __future__ import annotations
+
+import logging
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+from cinecube.store.dvc_index import inside, open_index
+from cinecube.store.errors import StudyError
+from cinecube.store.remotes import shown
+
+
+@dataclass(frozen=True)
+class Brought:
+    """What a pull of everything brought.
+
+    Attributes
+    ----------
+    files : int
+        Objects fetched; none of what was in the cache already.
+    kept_back : tuple of str
+        Recorded outputs that are not here because their owner did not publish them, from the study's folder.
+    lacking : tuple of str
+        Others that no place had.
+    """
+
+    files: int
+    kept_back: tuple[str, ...]
+    lacking: tuple[str, ...]
+
+
+def pull_all(root: Path) -> Brought:
+    """Run `dvc pull` of a study, which an output that was never pushed does not stop.
+
+    Parameters
+    ----------
+    root : Path
+        The study's folder; nothing of a repository around it is pulled.
+
+    Raises
+    ------
+    StudyError
+        If it is in no repository of DVC, a remote fails, or what is here and nowhere else would be replaced.
+    """
+    from dvc.exceptions import DvcException
+    from dvc.logger import set_loggers_level
+    from dvc.repo import Repo
+
+    before = open_index(root)
+    try:
+        # DVC warns of every hash that it does not find; below they are named as outputs.
+        with set_loggers_level(logging.ERROR), Repo(str(root)) as repo:
+            whole = before.prefix in ("", ".")
+            done = repo.pull(None if whole else [str(root)], recursive=not whole, allow_missing=True)
+    except (DvcException, OSError) as error:
+        raise StudyError(
+            where=f"dvc pull in {root}",
+            found=shown(" ".join(str(error).split()) or type(error).__name__),
+            expected="what the study's remote has",
+            do="check the remote (`dvc remote list`), or move away what stands in the way",
+        ) from error
+    top = Path(os.path.abspath(root))
+    absent = {
+        path: output
+        for output in before.outputs
+        if (output.item or output.source) and (path := inside(output.path, before.prefix)) and not (top / path).exists()
+    }
+    kept = tuple(path for path, output in absent.items() if output.kept)
+    return Brought(done["stats"]["fetched"], kept, tuple(path for path in absent if path not in kept))
