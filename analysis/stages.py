@@ -96,7 +96,9 @@ def read_inputs(study: Study, root: Path, model: str) -> tuple[FeatureSpace, dic
     subjects = study.brain.subjects
     clock_s = step_s(space.rows)
     brains = {
-        name: open_responses(name, FolderCubes(paths).open(paths.brain(name)), clock_s, "the clock of the feature cubes")
+        name: open_responses(
+            name, FolderCubes(paths).open(paths.brain(name)), clock_s, "the clock of the feature cubes"
+        )
         for name in subjects
     }
     check_same_space(list(brains.values()))

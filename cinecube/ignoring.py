@@ -56,7 +56,9 @@ def inputs_of(root: Path, study: Study) -> Iterator[str]:
 def warn_of_exposed(root: Path, study: Study) -> None:
     """Say which inputs beside the study Git would take: its `.gitignore` cannot name them."""
     for place in _exposed(root, study):
-        _log.warning("%s lies in the study's Git repository: name it in a .gitignore there, or `git add` takes it", place)
+        _log.warning(
+            "%s lies in the study's Git repository: name it in a .gitignore there, or `git add` takes it", place
+        )
 
 
 def _exposed(root: Path, study: Study) -> list[str]:
@@ -68,6 +70,17 @@ def _exposed(root: Path, study: Study) -> list[str]:
     places = dict.fromkeys((here / place).resolve() for place in inputs_of(root, study))
     beside = [place for place in places if place.exists() and not place.is_relative_to(here)]
     return [str(place) for place in beside if place.is_relative_to(top) and not _git(root, "check-ignore", str(place))]
+
+
+def warn_of_taken(root: Path) -> None:
+    """Say which files Git keeps although its `.gitignore` names them: they were added before it did, or by force."""
+    names = (_git(root, "ls-files", "--cached", "--ignored", "--exclude-standard") or "").splitlines()
+    if names:
+        more = f" and {len(names) - 1} more" if names[1:] else ""
+        _log.warning(
+            "Git keeps %s%s, which .gitignore names: `git rm --cached` takes it out of later commits only",
+            *(names[0], more),
+        )
 
 
 def _pattern(root: Path, place: str) -> str | None:

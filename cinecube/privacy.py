@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import os
 import posixpath
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -60,7 +60,36 @@ def kept_outputs(root: Path, study: Study) -> list[Kept]:
     return found
 
 
-def against_consent(outputs: list[Kept], study: Study) -> list[Kept]:
+@dataclass(frozen=True)
+class Share:
+    """Outputs of one folder that go the same way.
+
+    Attributes
+    ----------
+    place : str
+        `data/features`, say.
+    n_bytes : int
+        As far as DVC has recorded it.
+    stays : bool
+        Whether `dvc push` leaves them here.
+    """
+
+    place: str
+    n_bytes: int
+    stays: bool
+
+
+def shares(outputs: Iterable[Kept]) -> list[Share]:
+    """What `dvc push` sends and what it leaves, by folder; the largest first."""
+    sizes: dict[tuple[str, bool], int] = {}
+    for output in outputs:
+        key = "/".join(output.path.split("/")[:2]), output.stays
+        sizes[key] = sizes.get(key, 0) + (output.n_bytes or 0)
+    ordered = sorted(sizes.items(), key=lambda item: (item[0][1], -item[1], item[0]))
+    return [Share(place, n_bytes, stays) for (place, stays), n_bytes in ordered]
+
+
+def against_consent(outputs: Iterable[Kept], study: Study) -> list[Kept]:
     """Outputs that `dvc push` would treat otherwise than `brain.publish` says."""
     return [output for output in outputs if output.private and output.stays == study.brain.publish]
 

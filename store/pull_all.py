@@ -67,5 +67,15 @@ def pull_all(root: Path) -> Brought:
         for output in before.outputs
         if (output.item or output.source) and (path := inside(output.path, before.prefix)) and not (top / path).exists()
     }
+    for path in absent:
+        _remove_empty(top / path, top)
     kept = tuple(path for path, output in absent.items() if output.kept)
     return Brought(done["stats"]["fetched"], kept, tuple(path for path in absent if path not in kept))
+
+
+def _remove_empty(path: Path, top: Path) -> None:
+    """Remove folders that DVC made for an output which it did not get: it takes an empty folder for a changed one."""
+    for folder in path.parents:
+        if folder == top or not folder.is_dir() or any(folder.iterdir()):
+            return
+        folder.rmdir()

@@ -219,11 +219,14 @@ def verify(paths: tuple[Path, ...], repair: bool, as_json: bool, root: Path) -> 
     """
     from cinecube.store.errors import StudyError
     from cinecube.store.repair import verify_all
+    from cinecube.store.tracked import Records
     from cinecube.store.verify import find_cubes
 
-    folders = [root / path for path in paths] or [root]
-    cubes = list(dict.fromkeys(cube for path in folders for cube in find_cubes(path)))
-    if not cubes:
+    folders, records = [root / path for path in paths] or [root], Records()
+    # What is recorded need not be here.
+    there = [path for path in folders if path.exists() or not records.absent(path)]
+    cubes = list(dict.fromkeys(cube for path in there for cube in find_cubes(path)))
+    if not cubes and not any(records.absent(path) for path in folders):
         raise StudyError(
             where=str(folders[0]),
             found="no cube",

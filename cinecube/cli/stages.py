@@ -45,7 +45,7 @@ def privacy(root: Path) -> None:
     Example:
       cinecube privacy
     """
-    from cinecube.ignoring import IGNORE_FILE, keep_out_of_git, warn_of_exposed
+    from cinecube.ignoring import IGNORE_FILE, keep_out_of_git, warn_of_exposed, warn_of_taken
     from cinecube.privacy import set_push
     from cinecube.study import load
 
@@ -53,6 +53,7 @@ def privacy(root: Path) -> None:
     if added := keep_out_of_git(root, study):
         click.echo(f"{IGNORE_FILE}: {len(added)} patterns appended")
     warn_of_exposed(root, study)
+    warn_of_taken(root)
     for name in set_push(root, study):
         click.echo(f"{name}: set `push: {str(study.brain.publish).lower()}`; commit it")
     if study.brain.publish:

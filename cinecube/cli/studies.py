@@ -106,15 +106,24 @@ def plan(root: Path, as_json: bool) -> None:
         memory = f"{size_text(step.memory_bytes)} memory" if step.memory_bytes else ""
         takes = f"about {seconds_text(step.seconds)}" if step.seconds is not None else ""
         click.echo(f"{name:{width}}{step.state:12}{size:>10}  {memory:18}{takes:13}{step.why}".rstrip())
-    absent = sum(step.state == "not here" for step in steps)
-    to_do = [step for step in steps if step.state not in ("done", "not here")]
+    absent, kept = (sum(step.state == state for step in steps) for state in ("not here", "kept back"))
+    to_do = [step for step in steps if step.state not in ("done", "not here", "kept back")]
     known = [step.seconds for step in to_do if step.seconds is not None]
     takes = f", about {seconds_text(sum(known))}" if known else ""
     unknown = f" and {len(to_do) - len(known)} that never ran here" if known and len(known) < len(to_do) else ""
     if absent:
-        click.echo(f"{len(steps)} stages; {absent} are recorded and not here; run `dvc pull` first, and this again")
+        click.echo(
+            f"{len(steps)} stages; {absent} are recorded and not here; run `cinecube pull` first, and this again"
+        )
     else:
-        click.echo(f"{len(steps)} stages, {len(to_do)} to do{takes}{unknown}; `dvc repro` runs them")
+        elsewhere = kept or any(step.state == "done" and step.why for step in steps)
+        runs = (
+            "`dvc repro --allow-missing` runs them, without inputs that are not here"
+            if elsewhere
+            else "`dvc repro` runs them"
+        )
+        held = f", {kept} kept back by their owner" if kept else ""
+        click.echo(f"{len(steps)} stages, {len(to_do)} to do{takes}{unknown}{held}; {runs}")
 
 
 def _item(step: Step) -> str:
