@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from importlib.resources import files
 from pathlib import Path
 
-from cinecube.store.atomic import write_text
+from cinecube.store.atomic import staged
 from cinecube.store.params import Study
 
 _log = logging.getLogger(__name__)
@@ -33,7 +33,8 @@ def keep_out_of_git(root: Path, study: Study) -> list[str]:
         The patterns that were appended.
     """
     path = root / IGNORE_FILE
-    text = path.read_text(encoding="utf-8") if path.is_file() else ""
+    before = path.read_bytes() if path.is_file() else b""
+    text = before.decode("utf-8", errors="replace")
     known, added = text.splitlines(), list[str]()
     block = files("cinecube").joinpath("templates", "gitignore").read_text(encoding="utf-8").splitlines()
     if block[0] not in known:  # by its first line: people may have changed others
@@ -41,8 +42,9 @@ def keep_out_of_git(root: Path, study: Study) -> list[str]:
     own = filter(None, (_pattern(root, place) for place in inputs_of(root, study)))
     added += [pattern for pattern in dict.fromkeys(own) if not {pattern, f"!{pattern}"} & set(known)]
     if added:
-        ended = text if not text or text.endswith("\n") else f"{text}\n"
-        write_text(path, ended + "".join(f"{line}\n" for line in added))
+        after = "".join(f"{line}\n" for line in ([""] if text and not text.endswith("\n") else []) + added)
+        with staged(path) as partial:
+            partial.write_bytes(before + after.encode())
     return [line for line in added if line and not line.startswith("#")]
 
 

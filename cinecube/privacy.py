@@ -129,6 +129,8 @@ def _set_push(study: Study, stage: CommentedMap, folder: str) -> None:
         if isinstance(out, str):
             outs[number] = out = CommentedMap({out: CommentedMap()})
             out[path].fa.set_flow_style()
+            if number in outs.ca.items:  # a comment or blank line after it stays after it
+                out.ca.items[path] = [None, None, outs.ca.items.pop(number)[0], None]
         (out if "path" in out else out[path])["push"] = study.brain.publish
 
 

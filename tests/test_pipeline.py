@@ -102,6 +102,7 @@ def test_forcing_everything_leaves_the_locks_as_they_were(tiny: Folder) -> None:
 def test_changing_one_model_runs_that_model_alone(tiny: Folder) -> None:
     tiny.change(lambda params: params["models"]["vit"].update(pooling="cls"))
     assert _stages_run(_dvc(tiny.root, "repro")) == {
+        "privacy",  # a checkpoint may lie in the study
         "checkpoint@vit",
         "features@vit-amber",
         "features@vit-dune",

@@ -191,7 +191,7 @@ def _pull_all(root: Path, as_json: bool) -> None:
         click.echo(f"{brought.files} file{'s' * (brought.files != 1)} fetched")
         if brought.kept_back:
             click.echo("not published, their owner keeps them: " + ", ".join(brought.kept_back))
-            click.echo("`dvc repro --allow-missing` does without what it needs not")
+            click.echo("stages that read them cannot run here; `dvc repro --allow-missing` runs the others")
     if brought.lacking:
         some = ", ".join(brought.lacking[:3])
         raise StudyError(
