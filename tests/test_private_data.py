@@ -310,7 +310,8 @@ def test_what_the_remote_should_have_and_has_not_is_an_error(clone: Path, publis
     finally:
         place.with_suffix(".gone").rename(place)
     assert done.exit_code == 1
-    assert "results/scores/vit.zarr: found no bytes in the cache or a remote" in done.stderr
+    assert re.search(r"results/scores/vit.zarr: found no object \w+.dir in the cache .* or remote 'store'", done.stderr)
+    assert "ask the owner of the study to `dvc push` it" in done.stderr
     assert (clone / "data/films.csv").is_file()
 
 

@@ -179,24 +179,16 @@ def pull(stream: str | None, layer: str | None, film: str | None, root: Path, as
 
 
 def _pull_all(root: Path, as_json: bool) -> None:
-    from dataclasses import asdict
-
-    from cinecube.store.errors import StudyError
     from cinecube.store.pull_all import pull_all
 
     brought = pull_all(root)
     if as_json:
-        click.echo(json.dumps(asdict(brought), indent=1))
+        told = {"files": brought.files, "kept_back": brought.kept_back, "lacking": brought.lacking}
+        click.echo(json.dumps(told, indent=1))
     else:
         click.echo(f"{brought.files} file{'s' * (brought.files != 1)} fetched")
-        if brought.kept_back:
-            click.echo("not published, their owner keeps them: " + ", ".join(brought.kept_back))
-            click.echo("stages that read them cannot run here; `dvc repro --allow-missing` runs the others")
-    if brought.lacking:
-        some = ", ".join(brought.lacking[:3])
-        raise StudyError(
-            where=some + (f" and {len(brought.lacking) - 3} more" if brought.lacking[3:] else ""),
-            found="no bytes in the cache or a remote",
-            expected="what dvc.lock lists",
-            do="ask the owner of the study to `dvc push`, or make them with `dvc repro`",
-        )
+    if brought.kept_back and not as_json:
+        click.echo("not published, their owner keeps them: " + ", ".join(brought.kept_back))
+        click.echo("stages that read them cannot run here; `dvc repro --allow-missing` runs the others")
+    if brought.cause:
+        raise brought.cause
