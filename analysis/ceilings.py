@@ -22,6 +22,7 @@ from cinecube.store.journal import open_journal
 from cinecube.store.params import Study
 from cinecube.store.paths import StudyPaths
 from cinecube.store.schema import SCHEMA, provenance
+from cinecube.store.study import FolderCubes
 from cinecube.store.writing import one_writer, scratch_folder
 
 if TYPE_CHECKING:
@@ -113,7 +114,7 @@ def read_brains(study: Study, root: Path) -> Inputs:
     paths, split, settings = StudyPaths(root), study.split, make_settings(study)
     cubes = {name: paths.brain(name) for name in study.brain.subjects}
     brains = {
-        name: open_responses(name, open_cube(path, where=paths.relative(path)), study.clock.tr_s, "the study's clock")
+        name: open_responses(name, FolderCubes(paths).open(path), study.clock.tr_s, "the study's clock")
         for name, path in cubes.items()
     }
     check_same_space(list(brains.values()))

@@ -30,6 +30,7 @@ from cinecube.store.cubes import open_cube, stored_spec
 from cinecube.store.films import read_films_table
 from cinecube.store.params import Study
 from cinecube.store.paths import StudyPaths
+from cinecube.store.pulling import PulledCubes
 from cinecube.store.remotes import shown
 from cinecube.store.writing import one_writer
 
@@ -216,9 +217,11 @@ def _lags(paths: StudyPaths) -> pd.DataFrame:
 
 
 def _quality(study: Study, paths: StudyPaths) -> pd.DataFrame:
-    parts = []
+    parts, pulled = [], PulledCubes(paths.root)
     for subject in study.brain.subjects:
-        table = tables.read_table(paths.brain_qc(subject))
+        path = paths.brain_qc(subject)
+        pulled.refuse_kept_back(path, paths.relative(path))
+        table = tables.read_table(path)
         table.insert(0, "subject", subject)
         parts.append(table)
     return pd.concat(parts, ignore_index=True)

@@ -23,6 +23,7 @@ from cinecube.store.journal import open_journal
 from cinecube.store.params import Study
 from cinecube.store.paths import StudyPaths
 from cinecube.store.schema import SCHEMA, provenance
+from cinecube.store.study import FolderCubes
 from cinecube.store.writing import one_writer
 
 _log = logging.getLogger(__name__)
@@ -93,7 +94,9 @@ def read_inputs(study: Study, root: Path, model: str) -> tuple[FeatureSpace, dic
     subjects = study.brain.subjects
     clock_s = step_s(space.rows)
     brains = {
-        name: open_responses(name, _open(paths, paths.brain(name)), clock_s, "the clock of the feature cubes")
+        name: open_responses(
+            name, FolderCubes(paths).open(paths.brain(name)), clock_s, "the clock of the feature cubes"
+        )
         for name in subjects
     }
     check_same_space(list(brains.values()))

@@ -223,7 +223,7 @@ def _masked(run: ScanRun, params: BrainParams, targets: Targets) -> np.ndarray:
 
 def asked_spec(study: Study, subject: str) -> dict[str, Any]:
     """What of a brain cube's spec `params.yaml` decides; scans and atlas are the rest."""
-    params = study.brain.model_dump(exclude={"subjects", "repeats", "path", "atlas"})
+    params = study.brain.model_dump(exclude={"subjects", "repeats", "path", "atlas", "publish"})
     return {"subject": subject, "brain": params, "tr_s": study.clock.tr_s}
 
 

@@ -55,6 +55,10 @@ class Output:
     source : Source, optional
     n_bytes : int, optional
         Of all its files, where the record tells.
+    kept : bool
+        Its owner keeps it back: `push: false`.
+    defined_in : str
+        The `dvc.yaml` or `.dvc` file that names it, from the repository's root.
     """
 
     path: str
@@ -63,6 +67,8 @@ class Output:
     remote: str | None = None
     source: Source | None = None
     n_bytes: int | None = None
+    kept: bool = False
+    defined_in: str = ""
 
 
 @dataclass(frozen=True)
@@ -151,7 +157,19 @@ class DvcIndex:
         if output.source is not None:  # DVC pushes no imports: their bytes stay with the repository they come from
             return Objects(places, functools.partial(_locations_of_source, output.source, self.url))
         remote = output.remote or self.config.get("core", {}).get("remote")
-        return Objects([*places, self._location(remote)] if remote else places)
+        return Objects([*places, self._location(remote)] if remote else places, kept=output.kept)
+
+    def at(self, path: str) -> Output | None:
+        """The output of DVC that is, or holds, a path from the index's folder; none if there is none."""
+        asked = posixpath.normpath(posixpath.join("/", self.prefix, path)).lstrip("/")
+        return next((output for output in self.outputs if f"{asked}/".startswith(f"{output.path}/")), None)
+
+    def is_kept_back(self, output: Output) -> bool:
+        """Whether an output's owner did not publish it, and it is not in the cache of this machine either."""
+        if not output.kept or output.item is None:
+            return False
+        item = replace(output.item, oid=output.item.oid + ".dir") if output.is_dir else output.item
+        return self.cache is None or not os.path.isfile(cache_location(self.cache).path(item))
 
     def offline(self) -> DvcIndex:
         """The same without remotes: bytes are looked for in the local cache."""
@@ -299,12 +317,19 @@ def _locations_of_source(source: Source, base: str) -> list[Location]:
 
 
 def _output(
-    path: str, oid: str | None, legacy: bool, remote: str | None, source: Mapping[str, Any] | None, size: int | None
+    path: str,
+    oid: str | None,
+    legacy: bool,
+    remote: str | None,
+    source: Mapping[str, Any] | None,
+    size: int | None,
+    kept: bool,
+    defined_in: str,
 ) -> Output:
     known = Source(**source) if source else None
-    if oid is None:
-        return Output(path, None, True, remote, known)
-    return Output(path, DvcObject(oid.removesuffix(".dir"), legacy), oid.endswith(".dir"), remote, known, size)
+    item = None if oid is None else DvcObject(oid.removesuffix(".dir"), legacy)
+    is_dir = oid is None or oid.endswith(".dir")
+    return Output(path, item, is_dir, remote, known, None if oid is None else size, kept, defined_in)
 
 
 def refuse_programs(options: Mapping[str, Any], where: str, *, files: bool = True) -> None:

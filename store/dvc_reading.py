@@ -87,7 +87,9 @@ def _lies_in(value: str, root: str | None) -> bool:
 
 
 def _described(out: Any, repo: Repo) -> dict[str, Any]:
-    path = repo.fs.relpath(out.fs_path, repo.root_dir).replace(os.sep, "/")
+    path, defined_in = (
+        repo.fs.relpath(place, repo.root_dir).replace(os.sep, "/") for place in (out.fs_path, out.stage.path)
+    )
     value = str(out.hash_info.value) if out.hash_info else None
     return {
         "path": check_path(path),
@@ -96,6 +98,9 @@ def _described(out: Any, repo: Repo) -> dict[str, Any]:
         "remote": out.remote,
         "source": _source(out.stage.deps[0]) if out.stage.is_repo_import else None,
         "size": out.meta.size,
+        # DVC marks so what it can have from an address again, too.
+        "kept": not out.can_push and not out.stage.is_import,
+        "defined_in": defined_in,
     }
 
 

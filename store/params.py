@@ -62,7 +62,10 @@ class Imported(Section):
 
 
 class BrainParams(Section):
-    """Where the scans are and how they become brain cubes."""
+    """Where the scans are and how they become brain cubes.
+
+    `publish` says whether `dvc push` sends scans and brain cubes; it changes no number.
+    """
 
     source: Literal["fmriprep"] = "fmriprep"
     path: str
@@ -74,6 +77,7 @@ class BrainParams(Section):
     high_pass_hz: float = Field(0.008, ge=0)
     fwhm_mm: float = Field(0.0, ge=0)
     repeats: Literal["average", "separate"] = "average"
+    publish: bool = False
 
 
 class Study(Section):

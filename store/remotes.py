@@ -189,6 +189,8 @@ class Objects:
         comes from need not be reachable while the cache holds everything).
     chunks : ChunkCache, optional
         Keeps what remotes send.
+    kept : bool
+        Whether the owner of the output keeps it back, so that remotes need not have it.
     """
 
     def __init__(
@@ -196,14 +198,17 @@ class Objects:
         locations: Sequence[Location],
         more: Callable[[], Sequence[Location]] | None = None,
         chunks: ChunkCache | None = None,
+        *,
+        kept: bool = False,
     ) -> None:
         self._locations = list(locations)
         self._more = more
         self._chunks = chunks
+        self._kept = kept
         self._lock = threading.Lock()
 
     def __getstate__(self) -> dict[str, Any]:
-        return {"_locations": self._locations, "_more": self._more, "_chunks": self._chunks}
+        return {key: value for key, value in self.__dict__.items() if key != "_lock"}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(state, _lock=threading.Lock())
@@ -226,7 +231,7 @@ class Objects:
 
     def keeping(self, chunks: ChunkCache) -> Objects:
         """The same, with what remotes send kept."""
-        return Objects(self._locations, self._more, chunks)
+        return Objects(self._locations, self._more, chunks, kept=self._kept)
 
     def size(self, item: DvcObject, where: str) -> int:
         """Bytes of an object; raises as `read` does."""
@@ -240,6 +245,8 @@ class Objects:
                     return _patiently(ask, location, where)
                 except FileNotFoundError:
                     asked.append(location)
+        if self._kept:
+            raise kept_back(where)
         places = " or ".join(location.name for location in asked) or "any place, for no remote is configured"
         raise StudyError(
             where=where,
@@ -255,6 +262,16 @@ class Objects:
                 self._locations += self._more()
                 self._more = None
             return list(self._locations)
+
+
+def kept_back(where: str) -> StudyError:
+    """What to say of an output that was not published, and is not here."""
+    return StudyError(
+        where=where,
+        found="an output that was not published: its owner keeps it back (`push: false`)",
+        expected="its bytes, here or in a remote",
+        do="ask the owner of the study for it",
+    )
 
 
 def _patiently(ask: Callable[[Location], T], location: Location, where: str) -> T:

@@ -46,6 +46,8 @@ class Found:
         What stood in the way of comparing or repairing.
     absent : tuple of str
         Cubes that DVC has recorded and that are not there, which is no damage: they may never have been fetched.
+    kept_back : tuple of str
+        Those of them that their owner did not publish.
     """
 
     cubes: tuple[str, ...]
@@ -53,6 +55,7 @@ class Found:
     repaired: dict[str, list[str]]
     notes: tuple[str, ...]
     absent: tuple[str, ...] = ()
+    kept_back: tuple[str, ...] = ()
 
 
 def verify_all(cubes: Sequence[Path], folders: Sequence[Path] = (), *, repair: bool = False) -> Found:
@@ -83,8 +86,9 @@ def verify_all(cubes: Sequence[Path], folders: Sequence[Path] = (), *, repair: b
     notes += [
         f"{root}: DVC's files cannot be read ({why}); cubes are judged alone" for root, why in records.unread.items()
     ]
-    absent = dict.fromkeys(os.path.relpath(path) for folder in folders for path in records.absent(folder))
-    return Found(tuple(map(str, cubes)), wrong, repaired, tuple(notes), tuple(absent))
+    absent = dict.fromkeys(path for folder in folders for path in records.absent(folder))
+    kept = tuple(os.path.relpath(path) for path in absent if records.keeps_back(path))
+    return Found(tuple(map(str, cubes)), wrong, repaired, tuple(notes), tuple(map(os.path.relpath, absent)), kept)
 
 
 def repair_cube(cube: Path, verdict: Verdict, records: Records) -> Repaired:

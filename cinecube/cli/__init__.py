@@ -29,6 +29,7 @@ _AROUND = {
 }
 _STAGES = {
     "simulate": "stages",
+    "privacy": "stages",
     "films": "stages",
     "checkpoint": "stages",
     "features": "stages",

@@ -212,7 +212,8 @@ def verify(paths: tuple[Path, ...], repair: bool, as_json: bool, root: Path) -> 
     Reads every cube at or under PATHS (the study's folder by default) in full, and compares those that DVC tracks with
     what it recorded. Writes nothing; with --repair it puts files that are broken or missing in place again, from DVC's
     cache, the remote, or the repository that a cube was imported from. Cubes that DVC has recorded and that are not
-    here at all are named, and are no damage: `dvc pull` brings them. docs/cube-format.md lists the checks.
+    here at all are named, and are no damage: `cinecube pull` brings those that were published. docs/cube-format.md
+    lists the checks.
 
     \b
     Example:
@@ -220,11 +221,14 @@ def verify(paths: tuple[Path, ...], repair: bool, as_json: bool, root: Path) -> 
     """
     from cinecube.store.errors import StudyError
     from cinecube.store.repair import verify_all
+    from cinecube.store.tracked import Records
     from cinecube.store.verify import find_cubes
 
-    folders = [root / path for path in paths] or [root]
-    cubes = list(dict.fromkeys(cube for path in folders for cube in find_cubes(path)))
-    if not cubes:
+    folders, records = [root / path for path in paths] or [root], Records()
+    # What is recorded need not be here.
+    there = [path for path in folders if path.exists() or not records.absent(path)]
+    cubes = list(dict.fromkeys(cube for path in there for cube in find_cubes(path)))
+    if not cubes and not any(records.absent(path) for path in folders):
         raise StudyError(
             where=str(folders[0]),
             found="no cube",
@@ -234,6 +238,7 @@ def verify(paths: tuple[Path, ...], repair: bool, as_json: bool, root: Path) -> 
     found = verify_all(cubes, folders, repair=repair)
     if as_json:
         told = {"cubes": len(found.cubes), "wrong": found.wrong, "repaired": found.repaired, "absent": found.absent}
+        told["kept_back"] = found.kept_back
         echo_json(told)
     for line in found.notes:
         echo(line, err=True)
@@ -255,9 +260,15 @@ def _tell_of(found: Found) -> None:
     noun = "cube" if n_cubes == 1 else "cubes"
     repaired = f", {n_repaired} of these repaired" if n_repaired else ""
     echo(f"{n_cubes} {noun}, {n_cubes - n_wrong} whole{repaired}, {n_wrong} damaged")
-    if found.absent:
-        named = ", ".join(found.absent[:3]) + (f" and {len(found.absent) - 3} more" if found.absent[3:] else "")
-        echo(f"recorded by DVC and not here: {named}; `dvc pull` brings them", err=True)
+    absent = [cube for cube in found.absent if cube not in found.kept_back]
+    if absent:
+        echo(f"recorded by DVC and not here: {_some(absent)}; `cinecube pull` brings them", err=True)
+    if found.kept_back:
+        echo(f"not published by their owner, and not here: {_some(found.kept_back)}", err=True)
+
+
+def _some(names: Sequence[str]) -> str:
+    return ", ".join(names[:3]) + (f" and {len(names) - 3} more" if names[3:] else "")
 
 
 @click.command()

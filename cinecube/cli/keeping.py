@@ -13,7 +13,9 @@ from cinecube.cli.common import echo, echo_json, json_option, size_text, study_o
 
 if TYPE_CHECKING:
     from cinecube.origin import Origin
+    from cinecube.privacy import Kept
     from cinecube.store.leftovers import Leftover
+    from cinecube.store.params import Study
 
 _path = click.Path(path_type=Path)
 
@@ -149,8 +151,9 @@ def _print_json(leftovers: Sequence[Leftover], gone: Sequence[Leftover]) -> None
 def card(out: Path | None, url: str | None, rev: str | None, root: Path) -> None:
     """Write a page about the study for others: what it holds, licences, how to import and cite it.
 
-    Reads params.yaml, the cubes' labels, CITATION.cff where there is one, and what Git knows of the study. Writes one
-    HTML file without scripts, dates or anything from elsewhere, which Git can keep: the same cubes give the same bytes.
+    Reads params.yaml, the cubes' labels, CITATION.cff where there is one, and what Git and DVC know of the study.
+    Writes one HTML file without scripts, dates or anything from elsewhere, which Git can keep: the same cubes give the
+    same bytes. Prints what `dvc push` sends and what stays here.
 
     \b
     Example:
@@ -159,7 +162,9 @@ def card(out: Path | None, url: str | None, rev: str | None, root: Path) -> None
     from dataclasses import replace
 
     from cinecube.card import render_card
+    from cinecube.ignoring import warn_of_taken
     from cinecube.origin import find_origin, knows, public_url, unrecorded
+    from cinecube.privacy import shares
     from cinecube.store.atomic import write_text
     from cinecube.store.errors import StudyError
     from cinecube.study import load
@@ -171,15 +176,42 @@ def card(out: Path | None, url: str | None, rev: str | None, root: Path) -> None
         do = "name a branch, tag or commit of this study"
         raise StudyError(where="--rev", found=repr(rev), expected="a revision that Git has here", do=do)
     origin = replace(known, url=public_url(url) if url else known.url, rev=rev or known.rev)
-    text = render_card(study, root, origin)
+    outputs = _kept_outputs(root, study)
+    text = render_card(study, root, origin, shares(outputs))
     try:
         write_text(path, text)
     except OSError as error:
         found = error.strerror or str(error)
         raise StudyError(where=str(path), found=found, expected="a place for a file", do="name another one") from error
     echo(f"the study's card is in {path}")
-    for line in (*_lacking(origin, url), *unrecorded(root)):
+    for words, stays in (("`dvc push` sends", False), ("it leaves here", True)):
+        own = [f"{share.place} ({size_text(share.n_bytes)})" for share in shares(outputs) if share.stays == stays]
+        if own:
+            echo(f"{words}: {', '.join(own)}")
+    for line in (*_lacking(origin, url), *unrecorded(root), *_private(study, outputs)):
         echo(line, err=True)
+    warn_of_taken(root)
+
+
+def _kept_outputs(root: Path, study: Study) -> list[Kept]:
+    from cinecube.privacy import kept_outputs
+    from cinecube.store.errors import StudyError
+
+    try:
+        return kept_outputs(root, study)
+    except StudyError:  # no repository of DVC
+        return []
+
+
+def _private(study: Study, outputs: Sequence[Kept]) -> Iterator[str]:
+    """What of single subjects goes out."""
+    from cinecube.privacy import against_consent
+
+    if study.brain.publish:
+        yield "brain.publish is true: `dvc push` sends scans and responses of single subjects; have their consent"
+    if wrong := against_consent(outputs, study):
+        does = "sends" if study.brain.publish is False else "leaves here"
+        yield f"`dvc push` still {does} {wrong[0].path}, against brain.publish: run `cinecube privacy`"
 
 
 def _lacking(origin: Origin, told: str | None) -> Iterator[str]:

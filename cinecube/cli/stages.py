@@ -36,6 +36,36 @@ def simulate(root: Path) -> None:
 
 @click.command(cls=Stage)
 @study_option
+def privacy(root: Path) -> None:
+    """Keep films, scans and weights out of Git, and responses of single subjects out of remotes.
+
+    Reads params.yaml, dvc.yaml and .dvc files. Appends to .gitignore what it lacks, inputs that params.yaml names in
+    the study's folder among it. Sets `push:` of scans and brain cubes in dvc.yaml to what brain.publish says, false by
+    default, which `dvc push` obeys.
+
+    \b
+    Example:
+      cinecube privacy
+    """
+    from cinecube.ignoring import IGNORE_FILE, keep_out_of_git, warn_of_exposed, warn_of_taken
+    from cinecube.privacy import set_push
+    from cinecube.study import load
+
+    study = load(root)
+    if added := keep_out_of_git(root, study):
+        echo(f"{IGNORE_FILE}: {len(added)} patterns appended")
+    warn_of_exposed(root, study)
+    warn_of_taken(root)
+    for name in set_push(root, study):
+        echo(f"{name}: set `push: {str(study.brain.publish).lower()}`; commit it")
+    if study.brain.publish:
+        echo("brain.publish is true: `dvc push` sends scans and responses of single subjects")
+    else:
+        echo("`dvc push` leaves scans and responses of single subjects here")
+
+
+@click.command(cls=Stage)
+@study_option
 def films(root: Path) -> None:
     """Check every film and note how long it is.
 

@@ -103,15 +103,22 @@ def plan(root: Path, as_json: bool) -> None:
         memory = f"{size_text(step.memory_bytes)} memory" if step.memory_bytes else ""
         takes = f"about {seconds_text(step.seconds)}" if step.seconds is not None else ""
         echo(f"{name:{width}}{step.state:12}{size:>10}  {memory:18}{takes:13}{step.why}".rstrip())
-    absent = sum(step.state == "not here" for step in steps)
-    to_do = [step for step in steps if step.state not in ("done", "not here")]
+    absent, kept = (sum(step.state == state for step in steps) for state in ("not here", "kept back"))
+    to_do = [step for step in steps if step.state not in ("done", "not here", "kept back")]
     known = [step.seconds for step in to_do if step.seconds is not None]
     takes = f", about {seconds_text(sum(known))}" if known else ""
     unknown = f" and {len(to_do) - len(known)} that never ran here" if known and len(known) < len(to_do) else ""
     if absent:
-        echo(f"{len(steps)} stages; {absent} are recorded and not here; run `dvc pull` first, and this again")
+        echo(f"{len(steps)} stages; {absent} are recorded and not here; run `cinecube pull` first, and this again")
     else:
-        echo(f"{len(steps)} stages, {len(to_do)} to do{takes}{unknown}; `dvc repro` runs them")
+        elsewhere = kept or any(step.state == "done" and step.why for step in steps)
+        runs = (
+            "`dvc repro --allow-missing` runs them, without inputs that are not here"
+            if elsewhere
+            else "`dvc repro` runs them"
+        )
+        held = f", {kept} kept back by their owner" if kept else ""
+        echo(f"{len(steps)} stages, {len(to_do)} to do{takes}{unknown}{held}; {runs}")
 
 
 def _item(step: Step) -> str:
@@ -120,21 +127,29 @@ def _item(step: Step) -> str:
 
 
 @click.command()
-@click.option("--model", "stream", required=True, help="A model, or one stream of one.")
-@click.option("--layer", help="A block number (0 is embed) or label. [default: all]")
-@click.option("--film", help="[default: all]")
+@click.option("--model", "stream", help="A model, or one stream of one. [default: everything]")
+@click.option("--layer", help="A block number (0 is embed) or label, with --model. [default: all]")
+@click.option("--film", help="With --model. [default: all]")
 @study_option
 @json_option
-def pull(stream: str, layer: str | None, film: str | None, root: Path, as_json: bool) -> None:
-    """Fetch layers of feature cubes from the DVC remote, without the rest of the cubes.
+def pull(stream: str | None, layer: str | None, film: str | None, root: Path, as_json: bool) -> None:
+    """Fetch everything that a study has published, or single layers of feature cubes.
 
-    Reads params.yaml, dvc.yaml, dvc.lock and .dvc files. Writes to DVC's cache only, never into data/, so that DVC
-    finds its outputs as they were; `study.features(…, layer=…)` reads them from there.
+    Reads params.yaml, dvc.yaml, dvc.lock and .dvc files. Without --model it brings all outputs into place, as
+    `dvc pull` does, and names those that their owner keeps back, which is no failure. With --model it writes to DVC's
+    cache only, never into data/, so that DVC finds its outputs as they were; `study.features(…, layer=…)` reads layers
+    from there.
 
     \b
     Example:
+      cinecube pull
       cinecube pull --model vit --layer 7 --film life
     """
+    if stream is None:
+        if layer is not None or film is not None:
+            raise click.UsageError("--layer and --film go with --model")
+        _pull_all(root, as_json)
+        return
     from cinecube.store.dvc_index import open_index
     from cinecube.store.params import load_study
     from cinecube.store.paths import StudyPaths
@@ -156,3 +171,19 @@ def pull(stream: str, layer: str | None, film: str | None, root: Path, as_json: 
             echo(f"{stream} {name}: {layers} in DVC's cache, {size_text(done.n_bytes)} fetched")
     if as_json:
         echo_json(rows)
+
+
+def _pull_all(root: Path, as_json: bool) -> None:
+    from cinecube.store.pull_all import pull_all
+
+    brought = pull_all(root)
+    if as_json:
+        told = {"files": brought.files, "kept_back": brought.kept_back, "lacking": brought.lacking}
+        echo_json(told)
+    else:
+        echo(f"{brought.files} file{'s' * (brought.files != 1)} fetched")
+    if brought.kept_back and not as_json:
+        echo("not published, their owner keeps them: " + ", ".join(brought.kept_back))
+        echo("stages that read them cannot run here; `dvc repro --allow-missing` runs the others")
+    if brought.cause:
+        raise brought.cause
