@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-import shutil
+import logging
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,11 +22,15 @@ from cinecube.store.journal import open_journal
 from cinecube.store.params import Study
 from cinecube.store.paths import StudyPaths
 from cinecube.store.schema import SCHEMA, provenance
+from cinecube.store.study import FolderCubes
+from cinecube.store.writing import one_writer, scratch_folder
 
 if TYPE_CHECKING:
     from cinecube.analysis.ceiling_blocks import Cohort
     from cinecube.analysis.encoding import Kept, Progress
     from cinecube.analysis.tasks import Threads
+
+_log = logging.getLogger(__name__)
 
 # Of the parameters those that change the cube's numbers; the others are of what is done with it.
 _IN_FINGERPRINT = {"curve", "bootstraps", "block_rows", "seed", "compat"}
@@ -70,22 +74,23 @@ def ceiling(study: Study, root: Path, progress: Progress | None = None) -> None:
     Raises
     ------
     StudyError
-        If a cube is missing, cubes do not fit each other, or another process computes ceilings of this study.
+        If a cube is missing, cubes do not fit each other, a subject's responses do not vary, or another process
+        computes ceilings of this study.
     """
     from cinecube.analysis.ceiling_cube import ceiling_growth
     from cinecube.analysis.tasks import open_threads
+    from cinecube.analysis.varying import refuse_still_subjects
 
     paths = StudyPaths(root)
     inputs = read_brains(study, root)
+    refuse_still_subjects(inputs.cohort.brains, [inputs.cohort.group], study.encode.targets_per_block)
     spec = ceiling_spec(study, inputs.cohort.brains)
-    scratch = paths.scratch / "ceiling"
-    with open_journal(paths.journals, spec, paths.relative(paths.ceiling)) as journal:
-        shutil.rmtree(scratch, ignore_errors=True)
-        try:
-            with open_threads(study.run.threads) as workers:
-                cube = make_ceilings(study, inputs, scratch, workers, journal, progress)
-        finally:
-            shutil.rmtree(scratch, ignore_errors=True)
+    with (
+        one_writer(paths, paths.ceiling),
+        open_journal(paths.journals, spec, paths.relative(paths.ceiling)) as journal,
+    ):
+        with scratch_folder(paths, "ceiling") as scratch, open_threads(study.run.threads) as workers:
+            cube = make_ceilings(study, inputs, scratch, workers, journal, progress)
         write_cube(paths.ceiling, cube)
         growth = ceiling_growth(cube)
         tables.write_table(paths.tables / "ceiling_growth.csv", growth)
@@ -109,7 +114,7 @@ def read_brains(study: Study, root: Path) -> Inputs:
     paths, split, settings = StudyPaths(root), study.split, make_settings(study)
     cubes = {name: paths.brain(name) for name in study.brain.subjects}
     brains = {
-        name: open_responses(name, open_cube(path, where=paths.relative(path)), study.clock.tr_s, "the study's clock")
+        name: open_responses(name, FolderCubes(paths).open(path), study.clock.tr_s, "the study's clock")
         for name, path in cubes.items()
     }
     check_same_space(list(brains.values()))
@@ -285,7 +290,7 @@ def read_ceiling(study: Study, root: Path, required: bool = True) -> xr.DataArra
     Raises
     ------
     StudyError
-        If the ceiling cube is missing or damaged, or no target has this ceiling where one is required.
+        If the ceiling cube is missing or damaged, holds infinity, or no target has this ceiling where one is required.
     """
     paths, use = StudyPaths(root), study.ceiling.use
     where = paths.relative(paths.ceiling)
@@ -294,9 +299,26 @@ def read_ceiling(study: Study, root: Path, required: bool = True) -> xr.DataArra
         return xr.full_like(cube["repeats"].load(), np.nan)
     array = cube[use]
     values = read_values(array, f"{where} {use}")
+    if np.isinf(values).any():
+        raise StudyError(
+            where=f"{where} {use}",
+            found=f"infinity in {int(np.isinf(values).sum())} targets",
+            expected="ceilings up to 1",
+            do="make it again with `dvc repro -f -s ceiling`",
+        )
+    note = str(array.attrs.get("note", "no target varies"))
     if required and np.isnan(values).all():
-        raise _no_ceiling(use, str(array.attrs.get("note", "no target varies")))
+        raise _no_ceiling(use, note)
+    if required:
+        _tell_of_absent(cube, values, use, note)
     return array.copy(data=values)
+
+
+def _tell_of_absent(cube: xr.Dataset, values: np.ndarray, use: str, note: str) -> None:
+    """Log the subjects (subject, target) none of whose targets has a ceiling: means of shares are over the others."""
+    absent = [str(name) for name, own in zip(cube["subject"].values, values, strict=True) if np.isnan(own).all()]
+    if absent:
+        _log.warning("no %s ceiling of %s: shares are of the other subjects (%s)", use, ", ".join(absent), note)
 
 
 def _no_ceiling(use: str, reason: str) -> StudyError:

@@ -66,6 +66,12 @@ def constants(features: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     return mean, np.where(spread > _CONSTANT * np.abs(mean), spread, np.inf)
 
 
+def varying_dims(features: np.ndarray) -> np.ndarray:
+    """Which dims of `features` (time, dim) vary, (dim,); see `constants`."""
+    varies: np.ndarray = np.isfinite(constants(features)[1])
+    return varies
+
+
 def standardise(features: np.ndarray, mean: np.ndarray, spread: np.ndarray) -> np.ndarray:
     """`(features - mean) / spread` in float64, shape (time, dim)."""
     return (features.astype(np.float64) - mean) / spread

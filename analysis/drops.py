@@ -52,16 +52,18 @@ def drop_table(
     DataFrame
         The columns of `by`; `full` and `residual`, means over the targets that have both; `drop`, of these means;
         `target_drop`, mean drop of the targets whose full score exceeds `minimum`; `targets` and `targets_above`, how
-        many went into each. NaN where there is none. Rows rise by `by`.
+        many went into each. NaN where there is none, in a row all the same. Rows rise by `by`.
     """
     inside = (scores[list(by)].notna() & (scores[list(by)] != "")).all(axis=1)
-    known = scores[inside].dropna(subset=["full", "residual"])
+    known = scores[inside]
+    both = known[["full", "residual"]].where(known[["full", "residual"]].notna().all(axis=1))
+    known = known.assign(full=both["full"], residual=both["residual"])
     known = known.assign(target_drop=drop_percent(known["full"].to_numpy(), known["residual"].to_numpy(), minimum))
     table = known.groupby(list(by), as_index=False, observed=True).agg(
         full=("full", "mean"),
         residual=("residual", "mean"),
         target_drop=("target_drop", "mean"),
-        targets=("full", "size"),
+        targets=("full", "count"),
         targets_above=("target_drop", "count"),
     )
     table["drop"] = drop_percent(table["full"].to_numpy(), table["residual"].to_numpy(), minimum)

@@ -32,7 +32,7 @@ class Found:
     Attributes
     ----------
     values : dict of str to dict of str to array, shape (model, layer, target)
-        Subject -> name in `SCORES` -> values, NaN where a stream lacks a layer.
+        Subject -> name in `SCORES` -> values, NaN where a stream lacks a layer or its features are constant.
     """
 
     values: dict[str, dict[str, np.ndarray]] = field(default_factory=dict)
@@ -299,8 +299,8 @@ class Everywhere:
 
 
 def existing_layers(space: FeatureSpace) -> list[tuple[int, int]]:
-    """Positions (model, layer) of the layers that each stream has."""
-    return [(int(m), int(k)) for m, k in np.argwhere(space.width > 0)]
+    """Positions (model, layer) of the layers that each stream has, but for those whose features are constant."""
+    return [(int(m), int(k)) for m, k in np.argwhere(space.width > 0) if (int(m), int(k)) not in space.constant]
 
 
 def count_work(

@@ -7,6 +7,7 @@ How cubes number their targets stands in `map_targets`.
 from __future__ import annotations
 
 import gzip
+import logging
 from pathlib import Path
 
 import nibabel as nib
@@ -32,7 +33,9 @@ from cinecube.analysis.map_targets import (
 )
 from cinecube.analysis.painting import paint
 from cinecube.store.atomic import staged
-from cinecube.store.errors import StudyError
+from cinecube.store.errors import StudyError, environment_error
+
+_log = logging.getLogger(__name__)
 
 _SUFFIXES: dict[str, Kind | None] = {
     ".nii.gz": "voxels",
@@ -72,7 +75,8 @@ def export_map(
     Raises
     ------
     StudyError
-        If the suffix is unknown or does not suit the space, or something is missing or disagrees.
+        If the suffix is unknown or does not suit the space, no target has a value, or something is missing or
+        disagrees.
     """
     suffix = _suffix_of(to)
     kind, paths = _suited(suffix, cube_attrs, to, atlas), _paths(to, suffix)
@@ -92,11 +96,26 @@ def export_map(
         )
     if kind == "parcels" and suffix != ".csv" and atlas is not None:
         values = paint(values, cube_attrs, atlas)
+    _refuse_empty(values, to)
     contents = _render(values, cube_attrs, to, suffix, reference)
     for path, content in zip(paths, contents, strict=True):
         with staged(path) as partial:
             partial.write_bytes(content)
     return paths
+
+
+def _refuse_empty(values: xr.DataArray, to: Path) -> None:
+    """Refuse a map without any value, and log how many targets of another have none."""
+    missing, n_targets = int(np.isnan(values.values).sum()), values.size
+    if missing == n_targets:
+        raise StudyError(
+            where=str(to),
+            found=f"a map without a value in any of {n_targets} targets",
+            expected="one with values",
+            do="choose another map: the log of the stage that made it says what has none",
+        )
+    if missing:
+        _log.info("%d of %d targets have no value, and are NaN", missing, n_targets)
 
 
 def to_nifti(values: xr.DataArray, cube_attrs: Attrs) -> nib.Nifti1Image:
@@ -259,7 +278,7 @@ def _open_reference(path: Path | None, to: Path) -> nib.Cifti2Image:
     try:
         image = nib.load(path)
     except Exception as error:  # nibabel raises many kinds for one damaged file
-        raise StudyError(
+        raise environment_error(error, str(path)) or StudyError(
             where=str(path), found=f"an unreadable file ({error})", expected=expected, do="name another"
         ) from error
     if not isinstance(image, nib.Cifti2Image):

@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+from matplotlib import colormaps
 from matplotlib.axes import Axes
 from matplotlib.cm import ScalarMappable
 from matplotlib.colorbar import Colorbar
@@ -21,6 +22,8 @@ from matplotlib.figure import Figure
 PALETTE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
 _DPI = 110
 _DIVERGING = "RdBu_r"
+# Grey, which no score has.
+_NO_SCORE = "#c8c8c8"
 # What the report's page has room for, so that letters are shown as large as they are drawn.
 _PAGE_INCHES = 9.0
 _GROUPS_A_ROW, _MOST_GROUPS = 12, 72
@@ -44,6 +47,8 @@ def to_png(figure: Figure) -> bytes:
 def layer_curves(curves: pd.DataFrame, ylabel: str) -> bytes:
     """Score against depth, a panel per model with its spread over subjects and all other models in grey.
 
+    A cross at the bottom stands for a layer without a score.
+
     Parameters
     ----------
     curves : DataFrame
@@ -64,7 +69,10 @@ def layer_curves(curves: pd.DataFrame, ylabel: str) -> bytes:
             axes.errorbar(x, y, sem, color=PALETTE[0], capsize=3)
         axes.fill_between(x, y - sem, y + sem, color=PALETTE[0], alpha=0.25, linewidth=0)
         axes.plot(x, y, marker="o", color=PALETTE[0], markersize=3, linewidth=1.5)
-        axes.set_title(str(model), fontsize=8, loc="left")
+        missing = ~np.isfinite(y)
+        bottom = axes.get_xaxis_transform()
+        axes.plot(x[missing], np.full(missing.sum(), 0.04), "x", color="#777777", markersize=4, transform=bottom)
+        axes.set_title(str(model) + (" (no score)" if missing.all() else ""), fontsize=8, loc="left")
         axes.tick_params(labelsize=7)
     for axes in panels[len(by_model) :]:
         axes.set_visible(False)
@@ -79,7 +87,7 @@ def layer_curves(curves: pd.DataFrame, ylabel: str) -> bytes:
 def parcel_heatmap(
     scores: pd.DataFrame, found: Mapping[str, tuple[str, str]], planted: Mapping[str, Sequence[tuple[str, str]]]
 ) -> bytes:
-    """Scores of every parcel (row) at every model and layer (column), with what was found and planted.
+    """Scores of every parcel (row) at every model and layer (column), with what was found and planted; grey: no score.
 
     Parameters
     ----------
@@ -93,6 +101,7 @@ def parcel_heatmap(
     every = [(str(pair[0]), str(pair[1])) for pair in scores.columns.to_flat_index()]
     values = scores.to_numpy(dtype=float)
     top = float(np.nanmax(np.abs(values))) if np.isfinite(values).any() else 1.0
+    colours = colormaps[_DIVERGING].with_extremes(bad=_NO_SCORE)
     spans = _panel_spans([model for model, _ in every])
     widest = max(stop - start for start, stop in spans)
     height = _ROW_INCHES * len(scores) + 1.1
@@ -100,7 +109,7 @@ def parcel_heatmap(
     panels = figure.subplots(len(spans), 1, squeeze=False)[:, 0]
     for axes, (start, stop) in zip(panels, spans, strict=True):
         columns = every[start:stop]
-        image = axes.imshow(values[:, start:stop], cmap=_DIVERGING, vmin=-top, vmax=top, interpolation="nearest")
+        image = axes.imshow(values[:, start:stop], cmap=colours, vmin=-top, vmax=top, interpolation="nearest")
         _mark_layers(axes, columns, [str(parcel) for parcel in scores.index], found, planted)
         axes.set_aspect(_ROW_INCHES / _COLUMN_INCHES)
         axes.set_xlim(-0.5, widest - 0.5)
@@ -261,7 +270,7 @@ def bars(table: pd.DataFrame, label: str, value: str, xlabel: str) -> bytes:
     Parameters
     ----------
     table : DataFrame
-        Columns `label`, `value` and `<value>_sem`.
+        Columns `label`, `score`, `value` and `<value>_sem`. A row without a value says so.
     label, value : str
     xlabel : str
     """
@@ -269,10 +278,23 @@ def bars(table: pd.DataFrame, label: str, value: str, xlabel: str) -> bytes:
     axes = figure.subplots()
     places = np.arange(len(table))[::-1]
     axes.barh(places, table[value], xerr=table[f"{value}_sem"].fillna(0), color=PALETTE[0], alpha=0.85, capsize=2)
+    for place, known, score in zip(places, table[value].notna(), table["score"].notna(), strict=True):
+        if not known:
+            axes.text(0, place, f" {_lacking(score)}", va="center", fontsize=7, color="#555555")
     axes.set_yticks(places, [str(name) for name in table[label]], fontsize=8)
     axes.set_xlabel(xlabel if value == "normalised" else "test r")
     _strip(figure)
     return to_png(figure)
+
+
+def _lacking(has_score: bool) -> str:
+    """Why there is no bar."""
+    return "no ceiling" if has_score else "no score"
+
+
+def _write_lacking(axes: Axes, place: float, *, has_score: bool) -> None:
+    text = f" {_lacking(has_score)}"
+    axes.text(place, 0, text, rotation=90, ha="center", va="bottom", fontsize=6, color="#555555")
 
 
 def grouped_bars(
@@ -283,7 +305,8 @@ def grouped_bars(
     Parameters
     ----------
     table : DataFrame
-        Columns `group`, `label`, `value`, `<value>_sem`, and `mark` if it is named.
+        Columns `group`, `label`, `score`, `value`, `<value>_sem`, and `mark` if it is named. Where a bar is missing,
+        its place says so.
     group, label, value : str
     mark : str, optional
     note : str, optional
@@ -334,7 +357,8 @@ def _draw_groups(
     labels = list(dict.fromkeys(table[label]))
     width = 1 / (len(labels) + 1.5)
     for number, (name, (hatch, colour)) in enumerate(zip(labels, itertools.cycle(_FILLS), strict=False)):
-        own = table[table[label] == name].reindex(groups)
+        here = table[table[label] == name]
+        own = here.reindex(groups)
         places = np.arange(len(groups)) + (number - (len(labels) - 1) / 2) * width
         errors = own[f"{value}_sem"].fillna(0) if f"{value}_sem" in own else None
         axes.bar(
@@ -349,6 +373,9 @@ def _draw_groups(
             label=str(name),
             error_kw={"lw": 0.7},
         )
+        for name_here, place in zip(groups, places, strict=True):
+            if name_here in here.index and not np.isfinite(own.loc[name_here, value]):
+                _write_lacking(axes, place, has_score=pd.notna(own.loc[name_here, "score"]))
         for place, height, text in zip(places, own[value], own[mark] if mark else [], strict=False):
             if isinstance(text, str) and np.isfinite(height):
                 axes.text(place, max(height, 0), text, ha="center", va="bottom", fontsize=8)
@@ -376,6 +403,8 @@ def residual_bars(table: pd.DataFrame, titles: Mapping[str, str]) -> bytes:
             own = table[(table["pair"] == pair) & (table["measure"] == measure)].set_index("roi").reindex(rois)
             places = np.arange(len(rois)) + 0.4 * (number - 0.5)
             axes.bar(places, own["mean"], 0.4, yerr=own["sem"].fillna(0), color=colour, capsize=2, label=name)
+            for place in places[~np.isfinite(own["mean"].to_numpy(float))]:
+                _write_lacking(axes, place, has_score=False)
         axes.set_title(titles[pair], fontsize=9, loc="left")
         axes.set_ylabel("test r")
         axes.axhline(0, color="black", linewidth=0.6)

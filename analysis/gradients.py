@@ -86,16 +86,23 @@ def compare_depth(
     -------
     DataFrame
         Columns `model`, `subjects`, `early_depth`, `late_depth`, `difference` (late minus early, mean over subjects),
-        `p`, and `smallest_p` that so many subjects can reach; empty if either kind of region is missing.
+        `p`, and `smallest_p` that so many subjects can reach, all of the subjects that have both kinds; empty if either
+        kind of region is missing, or no stream has a depth to prefer.
     """
     columns = ["model", "subjects", "early_depth", "late_depth", "difference", "p", "smallest_p"]
+    if not depths["depth"].notna().any():
+        return pd.DataFrame(columns=columns)
     means = roi_means(depths.rename(columns={"depth": "score"}), members)
     sides = [means[means["roi"].isin(names)] for names in (early, late)]
     if any(side.empty for side in sides):
         return pd.DataFrame(columns=columns)
     first, last = (side.groupby(["model", "subject"], sort=False)["score"].mean() for side in sides)
+    both = pd.DataFrame({"early": first, "late": last})
     rows = []
-    for model, own in (last - first).dropna().groupby("model", sort=False):
-        p, best = signed_rank(own.to_numpy(), "greater"), smallest_p(len(own), sides=1)
-        rows.append((model, len(own), first[model].mean(), last[model].mean(), own.mean(), p, best))
+    for model, every in both.groupby("model", sort=False):
+        own = every.dropna()
+        difference = (own["late"] - own["early"]).to_numpy()
+        p = signed_rank(difference, "greater") if len(own) else np.nan
+        means_of = own["early"].mean(), own["late"].mean(), difference.mean() if len(own) else np.nan
+        rows.append((model, len(own), *means_of, p, smallest_p(len(own), sides=1)))
     return pd.DataFrame(rows, columns=columns)

@@ -171,7 +171,7 @@ def _single_jobs(
 
 
 def best_layers(found: Found, brains: Mapping[str, Responses], m: int) -> dict[str, np.ndarray]:
-    """Per subject, the layer of each target's parcel with the highest mean `cv_score`, -1 outside the parcels.
+    """Per subject, the layer of each target's parcel with the highest mean `cv_score`; -1 outside, or without scores.
 
     The mean is over the parcel's targets in all subjects, so that all scan one layer.
     """
@@ -185,5 +185,6 @@ def best_layers(found: Found, brains: Mapping[str, Responses], m: int) -> dict[s
             mean = np.where(known, scores, 0).sum(axis=1) / np.maximum(n_known, 1)
             layer = int(np.where(n_known > 0, mean, -np.inf).argmax())
             for name, label in labels.items():
-                best[name][label == parcel] = layer
+                scored = np.isfinite(found.values[name]["cv_score"][m, layer])
+                best[name][(label == parcel) & scored] = layer
     return best

@@ -14,6 +14,7 @@ from cinecube.analysis.comparisons import MIN_SUBJECTS
 from cinecube.analysis.parcels import best_layer
 from cinecube.analysis.residual_tables import drop_map, mean_drop
 from cinecube.analysis.stages import open_scores
+from cinecube.analysis.unscored import refuse_unexplained
 from cinecube.store.cubes import open_cube
 from cinecube.store.errors import StudyError
 from cinecube.store.labels import find_layer
@@ -101,8 +102,10 @@ def _of_tests(cube: xr.Dataset, kind: Kind, stream: str, subject: str) -> xr.Dat
 def _of_scores(
     study: Study, root: Path, kind: Kind, stream: str, layer: str | None
 ) -> tuple[xr.DataArray, Mapping[str, Any]]:
-    pairs = [pair.name for pair in study.residual]
-    cube = open_scores(root, stream if stream in pairs else study.owner(stream))
+    cube = open_scores(root, _cube_of(study, stream))
+    _pick(cube["score"], "model", stream)
+    paths = StudyPaths(root)
+    refuse_unexplained(cube.sel(model=[stream]), paths.relative(paths.scores(_cube_of(study, stream))))
     own = _pick(cube[["score", "cv_score"]], "model", stream).load()
     best = best_layer(own["cv_score"])
     if kind == "depth":
@@ -115,6 +118,11 @@ def _of_scores(
     if kind == "normalised":
         return normalise_scores(scores, read_ceiling(study, root), study.ceiling)["score"], cube.attrs
     return scores, cube.attrs
+
+
+def _cube_of(study: Study, stream: str) -> str:
+    """The model or pair whose score cube holds a stream."""
+    return stream if stream in [pair.name for pair in study.residual] else study.owner(stream)
 
 
 def _refuse_idle(kind: Kind, stream: str | None, layer: str | None) -> None:

@@ -15,11 +15,11 @@ from cinecube.analysis.figures import glass_brain
 def draw_map(
     values: xr.DataArray, cube_attrs: Mapping[str, Any], title: str, label: str, top: float | None = None
 ) -> bytes | None:
-    """A glass brain of values (target,) per voxel, up to `top`; None where the targets are no voxels.
+    """A glass brain of values (target,) per voxel, up to `top`; None where targets are no voxels, or none has a value.
 
     `label` says what the values are, with their unit.
     """
-    if cube_attrs.get("targets") != "voxels":
+    if cube_attrs.get("targets") != "voxels" or not np.isfinite(values.values).any():
         return None
     affine, shape = np.array(json.loads(cube_attrs["affine"])), json.loads(cube_attrs["shape"])
     return glass_brain(values.values, values["target"].values, affine, shape, title, label, top)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from typing import Any
 
@@ -29,14 +30,15 @@ def study_metrics(study: Study, root: Path, truth: Comparison | None = None) -> 
     -------
     dict
         `whole_brain`: mean test score per model over targets in parcels and subjects; `best_model`: the one that the
-        training films prefer; `truth`: see `Comparison`, only for a simulated study. Rounded to four digits.
+        training films prefer; `truth`: see `Comparison`, only for a simulated study. Rounded to four digits; None where
+        there is none, for JSON has no NaN.
     """
     truth = truth or compare_study(study, root)
     means = tables.read_table(StudyPaths(root).tables / "whole_brain_mean.csv")
     everyone = means[means["subject"] == tables.EVERYONE].set_index("model").sort_index()
     metrics: dict[str, Any] = {
         "whole_brain": {str(model): _rounded(score) for model, score in everyone["score"].items()},
-        "best_model": str(everyone["cv_score"].idxmax()),
+        "best_model": str(everyone["cv_score"].idxmax()) if everyone["cv_score"].notna().any() else None,
     }
     if truth is not None:
         judged = truth.metrics | oracle_metrics(study, root)
@@ -44,5 +46,5 @@ def study_metrics(study: Study, root: Path, truth: Comparison | None = None) -> 
     return metrics
 
 
-def _rounded(value: float) -> float:
-    return round(float(value), DECIMALS) + 0.0
+def _rounded(value: float) -> float | None:
+    return round(float(value), DECIMALS) + 0.0 if math.isfinite(value) else None

@@ -23,6 +23,7 @@ from cinecube.store.analysis_params import Pair
 from cinecube.store.cubes import open_cube
 from cinecube.store.params import Study
 from cinecube.store.paths import StudyPaths
+from cinecube.store.plain_zarr import open_plain
 
 Moment = tuple[str, int]
 """A segment and the number of TRs since its start."""
@@ -117,7 +118,7 @@ def residual_oracle(study: Study, root: Path) -> Oracle | None:
     parcels = json.loads(paths.truth.read_text(encoding="utf-8"))["parcels"]
     parts: list[pd.DataFrame] = []
     before: dict[str, list[float]] = {}
-    with xr.open_zarr(paths.drawn_features, chunks=None) as drawn:
+    with open_plain(paths.drawn_features) as drawn:
         # Plain ridges have a penalty per dim.
         for pair in (pair for pair in study.residual if pair.by == "dim"):
             owner = study.owner(pair.keep)

@@ -25,6 +25,7 @@ from cinecube.analysis.truth import drawn_stream
 from cinecube.store.cubes import open_cube
 from cinecube.store.params import Study
 from cinecube.store.paths import StudyPaths
+from cinecube.store.plain_zarr import open_plain
 
 Row = tuple[str, int, int]
 """A segment, the number of TRs since its start, and which showing of it; 0 is the mean of all."""
@@ -112,7 +113,7 @@ def partition_oracle(study: Study, root: Path) -> PartitionOracle | None:
         return None
     truth = json.loads(paths.truth.read_text(encoding="utf-8"))
     found = open_cube(paths.partition, where=paths.relative(paths.partition)).load()
-    with xr.open_zarr(paths.drawn_features, chunks=None) as drawn:
+    with open_plain(paths.drawn_features) as drawn:
         # An untrained twin was not drawn.
         sets = [names for names in study.partition if all(stream in drawn for stream in names)]
         films = _films(study, truth, drawn, found, dict.fromkeys(itertools.chain.from_iterable(sets)))

@@ -18,6 +18,7 @@ from cinecube.store.cubes import open_cube
 from cinecube.store.errors import StudyError
 from cinecube.store.params import Study
 from cinecube.store.paths import StudyPaths
+from cinecube.store.writing import one_writer
 
 # Table -> its metric, the column of the pipeline and that of the oracle.
 _COMPARED = {
@@ -43,10 +44,11 @@ def oracles(study: Study, root: Path) -> None:
             do="run `cinecube oracle` where `cinecube simulate` made the films",
         )
     judged = {"oracle_residual": residual_oracle, "oracle_partition": partition_oracle}
-    for name, oracle in judged.items():
-        found = pinned(oracle, study.run.threads, study, root)
-        nothing = pd.DataFrame(columns=_COMPARED[name][1:])
-        write_table(paths.tables / f"{name}.csv", nothing if found is None else found.table)
+    with one_writer(paths, *(paths.tables / f"{name}.csv" for name in judged)):
+        for name, oracle in judged.items():
+            found = pinned(oracle, study.run.threads, study, root)
+            nothing = pd.DataFrame(columns=_COMPARED[name][1:])
+            write_table(paths.tables / f"{name}.csv", nothing if found is None else found.table)
 
 
 def oracle_metrics(study: Study, root: Path) -> dict[str, float]:

@@ -12,7 +12,7 @@ from nibabel.gifti.gifti import GiftiImage
 
 from cinecube.analysis.map_targets import HEMISPHERES, VERTICES, Attrs, grid_of, labels_of, size_of, targets_of
 from cinecube.store.atlas import read_parcels
-from cinecube.store.errors import StudyError
+from cinecube.store.errors import StudyError, environment_error
 
 
 def paint(values: xr.DataArray, cube_attrs: Attrs, atlas: Path) -> xr.DataArray:
@@ -74,6 +74,8 @@ def _load(path: Path) -> tuple[GiftiImage | None, str]:
     try:
         image = nib.load(path)
     except Exception as error:  # nibabel and expat raise many kinds for one damaged file
+        if refused := environment_error(error, str(path)):
+            raise refused from error
         return None, f"an unreadable {path.name} ({error})"
     if not isinstance(image, GiftiImage) or not image.darrays:
         return None, f"no labels in {path.name}"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -17,8 +18,10 @@ from cinecube.store.analysis_params import Pair
 from cinecube.store.atomic import staged
 from cinecube.store.params import Study
 from cinecube.store.paths import StudyPaths
+from cinecube.store.writing import one_writer
 
 VIDEO, AUDIO = "unimodal video", "unimodal audio"
+_log = logging.getLogger(__name__)
 MARKS = {VIDEO: "*", AUDIO: "^"}
 """Of a bar that is higher than the unimodal ones over subjects (Wilcoxon, false discovery rate over regions)."""
 
@@ -32,26 +35,30 @@ def paper_figures(study: Study, root: Path) -> None:
         If a table or score cube is missing.
     """
     paths = StudyPaths(root)
-    scores = tables.read_table(paths.tables / "roi.csv")
-    untrained = tables.read_table(paths.tables / "untrained.csv")
-    residual = tables.read_table(paths.tables / "residual_roi.csv")
-    value = "normalised" if scores["normalised"].notna().any() else "score"
-    bars = region_bars(scores, groups(study), streams(study, root), study.statistics.fdr, study.statistics.seed)
-    with staged(paths.results / "figures") as folder:
-        folder.mkdir()
-        second = whole_brain_bars(scores, untrained, study.statistics.seed)
-        _write(folder, "figure2", second, figures.bars(second, "model", value, "share of the ceiling"))
-        _write(folder, "figure3", bars, figures.grouped_bars(bars, "roi", "model", value, "mark", marks_note(study)))
-        titles = {pair.name: pair_title(pair) for pair in study.residual}
-        if len(residual):
-            _write(folder, "figure4", residual, figures.residual_bars(residual, titles))
-        drops = tables.read_table(paths.tables / "residual.csv")
-        if len(drops):
-            tables.write_table(folder / "figure5.csv", drops[drops["subject"] == tables.EVERYONE].dropna(subset="drop"))
-        for pair in study.residual:
-            png = draw_drops(study, root, pair)
-            if png is not None:
-                (folder / f"figure5.{pair.name}.png").write_bytes(png)
+    with one_writer(paths, paths.results / "figures"):
+        scores = tables.read_table(paths.tables / "roi.csv")
+        untrained = tables.read_table(paths.tables / "untrained.csv")
+        residual = tables.read_table(paths.tables / "residual_roi.csv")
+        value = "normalised" if scores["normalised"].notna().any() else "score"
+        _tell_of_means(scores, groups(study))
+        bars = region_bars(scores, groups(study), streams(study, root), study.statistics.fdr, study.statistics.seed)
+        with staged(paths.results / "figures") as folder:
+            folder.mkdir()
+            second = whole_brain_bars(scores, untrained, study.statistics.seed)
+            _write(folder, "figure2", second, figures.bars(second, "model", value, "share of the ceiling"))
+            _write(
+                folder, "figure3", bars, figures.grouped_bars(bars, "roi", "model", value, "mark", marks_note(study))
+            )
+            titles = {pair.name: pair_title(pair) for pair in study.residual}
+            if len(residual):
+                _write(folder, "figure4", residual, figures.residual_bars(residual, titles))
+            drops = tables.read_table(paths.tables / "residual.csv")
+            if len(drops):
+                tables.write_table(folder / "figure5.csv", drops[drops["subject"] == tables.EVERYONE])
+            for pair in study.residual:
+                png = draw_drops(study, root, pair)
+                if png is not None:
+                    (folder / f"figure5.{pair.name}.png").write_bytes(png)
 
 
 def marks_note(study: Study) -> str:
@@ -64,6 +71,19 @@ def marks_note(study: Study) -> str:
     none = reachable(n_subjects, level)
     tested = f"{legend} (Wilcoxon over subjects, false discovery rate {level:g} over regions)."
     return f"No bar can be marked. {none} Marks would be: {tested}" if none else f"Marks: {tested}"
+
+
+def _tell_of_means(scores: pd.DataFrame, unimodal: Mapping[str, Sequence[str]]) -> None:
+    """Log the streams that a unimodal bar is not the mean of, since they have no score."""
+    scored = set(scores.loc[scores["score"].notna(), "model"])
+    for name, models in unimodal.items():
+        absent = [model for model in models if model not in scored]
+        if absent:
+            _log.warning("%s: the mean of %d of %d streams; no scores of %s", name, *_counts(models, absent))
+
+
+def _counts(models: Sequence[str], absent: Sequence[str]) -> tuple[int, int, str]:
+    return len(models) - len(absent), len(models), ", ".join(absent)
 
 
 def _write(folder: Path, name: str, table: pd.DataFrame, png: bytes) -> None:

@@ -16,12 +16,14 @@ from cinecube.analysis.parcels import best_layer, parcel_means, pool_subjects, r
 from cinecube.analysis.partition import SHARES, inclusion_exclusion
 from cinecube.analysis.stages import make_settings, open_scores, read_inputs
 from cinecube.analysis.tables import EVERYONE, write_table
+from cinecube.analysis.unscored import refuse_unexplained
 from cinecube.store.cubes import write_cube
 from cinecube.store.errors import StudyError
 from cinecube.store.journal import open_journal
 from cinecube.store.params import Study
 from cinecube.store.paths import StudyPaths
 from cinecube.store.schema import SCHEMA, provenance, string_coordinate
+from cinecube.store.writing import one_writer
 
 if TYPE_CHECKING:
     from cinecube.analysis.encoding import Progress
@@ -63,20 +65,23 @@ def partition(study: Study, root: Path, progress: Progress | None = None) -> Non
     grounds = make_grounds(study, entries, brains)
     tried = candidates(list(entries), study.partition)
     with (
+        one_writer(paths, paths.partition),
         open_journal(paths.journals, spec, paths.relative(paths.partition)) as journal,
         open_workers(study.dask, study.run.threads, count_work(tried, grounds)) as workers,
     ):
         found = fit_all(entries, grounds, tried, workers, progress, journal)
         cube = partition_cube(study.partition, entries, brains, grounds, found)
         write_cube(paths.partition, cube.assign_attrs(_attrs(study, spec, brains)))
+        _write_tables(study, root, partition_table(cube))
         journal.remove()
-    _write_tables(study, root, partition_table(cube))
 
 
 def _write_nothing(study: Study, root: Path) -> None:
     """What a study without sets has instead: DVC expects a stage's outputs."""
-    write_cube(StudyPaths(root).partition, xr.Dataset(attrs=provenance("partition", {"sets": []}, ())))
-    _write_tables(study, root, pd.DataFrame(columns=COLUMNS))
+    paths = StudyPaths(root)
+    with one_writer(paths, paths.partition):
+        write_cube(paths.partition, xr.Dataset(attrs=provenance("partition", {"sets": []}, ())))
+        _write_tables(study, root, pd.DataFrame(columns=COLUMNS))
 
 
 def _attrs(study: Study, spec: Mapping[str, Any], brains: Mapping[str, Responses]) -> dict[str, Any]:
@@ -95,7 +100,7 @@ def choose_layers(study: Study, root: Path) -> dict[str, str]:
     Raises
     ------
     StudyError
-        If scores are missing, or lack a stream.
+        If scores are missing, lack a stream, or lack numbers without a reason.
     """
     chosen = {}
     for stream in dict.fromkeys(itertools.chain.from_iterable(study.partition)):
@@ -103,6 +108,7 @@ def choose_layers(study: Study, root: Path) -> dict[str, str]:
         scores = open_scores(root, study.owner(stream))
         _refuse_stranger(stream, list(map(str, scores["model"].values)), where)
         inside = np.flatnonzero(regions(scores["parcel"].values) != "")
+        refuse_unexplained(scores, where)
         known = scores["cv_score"].sel(model=stream).isel(target=inside).load().astype(np.float64)
         both = ("subject", "target")
         place = int(best_layer(known.sum(both, min_count=1) / known.count(both)))
@@ -110,8 +116,8 @@ def choose_layers(study: Study, root: Path) -> dict[str, str]:
             raise StudyError(
                 where=where,
                 found=f"no cv_score of {stream} in any parcel",
-                expected="that of a layer",
-                do="look at the scores with `cinecube show`",
+                expected="that of a layer, whose features vary",
+                do=f"take {stream} out of `partition` in params.yaml, or extract its features again",
             )
         chosen[stream] = str(scores["layer"].values[place])
     return chosen
@@ -294,15 +300,21 @@ def _named(names: Sequence[str], order: Sequence[str], best: Mapping[Subset, Bes
     # Fits name their streams in one order, whatever the set's.
     fits = {subset: best[tuple(s for s in order if s in subset)] for subset in subsets(names)}
     joined = [" + ".join(subset) for subset in fits]
-    kinds = ["unique" if len(subset) == 1 else "shared" for subset in fits]
     r2 = np.stack([fit.r2 for fit in fits.values()])
     whole, place = fits[tuple(names)], [[s for s in order if s in names].index(s) for s in names]
     return {
-        "part_r2": {f"{k} {j}": v for k, j, v in zip(kinds, joined, inclusion_exclusion(r2, len(names)), strict=True)},
+        "part_r2": dict(zip(_parts(names), inclusion_exclusion(r2, len(names)), strict=True)),
         "r2": dict(zip(joined, r2, strict=True)),
         "split_r2": dict(zip(names, whole.split[place], strict=True)),
         "penalty": dict(zip(names, whole.penalty[place], strict=True)),
     }
+
+
+def _parts(names: Sequence[str]) -> list[str]:
+    """Labels of a set's parts, in the order of `partition_fits.subsets`."""
+    from cinecube.analysis.partition_fits import subsets
+
+    return [f"{'unique' if len(subset) == 1 else 'shared'} {' + '.join(subset)}" for subset in subsets(names)]
 
 
 def _places(ground: Ground, target: pd.Index) -> Iterator[tuple[str, np.ndarray, slice]]:
@@ -326,14 +338,16 @@ def partition_table(cube: xr.Dataset) -> pd.DataFrame:
     -------
     DataFrame
         Columns `set`, `part`, `parcel`, `subject`, `layers` (of the set's streams in order), `r2` (mean over a
-        parcel's targets) and `targets`, which counts those that were fitted. The subject `all` is the mean over all
-        subjects' targets.
+        parcel's targets) and `targets`, which counts those that were fitted; a parcel without any has NaN. The subject
+        `all` is the mean over all subjects' targets.
     """
     layer = dict(zip(cube["space"].values, cube["layer"].values, strict=True))
     layers = {name: " + ".join(layer[stream] for stream in name.split(" + ")) for name in cube["set"].values}
     by_subject, pooled = _means(cube["part_r2"]), _means(pool_subjects(cube["part_r2"]))
     both = xr.concat([pooled.expand_dims(subject=[EVERYONE]), by_subject], "subject", join="exact")
-    frame = both.to_dataframe(dim_order=["set", "part", "parcel", "subject"]).reset_index().dropna(subset=["r2"])
+    frame = both.to_dataframe(dim_order=["set", "part", "parcel", "subject"]).reset_index()
+    parts = {(name, part) for name in layers for part in _parts(name.split(" + "))}
+    frame = frame[[pair in parts for pair in zip(frame["set"], frame["part"], strict=True)]]
     frame = frame.assign(layers=frame["set"].map(layers)).astype({"targets": int})
     return frame[list(COLUMNS)].reset_index(drop=True)
 

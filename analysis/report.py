@@ -23,13 +23,16 @@ from cinecube.analysis.report_findings import findings, oracle_tables
 from cinecube.analysis.report_tables import grid_of
 from cinecube.analysis.stages import read_scores
 from cinecube.analysis.truth import Comparison, compare_study
+from cinecube.analysis.unscored import notes
 from cinecube.store.asked import becomes
 from cinecube.store.atomic import staged, write_text
 from cinecube.store.cubes import open_cube, stored_spec
 from cinecube.store.films import read_films_table
 from cinecube.store.params import Study
 from cinecube.store.paths import StudyPaths
+from cinecube.store.pulling import PulledCubes
 from cinecube.store.remotes import shown
+from cinecube.store.writing import one_writer
 
 
 def write_report(study: Study, root: Path) -> None:
@@ -41,12 +44,13 @@ def write_report(study: Study, root: Path) -> None:
         If a score cube or table is missing.
     """
     paths = StudyPaths(root)
-    truth = compare_study(study, root)
-    metrics = study_metrics(study, root, truth)
-    with staged(paths.report.parent) as folder:
-        folder.mkdir()
-        (folder / "index.html").write_text(render(study, root, truth, metrics), encoding="utf-8", newline="\n")
-    write_text(paths.metrics, json.dumps(metrics, indent=1, sort_keys=True) + "\n")
+    with one_writer(paths, paths.report.parent, paths.metrics):
+        truth = compare_study(study, root)
+        metrics = study_metrics(study, root, truth)
+        with staged(paths.report.parent) as folder:
+            folder.mkdir()
+            (folder / "index.html").write_text(render(study, root, truth, metrics), encoding="utf-8", newline="\n")
+        write_text(paths.metrics, json.dumps(metrics, indent=1, sort_keys=True) + "\n")
 
 
 def render(study: Study, root: Path, truth: Comparison | None, metrics: Mapping[str, Any]) -> str:
@@ -71,10 +75,12 @@ def render(study: Study, root: Path, truth: Comparison | None, metrics: Mapping[
         imported=_imported(study, paths),
         maps=_maps(study, root, cubes),
         whole_brain=grid_of(whole_brain),
+        unscored=list(dict.fromkeys(line for cube in cubes for line in notes(cube))),
         layer_curves=_inline(figures.layer_curves(_curves(table, models), "mean test r over parcels")),
         layer_caption=(
             f"Mean test r over parcels and {len(study.brain.subjects)} subjects, a panel per stream with all others in "
-            "grey; the band is the standard error over subjects."
+            "grey; the band is the standard error over subjects. A cross marks a layer without a score: its features "
+            "do not vary."
         ),
         heatmap=_inline(_heatmap(table, preferred, truth, models)),
         lag_curves=_inline(figures.lag_curves(_lags(paths))),
@@ -132,7 +138,10 @@ def _choices(study: Study) -> list[tuple[str, str]]:
 def _scores(rows: pd.DataFrame) -> list[dict[str, str]]:
     """The whole brain's score of each stream, from the table below: rounded twice, the metrics may end otherwise."""
     everyone = zip(rows["model"], rows[tables.EVERYONE], strict=True)
-    return [{"name": f"test r, {model}", "value": f"{value:z.3f}"} for model, value in everyone]
+    return [
+        {"name": f"test r, {model}", "value": f"{value:z.3f}" if np.isfinite(value) else "no score"}
+        for model, value in everyone
+    ]
 
 
 def _distances(metrics: Mapping[str, Any]) -> list[dict[str, str]]:
@@ -152,22 +161,26 @@ def _distances(metrics: Mapping[str, Any]) -> list[dict[str, str]]:
 
 
 def _maps(study: Study, root: Path, cubes: Sequence[xr.Dataset]) -> list[dict[str, str]]:
+    """A map of each stream; of one without scores there is a sentence instead."""
     models = [str(model) for cube in cubes for model in cube["model"].values]
     found = {model: map_values(study, root, "score", model) for model in models}
     # One scale for all, or eyes could not compare them.
-    tops = [float(np.abs(values).max()) for values, _ in found.values()]
-    top = max((value for value in tops if np.isfinite(value)), default=None)
-    drawn = {model: draw_map(*where, model, "test r", top) for model, where in found.items()}
+    tops = [float(np.abs(values.values[np.isfinite(values.values)]).max(initial=0.0)) for values, _ in found.values()]
+    drawn = {model: draw_map(*where, model, "test r", max(tops, default=0.0) or None) for model, where in found.items()}
+    subjects = f"mean over {len(study.brain.subjects)} subjects"
     return [
-        {"png": _inline(png), "caption": f"{model}: Pearson r, mean over {len(study.brain.subjects)} subjects"}
-        for model, png in drawn.items()
-        if png is not None
+        {
+            "png": _inline(png or b""),
+            "caption": f"{model}: Pearson r, {subjects}" if own else f"No map of {model}: it has no score anywhere.",
+        }
+        for (model, png), own in zip(drawn.items(), tops, strict=True)
+        if png is not None or not own
     ]
 
 
 def _whole_brain_rows(preferred: pd.DataFrame, models: Sequence[str]) -> pd.DataFrame:
     means = tables.whole_brain_means(preferred)
-    wide = means.pivot_table(index="model", columns="subject", values="score", sort=False)
+    wide = means.pivot(index="model", columns="subject", values="score")
     return _as_in_study(wide.reset_index(), models, ["model"])
 
 
@@ -189,7 +202,6 @@ def _heatmap(table: pd.DataFrame, preferred: pd.DataFrame, truth: Comparison | N
     everyone, by = table[table["subject"] == tables.EVERYONE], ["model", "depth", "layer"]
     order = _as_in_study(everyone[by].drop_duplicates(), models, by)
     columns = list(zip(order["model"], order["layer"], strict=True))
-    # A layer may have no score anywhere: the class token is constant before block 1.
     scores = everyone.pivot(index="parcel", columns=["model", "layer"], values="score").reindex(columns=columns)
     best = preferred[(preferred["subject"] == tables.EVERYONE) & preferred["best_model"]]
     found = {str(row.parcel): (str(row.model), str(row.layer)) for row in best.itertuples()}
@@ -199,15 +211,17 @@ def _heatmap(table: pd.DataFrame, preferred: pd.DataFrame, truth: Comparison | N
 def _lags(paths: StudyPaths) -> pd.DataFrame:
     """Curves of each parcel at its best model: the one whose best delay scores highest."""
     lags = tables.read_table(paths.tables / "lag_curve.csv")
-    top = lags.groupby(["parcel", "model"])["lag_score"].max().reset_index()
+    top = lags.groupby(["parcel", "model"])["lag_score"].max().dropna().reset_index()
     best = top.loc[top.groupby("parcel")["lag_score"].idxmax(), ["parcel", "model"]]
     return lags.merge(best, on=["parcel", "model"]).pivot_table(index="parcel", columns="lag", values="lag_score")
 
 
 def _quality(study: Study, paths: StudyPaths) -> pd.DataFrame:
-    parts = []
+    parts, pulled = [], PulledCubes(paths.root)
     for subject in study.brain.subjects:
-        table = tables.read_table(paths.brain_qc(subject))
+        path = paths.brain_qc(subject)
+        pulled.refuse_kept_back(path, paths.relative(path))
+        table = tables.read_table(path)
         table.insert(0, "subject", subject)
         parts.append(table)
     return pd.concat(parts, ignore_index=True)

@@ -113,7 +113,9 @@ def _residuals(study: Study, paths: StudyPaths) -> Iterator[Part]:
         return
     table = tables.read_table(paths.tables / "residual.csv")
     own = table[(table["subject"] == tables.EVERYONE) & (table["targets_above"] > 0)]
-    wide = own.groupby("pair", sort=False)[["full", "residual", "drop"]].mean().reset_index()
+    names = pd.Index([pair.name for pair in study.residual], name="pair")
+    # A pair without such parcels has an empty row.
+    wide = own.groupby("pair", sort=False)[["full", "residual", "drop"]].mean().reindex(names).reset_index()
     check = tables.read_table(paths.tables / "residual_check.csv")
     text = (
         "What is left of a model's features when another's part in them is removed, encoded like any other; means over "
@@ -121,6 +123,9 @@ def _residuals(study: Study, paths: StudyPaths) -> Iterator[Part]:
         "of it can "
         "still be predicted on the test film, beside chance."
     )
+    lost = list(wide.loc[wide["drop"].isna(), "pair"])
+    if lost:
+        text += f" Nothing to lose anywhere, and so no map: {', '.join(lost)}."
     by_pair = check.groupby("pair", sort=False).mean(numeric_only=True).reset_index()
     yield Part(
         "Residuals",
@@ -163,21 +168,27 @@ def _significance(study: Study, paths: StudyPaths) -> Iterator[Part]:
         table = tables.read_table(paths.tables / f"{name}.csv")
         if len(table):
             grids.append((caption, table.drop(columns="note", errors="ignore")))
-    yield Part("Significance", text, _group_maps(study, paths), grids)
+    pictures, words = _group_maps(study, paths)
+    yield Part("Significance", text + words, pictures, grids)
 
 
-def _group_maps(study: Study, paths: StudyPaths) -> list[tuple[str, str]]:
-    """The best model's t over subjects, where its false discovery rate is below the study's."""
+def _group_maps(study: Study, paths: StudyPaths) -> tuple[list[tuple[str, str]], str]:
+    """The best model's t over subjects, where its false discovery rate is below the study's; or that there is none."""
     cube = open_cube(paths.significance, where=paths.relative(paths.significance))
     if "group_t" not in cube:
-        return []
-    best = str(cube["model"].values[np.argmax(cube["score"].mean(["subject", "target"]).values)])
+        return [], ""
+    means = cube["score"].mean(["subject", "target"], skipna=True).values
+    if not np.isfinite(means).any():
+        return [], ""
+    best = str(cube["model"].values[np.nanargmax(means)])  # a model without scores is no best one
     own = cube[["group_t", "group_q"]].sel(model=best).load()
-    png = draw_map(own["group_t"].where(own["group_q"] <= study.statistics.fdr), cube.attrs, best, "t")
+    shown = own["group_t"].where(own["group_q"] <= study.statistics.fdr)
+    png = draw_map(shown, cube.attrs, best, "t")
     if png is None:
-        return []
+        none = f" Over subjects as a random effect no target of {best}, the best model, reaches it."
+        return [], "" if shown.notnull().any() else none
     caption = f"{best}: t over subjects as a random effect, where the false discovery rate is at most "
-    return [(f"{caption}{study.statistics.fdr:g}.", base64.b64encode(png).decode("ascii"))]
+    return [(f"{caption}{study.statistics.fdr:g}.", base64.b64encode(png).decode("ascii"))], ""
 
 
 def _pictures(study: Study, paths: StudyPaths, names: tuple[str, ...]) -> list[tuple[str, str]]:

@@ -75,6 +75,7 @@ HEADS = {
     "score_low": "r: 95 % from",
     "score_high": "r: 95 % to",
     "normalised": "share of ceiling",
+    "normalised_subjects": "share: subjects (n)",
     "normalised_sem": "share: SEM",
     "normalised_low": "share: 95 % from",
     "normalised_high": "share: 95 % to",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,12 +13,14 @@ import pandas as pd
 import xarray as xr
 
 from cinecube.analysis.choices import without_choices
+from cinecube.analysis.design import varying_dims
 from cinecube.analysis.folds import Fold, Gap, leave_segments_out
 from cinecube.analysis.reading import open_space
 from cinecube.analysis.rows import match_onsets
 from cinecube.analysis.spaces import FeatureSpace, step_s
 from cinecube.analysis.stages import make_settings
 from cinecube.analysis.tables import write_table
+from cinecube.analysis.unscored import listed
 from cinecube.store.analysis_params import Pair
 from cinecube.store.atomic import staged
 from cinecube.store.cubes import write_feature_cube
@@ -27,10 +30,13 @@ from cinecube.store.labels import find_layer
 from cinecube.store.params import Study
 from cinecube.store.paths import StudyPaths
 from cinecube.store.schema import SCHEMA, Stream, feature_template, provenance, rows_index
+from cinecube.store.writing import one_writer
 
 if TYPE_CHECKING:
     from cinecube.analysis.layout import Settings
     from cinecube.analysis.residuals import Remover, Residual
+
+_log = logging.getLogger(__name__)
 
 Progress = Callable[[int, int], None]
 VERSION = 1
@@ -117,8 +123,8 @@ def make_residual(study: Study, root: Path, pair_name: str, progress: Progress |
     Raises
     ------
     StudyError
-        If there is no such pair, stream or layer, a cube is missing, the models' rows differ, or another process makes
-        these cubes.
+        If there is no such pair, stream or layer, a cube is missing or holds NaN, the models' rows differ, there is
+        nothing to remove or to keep, or another process makes these cubes.
     """
     study = without_choices(study)
     inputs = open_pair(study, root, study.pair(pair_name))
@@ -126,13 +132,26 @@ def make_residual(study: Study, root: Path, pair_name: str, progress: Progress |
     films = [*study.split.train, *study.split.test]
     specs = {film: residual_spec(study, inputs, film) for film in films}
     folder = paths.residual(pair_name, films[0]).parent
-    with open_journal(paths.journals, {"films": specs}, paths.relative(folder)) as journal:
+    with (
+        one_writer(paths, folder),
+        open_journal(paths.journals, {"films": specs}, paths.relative(folder)) as journal,
+    ):
         _fill(journal, inputs, settings, progress)
+        checks = _check_table(inputs, journal)
         with staged(folder) as partial:
             for film, spec in specs.items():
                 _write_film(partial / paths.residual(pair_name, film).name, inputs, film, spec, journal)
-            write_table(paths.residual_check(pair_name), _check_table(inputs, journal))
+            write_table(paths.residual_check(pair_name), checks)
         journal.remove()
+    _tell(pair_name, checks)
+
+
+def _tell(pair_name: str, checks: pd.DataFrame) -> None:
+    """Log the layers of which nothing is left on the test films; NaN is one that was constant before."""
+    left = checks["variance_left"]
+    for gone, words in (((left == 0), "nothing is left of"), (left.isna(), "constant before the removal, too:")):
+        if gone.any():
+            _log.warning("%s: %s %s", pair_name, words, listed(checks.loc[gone, "layer"]))
 
 
 def open_pair(study: Study, root: Path, pair: Pair) -> PairInputs:
@@ -279,6 +298,7 @@ def _fill(journal: Journal, inputs: PairInputs, settings: Settings, progress: Pr
         return
     with open_threads(settings.threads) as workers:
         removed = inputs.read_removed()
+        _refuse_constant(inputs, removed)
         by, alphas = inputs.pair.by, settings.alphas
         remover = make_remover(removed, inputs.train, inputs.folds, alphas, settings.backend, by=by)
         removed = _thinned(removed)
@@ -293,6 +313,23 @@ def _fill(journal: Journal, inputs: PairInputs, settings: Settings, progress: Pr
             done += 1
             if progress:
                 progress(done, len(places))
+
+
+def _refuse_constant(inputs: PairInputs, removed: np.ndarray) -> None:
+    """Refuse a pair of which one side does not vary over the training films: nothing would be removed, or was there."""
+    pair, train = inputs.pair, inputs.train
+    kept = (varying_dims(inputs.read_kept(place)[train]).any() for place in range(len(inputs.keep_layers)))
+    for stream, layers, varies in (
+        (pair.remove, inputs.layers_removed, bool(varying_dims(removed[train]).any())),
+        (pair.keep, inputs.layers, any(kept)),
+    ):
+        if not varies:
+            raise StudyError(
+                where=f"residual {pair.name}",
+                found=f"features of {stream} that are constant over the training films, at {listed(layers)}",
+                expected="features that vary",
+                do="extract them again, or take the pair out of `residual` in params.yaml",
+            )
 
 
 def _thinned(removed: np.ndarray) -> np.ndarray:

@@ -15,6 +15,7 @@ from cinecube.analysis.parcels import best_layer, regions
 from cinecube.analysis.residual_cubes import CHECKS, find_stream
 from cinecube.analysis.rois import roi_means, roi_summary, study_members
 from cinecube.analysis.tables import EVERYONE, read_table, write_table
+from cinecube.analysis.unscored import constant_layers, refuse_disagreement, refuse_unexplained
 from cinecube.store.analysis_params import Pair
 from cinecube.store.cubes import open_cube
 from cinecube.store.errors import StudyError
@@ -22,6 +23,7 @@ from cinecube.store.fingerprint import differences
 from cinecube.store.params import Study
 from cinecube.store.paths import StudyPaths
 from cinecube.store.schema import ON_TARGET
+from cinecube.store.writing import one_writer
 
 MEASURES = ("full", "residual", "drop")
 _DROP_COLUMNS = ("parcel", "subject", "full", "residual", "drop", "target_drop", "targets", "targets_above")
@@ -47,15 +49,16 @@ def residual(study: Study, root: Path) -> None:
         parcel of any ROI.
     """
     paths = StudyPaths(root)
-    found = {pair.name: pair_scores(study, root, pair) for pair in study.residual}
-    table = _stacked({name: drop_rows(scores) for name, scores in found.items()}, _DROP_COLUMNS)
-    checks = {name: read_table(paths.residual_check(name)) for name in found}
-    # Percent, committed: two more digits would differ between machines.
-    plot = pd.DataFrame({"pair": list(found), "drop": [round(brain_drop(scores), 4) for scores in found.values()]})
-    write_table(paths.tables / "residual_roi.csv", roi_rows(study, root, table))
-    write_table(paths.tables / "residual.csv", table)
-    write_table(paths.tables / "residual_check.csv", _stacked(checks, ("layer", *CHECKS)))
-    write_table(paths.plots / "residual.csv", plot)
+    with one_writer(paths, paths.tables / "residual.csv"):
+        found = {pair.name: pair_scores(study, root, pair) for pair in study.residual}
+        table = _stacked({name: drop_rows(scores) for name, scores in found.items()}, _DROP_COLUMNS)
+        checks = {name: read_table(paths.residual_check(name)) for name in found}
+        # Percent, committed: two more digits would differ between machines.
+        plot = pd.DataFrame({"pair": list(found), "drop": [round(brain_drop(scores), 4) for scores in found.values()]})
+        write_table(paths.tables / "residual_roi.csv", roi_rows(study, root, table))
+        write_table(paths.tables / "residual.csv", table)
+        write_table(paths.tables / "residual_check.csv", _stacked(checks, ("layer", *CHECKS)))
+        write_table(paths.plots / "residual.csv", plot[plot["drop"].notna()])  # an empty cell would be drawn as zero
 
 
 def drop_map(study: Study, root: Path, pair_name: str) -> xr.DataArray:
@@ -102,22 +105,30 @@ def pair_scores(study: Study, root: Path, pair: Pair) -> xr.Dataset:
     Dataset
         `full`, `residual` (Pearson r), `drop` (percent) and `layer`, all (subject, target); NaN or "" where a subject
         lacks a target. Each target is read at its layer with the highest `cv_score` of the stream that is kept, before
-        and after: a drop cannot come from another choice of layer.
+        and after: a drop cannot come from another choice of layer. Where nothing is left of that layer nothing is
+        predicted, and the score after is 0.
 
     Raises
     ------
     StudyError
-        If a score cube is missing, or both were not made with the same films, responses and settings.
+        If a score cube is missing or lacks scores without a reason, or both were not made with the same films,
+        responses and settings.
     """
     paths = StudyPaths(root)
     before, after = (paths.scores(name) for name in (study.owner(pair.keep), pair.name))
     full, left = (open_cube(path, where=paths.relative(path)) for path in (before, after))
     _refuse_unlike(full, left, paths.relative(after))
+    cubes = {paths.relative(path): cube for path, cube in ((before, full), (after, left))}
+    for where, cube in cubes.items():
+        refuse_unexplained(cube, where)
+    refuse_disagreement(cubes)
     whole = full.isel(model=find_stream(_labels(full, "model"), pair.keep, paths.relative(before)))
     rest = left.isel(model=find_stream(_labels(left, "model"), pair.name, paths.relative(after)))
     best = best_layer(whole["cv_score"].load()).transpose("subject", "target").values
     layers = np.array([*_labels(full, "layer"), ""], dtype=object)[best]
     values = {"full": _at(whole, layers), "residual": _at(rest, layers)}
+    gone = constant_layers(left).get(pair.name, [])
+    values["residual"][np.isin(layers, gone) & np.isfinite(values["full"])] = 0.0
     values["drop"] = drop_percent(values["full"], values["residual"])
     return xr.Dataset(
         {name: (("subject", "target"), array) for name, array in [*values.items(), ("layer", layers)]},

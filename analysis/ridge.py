@@ -53,7 +53,7 @@ Solver = Callable[[np.ndarray, np.ndarray, np.ndarray | None, Sequence[Fold], np
 
 @dataclass(frozen=True)
 class Scores:
-    """Scores of a block of targets; NaN where a target is absent or constant.
+    """Scores of a block of targets; NaN where a target is absent or constant, over the training or the test rows.
 
     Attributes
     ----------
@@ -124,19 +124,27 @@ def score_fit(
     test : array, shape (test row, target), or None
     folds : sequence of (train, validation)
     """
-    fitted = np.isfinite(responses).all(axis=0) & (np.ptp(responses, axis=0) > 0)
+    # One that does not vary in the test films has no score there, and is left out of what chooses layers too.
+    fitted = varying(responses) if test is None else varying(responses) & varying(test)
+    variance = np.mean([responses[validation].var(axis=0, dtype=np.float64) for _, validation in folds], axis=0)
+    fitted &= variance > 0  # what varies in no held-out row has nothing to choose by
     scores = Scores(*(np.full(responses.shape[1], np.nan) for _ in range(3)))
     if not fitted.any():
         return scores
     # Copies of all responses cost more time than what is saved by a float64 of them.
     known = responses if fitted.all() else responses[:, fitted]
     alpha, loss, prediction = fit(known, fitted)
-    variance = np.mean([known[validation].var(axis=0, dtype=np.float64) for _, validation in folds], axis=0)
     scores.alpha[fitted] = alpha
-    scores.cv_score[fitted] = 1 - _ratio(loss, variance)
+    scores.cv_score[fitted] = 1 - loss / variance[fitted]
     if test is not None:
         scores.score[fitted] = pearson(prediction, test[:, fitted])
     return scores
+
+
+def varying(responses: np.ndarray) -> np.ndarray:
+    """Which targets (target,) of responses (row, target) are there and vary."""
+    varies: np.ndarray = np.isfinite(responses).all(axis=0) & (np.ptp(responses, axis=0) > 0)
+    return varies
 
 
 def pearson(a: np.ndarray, b: np.ndarray) -> np.ndarray:

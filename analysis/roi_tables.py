@@ -42,7 +42,7 @@ def normalised_parcels(
     -------
     DataFrame
         Columns `parcel`, `subject`, `model`, `layer`, `score`, `normalised`, `targets` with a score, and `above`: how
-        many of them have a ceiling above the threshold. Means are over a parcel's targets.
+        many of them have a ceiling above the threshold. Means are over a parcel's targets; NaN where none has a score.
     """
     chosen = preferred[preferred["subject"] != EVERYONE].set_index(["subject", "model", "parcel"])["layer"].sort_index()
     rows = []
@@ -57,7 +57,9 @@ def normalised_parcels(
                     continue
                 for parcel, layer in own.items():
                     inside = labels == parcel
-                    values = score[s].sel(layer=layer).values[inside].astype(float)
+                    # A model without scores there has no layer either.
+                    values = score[s].sel(layer=layer).values[inside] if layer else np.full(inside.sum(), np.nan)
+                    values = values.astype(float)
                     shares = normalised(values, limit[s].values[inside], threshold, cap, floor)
                     rows.append((parcel, subject, model, layer, *_means(values, shares.score)))
     return pd.DataFrame(
@@ -90,9 +92,9 @@ def whole_brain_rows(parcels: pd.DataFrame) -> pd.DataFrame:
     sums = weighted.groupby(["subject", "model"], sort=False)[["score", "normalised", "targets", "above"]].sum()
     means = pd.DataFrame(
         {
-            "score": sums["score"] / sums["targets"],
+            "score": sums["score"] / sums["targets"].where(sums["targets"] > 0),
             "normalised": sums["normalised"] / sums["above"].where(sums["above"] > 0),
-            "survive": sums["above"] / sums["targets"],
+            "survive": sums["above"] / sums["targets"].where(sums["targets"] > 0),
         }
     ).reset_index()
     means.insert(0, "roi", WHOLE_BRAIN)
@@ -116,16 +118,15 @@ def region_scores(parcels: pd.DataFrame, members: Members) -> pd.DataFrame:
     """
     raw = roi_means(parcels, members)
     parts = [raw.drop(columns="parcels")]
-    known = parcels.dropna(subset=["normalised"])
     keys = ["roi", "subject", "model"]
     table = parts[0]
-    if len(known):
-        table = table.merge(roi_means(known, members, value="normalised").drop(columns="parcels"), "left", keys)
+    if parcels["normalised"].notna().any():
+        table = table.merge(roi_means(parcels, members, value="normalised").drop(columns="parcels"), "left", keys)
     else:
         table = table.assign(normalised=np.nan)
     pairs = pd.DataFrame([(roi, p) for roi, names in members.parcels.items() for p in names], columns=["roi", "parcel"])
     counts = pairs.merge(parcels, on="parcel").groupby(keys, sort=False)[["targets", "above"]].sum()
-    survive = (counts["above"] / counts["targets"]).rename("survive").reset_index()
+    survive = (counts["above"] / counts["targets"].where(counts["targets"] > 0)).rename("survive").reset_index()
     return pd.concat([whole_brain_rows(parcels), table.merge(survive, "left", keys)], ignore_index=True)
 
 
@@ -143,17 +144,20 @@ def over_subjects(scores: pd.DataFrame, seed: int = 0) -> pd.DataFrame:
     -------
     DataFrame
         Columns `roi`, `model`, `subjects`, `survive`, and `score` and `normalised`, each with `_sem`, `_low` and
-        `_high` beside it. Intervals of few subjects are too narrow, see `intervals.spread_over_subjects`.
+        `_high` beside it; `normalised_subjects`, of those fewer that some subject has no ceiling. Scores are NaN where
+        no subject has one. Intervals of few subjects are too narrow, see `intervals.spread_over_subjects`.
     """
     keys, table = ["roi", "model"], None
     for value in ("score", "normalised"):
-        known = scores.dropna(subset=[value]).assign(parcels=1)
-        if known.empty:
+        if not scores[value].notna().any():
             continue
-        summary = roi_summary(known, value=value, seed=seed).drop(columns="parcels")
+        summary = roi_summary(scores.assign(parcels=1), value=value, seed=seed).drop(columns="parcels")
         names = {"mean": value, **{name: f"{value}_{name}" for name in ("sem", "low", "high")}}
         summary = summary.rename(columns=names)
-        table = summary if table is None else table.merge(summary.drop(columns="subjects"), "left", keys)
+        if table is None:
+            table = summary
+        else:
+            table = table.merge(summary.rename(columns={"subjects": f"{value}_subjects"}), "left", keys)
     survive = scores.groupby(keys, sort=False)["survive"].mean().reset_index()
     return pd.DataFrame(columns=keys) if table is None else table.merge(survive, "left", keys)
 

@@ -16,6 +16,7 @@ import yaml
 from cinecube.analysis.intervals import spread_over_subjects
 from cinecube.analysis.parcels import WHOLE
 from cinecube.analysis.tables import EVERYONE
+from cinecube.store.bounded import parse_yaml, read_text
 from cinecube.store.errors import StudyError
 
 # Below this likeness another label is another area: TPOJ1 and TPOJ2 are at 0.8.
@@ -88,7 +89,7 @@ def load_rois(name_or_path: str, root: Path) -> RoiSet:
             do="set `rois` to one of them",
         )
     try:
-        text = path.read_text(encoding="utf-8")
+        text = read_text(path)
     except UnicodeDecodeError as error:
         raise _malformed(name_or_path, "a file that is no UTF-8 text") from error
     return RoiSet(path.stem, _parse(text, name_or_path))
@@ -96,9 +97,9 @@ def load_rois(name_or_path: str, root: Path) -> RoiSet:
 
 def _parse(text: str, where: str) -> dict[str, tuple[str, ...]]:
     try:
-        raw = yaml.safe_load(text)
+        raw = parse_yaml(text)
         node = yaml.compose(text, Loader=yaml.SafeLoader)
-    except yaml.YAMLError as error:
+    except (yaml.YAMLError, ValueError) as error:
         raise _malformed(where, f"malformed YAML ({error})") from error
     if not isinstance(raw, dict) or not raw:
         raise _malformed(where, "no regions")
@@ -234,32 +235,33 @@ def roi_means(
     Returns
     -------
     DataFrame
-        Columns `roi`, `subject`, those of `by`, `value` under its own name, and `parcels`: how many made the mean.
+        Columns `roi`, `subject`, those of `by`, `value` under its own name, and `parcels`: how many made the mean. NaN
+        of none where no parcel of the region has a value.
 
     Raises
     ------
     StudyError
         If a column is missing, a parcel has several rows of the same subject and `by`, or no region has a value.
     """
-    rows = _known_rows(table, by, value)
+    rows = _subjects_rows(table, by, value)
     pairs = pd.DataFrame(
         [(roi, name) for roi, names in members.parcels.items() for name in names], columns=["roi", "parcel"]
     )
     # `pairs` leads, so regions keep the set's order and models the table's.
     inside = pairs.merge(rows, on="parcel")
-    if inside.empty:
+    if not inside[value].notna().any():
         raise _wrong_table(f"no subject's {value} in any region", "scores in some of their parcels")
-    means = inside.groupby(["roi", "subject", *by], sort=False)[value].agg(["mean", "size"])
-    return means.rename(columns={"mean": value, "size": "parcels"}).reset_index()
+    means = inside.groupby(["roi", "subject", *by], sort=False)[value].agg(["mean", "count"])
+    return means.rename(columns={"mean": value, "count": "parcels"}).reset_index()
 
 
-def _known_rows(table: pd.DataFrame, by: Sequence[str], value: str) -> pd.DataFrame:
-    """Rows of subjects that have a value, each parcel once per subject and `by`."""
+def _subjects_rows(table: pd.DataFrame, by: Sequence[str], value: str) -> pd.DataFrame:
+    """Rows of subjects, each parcel once per subject and `by`."""
     keys = ["parcel", "subject", *by]
     lacking = [name for name in (*keys, value) if name not in table.columns]
     if lacking:
         raise _wrong_table(f"no column {lacking[0]}", f"columns {', '.join((*keys, value))}")
-    rows = table.loc[table["subject"] != EVERYONE, [*keys, value]].dropna(subset=[value])
+    rows = table.loc[table["subject"] != EVERYONE, [*keys, value]]
     double = rows[rows.duplicated(keys)]
     if len(double):
         first = " ".join(str(label) for label in double[keys].iloc[0])
@@ -288,7 +290,8 @@ def roi_summary(
     -------
     DataFrame
         Columns `roi`, those of `by`, `subjects`, `mean`, `sem`, `low`, `high`, `parcels`: the most parcels that a
-        subject's mean is made of. `sem`, `low` and `high` are NaN where fewer than two subjects have the region.
+        subject's mean is made of. `sem`, `low` and `high` are NaN where fewer than two subjects have the region, and
+        `mean` where none has.
     """
     keys = ["roi", *by]
     wide = means.set_index([*keys, "subject"])[value].unstack("subject")

@@ -8,10 +8,11 @@ from typing import Any
 import numpy as np
 import xarray as xr
 
-from cinecube.analysis.encoding import SCORES, Found
+from cinecube.analysis.encoding import SCORES, Found, existing_layers
 from cinecube.analysis.lag import LAGS
 from cinecube.analysis.spaces import FeatureSpace, Responses
-from cinecube.analysis.target_axis import join_targets
+from cinecube.analysis.target_axis import TargetAxis, join_targets
+from cinecube.analysis.unscored import LACKING, MEANINGS, SCORED, STILL
 from cinecube.store.schema import DIMS, string_coordinate
 
 
@@ -40,7 +41,8 @@ def score_cube(
     -------
     Dataset
         `score`, `cv_score`, `alpha` (subject, model, layer, target) and `lag_score` (subject, model, lag, target);
-        targets rising, NaN where a subject lacks one.
+        targets rising, NaN where a subject lacks one, it does not vary or the layer's features do not; which those are
+        say `constant (model, layer)` and `unscored (subject, target)`.
 
     Raises
     ------
@@ -52,6 +54,7 @@ def score_cube(
         name: (DIMS["score"], axis.stack({s: values[name] for s, values in found.values.items()})) for name in SCORES
     }
     variables["lag_score"] = (("subject", "model", "lag", "target"), axis.stack(lag_scores))
+    variables |= _without_scores(found, space, axis)
     return xr.Dataset(
         variables,
         coords={
@@ -64,3 +67,23 @@ def score_cube(
         },
         attrs=dict(sorted(attrs.items())),
     )
+
+
+def _without_scores(found: Found, space: FeatureSpace, axis: TargetAxis) -> dict[str, Any]:
+    """What has no scores: `constant (model, layer)`, and why targets have none, `unscored (subject, target)`."""
+    constant = np.zeros(space.width.shape, dtype=bool)
+    for place in space.constant:
+        constant[place] = True
+    fitted = existing_layers(space)
+    # Whatever the features are, a penalty is chosen for every target that varies.
+    still = {
+        name: np.all([np.isnan(values["alpha"][m, k]) for m, k in fitted] or [np.zeros(values["alpha"].shape[-1])], 0)
+        for name, values in found.values.items()
+    }
+    known = axis.stack(still)
+    unscored = np.select([np.isnan(known), known > 0], [LACKING, STILL], SCORED).astype(np.int8)
+    flags = {"flag_values": list(MEANINGS), "flag_meanings": " ".join(MEANINGS.values())}
+    return {
+        "constant": (("model", "layer"), constant, {"about": "no scores: features do not vary"}),
+        "unscored": (("subject", "target"), unscored, {"about": "why a target has no scores", **flags}),
+    }

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -31,6 +30,7 @@ from cinecube.store.cubes import write_cube
 from cinecube.store.errors import StudyError
 from cinecube.store.paths import StudyPaths
 from cinecube.store.schema import SCHEMA, provenance, string_coordinate
+from cinecube.store.writing import one_writer, scratch_folder
 
 if TYPE_CHECKING:
     from cinecube.analysis.encoding import Progress
@@ -66,23 +66,20 @@ def significance(study: Study, root: Path, progress: Progress | None = None) -> 
     Raises
     ------
     StudyError
-        If a cube is missing, or the test films are too short for `MIN_BLOCKS` blocks.
+        If a cube is missing, the test films are too short for `MIN_BLOCKS` blocks, or another process does the same.
     """
     paths = StudyPaths(root)
     _refuse_unknown(study, root)
-    folder = paths.scratch / "significance"
-    shutil.rmtree(folder, ignore_errors=True)
-    try:
-        held, brains, fingerprints = _hold_all(study, root, folder, progress)
-        tested = {
-            name: pinned(tested_subject, study.run.threads, film, study.statistics, f"test films of {name}")
-            for name, film in held.items()
-        }
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
-    cube = _cube(study, tested, list(brains.values()), fingerprints)
-    write_cube(paths.significance, cube)
-    _write_tables(study, root, cube)
+    with one_writer(paths, paths.significance):
+        with scratch_folder(paths, "significance") as folder:
+            held, brains, fingerprints = _hold_all(study, root, folder, progress)
+            tested = {
+                name: pinned(tested_subject, study.run.threads, film, study.statistics, f"test films of {name}")
+                for name, film in held.items()
+            }
+        cube = _cube(study, tested, list(brains.values()), fingerprints)
+        write_cube(paths.significance, cube)
+        _write_tables(study, root, cube)
 
 
 def _write_tables(study: Study, root: Path, cube: xr.Dataset) -> None:

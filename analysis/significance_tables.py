@@ -26,7 +26,8 @@ def counts_table(cube: xr.Dataset, level: float) -> pd.DataFrame:
     Returns
     -------
     DataFrame
-        Columns `model`, `subject`, `parcel`, `targets`, `significant`, `share`; parcel `""` holds those outside.
+        Columns `model`, `subject`, `parcel`, `targets`, `significant`, `share`, which is NaN of no targets; parcel `""`
+        holds those outside.
     """
     labels = np.array([str(name) for name in regions(cube["parcel"].values)], dtype=object)
     rows = []
@@ -36,7 +37,8 @@ def counts_table(cube: xr.Dataset, level: float) -> pd.DataFrame:
             for parcel in sorted(set(labels)):
                 known = np.isfinite(q[labels == parcel])
                 found = int((q[labels == parcel][known] <= level).sum())
-                rows.append((model, subject, parcel, int(known.sum()), found, found / max(int(known.sum()), 1)))
+                share = found / int(known.sum()) if known.any() else np.nan
+                rows.append((model, subject, parcel, int(known.sum()), found, share))
     return pd.DataFrame(rows, columns=["model", "subject", "parcel", "targets", "significant", "share"])
 
 

@@ -35,12 +35,15 @@ class FeatureSpace:
         Seconds of film that a row sees.
     without_last_block : bool
         Whether the last block of each stream is taken for missing.
+    constant : frozenset of (model, layer)
+        Layers, by position, whose features do not vary, once that is known: see `varying.find_constant`.
     """
 
     cubes: dict[str, xr.Dataset]
     rows: pd.DataFrame
     window_s: float
     without_last_block: bool = False
+    constant: frozenset[tuple[int, int]] = frozenset()
 
     @property
     def models(self) -> list[str]:
@@ -79,16 +82,36 @@ class FeatureSpace:
         return {film: str(cube.attrs["fingerprint"]) for film, cube in self.cubes.items()}
 
     def read_layer(self, m: int, k: int) -> np.ndarray:
-        """Features of one layer of one stream, float32 (time, dim)."""
+        """Features of one layer of one stream, float32 (time, dim).
+
+        Raises
+        ------
+        StudyError
+            If a value is missing, infinite or damaged.
+        """
         width = int(self.width[m, k])
-        parts = [
-            read_values(
-                cube["features"].isel(model=m, layer=k, dim=slice(0, width)).transpose("time", "dim"),
-                f"features of {self.models[m]} {film} {self.layers[k]}",
-            )
-            for film, cube in self.cubes.items()
-        ]
+        parts = []
+        for film, cube in self.cubes.items():
+            where = f"features of {self.models[m]} {film} {self.layers[k]}"
+            layer = cube["features"].isel(model=m, layer=k, dim=slice(0, width)).transpose("time", "dim")
+            parts.append(read_values(layer, where))
+            _refuse_unknown(parts[-1], cube, where)
         return np.concatenate(parts).astype(np.float32, copy=False)
+
+
+def _refuse_unknown(values: np.ndarray, cube: xr.Dataset, where: str) -> None:
+    """Refuse features (time, dim) that are no numbers, by the first row that has some."""
+    bad = ~np.isfinite(values).all(axis=1)
+    if bad.any():
+        row = int(bad.argmax())
+        lost, rows = int((~np.isfinite(values[row])).sum()), int(bad.sum())
+        more = f", and in {rows - 1} more rows" if rows > 1 else ""
+        raise StudyError(
+            where=f"{where}, {cube['segment'].values[row]} at {float(cube['onset_s'].values[row]):g} s",
+            found=f"NaN or infinity in {lost} of {values.shape[1]} dims{more}",
+            expected="finite features",
+            do="restore the cube with `cinecube verify --repair`, or make it again",
+        )
 
 
 def join_films(cubes: Mapping[str, xr.Dataset], segments: Mapping[str, Sequence[str]], where: str) -> FeatureSpace:
@@ -190,7 +213,7 @@ class Responses:
         Raises
         ------
         StudyError
-            If a target has NaN in some of these rows; one that is NaN in all of them is absent.
+            If a target has NaN or infinity in some of these rows; one that is NaN in all of them is absent.
         """
         bold = read_values(
             self.cube["bold"].isel(target=_as_slice(targets)).transpose("time", "target"),
@@ -201,11 +224,13 @@ class Responses:
             shown = positions >= 0
             total[shown] += bold[positions[shown]]
         total /= (showings >= 0).sum(axis=1, keepdims=True).astype(np.float32)
-        broken = np.isnan(total).any(axis=0) & ~np.isnan(total).all(axis=0)
+        lost = ~np.isfinite(total)
+        broken = lost.any(axis=0) & ~np.isnan(total).all(axis=0)
         if broken.any():
+            row, first = int(lost[:, broken].any(axis=1).argmax()), self.rows.iloc[showings[:, 0]]
             raise StudyError(
-                where=f"{self.subject} brain cube",
-                found=f"NaN in some rows of {int(broken.sum())} targets",
+                where=f"{self.subject} brain cube, {first['segment'].iloc[row]} at {first['onset_s'].iloc[row]:g} s",
+                found=f"NaN or infinity in some rows of {int(broken.sum())} targets",
                 expected="finite responses, or NaN in all rows of a target",
                 do="run the `brain` stage again; `cinecube verify` names the targets",
             )

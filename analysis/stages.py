@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -22,10 +23,10 @@ from cinecube.store.journal import open_journal
 from cinecube.store.params import Study
 from cinecube.store.paths import StudyPaths
 from cinecube.store.schema import SCHEMA, provenance
+from cinecube.store.study import FolderCubes
+from cinecube.store.writing import one_writer
 
 _log = logging.getLogger(__name__)
-# Targets without a score that a message names.
-_NAMED = 10
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -51,33 +52,31 @@ def encode(study: Study, root: Path, model: str, progress: Progress | None = Non
     Raises
     ------
     StudyError
-        If a cube is missing, cubes do not fit each other, workers are lost, or another process scores this model.
+        If a cube is missing or holds NaN, cubes do not fit each other, nothing of the features or of a subject's
+        responses varies, workers are lost, or another process scores this model.
     """
     from cinecube.analysis.encoding import count_work
     from cinecube.analysis.tasks import open_workers
+    from cinecube.analysis.unscored import notes
 
     # What can be refused is refused before any worker starts.
     space, brains, groups = read_inputs(study, root, model)
     work = count_work(space, groups, brains, make_settings(study))
     paths = StudyPaths(root)
     with (
+        one_writer(paths, paths.scores(model)),
         open_journal(paths.journals, score_spec(study, space, brains), paths.relative(paths.scores(model))) as journal,
         open_workers(study.dask, study.run.threads, work) as workers,
     ):
         cube = score_model(study, space, brains, groups, workers, progress, journal)
         write_cube(paths.scores(model), cube)
         journal.remove()
-    _name_unscored(cube)
+    for line in notes(cube, *(["nothing is left there"] if _is_pair(study, model) else [])):
+        _log.warning("%s", line)
 
 
-def _name_unscored(cube: xr.Dataset) -> None:
-    """Log the targets that have no score at any layer: constant, or absent."""
-    unscored = cube["cv_score"].isnull().all(["model", "layer"])
-    for subject in cube["subject"].values:
-        missing = cube["target"].values[unscored.sel(subject=subject).values]
-        if missing.size:
-            named = ", ".join(map(str, missing[:_NAMED])) + (", …" if missing.size > _NAMED else "")
-            _log.info("%s: %d targets are constant or absent and have no score: %s", subject, missing.size, named)
+def _is_pair(study: Study, model: str) -> bool:
+    return model in {pair.name for pair in study.residual}
 
 
 def read_inputs(study: Study, root: Path, model: str) -> tuple[FeatureSpace, dict[str, Responses], list[RowsGroup]]:
@@ -95,7 +94,9 @@ def read_inputs(study: Study, root: Path, model: str) -> tuple[FeatureSpace, dic
     subjects = study.brain.subjects
     clock_s = step_s(space.rows)
     brains = {
-        name: open_responses(name, _open(paths, paths.brain(name)), clock_s, "the clock of the feature cubes")
+        name: open_responses(
+            name, FolderCubes(paths).open(paths.brain(name)), clock_s, "the clock of the feature cubes"
+        )
         for name in subjects
     }
     check_same_space(list(brains.values()))
@@ -122,12 +123,21 @@ def score_model(
     """Score cube of a model; without workers all runs here, one task after another.
 
     Blocks in `kept` are not computed again.
+
+    Raises
+    ------
+    StudyError
+        Before anything is fitted, if features hold NaN, or nothing of them or of a subject's responses varies.
     """
     from cinecube.analysis import encoding
     from cinecube.analysis.lag import scan_lags
     from cinecube.analysis.scores import score_cube
+    from cinecube.analysis.varying import find_constant, refuse_still_subjects
 
     settings = make_settings(study)
+    refuse_still_subjects(brains, groups, settings.targets_per_block)
+    space = replace(space, constant=find_constant(space, groups, settings, workers))
+    _refuse_constant(study, space)
     found = encoding.encode(space, groups, brains, settings, workers, progress, kept)
     lags = scan_lags(space, groups, brains, settings, found, workers)
     attrs = provenance(
@@ -139,6 +149,20 @@ def score_model(
         rows=json.dumps([_count_rows(group) for group in groups], sort_keys=True),
     )
     return score_cube(found, lags, space, list(brains.values()), attrs)
+
+
+def _refuse_constant(study: Study, space: FeatureSpace) -> None:
+    """Refuse features of which nothing varies; of a pair they may be what a removal leaves."""
+    from cinecube.analysis.encoding import existing_layers
+
+    if existing_layers(space) or _is_pair(study, space.models[0]):
+        return
+    raise StudyError(
+        where=f"features of {', '.join(space.models)}",
+        found=f"values that are constant over the training or the test films, at {', '.join(space.layers)}",
+        expected="features that vary at one layer or more",
+        do="look at the films and the checkpoint and extract them again, or take the model out of params.yaml",
+    )
 
 
 def make_settings(study: Study) -> Settings:
@@ -195,21 +219,24 @@ def whole_brain(study: Study, root: Path) -> None:
     from cinecube.analysis.rois import study_members
 
     paths, params, cubes = StudyPaths(root), study.ceiling, read_scores(study, root)
-    preferred = tables.preferred_layers(tables.layer_table(cubes))
-    means = tables.whole_brain_means(preferred)
-    everyone = means[means["subject"] == tables.EVERYONE]
-    floor = 0.0 if params.compat else -np.inf
-    parcels = roi_tables.normalised_parcels(
-        cubes, preferred, read_ceiling(study, root), params.threshold, params.cap, floor
-    )
-    regions = roi_tables.region_scores(parcels, study_members(study.rois, root, parcels["parcel"]))
-    tables.write_table(paths.tables / "whole_brain.csv", preferred)
-    tables.write_table(paths.tables / "whole_brain_mean.csv", means)
-    tables.write_table(paths.tables / "normalised.csv", parcels)
-    tables.write_table(paths.tables / "roi.csv", regions)
-    tables.write_table(paths.tables / "roi_mean.csv", roi_tables.over_subjects(regions, seed=study.statistics.seed))
-    tables.write_table(paths.tables / "untrained.csv", roi_tables.untrained_table(regions, twins(study, regions)))
-    tables.write_table(paths.plots / "whole_brain.csv", everyone[["model", "score"]])
+    with one_writer(paths, paths.tables / "whole_brain.csv"):
+        preferred = tables.preferred_layers(tables.layer_table(cubes))
+        means = tables.whole_brain_means(preferred)
+        everyone = means[
+            (means["subject"] == tables.EVERYONE) & means["score"].notna()
+        ]  # an empty cell is drawn as zero
+        floor = 0.0 if params.compat else -np.inf
+        parcels = roi_tables.normalised_parcels(
+            cubes, preferred, read_ceiling(study, root), params.threshold, params.cap, floor
+        )
+        regions = roi_tables.region_scores(parcels, study_members(study.rois, root, parcels["parcel"]))
+        tables.write_table(paths.tables / "whole_brain.csv", preferred)
+        tables.write_table(paths.tables / "whole_brain_mean.csv", means)
+        tables.write_table(paths.tables / "normalised.csv", parcels)
+        tables.write_table(paths.tables / "roi.csv", regions)
+        tables.write_table(paths.tables / "roi_mean.csv", roi_tables.over_subjects(regions, seed=study.statistics.seed))
+        tables.write_table(paths.tables / "untrained.csv", roi_tables.untrained_table(regions, twins(study, regions)))
+        tables.write_table(paths.plots / "whole_brain.csv", everyone[["model", "score"]])
 
 
 def twins(study: Study, scores: pd.DataFrame) -> dict[str, str]:
@@ -237,31 +264,38 @@ def layerwise(study: Study, root: Path) -> None:
     from cinecube.analysis.rois import study_members
 
     paths = StudyPaths(root)
-    cubes = read_scores(study, root)
-    table = tables.layer_table(cubes)
-    lags = tables.lag_curves(cubes)
-    depths = gradients.preferred_depth(cubes)
-    members = study_members(study.rois, root, table["parcel"])
-    tables.write_table(paths.tables / "layerwise.csv", table)
-    tables.write_table(
-        paths.tables / "layerwise_roi.csv", gradients.region_layers(table, members, study.statistics.seed)
-    )
-    tables.write_table(paths.tables / "depth.csv", depths)
-    tables.write_table(paths.tables / "depth_test.csv", gradients.compare_depth(depths, members))
-    tables.write_table(paths.tables / "lag.csv", tables.best_lags(lags))
-    tables.write_table(paths.tables / "lag_curve.csv", lags)
-    tables.write_by_model(paths.plots / "layers", tables.layer_curves(table))
-    tables.write_by_model(paths.plots / "lags", lags.groupby(["model", "lag"])["lag_score"].mean().reset_index())
+    with one_writer(paths, paths.tables / "layerwise.csv"):
+        cubes = read_scores(study, root)
+        table = tables.layer_table(cubes)
+        lags = tables.lag_curves(cubes)
+        depths = gradients.preferred_depth(cubes)
+        members = study_members(study.rois, root, table["parcel"])
+        tables.write_table(paths.tables / "layerwise.csv", table)
+        tables.write_table(
+            paths.tables / "layerwise_roi.csv", gradients.region_layers(table, members, study.statistics.seed)
+        )
+        tables.write_table(paths.tables / "depth.csv", depths)
+        tables.write_table(paths.tables / "depth_test.csv", gradients.compare_depth(depths, members))
+        tables.write_table(paths.tables / "lag.csv", tables.best_lags(lags))
+        tables.write_table(paths.tables / "lag_curve.csv", lags)
+        tables.write_by_model(paths.plots / "layers", tables.layer_curves(table))
+        known = lags[lags["lag_score"].notna()]  # `dvc plots` draws an empty cell as zero
+        tables.write_by_model(paths.plots / "lags", known.groupby(["model", "lag"])["lag_score"].mean().reset_index())
 
 
 def read_scores(study: Study, root: Path) -> list[xr.Dataset]:
     """Score cubes of all models that the study computes or imports, lazily; one cube may hold several streams.
 
+    Their numbers are read once, so that what is missing has a reason: see `unscored.refuse_unexplained`.
+
     Raises
     ------
     StudyError
-        If one is missing or lacks a subject, or two hold a stream of the same name.
+        If one is missing or lacks a subject, two hold a stream of the same name, a score is missing without a reason,
+        or cubes disagree about which targets have scores.
     """
+    from cinecube.analysis.unscored import refuse_disagreement, refuse_unexplained
+
     paths = StudyPaths(root)
     cubes = {model: open_scores(root, model) for model in study.encoded}
     owner: dict[str, str] = {}
@@ -283,6 +317,8 @@ def read_scores(study: Study, root: Path) -> list[xr.Dataset]:
                     do=f"rename one of the models {owner[stream]} and {model}",
                 )
             owner[stream] = model
+        refuse_unexplained(cube, paths.relative(paths.scores(model)))
+    refuse_disagreement({paths.relative(paths.scores(model)): cube for model, cube in cubes.items()})
     return list(cubes.values())
 
 

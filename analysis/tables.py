@@ -10,6 +10,7 @@ import pandas as pd
 import xarray as xr
 
 from cinecube.analysis.parcels import parcel_means, pool_subjects, regions
+from cinecube.analysis.unscored import layers_of
 from cinecube.store.atomic import staged
 from cinecube.store.errors import StudyError
 
@@ -30,7 +31,8 @@ def layer_table(cubes: Iterable[xr.Dataset]) -> pd.DataFrame:
     -------
     DataFrame
         Columns `parcel`, `subject`, `model`, `layer`, `depth`, `cv_score`, `score`, `targets`; means over a parcel's
-        targets, of which `targets` counts those with a score. The subject `all` is the mean over all subjects'.
+        targets, of which `targets` counts those with a score. The subject `all` is the mean over all subjects'. All
+        parcels, subjects and layers of a stream have a row; scores are NaN where no target has one.
     """
     parts = []
     for cube in cubes:
@@ -40,8 +42,9 @@ def layer_table(cubes: Iterable[xr.Dataset]) -> pd.DataFrame:
         by_subject["targets"] = _counts(values["score"])
         together = pooled.map(parcel_means).assign(targets=_counts(pooled["score"]))
         both = xr.concat([together.expand_dims(subject=[EVERYONE]), by_subject], "subject", join="exact")
-        frame = both.assign_coords(depth=cube["depth"]).to_dataframe().reset_index()
-        parts.append(frame[frame["cv_score"].notna()])
+        here = xr.DataArray(layers_of(cube), dims=("model", "layer"))
+        frame = both.assign(here=here).assign_coords(depth=cube["depth"]).to_dataframe().reset_index()
+        parts.append(frame[frame["here"]])
     columns = ["parcel", "subject", "model", "layer", "depth", "cv_score", "score", "targets"]
     table = pd.concat(parts, ignore_index=True)[columns].astype({"targets": int})
     return table.sort_values(["parcel", "subject", "model", "depth", "layer"], ignore_index=True)
@@ -67,11 +70,18 @@ def preferred_layers(table: pd.DataFrame) -> pd.DataFrame:
     Returns
     -------
     DataFrame
-        Its rows at those layers, and `best_model`: whether no model's layer has a higher `cv_score` there.
+        Its rows at those layers, and `best_model`: whether no model's layer has a higher `cv_score` there. A model
+        without any there has a row with the layer "", no scores and no targets.
     """
-    chosen = table.loc[table.groupby(["parcel", "subject", "model"])["cv_score"].idxmax()]
+    keys = ["parcel", "subject", "model"]
+    known = table[table["cv_score"].notna()]
+    chosen = known.loc[known.groupby(keys)["cv_score"].idxmax()]
     winners = chosen.loc[chosen.groupby(["parcel", "subject"])["cv_score"].idxmax()].index
-    return chosen.assign(best_model=chosen.index.isin(winners)).reset_index(drop=True)
+    chosen = chosen.assign(best_model=chosen.index.isin(winners))
+    every = table[keys].drop_duplicates().merge(chosen, "left", keys)
+    # A layer of NaN would be a number in a column of text.
+    filled = every.fillna({"layer": "", "targets": 0, "best_model": False})
+    return filled.astype({"targets": int, "best_model": bool}).sort_values(keys, ignore_index=True)[list(chosen)]
 
 
 def whole_brain_means(preferred: pd.DataFrame) -> pd.DataFrame:
@@ -85,20 +95,21 @@ def whole_brain_means(preferred: pd.DataFrame) -> pd.DataFrame:
     Returns
     -------
     DataFrame
-        Columns `subject`, `model`, `score`, `cv_score`, `targets`.
+        Columns `subject`, `model`, `score`, `cv_score`, `targets`; NaN where no target has a score.
     """
-    weighted = preferred.dropna(subset=["score"]).assign(
-        score=lambda t: t["score"] * t["targets"], cv_score=lambda t: t["cv_score"] * t["targets"]
-    )
+    weighted = preferred.assign(**{name: preferred[name] * preferred["targets"] for name in ("score", "cv_score")})
     sums = weighted.groupby(["subject", "model"])[["score", "cv_score", "targets"]].sum()
     for name in ("score", "cv_score"):
-        sums[name] /= sums["targets"]
+        sums[name] /= sums["targets"].where(sums["targets"] > 0)
     return sums.reset_index()
 
 
 def layer_curves(table: pd.DataFrame) -> pd.DataFrame:
-    """Mean over parcels at every layer of every model, for plots: `model`, `layer`, `depth`, `cv_score`, `score`."""
-    everyone = table[table["subject"] == EVERYONE]
+    """Mean over parcels at every layer of every model, for plots: `model`, `layer`, `depth`, `cv_score`, `score`.
+
+    Layers without scores are left out: `dvc plots` draws an empty cell as zero.
+    """
+    everyone = table[(table["subject"] == EVERYONE) & table["score"].notna()]
     means = everyone.groupby(["model", "depth", "layer"])[["cv_score", "score"]].mean().reset_index()
     return means[["model", "layer", "depth", "cv_score", "score"]]
 
@@ -109,20 +120,22 @@ def lag_curves(cubes: Iterable[xr.Dataset]) -> pd.DataFrame:
     Returns
     -------
     DataFrame
-        Columns `parcel`, `model`, `lag` (TRs), `lag_score`.
+        Columns `parcel`, `model`, `lag` (TRs), `lag_score`, which is NaN where no target has one.
     """
     parts = [
         parcel_means(pool_subjects(cube["lag_score"])).rename("lag_score").to_dataframe().reset_index()
         for cube in cubes
     ]
-    table = pd.concat(parts, ignore_index=True).dropna(subset=["lag_score"])
+    table = pd.concat(parts, ignore_index=True)
     return table[["parcel", "model", "lag", "lag_score"]].sort_values(["parcel", "model", "lag"], ignore_index=True)
 
 
 def best_lags(curves: pd.DataFrame) -> pd.DataFrame:
-    """Per parcel and model the delay with the highest score, from `lag_curves`."""
-    best = curves.loc[curves.groupby(["parcel", "model"])["lag_score"].idxmax()]
-    return best.reset_index(drop=True)
+    """Per parcel and model the delay with the highest score, from `lag_curves`; none where no target has a score."""
+    keys, known = ["parcel", "model"], curves[curves["lag_score"].notna()]
+    best = known.loc[known.groupby(keys)["lag_score"].idxmax()]
+    every = curves[keys].drop_duplicates().merge(best, "left", keys)
+    return every.astype({"lag": "Int64"}).sort_values(keys, ignore_index=True)[list(curves)]
 
 
 def write_by_model(folder: Path, table: pd.DataFrame) -> None:

@@ -14,7 +14,8 @@ from dataclasses import dataclass
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
 
-from cinecube.store.errors import StudyError
+from cinecube.store.errors import StudyError, environment_error
+from cinecube.store.interrupts import last_work, uninterrupted
 from cinecube.store.run_params import ClusterAddress, DaskParams, JobQueue
 
 if TYPE_CHECKING:
@@ -80,7 +81,12 @@ def open_threads(threads: int) -> Iterator[Threads]:
         warnings.catch_warnings(),
         concurrent.futures.ThreadPoolExecutor(n_workers) as pool,
     ):
-        yield Threads(pool, n_workers)
+        try:
+            yield Threads(pool, n_workers)
+        except KeyboardInterrupt:
+            with last_work("blocks"):
+                pool.shutdown(cancel_futures=True)
+            raise
 
 
 @contextmanager
@@ -111,7 +117,7 @@ def open_client(dask: DaskParams, threads: int) -> Iterator[Client]:
         try:
             client = stack.enter_context(Client(address, timeout=_CONNECT_S))
         except (OSError, ValueError) as error:
-            raise StudyError(
+            raise environment_error(error, f"dask: {address}") or StudyError(
                 where=f"dask: {address}",
                 found=f"no scheduler ({_first_line(error)})",
                 expected="a running Dask scheduler",
@@ -142,17 +148,17 @@ def _local_cluster(threads: int) -> Iterator[LocalCluster]:
     from distributed import LocalCluster
 
     environ = {f"distributed.nanny.pre-spawn-environ.{name}": value for name, value in _MALLOC.items()}
-    with (
-        dask.config.set(environ),
-        LocalCluster(
-            n_workers=_n_local_workers(threads),
-            threads_per_worker=1,
-            processes=True,
-            dashboard_address="127.0.0.1:0" if find_spec("bokeh") else None,
-            silence_logs=logging.CRITICAL,
-        ) as cluster,
-    ):
-        yield cluster
+    with dask.config.set(environ):
+        with uninterrupted():
+            started = LocalCluster(
+                n_workers=_n_local_workers(threads),
+                threads_per_worker=1,
+                processes=True,
+                dashboard_address="127.0.0.1:0" if find_spec("bokeh") else None,
+                silence_logs=logging.CRITICAL,
+            )
+        with started as cluster:
+            yield cluster
 
 
 @contextmanager

@@ -18,6 +18,7 @@ from cinecube.store.cubes import open_cube
 from cinecube.store.labels import HEAD, layer_label
 from cinecube.store.params import Study
 from cinecube.store.paths import StudyPaths
+from cinecube.store.plain_zarr import open_plain
 
 Source = tuple[str, str]
 """A label of the `model` axis and one of its layers."""
@@ -74,6 +75,8 @@ class Comparison:
 
 
 _AGREEMENT = ("model", "layer", "correlation")
+NO_SCORE = "no score"
+"""In the column `found`: of a parcel in which nothing could be scored."""
 FLAGS = {
     "layer_found": "the best model and layer over all subjects is a planted one, or contains it",
     "delay_found": "the best single delay is the planted one",
@@ -97,7 +100,7 @@ def compare_study(study: Study, root: Path) -> Comparison | None:
     layers = tables.read_table(paths.tables / "layerwise.csv")
     agreement = pd.DataFrame(columns=_AGREEMENT)
     if paths.drawn_features.exists():
-        with xr.open_zarr(paths.drawn_features, chunks=None) as drawn:
+        with open_plain(paths.drawn_features) as drawn:
             agreement = pd.concat(
                 network_agreement([open_cube(paths.features(network, film)) for film in study.compute.films], drawn)
                 for network in study.compute.models
@@ -147,9 +150,10 @@ def compare(
     order = _layer_order(layers)
     best = tables.preferred_layers(layers)
     best = best[best["best_model"] & best["parcel"].isin(planted)]
-    lag_of = {(str(row["parcel"]), str(row["model"])): int(row["lag"]) for row in lags.to_dict("records")}
-    rows = [_parcel_row(name, truth, best, lag_of, order) for name, truth in planted.items()]
-    table = pd.DataFrame([row for row in rows if row is not None])
+    known = lags[lags["lag"].notna()]
+    lag_of = {(str(row["parcel"]), str(row["model"])): int(row["lag"]) for row in known.to_dict("records")}
+    here = {name: truth for name, truth in planted.items() if (layers["parcel"] == name).any()}
+    table = pd.DataFrame([_parcel_row(name, truth, best, lag_of, order) for name, truth in here.items()])
     metrics = _metrics(table, planted, order)
     if len(agreement):
         metrics["feature_agreement"] = float(agreement["correlation"].min())
@@ -193,12 +197,23 @@ def _parcel_row(
     best: pd.DataFrame,
     lag_of: Mapping[tuple[str, str], int],
     order: Mapping[str, Sequence[str]],
-) -> dict[str, Any] | None:
-    """One parcel's truth and findings; None if no subject has the parcel."""
+) -> dict[str, Any]:
+    """One parcel's truth and findings; NaN where the parcel has no score, so that nothing was found."""
     own = best[best["parcel"] == parcel]
     together = own[own["subject"] == tables.EVERYONE]
     if together.empty:
-        return None
+        return {
+            "parcel": parcel,
+            "planted": _sources_text(truth),
+            "found": NO_SCORE,
+            "layer_found": np.nan,
+            "subjects_found_or_next": np.nan,
+            "planted_delay_tr": truth.delay,
+            "found_delay_tr": np.nan,
+            "delay_found": np.nan,
+            "score": np.nan,
+            "ceiling": truth.ceiling,
+        }
     winner = together.iloc[0]
     found = (str(winner["model"]), str(winner["layer"]))
     each = own[own["subject"] != tables.EVERYONE]
@@ -208,7 +223,7 @@ def _parcel_row(
     driven = bool(truth.sources)
     return {
         "parcel": parcel,
-        "planted": " + ".join(" ".join(source) for source in truth.sources) or "nothing",
+        "planted": _sources_text(truth),
         "found": " ".join(found),
         "layer_found": counts_as_found(found, truth.sources) if driven else np.nan,
         "subjects_found_or_next": float(np.mean(near)) if driven else np.nan,
@@ -218,6 +233,10 @@ def _parcel_row(
         "score": float(winner["score"]),
         "ceiling": truth.ceiling,
     }
+
+
+def _sources_text(truth: Planted) -> str:
+    return " + ".join(" ".join(source) for source in truth.sources) or "nothing"
 
 
 def _metrics(
@@ -242,9 +261,11 @@ def _metrics(
 
 
 def _summary(table: pd.DataFrame, metrics: Mapping[str, float]) -> str:
+    unscored = int((table["found"] == NO_SCORE).sum()) if len(table) else 0
+    table = table[table["found"] != NO_SCORE] if len(table) else table
     driven = int((table["planted"] != "nothing").sum())
     found = metrics.get("layer_found", np.nan)
-    return (
+    return (f"{unscored} parcels have no score, and are left out here. " if unscored else "") + (
         f"Of {driven} driven parcels, {found:.0%} show the planted model and layer as their best (mean over targets "
         f"and subjects, chosen on the training films). Parcel by parcel and subject by subject, "
         f"{metrics.get('layer_found_or_next', np.nan):.0%} show it or the next layer of that model, where a guess "

@@ -17,6 +17,7 @@ from cinecube.citing import Citation, package_citation, study_citation
 from cinecube.cli.common import size_text
 from cinecube.features.checkpoint import is_non_commercial
 from cinecube.origin import Origin
+from cinecube.privacy import Share
 from cinecube.store.cubes import data_name, open_cube
 from cinecube.store.errors import StudyError
 from cinecube.store.params import Study
@@ -86,7 +87,7 @@ class _Cube:
         return stored_rows(self.rows) * int(self.labels["width"].sum()) * self.labels["features"].dtype.itemsize
 
 
-def render_card(study: Study, root: Path, origin: Origin) -> str:
+def render_card(study: Study, root: Path, origin: Origin, shared: Sequence[Share] = ()) -> str:
     """The page as HTML; everything that comes from files is escaped. Reads labels only.
 
     Parameters
@@ -96,6 +97,8 @@ def render_card(study: Study, root: Path, origin: Origin) -> str:
         The study's folder.
     origin : Origin
         Where others find the study.
+    shared : sequence of Share
+        What its remote holds, and what stays with its authors.
 
     Raises
     ------
@@ -131,6 +134,14 @@ def render_card(study: Study, root: Path, origin: Origin) -> str:
         residual=[_model(study, name, cubes, origin) for name, cubes in residual.items()],
         brains=[_brain(cube) for cube in brains],
         scores=[_scores(cube) for cube in scores],
+        shared=[
+            {
+                "place": share.place,
+                "bytes": size_text(share.n_bytes),
+                "where": "with the authors" if share.stays else "in the remote",
+            }
+            for share in shared
+        ],
         python_lines=_python_lines(origin, next(iter(models))),
         citations=_citations(root, versions),
         versions=versions,

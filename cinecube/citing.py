@@ -11,6 +11,7 @@ from typing import Any
 
 import yaml
 
+from cinecube.store.bounded import parse_yaml, read_text
 from cinecube.store.errors import StudyError
 
 CITATION_FILE = "CITATION.cff"
@@ -52,8 +53,8 @@ def study_citation(root: Path) -> Citation | None:
     if not path.is_file():
         return None
     try:
-        raw = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raw = parse_yaml(read_text(path))
+    except (yaml.YAMLError, ValueError) as error:
         raise _broken(path, f"broken YAML ({error})") from None
     about = raw.get("preferred-citation", raw) if isinstance(raw, dict) else None
     if not isinstance(about, dict) or not about.get("title"):

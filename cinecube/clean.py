@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from cinecube.claims import Claims
+from cinecube.importing import undo_stopped_import
 from cinecube.store import leftovers, unused_caches
 from cinecube.store.dvc_index import open_index
 from cinecube.store.errors import StudyError
@@ -58,6 +59,7 @@ def find_leftovers(study: Study, root: Path, caches: Sequence[Path], unused_days
         *leftovers.find_locks(paths),
         *leftovers.find_partials(paths),
         *leftovers.find_scratch(paths),
+        *leftovers.find_imports(paths),
         *_pulls(root),
         *{one.path.resolve(): one for one in unused if one}.values(),
         *(one for one in journals if one.kind == "abandoned"),
@@ -83,5 +85,7 @@ def remove_leftover(root: Path, leftover: Leftover, unused_days: float) -> None:
     """
     if leftover.kind == "chunks":
         unused_caches.remove_cache(leftover.path, unused_days)
+    elif leftover.kind == "import":
+        undo_stopped_import(root, leftover.path.stem)
     else:
         leftovers.remove(StudyPaths(root), leftover)

@@ -6,7 +6,6 @@ import json
 import logging
 import os
 import posixpath
-import shutil
 from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import chdir, contextmanager
 from dataclasses import dataclass
@@ -16,14 +15,18 @@ from typing import Any
 import xarray as xr
 
 from cinecube.store.asked import unlike
-from cinecube.store.atomic import write_text
+from cinecube.store.atomic import remove, write_text
 from cinecube.store.dvc_index import DvcIndex, Listing, open_index
-from cinecube.store.editing import edit_params, list_imported
-from cinecube.store.errors import StudyError
+from cinecube.store.editing import edit_params, list_imported, undo_import
+from cinecube.store.errors import StudyError, environment_error
+from cinecube.store.labels import check_name
 from cinecube.store.params import PARAMS_FILE, Study, load_study
 from cinecube.store.paths import StudyPaths
 from cinecube.store.remotes import shown
 from cinecube.store.revision import RevisionCubes, cubes_of
+from cinecube.store.writing import one_writer
+
+_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -79,8 +82,21 @@ def import_cubes(
     ------
     StudyError
         If the repository has no such cubes, they are not what `models` asks for or lack a segment, something stands in
-        their place, or DVC fails.
+        their place, another process imports this model, or DVC fails.
     """
+    paths = StudyPaths(root)
+    with one_writer(paths, _folder(paths, check_name(wanted.model, "model"))):
+        _undo_stopped(paths, wanted.model)
+        return _import_cubes(root, wanted, download, tell)
+
+
+def _folder(paths: StudyPaths, model: str) -> Path:
+    return paths.data / "features" / model
+
+
+def _import_cubes(
+    root: Path, wanted: Wanted, download: bool, tell: Callable[[str, int, int], None] | None
+) -> list[str]:
     study, paths = load_study(root), StudyPaths(root)
     films = [film for film in wanted.films or study.films if study.film(film)]
     # `dvc import` takes what is committed, in a folder too.
@@ -90,15 +106,17 @@ def import_cubes(
     sizes = {cube.path: cube.n_bytes for cube in cubes_of(index)}
     _check(study, paths, index, wanted.model, films, sizes)
     made = []
-    with _restored(paths, films, wanted.model):
-        entry = {"model": wanted.model, "source": shown(wanted.address), "rev": wanted.rev}
+    entry = {"model": wanted.model, "source": shown(wanted.address), "rev": wanted.rev}
+    cubes = [paths.features(wanted.model, film) for film in films]
+    with one_writer(paths, *cubes), _undone_unless_finished(paths, films, entry):
+        # Before the cubes: DVC refuses an import in the place of a stage's output.
         edit_params(root, lambda params: list_imported(params, entry))
         for number, film in enumerate(films):
             if tell:
                 tell(film, number, len(films))
             path = paths.relative(paths.features(wanted.model, film))
             pinned = None if download else (index.folder(path), sizes[path])
-            _dvc_import(root, wanted, posixpath.join(index.prefix, path), path, pinned)
+            _dvc_import(root, wanted, index.commit, posixpath.join(index.prefix, path), path, pinned)
             made.append(f"{path}.dvc")
     return made
 
@@ -181,41 +199,110 @@ def _no_such_cubes(index: DvcIndex, known: Collection[str], model: str, lacking:
 
 
 @contextmanager
-def _restored(paths: StudyPaths, films: Sequence[str], model: str) -> Iterator[None]:
-    """Put everything back as it was if something fails."""
-    params = paths.root / PARAMS_FILE
-    before = params.read_text(encoding="utf-8")
+def _undone_unless_finished(paths: StudyPaths, films: Sequence[str], entry: dict[str, Any]) -> Iterator[None]:
+    """Put everything back as it was if something fails; a note of how outlives whoever is killed meanwhile."""
+    note = paths.imports / f"{entry['model']}.json"
+    before = (paths.root / PARAMS_FILE).read_text(encoding="utf-8")
+    write_text(note, json.dumps({"entry": entry, "films": list(films), "before": before}, indent=1) + "\n")
     try:
         yield
     except BaseException:
-        write_text(params, before)
-        for film in films:
-            path = paths.features(model, film)
-            shutil.rmtree(path, ignore_errors=True)
-            path.with_name(f"{path.name}.dvc").unlink(missing_ok=True)
+        _undo(paths, note)
         raise
+    note.unlink()
 
 
-def _dvc_import(root: Path, wanted: Wanted, path: str, out: str, pinned: tuple[Listing, int | None] | None) -> None:
-    """Run `dvc import`; with the list of its files and their size nothing is fetched."""
+def undo_stopped_import(root: Path, model: str) -> None:
+    """Undo an import of a model that was killed, if there was one.
+
+    Raises
+    ------
+    StudyError
+        If `params.yaml` cannot be edited, the note of what was done cannot be read, or another process imports it.
+    """
+    paths = StudyPaths(root)
+    with one_writer(paths, _folder(paths, model)):
+        _undo_stopped(paths, model)
+
+
+def _undo_stopped(paths: StudyPaths, model: str) -> None:
+    note = paths.imports / f"{model}.json"
+    if note.is_file():
+        _undo(paths, note)
+        _log.info("%s: an import that was stopped is undone", paths.relative(_folder(paths, model)))
+
+
+def _undo(paths: StudyPaths, note: Path) -> None:
+    """Remove what an import has made, where nothing stood before it, and its line in `params.yaml`."""
+    try:
+        done = json.loads(note.read_text(encoding="utf-8"))
+        entry, films, before = dict(done["entry"]), list(done["films"]), str(done["before"])
+        model = str(entry["model"])
+    except (ValueError, KeyError, TypeError) as error:
+        raise StudyError(
+            where=paths.relative(note),
+            found="a damaged note of an import that was stopped",
+            expected="what it has done",
+            do="correct `imported` of params.yaml and data/features yourself, and remove the note",
+        ) from error
+    for film in films:
+        path = paths.features(model, film)
+        remove(path)
+        remove(path.with_name(f"{path.name}.dvc"))
+    undo_import(paths.root, before, entry)
+    note.unlink()
+
+
+def _dvc_import(
+    root: Path, wanted: Wanted, commit: str | None, path: str, out: str, pinned: tuple[Listing, int | None] | None
+) -> None:
+    """Run `dvc import` of the commit that was checked; with the list of its files and their size nothing is fetched."""
     from dvc.logger import set_loggers_level
     from dvc.repo import Repo
 
     (root / out).parent.mkdir(parents=True, exist_ok=True)
-    options: dict[str, Any] = {"rev": wanted.rev, "remote": wanted.remote, "no_download": pinned is not None}
+    options: dict[str, Any] = {"rev": commit, "remote": wanted.remote, "no_download": pinned is not None}
     try:
         # DVC takes paths from where it stands; its advice is on Git, and is given once for all films.
         with set_loggers_level(logging.WARNING), chdir(root), Repo(".") as repo:
+            _drop_torn_rwlock(repo)
             stage = repo.imp(wanted.address, path, out=out, **options)
+            _follow(stage, wanted.rev)
             if pinned is not None:
                 _pin(stage, *pinned)
     except Exception as error:  # every filesystem has its own classes for a lost connection
-        raise StudyError(
+        raise environment_error(error, f"dvc import {path}") or StudyError(
             where=f"dvc import {shown(wanted.repo)} {path}",
             found=shown((str(error) or type(error).__name__).splitlines()[0]),
             expected="the cube",
             do="try again, or check the repository's remote",
         ) from error
+
+
+def _follow(stage: Any, rev: str | None) -> None:
+    """Let `dvc update` follow the revision that was asked for, not the commit that it was at."""
+    (dep,) = stage.deps
+    dep.def_repo.pop("rev", None)
+    if rev is not None:
+        dep.def_repo["rev"] = rev
+    stage.md5 = stage.compute_md5()
+    stage.dump()
+
+
+def _drop_torn_rwlock(repo: Any) -> None:
+    """Remove what a killed DVC leaves half written, and no DVC reads then: which process uses which path."""
+    from dvc.lock import make_lock
+    from dvc.rwlock import RWLOCK_FILE, RWLOCK_LOCK
+
+    folder = Path(repo.tmp_dir)
+    hardlinks = repo.config["core"].get("hardlink_lock", False)
+    with make_lock(str(folder / RWLOCK_LOCK), tmp_dir=str(folder), hardlink_lock=hardlinks):
+        try:
+            json.loads((folder / RWLOCK_FILE).read_text(encoding="utf-8"))
+        except FileNotFoundError:
+            return
+        except ValueError:
+            (folder / RWLOCK_FILE).unlink()
 
 
 def _pin(stage: Any, listing: Listing, n_bytes: int | None) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import math
 import os
 import subprocess
@@ -14,11 +15,13 @@ from typing import Any
 
 import yaml
 
+from cinecube.ignoring import IGNORE_FILE, keep_out_of_git, warn_of_exposed
 from cinecube.store.atlas import open_atlas
 from cinecube.store.errors import StudyError
 from cinecube.store.labels import check_name
-from cinecube.store.params import PARAMS_FILE, Study, parse
+from cinecube.store.params import PARAMS_FILE, Study, load_study, parse
 
+_log = logging.getLogger(__name__)
 FILM_SUFFIXES = (".mkv", ".mp4")
 _TR_S = 1.49  # Movie10's, where no scan says another
 _REACH_S = 5 * 1.49  # of its delays
@@ -210,10 +213,13 @@ def _write(path: Path, text: str) -> None:
 
 
 def _finish(folder: Path) -> None:
-    """Put the study under Git and DVC, where it is not yet."""
-    for name in ("gitignore", "dvcignore"):
-        if not (folder / f".{name}").exists():
-            _write(folder / f".{name}", template_text(name))
+    """Put the study under Git and DVC, where it is not yet; what Git must not take is named before."""
+    study, had_one = load_study(folder), (folder / IGNORE_FILE).exists()
+    added = keep_out_of_git(folder, study)
+    if added and had_one:
+        _log.info("%s: appended what keeps films, scans, weights and outputs out of Git", folder / IGNORE_FILE)
+    if not (folder / ".dvcignore").exists():
+        _write(folder / ".dvcignore", template_text("dvcignore"))
     inside = _call(folder, "git", "rev-parse", "--show-toplevel")
     if inside is None:
         _call(folder, "git", "init", "--quiet", must=True)
@@ -223,6 +229,7 @@ def _finish(folder: Path) -> None:
         _call(folder, sys.executable, "-m", "dvc", "init", "--quiet", *subdir, must=True)
         # Cubes are large: linked to DVC's cache they take their room once.
         _call(folder, sys.executable, "-m", "dvc", "config", "cache.type", "hardlink,copy", must=True)
+    warn_of_exposed(folder, study)
 
 
 def _call(folder: Path, *command: str, must: bool = False) -> str | None:

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from pathlib import Path
 from typing import Any
 
 from cinecube.store.params import Study
 
 ELSEWHERE = "is not in the cache"
+KEPT_BACK = "is kept back by its owner"
+ABSENT = "is not here"
 _KINDS = {"modified": "changed", "deleted": "is missing", "new": "is new", "not in cache": ELSEWHERE}
 
 
@@ -23,7 +25,8 @@ def changed_stages(root: Path) -> dict[str, str] | None:
     Returns
     -------
     dict of str to str, or None
-        Stage, as in `dvc.yaml`, -> why. None where DVC cannot tell: no repository, or one that is being run.
+        Stage, as in `dvc.yaml`, -> why. None where DVC cannot tell: no repository, or one that is being run. Nothing
+        follows from a stage of which something `is_only_absent`.
     """
     if not (root / "dvc.yaml").is_file():
         return None
@@ -33,7 +36,9 @@ def changed_stages(root: Path) -> dict[str, str] | None:
 
     try:
         with Repo(str(root)) as repo:
-            changed = {_name(key): "; ".join(_reasons(parts)) for key, parts in repo.status().items()}
+            outs = (out for out in repo.index.outs if not out.can_push and not out.stage.is_import)
+            kept = {str(out) for out in outs if not out.exists}
+            changed = {_name(key): "; ".join(_reasons(parts, kept)) for key, parts in repo.status().items()}
             graph = repo.index.graph
             stages = {stage: _name(stage.addressing) for stage in graph}
             # Edges lead from a stage to what it needs.
@@ -41,12 +46,17 @@ def changed_stages(root: Path) -> dict[str, str] | None:
             follow = {
                 stages[later]: f"follows {name}"
                 for stage, name in stages.items()
-                if name in changed
+                if name in changed and not is_only_absent(changed[name])
                 for later in descendants(turned, stage)
             }
     except DvcException:
         return None
     return follow | changed
+
+
+def is_only_absent(why: str) -> bool:
+    """Whether nothing is known to differ: inputs are not here, or outputs that nobody can fetch."""
+    return all(reason.endswith((ABSENT, KEPT_BACK)) for reason in why.split("; "))
 
 
 def numbered(study: Study, stage: str) -> str:
@@ -65,14 +75,18 @@ def _name(address: str) -> str:
     return address.rpartition(":")[2]
 
 
-def _reasons(parts: list[Any]) -> Iterator[str]:
+def _reasons(parts: list[Any], kept: Collection[str]) -> Iterator[str]:
     for part in parts:
         if isinstance(part, str):
             yield part
             continue
-        for group in part.values():
-            for path, kind in group.items():
+        for group, members in part.items():
+            for path, kind in members.items():
                 if isinstance(kind, dict):
                     yield from (f"{path} {key} {_KINDS.get(how, how)}" for key, how in kind.items())
+                elif kind == "deleted" and group == "changed deps":
+                    yield f"{path} {ABSENT}"
+                elif kind == "not in cache" and path in kept:
+                    yield f"{path} {KEPT_BACK}"
                 else:
                     yield f"{path} {_KINDS.get(kind, kind)}"

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from cinecube.pipeline import ELSEWHERE, changed_stages, numbered
+from cinecube.pipeline import ABSENT, ELSEWHERE, KEPT_BACK, changed_stages, is_only_absent, numbered
 from cinecube.store.cubes import open_cube, stored_bytes, stored_spec
 from cinecube.store.errors import StudyError
 from cinecube.store.films import read_films_table, rows_by_segment
@@ -33,7 +33,8 @@ class Step:
         Its name in `dvc.yaml`, with the names of pairs and imported models where DVC has their numbers.
     state : str
         `done`, `stale` (made from other inputs or parameters), `resumable`, `not here` (recorded by DVC, and neither
-        in the study nor in the cache of this machine) or `to do`.
+        in the study nor in the cache of this machine), `kept back` (so, and not published by its owner either) or
+        `to do`.
     why : str
         What differs, what is missing, or how many rows are to be computed.
     bytes_when_done : int
@@ -85,8 +86,14 @@ def _seconds(study: Study, root: Path, step: Step) -> float | None:
 def _as_dvc_sees(step: Step, changed: Mapping[str, str]) -> Step:
     """Whole cubes and tables are done only if DVC agrees."""
     why = changed.get(step.dvc_stage, "")
+    if why and is_only_absent(why):
+        if KEPT_BACK not in why:  # its outputs are as they were recorded
+            return replace(step, state="done", why=f"made elsewhere: {why}", rows_left=0)
+        if ABSENT in why:
+            return replace(step, state="kept back", why="not published by its owner, and the scans are not here")
+        return replace(step, why="not published by its owner; the scans are here")
     if step.state == "to do" and ELSEWHERE in why and "changed" not in why:
-        return replace(step, state="not here", why="recorded elsewhere: `dvc pull` brings it")
+        return replace(step, state="not here", why="recorded elsewhere: `cinecube pull` brings it")
     return replace(step, state="stale", why=why) if step.state == "done" and why else step
 
 

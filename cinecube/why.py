@@ -70,6 +70,8 @@ def explain_cube(study: Study, root: Path, cube: Path) -> Explanation:
         part = PulledCubes(root).part(root / place, place)
         pulled = [f"layers in DVC's cache: {', '.join(part.here) or 'none'}"] if part else []
         ways = pull if imported else f"{pull} where it is recorded, `dvc repro` makes it"
+        if _is_kept_back(root, place):
+            ways = "its owner did not publish it; `dvc repro` makes it where its inputs are"
         return Explanation(place, "missing", reasons=[*pulled, ways])
     stored = stored_spec(root / place)
     if imported is not None:
@@ -155,6 +157,15 @@ def _explain_imported(
     if resampled := becomes(study, imported, stored):
         reasons.append(f"{resampled} when analyses read it")
     return Explanation(place, "unlike" if fields else "up to date", fields, reasons, _source(root, place, imported))
+
+
+def _is_kept_back(root: Path, place: str) -> bool:
+    try:
+        index = open_index(root)
+    except StudyError:
+        return False
+    output = index.at(place)
+    return output is not None and index.is_kept_back(output)
 
 
 def _source(root: Path, place: str, imported: Imported) -> str:

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from cinecube.features.constant import Telling
 from cinecube.store.cubes import stored_spec, write_feature_cube
 from cinecube.store.errors import StudyError
 from cinecube.store.films import read_films_table
@@ -21,6 +22,7 @@ from cinecube.store.params import Study
 from cinecube.store.paths import StudyPaths
 from cinecube.store.reclock import Method, are_windows, covered_rows, segment_weights
 from cinecube.store.schema import Stream, feature_template, provenance, rows_index
+from cinecube.store.writing import one_writer
 
 EXTRACTOR = "added"
 """What stands as `source` in the spec of such a cube."""
@@ -129,14 +131,15 @@ def add_features(
     segments = {name: _segment(study, paths, foreign, how, name, window_s) for name in names}
     resampled = any(segment.resampled for segment in segments.values())
     cubes = []
-    for film in films:
-        own = {name: segments[name] for name in study.film(film)}
-        spec = _spec(study, how, foreign.values.shape[1], window_s, own, resampled)
-        path = paths.features(how.model, film)
-        replaced = path.exists() and stored_spec(path) != spec
-        _write(path, study, how, foreign.names, own, spec)
-        rows, rows_without = (sum(counts) for counts in zip(*map(_counts, own.values()), strict=True))
-        cubes.append(AddedCube(path, rows, foreign.values.shape[1], rows_without, resampled, replaced))
+    with one_writer(paths, *(paths.features(how.model, film) for film in films)):
+        for film in films:
+            own = {name: segments[name] for name in study.film(film)}
+            spec = _spec(study, how, foreign.values.shape[1], window_s, own, resampled)
+            path = paths.features(how.model, film)
+            replaced = path.exists() and stored_spec(path) != spec
+            _write(path, study, how, foreign.names, own, spec)
+            rows, rows_without = (sum(counts) for counts in zip(*map(_counts, own.values()), strict=True))
+            cubes.append(AddedCube(path, rows, foreign.values.shape[1], rows_without, resampled, replaced))
     return cubes
 
 
@@ -303,4 +306,6 @@ def _write(
         _DTYPE,
         provenance("features", spec, _PACKAGES, **more),
     )
-    write_feature_cube(path, template, lambda m, k: values)
+    telling = Telling(lambda m, k: values)
+    write_feature_cube(path, template, telling)
+    telling.tell(path.stem, template["model"].values, template["layer"].values)

@@ -9,29 +9,25 @@ from typing import Any
 
 import yaml
 
-from cinecube.features.network import PROCESSORS, READING_VERSION, Network, read_checkpoint
+from cinecube.features.checkpoint_files import check_weights
+from cinecube.features.checkpoint_files import weight_files as weight_files
+from cinecube.features.network import PROCESSORS, READING_VERSION, Facts, Network, read_checkpoint
 from cinecube.features.record import Record
 from cinecube.features.registry import find_network
 from cinecube.features.spec import make_reading
 from cinecube.store.asked import HUB_ID
 from cinecube.store.atomic import write_text
-from cinecube.store.errors import StudyError
+from cinecube.store.bounded import file_bytes, parse_yaml
+from cinecube.store.errors import StudyError, environment_error
 from cinecube.store.fingerprint import files_digest
 from cinecube.store.model_params import ModelParams
 from cinecube.store.params import Study
 from cinecube.store.paths import StudyPaths
+from cinecube.store.writing import one_writer
 
 _CONFIGS = ("config.json", *PROCESSORS)
-# The first pattern that a folder has files of: what transformers would read.
-_WEIGHTS = (
-    "model.safetensors",
-    "model*.safetensors*",
-    "*.safetensors",
-    "pytorch_model.bin",
-    "pytorch_model*.bin*",
-    "*.pth",
-    "*.ckpt",
-)
+# Of a card the front matter is read, which stands at its beginning.
+_CARD_BYTES, _MAX_LICENCE = 2**18, 200
 _NON_COMMERCIAL = re.compile(r"(^|[^a-z])(nc|non-?commercial)([^a-z]|$)")
 _HUB_TIMEOUT_S = 5.0
 
@@ -47,16 +43,18 @@ def write_record(study: Study, model: str, root: Path) -> dict[str, Any]:
     Raises
     ------
     StudyError
-        As `record_checkpoint` does, and if the study asks the network for what it does not have.
+        As `record_checkpoint` does, if the study asks the network for what it does not have, and if another process
+        records it.
     """
-    params = study.model(model)
-    values = record_checkpoint(model, params, root)
-    reading = make_reading(study, model, Record.model_validate(values))
-    network = find_network(params.extractor, f"models.{model}.extractor")
-    if network.check is not None:
-        path, _ = find_checkpoint(model, params, root)
-        network.check(path, reading)
-    write_text(StudyPaths(root).checkpoint(model), json.dumps(values, indent=1, sort_keys=True) + "\n")
+    params, paths = study.model(model), StudyPaths(root)
+    with one_writer(paths, paths.checkpoint(model)):
+        values = record_checkpoint(model, params, root)
+        reading = make_reading(study, model, Record.model_validate(values))
+        network = find_network(params.extractor, f"models.{model}.extractor")
+        if network.check is not None:
+            path, _ = find_checkpoint(model, params, root)
+            network.check(path, reading)
+        write_text(paths.checkpoint(model), json.dumps(values, indent=1, sort_keys=True) + "\n")
     return values
 
 
@@ -86,10 +84,14 @@ def record_checkpoint(model: str, params: ModelParams, root: Path) -> dict[str, 
     network = find_network(params.extractor, f"models.{model}.extractor")
     path, revision = find_checkpoint(model, params, root)
     where = StudyPaths(root).relative(path)
-    facts = network.describe(read_checkpoint(path, where, optional=network.official is not None))
+    checkpoint = read_checkpoint(path, where, optional=network.official is not None)
+    facts = network.describe(checkpoint)
     licence = read_licence(path, network)
     if params.untrained is None:
         _check_licence(model, licence, params.accept_licence)
+        n_bytes = check_weights(path)
+        if checkpoint.config:
+            _refuse_hollow(n_bytes, facts, where)
     record = Record(
         model=model,
         extractor=params.extractor,
@@ -136,7 +138,9 @@ def _snapshot(model: str, params: ModelParams, root: Path) -> Path:
     name, revision = params.checkpoint, params.revision
     try:
         return _complete(Path(snapshot_download(name, revision=revision, local_files_only=True)))
-    except (OSError, ValueError):
+    except (OSError, ValueError) as error:
+        if refused := environment_error(error, f"models.{model}.checkpoint"):
+            raise refused from error
         reason = "HF_HUB_OFFLINE is set"
     if not constants.HF_HUB_OFFLINE:
         try:
@@ -144,6 +148,8 @@ def _snapshot(model: str, params: ModelParams, root: Path) -> Path:
             fetched = snapshot_download(name, revision=revision, allow_patterns=files, etag_timeout=_HUB_TIMEOUT_S)
             return Path(fetched)
         except Exception as error:  # whatever the network, the proxy or the hub answers
+            if refused := environment_error(error, f"models.{model}.checkpoint"):
+                raise refused from error
             reason = (str(error).strip() or type(error).__name__).splitlines()[0]
     raise StudyError(
         where=f"models.{model}.checkpoint",
@@ -168,17 +174,6 @@ def _files_to_fetch(params: ModelParams, files: list[str]) -> list[str]:
     info = HfApi().model_info(params.checkpoint, revision=params.revision, timeout=_HUB_TIMEOUT_S)
     names = [sibling.rfilename for sibling in info.siblings or []]
     return files if any(name.endswith(".safetensors") for name in names) else [*files, "pytorch_model*.bin*"]
-
-
-def weight_files(folder: Path) -> list[Path]:
-    """A checkpoint's weight files; safetensors before pickled ones. A path that is a file is its own."""
-    if folder.is_file():
-        return [folder]
-    for pattern in _WEIGHTS:
-        files = sorted(folder.glob(pattern))
-        if files:
-            return files
-    return []
 
 
 def weights_digest(path: Path, untrained: int | None, where: str) -> str:
@@ -209,18 +204,47 @@ def weights_digest(path: Path, untrained: int | None, where: str) -> str:
 def read_licence(path: Path, network: Network) -> str:
     """Licence that the front matter of a checkpoint's card names; without a card, that of the official weights."""
     readme = (path if path.is_dir() else path.parent) / "README.md"
-    if not readme.is_file():
+    if not readme.exists():
         return network.licence
-    match = re.match(r"---\s*\n(.*?)\n---", readme.read_text(encoding="utf-8", errors="replace"), re.DOTALL)
+    file_bytes(readme)
+    with readme.open("rb") as opened:
+        beginning = opened.read(_CARD_BYTES).decode("utf-8", errors="replace")
+    match = re.match(r"---\s*\n(.*?)\n---", beginning, re.DOTALL)
     try:
-        card = yaml.safe_load(match.group(1)) if match else None
+        card = parse_yaml(match.group(1)) if match else None
     except yaml.YAMLError:
         card = None
+    except ValueError as error:
+        raise _no_licence(readme, f"front matter that cannot be read ({error})") from None
     licence = card.get("license") if isinstance(card, dict) else None
     if isinstance(card, dict) and licence in ("other", None):
         licence = card.get("license_name") or licence
     names = licence if isinstance(licence, list) else [licence or network.licence]
-    return ", ".join(str(name) for name in names)
+    if not all(isinstance(name, str | int | float) for name in names):
+        raise _no_licence(readme, "a license that is no text")
+    named = ", ".join(str(name) for name in names)
+    if len(named) > _MAX_LICENCE:
+        raise _no_licence(readme, f"a license of {len(named)} characters")
+    return named
+
+
+def _no_licence(readme: Path, found: str) -> StudyError:
+    return StudyError(
+        where=str(readme), found=found, expected="the name of a licence", do="correct `license` at its beginning"
+    )
+
+
+def _refuse_hollow(n_bytes: int, facts: Facts, where: str) -> None:
+    """Refuse weights that cannot be those of the network: the missing ones would be made before they are missed."""
+    blocks = max(len(stream.layers) for stream in facts.streams) - 1
+    width = max(width for stream in facts.streams for width in stream.widths)
+    if n_bytes and blocks * width**2 > n_bytes:
+        raise StudyError(
+            where=where,
+            found=f"{n_bytes} bytes of weights",
+            expected=f"those of {blocks} blocks of width {width}, as config.json says",
+            do="copy the checkpoint again",
+        )
 
 
 def is_non_commercial(licence: str) -> bool:

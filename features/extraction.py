@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from cinecube.features.checkpoint import find_checkpoint, weights_digest
+from cinecube.features.constant import Telling
 from cinecube.features.network import READING_VERSION, Extractor, Features, Reading
 from cinecube.features.probing import SegmentInfo, probe
 from cinecube.features.record import Record, read_record, stale
@@ -28,7 +29,9 @@ from cinecube.store.journal import Block, Journal, blocks_of, open_journal
 from cinecube.store.params import Study
 from cinecube.store.paths import StudyPaths
 from cinecube.store.resampling import resampling_weights
+from cinecube.store.run_params import Run
 from cinecube.store.schema import feature_template, merged_layers, provenance, rows_index
+from cinecube.store.writing import one_writer
 
 Progress = Callable[[int, int], None]
 # Of mallopt(3); glibc would raise the threshold by itself to 32 MiB.
@@ -134,7 +137,7 @@ def extract_film(
     sizes = sum(job.rows.values()), sum(job.windows.values())
     if _is_current(path, job.spec):
         return ExtractionSummary(path, fingerprint(job.spec), *sizes, 0)
-    with open_journal(paths.journals, job.spec, paths.relative(path)) as journal:
+    with one_writer(paths, path), open_journal(paths.journals, job.spec, paths.relative(path)) as journal:
         computed = _fill(job, journal, progress)
         _publish(job, journal, path)
         journal.remove()
@@ -200,9 +203,12 @@ def _fill(job: _Job, journal: Journal, progress: Progress | None) -> int:
         progress(done, total)
     if not missing:
         return 0
-    extractor = _load(job)
-    run = job.study.run
-    items = batches(job.infos, missing, job.ticks, job.reading, extractor.prepare_frame, run.batch)
+    device = _device(job.study.run)
+    extractor = _load(job, device)
+    # How sums are ordered depends on what is summed beside them. A CPU is as fast with one row, whose numbers then
+    # depend on its own window alone; on a GPU their last bits depend on the batch.
+    batch_rows = 1 if device == "cpu" else job.study.run.batch
+    items = batches(job.infos, missing, job.ticks, job.reading, extractor.prepare_frame, batch_rows)
     computed = 0
     pending: dict[Block, _Buffer] = {}
     with closing(prefetched(items)) as ready:
@@ -217,17 +223,21 @@ def _fill(job: _Job, journal: Journal, progress: Progress | None) -> int:
     return computed
 
 
-def _load(job: _Job) -> Extractor:
+def _device(run: Run) -> str:
     import torch
 
-    run = job.study.run
+    if run.device == "auto":
+        return "cuda" if torch.cuda.is_available() else "cpu"
+    if run.device.startswith("cuda") and not torch.cuda.is_available():
+        raise StudyError(where="run.device", found=run.device, expected="a CUDA device", do="set run.device: auto")
+    return run.device
+
+
+def _load(job: _Job, device: str) -> Extractor:
+    import torch
+
     _give_back_memory()
-    torch.set_num_threads(run.threads)
-    device = run.device
-    if device == "auto":
-        device = "cuda" if torch.cuda.is_available() else "cpu"
-    if device.startswith("cuda") and not torch.cuda.is_available():
-        raise StudyError(where="run.device", found=device, expected="a CUDA device", do="set run.device: auto")
+    torch.set_num_threads(job.study.run.threads)
     reading = make_reading(job.study, job.model, job.record, device)
     return find_network(job.record.extractor, job.model).load(job.weights, reading)
 
@@ -297,7 +307,9 @@ def _publish(job: _Job, journal: Journal, path: Path) -> None:
             parts.append(weights[name] @ windows.astype(np.float32) if weights else windows)
         return np.concatenate(parts)
 
-    write_feature_cube(path, template, read_layer)
+    telling = Telling(read_layer)
+    write_feature_cube(path, template, telling)
+    telling.tell(path.stem, template["model"].values, template["layer"].values)
 
 
 def _weights(job: _Job, segment: str) -> Any:

@@ -14,6 +14,7 @@ from cinecube.store.films import COLUMNS
 from cinecube.store.imported import open_imported
 from cinecube.store.params import Study
 from cinecube.store.paths import StudyPaths
+from cinecube.store.writing import one_writer
 
 
 def write_films_table(study: Study, root: Path) -> pd.DataFrame:
@@ -31,9 +32,10 @@ def write_films_table(study: Study, root: Path) -> pd.DataFrame:
     StudyError
         If a segment is missing, unreadable, truncated or of variable frame rate.
     """
-    rows = _rows_of_films(study, root) if study.stimuli else _rows_of_cubes(study, root)
-    table = pd.DataFrame(rows, columns=list(COLUMNS))
-    with staged(StudyPaths(root).films) as partial:
+    paths = StudyPaths(root)
+    with one_writer(paths, paths.films), staged(paths.films) as partial:
+        rows = _rows_of_films(study, root) if study.stimuli else _rows_of_cubes(study, root)
+        table = pd.DataFrame(rows, columns=list(COLUMNS))
         table.to_csv(partial, index=False)
     return table
 

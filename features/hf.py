@@ -28,6 +28,7 @@ from cinecube.features.network import (
 )
 from cinecube.features.taps import Pool, in_pieces, mean_over_frames, pool_tokens
 from cinecube.features.weights import first_line
+from cinecube.store.errors import StudyError
 from cinecube.store.labels import layer_label, layer_labels
 from cinecube.store.schema import Stream
 
@@ -65,6 +66,7 @@ def describe(checkpoint: Checkpoint) -> Facts:
     StudyError
         If its blocks differ in width, or its processor says nothing of pictures or sound.
     """
+    _refuse_own_code(checkpoint)
     given, kind = checkpoint.processor, _kind(checkpoint)
     config = _encoder_config(checkpoint, kind)
     if any(isinstance(config.get(key), list | tuple) for key in (*_WIDTHS, *_BLOCKS, "depths", "hidden_sizes")):
@@ -87,6 +89,31 @@ def describe(checkpoint: Checkpoint) -> Facts:
     else:
         facts |= {"frames_per_window": ALL_FRAMES, "stills": True}
     return Facts(**facts)
+
+
+def _refuse_own_code(checkpoint: Checkpoint) -> None:
+    """Refuse a checkpoint that only a program of its own can read: nobody's program is run here."""
+    for name, given, key in (
+        ("config.json", checkpoint.config, "model_type"),
+        ("its processor", checkpoint.processor, "image_processor_type"),
+        ("its processor", checkpoint.processor, "feature_extractor_type"),
+    ):
+        if given.get("auto_map") and not _is_known(given.get(key), key) and (key == "model_type" or key in given):
+            raise StudyError(
+                where=str(checkpoint.path),
+                found=f"{name} for a program of its own ({key} {given.get(key)!r}), which is never run",
+                expected="a network that transformers has itself",
+                do="register an extractor of your own (docs/networks.md) if you trust it",
+            )
+
+
+def _is_known(value: Any, key: str) -> bool:
+    """Whether transformers has a class of that name, or of that type of network."""
+    import transformers
+
+    if not isinstance(value, str):
+        return False
+    return value in transformers.CONFIG_MAPPING if key == "model_type" else hasattr(transformers, value)
 
 
 def _encoder_config(checkpoint: Checkpoint, kind: Kind | None = None) -> Mapping[str, Any]:
@@ -316,19 +343,20 @@ def _blocks(
     network: nn.Module, facts: Facts, checkpoint: Checkpoint, normed: bool
 ) -> tuple[nn.ModuleList, nn.Module | None]:
     """The list of a network's blocks, and the norm that seems to follow it."""
-    n_blocks = len(facts.streams[0].layers) - 1
+    n_blocks, width = len(facts.streams[0].layers) - 1, facts.streams[0].widths[0]
     for parent in network.modules():
         for child in parent.children():
             if isinstance(child, nn.ModuleList) and len(child) == n_blocks:
-                norm = _norm_of(parent) or _norm_of(network)
+                norm = _norm_of(parent, width) or _norm_of(network, width)
                 if normed and norm is None:
                     raise unfit(checkpoint, "no norm after the last block", "one, as final_norm: true says")
                 return child, norm
     raise unfit(checkpoint, f"no list of {n_blocks} blocks", "one, as the configuration says")
 
 
-def _norm_of(parent: nn.Module) -> nn.Module | None:
-    return next((child for name, child in parent.named_children() if name in _NORMS), None)
+def _norm_of(parent: nn.Module, width: int) -> nn.Module | None:
+    named = ((name, child) for name, child in parent.named_children() if name in _NORMS)
+    return next((child for _, child in named if all(len(values) == width for values in child.parameters())), None)
 
 
 def _try_out(path: Path, reading: Reading) -> None:

@@ -9,8 +9,10 @@ from typing import Any
 
 import torch
 
+from cinecube.features.checkpoint_files import check_weights
 from cinecube.features.network import Reading
 from cinecube.features.weights import PRECISIONS, first_line, unreadable
+from cinecube.store.errors import environment_error
 
 # Modules whose output no layer reads: a checkpoint may lack them.
 _UNREAD = ("layernorm.", "pooler.", "masked_spec_embed", "fc_norm.")
@@ -40,21 +42,28 @@ def load_network(path: Path, reading: Reading) -> Any:
 def _untrained(path: Path, seed: int) -> Any:
     from transformers import AutoConfig, AutoModel
 
-    config = AutoConfig.from_pretrained(path, local_files_only=True)
+    config = AutoConfig.from_pretrained(path, local_files_only=True, trust_remote_code=False)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        return AutoModel.from_config(config).float()
+        return AutoModel.from_config(config, trust_remote_code=False).float()
 
 
 def _with_weights(path: Path) -> Any:
     from transformers import AutoModel
 
+    check_weights(path)
     try:
         network, info = AutoModel.from_pretrained(
-            path, local_files_only=True, weights_only=True, dtype=torch.float32, output_loading_info=True
+            path,
+            local_files_only=True,
+            trust_remote_code=False,
+            weights_only=True,
+            dtype=torch.float32,
+            output_loading_info=True,
         )
     except Exception as error:  # each way in which a file can be broken raises a class of its own
-        raise unreadable(str(path), f"weights that cannot be read ({first_line(error)})") from error
+        refused = environment_error(error, str(path))
+        raise refused or unreadable(str(path), f"weights that cannot be read ({first_line(error)})") from error
     missing = sorted(key for key in info["missing_keys"] if not key.startswith(_UNREAD))
     if missing:
         # transformers would go on with random numbers there.

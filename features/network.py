@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,13 +9,14 @@ from typing import Any, Literal, Protocol
 
 import numpy as np
 
+from cinecube.features.checkpoint_files import check_sizes, read_config
 from cinecube.features.compat import NO_QUIRKS, Quirks
-from cinecube.store.errors import StudyError
+from cinecube.store.errors import StudyError, environment_error
 from cinecube.store.schema import Stream
 from cinecube.store.section import Section
 
-# Raised whenever decoding or windows change what networks are given; a network's own VERSION covers the rest.
-READING_VERSION = 2
+# Raised whenever decoding, windows or batches change what networks are given; a network's own VERSION covers the rest.
+READING_VERSION = 3
 
 PROCESSORS = ("preprocessor_config.json", "processor_config.json", "video_preprocessor_config.json")
 
@@ -238,13 +238,18 @@ def read_checkpoint(path: Path, where: str, optional: bool = False) -> Checkpoin
 
 def _read_json(path: Path, where: str) -> dict[str, Any]:
     try:
-        values = json.loads(path.read_text(encoding="utf-8"))
+        if not path.exists():
+            raise FileNotFoundError
+        values = read_config(path)
     except FileNotFoundError:
         found = f"no {path.name}"
     except (ValueError, OSError) as error:
+        if refused := environment_error(error, str(path)):
+            raise refused from error
         found = f"an unreadable {path.name} ({error})"
     else:
         if isinstance(values, dict):
+            check_sizes(values, f"{where}/{path.name}")
             return values
         found = f"a {path.name} that is no object"
     raise StudyError(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import math
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -14,7 +15,7 @@ import av
 import numpy as np
 
 from cinecube.features.containers import stated_bytes
-from cinecube.store.errors import StudyError
+from cinecube.store.errors import StudyError, environment_error
 
 # A container's stated length may round, and count what players cut.
 _SLACK_S = 0.5
@@ -116,7 +117,9 @@ def opened(path: Path, where: str) -> Iterator[Any]:
     try:
         container = av.open(str(path))
     except (av.error.FFmpegError, OSError) as error:
-        raise StudyError(
+        # FFmpeg says EIO of a file that ends early, too.
+        refused = None if error.errno == errno.EIO else environment_error(error, str(path))
+        raise refused or StudyError(
             where=where,
             found=f"an unreadable film ({error.strerror or error})",
             expected="a whole film",

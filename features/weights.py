@@ -11,9 +11,9 @@ from typing import TypeVar
 import torch
 from torch import Tensor, nn
 
-from cinecube.features.checkpoint import weight_files
+from cinecube.features.checkpoint_files import check_weights, weight_files
 from cinecube.features.network import Reading
-from cinecube.store.errors import StudyError
+from cinecube.store.errors import StudyError, environment_error
 
 ZERO = ""
 """In a rename: zeros as long as its neighbours, for a bias that a checkpoint leaves out."""
@@ -69,14 +69,15 @@ def read_weights(path: Path) -> dict[str, Tensor]:
     files = weight_files(path)
     if not files:
         raise unreadable(str(path), "no weights")
+    check_weights(path)
     for file in files:
         if file.name.endswith(".index.json"):
             continue
         try:
             tensors.update({_old_name(key): value for key, value in _read_file(file).items()})
         except Exception as error:  # each way in which a file can be broken raises a class of its own
-            reason = first_line(error)
-            raise unreadable(str(path), f"weights that cannot be read ({file.name}: {reason})") from error
+            refused, found = environment_error(error, str(file)), f"{file.name}: {first_line(error)}"
+            raise refused or unreadable(str(path), f"weights that cannot be read ({found})") from error
     index = next((file for file in files if file.name.endswith(".index.json")), None)
     if index is not None:
         absent = sorted(set(json.loads(index.read_text(encoding="utf-8"))["weight_map"]) - set(tensors))

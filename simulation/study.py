@@ -17,11 +17,17 @@ from cinecube.simulation.spec import NETWORKS, Network, SimulateSpec
 from cinecube.simulation.timeline import Segment, film_seconds, place
 from cinecube.store.atomic import publish
 from cinecube.store.errors import StudyError
+from cinecube.store.interrupts import uninterrupted
 
 Progress = Callable[[int, int], None]
 """Told `(done, total)` in segments and subjects."""
 
 _FOLDERS = ("stimuli", "scans", "weights", "truth")
+
+
+def simulated_folders(root: Path) -> list[Path]:
+    """What `simulate` writes under a data folder."""
+    return [root / name for name in _FOLDERS]
 
 
 def simulate(
@@ -94,11 +100,18 @@ class _Steps:
 @contextmanager
 def _pool(workers: int) -> Iterator[Executor]:
     """Processes that begin from nothing: torch's threads do not survive a fork."""
-    pool = ProcessPoolExecutor(workers, multiprocessing.get_context("spawn"), initializer=_start_worker)
-    try:
-        yield pool
-    finally:
-        pool.shutdown(cancel_futures=True)
+    others = set(multiprocessing.active_children())
+    with ProcessPoolExecutor(workers, multiprocessing.get_context("spawn"), initializer=_start_worker) as pool:
+        with uninterrupted():
+            for _ in range(workers):  # a process starts when there is something to do for it
+                pool.submit(os.getpid)
+        try:
+            yield pool
+        except BaseException:  # what is being written is of no use
+            for process in set(multiprocessing.active_children()) - others:
+                process.terminate()
+            pool.shutdown(cancel_futures=True)
+            raise
 
 
 def _start_worker() -> None:

@@ -10,6 +10,7 @@ import numpy as np
 import pandas as pd
 
 from cinecube.store.errors import StudyError
+from cinecube.store.foreign_bounds import look_at_table
 from cinecube.store.nifti import open_nifti
 
 
@@ -76,6 +77,7 @@ def read_parcels(path: Path, grid: nib.Nifti1Image) -> tuple[np.ndarray, dict[in
     if image.shape[:3] != grid.shape[:3] or not np.allclose(image.affine, grid.affine, atol=1e-3):
         image = resample_to_img(image, grid, interpolation="nearest", force_resample=True, copy_header=True)
     labels = np.rint(np.asarray(image.dataobj)).astype(np.int64)
+    look_at_table(table)
     rows = pd.read_csv(table, sep="\t")
     if not {"index", "name"} <= set(rows.columns):
         raise StudyError(

@@ -2,43 +2,98 @@
 
 from __future__ import annotations
 
+import errno
 import os
+import re
+import secrets
 import shutil
+import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
+
+# What a rename meets where another process publishes at the same place in the same moment.
+_CROSSED = (errno.ENOTEMPTY, errno.EEXIST, errno.ENOENT)
+_TRIES, _WAIT_S = 100, 0.01
+_PARTIAL = re.compile(r"\.(?P<whole>.+?)(\.\d+(-[0-9a-f]{8})?)?\.partial")
 
 
 @contextmanager
 def staged(path: Path) -> Iterator[Path]:
     """Yield a name beside `path` to write a file or folder to; it becomes `path` if nothing is raised.
 
-    What stood at `path` stays untouched until then: DVC may have linked it to its cache.
+    What stood at `path` stays untouched until then: DVC may have linked it to its cache. The name is nobody else's, so
+    that two writers never mix.
     """
-    partial = path.with_name(f".{path.name}.partial")
-    _remove(partial)
+    partial = _own_name(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     try:
         yield partial
         publish(partial, path)
     finally:
-        _remove(partial)
+        remove(partial)
 
 
 def publish(whole: Path, path: Path) -> None:
-    """Move a whole file or folder to its place."""
+    """Move a whole file or folder to its place; of several that do so at once the last stays."""
     path.parent.mkdir(parents=True, exist_ok=True)
     old = old_of(path)
-    _remove(old)
-    if path.is_dir():
-        path.rename(old)
-    os.replace(whole, path)
-    _remove(old)
+    for left in reversed(range(_TRIES)):
+        try:
+            if path.is_dir():
+                # Not before: it may be the only copy, if a writer was killed between these two renames.
+                _discard_old(path)
+                path.rename(old)
+            os.replace(whole, path)
+            break
+        except OSError as error:
+            if error.errno not in _CROSSED or not left or not os.path.lexists(whole):
+                raise
+            time.sleep(_WAIT_S)
+    _discard_old(path)
+
+
+def _discard_old(path: Path) -> None:
+    """Remove what was replaced, under a name of its own: others may put something in its place meanwhile."""
+    old, aside = old_of(path), _own_name(path)
+    if old.is_dir():
+        with suppress(FileNotFoundError):
+            old.rename(aside)
+            remove(aside)
+
+
+def _own_name(path: Path) -> Path:
+    return path.with_name(f".{path.name}.{os.getpid()}-{secrets.token_hex(4)}.partial")
 
 
 def old_of(path: Path) -> Path:
     """Where a folder stands for the moment in which another takes its place."""
     return path.with_name(f".{path.name}.old")
+
+
+def whole_of(path: Path) -> Path | None:
+    """What a partial or replaced thing is of: `.amber.zarr.old` -> `amber.zarr`; None if it is no such thing."""
+    if path.name.startswith(".") and path.suffix == ".old":
+        return path.with_name(path.name.removeprefix(".").removesuffix(".old"))
+    match = _PARTIAL.fullmatch(path.name)
+    return path.with_name(match["whole"]) if match else None
+
+
+def clear(path: Path) -> None:
+    """Take away what killed writers of `path` have left beside it, and put its only copy back.
+
+    For whoever holds the lock of `path`: others may be writing otherwise.
+    """
+    if not path.parent.is_dir():
+        return
+    for other in list(path.parent.iterdir()):
+        if other.name.endswith(".partial") and whole_of(other) == path:
+            remove(other)
+    old = old_of(path)
+    if old.is_dir() and os.path.lexists(path):
+        remove(old)
+    elif old.is_dir():
+        old.rename(path)
 
 
 def write_text(path: Path, text: str) -> None:
@@ -47,7 +102,8 @@ def write_text(path: Path, text: str) -> None:
         partial.write_text(text, encoding="utf-8", newline="\n")
 
 
-def _remove(path: Path) -> None:
+def remove(path: Path) -> None:
+    """Remove a file, a link or a folder, if it is there."""
     if path.is_dir() and not path.is_symlink():
         shutil.rmtree(path)
     else:

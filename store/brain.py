@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import logging
-import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -28,6 +27,7 @@ from cinecube.store.nifti import open_nifti
 from cinecube.store.params import BrainParams, Study
 from cinecube.store.paths import StudyPaths
 from cinecube.store.schema import provenance, string_coordinate
+from cinecube.store.writing import one_writer, scratch_folder
 
 Progress = Callable[[int, int], None]
 _log = logging.getLogger(__name__)
@@ -79,18 +79,22 @@ def build_brain(study: Study, subject: str, root: Path, progress: Progress | Non
     Raises
     ------
     StudyError
-        If a run is missing, too short, off the clock, on another grid, or holds NaN inside its mask.
+        If a run is missing, too short, off the clock, on another grid, or holds NaN inside its mask, or another process
+        makes this cube.
     """
     paths = StudyPaths(root)
     params = study.brain
     rows_expected = rows_by_segment(read_films_table(paths.films), study.segments())
     runs = find_runs(root / params.path, subject, study.segments(), params.space)
     targets = find_targets(params, runs, root)
-    with tempfile.TemporaryDirectory(prefix="cinecube-brain-") as scratch:
+    with (
+        one_writer(paths, paths.brain(subject), paths.brain_qc(subject)),
+        scratch_folder(paths, f"brain.{subject}") as scratch,
+    ):
         parts, quality = [], []
         for number, run in enumerate(runs):
             bold, row = read_run(run, params, targets, rows_expected[run.segment], study.clock)
-            kept = Path(scratch) / f"{number}.npy"
+            kept = scratch / f"{number}.npy"
             np.save(kept, bold, allow_pickle=False)
             parts.append(np.load(kept, mmap_mode="r", allow_pickle=False))
             quality.append({"segment": run.segment, "repeat": run.repeat, "session": run.session, **row})
@@ -98,9 +102,9 @@ def build_brain(study: Study, subject: str, root: Path, progress: Progress | Non
                 progress(number + 1, len(runs))
         table = pd.DataFrame(quality)
         spec = _spec(study, subject, runs, root)
-        write_cube(paths.brain(subject), _cube(runs, parts, targets, study, spec))
-    with staged(paths.brain_qc(subject)) as partial:
-        table.to_csv(partial, index=False, float_format="%.6g")
+        with staged(paths.brain_qc(subject)) as partial:
+            table.to_csv(partial, index=False, float_format="%.6g")
+            write_cube(paths.brain(subject), _cube(runs, parts, targets, study, spec))
     _warn_of_regressors(table, subject, params.confounds)
     return table
 
@@ -219,7 +223,7 @@ def _masked(run: ScanRun, params: BrainParams, targets: Targets) -> np.ndarray:
 
 def asked_spec(study: Study, subject: str) -> dict[str, Any]:
     """What of a brain cube's spec `params.yaml` decides; scans and atlas are the rest."""
-    params = study.brain.model_dump(exclude={"subjects", "repeats", "path", "atlas"})
+    params = study.brain.model_dump(exclude={"subjects", "repeats", "path", "atlas", "publish"})
     return {"subject": subject, "brain": params, "tr_s": study.clock.tr_s}
 
 

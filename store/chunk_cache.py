@@ -13,7 +13,7 @@ from typing import Any
 import diskcache
 from zarr.abc.store import ByteRequest, RangeByteRequest, SuffixByteRequest
 
-from cinecube.store.errors import StudyError
+from cinecube.store.errors import StudyError, environment_error
 
 _CHECK_BYTES = 4
 
@@ -53,7 +53,7 @@ class ChunkCache:
         try:
             len(self._kept)
         except (OSError, sqlite3.Error, diskcache.Timeout) as error:
-            raise StudyError(
+            raise environment_error(error, self.folder) or StudyError(
                 where=self.folder,
                 found=f"no place for a cache of chunks ({error})",
                 expected="a folder on a local disk",

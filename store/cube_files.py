@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import json
 import math
 import re
 from collections.abc import Iterable, Iterator
@@ -15,7 +14,11 @@ import numpy as np
 import zarr
 from zarr.storage import LocalStore
 
-ROOT = "zarr.json"
+from cinecube.store.bounded import file_bytes, parse_json
+from cinecube.store.errors import StudyError, environment_error
+from cinecube.store.plain_zarr import MAX_ARRAYS, MAX_METADATA_BYTES, Plainness, PlainStore
+from cinecube.store.plain_zarr import ROOT as ROOT
+
 _NAME = re.compile(r"[A-Za-z0-9_]+")
 
 
@@ -115,6 +118,8 @@ class Stored:
             try:
                 yield Chunk(file, region, np.asarray(self.array[region]))
             except Exception as error:  # crc32c, a short shard, a bad index and a bad text raise different classes
+                if refused := environment_error(error, str(self.path / file)):
+                    raise refused from error
                 yield Chunk(file, region, fault=first_line(error))
 
     def _places(self) -> Iterator[tuple[str, tuple[slice, ...]]]:
@@ -145,7 +150,8 @@ class Contents:
 
 def first_line(error: Exception) -> str:
     """What an exception of a codec says, in one short line."""
-    return (str(error) or type(error).__name__).splitlines()[0].split(". Stored")[0]
+    told = error.found if isinstance(error, StudyError) else str(error)
+    return (told or type(error).__name__).splitlines()[0].split(". Stored")[0]
 
 
 def read_contents(path: Path) -> Contents:
@@ -155,15 +161,21 @@ def read_contents(path: Path) -> Contents:
     contents = Contents(attrs if isinstance(attrs, dict) else None)
     if fault:
         contents.problems.append(Problem(f"{ROOT} {fault}", (ROOT,)))
+    if root and root.get("zarr_format") != 3:
+        contents.problems.append(Problem(f"{ROOT} is of Zarr format {root.get('zarr_format')!r}", (ROOT,)))
     gathered = _gathered(root) if root else None
     if root and gathered is None:
         contents.problems.append(Problem(f"{ROOT} does not gather the metadata of the arrays", (ROOT,)))
     own = {child.name for child in path.iterdir() if child.is_dir() and (child / ROOT).is_file()}
+    if len(own | set(gathered or ())) > MAX_ARRAYS:
+        contents.problems.append(Problem(f"more than {MAX_ARRAYS} arrays", (ROOT,)))
+        return contents
+    known = Plainness(str(path))  # of all arrays together
     for name in sorted(own | set(gathered or ())):
         if not _NAME.fullmatch(name):
             contents.problems.append(Problem(f"an array with the name {name!r}", (ROOT,)))
             continue
-        _add_array(contents, path, name, gathered)
+        _add_array(contents, path, name, gathered, known)
     return contents
 
 
@@ -173,11 +185,11 @@ def _gathered(root: dict[str, Any]) -> dict[str, Any] | None:
     return found if isinstance(found, dict) else None
 
 
-def _add_array(contents: Contents, path: Path, name: str, gathered: dict[str, Any] | None) -> None:
+def _add_array(contents: Contents, path: Path, name: str, gathered: dict[str, Any] | None, known: Plainness) -> None:
     """Note an array, with what is wrong about its metadata."""
     file, (own, fault) = f"{name}/{ROOT}", _read_json(path / name / ROOT)
     stored, faults = [], []
-    opened = _open(path, name, gathered=False) if own else "no metadata"
+    opened = _open(path, name, known, gathered=False) if own else "no metadata"
     if isinstance(opened, str):
         faults.append(fault or f"describes no array ({opened})")
     else:
@@ -185,7 +197,7 @@ def _add_array(contents: Contents, path: Path, name: str, gathered: dict[str, An
     differs = gathered is not None and gathered.get(name) != own
     if differs:
         faults = faults or [f"and what {ROOT} says of {name} differ"]
-        opened = _open(path, name, gathered=True)
+        opened = _open(path, name, known, gathered=True)
         stored += [opened] if isinstance(opened, Stored) else []
     # What disagrees may be wrong in either; that alone is no reason to think so of the cube's.
     files = (file, ROOT) if differs and not fault else (file,)
@@ -193,9 +205,9 @@ def _add_array(contents: Contents, path: Path, name: str, gathered: dict[str, An
     contents.arrays[name] = stored
 
 
-def _open(path: Path, name: str, *, gathered: bool) -> Stored | str:
+def _open(path: Path, name: str, known: Plainness, *, gathered: bool) -> Stored | str:
     """An array by its own metadata or the cube's, or why there is none."""
-    store = LocalStore(path, read_only=True)
+    store = PlainStore(LocalStore(path, read_only=True), str(path), known)
     try:
         if gathered:
             array = zarr.open_group(store, mode="r", zarr_format=3, use_consolidated=True)[name]
@@ -206,6 +218,8 @@ def _open(path: Path, name: str, *, gathered: bool) -> Stored | str:
         stored = Stored(path, name, array)
         next(iter(stored._places()), None)
     except Exception as error:  # a different class for every way in which metadata can be broken
+        if refused := environment_error(error, f"{path / name}"):
+            raise refused from error
         return first_line(error)
     return stored
 
@@ -215,8 +229,11 @@ def _read_json(file: Path) -> tuple[dict[str, Any] | None, str]:
     if not file.is_file():
         return None, "is missing"
     try:
-        found = json.loads(file.read_bytes())
-    except (ValueError, OSError, RecursionError) as error:
+        file_bytes(file, limit=MAX_METADATA_BYTES)
+        found = parse_json(file.read_bytes())
+    except (ValueError, OSError, StudyError) as error:
+        if refused := environment_error(error, str(file)):
+            raise refused from error
         return None, f"is damaged ({first_line(error)})"
     return (found, "") if isinstance(found, dict) else (None, "is damaged (no JSON object)")
 

@@ -18,8 +18,9 @@ from zarr.codecs import Crc32cCodec
 from zarr.storage import LocalStore
 
 from cinecube.store.atomic import old_of, staged
-from cinecube.store.errors import StudyError
+from cinecube.store.errors import StudyError, environment_error
 from cinecube.store.guarded import folder_number, open_guarded, shard_key
+from cinecube.store.plain_zarr import plain
 from cinecube.store.schema import DIMS, ROWS_PER_CHUNK, refuse_unknown, stored_rows
 
 # Below this, splitting the dim axis into chunks costs more in index than absent NaN saves.
@@ -190,6 +191,8 @@ def open_stored(store: Store, where: str) -> xr.Dataset:
     except StudyError:
         raise
     except Exception as error:  # zarr raises a different class for every way a group can be broken
+        if refused := environment_error(error, where):
+            raise refused from error
         _refuse_newer(store, where)
         first = (str(error) or type(error).__name__).splitlines()[0]
         raise StudyError(
@@ -201,7 +204,9 @@ def open_stored(store: Store, where: str) -> xr.Dataset:
 def _refuse_newer(store: Store, where: str) -> None:
     """Tell a cube whose arrays only a later version can open from a broken one."""
     try:
-        schema = zarr.open_group(store, mode="r", zarr_format=3, use_consolidated=False).attrs.get("schema")
+        schema = zarr.open_group(plain(store, where), mode="r", zarr_format=3, use_consolidated=False).attrs.get(
+            "schema"
+        )
     except Exception:  # as above
         return
     refuse_unknown(schema, where)

@@ -6,21 +6,26 @@ DVC's own reading of `dvc.yaml`, `dvc.lock` and `.dvc` files is used; what it wo
 from __future__ import annotations
 
 import functools
-import json
 import os
 import posixpath
 import re
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from cinecube.store.dvc_repo import opened_repo, uncollected
-from cinecube.store.errors import StudyError
-from cinecube.store.paths import PARAMS_FILE
+from cinecube.store.bounded import parse_json
+from cinecube.store.confined import confined
+from cinecube.store.dvc_repo import check_address, fetch_clone
+from cinecube.store.errors import StudyError, environment_error
 from cinecube.store.remotes import DvcObject, Location, Objects, cache_location, remote_location, shown
 
 _OID = re.compile(r"[0-9a-f]{32}(\.dir)?")
+_MAX_PATH = 1000
+# A line of it takes 100 bytes; a dataset of 300,000 files is one that no study has.
+_MAX_LIST_BYTES = 32 * 2**20
+_PROGRAMS = ("bearer_token_command", "ask_password", "ask_passphrase")
+_FILES = ("configpath", "credentialpath")  # AWS reads a `credential_process` there, and runs it
 
 
 @dataclass(frozen=True)
@@ -50,6 +55,10 @@ class Output:
     source : Source, optional
     n_bytes : int, optional
         Of all its files, where the record tells.
+    kept : bool
+        Its owner keeps it back: `push: false`.
+    defined_in : str
+        The `dvc.yaml` or `.dvc` file that names it, from the repository's root.
     """
 
     path: str
@@ -58,6 +67,8 @@ class Output:
     remote: str | None = None
     source: Source | None = None
     n_bytes: int | None = None
+    kept: bool = False
+    defined_in: str = ""
 
 
 @dataclass(frozen=True)
@@ -146,7 +157,19 @@ class DvcIndex:
         if output.source is not None:  # DVC pushes no imports: their bytes stay with the repository they come from
             return Objects(places, functools.partial(_locations_of_source, output.source, self.url))
         remote = output.remote or self.config.get("core", {}).get("remote")
-        return Objects([*places, self._location(remote)] if remote else places)
+        return Objects([*places, self._location(remote)] if remote else places, kept=output.kept)
+
+    def at(self, path: str) -> Output | None:
+        """The output of DVC that is, or holds, a path from the index's folder; none if there is none."""
+        asked = posixpath.normpath(posixpath.join("/", self.prefix, path)).lstrip("/")
+        return next((output for output in self.outputs if f"{asked}/".startswith(f"{output.path}/")), None)
+
+    def is_kept_back(self, output: Output) -> bool:
+        """Whether an output's owner did not publish it, and it is not in the cache of this machine either."""
+        if not output.kept or output.item is None:
+            return False
+        item = replace(output.item, oid=output.item.oid + ".dir") if output.is_dir else output.item
+        return self.cache is None or not os.path.isfile(cache_location(self.cache).path(item))
 
     def offline(self) -> DvcIndex:
         """The same without remotes: bytes are looked for in the local cache."""
@@ -192,10 +215,10 @@ class DvcIndex:
                 return None
             objects = Objects(objects.locations(extended=False))
             try:
-                return listed, objects.read(listed, None, where)
+                return listed, objects.read(listed, None, where, _MAX_LIST_BYTES)
             except StudyError:
                 return None  # an import that was not fetched yet: its source knows
-        return listed, objects.read(listed, None, f"{where} (its list of files)")
+        return listed, objects.read(listed, None, f"{where} (its list of files)", _MAX_LIST_BYTES)
 
     def _files_of_source(self, output: Output, inner: str, where: str) -> Listing:
         assert output.source is not None
@@ -229,17 +252,23 @@ def open_index(
     StudyError
         If there is no such repository or revision, or DVC cannot read its files.
     """
-    from dvc.exceptions import DvcException
-
     url = os.fspath(url)
+    check_address(url, rev)
+    asked = {"url": url, "rev": rev, "folder": None}
+    if not os.path.isdir(url):
+        asked["folder"] = _cloned(url, rev)
+    where = shown(url) + (f" at {rev}" if rev else "")
+    found = confined("cinecube.store.dvc_reading:read_repository", asked, where)
+    outputs = tuple(_output(**described) for described in found.pop("outputs"))
+    config = _configured(found.pop("config"), remote, remote_config or {})
+    return DvcIndex(url, rev, outputs, config, **found)
+
+
+def _cloned(url: str, rev: str | None) -> str:
     try:
-        with uncollected(), opened_repo(url, rev) as (repo, cache, prefix):
-            outputs = sorted((_output(out, repo) for out in repo.index.outs if out.use_cache), key=lambda o: o.path)
-            config = _configured(json.loads(json.dumps(repo.config, default=str)), remote, remote_config or {})
-            commit, params = getattr(repo.fs, "rev", None), _params(repo, prefix)
-    except (DvcException, OSError, ValueError) as error:
-        raise _unreadable(error, url, rev) from error
-    return DvcIndex(url, rev, tuple(outputs), config, cache, prefix, commit, params)
+        return fetch_clone(url, rev)
+    except Exception as error:  # Git's backends, DVC and the network have classes of their own
+        raise environment_error(error, shown(url)) or unreadable(error, url, rev) from error
 
 
 def inside(path: str, prefix: str) -> str | None:
@@ -249,15 +278,8 @@ def inside(path: str, prefix: str) -> str | None:
     return path[len(prefix) + 1 :] if path.startswith(f"{prefix}/") else None
 
 
-def _params(repo: Any, prefix: str) -> str | None:
-    path = repo.fs.join(repo.root_dir, prefix, PARAMS_FILE)
-    if not repo.fs.isfile(path):
-        return None
-    with repo.fs.open(path, "r", encoding="utf-8") as file:
-        return str(file.read())
-
-
-def _unreadable(error: Exception, url: str, rev: str | None) -> StudyError:
+def unreadable(error: Exception, url: str, rev: str | None) -> StudyError:
+    """The error of a repository that Git or DVC cannot read."""
     cause: BaseException = error
     if str(error) == "SCM error":  # DVC's words for whatever Git says; the reason is what all of it comes from
         while cause.__cause__ is not None:
@@ -283,6 +305,7 @@ def _configured(config: dict[str, Any], remote: str | None, options: Mapping[str
 
 def open_source(source: Source, base: str) -> DvcIndex:
     """The index of the repository that an output was imported from; relative paths start at `base`."""
+    refuse_programs(source.remote_config or {}, f"{shown(base)}: the remote of an import")
     beside = Path(base) / source.url
     url = str(beside) if "://" not in source.url and beside.is_dir() else source.url
     return open_index(url, source.rev, remote=source.remote, remote_config=source.remote_config)
@@ -293,37 +316,82 @@ def _locations_of_source(source: Source, base: str) -> list[Location]:
     return index.folder(source.path).objects.locations()
 
 
-def _output(out: Any, repo: Any) -> Output:
-    path = repo.fs.relpath(out.fs_path, repo.root_dir).replace(os.sep, "/")
-    source = _source(out.stage.deps[0]) if out.stage.is_repo_import else None
-    if not out.hash_info:
-        return Output(path, None, True, out.remote, source)
-    oid = str(out.hash_info.value)
-    item = DvcObject(_checked(oid, path).removesuffix(".dir"), out.hash_info.name != "md5")
-    return Output(path, item, oid.endswith(".dir"), out.remote, source, out.meta.size)
+def _output(
+    path: str,
+    oid: str | None,
+    legacy: bool,
+    remote: str | None,
+    source: Mapping[str, Any] | None,
+    size: int | None,
+    kept: bool,
+    defined_in: str,
+) -> Output:
+    known = Source(**source) if source else None
+    item = None if oid is None else DvcObject(oid.removesuffix(".dir"), legacy)
+    is_dir = oid is None or oid.endswith(".dir")
+    return Output(path, item, is_dir, remote, known, None if oid is None else size, kept, defined_in)
 
 
-def _source(dep: Any) -> Source:
-    repo, remote = dep.def_repo, dep.def_repo.get("remote")
-    named = remote if isinstance(remote, str) else None
-    settings = remote if isinstance(remote, dict) else None
-    return Source(repo["url"], repo.get("rev_lock") or repo.get("rev"), dep.def_path, named, settings)
+def refuse_programs(options: Mapping[str, Any], where: str, *, files: bool = True) -> None:
+    """Refuse options of a remote that somebody else's repository must not choose.
+
+    They name programs, or files that may name programs, or make DVC ask for a password.
+
+    Parameters
+    ----------
+    options : mapping
+    where : str
+    files : bool
+        Whether files are refused too.
+    """
+    for name in (*_PROGRAMS, *(_FILES if files else ())):
+        if options.get(name):
+            raise StudyError(
+                where=where,
+                found=f"the option {name} in what is committed",
+                expected="options that run no program and ask nothing",
+                do="ask its owner to keep it in .dvc/config.local; in a clone of yours move it there if you trust it",
+            )
 
 
 def _parse_listing(raw: bytes, legacy: bool, where: str) -> dict[str, DvcObject]:
     try:
-        entries = json.loads(raw)
-        return {str(e["relpath"]): DvcObject(_checked(str(e["md5"]), str(e["relpath"])), legacy) for e in entries}
+        entries = parse_json(raw)
+        if not isinstance(entries, list):
+            raise TypeError("no list")
+        files = {
+            check_path(str(entry["relpath"])): DvcObject(check_oid(str(entry["md5"]), entry["relpath"]), legacy)
+            for entry in entries
+        }
+        _refuse_nested(files, len(entries))
     except (ValueError, KeyError, TypeError) as error:
         raise StudyError(
             where=where, found=f"an unreadable list of files ({error})", expected="DVC's", do="`dvc push` it again"
         ) from error
+    return files
 
 
-def _checked(oid: str, path: str) -> str:
+def check_path(path: str) -> str:
+    """A path that leads to nothing outside its folder; it comes from a file of someone else."""
+    strange = path.startswith("/") or any(part in ("", ".", "..") for part in path.split("/"))
+    if strange or "\0" in path or "\\" in path or len(path) > _MAX_PATH:
+        raise ValueError(f"{path[:100]!r}, which is no path in a folder")
+    return path
+
+
+def _refuse_nested(files: Collection[str], n_entries: int) -> None:
+    """Refuse a list that names a file twice, or a file as a folder: which one is there would be chance."""
+    if len(files) < n_entries:
+        raise ValueError(f"{n_entries - len(files)} files twice")
+    folders = {path[:at] for path in files for at, sign in enumerate(path) if sign == "/"}
+    if both := folders & set(files):
+        raise ValueError(f"{min(both)!r} as a file and as a folder")
+
+
+def check_oid(oid: str, path: str) -> str:
     """A hash that is one: it becomes a path, and comes from a file of someone else."""
     if not _OID.fullmatch(oid):
-        raise ValueError(f"{path} has the hash {oid!r}, which is no MD5")
+        raise ValueError(f"{path} has the hash {oid[:100]!r}, which is no MD5")
     return oid
 
 

@@ -6,26 +6,55 @@ import atexit
 import functools
 import gc
 import os
+import re
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from cinecube.store.errors import StudyError
+from cinecube.store.remotes import shown
+
+_SCHEMES = ("http", "https", "ssh", "git", "git+ssh", "file")
+# `ext::` and its like run a program; a word that begins with a minus is an option of git's or ssh's.
+_PROGRAM = re.compile(r"::|(^|//|@)-|[^\x20-\x7e\x80-\U0010ffff]")
+
+
+def check_address(url: str, rev: str | None) -> None:
+    """Refuse what is no address of a Git repository, and a revision that is none.
+
+    Raises
+    ------
+    StudyError
+        Before anything is asked for it.
+    """
+    scheme, is_url, _ = url.partition("://")
+    if not os.path.isdir(url) and (_PROGRAM.search(url) or (is_url and scheme not in _SCHEMES)):
+        expected = f"a folder, user@host:path, or an address of {', '.join(_SCHEMES)}"
+        raise StudyError(where=shown(url), found="no Git repository", expected=expected, do="correct the address")
+    if rev is not None and (rev.startswith("-") or not rev.isprintable() or not rev.strip()):
+        raise StudyError(
+            where=shown(url), found=f"the revision {rev!r}", expected="a branch, tag or commit", do="correct --rev"
+        )
+
+
+def fetch_clone(url: str, rev: str | None) -> str:
+    """A clone of a repository elsewhere in a temporary folder, which goes when this process ends."""
+    from dvc.repo.open_repo import _cached_clone
+
+    _clean_up_at_exit()
+    path: str = _cached_clone(url, rev)
+    return path
+
 
 @contextmanager
 def opened_repo(url: str, rev: str | None) -> Iterator[tuple[Any, str | None, str]]:
-    """A repository of DVC, its local cache, and the path of `url` in it."""
+    """A repository of DVC in a folder, its local cache, and the path of `url` in it."""
     from dvc.config import Config
     from dvc.exceptions import NotDvcRepoError
     from dvc.repo import Repo
 
-    if not os.path.isdir(url):
-        _clean_up_at_exit()
-        shared = Config()["cache"].get("dir")  # of this machine's DVC, where it has one
-        with Repo.open(url, rev=rev) as repo:
-            yield repo, shared, ""
-        return
     with tempfile.TemporaryDirectory() as scratch:
         try:
             if os.path.isfile(os.path.join(url, "HEAD")):  # a bare repository may lie inside a study's folder

@@ -12,6 +12,7 @@ from zarr.abc.store import ByteRequest, Store
 from zarr.core.buffer import Buffer, BufferPrototype
 
 from cinecube.store.dvc_index import Listing, open_index
+from cinecube.store.plain_zarr import Plainness, read_plainly
 
 
 def dvc_zarr_store(
@@ -60,7 +61,8 @@ class DvcZarrStore(Store):
     """The files of one listing as a Zarr store.
 
     A key that is not listed is absent, as Zarr expects. A key that is listed and whose bytes are nowhere, or cannot be
-    read, is a `StudyError`: Zarr would take absence for an empty chunk and make numbers of it.
+    read, is a `StudyError`: Zarr would take absence for an empty chunk and make numbers of it. So is what no cube is
+    made of, see `plain_zarr`: the files are somebody else's.
 
     Parameters
     ----------
@@ -71,16 +73,17 @@ class DvcZarrStore(Store):
     supports_writes: bool = False
     supports_deletes: bool = False
     supports_listing: bool = True
+    judges = True
 
-    def __init__(self, listing: Listing) -> None:
+    def __init__(self, listing: Listing, known: Plainness | None = None) -> None:
         super().__init__(read_only=True)
-        self.listing = listing
+        self.listing, self._plainness = listing, known or Plainness(listing.where)
 
     def with_read_only(self, read_only: bool = False) -> DvcZarrStore:
         """The same store; there is none that writes."""
         if not read_only:
             raise ValueError("a revision cannot be written to")
-        return type(self)(self.listing)
+        return type(self)(self.listing, self._plainness)
 
     def __eq__(self, other: object) -> bool:
         if not isinstance(other, DvcZarrStore):
@@ -98,13 +101,17 @@ class DvcZarrStore(Store):
         Raises
         ------
         StudyError
-            If it is listed and cannot be read.
+            If it is listed and cannot be read, or is no part of a plain group of Zarr v3.
         """
         item = self.listing.files.get(key)
         if item is None:
             return None
-        data = await asyncio.to_thread(self.listing.objects.read, item, byte_range, self._where(key))
-        return prototype.buffer.from_bytes(data)
+
+        async def get() -> Buffer:
+            read, limit = self.listing.objects.read, self._plainness.limit(key)
+            return prototype.buffer.from_bytes(await asyncio.to_thread(read, item, byte_range, self._where(key), limit))
+
+        return await read_plainly(self._plainness, key, byte_range, get)
 
     async def get_partial_values(
         self, prototype: BufferPrototype, key_ranges: Iterable[tuple[str, ByteRequest | None]]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +15,11 @@ from ruamel.yaml.representer import RoundTripRepresenter
 from cinecube.store.atomic import write_text
 from cinecube.store.errors import StudyError
 from cinecube.store.params import PARAMS_FILE, load_study, read_study
+from cinecube.store.paths import StudyPaths
+from cinecube.store.writing import one_writer
+
+# For another command's edit, which takes less than a second.
+_WAIT_S = 20.0
 
 
 class _Representer(RoundTripRepresenter):
@@ -70,11 +75,12 @@ def edit_params(root: Path, edit: Callable[[CommentedMap], None]) -> None:
     StudyError
         If it is no study, before or after.
     """
-    load_study(root)
     path = root / PARAMS_FILE
-    text = edit_yaml(path.read_text(encoding="utf-8"), edit)
-    read_study(text, PARAMS_FILE)
-    write_text(path, text)
+    with one_writer(StudyPaths(root), path, wait_s=_WAIT_S):
+        load_study(root)
+        text = edit_yaml(path.read_text(encoding="utf-8"), edit)
+        read_study(text, PARAMS_FILE)
+        write_text(path, text)
 
 
 def list_imported(params: CommentedMap, entry: dict[str, Any]) -> None:
@@ -89,3 +95,40 @@ def list_imported(params: CommentedMap, entry: dict[str, Any]) -> None:
     lines = CommentedSeq([*kept, line])
     lines.fa.set_block_style()
     params["imported"] = lines
+
+
+def undo_import(root: Path, before: str, entry: dict[str, Any]) -> None:
+    """Take a model out of `imported`, where `list_imported` put it; other edits that came meanwhile stay.
+
+    Parameters
+    ----------
+    root : Path
+        The study's folder.
+    before : str
+        `params.yaml` before the edit: its bytes come back where nobody else has edited it.
+    entry : dict
+        What was put under `imported`.
+
+    Raises
+    ------
+    StudyError
+        If `params.yaml` cannot be edited.
+    """
+    path = root / PARAMS_FILE
+    with one_writer(StudyPaths(root), path, wait_s=_WAIT_S):
+        now = path.read_text(encoding="utf-8")
+        if now == edit_yaml(before, lambda params: list_imported(params, entry)):
+            write_text(path, before)
+        elif now != before:
+            computed = YAML(typ="safe").load(before).get("compute", {}).get("models", [])
+            write_text(path, edit_yaml(now, lambda params: _unlist_imported(params, entry["model"], computed)))
+
+
+def _unlist_imported(params: CommentedMap, model: str, computed: Sequence[str]) -> None:
+    """Undo `list_imported` where `computed` were the models that the study computed."""
+    listed = params.get("imported") or []
+    for number in reversed([number for number, entry in enumerate(listed) if entry["model"] == model]):
+        del listed[number]
+    models = params.get("compute", {}).get("models", [])
+    if model in computed and model not in models:
+        models.insert(list(computed).index(model), model)

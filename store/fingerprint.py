@@ -8,6 +8,8 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
+from cinecube.store.bounded import refuse_special
+
 _BLOCK_BYTES = 1 << 20
 
 ABSENT = "(absent)"
@@ -27,6 +29,7 @@ def fingerprint(spec: Mapping[str, Any]) -> str:
 def file_digest(path: Path) -> str:
     """SHA-256 of a file's bytes, as hex."""
     digest = hashlib.sha256()
+    refuse_special(path)
     with path.open("rb") as file:
         while block := file.read(_BLOCK_BYTES):
             digest.update(block)

@@ -12,7 +12,7 @@ import nibabel as nib
 import numpy as np
 import pandas as pd
 
-from cinecube.store.errors import StudyError
+from cinecube.store.errors import StudyError, environment_error
 from cinecube.store.labels import bids_label
 from cinecube.store.nifti import open_nifti
 
@@ -89,7 +89,7 @@ class ScanRun:
         try:
             return np.asarray(self.image.dataobj, dtype=np.float32)
         except (OSError, EOFError, ValueError) as error:
-            raise StudyError(
+            raise environment_error(error, str(self.bold)) or StudyError(
                 where=str(self.bold), found=f"a damaged file ({error})", expected="whole volumes", do="fetch it again"
             ) from error
 
@@ -182,7 +182,7 @@ def read_confounds(run: ScanRun, strategy: str) -> tuple[pd.DataFrame | None, np
     try:
         confounds, sample_mask = load_confounds(str(run.bold), strategy=parts, motion=motion, demean=False)
     except (ValueError, OSError, KeyError) as error:
-        raise StudyError(
+        raise environment_error(error, run.where) or StudyError(
             where=run.where,
             found=f"no usable confounds ({' '.join(str(error).split())[:200]})",
             expected=f"what brain.confounds: {strategy} needs beside {run.bold.name}",

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import zipfile
+import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,11 +12,13 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from cinecube.store.errors import StudyError
+from cinecube.store.errors import StudyError, environment_error
+from cinecube.store.foreign_bounds import look_at, look_at_dataset, look_at_numpy, look_at_table
 from cinecube.store.schema import rows_index
 
 LABELS = ("segment", "onset_s")
 _TABLES = {".csv": ",", ".tsv": "\t"}
+_NUMBERS = "fiub"
 _HDF5 = (".h5", ".hdf5")
 _KNOWN = ".npy, .npz, .csv, .tsv, .h5, .hdf5 or a folder of them"
 
@@ -132,12 +136,13 @@ def _read_folder(path: Path) -> dict[str, _Array]:
 
 def _read_numpy(path: Path) -> _Array | dict[str, _Array]:
     try:
+        look_at_numpy(path)
         loaded = np.load(path, allow_pickle=False)
         if isinstance(loaded, np.ndarray):
             return _Array(_numbers(loaded, str(path)))
         with loaded:
             return {name: _Array(_numbers(loaded[name], f"{path} {name}")) for name in loaded.files}
-    except (ValueError, OSError, EOFError) as error:
+    except (ValueError, OSError, EOFError, MemoryError, zipfile.BadZipFile, zlib.error) as error:
         raise _unreadable(path, error) from None
 
 
@@ -155,11 +160,12 @@ def _read_table(path: Path) -> _Array:
 
 
 def _read_columns(path: Path) -> pd.DataFrame:
+    look_at_table(path)
     try:
         return pd.read_csv(
             path, sep=_TABLES.get(path.suffix.lower(), ","), dtype={"segment": str}, float_precision="round_trip"
         )
-    except (ValueError, OSError) as error:  # pandas' own errors of parsing are ValueErrors
+    except (ValueError, OSError, MemoryError, OverflowError) as error:  # pandas' own errors of parsing are ValueErrors
         raise _unreadable(path, error) from None
 
 
@@ -168,10 +174,11 @@ def _read_hdf5(path: Path, dataset: str | None) -> _Array | dict[str, _Array]:
         import h5py
     except ImportError:
         raise _wrong(str(path), "no h5py", "h5py, which reads HDF5", "run `pip install h5py`") from None
+    look_at(path)
     try:
         with h5py.File(path, "r") as file:
             return _from_group(file, dataset, str(path))
-    except OSError as error:
+    except (OSError, RuntimeError, MemoryError, KeyError) as error:  # h5py has no class of its own for damage
         raise _unreadable(path, error) from None
 
 
@@ -209,12 +216,15 @@ def _is_data(node: Any) -> bool:
 
 
 def _dataset_numbers(dataset: Any, where: str) -> np.ndarray:
-    if dataset.is_virtual or dataset.external:
-        raise _wrong(where, "a data set whose bytes lie in other files", "its own bytes", "copy it into one file")
+    look_at_dataset(dataset, where)
+    if dataset.dtype.kind not in _NUMBERS:
+        raise _no_numbers(dataset.dtype, where)
     return _numbers(dataset[()], where)
 
 
 def _unreadable(path: Path, error: Exception) -> StudyError:
+    if refused := environment_error(error, str(path)):
+        return refused
     first = (str(error) or type(error).__name__).splitlines()[0]
     return _wrong(str(path), f"an unreadable file ({first})", "an array of numbers", "save it again")
 
@@ -222,12 +232,16 @@ def _unreadable(path: Path, error: Exception) -> StudyError:
 def _numbers(values: Any, where: str) -> np.ndarray:
     """Numbers (row, dim) as float64; a vector is one dim."""
     array = np.asarray(values)
-    if array.dtype.kind not in "fiub":
-        raise _wrong(where, f"values of type {array.dtype}", "real numbers", "convert them")
+    if array.dtype.kind not in _NUMBERS:
+        raise _no_numbers(array.dtype, where)
     if array.ndim not in (1, 2) or 0 in array.shape:
         shape = ", ".join(map(str, array.shape))
         raise _wrong(where, f"shape ({shape})", "(row, dim)", "reshape it to one row per window")
     return array.reshape(len(array), -1).astype(np.float64)
+
+
+def _no_numbers(dtype: Any, where: str) -> StudyError:
+    return _wrong(where, f"values of type {dtype}", "real numbers", "convert them")
 
 
 def _labels(array: _Array, table: Path | None, where: str) -> pd.DataFrame:

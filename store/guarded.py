@@ -13,7 +13,8 @@ from zarr.abc.store import ByteRequest, Store
 from zarr.core.buffer import Buffer, BufferPrototype
 from zarr.storage import LocalStore, WrapperStore
 
-from cinecube.store.errors import StudyError
+from cinecube.store.errors import StudyError, environment_error
+from cinecube.store.plain_zarr import plain
 from cinecube.store.schema import refuse_unknown
 from cinecube.store.shards import RowShards
 
@@ -125,7 +126,7 @@ class _Array(ZarrArrayWrapper):
         except StudyError:
             raise
         except Exception as error:  # checksums, short shards and broken indexes raise different classes
-            raise damaged(self.where, error) from error
+            raise environment_error(error, self.where) or damaged(self.where, error) from error
 
 
 def damaged(where: str, error: Exception) -> StudyError:
@@ -166,8 +167,8 @@ def open_guarded(store: Store, where: str) -> xr.Dataset:
         missing or damaged, or a cube on disk was replaced since it was opened.
     """
     standing = _Standing(store.root) if isinstance(store, LocalStore) else None
-    chunks = _Chunks(store, where, standing=standing)
-    group = _Group.open_group(chunks, mode="r", consolidated=None, consolidate_on_close=False)
+    chunks = _Chunks(plain(store, where), where, standing=standing)
+    group = _Group.open_group(chunks, mode="r", consolidated=None, consolidate_on_close=False, zarr_format=3)
     refuse_unknown(group.zarr_group.attrs.get("schema"), where)
     group.where = where
     cube = xr.open_dataset(group)

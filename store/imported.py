@@ -14,6 +14,7 @@ from cinecube.store.cubes import open_cube
 from cinecube.store.errors import StudyError
 from cinecube.store.params import Imported, Study
 from cinecube.store.paths import StudyPaths
+from cinecube.store.writing import one_writer
 
 
 def open_imported(study: Study, root: Path, model: str, film: str) -> xr.Dataset:
@@ -55,15 +56,16 @@ def record_imported(study: Study, root: Path, model: str) -> dict[str, Any]:
     StudyError
         If the model is not imported, or a cube of `split` is missing or unlike what the study asks for.
     """
-    entry = _entry(study, model)
+    entry, paths = _entry(study, model), StudyPaths(root)
     films = [*study.split.train, *study.split.test]
-    cubes = {film: open_imported(study, root, model, film) for film in films}
-    record = {
-        "model": model,
-        "resample": entry.resample,
-        "fingerprints": {film: str(cube.attrs["fingerprint"]) for film, cube in cubes.items()},
-    }
-    write_text(StudyPaths(root).imported(model), json.dumps(record, indent=1, sort_keys=True) + "\n")
+    with one_writer(paths, paths.imported(model)):
+        cubes = {film: open_imported(study, root, model, film) for film in films}
+        record = {
+            "model": model,
+            "resample": entry.resample,
+            "fingerprints": {film: str(cube.attrs["fingerprint"]) for film, cube in cubes.items()},
+        }
+        write_text(paths.imported(model), json.dumps(record, indent=1, sort_keys=True) + "\n")
     return record
 
 

@@ -3,14 +3,13 @@
 Three things are never listed: a journal whose lock another process holds, a journal that the study would resume, and
 anything that is reached through a symbolic link.
 
-Writers of feature, score, ceiling and partition cubes hold the lock of their journal while they write; writers of
-brain cubes, tables and pages hold none. So partial cubes and scratch arrays are listed only when all of this holds:
-nobody holds the lock of any journal of the study; DVC neither holds its lock nor has a stage of a living process in
-its `rwlock`; and nothing in them was written for `STILL_S`. The last covers what the first two cannot see: a stage
-that was started by hand, a child that outlives its killed `dvc`, another machine. A writer that has all its numbers
-writes without a pause, and whoever comes next removes the partial cube of its own path anyway, so waiting costs
-nothing. Whoever only reads scratch arrays has them mapped, and they stay readable when their names are gone. All of it
-is asked again just before anything is removed.
+Every stage holds the lock of what it writes (`writing.one_writer`), and of its journal where it has one. So partial
+cubes and scratch arrays are listed only when all of this holds: nobody holds a lock of the study; DVC neither holds its
+lock nor has a stage of a living process in its `rwlock`; and nothing in them was written for `STILL_S`. The last covers
+what the first two cannot see: another machine whose locks do not reach here, a script that writes a cube without a
+stage. A writer that has all its numbers writes without a pause, and whoever comes next takes away what was left of its
+own output anyway, so waiting costs nothing. Whoever only reads scratch arrays has them mapped, and they stay readable
+when their names are gone. All of it is asked again just before anything is removed.
 """
 
 from __future__ import annotations
@@ -28,18 +27,21 @@ from typing import Any, Literal
 
 from filelock import FileLock, Timeout
 
+from cinecube.store.atomic import whole_of
 from cinecube.store.cubes import open_cube
-from cinecube.store.errors import StudyError
+from cinecube.store.errors import StudyError, environment_error
 from cinecube.store.fingerprint import fingerprint
 from cinecube.store.paths import StudyPaths
+from cinecube.store.writing import lock_of
 
 STILL_S = 24 * 3600.0
 """Seconds without a write after which something may be taken for dead."""
 
-Kind = Literal["journal", "abandoned", "lock", "partial", "old", "only copy", "scratch", "pull", "chunks"]
+Kind = Literal["journal", "abandoned", "lock", "partial", "old", "only copy", "scratch", "import", "pull", "chunks"]
 
 _JOURNAL = re.compile(r"[0-9a-f]{64}")
 _SPEC = "spec.json"
+_PARTIAL_FILE = re.compile(r"\..+\.\d+-[0-9a-f]{8}\.partial")
 
 
 @dataclass(frozen=True)
@@ -52,7 +54,8 @@ class Leftover:
     kind : str
         `journal` (finished), `abandoned` (a journal of what the study no longer asks for), `lock` (without a journal),
         `partial` (a cube that was never finished), `old` (a cube that another has replaced), `only copy` (a cube that
-        was to be replaced and has to be put back), `scratch`, `pull`, `chunks`.
+        was to be replaced and has to be put back), `scratch`, `import` (one that was stopped and has to be undone),
+        `pull`, `chunks`.
     why : str
         Why it can go.
     bytes : int
@@ -123,7 +126,9 @@ def _spec_of(folder: Path) -> dict[str, Any] | None:
     try:
         spec = json.loads((folder / _SPEC).read_text(encoding="utf-8"))
         return spec if isinstance(spec, dict) and fingerprint(spec) == folder.name else None
-    except (OSError, ValueError):
+    except (OSError, ValueError) as error:
+        if refused := environment_error(error, str(folder)):
+            raise refused from error  # whether it can go is not known
         return None
 
 
@@ -157,27 +162,28 @@ def find_partials(paths: StudyPaths) -> list[Leftover]:
 
 
 def _partial(paths: StudyPaths, path: Path) -> Leftover | None:
-    name, size = path.name, bytes_freed(path)
+    name, size, whole = path.name, bytes_freed(path), whole_of(path)
     if name.startswith(".simulate-") and path.parent == paths.data and path.is_dir():
         return Leftover(path, "partial", "a simulation that was stopped", size)
-    if name.endswith(".partial"):
-        return Leftover(path, "partial", f"{_whole(path).name} was never finished", size)
-    if not name.endswith(".old") or not path.is_dir():
+    if whole is None:
         return None
-    if os.path.lexists(_whole(path)):
-        return Leftover(path, "old", f"another {_whole(path).name} has taken its place", size)
-    return Leftover(path, "only copy", f"no {_whole(path).name} took its place: it is put back", 0)
-
-
-def _whole(path: Path) -> Path:
-    """What a partial or replaced thing is of: `.amber.zarr.old` -> `amber.zarr`."""
-    return path.with_name(path.name.removeprefix(".").rpartition(".")[0])
+    if name.endswith(".partial"):
+        return Leftover(path, "partial", f"{whole.name} was never finished", size)
+    if not path.is_dir():
+        return None
+    if os.path.lexists(whole):
+        return Leftover(path, "old", f"another {whole.name} has taken its place", size)
+    return Leftover(path, "only copy", f"no {whole.name} took its place: it is put back", 0)
 
 
 def _hidden(paths: StudyPaths) -> Iterator[Path]:
     """Hidden files and folders where stages write; films and scans are not looked through."""
-    yield from (path for path in _children(paths, paths.data) if path.name.startswith("."))
-    for top in (*(paths.data / name for name in ("features", "residual", "brain", "checkpoints")), paths.results):
+    # Beside a user's own files no name will do that they may have given.
+    yield from (path for path in _children(paths, paths.root) if _PARTIAL_FILE.fullmatch(path.name) and path.is_file())
+    for place in (paths.data, paths.timings):
+        yield from (path for path in _children(paths, place) if path.name.startswith("."))
+    names = ("features", "residual", "brain", "checkpoints", "imported")
+    for top in (*(paths.data / name for name in names), paths.results):
         if not _is_inside(paths, top):
             continue
         for folder, folders, files in os.walk(top):
@@ -199,6 +205,17 @@ def find_scratch(paths: StudyPaths) -> list[Leftover]:
     ]
 
 
+def find_imports(paths: StudyPaths) -> list[Leftover]:
+    """Notes of imports that were killed: what they made is removed with them, and `params.yaml` put back."""
+    found = []
+    for note in _children(paths, paths.imports):
+        folder = paths.data / "features" / note.stem
+        if note.suffix == ".json" and not _is_locked(lock_of(paths, folder)):
+            size = bytes_freed(folder) if folder.is_dir() else 0
+            found.append(Leftover(note, "import", f"an import of {note.stem} that was stopped: it is undone", size))
+    return found
+
+
 def find_pulls(cache: Path) -> list[Leftover]:
     """What killed pulls left in a cache of DVC; of this user, since caches may be shared."""
     if not cache.is_dir():
@@ -211,8 +228,9 @@ def find_pulls(cache: Path) -> list[Leftover]:
 
 
 def is_busy(paths: StudyPaths) -> bool:
-    """Whether somebody holds the lock of a journal of the study, or DVC runs in its repository."""
-    locks = (path for path in _children(paths, paths.journals) if path.suffix == ".lock")
+    """Whether somebody holds a lock of the study, or DVC runs in its repository."""
+    places = (paths.journals, paths.locks)
+    locks = (path for place in places for path in _children(paths, place) if path.suffix == ".lock")
     return any(_is_locked(lock) for lock in locks) or _dvc_runs(paths.root.resolve())
 
 
@@ -229,6 +247,8 @@ def _dvc_runs(root: Path) -> bool:
         pids = [int(holder["pid"]) for holder in holders]
     except FileNotFoundError:
         pids = []
+    except json.JSONDecodeError:  # a DVC that was killed leaves half of it; whoever writes it holds the lock beside it
+        return any(_is_locked(tmp / name) for name in ("lock", "rwlock.lock"))
     except (OSError, ValueError, TypeError, KeyError, AttributeError):
         return True  # it is being written, or is DVC's of another version: nothing is known
     return _is_locked(tmp / "lock") or any(_is_alive(pid) for pid in pids)
@@ -308,14 +328,15 @@ def remove(paths: StudyPaths, leftover: Leftover) -> None:
             _refuse(is_busy(paths), path, "a stage that runs")
         _refuse(not _is_still(path), path, "something written by now")
         if leftover.kind == "only copy":
-            _refuse(os.path.lexists(_whole(path)), path, f"another {_whole(path).name}")
-            path.rename(_whole(path))
+            whole = whole_of(path) or path
+            _refuse(os.path.lexists(whole), path, f"another {whole.name}")
+            path.rename(whole)
         elif path.is_dir():
             shutil.rmtree(path)
         else:
             path.unlink()
     except OSError as error:
-        raise StudyError(
+        raise environment_error(error, str(path)) or StudyError(
             where=str(path),
             found=str(error),
             expected="something to remove, and the right to",

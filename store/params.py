@@ -10,6 +10,7 @@ import yaml
 from pydantic import BaseModel, Field, ValidationError, model_validator
 
 from cinecube.store.analysis_params import CeilingParams, EncodeParams, Pair, Statistics, Unimodal
+from cinecube.store.bounded import parse_yaml, read_text
 from cinecube.store.clock import Clock
 from cinecube.store.errors import StudyError
 from cinecube.store.labels import check_name
@@ -61,7 +62,10 @@ class Imported(Section):
 
 
 class BrainParams(Section):
-    """Where the scans are and how they become brain cubes."""
+    """Where the scans are and how they become brain cubes.
+
+    `publish` says whether `dvc push` sends scans and brain cubes; it changes no number.
+    """
 
     source: Literal["fmriprep"] = "fmriprep"
     path: str
@@ -73,6 +77,7 @@ class BrainParams(Section):
     high_pass_hz: float = Field(0.008, ge=0)
     fwhm_mm: float = Field(0.0, ge=0)
     repeats: Literal["average", "separate"] = "average"
+    publish: bool = False
 
 
 class Study(Section):
@@ -335,7 +340,7 @@ def load_study(root: Path) -> Study:
         If the file is missing, is no YAML, lacks a key, has an unknown one or a wrong value.
     """
     path = root / PARAMS_FILE
-    if not path.is_file():
+    if not path.exists():
         bare = (root / "HEAD").is_file() and (root / "objects").is_dir()
         raise StudyError(
             where=str(path),
@@ -344,7 +349,7 @@ def load_study(root: Path) -> Study:
             do="clone it and run there" if bare else "run in a study's folder, or make one with `cinecube init DIR`",
         )
     try:
-        text = path.read_text(encoding="utf-8")
+        text = read_text(path)
     except UnicodeDecodeError as error:
         raise _no_yaml(str(path), error) from None
     return read_study(text, str(path))
@@ -353,8 +358,8 @@ def load_study(root: Path) -> Study:
 def read_study(text: str, where: str) -> Study:
     """Check the text of a `params.yaml`; raises as `load_study` does."""
     try:
-        raw = yaml.safe_load(text)
-    except yaml.YAMLError as error:
+        raw = parse_yaml(text)
+    except (yaml.YAMLError, ValueError) as error:
         raise _no_yaml(where, error) from None
     return parse(Study, raw, PARAMS_FILE)
 

@@ -56,6 +56,16 @@ class StudyPaths:
         return self.root / ".cinecube" / "journal"
 
     @property
+    def locks(self) -> Path:
+        """Locks of whoever writes what; files without content that stay."""
+        return self.root / ".cinecube" / "locks"
+
+    @property
+    def imports(self) -> Path:
+        """What imports that are under way would have to undo."""
+        return self.root / ".cinecube" / "imports"
+
+    @property
     def chunks(self) -> Path:
         """What was read from remotes, kept on this disk; where `cache=True` puts it."""
         return self.root / ".cinecube" / "chunks"
@@ -64,6 +74,11 @@ class StudyPaths:
     def timings(self) -> Path:
         """How long stages took on this machine."""
         return self.root / ".cinecube" / "timings"
+
+    @property
+    def logs(self) -> Path:
+        """Tracebacks of errors that nobody expected."""
+        return self.root / ".cinecube" / "log"
 
     def checkpoint(self, model: str) -> Path:
         return self.data / "checkpoints" / f"{model}.json"

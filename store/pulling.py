@@ -23,7 +23,7 @@ from cinecube.store.dvc_zarr import DvcZarrStore
 from cinecube.store.errors import StudyError
 from cinecube.store.guarded import shard_key
 from cinecube.store.labels import find_layer
-from cinecube.store.remotes import DvcObject, cache_location
+from cinecube.store.remotes import DvcObject, cache_location, kept_back
 
 # Enough to hide the way to a server and back; each holds one shard in memory.
 _AT_ONCE = 4
@@ -274,6 +274,14 @@ class PulledCubes:
                 do=f"run `cinecube pull --model {stream}{option} --film {path.stem}`",
             )
         return part.cube
+
+    def refuse_kept_back(self, path: Path, where: str) -> None:
+        """Raise if a file or cube of the study is not here because its owner did not publish it."""
+        if path.exists() or self._index is None or not path.is_relative_to(self._root):
+            return
+        output = self._index.at(path.relative_to(self._root).as_posix())
+        if output is not None and self._index.is_kept_back(output):
+            raise kept_back(where)
 
     def paths(self) -> list[Path]:
         """Feature cubes that DVC has recorded and that are not in the study's folder."""

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from zarr.abc.store import ByteRequest, OffsetByteRequest, RangeByteRequest
 
-from cinecube.store.errors import StudyError
+from cinecube.store.errors import StudyError, environment_error
 
 if TYPE_CHECKING:
     from cinecube.store.chunk_cache import ChunkCache
@@ -35,6 +35,10 @@ _PATIENCE_OPTIONS = {
 
 class ShortReadError(OSError):
     """A remote sent another number of bytes than the range holds, or other bytes than the hash names."""
+
+
+class OverlongError(OSError):
+    """An object has more bytes than anything real of its kind."""
 
 
 @dataclass(frozen=True)
@@ -89,8 +93,8 @@ class Location:
         """Bytes of an object."""
         return int(self._connected.fs.info(self.path(item))["size"])
 
-    def read(self, item: DvcObject, request: ByteRequest | None) -> bytes:
-        """Bytes of an object, in one attempt.
+    def read(self, item: DvcObject, request: ByteRequest | None, limit: int | None = None) -> bytes:
+        """Bytes of an object, in one attempt; of a whole one at most `limit`.
 
         Raises
         ------
@@ -98,11 +102,13 @@ class Location:
             If it is not at this location.
         ShortReadError
             If the answer is not what was asked for.
+        OverlongError
+            If it has more than `limit` bytes.
         """
         if isinstance(request, OffsetByteRequest):
             request = RangeByteRequest(request.offset, self.size(item))
         if request is None:
-            return self._whole(item)
+            return self._whole(item, limit)
         if isinstance(request, RangeByteRequest):
             if request.end <= request.start:
                 return b""
@@ -115,8 +121,14 @@ class Location:
         data = self._bytes(item, -request.suffix, None)[-request.suffix :]
         return data if len(data) == request.suffix else _exactly(data, min(request.suffix, self.size(item)))
 
-    def _whole(self, item: DvcObject) -> bytes:
-        data = self._bytes(item, None, None)
+    def _whole(self, item: DvcObject, limit: int | None) -> bytes:
+        if limit is not None and str(getattr(self._connected, "protocol", "")) in ("local", "ssh"):
+            _refuse_overlong(self.size(item), limit)
+            limit = None
+        # Elsewhere to ask for the size would be one more way to the server.
+        data = self._bytes(item, None, None) if limit is None else self._bytes(item, 0, limit + 1)
+        if limit is not None:
+            _refuse_overlong(len(data), limit)
         if not self.trusted and not item.legacy:
             found = hashlib.md5(data, usedforsecurity=False).hexdigest()
             if found != item.oid.removesuffix(".dir"):
@@ -132,6 +144,11 @@ class Location:
             if start is not None:
                 file.seek(max(start, -self.size(item)), 2) if start < 0 else file.seek(start)
             return bytes(file.read(-1 if end is None else end - (start or 0)))
+
+
+def _refuse_overlong(n_bytes: int, limit: int) -> None:
+    if n_bytes > limit:
+        raise OverlongError(f"more than {limit} bytes")
 
 
 def _connect(filesystem: type, options: Mapping[str, Any]) -> Any:
@@ -172,6 +189,8 @@ class Objects:
         comes from need not be reachable while the cache holds everything).
     chunks : ChunkCache, optional
         Keeps what remotes send.
+    kept : bool
+        Whether the owner of the output keeps it back, so that remotes need not have it.
     """
 
     def __init__(
@@ -179,37 +198,40 @@ class Objects:
         locations: Sequence[Location],
         more: Callable[[], Sequence[Location]] | None = None,
         chunks: ChunkCache | None = None,
+        *,
+        kept: bool = False,
     ) -> None:
         self._locations = list(locations)
         self._more = more
         self._chunks = chunks
+        self._kept = kept
         self._lock = threading.Lock()
 
     def __getstate__(self) -> dict[str, Any]:
-        return {"_locations": self._locations, "_more": self._more, "_chunks": self._chunks}
+        return {key: value for key, value in self.__dict__.items() if key != "_lock"}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(state, _lock=threading.Lock())
 
-    def read(self, item: DvcObject, request: ByteRequest | None, where: str) -> bytes:
-        """Bytes of an object, from the first location that has it.
+    def read(self, item: DvcObject, request: ByteRequest | None, where: str, limit: int | None = None) -> bytes:
+        """Bytes of an object, from the first location that has it; of a whole one at most `limit`.
 
         Raises
         ------
         StudyError
-            If no location has it, or one fails three times; names the file `where` and the location.
+            If no location has it, one fails three times, or it is longer; names the file `where` and the location.
         """
 
         def ask(location: Location) -> bytes:
             if self._chunks is None or location.trusted:
-                return location.read(item, request)
-            return self._chunks.read(item.oid, request, lambda: location.read(item, request))
+                return location.read(item, request, limit)
+            return self._chunks.read(item.oid, request, lambda: location.read(item, request, limit))
 
         return self._first(ask, item, where)
 
     def keeping(self, chunks: ChunkCache) -> Objects:
         """The same, with what remotes send kept."""
-        return Objects(self._locations, self._more, chunks)
+        return Objects(self._locations, self._more, chunks, kept=self._kept)
 
     def size(self, item: DvcObject, where: str) -> int:
         """Bytes of an object; raises as `read` does."""
@@ -223,6 +245,8 @@ class Objects:
                     return _patiently(ask, location, where)
                 except FileNotFoundError:
                     asked.append(location)
+        if self._kept:
+            raise kept_back(where)
         places = " or ".join(location.name for location in asked) or "any place, for no remote is configured"
         raise StudyError(
             where=where,
@@ -240,6 +264,16 @@ class Objects:
             return list(self._locations)
 
 
+def kept_back(where: str) -> StudyError:
+    """What to say of an output that was not published, and is not here."""
+    return StudyError(
+        where=where,
+        found="an output that was not published: its owner keeps it back (`push: false`)",
+        expected="its bytes, here or in a remote",
+        do="ask the owner of the study for it",
+    )
+
+
 def _patiently(ask: Callable[[Location], T], location: Location, where: str) -> T:
     for wait_s in (*WAITS_S, None):
         try:
@@ -247,7 +281,7 @@ def _patiently(ask: Callable[[Location], T], location: Location, where: str) -> 
         except FileNotFoundError:
             raise
         except Exception as error:  # every filesystem has its own classes for a lost connection or a wrong password
-            if wait_s is None or _refused(error) or isinstance(error, ImportError):
+            if wait_s is None or _refused(error) or isinstance(error, ImportError | OverlongError):
                 raise _failure(error, location, where) from error
             time.sleep(wait_s)
     raise AssertionError("unreachable")
@@ -263,8 +297,11 @@ def _no_credentials(error: Exception) -> bool:
 
 
 def _failure(error: Exception, location: Location, where: str) -> StudyError:
-    reason = (str(error) or type(error).__name__).splitlines()[0]
     refused = _refused(error)
+    # Leave to read may be a matter of the server's passwords; all else that the system refuses is this machine's.
+    if (own := environment_error(error, where)) and not refused:
+        return own
+    reason = (str(error) or type(error).__name__).splitlines()[0]
     return StudyError(
         where=where,
         found=f"{location.name} failing ({shown(reason)})",

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from cinecube.store.cube_files import ROOT
-from cinecube.store.errors import StudyError
+from cinecube.store.errors import StudyError, environment_error
 from cinecube.store.pulling import ObjectCache
 from cinecube.store.remotes import DvcObject, Location, Objects
 from cinecube.store.tracked import Record, Records, Verdict, is_whole
@@ -46,6 +46,8 @@ class Found:
         What stood in the way of comparing or repairing.
     absent : tuple of str
         Cubes that DVC has recorded and that are not there, which is no damage: they may never have been fetched.
+    kept_back : tuple of str
+        Those of them that their owner did not publish.
     """
 
     cubes: tuple[str, ...]
@@ -53,6 +55,7 @@ class Found:
     repaired: dict[str, list[str]]
     notes: tuple[str, ...]
     absent: tuple[str, ...] = ()
+    kept_back: tuple[str, ...] = ()
 
 
 def verify_all(cubes: Sequence[Path], folders: Sequence[Path] = (), *, repair: bool = False) -> Found:
@@ -67,7 +70,11 @@ def verify_all(cubes: Sequence[Path], folders: Sequence[Path] = (), *, repair: b
     """
     records, wrong, repaired, notes = Records(), {}, {}, []
     for cube in cubes:
-        verdict = records.judge(cube)
+        try:
+            verdict = records.judge(cube)
+        except (OSError, StudyError) as error:  # the disk or a permission, which leaves the other cubes to judge
+            wrong[str(cube)] = [str(environment_error(error, str(cube)) or error)]
+            continue
         if repair and verdict.problems:
             done = repair_cube(cube, verdict, records)
             notes += [done.refused] if done.refused else []
@@ -79,8 +86,9 @@ def verify_all(cubes: Sequence[Path], folders: Sequence[Path] = (), *, repair: b
     notes += [
         f"{root}: DVC's files cannot be read ({why}); cubes are judged alone" for root, why in records.unread.items()
     ]
-    absent = dict.fromkeys(os.path.relpath(path) for folder in folders for path in records.absent(folder))
-    return Found(tuple(map(str, cubes)), wrong, repaired, tuple(notes), tuple(absent))
+    absent = dict.fromkeys(path for folder in folders for path in records.absent(folder))
+    kept = tuple(os.path.relpath(path) for path in absent if records.keeps_back(path))
+    return Found(tuple(map(str, cubes)), wrong, repaired, tuple(notes), tuple(map(os.path.relpath, absent)), kept)
 
 
 def repair_cube(cube: Path, verdict: Verdict, records: Records) -> Repaired:
@@ -171,7 +179,9 @@ class _Source:
             _put(target, _keep_whole(self._objects, self._cache, item, where))
         except OSError as error:
             do = "remove what stands there, or check the disk"
-            raise StudyError(where=where, found=f"{error.strerror}", expected="room for the file", do=do) from error
+            raise environment_error(error, where) or StudyError(
+                where=where, found=f"{error.strerror}", expected="room for the file", do=do
+            ) from error
 
 
 def _whole(objects: Objects, item: DvcObject, where: str) -> bytes:

@@ -150,7 +150,12 @@ def cubes_of(index: DvcIndex) -> list[StoredCube]:
         if path.endswith(_SUFFIX):
             found.append(StoredCube(path, output.n_bytes))
         elif output.is_dir:
-            files = index.folder(path).files
+            try:
+                files = index.folder(path).files
+            except StudyError:
+                if output.kept:
+                    continue
+                raise
             tops = {key.split("/zarr.json")[0] for key in files if key.endswith(f"{_SUFFIX}/zarr.json")}
             found += [StoredCube(f"{path}/{top}", None) for top in sorted(tops)]
     return found

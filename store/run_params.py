@@ -13,7 +13,17 @@ _DEVICE = re.compile(r"auto|cpu|mps|cuda(:\d+)?")
 
 
 class Run(Section):
-    """How fast things run; none of it enters a fingerprint."""
+    """How fast things run; none of it enters a fingerprint.
+
+    Attributes
+    ----------
+    device, backend : str
+    batch : int
+        Rows that a GPU takes at once: last bits may depend on it there. A CPU takes one at a time, and is as fast.
+    threads : int
+    block_rows : int
+        Rows after which a stopped extraction goes on.
+    """
 
     device: str = "auto"
     backend: Literal["numpy", "torch"] = "numpy"

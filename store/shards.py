@@ -102,7 +102,7 @@ class RowShards:
         raw = values.reshape(len(chunks), -1).view(np.uint8)
         checksum = np.empty(1, _CHECKSUM)
         try:
-            file = os.open(path, os.O_RDONLY)
+            file = os.open(path, os.O_RDONLY | os.O_NONBLOCK)  # a pipe is no shard, and not waited for
         except OSError:
             return None
         try:

@@ -50,6 +50,7 @@ class FolderCubes:
 
     def open(self, path: Path, model: str | None = None, layer: int | str | None = None) -> xr.Dataset:
         where = self._paths.relative(path)
+        self._pulled.refuse_kept_back(path, where)
         cube = None if path.exists() or model is None else self._pulled.open(path, model, layer, where)
         return open_cube(path, where=where) if cube is None else cube
 

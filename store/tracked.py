@@ -107,6 +107,13 @@ class Records:
             path for path in recorded if path.suffix == ".zarr" and path.is_relative_to(place) and not path.exists()
         )
 
+    def keeps_back(self, cube: Path) -> bool:
+        """Whether a recorded cube's owner did not publish it, so that no pull brings it."""
+        place = Path(os.path.abspath(cube))
+        root, index = self._repository(place.parents)
+        output = index.at(place.relative_to(root).as_posix()) if root and index else None
+        return output is not None and index is not None and index.is_kept_back(output)
+
     def _repository(self, folders: Iterable[Path]) -> tuple[Path | None, DvcIndex | None]:
         """The first of these folders that DVC has for its own, with what it has recorded there."""
         root = next((folder for folder in folders if (folder / ".dvc").is_dir()), None)

@@ -10,7 +10,7 @@ from contextlib import closing
 from pathlib import Path
 from urllib.parse import quote
 
-from cinecube.store.errors import StudyError
+from cinecube.store.errors import StudyError, environment_error
 from cinecube.store.leftovers import Leftover, bytes_freed
 from cinecube.store.paths import StudyPaths
 
@@ -87,7 +87,7 @@ def remove_cache(folder: Path, unused_days: float) -> None:
                 path.unlink()
         folder.rmdir()
     except OSError as error:
-        raise StudyError(
+        raise environment_error(error, str(folder)) or StudyError(
             where=str(folder),
             found=str(error),
             expected="the right to remove it",

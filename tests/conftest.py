@@ -26,8 +26,10 @@ SMALL = {"subjects": 3, "segment_s": 75, "noise": 0.5}
 
 
 @pytest.hookimpl(tryfirst=True)  # before xdist reads the groups
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """With `-n 2 --dist loadgroup`: what shares a costly fixture runs in one process, the rest file by file."""
+    if "long" not in config.getoption("markexpr"):
+        items[:] = [item for item in items if item.get_closest_marker("long") is None]
     for item in items:
         fixtures = set(getattr(item, "fixturenames", ()))
         costly = {"simulated", "study", "scratch", "raw"} & fixtures

@@ -102,6 +102,7 @@ def test_forcing_everything_leaves_the_locks_as_they_were(tiny: Folder) -> None:
 def test_changing_one_model_runs_that_model_alone(tiny: Folder) -> None:
     tiny.change(lambda params: params["models"]["vit"].update(pooling="cls"))
     assert _stages_run(_dvc(tiny.root, "repro")) == {
+        "privacy",  # a checkpoint may lie in the study
         "checkpoint@vit",
         "features@vit-amber",
         "features@vit-dune",
@@ -149,10 +150,10 @@ def test_plan_tells_what_another_machine_has_from_what_never_ran(tiny: Folder) -
     for gone in ("data/brain/sub-01.zarr", "data/features/vit/amber.zarr"):
         shutil.rmtree(tiny.root / gone)
     plan = _plan(tiny)
-    there = ("not here", "recorded elsewhere: `dvc pull` brings it")
+    there = ("not here", "recorded elsewhere: `cinecube pull` brings it")
     assert plan["brain@sub-01"] == plan["features@vit-amber"] == there
     assert plan["features@wav2vec2-amber"][0] == "stale"  # here, and in no cache
-    assert "are recorded and not here; run `dvc pull` first" in tiny.must("plan").stdout
+    assert "are recorded and not here; run `cinecube pull` first" in tiny.must("plan").stdout
 
 
 def test_what_changes_speed_only_runs_nothing(tiny: Folder) -> None:

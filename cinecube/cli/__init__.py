@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-import difflib
 import importlib
 import keyword
 import logging
-import re
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Any
 
 import click
 
-from cinecube.store.errors import StudyError
+from cinecube.cli.common import echo
+from cinecube.cli.failures import one_line
 
 # Subcommand -> module; a module is imported when its command is asked for or its help is listed.
 _AROUND = {
@@ -32,6 +29,7 @@ _AROUND = {
 }
 _STAGES = {
     "simulate": "stages",
+    "privacy": "stages",
     "films": "stages",
     "checkpoint": "stages",
     "features": "stages",
@@ -57,12 +55,8 @@ def _function_of(command: str) -> str:
     return f"{name}_" if keyword.iskeyword(name) else name
 
 
-# What the extra `features` installs; all else of the package works without them.
-_EXTRACTION = ("av", "PIL", "safetensors", "torch", "transformers")
-
-
 class _Commands(click.Group):
-    """Subcommands loaded when needed; expected failures become one line and exit code 1."""
+    """Subcommands loaded when needed; whatever they raise becomes one line."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         return list(_COMMANDS)
@@ -83,52 +77,20 @@ class _Commands(click.Group):
                 formatter.write_dl([(name, found.get_short_help_str(limit)) for name, found in commands if found])
 
     def make_context(self, *args: Any, **kwargs: Any) -> click.Context:
-        with _one_line():
+        with one_line(None, _COMMANDS):
             return super().make_context(*args, **kwargs)
 
     def invoke(self, ctx: click.Context) -> Any:
         _log_to_stderr()
-        with _one_line():
+        with one_line(ctx, _COMMANDS):
             return super().invoke(ctx)
-
-
-@contextmanager
-def _one_line() -> Iterator[None]:
-    """Expected failures and words that no command knows as one line, exit code 1."""
-    try:
-        yield
-    except StudyError as error:
-        raise click.ClickException(str(error)) from error
-    except ModuleNotFoundError as error:
-        package = (error.name or "").partition(".")[0]
-        if package not in _EXTRACTION:
-            raise
-        missing = StudyError(
-            where="this environment",
-            found=f"no package {package!r}",
-            expected="those that read films and networks",
-            do="install them: `pip install 'cinecube[features]'`",
-        )
-        raise click.ClickException(str(missing)) from error
-    except click.exceptions.NoArgsIsHelpError:
-        raise
-    except click.UsageError as error:
-        command = error.ctx.command_path if error.ctx else "cinecube"
-        said = " ".join(error.format_message().split()).rstrip(".")
-        raise click.ClickException(f"{command}: {said}; {_close_command(said)}see `{command} --help`") from error
-
-
-def _close_command(said: str) -> str:
-    match = re.match(r"No such command '([^']+)'", said)
-    close = difflib.get_close_matches(match.group(1), _COMMANDS, n=1) if match else []
-    return f"did you mean {close[0]!r}? " if close and "Did you mean" not in said else ""
 
 
 class _Echo(logging.Handler):
     """Writes to what stderr is at the time, not to what it was when the handler was made."""
 
     def emit(self, record: logging.LogRecord) -> None:
-        click.echo(self.format(record), err=True)
+        echo(self.format(record), err=True)
 
 
 def _log_to_stderr() -> None:

@@ -7,7 +7,8 @@ from typing import Literal
 
 import click
 
-from cinecube.cli.common import json_option, progress_bar, study_option
+from cinecube.cli.common import echo, echo_json, json_option, study_option
+from cinecube.cli.progress import progress_bar
 
 # Whether it exists is for the store to say, in its own words.
 _path = click.Path(path_type=Path)
@@ -61,14 +62,14 @@ def add(
     foreign = read_foreign(array, table, dataset, tr_s, study.clock.tr_s)
     how = Adding(model, layer, resample, window_s, licence)
     for cube in add_features(study, root, foreign, how, films or None):
-        click.echo(str(cube))
+        echo(str(cube))
     if strange := unknown_segments(study, foreign):
-        click.echo(f"left out: rows of {', '.join(strange)}, which no film of params.yaml has", err=True)
+        echo(f"left out: rows of {', '.join(strange)}, which no film of params.yaml has", err=True)
     if model not in study.encoded:
         entry = {"model": model, "source": str(array)}
         edit_params(root, lambda params: list_imported(params, entry))
-        click.echo(f"{model} is listed under `imported` in params.yaml")
-    click.echo(f"keep its cubes with `dvc add data/features/{model}/*.zarr`")
+        echo(f"{model} is listed under `imported` in params.yaml")
+    echo(f"keep its cubes with `dvc add data/features/{model}/*.zarr`")
 
 
 @click.command("import")
@@ -101,7 +102,6 @@ def import_(
     Example:
       cinecube import https://example.org/movie10.git --model vit --rev v1.2
     """
-    import json
 
     from cinecube.importing import Wanted, import_cubes
 
@@ -110,14 +110,12 @@ def import_(
         tell = (lambda film, done, total: progress(done, total)) if progress else None
         made = import_cubes(root, wanted, not no_download, tell)
     if as_json:
-        click.echo(json.dumps({"model": model, "files": made}, indent=1))
+        echo_json({"model": model, "files": made})
         return
     for path in made:
-        click.echo(path)
-    click.echo(f"{model} is listed under `imported` in params.yaml; commit it with the .dvc files")
+        echo(path)
+    echo(f"{model} is listed under `imported` in params.yaml; commit it with the .dvc files")
     if no_download:
-        click.echo(
-            f"`cinecube pull --model {model} --layer N` fetches a layer, `dvc pull data/features/{model}/*.dvc` all"
-        )
+        echo(f"`cinecube pull --model {model} --layer N` fetches a layer, `dvc pull data/features/{model}/*.dvc` all")
     else:
-        click.echo("`dvc repro` uses it")
+        echo("`dvc repro` uses it")

@@ -6,7 +6,8 @@ from pathlib import Path
 
 import click
 
-from cinecube.cli.common import Stage, progress_bar, study_option
+from cinecube.cli.common import Stage, echo, study_option
+from cinecube.cli.progress import progress_bar
 
 
 @click.command(cls=Stage)
@@ -26,7 +27,7 @@ def ceiling(root: Path) -> None:
 
     with progress_bar("ceilings", "blocks") as progress:
         run(load(root), root, progress=progress)
-    click.echo("ceilings are in data/ceiling.zarr")
+    echo("ceilings are in data/ceiling.zarr")
 
 
 @click.command("residual-features", cls=Stage)
@@ -49,7 +50,7 @@ def residual_features(pair: str, root: Path) -> None:
     name = study.pair(pair).name
     with progress_bar(name, "layers") as progress:
         make_residual(study, root, name, progress=progress)
-    click.echo(f"residual features are in data/residual/{name}")
+    echo(f"residual features are in data/residual/{name}")
 
 
 @click.command(cls=Stage)
@@ -67,7 +68,7 @@ def residual(root: Path) -> None:
     from cinecube.study import load
 
     run(load(root), root)
-    click.echo("scores before and after removal are in results/tables: residual.csv, residual_roi.csv")
+    echo("scores before and after removal are in results/tables: residual.csv, residual_roi.csv")
 
 
 @click.command(cls=Stage)
@@ -87,7 +88,7 @@ def partition(root: Path) -> None:
 
     with progress_bar("variance partitioning", "fits") as progress:
         run(load(root), root, progress=progress)
-    click.echo("the partition is in results/partition.zarr")
+    echo("the partition is in results/partition.zarr")
 
 
 @click.command(cls=Stage)
@@ -107,7 +108,7 @@ def significance(root: Path) -> None:
 
     with progress_bar("significance", "models") as progress:
         run(load(root), root, progress=progress)
-    click.echo("p and q are in results/significance.zarr")
+    echo("p and q are in results/significance.zarr")
 
 
 @click.command(cls=Stage)
@@ -126,7 +127,7 @@ def figures(root: Path) -> None:
     from cinecube.study import load
 
     paper_figures(load(root), root)
-    click.echo("figures 2 to 5 are in results/figures")
+    echo("figures 2 to 5 are in results/figures")
 
 
 @click.command(cls=Stage)
@@ -145,4 +146,4 @@ def oracle(root: Path) -> None:
     from cinecube.study import load
 
     oracles(load(root), root)
-    click.echo("what plain fits find is in results/tables: oracle_residual.csv, oracle_partition.csv")
+    echo("what plain fits find is in results/tables: oracle_residual.csv, oracle_partition.csv")

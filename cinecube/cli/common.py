@@ -1,14 +1,16 @@
-"""What several commands share: the study they work on, and a progress bar."""
+"""What several commands share: the study they work on, how long they took, and numbers for people."""
 
 from __future__ import annotations
 
+import json
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import click
+
+from cinecube.cli.failures import remember_study
+from cinecube.store.errors import printable
 
 study_option = click.option(
     "--study",
@@ -16,6 +18,7 @@ study_option = click.option(
     type=click.Path(file_okay=False, exists=True, path_type=Path),
     default=".",
     show_default="this folder",
+    callback=remember_study,
     help="Folder of the study.",
 )
 json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON instead of text.")
@@ -41,49 +44,19 @@ class Stage(click.Command):
         return result
 
 
+def echo(line: str = "", *, err: bool = False) -> None:
+    """Print a line: whatever names of others hold, it stays one, and moves no cursor."""
+    click.echo(printable(line), err=err)
+
+
+def echo_json(value: Any) -> None:
+    """Print JSON, which spells out whatever is not ASCII."""
+    click.echo(json.dumps(value, indent=1))
+
+
 def did(work: float) -> None:
     """Tell `Stage` how much was done, where the time grows with it; 0 where all was there already."""
     click.get_current_context().meta[_WORK] = work
-
-
-def seconds_text(seconds: float) -> str:
-    """Seconds for people: `40 s`, `12 min`, `3.5 h`."""
-    if seconds < 100:
-        return f"{max(1, round(seconds))} s"
-    return f"{seconds / 60:.0f} min" if seconds < 100 * 60 else f"{seconds / 3600:.1f} h"
-
-
-@contextmanager
-def progress_bar(title: str, unit: str) -> Iterator[Callable[[int, int], None] | None]:
-    """A bar with rate and time left on a terminal, nothing elsewhere.
-
-    Yields
-    ------
-    callable or None
-        Told `(done, total)` in units of work.
-    """
-    from rich.console import Console
-    from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
-
-    console = Console(stderr=True)
-    if not console.is_terminal:
-        yield None
-        return
-    columns: list[Any] = [
-        TextColumn("{task.description}"),
-        BarColumn(),
-        TaskProgressColumn(show_speed=True),
-        TextColumn(f"{{task.completed:.0f}}/{{task.total:.0f}} {unit}, {{task.fields[rate]}}"),
-        TimeRemainingColumn(),
-    ]
-    with Progress(*columns, console=console, transient=True) as bar:
-        task = bar.add_task(title, total=None, rate="")
-
-        def tell(done: int, total: int) -> None:
-            speed = bar.tasks[0].speed
-            bar.update(task, completed=done, total=total, rate=f"{speed:.1f} {unit}/s" if speed else "")
-
-        yield tell
 
 
 def size_text(n_bytes: float) -> str:
@@ -93,3 +66,10 @@ def size_text(n_bytes: float) -> str:
             return f"{n_bytes:.0f} {unit}" if unit == "B" else f"{n_bytes:.1f} {unit}"
         n_bytes /= 1000
     return f"{n_bytes:.1f} TB"
+
+
+def seconds_text(seconds: float) -> str:
+    """Seconds for people: `40 s`, `12 min`, `3.5 h`."""
+    if seconds < 100:
+        return f"{max(1, round(seconds))} s"
+    return f"{seconds / 60:.0f} min" if seconds < 100 * 60 else f"{seconds / 3600:.1f} h"

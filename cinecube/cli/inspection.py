@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -9,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from cinecube.cli.common import json_option, size_text, study_option
+from cinecube.cli.common import echo, echo_json, json_option, size_text, study_option
 
 if TYPE_CHECKING:
     import xarray as xr
@@ -41,7 +42,7 @@ def ls(repo: str | None, rev: str | None, as_json: bool, root: Path) -> None:
     from cinecube.store.revision import is_repository
 
     def tell(error: Exception) -> None:
-        click.echo(f"skipped: {error}", err=True)
+        echo(f"skipped: {error}", err=True)
 
     folder = root / (repo or "")
     if rev is not None or (repo is not None and is_repository(repo)):
@@ -52,15 +53,15 @@ def ls(repo: str | None, rev: str | None, as_json: bool, root: Path) -> None:
         rows = pulled if pulled and not folder.exists() else list_folder(folder, tell) + pulled
         none = f"no cubes in {repo or folder}; `dvc pull` or `dvc repro` brings them"
     if as_json:
-        click.echo(json.dumps(rows, indent=1))
+        echo_json(rows)
         return
     if not rows:
-        click.echo(none)
+        echo(none)
         return
     table = [("kind", "cube", "axes", "size", "place"), *(_cells(row) for row in rows)]
     kind, name, axes = (max(len(cells[i]) for cells in table) + 2 for i in range(3))
     for cells in table:
-        click.echo(f"{cells[0]:{kind}}{cells[1]:{name}}{cells[2]:{axes}}{cells[3]:>10}  {cells[4]}")
+        echo(f"{cells[0]:{kind}}{cells[1]:{name}}{cells[2]:{axes}}{cells[3]:>10}  {cells[4]}")
 
 
 def _cells(row: Mapping[str, Any]) -> tuple[str, ...]:
@@ -91,11 +92,11 @@ def why(cube: Path, as_json: bool, root: Path) -> None:
 
     found = explain_cube(load(root), root, cube)
     if as_json:
-        click.echo(json.dumps(asdict(found), indent=1))
+        echo_json(asdict(found))
         return
-    click.echo(f"{found.cube}: {found.state}" + (f", from {found.source}" if found.source else ""))
+    echo(f"{found.cube}: {found.state}" + (f", from {found.source}" if found.source else ""))
     for line in (*found.fields, *found.reasons):
-        click.echo(f"  {line}")
+        echo(f"  {line}")
 
 
 @click.command()
@@ -120,24 +121,22 @@ def show(cube: Path, as_json: bool, root: Path) -> None:
     statistics = _statistics(opened, name, str(cube), lacking) if name else []
     axes = {str(dim): size for dim, size in (opened[name].sizes if name else opened.sizes).items()}
     if as_json:
-        click.echo(
-            json.dumps({"axes": axes, "attributes": attrs, "statistics": statistics, "lacking": lacking}, indent=1)
-        )
+        echo_json({"axes": axes, "attributes": attrs, "statistics": statistics, "lacking": lacking})
         return
-    click.echo(f"{name} ({', '.join(f'{dim}: {size}' for dim, size in axes.items())})")
+    echo(f"{name} ({', '.join(f'{dim}: {size}' for dim, size in axes.items())})")
     for coordinate, values in opened.coords.items():
-        click.echo(f"  {coordinate:10}({', '.join(map(str, values.dims))})  {_ends(values)}")
+        echo(f"  {coordinate:10}({', '.join(map(str, values.dims))})  {_ends(values)}")
     for key, value in attrs.items():
         _tell_attribute(key, value)
     labels = [" ".join(str(part) for part in row["at"]) for row in statistics]
     width = max(map(len, labels), default=0)
     for label, row in zip(labels, statistics, strict=True):
-        click.echo(
+        echo(
             f"  {label:{width}}  mean {row['mean']:10.4g}  sd {row['sd']:10.4g}"
             f"  from {row['min']:.4g} to {row['max']:.4g}"
         )
     if lacking:
-        click.echo(f"not here: {', '.join(lacking)}; `cinecube pull` brings them")
+        echo(f"not here: {', '.join(lacking)}; `cinecube pull` brings them")
 
 
 def _opened(root: Path, cube: Path) -> tuple[xr.Dataset, Sequence[str]]:
@@ -152,16 +151,19 @@ def _opened(root: Path, cube: Path) -> tuple[xr.Dataset, Sequence[str]]:
 def _tell_attribute(key: str, value: Any) -> None:
     """A line; of an object a line for each of its fields."""
     if not isinstance(value, dict):
-        click.echo(f"{key}: {json.dumps(value) if isinstance(value, list) else value}")
+        echo(f"{key}: {json.dumps(value) if isinstance(value, list) else value}")
         return
-    click.echo(f"{key}:")
+    echo(f"{key}:")
     for field, inner in value.items():
-        click.echo(f"  {field}: {inner if isinstance(inner, str) else json.dumps(inner)}")
+        echo(f"  {field}: {inner if isinstance(inner, str) else json.dumps(inner)}")
 
 
 def _loads(value: Any) -> Any:
+    from cinecube.store.bounded import parse_json
+
     if isinstance(value, str) and value[:1] in "{[":
-        return json.loads(value)
+        with contextlib.suppress(ValueError):
+            return parse_json(value)
     return value
 
 
@@ -210,7 +212,8 @@ def verify(paths: tuple[Path, ...], repair: bool, as_json: bool, root: Path) -> 
     Reads every cube at or under PATHS (the study's folder by default) in full, and compares those that DVC tracks with
     what it recorded. Writes nothing; with --repair it puts files that are broken or missing in place again, from DVC's
     cache, the remote, or the repository that a cube was imported from. Cubes that DVC has recorded and that are not
-    here at all are named, and are no damage: `dvc pull` brings them. docs/cube-format.md lists the checks.
+    here at all are named, and are no damage: `cinecube pull` brings those that were published. docs/cube-format.md
+    lists the checks.
 
     \b
     Example:
@@ -218,11 +221,14 @@ def verify(paths: tuple[Path, ...], repair: bool, as_json: bool, root: Path) -> 
     """
     from cinecube.store.errors import StudyError
     from cinecube.store.repair import verify_all
+    from cinecube.store.tracked import Records
     from cinecube.store.verify import find_cubes
 
-    folders = [root / path for path in paths] or [root]
-    cubes = list(dict.fromkeys(cube for path in folders for cube in find_cubes(path)))
-    if not cubes:
+    folders, records = [root / path for path in paths] or [root], Records()
+    # What is recorded need not be here.
+    there = [path for path in folders if path.exists() or not records.absent(path)]
+    cubes = list(dict.fromkeys(cube for path in there for cube in find_cubes(path)))
+    if not cubes and not any(records.absent(path) for path in folders):
         raise StudyError(
             where=str(folders[0]),
             found="no cube",
@@ -232,9 +238,10 @@ def verify(paths: tuple[Path, ...], repair: bool, as_json: bool, root: Path) -> 
     found = verify_all(cubes, folders, repair=repair)
     if as_json:
         told = {"cubes": len(found.cubes), "wrong": found.wrong, "repaired": found.repaired, "absent": found.absent}
-        click.echo(json.dumps(told, indent=1))
+        told["kept_back"] = found.kept_back
+        echo_json(told)
     for line in found.notes:
-        click.echo(line, err=True)
+        echo(line, err=True)
     if not as_json:
         _tell_of(found)
     if found.wrong:
@@ -244,18 +251,24 @@ def verify(paths: tuple[Path, ...], repair: bool, as_json: bool, root: Path) -> 
 def _tell_of(found: Found) -> None:
     for cube, files in found.repaired.items():
         for file in files:
-            click.echo(f"repaired {cube}/{file}")
+            echo(f"repaired {cube}/{file}")
     for lines in found.wrong.values():
         for line in lines:
-            click.echo(line, err=True)
+            echo(line, err=True)
     n_cubes, n_wrong = len(found.cubes), len(found.wrong)
     n_repaired = len(found.repaired.keys() - found.wrong.keys())
     noun = "cube" if n_cubes == 1 else "cubes"
     repaired = f", {n_repaired} of these repaired" if n_repaired else ""
-    click.echo(f"{n_cubes} {noun}, {n_cubes - n_wrong} whole{repaired}, {n_wrong} damaged")
-    if found.absent:
-        named = ", ".join(found.absent[:3]) + (f" and {len(found.absent) - 3} more" if found.absent[3:] else "")
-        click.echo(f"recorded by DVC and not here: {named}; `dvc pull` brings them", err=True)
+    echo(f"{n_cubes} {noun}, {n_cubes - n_wrong} whole{repaired}, {n_wrong} damaged")
+    absent = [cube for cube in found.absent if cube not in found.kept_back]
+    if absent:
+        echo(f"recorded by DVC and not here: {_some(absent)}; `cinecube pull` brings them", err=True)
+    if found.kept_back:
+        echo(f"not published by their owner, and not here: {_some(found.kept_back)}", err=True)
+
+
+def _some(names: Sequence[str]) -> str:
+    return ", ".join(names[:3]) + (f" and {len(names) - 3} more" if names[3:] else "")
 
 
 @click.command()
@@ -298,4 +311,4 @@ def export(
 
     values, attrs = map_values(load(root), root, kind, stream, layer, subject)  # type: ignore[arg-type]
     for path in export_map(values, attrs, to, atlas=atlas, reference=reference):
-        click.echo(str(path))
+        echo(str(path))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -10,11 +9,13 @@ from typing import TYPE_CHECKING
 
 import click
 
-from cinecube.cli.common import json_option, size_text, study_option
+from cinecube.cli.common import echo, echo_json, json_option, size_text, study_option
 
 if TYPE_CHECKING:
     from cinecube.origin import Origin
+    from cinecube.privacy import Kept
     from cinecube.store.leftovers import Leftover
+    from cinecube.store.params import Study
 
 _path = click.Path(path_type=Path)
 
@@ -25,6 +26,7 @@ _HEADINGS = {
     "old": "cubes that others have replaced",
     "only copy": "cubes to put back",
     "scratch": "scratch arrays of stopped stages",
+    "import": "imports to undo",
     "pull": "pulls that were stopped",
     "chunks": "unused caches of chunks",
     "abandoned": "abandoned journals: they would be resumed if params.yaml went back to what they are of",
@@ -65,7 +67,7 @@ def clean(yes: bool, dry_run: bool, caches: tuple[Path, ...], unused_days: float
     if not as_json:
         _show(found.leftovers, root)
     if found.busy:
-        click.echo("a stage of this study runs: partial cubes and scratch arrays are left alone", err=True)
+        echo("a stage of this study runs: partial cubes and scratch arrays are left alone", err=True)
     removing = bool(found.leftovers) and not dry_run and (yes or (not as_json and _is_confirmed()))
     if removing:
         # While the question stood, somebody may have begun to use one of them.
@@ -74,7 +76,7 @@ def clean(yes: bool, dry_run: bool, caches: tuple[Path, ...], unused_days: float
     if as_json:
         _print_json(found.leftovers, gone)
     elif removing:
-        click.echo(f"{len(gone)} of {len(found.leftovers)} removed, {size_text(sum(one.bytes for one in gone))} freed")
+        echo(f"{len(gone)} of {len(found.leftovers)} removed, {size_text(sum(one.bytes for one in gone))} freed")
     if removing and len(gone) < len(found.leftovers):
         raise SystemExit(1)
 
@@ -91,7 +93,7 @@ def _is_confirmed() -> bool:
         )
     confirmed = click.confirm("remove them?")
     if not confirmed:
-        click.echo("nothing was removed")
+        echo("nothing was removed")
     return confirmed
 
 
@@ -106,11 +108,11 @@ def _show(leftovers: Sequence[Leftover], root: Path) -> None:
     for kind, heading in _HEADINGS.items():
         own = [one for one in leftovers if one.kind == kind]
         if own:
-            click.echo(f"{heading}: {len(own)}, {size_text(sum(one.bytes for one in own))}")
+            echo(f"{heading}: {len(own)}, {size_text(sum(one.bytes for one in own))}")
         for one in own if kind != "lock" else []:
-            click.echo(f"  {size_text(one.bytes):>10}  {paths.relative(one.path)}  {one.why}")
+            echo(f"  {size_text(one.bytes):>10}  {paths.relative(one.path)}  {one.why}")
     if not leftovers:
-        click.echo("nothing to clean")
+        echo("nothing to clean")
 
 
 def _remove(leftovers: Sequence[Leftover], still: set[Path], root: Path, unused_days: float) -> list[Leftover]:
@@ -121,13 +123,13 @@ def _remove(leftovers: Sequence[Leftover], still: set[Path], root: Path, unused_
     gone = []
     for one in leftovers:
         if one.path not in still:
-            click.echo(f"kept: {one.path} is needed by now", err=True)
+            echo(f"kept: {one.path} is needed by now", err=True)
             continue
         try:
             remove_leftover(root, one, unused_days)
             gone.append(one)
         except StudyError as error:
-            click.echo(f"kept: {error}", err=True)
+            echo(f"kept: {error}", err=True)
     return gone
 
 
@@ -136,7 +138,7 @@ def _print_json(leftovers: Sequence[Leftover], gone: Sequence[Leftover]) -> None
         {"kind": one.kind, "path": str(one.path), "why": one.why, "bytes": one.bytes, "removed": one in gone}
         for one in leftovers
     ]
-    click.echo(json.dumps(rows, indent=1))
+    echo_json(rows)
 
 
 @click.command()
@@ -149,8 +151,9 @@ def _print_json(leftovers: Sequence[Leftover], gone: Sequence[Leftover]) -> None
 def card(out: Path | None, url: str | None, rev: str | None, root: Path) -> None:
     """Write a page about the study for others: what it holds, licences, how to import and cite it.
 
-    Reads params.yaml, the cubes' labels, CITATION.cff where there is one, and what Git knows of the study. Writes one
-    HTML file without scripts, dates or anything from elsewhere, which Git can keep: the same cubes give the same bytes.
+    Reads params.yaml, the cubes' labels, CITATION.cff where there is one, and what Git and DVC know of the study.
+    Writes one HTML file without scripts, dates or anything from elsewhere, which Git can keep: the same cubes give the
+    same bytes. Prints what `dvc push` sends and what stays here.
 
     \b
     Example:
@@ -159,7 +162,9 @@ def card(out: Path | None, url: str | None, rev: str | None, root: Path) -> None
     from dataclasses import replace
 
     from cinecube.card import render_card
+    from cinecube.ignoring import warn_of_taken
     from cinecube.origin import find_origin, knows, public_url, unrecorded
+    from cinecube.privacy import shares
     from cinecube.store.atomic import write_text
     from cinecube.store.errors import StudyError
     from cinecube.study import load
@@ -171,15 +176,42 @@ def card(out: Path | None, url: str | None, rev: str | None, root: Path) -> None
         do = "name a branch, tag or commit of this study"
         raise StudyError(where="--rev", found=repr(rev), expected="a revision that Git has here", do=do)
     origin = replace(known, url=public_url(url) if url else known.url, rev=rev or known.rev)
-    text = render_card(study, root, origin)
+    outputs = _kept_outputs(root, study)
+    text = render_card(study, root, origin, shares(outputs))
     try:
         write_text(path, text)
     except OSError as error:
         found = error.strerror or str(error)
         raise StudyError(where=str(path), found=found, expected="a place for a file", do="name another one") from error
-    click.echo(f"the study's card is in {path}")
-    for line in (*_lacking(origin, url), *unrecorded(root)):
-        click.echo(line, err=True)
+    echo(f"the study's card is in {path}")
+    for words, stays in (("`dvc push` sends", False), ("it leaves here", True)):
+        own = [f"{share.place} ({size_text(share.n_bytes)})" for share in shares(outputs) if share.stays == stays]
+        if own:
+            echo(f"{words}: {', '.join(own)}")
+    for line in (*_lacking(origin, url), *unrecorded(root), *_private(study, outputs)):
+        echo(line, err=True)
+    warn_of_taken(root)
+
+
+def _kept_outputs(root: Path, study: Study) -> list[Kept]:
+    from cinecube.privacy import kept_outputs
+    from cinecube.store.errors import StudyError
+
+    try:
+        return kept_outputs(root, study)
+    except StudyError:  # no repository of DVC
+        return []
+
+
+def _private(study: Study, outputs: Sequence[Kept]) -> Iterator[str]:
+    """What of single subjects goes out."""
+    from cinecube.privacy import against_consent
+
+    if study.brain.publish:
+        yield "brain.publish is true: `dvc push` sends scans and responses of single subjects; have their consent"
+    if wrong := against_consent(outputs, study):
+        does = "sends" if study.brain.publish is False else "leaves here"
+        yield f"`dvc push` still {does} {wrong[0].path}, against brain.publish: run `cinecube privacy`"
 
 
 def _lacking(origin: Origin, told: str | None) -> Iterator[str]:

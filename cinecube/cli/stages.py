@@ -6,7 +6,8 @@ from pathlib import Path
 
 import click
 
-from cinecube.cli.common import Stage, did, progress_bar, study_option
+from cinecube.cli.common import Stage, did, echo, study_option
+from cinecube.cli.progress import progress_bar
 
 
 @click.command(cls=Stage)
@@ -22,13 +23,45 @@ def simulate(root: Path) -> None:
       cinecube simulate
     """
     from cinecube.simulation.study import simulate as run
+    from cinecube.simulation.study import simulated_folders
     from cinecube.store.paths import StudyPaths
+    from cinecube.store.writing import one_writer
     from cinecube.study import load, simulate_spec
 
+    study, paths = load(root), StudyPaths(root)
+    with one_writer(paths, *simulated_folders(paths.data)), progress_bar("simulating", "films and scans") as progress:
+        run(simulate_spec(study), study.films, study.split.train, paths.data, progress=progress)
+    echo(f"{len(study.segments())} segments of {len(study.films)} films and their scans are in data/")
+
+
+@click.command(cls=Stage)
+@study_option
+def privacy(root: Path) -> None:
+    """Keep films, scans and weights out of Git, and responses of single subjects out of remotes.
+
+    Reads params.yaml, dvc.yaml and .dvc files. Appends to .gitignore what it lacks, inputs that params.yaml names in
+    the study's folder among it. Sets `push:` of scans and brain cubes in dvc.yaml to what brain.publish says, false by
+    default, which `dvc push` obeys.
+
+    \b
+    Example:
+      cinecube privacy
+    """
+    from cinecube.ignoring import IGNORE_FILE, keep_out_of_git, warn_of_exposed, warn_of_taken
+    from cinecube.privacy import set_push
+    from cinecube.study import load
+
     study = load(root)
-    with progress_bar("simulating", "segments") as progress:
-        run(simulate_spec(study), study.films, study.split.train, StudyPaths(root).data, progress=progress)
-    click.echo(f"{len(study.segments())} segments of {len(study.films)} films and their scans are in data/")
+    if added := keep_out_of_git(root, study):
+        echo(f"{IGNORE_FILE}: {len(added)} patterns appended")
+    warn_of_exposed(root, study)
+    warn_of_taken(root)
+    for name in set_push(root, study):
+        echo(f"{name}: set `push: {str(study.brain.publish).lower()}`; commit it")
+    if study.brain.publish:
+        echo("brain.publish is true: `dvc push` sends scans and responses of single subjects")
+    else:
+        echo("`dvc push` leaves scans and responses of single subjects here")
 
 
 @click.command(cls=Stage)
@@ -48,7 +81,7 @@ def films(root: Path) -> None:
     from cinecube.study import load
 
     table = write_films_table(load(root), root)
-    click.echo(f"{len(table)} segments, {table['duration_s'].sum() / 60:.1f} minutes, {table['rows'].sum()} rows")
+    echo(f"{len(table)} segments, {table['duration_s'].sum() / 60:.1f} minutes, {table['rows'].sum()} rows")
 
 
 @click.command(cls=Stage)
@@ -68,7 +101,7 @@ def checkpoint(model: str, root: Path) -> None:
     from cinecube.study import load
 
     record = write_record(load(root), model, root)
-    click.echo(f"{model}: weights {record['weights_digest'][:12]}, licence {record['licence']}")
+    echo(f"{model}: weights {record['weights_digest'][:12]}, licence {record['licence']}")
 
 
 @click.command(cls=Stage)
@@ -94,7 +127,7 @@ def features(model: str, film: str, root: Path) -> None:
     with progress_bar(f"{model} {film}", "rows") as progress:
         done = extract_film(study, model, film, root, progress=progress)
     did(done.rows * done.windows_computed / done.windows)
-    click.echo(str(done))
+    echo(str(done))
 
 
 @click.command(cls=Stage)
@@ -114,7 +147,7 @@ def imported(model: str, root: Path) -> None:
     from cinecube.study import load
 
     record = record_imported(load(root), root, model)
-    click.echo(f"{model}: {len(record['fingerprints'])} films are what this study asks for")
+    echo(f"{model}: {len(record['fingerprints'])} films are what this study asks for")
 
 
 @click.command(cls=Stage)
@@ -138,9 +171,7 @@ def brain(subject: str, root: Path) -> None:
     with progress_bar(subject, "runs") as progress:
         table = build_brain(study, subject, root, progress)
     trimmed, missing = table["trimmed_volumes"].sum(), table["missing_rows"].sum()
-    click.echo(
-        f"{subject}: {len(table)} runs, {trimmed} volumes past the films trimmed, {missing} rows without a volume"
-    )
+    echo(f"{subject}: {len(table)} runs, {trimmed} volumes past the films trimmed, {missing} rows without a volume")
 
 
 @click.command(cls=Stage)
@@ -163,7 +194,7 @@ def encode(model: str, root: Path) -> None:
     study.scored(model)
     with progress_bar(f"encoding {model}", "blocks") as progress:
         run(study, root, model, progress=progress)
-    click.echo(f"scores of {model} are in results/scores/{model}.zarr")
+    echo(f"scores of {model} are in results/scores/{model}.zarr")
 
 
 @click.command("whole-brain", cls=Stage)
@@ -181,7 +212,7 @@ def whole_brain(root: Path) -> None:
     from cinecube.study import load
 
     run(load(root), root)
-    click.echo("scores at each parcel's layer are in results/tables: whole_brain.csv, roi.csv and others")
+    echo("scores at each parcel's layer are in results/tables: whole_brain.csv, roi.csv and others")
 
 
 @click.command(cls=Stage)
@@ -199,7 +230,7 @@ def layerwise(root: Path) -> None:
     from cinecube.study import load
 
     run(load(root), root)
-    click.echo("scores by layer are in results/tables: layerwise.csv, depth.csv, lag.csv and others")
+    echo("scores by layer are in results/tables: layerwise.csv, depth.csv, lag.csv and others")
 
 
 @click.command(cls=Stage)
@@ -218,4 +249,4 @@ def report(root: Path) -> None:
     from cinecube.study import load
 
     write_report(load(root), root)
-    click.echo("the report is in results/report/index.html")
+    echo("the report is in results/report/index.html")

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
-from cinecube.cli.common import json_option, progress_bar, seconds_text, size_text, study_option
+from cinecube.cli.common import echo, echo_json, json_option, seconds_text, size_text, study_option
+from cinecube.cli.progress import progress_bar
 
 if TYPE_CHECKING:
     from cinecube.plan import Step
@@ -64,13 +64,11 @@ def init(
     else:
         assert repo is not None
         models = init_reuse(folder, repo, rev, own)
-        click.echo(f"{repo} has {', '.join(models)}; import one there: `cinecube import {repo} --model {models[0]}`")
+        echo(f"{repo} has {', '.join(models)}; import one there: `cinecube import {repo} --model {models[0]}`")
     if template != "reuse":
-        click.echo(f"{folder}: edit params.yaml, then run `dvc repro` there")
+        echo(f"{folder}: edit params.yaml, then run `dvc repro` there")
     if template != "simulated" and atlas is None:
-        click.echo(
-            "no --atlas: every voxel counts for itself, and there are no regions; set brain.atlas later", err=True
-        )
+        echo("no --atlas: every voxel counts for itself, and there are no regions; set brain.atlas later", err=True)
 
 
 @click.command()
@@ -95,25 +93,32 @@ def plan(root: Path, as_json: bool) -> None:
 
     steps = plan_study(load(root), root)
     if as_json:
-        click.echo(json.dumps([asdict(step) for step in steps], indent=1))
+        echo_json([asdict(step) for step in steps])
         return
     names = [step.dvc_stage + _item(step) for step in steps]
     width = max(map(len, names)) + 2
-    click.echo(f"{'stage':{width}}{'state':12}{'when done':>10}  {'needs':18}{'takes':13}why")
+    echo(f"{'stage':{width}}{'state':12}{'when done':>10}  {'needs':18}{'takes':13}why")
     for name, step in zip(names, steps, strict=True):
         size = size_text(step.bytes_when_done) if step.bytes_when_done else ""
         memory = f"{size_text(step.memory_bytes)} memory" if step.memory_bytes else ""
         takes = f"about {seconds_text(step.seconds)}" if step.seconds is not None else ""
-        click.echo(f"{name:{width}}{step.state:12}{size:>10}  {memory:18}{takes:13}{step.why}".rstrip())
-    absent = sum(step.state == "not here" for step in steps)
-    to_do = [step for step in steps if step.state not in ("done", "not here")]
+        echo(f"{name:{width}}{step.state:12}{size:>10}  {memory:18}{takes:13}{step.why}".rstrip())
+    absent, kept = (sum(step.state == state for step in steps) for state in ("not here", "kept back"))
+    to_do = [step for step in steps if step.state not in ("done", "not here", "kept back")]
     known = [step.seconds for step in to_do if step.seconds is not None]
     takes = f", about {seconds_text(sum(known))}" if known else ""
     unknown = f" and {len(to_do) - len(known)} that never ran here" if known and len(known) < len(to_do) else ""
     if absent:
-        click.echo(f"{len(steps)} stages; {absent} are recorded and not here; run `dvc pull` first, and this again")
+        echo(f"{len(steps)} stages; {absent} are recorded and not here; run `cinecube pull` first, and this again")
     else:
-        click.echo(f"{len(steps)} stages, {len(to_do)} to do{takes}{unknown}; `dvc repro` runs them")
+        elsewhere = kept or any(step.state == "done" and step.why for step in steps)
+        runs = (
+            "`dvc repro --allow-missing` runs them, without inputs that are not here"
+            if elsewhere
+            else "`dvc repro` runs them"
+        )
+        held = f", {kept} kept back by their owner" if kept else ""
+        echo(f"{len(steps)} stages, {len(to_do)} to do{takes}{unknown}{held}; {runs}")
 
 
 def _item(step: Step) -> str:
@@ -122,21 +127,29 @@ def _item(step: Step) -> str:
 
 
 @click.command()
-@click.option("--model", "stream", required=True, help="A model, or one stream of one.")
-@click.option("--layer", help="A block number (0 is embed) or label. [default: all]")
-@click.option("--film", help="[default: all]")
+@click.option("--model", "stream", help="A model, or one stream of one. [default: everything]")
+@click.option("--layer", help="A block number (0 is embed) or label, with --model. [default: all]")
+@click.option("--film", help="With --model. [default: all]")
 @study_option
 @json_option
-def pull(stream: str, layer: str | None, film: str | None, root: Path, as_json: bool) -> None:
-    """Fetch layers of feature cubes from the DVC remote, without the rest of the cubes.
+def pull(stream: str | None, layer: str | None, film: str | None, root: Path, as_json: bool) -> None:
+    """Fetch everything that a study has published, or single layers of feature cubes.
 
-    Reads params.yaml, dvc.yaml, dvc.lock and .dvc files. Writes to DVC's cache only, never into data/, so that DVC
-    finds its outputs as they were; `study.features(…, layer=…)` reads them from there.
+    Reads params.yaml, dvc.yaml, dvc.lock and .dvc files. Without --model it brings all outputs into place, as
+    `dvc pull` does, and names those that their owner keeps back, which is no failure. With --model it writes to DVC's
+    cache only, never into data/, so that DVC finds its outputs as they were; `study.features(…, layer=…)` reads layers
+    from there.
 
     \b
     Example:
+      cinecube pull
       cinecube pull --model vit --layer 7 --film life
     """
+    if stream is None:
+        if layer is not None or film is not None:
+            raise click.UsageError("--layer and --film go with --model")
+        _pull_all(root, as_json)
+        return
     from cinecube.store.dvc_index import open_index
     from cinecube.store.params import load_study
     from cinecube.store.paths import StudyPaths
@@ -155,6 +168,22 @@ def pull(stream: str, layer: str | None, film: str | None, root: Path, as_json: 
         rows.append({"model": stream, "film": name, "shards": done.shards, "files": done.files, "bytes": done.n_bytes})
         if not as_json:
             layers = f"{done.shards} layer" + "s" * (done.shards != 1)
-            click.echo(f"{stream} {name}: {layers} in DVC's cache, {size_text(done.n_bytes)} fetched")
+            echo(f"{stream} {name}: {layers} in DVC's cache, {size_text(done.n_bytes)} fetched")
     if as_json:
-        click.echo(json.dumps(rows, indent=1))
+        echo_json(rows)
+
+
+def _pull_all(root: Path, as_json: bool) -> None:
+    from cinecube.store.pull_all import pull_all
+
+    brought = pull_all(root)
+    if as_json:
+        told = {"files": brought.files, "kept_back": brought.kept_back, "lacking": brought.lacking}
+        echo_json(told)
+    else:
+        echo(f"{brought.files} file{'s' * (brought.files != 1)} fetched")
+    if brought.kept_back and not as_json:
+        echo("not published, their owner keeps them: " + ", ".join(brought.kept_back))
+        echo("stages that read them cannot run here; `dvc repro --allow-missing` runs the others")
+    if brought.cause:
+        raise brought.cause

@@ -18,6 +18,7 @@ from cinecube.analysis.layout import make_layout
 from cinecube.analysis.partition import partition as partition_arrays
 from cinecube.analysis.partitions import choose_layers, partition
 from cinecube.analysis.stages import make_settings, read_inputs
+from cinecube.analysis.unscored import STILL
 from cinecube.store.cubes import open_cube, write_cube
 from cinecube.store.errors import StudyError
 from cinecube.store.params import Study
@@ -180,7 +181,9 @@ def test_layers_are_chosen_by_cv_score_in_parcels(folder, tmp_path):
     tempting = scores["layer"] == "embed"
     scores["score"] = scores["score"].where(~tempting, 1.0)
     scores["cv_score"] = scores["cv_score"].where(~(tempting & outside), 1e3)
-    scores["cv_score"][{"target": 0}] = np.nan
+    for name in ("score", "cv_score"):
+        scores[name][{"target": 0}] = np.nan
+    scores["unscored"][{"target": 0}] = STILL
     write_cube(path, scores)
     assert choose_layers(make_study(), tmp_path / "study") == CHOSEN
     scores["cv_score"] = scores["cv_score"].where(~(tempting & ~outside), 0.99)

@@ -33,11 +33,16 @@ def test_own_template_lacks_only_what_is_simulated() -> None:
     assert _pipeline(TEMPLATES / "own/dvc.yaml") == whole
 
 
+def test_git_ignores_in_the_default_study_what_it_ignores_in_others() -> None:
+    ours, theirs = (path.read_text(encoding="utf-8") for path in (REPOSITORY / ".gitignore", TEMPLATES / "gitignore"))
+    assert theirs in ours
+
+
 def test_every_module_a_stage_depends_on_exists() -> None:
     stages = yaml.safe_load((REPOSITORY / "dvc.yaml").read_text(encoding="utf-8"))["stages"]
     for name, stage in stages.items():
-        modules = [dep for dep in stage["deps"] if dep.split("/")[0] in ROOMS]
-        assert modules or name == "features", f"{name} depends on no module"
+        modules = [dep for dep in stage.get("deps", []) if dep.split("/")[0] in ROOMS]
+        assert modules or name in ("features", "privacy"), f"{name} depends on no module"
         for module in modules:
             assert (REPOSITORY / module).exists(), f"{name}: {module}"
 

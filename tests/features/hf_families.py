@@ -49,7 +49,12 @@ _SMALL: dict[str, Any] = {
 _NESTED = ("vision_config", "text_config", "audio_config", "encoder_config")
 LARGEST = 30e6
 
-PICTURES = """
+
+def _words(text: str) -> list[str]:
+    return text.split()
+
+
+PICTURES = _words("""
 aimv2 aimv2_vision_model altclip beit bit blip chinese_clip_vision_model clip clip_vision_model clipseg convnext
 convnextv2 cvt data2vec-vision deit dinov2 dinov2_with_registers dinov3_convnext dinov3_vit donut-swin dpt focalnet
 gemma3 git glm_image_vision glpn groupvit hgnet_v2 hiera hunyuan_vl_vision idefics3 ijepa inkling2_vision internvl
@@ -58,14 +63,14 @@ mobilevitv2 muse_glimmer_vision muse_spark_vision owlv2 owlvit paligemma pixio p
 qianfan_ocr_vision radio regnet resnet sam sam2_vision_model sam3_vit_model sam_hq_vision_model sam_vision_model
 sapiens2 segformer siglip siglip2 siglip2_vision_model siglip_vision_model smolvlm swiftformer swin swin2sr textnet
 tipsv2_vision_model video_llama_3_vision vilt vit vit_mae vit_msn vitdet yolos
-""".split()
-CLIPS = "timesformer videomae videoprism videoprism_vision_model vivit vjepa2 xclip".split()
-SOUND = """
+""")
+CLIPS = _words("timesformer videomae videoprism videoprism_vision_model vivit vjepa2 xclip")
+SOUND = _words("""
 audio-spectrogram-transformer audioflamingo3_encoder clap cohere_asr dac data2vec-audio encodec gemma3n_audio
 gemma4_audio glmasr_encoder hubert lasr_encoder moonshine nemotron_asr_streaming_encoder parakeet_encoder
 qwen2_audio_encoder qwen3_asr_encoder sew sew-d speech_to_text speecht5 unispeech unispeech-sat voxtral_encoder
 voxtral_realtime_encoder wav2vec2 wav2vec2-bert wav2vec2-conformer wavlm whisper
-""".split()
+""")
 FAMILIES = PICTURES + CLIPS + SOUND
 
 

@@ -85,7 +85,8 @@ def refused(root: Path, repo: object, *words: str, model: str = MODEL) -> str:
     """The one line of an import that leaves everything as it was."""
 
     def state() -> dict[str, bytes]:
-        files = [path for path in root.rglob("*") if path.is_file() and not {".git", ".dvc"} & set(path.parts)]
+        kept_apart = {".git", ".dvc", "locks"}
+        files = [path for path in root.rglob("*") if path.is_file() and not kept_apart & set(path.parts)]
         return {str(path): path.read_bytes() for path in files if path.name != ".gitignore"}
 
     before = state()

@@ -325,6 +325,6 @@ def test_a_cube_that_is_not_here_is_named_and_no_damage(tracked: Path) -> None:
     done = CliRunner().invoke(main, ["verify", "--study", str(tracked)])
     assert done.exit_code == 0
     assert done.stdout == "1 cube, 1 whole, 0 damaged\n"
-    assert re.fullmatch(r"recorded by DVC and not here: \S*cube.zarr; `dvc pull` brings them\n", done.stderr)
+    assert re.fullmatch(r"recorded by DVC and not here: \S*cube.zarr; `cinecube pull` brings them\n", done.stderr)
     told = json.loads(CliRunner().invoke(main, ["verify", "--study", str(tracked), "--json"]).stdout)
     assert [Path(path).resolve() for path in told["absent"]] == [(tracked / "cube.zarr").resolve()]
