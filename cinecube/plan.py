@@ -222,7 +222,7 @@ def _features_step(study: Study, model: str, film: str, root: Path) -> Step:
     # The program, one layer of the film while the cube is written, and one block of all layers.
     memory = _PROGRAM_BYTES + rows * max(widths) * _BYTES[spec["dtype"]] + min(rows, study.run.block_rows) * row_bytes
     state, why = _features_state(paths, paths.features(model, film), spec, rows)
-    left = rows - journal_rows(paths.journals, spec) if state != "done" else 0
+    left = max(0, rows - journal_rows(paths.journals, spec)) if state != "done" else 0
     return Step(stage, state, why, stored_rows(rows) * row_bytes, memory, left)
 
 
@@ -237,7 +237,7 @@ def _features_state(paths: StudyPaths, path: Path, spec: dict[str, Any], rows: i
 
 
 def _journal_state(paths: StudyPaths, spec: dict[str, Any], rows: int) -> tuple[str, str]:
-    done = journal_rows(paths.journals, spec)
+    done = min(rows, journal_rows(paths.journals, spec))  # blocks of another `run.block_rows` may overlap
     if done:
         return "resumable", f"{rows - done} of {rows} rows"
     return "to do", f"{rows} rows"
