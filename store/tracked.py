@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import json
 import os
 from collections.abc import Iterable, Mapping
@@ -14,7 +13,7 @@ from cinecube.store.cube_files import ROOT, Problem
 from cinecube.store.dvc_index import DvcIndex, Output, open_index
 from cinecube.store.errors import StudyError
 from cinecube.store.examining import Examined, examine
-from cinecube.store.remotes import DvcObject, cache_location
+from cinecube.store.remotes import DvcObject, cache_location, is_whole, md5_of
 
 
 @dataclass(frozen=True)
@@ -129,20 +128,7 @@ def _listed(index: DvcIndex, output: Output, path: str) -> Mapping[str, DvcObjec
         listing = here.folder(path)
     except StudyError:
         return None
-    if listing.listed is None or not is_whole(*listing.listed):
-        return None
-    return listing.files
-
-
-def is_whole(item: DvcObject, data: bytes) -> bool:
-    """Whether bytes are those of an object."""
-    return _md5(io.BytesIO(data), item) == item.oid.removesuffix(".dir")
-
-
-def _md5(file: Any, item: DvcObject) -> str:
-    from dvc_data.hashfile.hash import fobj_md5
-
-    return str(fobj_md5(file, name="md5-dos2unix" if item.legacy else "md5"))
+    return None if listing.listed is None else listing.files
 
 
 def compare(cube: Path, examined: Examined, record: Record) -> Verdict:
@@ -196,7 +182,7 @@ def _is_recorded(file: Path, item: DvcObject) -> bool:
     if not file.is_file():
         return False
     with file.open("rb") as opened:
-        return _md5(opened, item) == item.oid
+        return md5_of(opened, item) == item.oid
 
 
 def _same_fingerprint(cube: Path, record: Record) -> bool:
@@ -228,6 +214,6 @@ def _folder_oid(cube: Path, item: DvcObject) -> str:
     tree = Tree()
     for file in sorted(file for file in cube.rglob("*") if file.is_file()):
         with file.open("rb") as opened:
-            tree.add(file.relative_to(cube).parts, None, HashInfo("md5", _md5(opened, item)))
+            tree.add(file.relative_to(cube).parts, None, HashInfo("md5", md5_of(opened, item)))
     tree.digest()
     return str(tree.hash_info.value).removesuffix(".dir")
