@@ -18,6 +18,7 @@ from zarr.codecs import Crc32cCodec
 from zarr.storage import LocalStore
 
 from cinecube.store.atomic import old_of, staged
+from cinecube.store.checksums import write_checksums
 from cinecube.store.errors import StudyError, environment_error
 from cinecube.store.guarded import folder_number, open_guarded, shard_key
 from cinecube.store.plain_zarr import plain
@@ -124,10 +125,11 @@ def _write(cube: xr.Dataset, path: Path, encoding: Mapping[str, Any]) -> None:
 
 
 def _consolidate(path: Path) -> None:
-    """Gather all metadata in one file, so that opening a cube reads one file instead of a dozen."""
+    """Gather all metadata in one file, so that opening a cube reads one file instead of a dozen; list its chunks."""
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="Consolidated metadata")
         zarr.consolidate_metadata(path)
+    write_checksums(path)
 
 
 def open_cube(path: Path, *, where: str | None = None, complete: bool = True) -> xr.Dataset:

@@ -14,8 +14,9 @@ from zarr.abc.store import ByteRequest, Store
 from zarr.core.buffer import Buffer, BufferPrototype
 from zarr.storage import LocalStore, WrapperStore
 
+from cinecube.store.checksums import Checksums
 from cinecube.store.errors import StudyError, environment_error
-from cinecube.store.plain_zarr import plain
+from cinecube.store.plain_zarr import ROOT, plain
 from cinecube.store.schema import refuse_unknown
 from cinecube.store.shards import RowShards
 
@@ -69,35 +70,49 @@ def folder_number(path: Path) -> tuple[int, int] | None:
 
 
 class _Chunks(WrapperStore[Store]):
-    """A store whose chunks are all there, but for some that are named: Zarr would make numbers of others."""
+    """A store whose chunks are all there, and each in its place, but for some that may be absent.
 
-    def __init__(
-        self,
-        store: Store,
-        where: str = "",
-        absent: frozenset[str] = frozenset(),
-        standing: _Standing | None = None,
-    ) -> None:
+    Zarr would make numbers of others.
+
+    Attributes
+    ----------
+    absent : frozenset of str
+        Chunks that may be missing.
+    width : array (model, layer), optional
+        Of a feature cube.
+    checksums : Checksums, optional
+        From `zarr.json`, once that is read.
+    """
+
+    def __init__(self, store: Store, where: str = "", standing: _Standing | None = None) -> None:
         super().__init__(store)
-        self.where, self.absent, self.standing = where, absent, standing
+        self.where, self.standing = where, standing
+        self.absent: frozenset[str] = frozenset()
         self.width: np.ndarray | None = None
+        self.checksums: Checksums | None = None
 
     def _with_store(self, store: Store) -> _Chunks:
-        other = type(self)(store, self.where, self.absent, self.standing)
-        other.width = self.width
+        other = type(self)(store, self.where, self.standing)
+        other.absent, other.width, other.checksums = self.absent, self.width, self.checksums
         return other
 
     async def get(self, key: str, prototype: BufferPrototype, byte_range: ByteRequest | None = None) -> Buffer | None:
         found = await self._store.get(key, prototype, byte_range)
         if self.standing is not None:
             self.standing.refuse_another(self.where)  # after reading: what was read before is of the one that stood
-        if not found and _is_chunk(key) and key not in self.absent:  # to Zarr an empty shard is one of fill values
+        if key == ROOT and found is not None:
+            self.checksums = Checksums.read(found.to_bytes(), self.where)
+        if not _is_chunk(key) or (found is None and key in self.absent):
+            return found
+        if not found:  # to Zarr an empty shard is one of fill values
             raise StudyError(
                 where=self.where,
                 found=f"no {key}" if found is None else f"an empty {key}",
                 expected="every chunk of a whole cube",
                 do=self._advice(missing=found is None),
             )
+        if self.checksums is not None:
+            self.checksums.refuse_other(key, found.as_numpy_array(), byte_range, self.where)
         return found
 
     def _advice(self, *, missing: bool) -> str:
@@ -127,7 +142,7 @@ class _Array(ZarrArrayWrapper):
     def _getitem(self, key: tuple[Any, ...]) -> Any:
         chunks: _Chunks = self._array.store
         if self.shards is not None and chunks.standing is not None:
-            found = self.shards.read(chunks.standing.path / self._array.path, key)
+            found = self.shards.read(chunks.standing.path, self._array.path, key, chunks.checksums)
             if found is not None:
                 chunks.standing.refuse_another(chunks.where)
                 return found

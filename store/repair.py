@@ -65,7 +65,7 @@ def verify_all(cubes: Sequence[Path], folders: Sequence[Path] = (), *, repair: b
         Where recorded cubes are missed.
     repair : bool
     """
-    records, wrong, repaired, notes = Records(), {}, {}, []
+    records, wrong, repaired, notes, unplaced = Records(), {}, {}, [], list[str]()
     for cube in cubes:
         try:
             verdict = records.judge(cube)
@@ -78,11 +78,15 @@ def verify_all(cubes: Sequence[Path], folders: Sequence[Path] = (), *, repair: b
             if done.files:
                 repaired[str(cube)] = list(done.files)
                 verdict = records.judge(cube)
+        unplaced += [str(cube)] if verdict.unplaced and not verdict.problems else []
         if verdict.problems:
             wrong[str(cube)] = [f"{cube}: {problem.line}" for problem in verdict.problems]
     notes += [
         f"{root}: DVC's files cannot be read ({why}); cubes are judged alone" for root, why in records.unread.items()
     ]
+    if unplaced:
+        named = unplaced[0] + (f" and {len(unplaced) - 1} more" if unplaced[1:] else "")
+        notes.append(f"{named}: no list of checksums, so that whether all chunks stand in their places is unchecked")
     absent = dict.fromkeys(os.path.relpath(path) for folder in folders for path in records.absent(folder))
     return Found(tuple(map(str, cubes)), wrong, repaired, tuple(notes), tuple(absent))
 

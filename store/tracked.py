@@ -51,12 +51,15 @@ class Verdict:
         Files that are missing or not as they were recorded.
     made_anew : bool
         The cube is another than the recorded one: its files cannot stand in for each other.
+    unplaced : bool
+        Neither the cube nor DVC tells which chunk belongs where.
     """
 
     problems: tuple[Problem, ...]
     record: Record | None = None
     differing: tuple[str, ...] = ()
     made_anew: bool = False
+    unplaced: bool = False
 
 
 class Records:
@@ -80,7 +83,7 @@ class Records:
         """The same by a record that is known."""
         examined = examine(cube)
         if record is None or not cube.is_dir():
-            return Verdict(examined.problems, record)
+            return Verdict(examined.problems, record, unplaced=examined.unplaced)
         return compare(cube, examined, record)
 
     def of(self, cube: Path) -> Record | None:
@@ -139,7 +142,7 @@ def compare(cube: Path, examined: Examined, record: Record) -> Verdict:
     """
     problems = list(examined.problems)
     if record.files is None:
-        return _compare_whole(cube, problems, record)
+        return replace(_compare_whole(cube, problems, record), unplaced=examined.unplaced)
     if strange := next((file for file in record.files if not is_inside(file)), None):
         problems.append(Problem(f"DVC's list of its files names {strange!r}, which lies outside it"))
         return Verdict(tuple(problems), record, made_anew=True)
