@@ -229,6 +229,39 @@ def read_values(array: xr.DataArray, where: str) -> np.ndarray:
     return values
 
 
+def refuse_another(cube: xr.Dataset, where: str, *, model: str | None = None, subject: str | None = None) -> None:
+    """Refuse a cube that lies under another's name.
+
+    Parameters
+    ----------
+    cube : Dataset
+    where : str
+        What messages call it.
+    model : str, optional
+        Whose features or scores it must hold: streams of it are named after it.
+    subject : str, optional
+        Whose responses it must hold, where its spec tells.
+
+    Raises
+    ------
+    StudyError
+        If it holds those of another.
+    """
+    if model is not None:
+        held = [str(name) for name in cube["model"].values]
+        wrong = [name for name in held if name != model and not name.startswith(f"{model}.")]
+    else:
+        spec = json.loads(cube.attrs.get("spec", "{}"))
+        wrong = [str(spec["subject"])] if spec.get("subject", subject) != subject else []
+    if wrong:
+        raise StudyError(
+            where=where,
+            found=f"the cube of {wrong[0]}",
+            expected=f"that of {model or subject}",
+            do="put the right one there with `dvc checkout --force`, or make it anew with `dvc repro --force`",
+        )
+
+
 def missing_shards(path: Path, cube: xr.Dataset) -> list[str]:
     """Layers of a feature cube whose shard is not on disk, as `model layer`."""
     missing = []
