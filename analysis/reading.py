@@ -56,7 +56,7 @@ def _open_own(study: Study, root: Path, model: str, film: str) -> xr.Dataset:
     place = paths.residual if model in {pair.name for pair in study.residual} else paths.features
     where = paths.relative(place(model, film))
     cube = open_cube(place(model, film), where=where)
-    refuse_another(cube, where, model=model)
+    refuse_another(cube, where, "features", model=model, segments=study.films.get(film, ()))
     return cube
 
 

@@ -236,7 +236,7 @@ def open_responses(subject: str, cube: xr.Dataset, clock_s: float, clock: str) -
     StudyError
         If the scan's TR is not the clock's, or the cube is another subject's.
     """
-    refuse_another(cube, f"{subject} brain cube", subject=subject)
+    refuse_another(cube, f"{subject} brain cube", "bold", subject=subject)
     tr_s = float(cube.attrs["tr_s"])
     if abs(tr_s - clock_s) > _SAME_TR_S:
         raise StudyError(

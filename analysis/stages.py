@@ -296,7 +296,7 @@ def open_scores(root: Path, model: str) -> xr.Dataset:
     """
     paths = StudyPaths(root)
     cube = _open(paths, paths.scores(model))
-    refuse_another(cube, paths.relative(paths.scores(model)), model=model)
+    refuse_another(cube, paths.relative(paths.scores(model)), "score", model=model)
     return cube
 
 

@@ -6,7 +6,7 @@ import json
 import math
 import time
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -229,7 +229,15 @@ def read_values(array: xr.DataArray, where: str) -> np.ndarray:
     return values
 
 
-def refuse_another(cube: xr.Dataset, where: str, *, model: str | None = None, subject: str | None = None) -> None:
+def refuse_another(
+    cube: xr.Dataset,
+    where: str,
+    holds: str,
+    *,
+    model: str | None = None,
+    segments: Sequence[str] = (),
+    subject: str | None = None,
+) -> None:
     """Refuse a cube that lies under another's name.
 
     Parameters
@@ -237,8 +245,12 @@ def refuse_another(cube: xr.Dataset, where: str, *, model: str | None = None, su
     cube : Dataset
     where : str
         What messages call it.
+    holds : str
+        The variable that it must have.
     model : str, optional
         Whose features or scores it must hold: streams of it are named after it.
+    segments : sequence of str
+        Of the film whose features it must hold, some at least.
     subject : str, optional
         Whose responses it must hold, where its spec tells.
 
@@ -247,19 +259,26 @@ def refuse_another(cube: xr.Dataset, where: str, *, model: str | None = None, su
     StudyError
         If it holds those of another.
     """
+    if holds not in cube:
+        kind = cube.attrs.get("kind", data_name(cube) or "nothing")
+        raise _another(where, f"a cube of {kind}", holds)
+    asked = [str(model or subject)]
     if model is not None:
-        held = [str(name) for name in cube["model"].values]
-        wrong = [name for name in held if name != model and not name.startswith(f"{model}.")]
+        own = [str(name) for name in cube["model"].values]
+        wrong = [name for name in own if name != model and not name.startswith(f"{model}.")]
     else:
         spec = json.loads(cube.attrs.get("spec", "{}"))
         wrong = [str(spec["subject"])] if spec.get("subject", subject) != subject else []
+    if segments and not wrong:
+        own, asked = list(dict.fromkeys(map(str, cube["segment"].values))), list(segments)
+        wrong = own if set(own).isdisjoint(asked) else []
     if wrong:
-        raise StudyError(
-            where=where,
-            found=f"the cube of {wrong[0]}",
-            expected=f"that of {model or subject}",
-            do="put the right one there with `dvc checkout --force`, or make it anew with `dvc repro --force`",
-        )
+        raise _another(where, f"the cube of {wrong[0]}", f"that of {', '.join(asked)}")
+
+
+def _another(where: str, found: str, expected: str) -> StudyError:
+    do = "put the right one there with `dvc checkout --force`, or make it anew with `dvc repro --force`"
+    return StudyError(where=where, found=found, expected=expected, do=do)
 
 
 def missing_shards(path: Path, cube: xr.Dataset) -> list[str]:

@@ -32,7 +32,7 @@ def open_imported(study: Study, root: Path, model: str, film: str) -> xr.Dataset
             where=where, found="its .dvc file and not the cube", expected="both", do=f"fetch it with `dvc pull {where}`"
         )
     cube = open_cube(path, where=where)
-    refuse_another(cube, where, model=model)
+    refuse_another(cube, where, "features", model=model, segments=study.films.get(film, ()))
     lines = unlike(asked, json.loads(cube.attrs.get("spec", "{}")), root) if asked else []
     if lines:
         field, _, values = lines[0].partition(": ")

@@ -128,7 +128,7 @@ class OpenStudy:
             path = self.paths.residual(name, film) if name in pairs else self.paths.features(model, film)
             where = self.paths.relative(path)
             cube = self._cubes.open(path, name, layer)
-            refuse_another(cube, where, model=model)
+            refuse_another(cube, where, "features", model=model, segments=self.params.films[film])
             if model != name:
                 cube = _select_stream(cube, name, where)
                 cube = cube.isel(layer=cube["width"].values[0] > 0)
@@ -156,7 +156,7 @@ class OpenStudy:
         """One subject's responses `bold (time, target)` with their labels."""
         path = self.paths.brain(self.params.subject(subject))
         cube = self._cubes.open(path)
-        refuse_another(cube, self.paths.relative(path), subject=subject)
+        refuse_another(cube, self.paths.relative(path), "bold", subject=subject)
         return cube
 
     def scores(self, model: str) -> xr.Dataset:
@@ -164,7 +164,7 @@ class OpenStudy:
         owner = self._owner(model)
         path = self.paths.scores(owner)
         cube = self._cubes.open(path)
-        refuse_another(cube, self.paths.relative(path), model=owner)
+        refuse_another(cube, self.paths.relative(path), "score", model=owner)
         return cube if owner == model else _select_stream(cube, model, self.paths.relative(path))
 
     def truth(self) -> dict[str, Any]:
