@@ -82,9 +82,9 @@ class Layout:
         return self.chunks * _INDEX_BYTES + _N_BYTES
 
     @property
-    def per_file(self) -> int:
-        """Checksums of a file."""
-        return self.chunks + 1
+    def most(self) -> int:
+        """Checksums that its files may have, all together."""
+        return math.prod(self.files) * (self.chunks + 1)
 
     def each_key(self) -> Iterator[str]:
         """Its files, the last axis first."""
@@ -104,13 +104,8 @@ class Layout:
     def ends(self, file: Path) -> bytes | None:
         """The checksums that a file holds, one after another; None if it is too short or too long for them."""
         size = file.stat().st_size
-        if not self.chunks:
-            places = [size]
-        else:
-            places = [*(self.chunk_bytes * (i + 1) for i in range(self.chunks)), size]
-            if size != self.chunks * self.chunk_bytes + self.index_bytes:
-                return None
-        if size < _N_BYTES:
+        places = self._places(size)
+        if places is None or size < _N_BYTES:
             return None
         with file.open("rb", buffering=0) as opened:
             found = []
@@ -119,7 +114,16 @@ class Layout:
                 found.append(opened.read(_N_BYTES))
         return b"".join(found)
 
-    def part(self, data: np.ndarray, request: ByteRequest | None) -> tuple[slice, bytes] | None:
+    def _places(self, size: int) -> list[int] | None:
+        """Where in a file of some bytes its checksums end; chunks that hold nothing but NaN are not in a shard."""
+        if not self.chunks:
+            return [size]
+        n_chunks, rest = divmod(size - self.index_bytes, self.chunk_bytes)
+        if rest or not 0 <= n_chunks <= self.chunks:
+            return None
+        return [*(self.chunk_bytes * (i + 1) for i in range(n_chunks)), size]
+
+    def part(self, data: np.ndarray, request: ByteRequest | None, n_listed: int) -> tuple[slice, bytes] | None:
         """Checksums in bytes of a file, and which of its own they are; None if they cannot be where they were found.
 
         Parameters
@@ -127,21 +131,19 @@ class Layout:
         data : array of uint8
         request : ByteRequest, optional
             What was asked for; the whole file without it. Zarr asks for whole chunks, and for the index.
+        n_listed : int
+            Checksums that the file has.
         """
         last = data[-_N_BYTES:].tobytes()
-        if not self.chunks:
-            return slice(0, 1), last
-        if request is None:
-            if len(data) != self.chunks * self.chunk_bytes + self.index_bytes:
+        if request is None or not self.chunks:
+            places = self._places(len(data))
+            if places is None:
                 return None
-            chunks = data[: -self.index_bytes].reshape(self.chunks, self.chunk_bytes)
-            return slice(0, self.per_file), chunks[:, -_N_BYTES:].tobytes() + last
+            return slice(0, len(places)), b"".join(data[place - _N_BYTES : place].tobytes() for place in places)
         if isinstance(request, RangeByteRequest):
             number, rest = divmod(request.start, self.chunk_bytes)
-            if rest or number >= self.chunks or len(data) != self.chunk_bytes:
-                return None
-            return slice(number, number + 1), last
-        return slice(self.chunks, self.per_file), last
+            return None if rest or len(data) != self.chunk_bytes else (slice(number, number + 1), last)
+        return slice(n_listed - 1, n_listed), last
 
 
 @dataclass(frozen=True)
@@ -203,7 +205,7 @@ class Checksums:
         expected = self.of(key)
         if expected is None:
             return
-        part = self.layouts[key.split("/", 1)[0]].part(data, request)
+        part = self.layouts[key.split("/", 1)[0]].part(data, request, len(expected) // _N_BYTES)
         if part is not None:
             which, found = part
             if expected[which.start * _N_BYTES : which.stop * _N_BYTES] == found:
@@ -256,7 +258,7 @@ def write_checksums(path: Path) -> None:
     chunks = {}
     for name, described in gathered["metadata"].items():
         layout = Layout.of(name, described)
-        if layout is None or math.prod(layout.files) * layout.per_file > _MOST:
+        if layout is None or layout.most > _MOST:
             continue
         ends = [layout.ends(path / key) if (path / key).exists() else b"" for key in layout.each_key()]
         if None not in ends:

@@ -34,7 +34,7 @@ ROWS = (540, 20)  # two chunks a shard
 LAYERS = ["embed", "block01", "head"]
 STREAMS = {
     "vit": (Stream("vit", LAYERS, [12, 12, 6]),),
-    "ast": (Stream("ast", LAYERS, [12, 12, 6]),),
+    "ast": (Stream("ast", LAYERS, [128, 128, 64]),),  # chunks part the dims too
     "tvlt": (Stream("tvlt.video", LAYERS, [12, 12, 6]), Stream("tvlt.audio", ["embed"], [6])),
 }
 Values = Mapping[str, np.ndarray]
