@@ -20,7 +20,7 @@ from zarr.storage import LocalStore
 from cinecube.store.atomic import old_of, staged
 from cinecube.store.checksums import write_checksums
 from cinecube.store.errors import StudyError, environment_error
-from cinecube.store.guarded import folder_number, open_guarded, shard_key
+from cinecube.store.guarded import RESTORE, folder_number, open_guarded, shard_key
 from cinecube.store.plain_zarr import plain
 from cinecube.store.schema import DIMS, ROWS_PER_CHUNK, refuse_unknown, stored_rows
 
@@ -281,24 +281,21 @@ def _another(where: str, found: str, expected: str) -> StudyError:
     return StudyError(where=where, found=found, expected=expected, do=do)
 
 
-def missing_shards(path: Path, cube: xr.Dataset) -> list[str]:
-    """Layers of a feature cube whose shard is not on disk, as `model layer`."""
-    missing = []
-    for m, k in np.argwhere(cube["width"].values > 0):
-        if not (path / shard_key(m, k)).is_file():
-            missing.append(f"{cube['model'].values[m]} {cube['layer'].values[k]}")
-    return missing
-
-
 def _refuse_missing_shards(path: Path, cube: xr.Dataset, where: str) -> None:
-    missing = missing_shards(path, cube)
-    if missing:
-        raise StudyError(
-            where=where,
-            found=f"no shard of {missing[0]}" + (f" and {len(missing) - 1} more" if len(missing) > 1 else ""),
-            expected="every layer",
-            do=f"fetch the cube with `dvc pull {path}`",
-        )
+    files = {
+        f"{cube['model'].values[m]} {cube['layer'].values[k]}": path / shard_key(m, k)
+        for m, k in np.argwhere(cube["width"].values > 0)
+    }
+    sizes = {name: file.stat().st_size if file.is_file() else None for name, file in files.items()}
+    for size, word, do in ((None, "no", f"fetch the cube with `dvc pull {path}`"), (0, "an empty", RESTORE)):
+        wrong = [name for name, n_bytes in sizes.items() if n_bytes == size]
+        if wrong:
+            raise StudyError(
+                where=where,
+                found=f"{word} shard of {wrong[0]}" + (f" and {len(wrong) - 1} more" if wrong[1:] else ""),
+                expected="every layer",
+                do=do,
+            )
 
 
 def stored_bytes(path: Path) -> int:
