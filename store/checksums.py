@@ -23,6 +23,7 @@ from cinecube.store.errors import StudyError
 from cinecube.store.plain_zarr import ROOT
 from cinecube.store.schema import refuse_unknown
 
+RESTORE = "run `cinecube verify --repair`, or make it anew with `dvc repro`"
 OTHER = "other bytes than were written"
 _KEY = "checksums"
 _N_BYTES = 4
@@ -162,7 +163,7 @@ class Checksums:
     listed: Mapping[str, Sequence[str]]
 
     @classmethod
-    def read(cls, raw: bytes, where: str) -> Checksums | None:
+    def read(cls, raw: bytes, where: str, do: str = RESTORE) -> Checksums | None:
         """The list in the bytes of a cube's `zarr.json`; None if there is none, or a schema that is not known.
 
         Raises
@@ -184,7 +185,7 @@ class Checksums:
                 where=where,
                 found=f"a {ROOT} that is not as it was written",
                 expected="text that has the checksum that stands in it",
-                do="run `cinecube verify --repair`, or make it anew with `dvc repro`",
+                do=do,
             )
         layouts, listed = {}, {}
         for name, text in noted["chunks"].items():
@@ -200,7 +201,9 @@ class Checksums:
         number = layout.number(key) if layout else None
         return None if number is None else bytes.fromhex(self.listed[name][number])
 
-    def refuse_other(self, key: str, data: np.ndarray, request: ByteRequest | None, where: str) -> None:
+    def refuse_other(
+        self, key: str, data: np.ndarray, request: ByteRequest | None, where: str, do: str = RESTORE
+    ) -> None:
         """Raise if bytes of a file are not those that belong there."""
         expected = self.of(key)
         if expected is None:
@@ -214,7 +217,7 @@ class Checksums:
             where=where,
             found=f"{key} with {self.told(key, part)}",
             expected=f"the bytes whose checksums {ROOT} lists",
-            do="run `cinecube verify --repair`, or make it anew with `dvc repro`",
+            do=do,
         )
 
     def told(self, key: str, part: tuple[slice, bytes] | None) -> str:

@@ -18,9 +18,9 @@ from zarr.codecs import Crc32cCodec
 from zarr.storage import LocalStore
 
 from cinecube.store.atomic import old_of, staged
-from cinecube.store.checksums import write_checksums
+from cinecube.store.checksums import RESTORE, write_checksums
 from cinecube.store.errors import StudyError, environment_error
-from cinecube.store.guarded import RESTORE, folder_number, open_guarded, shard_key
+from cinecube.store.guarded import folder_number, open_guarded, shard_key
 from cinecube.store.plain_zarr import plain
 from cinecube.store.schema import DIMS, ROWS_PER_CHUNK, refuse_unknown, stored_rows
 

@@ -14,7 +14,7 @@ from zarr.abc.store import ByteRequest, Store
 from zarr.core.buffer import Buffer, BufferPrototype
 from zarr.storage import LocalStore, WrapperStore
 
-from cinecube.store.checksums import Checksums
+from cinecube.store.checksums import RESTORE, Checksums
 from cinecube.store.errors import StudyError, environment_error
 from cinecube.store.plain_zarr import ROOT, plain
 from cinecube.store.schema import refuse_unknown
@@ -101,7 +101,7 @@ class _Chunks(WrapperStore[Store]):
         if self.standing is not None:
             self.standing.refuse_another(self.where)  # after reading: what was read before is of the one that stood
         if key == ROOT and found is not None:
-            self.checksums = Checksums.read(found.to_bytes(), self.where)
+            self.checksums = Checksums.read(found.to_bytes(), self.where, self._restore)
         if not _is_chunk(key) or (found is None and key in self.absent):
             return found
         if not found:  # to Zarr an empty shard is one of fill values
@@ -109,15 +109,14 @@ class _Chunks(WrapperStore[Store]):
                 where=self.where,
                 found=f"no {key}" if found is None else f"an empty {key}",
                 expected="every chunk of a whole cube",
-                do=self._advice(missing=found is None),
+                do="restore it with `dvc checkout`, `dvc pull` or `dvc repro`" if found is None else self._restore,
             )
         if self.checksums is not None:
-            self.checksums.refuse_other(key, found.as_numpy_array(), byte_range, self.where)
+            self.checksums.refuse_other(key, found.as_numpy_array(), byte_range, self.where, self._restore)
         return found
 
-    def _advice(self, *, missing: bool) -> str:
-        if missing:
-            return "restore it with `dvc checkout`, `dvc pull` or `dvc repro`"
+    @property
+    def _restore(self) -> str:
         return RESTORE if self.standing is not None else PULL_AGAIN
 
 
@@ -125,7 +124,6 @@ def _is_chunk(key: str) -> bool:
     return "c" in key.split("/")[1:]
 
 
-RESTORE = "run `cinecube verify --repair`, or make it anew with `dvc repro`"
 PULL_AGAIN = "run `cinecube pull` again, or ask the owner of the study to `dvc push` it again"
 
 
