@@ -19,7 +19,7 @@ from cinecube.analysis.oracles import ceiling_table
 from cinecube.analysis.paper_figures import pair_title
 from cinecube.analysis.parcels import WHOLE
 from cinecube.analysis.roi_tables import WHOLE_BRAIN
-from cinecube.store.cubes import open_cube
+from cinecube.store.cubes import open_cube, refuse_another
 from cinecube.store.params import Study
 from cinecube.store.paths import StudyPaths
 
@@ -90,6 +90,7 @@ def _saturation(study: Study, paths: StudyPaths) -> str:
     if study.ceiling.use != "cross_subject":
         return ""
     with open_cube(paths.ceiling) as cube:
+        refuse_another(cube, paths.relative(paths.ceiling), "cross_subject")
         known = cube["cross_subject"].notnull().values
         share = float(cube["cross_subject_converged"].values[known].mean()) if known.any() else 0.0
     return (
@@ -174,7 +175,9 @@ def _significance(study: Study, paths: StudyPaths) -> Iterator[Part]:
 
 def _group_maps(study: Study, paths: StudyPaths) -> tuple[list[tuple[str, str]], str]:
     """The best model's t over subjects, where its false discovery rate is below the study's; or that there is none."""
-    cube = open_cube(paths.significance, where=paths.relative(paths.significance))
+    where = paths.relative(paths.significance)
+    cube = open_cube(paths.significance, where=where)
+    refuse_another(cube, where, "q")
     if "group_t" not in cube:
         return [], ""
     means = cube["score"].mean(["subject", "target"], skipna=True).values
