@@ -119,7 +119,7 @@ def _stopped(ctx: click.Context | None, error: BaseException) -> _Stopped:
     elif name == "clean":
         do = "what was not named as removed is there; run it again"
     else:
-        do = "what stood there before still does; run it again: it begins anew"
+        do = "nothing half-made is left; run it again"
     how = "by Ctrl-C" if isinstance(error, KeyboardInterrupt) else "at its question"
     return _Stopped(f"{command}: stopped {how}; {do}")
 

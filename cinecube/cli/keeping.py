@@ -24,6 +24,7 @@ _HEADINGS = {
     "old": "cubes that others have replaced",
     "only copy": "cubes to put back",
     "scratch": "scratch arrays of stopped stages",
+    "log": "tracebacks of errors that nobody expected",
     "pull": "pulls that were stopped",
     "chunks": "unused caches of chunks",
     "abandoned": "abandoned journals: they would be resumed if params.yaml went back to what they are of",
@@ -44,7 +45,7 @@ _HEADINGS = {
 @json_option
 @study_option
 def clean(yes: bool, dry_run: bool, caches: tuple[Path, ...], unused_days: float, as_json: bool, root: Path) -> None:
-    """Remove what killed and finished work has left: journals, partial cubes, locks, scratch arrays, unused caches.
+    """Remove what killed and finished work has left: journals, partial cubes, locks, scratch arrays, logs, caches.
 
     Reads params.yaml, journals, the cubes' labels and locks; lists what can go, how large it is and why, and asks.
     What a running process holds and journals that `dvc repro` would resume are never listed; partial cubes are once
