@@ -126,11 +126,10 @@ def test_ctrl_c_stops_encoders_on_any_workers(scratch: Folder, workers: str, tmp
     scores = scratch.root / "results" / "scores" / "vit.zarr"
     before = tree_digest(scores)
     shutil.rmtree(scores)
-    scratch.change(lambda params: params["encode"].update(targets_per_block=64))  # more blocks, the same numbers
     code = "import cinecube.analysis.tasks as tasks\nfrom cinecube.cli import main\nif __name__ == '__main__':\n"
     code += f"    tasks.SMALL_WORK = {0 if workers == 'processes' else 1e15}\n    main()\n"
     (tmp_path / "run.py").write_text(code, encoding="utf-8")
-    line = stop([sys.executable, str(tmp_path / "run.py"), "encode", "vit"], scratch, lambda text: max(counts(text)))
+    line = stop([sys.executable, str(tmp_path / "run.py"), "encode", "vit"], scratch, lambda text: any(counts(text)))
     assert line.endswith(STOPPED.format("encode", GOES_ON))
     scratch.must("encode", "vit")
     assert tree_digest(scores) == before
