@@ -7,6 +7,7 @@ import difflib
 import os
 import platform
 import re
+import select
 import sys
 import tempfile
 import time
@@ -126,15 +127,17 @@ def _stopped(ctx: click.Context | None, error: BaseException) -> _Stopped:
 
 def _nobody_reads() -> bool:
     """Whether it is our own output that nobody reads, and not a pipe of some worker or server."""
-    try:
-        sys.stdout.flush()
-    except BrokenPipeError:
-        return True
-    return False
+    streams = select.poll()
+    for stream in (sys.stdout, sys.stderr):
+        with contextlib.suppress(OSError, ValueError):  # one that is no file
+            streams.register(stream.fileno(), 0)
+    return any(event & select.POLLERR for _, event in streams.poll(0))
 
 
 def _unexpected(error: Exception, ctx: click.Context | None) -> StudyError:
-    said = " ".join(str(error).split())
+    from cinecube.store.remotes import shown
+
+    said = shown(" ".join(str(error).split()))
     said = f"{type(error).__name__}: {said[:_LONGEST]}" if said else type(error).__name__
     return StudyError(
         where=_command(ctx),
