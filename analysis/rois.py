@@ -11,6 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+import yaml
 
 from cinecube.analysis.intervals import spread_over_subjects
 from cinecube.analysis.parcels import WHOLE

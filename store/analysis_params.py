@@ -157,7 +157,7 @@ class Statistics(Section):
         Streams that are compared, target by target and ROI by ROI.
     """
 
-    permutations: int = Field(5000, ge=1, le=1_000_000)
+    permutations: int = Field(5000, ge=1, le=100_000)
     permute: Literal["blocks", "shifts"] = "blocks"
     block_rows: Literal["auto"] | Annotated[int, Field(ge=1, le=1_000_000)] = "auto"
     fdr: float = Field(0.05, gt=0, lt=1)

@@ -18,7 +18,7 @@ class Run(Section):
     device: str = "auto"
     backend: Literal["numpy", "torch"] = "numpy"
     batch: int = Field(16, ge=1, le=100_000)
-    threads: int = Field(1, ge=1, le=1024)
+    threads: int = Field(1, ge=1, le=256)
     block_rows: int = Field(512, ge=1, le=1_000_000)
 
     @field_validator("device")

@@ -87,7 +87,9 @@ def _told(error: Exception, ctx: click.Context | None) -> StudyError:
             expected="those that read films and networks",
             do="install them: `pip install 'cinecube[features]'`",
         )
-    return environment_error(error, _command(ctx)) or _unexpected(error, ctx)
+    root = ctx.meta.get(_ROOT) if ctx else None
+    where = f"{_command(ctx)} in {root.resolve()}" if root else _command(ctx)
+    return environment_error(error, where) or _unexpected(error, ctx)
 
 
 def _close_command(said: str, commands: Collection[str]) -> str:

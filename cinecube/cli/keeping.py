@@ -161,7 +161,7 @@ def card(out: Path | None, url: str | None, rev: str | None, root: Path) -> None
     from cinecube.card import render_card
     from cinecube.origin import find_origin, knows, public_url, unrecorded
     from cinecube.store.atomic import write_text
-    from cinecube.store.errors import StudyError
+    from cinecube.store.errors import StudyError, environment_error
     from cinecube.study import load
 
     study, path, known = load(root), out or root / "CARD.html", find_origin(root)
@@ -176,7 +176,9 @@ def card(out: Path | None, url: str | None, rev: str | None, root: Path) -> None
         write_text(path, text)
     except OSError as error:
         found = error.strerror or str(error)
-        raise StudyError(where=str(path), found=found, expected="a place for a file", do="name another one") from error
+        raise environment_error(error, str(path)) or StudyError(
+            where=str(path), found=found, expected="a place for a file", do="name another one"
+        ) from error
     echo(f"the study's card is in {path}")
     for line in (*_lacking(origin, url), *unrecorded(root)):
         echo(line, err=True)
