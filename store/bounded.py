@@ -11,7 +11,7 @@ from typing import Any
 
 import yaml
 
-from cinecube.store.errors import StudyError
+from cinecube.store.errors import StudyError, environment_error
 
 MAX_TEXT_BYTES = 8 * 2**20
 """Of a JSON file: the configuration of a network with 20,000 labels has one."""
@@ -49,7 +49,8 @@ def file_bytes(path: Path, where: str | None = None, limit: int | None = None) -
         status = os.stat(path)
     except (OSError, ValueError) as error:
         reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
-        raise _no_file(where or str(path), f"nothing that can be read ({reason})") from None
+        refused = environment_error(error, str(path))
+        raise refused or _no_file(where or str(path), f"nothing that can be read ({reason})") from None
     if not stat.S_ISREG(status.st_mode):
         raise _no_file(where or str(path), _KINDS.get(stat.S_IFMT(status.st_mode), "something that is no file"))
     if limit is not None and status.st_size > limit:
