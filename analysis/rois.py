@@ -97,19 +97,14 @@ def load_rois(name_or_path: str, root: Path) -> RoiSet:
 
 def _parse(text: str, where: str) -> dict[str, tuple[str, ...]]:
     try:
-        raw = parse_yaml(text)
-        node = yaml.compose(text, Loader=yaml.SafeLoader)
+        raw = parse_yaml(text, strict=True)
     except (yaml.YAMLError, ValueError) as error:
         raise _malformed(where, f"malformed YAML ({error})") from error
     if not isinstance(raw, dict) or not raw:
         raise _malformed(where, "no regions")
-    # safe_load keeps the last of two equal keys and says nothing.
-    keys = [key.value for key, _ in node.value] if isinstance(node, yaml.MappingNode) else []
     for roi in raw:
         if not isinstance(roi, str) or not roi:
             raise _malformed(where, f"the region {roi!r}, which is no text")
-        if keys.count(roi) > 1:
-            raise _malformed(where, f"{roi} twice")
     return {roi: _labels(labels, f"{where}, {roi}") for roi, labels in raw.items()}
 
 

@@ -5,9 +5,11 @@ from __future__ import annotations
 import logging
 import math
 import os
+import shutil
 import subprocess
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib.resources import files
 from pathlib import Path
@@ -61,10 +63,11 @@ def init_simulated(folder: Path) -> None:
         If a study stands there already.
     """
     refuse_existing(folder)
-    for name in ("params.yaml", "dvc.yaml", "README.md"):
-        _write(folder / name, template_text(f"simulated/{name}"))
-    _write(folder / "data" / "dvc.yaml", template_text("simulated/data.dvc.yaml"))
-    _finish(folder)
+    with _whole(folder):
+        for name in ("params.yaml", "dvc.yaml", "README.md"):
+            _write(folder / name, template_text(f"simulated/{name}"))
+        _write(folder / "data" / "dvc.yaml", template_text("simulated/data.dvc.yaml"))
+        _finish(folder)
 
 
 def init_own(folder: Path, own: OwnData) -> None:
@@ -138,10 +141,11 @@ def write_study(folder: Path, values: Mapping[str, Any], template: str, pipeline
         for name in ("own/params.yaml.j2", f"{template}/README.md.j2")
     )
     parse(Study, yaml.safe_load(params), PARAMS_FILE)
-    _write(folder / "params.yaml", params)
-    _write(folder / "README.md", readme)
-    _write(folder / "dvc.yaml", pipeline if values["atlas"] else pipeline.replace(', "${brain.atlas}"', ""))
-    _finish(folder)
+    with _whole(folder):
+        _write(folder / "params.yaml", params)
+        _write(folder / "README.md", readme)
+        _write(folder / "dvc.yaml", pipeline if values["atlas"] else pipeline.replace(', "${brain.atlas}"', ""))
+        _finish(folder)
 
 
 def _refuse_no_folder(path: Path, option: str) -> None:
@@ -212,6 +216,21 @@ def _write(path: Path, text: str) -> None:
     path.write_text(text, encoding="utf-8", newline="\n")
 
 
+@contextmanager
+def _whole(folder: Path) -> Iterator[None]:
+    """Make the whole study, or leave the folder as it was: half of one would keep the next `init` away."""
+    is_new = not folder.exists()
+    before = set() if is_new else set(folder.iterdir())
+    try:
+        yield
+    except BaseException:
+        for path in set(folder.iterdir()) - before if folder.exists() else ():
+            shutil.rmtree(path) if path.is_dir() else path.unlink()
+        if is_new and folder.exists():
+            folder.rmdir()
+        raise
+
+
 def _finish(folder: Path) -> None:
     """Put the study under Git and DVC, where it is not yet; what Git must not take is named before."""
     study, had_one = load_study(folder), (folder / IGNORE_FILE).exists()
@@ -233,7 +252,12 @@ def _finish(folder: Path) -> None:
 
 
 def _call(folder: Path, *command: str, must: bool = False) -> str | None:
-    done = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
+    try:
+        done = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
+    except FileNotFoundError:
+        raise StudyError(
+            where=str(folder), found=f"no program {command[0]}", expected="Git, which keeps studies", do="install it"
+        ) from None
     if done.returncode == 0:
         return done.stdout.strip()
     if must:
@@ -242,6 +266,6 @@ def _call(folder: Path, *command: str, must: bool = False) -> str | None:
             where=" ".join(Path(command[0]).name if i == 0 else word for i, word in enumerate(command)),
             found=lines[-1],
             expected="a repository",
-            do=f"mend it and run `git init` and `dvc init` in {folder}",
+            do="mend it, and run `cinecube init` again",
         )
     return None

@@ -126,6 +126,8 @@ def _lines_above(console: Console) -> Iterator[None]:
         os.dup2(console.file.fileno(), _STDERR)
         # It ends when nobody has the pipe any more, and prints whoever lives longer, such as a server of forks.
         printing.join(timeout=1)
+        if not printing.is_alive():
+            console.file.close()
 
 
 def _print_lines(source: int, console: Console) -> None:
