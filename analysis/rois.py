@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import re
+import reprlib
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from importlib.resources import files
@@ -16,11 +17,13 @@ import yaml
 from cinecube.analysis.intervals import spread_over_subjects
 from cinecube.analysis.parcels import WHOLE
 from cinecube.analysis.tables import EVERYONE
-from cinecube.store.bounded import parse_yaml, read_text
+from cinecube.store.bounded import parse_yaml
 from cinecube.store.errors import StudyError
+from cinecube.store.input_files import read_text
 
 # Below this likeness another label is another area: TPOJ1 and TPOJ2 are at 0.8.
 _SAME_WORD = 0.85
+_REGIONS = "each region once with a list of labels, as `EV: [V1, V2, V3]`"
 
 
 @dataclass(frozen=True)
@@ -88,10 +91,7 @@ def load_rois(name_or_path: str, root: Path) -> RoiSet:
             expected=f"one of {', '.join(shipped)}, or a YAML file in the study",
             do="set `rois` to one of them",
         )
-    try:
-        text = read_text(path)
-    except UnicodeDecodeError as error:
-        raise _malformed(name_or_path, "a file that is no UTF-8 text") from error
+    text = read_text(path, _REGIONS, "correct it")
     return RoiSet(path.stem, _parse(text, name_or_path))
 
 
@@ -107,7 +107,7 @@ def _parse(text: str, where: str) -> dict[str, tuple[str, ...]]:
     keys = [key.value for key, _ in node.value] if isinstance(node, yaml.MappingNode) else []
     for roi in raw:
         if not isinstance(roi, str) or not roi:
-            raise _malformed(where, f"the region {roi!r}, which is no text")
+            raise _malformed(where, f"the region {reprlib.repr(roi)}, which is no text")
         if keys.count(roi) > 1:
             raise _malformed(where, f"{roi} twice")
     return {roi: _labels(labels, f"{where}, {roi}") for roi, labels in raw.items()}
@@ -119,7 +119,7 @@ def _labels(raw: object, where: str) -> tuple[str, ...]:
     for label in raw:
         # YAML reads area 44 as a number; true, 1.5 and dates are slips.
         if isinstance(label, bool) or not isinstance(label, str | int) or label == "":
-            raise _malformed(where, f"the label {label!r}")
+            raise _malformed(where, f"the label {reprlib.repr(label)}")
     labels = tuple(str(label) for label in raw)
     for label in labels:
         if labels.count(label) > 1:
@@ -128,9 +128,7 @@ def _labels(raw: object, where: str) -> tuple[str, ...]:
 
 
 def _malformed(where: str, found: str) -> StudyError:
-    return StudyError(
-        where=where, found=found, expected="each region once with a list of labels, as `EV: [V1, V2, V3]`", do="mend it"
-    )
+    return StudyError(where=where, found=found, expected=_REGIONS, do="correct it")
 
 
 def study_members(rois: str | None, root: Path, parcels: Iterable[str]) -> Members:

@@ -86,7 +86,7 @@ def _write_tables(study: Study, root: Path, cube: xr.Dataset) -> None:
     from cinecube.analysis import significance_tables, tables
 
     paths, params = StudyPaths(root), study.statistics
-    regions = tables.read_table(paths.tables / "roi.csv")
+    regions = tables.read_table(paths.tables / "roi.csv", "roi", "subject", "model", "score")
     for name, table in (
         ("significance", significance_tables.counts_table(cube, params.fdr)),
         ("comparisons", significance_tables.differences_table(cube, params.fdr)),

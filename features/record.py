@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 
 from cinecube.features.network import Facts
-from cinecube.store.errors import StudyError
+from cinecube.store.errors import StudyError, environment_error
 from cinecube.store.params import Study, parse
 from cinecube.store.paths import StudyPaths
 from cinecube.store.section import Section
@@ -68,8 +68,10 @@ def read_record(study: Study, model: str, root: Path) -> Record:
             expected="one of its checkpoint",
             do=f"run `cinecube checkpoint {model}`",
         ) from None
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise stale(where, f"no JSON ({error})", "a record") from None
+    except OSError as error:
+        raise environment_error(error, where) or stale(where, f"no file ({error.strerror})", "a record") from error
     record = parse(Record, raw, where, do=f"run `cinecube checkpoint {model}` to write it anew")
     for key in ("extractor", "checkpoint", "untrained"):
         if getattr(record, key) != getattr(params, key):

@@ -180,7 +180,15 @@ class OpenStudy:
                 expected="a simulated study",
                 do="run `dvc repro` in a study made with `cinecube init --template simulated`",
             )
-        truth: dict[str, Any] = json.loads(text)
+        try:
+            truth: dict[str, Any] = json.loads(text)
+        except (ValueError, RecursionError) as error:
+            raise StudyError(
+                where=self.paths.relative(path),
+                found=f"no JSON ({error})",
+                expected="what was planted",
+                do="run `dvc repro`, which makes it anew",
+            ) from error
         return truth
 
 
