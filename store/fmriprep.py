@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import logging
 import re
 from collections.abc import Iterable, Sequence
@@ -27,9 +28,14 @@ _ABORTED = "__dup"
 _LEAST_TR_S, _MOST_TR_S = 0.01, 60.0
 
 
+def _stem(name: str) -> str:
+    """A file's name without `.nii.gz` or the like; dots in it stay."""
+    return re.sub(r"(\.[A-Za-z]+)+$", "", name)
+
+
 def entities_of(name: str) -> dict[str, str]:
     """BIDS entities of a file's name in their order, the last part under `suffix`: `bold`."""
-    *parts, suffix = name.partition(".")[0].split("_")
+    *parts, suffix = _stem(name).split("_")
     found = (_ENTITY.fullmatch(part) for part in parts)
     return {match.group(1): match.group(2) for match in found if match} | {"suffix": suffix}
 
@@ -88,7 +94,7 @@ class ScanRun:
         StudyError
             If they differ, or what they say is no such time.
         """
-        sidecar = self.bold.with_name(self.bold.name.partition(".")[0] + ".json")
+        sidecar = self.bold.with_name(f"{_stem(self.bold.name)}.json")
         # A sidecar is there before its volumes are fetched.
         header_s, known = self._header_tr_s() if self.bold.exists() or not sidecar.exists() else (0.0, False)
         if not (sidecar.exists() or sidecar.is_symlink()):
@@ -149,10 +155,9 @@ def _is_tr(tr_s: float) -> bool:
 
 
 def _wrong_tr(where: str, found: str, tr_s: object) -> StudyError:
-    milliseconds = isinstance(tr_s, int | float) and _is_tr(tr_s / 1000)
-    guess = (
-        f", here {tr_s / 1000:g} s if it is in milliseconds" if milliseconds and isinstance(tr_s, int | float) else ""
-    )
+    guess = ""
+    if isinstance(tr_s, int | float) and _MOST_TR_S < tr_s <= 1000 * _MOST_TR_S:
+        guess = f", here {tr_s / 1000:g} s if it is in milliseconds"
     expected = "a number of seconds between volumes"
     return StudyError(where=where, found=found, expected=expected, do=f"set it to seconds{guess}")
 
@@ -162,11 +167,10 @@ def bold_files(folder: Path) -> list[Path]:
     found = []
     for path in sorted(folder.rglob("*_bold.nii*")):
         hidden = any(part.startswith(".") for part in path.relative_to(folder).parts)
-        ending = path.name.partition(".")[1:]
         if (
             not hidden
             and _ABORTED not in path.name
-            and "".join(ending) in _VOLUMES
+            and path.name.endswith(_VOLUMES)
             and entities_of(path.name).get("desc") == "preproc"
         ):
             found.append(path)
@@ -264,9 +268,9 @@ def _repeats(runs: list[int | None], sessions: list[str], where: str) -> list[in
     """Which showing each file is of, files being in the order of sessions and runs; what is not plain is said."""
     numbers = [run for run in runs if run is not None]
     if numbers and len(set(numbers)) == len(numbers) and min(numbers) > 0:
-        absent = sorted(set(range(1, max(numbers))) - set(numbers))
+        absent = list(itertools.islice((n for n in range(1, max(numbers)) if n not in numbers), 5))
         if absent:
-            told = ", ".join(f"run-{number}" for number in absent[:5])
+            told = ", ".join(f"run-{number}" for number in absent)
             _log.warning("%s: no scan of %s; repeats are %s", where, told, ", ".join(map(str, sorted(numbers))))
         return numbers
     if len(runs) > 1 and (numbers or not all(re.fullmatch(r"\D*\d+", session) for session in sessions)):

@@ -120,6 +120,10 @@ WRONG: dict[str, tuple[Spoil, str]] = {
         _tr(1e300),
         r"found RepetitionTime '1e\+300', expected a number of seconds between volumes; set it to",
     ),
+    "a time of 400 digits": (
+        _sidecar(f'{{"RepetitionTime": 1{"0" * 400}}}'),
+        r"found RepetitionTime '1000.*', expected",
+    ),
     "NaN for time": (_sidecar('{"RepetitionTime": NaN}'), r"found RepetitionTime 'nan'"),
     "infinite time": (_sidecar('{"RepetitionTime": Infinity}'), r"found RepetitionTime 'inf'"),
     "a time that the header contradicts": (

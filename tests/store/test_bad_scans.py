@@ -114,6 +114,7 @@ SAME: dict[str, Spoil] = {
         t.rename("birch01", f"desc-{desc}", f"part-mag_desc-{desc}") for desc in ("preproc", "brain")
     ],
     "res- in the names": lambda t: t.rename("", f"space-{SPACE}", f"space-{SPACE}_res-2"),
+    "a dot in the names": lambda t: t.rename("", "task-", "acq-1.5mm_task-"),
     "rec- in all names": lambda t: t.rename("", "_desc", "_rec-nordic_desc"),
 }
 
@@ -344,9 +345,14 @@ def test_smoothing_in_parts_is_that_of_all(tree: Tree, monkeypatch: pytest.Monke
         ),
         (lambda t: t.rename("", "run-2", "run-3"), [1, 3], "no scan of run-2; repeats are 1, 3"),
         (lambda t: t.rename("", "run-1", "run-0"), [1, 2], "repeats 1 to 2 are ses-001 run-0, ses-001 run-2"),
+        (
+            lambda t: t.rename("", "run-2", "run-999999999"),
+            [1, 999999999],
+            "no scan of run-2, run-3, run-4, run-5, run-6;",
+        ),
         (lambda t: None, [1, 2], ""),
     ],
-    ids=["run-1 absent", "run-2 absent", "run-0", "as they are"],
+    ids=["run-1 absent", "run-2 absent", "run-0", "a number past all", "as they are"],
 )
 def test_a_repeat_is_a_showing(tree: Tree, spoil: Spoil, repeats: list[int], said: str) -> None:
     spoil(tree)
