@@ -202,8 +202,10 @@ def read_table(path: Path, *columns: str) -> pd.DataFrame:
 def _typed(column: pd.Series) -> pd.Series:
     """Labels as they stand, an area may be called NA or 7; of the rest numbers and truths where all are."""
     known = column.where(column != "")
-    if column.name in _LABELS or known.isna().all():
+    if column.name in _LABELS:
         return known
+    if known.isna().all():
+        return known.astype(float)
     if set(column) <= {"True", "False"}:
         return column == "True"
     numbers = pd.to_numeric(known, errors="coerce")

@@ -23,6 +23,7 @@ TABLE = pd.DataFrame(
         "model": ["vit", "None", "1", "true"],
         "score": [0.123457, np.nan, -1e-6, 1.0],
         "targets": [1, 2, 3, 40],
+        "normalised": [np.nan] * 4,
         "found": [True, False, True, True],
         "note": ["", "a, b", '"quoted"', "über"],
     }
@@ -44,6 +45,8 @@ def test_a_table_comes_back_as_it_was(tmp_path: Path) -> None:
     assert found["targets"].tolist() == [1, 2, 3, 40]
     assert found["targets"].dtype == np.int64
     assert found["found"].dtype == bool
+    assert found["normalised"].isna().all()
+    assert found["normalised"].dtype == np.float64
 
 
 def test_an_empty_table_is_one(tmp_path: Path) -> None:
@@ -58,11 +61,11 @@ WRONG: dict[str, tuple[Change, str]] = {
     "a line end": (lambda text: "\n", r"found no table"),
     "cut in a row": (lambda text: text[:-10], r"found a last line that is cut"),
     "cut in its last number": (lambda text: text[:-2], r"found a last line that is cut"),
-    "a field too few": (lambda text: text.replace(",1,True", ",True"), r"found 5 fields in row 1, expected 6"),
-    "a field too many": (lambda text: text.replace("0.123457", "0.1,23457"), r"found 7 fields in row 1, expected 6"),
+    "a field too few": (lambda text: text.replace(",1,,True", ",,True"), r"found 6 fields in row 1, expected 7"),
+    "a field too many": (lambda text: text.replace("0.123457", "0.1,23457"), r"found 8 fields in row 1, expected 7"),
     "a field too many in all": (
         lambda text: "\n".join(line and (line if not i else f"x,{line}") for i, line in enumerate(text.split("\n"))),
-        r"found 7 fields in row 1",
+        r"found 8 fields in row 1",
     ),
     "another column": (
         lambda text: text.replace("score", "value"),
