@@ -13,8 +13,8 @@ from cinecube.store.input_files import numbers_of, read_text_table
 COLUMNS = ("film", "segment", "duration_s", "rows", "rate_hz", "frames", "width", "height", "sound_rate_hz")
 _DO = "run `cinecube films`"
 _COUNTS = ("rows", "frames", "width", "height", "sound_rate_hz")
-# A study without films knows nothing of these.
-_OPTIONAL = COLUMNS[4:]
+# A study without films knows nothing of the others.
+_NEEDED = COLUMNS[:4]
 
 
 def read_films_table(path: Path) -> pd.DataFrame:
@@ -32,19 +32,19 @@ def read_films_table(path: Path) -> pd.DataFrame:
             expected="the length of every segment",
             do="run `cinecube films`, or pull the table",
         )
-    table = read_text_table(path, COLUMNS, "the length of every segment", _DO, ours=True)
+    table = read_text_table(path, _NEEDED, "the length of every segment", _DO, ours=True)
     twice = table["segment"].duplicated()
     if twice.any():
         found = f"segment {table['segment'][twice].iloc[0]} twice"
         raise StudyError(where=str(path), found=found, expected="each once", do=_DO)
-    for name in COLUMNS[2:]:
-        table[name] = numbers_of(table[name], path, _DO, gaps=("",) if name in _OPTIONAL else (), whole=name in _COUNTS)
+    for name in table.columns.intersection(COLUMNS[2:]):
+        table[name] = numbers_of(table[name], path, _DO, gaps=() if name in _NEEDED else ("",), whole=name in _COUNTS)
     wrong = (table["rows"] < 1) | (table["duration_s"] <= 0)
     if wrong.any():
         row = table[wrong].iloc[0]
         found = f"{row['rows']:g} rows and {row['duration_s']:g} s of {row['segment']}"
         raise StudyError(where=str(path), found=found, expected="a length", do=_DO)
-    table = table.astype({name: int for name in _COUNTS if table[name].notna().all()})
+    table = table.astype({name: int for name in table.columns.intersection(_COUNTS) if table[name].notna().all()})
     return table.set_index("segment", drop=False)
 
 

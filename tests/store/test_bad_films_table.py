@@ -42,7 +42,7 @@ WRONG: dict[str, tuple[Change, str]] = {
     "bytes": (lambda text: bytes(range(128, 256)), r"found no UTF-8 text"),
     "UTF-16": (lambda text: text.encode("utf-16"), r"found no UTF-8 text"),
     "other columns": (lambda text: text.replace("rows", "volumes"), r"found no column rows; there are film, segment"),
-    "a column twice": (lambda text: text.replace("frames", "film"), r"found no column frames|found column film twice"),
+    "a column twice": (lambda text: text.replace("frames", "film"), r"found column film twice"),
     "a segment twice": (
         lambda text: text + text.split("\n")[1] + "\n",
         r"found segment amber01 twice, expected each once",
