@@ -37,14 +37,14 @@ def read_films_table(path: Path) -> pd.DataFrame:
     if twice.any():
         found = f"segment {table['segment'][twice].iloc[0]} twice"
         raise StudyError(where=str(path), found=found, expected="each once", do=_DO)
-    for name in table.columns.intersection(COLUMNS[2:]):
+    for name in table.columns.intersection(list(COLUMNS[2:])):
         table[name] = numbers_of(table[name], path, _DO, gaps=() if name in _NEEDED else ("",), whole=name in _COUNTS)
     wrong = (table["rows"] < 1) | (table["duration_s"] <= 0)
     if wrong.any():
         row = table[wrong].iloc[0]
         found = f"{row['rows']:g} rows and {row['duration_s']:g} s of {row['segment']}"
         raise StudyError(where=str(path), found=found, expected="a length", do=_DO)
-    table = table.astype({name: int for name in table.columns.intersection(_COUNTS) if table[name].notna().all()})
+    table = table.astype({name: int for name in table.columns.intersection(list(_COUNTS)) if table[name].notna().all()})
     return table.set_index("segment", drop=False)
 
 
