@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import difflib
 import re
-import reprlib
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from importlib.resources import files
@@ -107,7 +106,7 @@ def _parse(text: str, where: str) -> dict[str, tuple[str, ...]]:
     keys = [key.value for key, _ in node.value] if isinstance(node, yaml.MappingNode) else []
     for roi in raw:
         if not isinstance(roi, str) or not roi:
-            raise _malformed(where, f"the region {reprlib.repr(roi)}, which is no text")
+            raise _malformed(where, f"the region {roi!r}, which is no text")
         if keys.count(roi) > 1:
             raise _malformed(where, f"{roi} twice")
     return {roi: _labels(labels, f"{where}, {roi}") for roi, labels in raw.items()}
@@ -119,7 +118,7 @@ def _labels(raw: object, where: str) -> tuple[str, ...]:
     for label in raw:
         # YAML reads area 44 as a number; true, 1.5 and dates are slips.
         if isinstance(label, bool) or not isinstance(label, str | int) or label == "":
-            raise _malformed(where, f"the label {reprlib.repr(label)}")
+            raise _malformed(where, f"the label {label!r}")
     labels = tuple(str(label) for label in raw)
     for label in labels:
         if labels.count(label) > 1:

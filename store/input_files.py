@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import csv
 import io
-import json
 import math
 import os
 from collections.abc import Iterable
@@ -14,6 +13,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from cinecube.store.bounded import parse_json
 from cinecube.store.errors import StudyError, environment_error
 
 # fMRIPrep's largest tables and sidecars have a third of it; in memory text takes up to twenty times as much.
@@ -99,8 +99,8 @@ def read_json(path: Path, expected: str, do: str) -> dict[str, Any]:
     """
     text = read_text(path, expected, do)
     try:
-        found = json.loads(text)
-    except (ValueError, RecursionError) as error:
+        found = parse_json(text)
+    except ValueError as error:
         said = f"no JSON ({error})"
         raise StudyError(where=str(path), found=said, expected=expected, do=do) from error
     if not isinstance(found, dict):
