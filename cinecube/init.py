@@ -18,9 +18,10 @@ from typing import Any
 import yaml
 
 from cinecube.ignoring import IGNORE_FILE, keep_out_of_git, warn_of_exposed
-from cinecube.store.atlas import open_atlas
+from cinecube.store.atlas import check_atlas, space_unlike
 from cinecube.store.errors import StudyError
-from cinecube.store.labels import check_name
+from cinecube.store.fmriprep import ScanRun, bold_files, entities_of, find_runs
+from cinecube.store.labels import bids_label, check_name
 from cinecube.store.params import PARAMS_FILE, Study, load_study, parse
 
 _log = logging.getLogger(__name__)
@@ -105,12 +106,15 @@ def values_of_scans(
     if own.atlas and not own.atlas.exists():
         do = "correct --atlas"
         raise StudyError(where=str(own.atlas), found="no such file", expected="a labelled volume with its .tsv", do=do)
-    if own.atlas:
-        open_atlas(own.atlas)
     _refuse_unknown_space(own)
+    if own.atlas:
+        check_atlas(own.atlas)
+        if other := space_unlike(own.atlas, own.space):
+            _log.warning("%s", other)
     if own.test is not None and own.test not in films:
         raise StudyError(where="--test", found=repr(own.test), expected=f"one of {', '.join(films)}", do="name a film")
-    tr_s = _tr_s(own.scans)
+    segments = [segment for parts in films.values() for segment in parts]
+    tr_s = _tr_s([run for subject in _told_apart(subjects) for run in _scans(own, subject, segments)])
     return {
         "study": check_name(folder.resolve().name, "study"),
         "scans": _from(folder, own.scans),
@@ -175,7 +179,7 @@ def _find_films(stimuli: Path) -> dict[str, list[str]]:
 
 def _refuse_unknown_space(own: OwnData) -> None:
     """Where there are volumes, one of them is in the space that is asked for."""
-    names = [path.name for path in own.scans.glob("sub-*/**/*_bold.*")]
+    names = [path.name for path in own.scans.glob("sub-*/**/*_bold.*") if not path.name.startswith(".")]
     spaces = sorted({part.removeprefix("space-") for name in names for part in name.split("_") if "space-" in part})
     if spaces and own.space not in spaces:
         raise StudyError(
@@ -186,11 +190,44 @@ def _refuse_unknown_space(own: OwnData) -> None:
         )
 
 
-def _tr_s(scans: Path) -> float:
-    from cinecube.store.fmriprep import ScanRun
+def _told_apart(subjects: list[str]) -> list[str]:
+    """Subjects as they are; two folders whose numbers are the same are told."""
+    by_number: dict[str, str] = {}
+    for subject in subjects:
+        other = by_number.setdefault(subject.removeprefix("sub-").lstrip("0"), subject)
+        if other != subject:
+            _log.warning("%s and %s: two folders of one subject? brain.subjects lists both", other, subject)
+    return subjects
 
-    bold = next(iter(sorted(scans.glob("sub-*/**/*_desc-preproc_bold.nii.gz"))), None)
-    return ScanRun("", 1, "", bold).tr_s if bold else _TR_S
+
+def _scans(own: OwnData, subject: str, segments: list[str]) -> list[ScanRun]:
+    """A subject's scans of the films; what `brain` would refuse is told, for scans may still be on their way."""
+    try:
+        return find_runs(own.scans, subject, segments, own.space)
+    except StudyError as error:
+        _log.warning("%s", error)
+    files = [(bold, entities_of(bold.name)) for bold in bold_files(own.scans / subject)]
+    there = [(bold, entities) for bold, entities in files if entities.get("space") == own.space]
+    labels = {bids_label(segment): segment for segment in segments}
+    known = [(bold, entities) for bold, entities in there if entities.get("task") in labels]
+    return [ScanRun(labels.get(found.get("task", ""), ""), 1, "", bold) for bold, found in known or there]
+
+
+def _tr_s(runs: Sequence[ScanRun]) -> float:
+    """The time between volumes of all runs; the reference study's where there is none yet."""
+    if not runs:
+        _log.warning("no scan tells the time between volumes: clock.tr_s is %g", _TR_S)
+        return _TR_S
+    first = runs[0]
+    for run in runs:
+        if abs(run.tr_s - first.tr_s) > 1e-4:
+            raise StudyError(
+                where=run.bold.name,
+                found=f"a TR of {run.tr_s:g} s",
+                expected=f"{first.tr_s:g} s, as of {first.bold.name}",
+                do="give the films of each TR a study of their own",
+            )
+    return first.tr_s
 
 
 def _from(folder: Path, path: Path) -> str:

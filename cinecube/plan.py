@@ -188,7 +188,7 @@ def _encode_step(study: Study, model: str, root: Path, stage: str = "encode") ->
     try:
         films, dims = read_films_table(paths.films), _widest(study, model, root)
         rows = [
-            sum(rows_by_segment(films, study.segments(split)).values())
+            sum(rows_by_segment(films, study.segments(split), study.clock).values())
             for split in (study.split.train, study.split.test)
         ]
     except StudyError:
@@ -213,7 +213,7 @@ def _features_step(study: Study, model: str, film: str, root: Path) -> Step:
     stage, paths = f"features@{model}-{film}", StudyPaths(root)
     try:
         spec = feature_spec(study, model, film, root)
-        rows = sum(rows_by_segment(read_films_table(paths.films), study.film(film)).values())
+        rows = sum(rows_by_segment(read_films_table(paths.films), study.film(film), study.clock).values())
         streams = make_reading(study, model, read_record(study, model, root)).streams
     except StudyError as error:
         return Step(stage, "to do", f"waits: {error.found}")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Protocol
@@ -10,6 +9,7 @@ from typing import Any, Protocol
 import numpy as np
 import xarray as xr
 
+from cinecube.store.bounded import parse_json
 from cinecube.store.cubes import open_cube, refuse_another
 from cinecube.store.errors import StudyError
 from cinecube.store.labels import find_layer
@@ -185,7 +185,15 @@ class OpenStudy:
                 expected="a simulated study",
                 do="run `dvc repro` in a study made with `cinecube init --template simulated`",
             )
-        truth: dict[str, Any] = json.loads(text)
+        try:
+            truth: dict[str, Any] = parse_json(text)
+        except ValueError as error:
+            raise StudyError(
+                where=self.paths.relative(path),
+                found=f"no JSON ({error})",
+                expected="what was planted",
+                do="run `dvc repro`, which makes it anew",
+            ) from error
         return truth
 
 

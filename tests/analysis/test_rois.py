@@ -130,7 +130,7 @@ def test_a_file_of_the_study_is_read_as_written(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "found"),
     [
-        ("", "no regions"),
+        ("", "an empty file"),
         ("- V1\n", "no regions"),
         ("EV: V1\n", "EV: found no list of labels"),
         ("EV: []\n", "EV: found no list of labels"),
