@@ -16,7 +16,7 @@ import xarray as xr
 from cinecube.analysis import tables
 from cinecube.analysis.rows import ONSET_TOLERANCE_S, RowsGroup, align
 from cinecube.analysis.spaces import FeatureSpace, Responses, check_same_space, open_responses
-from cinecube.store.cubes import open_cube, read_values, write_cube
+from cinecube.store.cubes import open_cube, read_values, refuse_another, write_cube
 from cinecube.store.errors import StudyError
 from cinecube.store.journal import open_journal
 from cinecube.store.params import Study
@@ -295,6 +295,7 @@ def read_ceiling(study: Study, root: Path, required: bool = True) -> xr.DataArra
     paths, use = StudyPaths(root), study.ceiling.use
     where = paths.relative(paths.ceiling)
     cube = open_cube(paths.ceiling, where=where)
+    refuse_another(cube, where, "cross_subject")
     if use == "none":
         return xr.full_like(cube["repeats"].load(), np.nan)
     array = cube[use]

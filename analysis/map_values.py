@@ -15,7 +15,7 @@ from cinecube.analysis.parcels import best_layer
 from cinecube.analysis.residual_tables import drop_map, mean_drop
 from cinecube.analysis.stages import open_scores
 from cinecube.analysis.unscored import refuse_unexplained
-from cinecube.store.cubes import open_cube
+from cinecube.store.cubes import open_cube, refuse_another
 from cinecube.store.errors import StudyError
 from cinecube.store.labels import find_layer
 from cinecube.store.params import Study
@@ -68,7 +68,9 @@ def map_values(
             return mean_drop(study, root, name), attrs
         values = drop_map(study, root, name)
     elif kind in ("q", "group_t", "group_q"):
-        cube = open_cube(StudyPaths(root).significance, where="results/significance.zarr")
+        where = "results/significance.zarr"
+        cube = open_cube(StudyPaths(root).significance, where=where)
+        refuse_another(cube, where, "q")
         values, attrs = _of_tests(cube, kind, _needed(stream, kind), subject), cube.attrs
         if kind != "q":
             return values, attrs

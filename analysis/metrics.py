@@ -34,7 +34,7 @@ def study_metrics(study: Study, root: Path, truth: Comparison | None = None) -> 
         there is none, for JSON has no NaN.
     """
     truth = truth or compare_study(study, root)
-    means = tables.read_table(StudyPaths(root).tables / "whole_brain_mean.csv")
+    means = tables.read_table(StudyPaths(root).tables / "whole_brain_mean.csv", "subject", "model", "score", "cv_score")
     everyone = means[means["subject"] == tables.EVERYONE].set_index("model").sort_index()
     metrics: dict[str, Any] = {
         "whole_brain": {str(model): _rounded(score) for model, score in everyone["score"].items()},

@@ -7,7 +7,6 @@ and the choice of folds, so that both fit the same rows.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,7 +17,7 @@ import xarray as xr
 
 from cinecube.analysis.folds import Fold, Gap, leave_segments_out
 from cinecube.analysis.residual_cubes import find_stream
-from cinecube.analysis.truth import drawn_stream
+from cinecube.analysis.truth import drawn_stream, planted_truth
 from cinecube.store.analysis_params import Pair
 from cinecube.store.cubes import open_cube
 from cinecube.store.params import Study
@@ -115,7 +114,7 @@ def residual_oracle(study: Study, root: Path) -> Oracle | None:
     paths = StudyPaths(root)
     if not (study.residual and paths.truth.is_file() and paths.drawn_features.exists()):
         return None
-    parcels = json.loads(paths.truth.read_text(encoding="utf-8"))["parcels"]
+    parcels = planted_truth(paths)["parcels"]
     parts: list[pd.DataFrame] = []
     before: dict[str, list[float]] = {}
     with open_plain(paths.drawn_features) as drawn:

@@ -8,7 +8,6 @@ of files, the choice of folds, so that both fit the same rows, and the candidate
 from __future__ import annotations
 
 import itertools
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,7 +20,7 @@ import xarray as xr
 from cinecube.analysis.folds import Fold, Gap, leave_segments_out
 from cinecube.analysis.partition import SHARES
 from cinecube.analysis.tasks import pinned
-from cinecube.analysis.truth import drawn_stream
+from cinecube.analysis.truth import drawn_stream, planted_truth
 from cinecube.store.cubes import open_cube
 from cinecube.store.params import Study
 from cinecube.store.paths import StudyPaths
@@ -111,7 +110,7 @@ def partition_oracle(study: Study, root: Path) -> PartitionOracle | None:
     paths = StudyPaths(root)
     if not (study.partition and paths.truth.is_file() and paths.drawn_features.exists()):
         return None
-    truth = json.loads(paths.truth.read_text(encoding="utf-8"))
+    truth = planted_truth(paths)
     found = open_cube(paths.partition, where=paths.relative(paths.partition)).load()
     with open_plain(paths.drawn_features) as drawn:
         # An untrained twin was not drawn.

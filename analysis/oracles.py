@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -14,6 +13,7 @@ from cinecube.analysis.oracle import residual_oracle
 from cinecube.analysis.oracle_partition import partition_oracle
 from cinecube.analysis.tables import read_table, write_table
 from cinecube.analysis.tasks import pinned
+from cinecube.analysis.truth import planted_truth
 from cinecube.store.cubes import open_cube
 from cinecube.store.errors import StudyError
 from cinecube.store.params import Study
@@ -65,10 +65,9 @@ def oracle_metrics(study: Study, root: Path) -> dict[str, float]:
     for name, (metric, ours, theirs) in _COMPARED.items():
         path = paths.tables / f"{name}.csv"
         if path.is_file():
-            found[metric] = _difference(read_table(path), ours, theirs)
+            found[metric] = _difference(read_table(path, ours, theirs), ours, theirs)
     if paths.truth.is_file() and paths.ceiling.exists():
-        raw = json.loads(paths.truth.read_text(encoding="utf-8"))
-        found["ceiling_error"] = ceiling_error(ceiling_table(study, root, raw))
+        found["ceiling_error"] = ceiling_error(ceiling_table(study, root, planted_truth(paths)))
     return {name: value for name, value in found.items() if np.isfinite(value)}
 
 

@@ -12,7 +12,7 @@ from cinecube.analysis import figures, tables
 from cinecube.analysis.comparisons import compare_by_roi, reachable
 from cinecube.analysis.map_values import map_values
 from cinecube.analysis.maps import draw_map
-from cinecube.analysis.roi_tables import WHOLE_BRAIN, over_subjects, with_means
+from cinecube.analysis.roi_tables import SCORE_COLUMNS, WHOLE_BRAIN, over_subjects, with_means
 from cinecube.analysis.stages import read_scores
 from cinecube.store.analysis_params import Pair
 from cinecube.store.atomic import staged
@@ -36,9 +36,9 @@ def paper_figures(study: Study, root: Path) -> None:
     """
     paths = StudyPaths(root)
     with one_writer(paths, paths.results / "figures"):
-        scores = tables.read_table(paths.tables / "roi.csv")
-        untrained = tables.read_table(paths.tables / "untrained.csv")
-        residual = tables.read_table(paths.tables / "residual_roi.csv")
+        scores = tables.read_table(paths.tables / "roi.csv", *SCORE_COLUMNS)
+        untrained = tables.read_table(paths.tables / "untrained.csv", "roi", "model", "untrained", "p", "smallest_p")
+        residual = tables.read_table(paths.tables / "residual_roi.csv", "roi", "pair", "measure", "mean", "sem")
         value = "normalised" if scores["normalised"].notna().any() else "score"
         _tell_of_means(scores, groups(study))
         bars = region_bars(scores, groups(study), streams(study, root), study.statistics.fdr, study.statistics.seed)
@@ -52,7 +52,7 @@ def paper_figures(study: Study, root: Path) -> None:
             titles = {pair.name: pair_title(pair) for pair in study.residual}
             if len(residual):
                 _write(folder, "figure4", residual, figures.residual_bars(residual, titles))
-            drops = tables.read_table(paths.tables / "residual.csv")
+            drops = tables.read_table(paths.tables / "residual.csv", "pair", "subject", "drop")
             if len(drops):
                 tables.write_table(folder / "figure5.csv", drops[drops["subject"] == tables.EVERYONE])
             for pair in study.residual:

@@ -11,7 +11,7 @@ import xarray as xr
 from cinecube.analysis.rows import match_onsets
 from cinecube.analysis.spaces import FeatureSpace, join_films, step_s
 from cinecube.store.clock import Clock
-from cinecube.store.cubes import open_cube
+from cinecube.store.cubes import open_cube, refuse_another
 from cinecube.store.errors import StudyError
 from cinecube.store.imported import open_imported
 from cinecube.store.params import Study
@@ -54,7 +54,10 @@ def open_space(study: Study, root: Path, model: str) -> FeatureSpace:
 def _open_own(study: Study, root: Path, model: str, film: str) -> xr.Dataset:
     paths = StudyPaths(root)
     place = paths.residual if model in {pair.name for pair in study.residual} else paths.features
-    return open_cube(place(model, film), where=paths.relative(place(model, film)))
+    where = paths.relative(place(model, film))
+    cube = open_cube(place(model, film), where=where)
+    refuse_another(cube, where, "features", model=model, segments=study.films.get(film, ()))
+    return cube
 
 
 def at_clock(cube: xr.Dataset, clock: Clock, segments: list[str], method: Method) -> xr.Dataset:

@@ -62,7 +62,7 @@ def render(study: Study, root: Path, truth: Comparison | None, metrics: Mapping[
         files("cinecube.analysis").joinpath("templates", "report.html.j2").read_text(encoding="utf-8")
     )
     paths, cubes = StudyPaths(root), read_scores(study, root)
-    table = tables.read_table(paths.tables / "layerwise.csv")
+    table = tables.read_table(paths.tables / "layerwise.csv", *tables.LAYER_COLUMNS)
     preferred = tables.preferred_layers(table)
     models = [str(model) for cube in cubes for model in cube["model"].values]
     films, whole_brain = read_films_table(paths.films), _whole_brain_rows(preferred, models)
@@ -210,7 +210,7 @@ def _heatmap(table: pd.DataFrame, preferred: pd.DataFrame, truth: Comparison | N
 
 def _lags(paths: StudyPaths) -> pd.DataFrame:
     """Curves of each parcel at its best model: the one whose best delay scores highest."""
-    lags = tables.read_table(paths.tables / "lag_curve.csv")
+    lags = tables.read_table(paths.tables / "lag_curve.csv", "parcel", "model", "lag", "lag_score")
     top = lags.groupby(["parcel", "model"])["lag_score"].max().dropna().reset_index()
     best = top.loc[top.groupby("parcel")["lag_score"].idxmax(), ["parcel", "model"]]
     return lags.merge(best, on=["parcel", "model"]).pivot_table(index="parcel", columns="lag", values="lag_score")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-import json
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,7 +18,8 @@ from cinecube.analysis.oracles import ceiling_table
 from cinecube.analysis.paper_figures import pair_title
 from cinecube.analysis.parcels import WHOLE
 from cinecube.analysis.roi_tables import WHOLE_BRAIN
-from cinecube.store.cubes import open_cube
+from cinecube.analysis.truth import planted_truth
+from cinecube.store.cubes import open_cube, refuse_another
 from cinecube.store.params import Study
 from cinecube.store.paths import StudyPaths
 
@@ -55,9 +55,9 @@ def findings(study: Study, root: Path) -> list[Part]:
 
 
 def _regions(study: Study, paths: StudyPaths) -> Iterator[Part]:
-    mean = tables.read_table(paths.tables / "roi_mean.csv")
-    untrained = tables.read_table(paths.tables / "untrained.csv")
-    growth = tables.read_table(paths.tables / "ceiling_growth.csv")
+    mean = tables.read_table(paths.tables / "roi_mean.csv", "roi", "model")
+    untrained = tables.read_table(paths.tables / "untrained.csv", "roi", "model")
+    growth = tables.read_table(paths.tables / "ceiling_growth.csv", "size", "score")
     use = {"cross_subject": "what other subjects predict", "repeats": "what repeated films allow"}.get(
         study.ceiling.use
     )
@@ -90,6 +90,7 @@ def _saturation(study: Study, paths: StudyPaths) -> str:
     if study.ceiling.use != "cross_subject":
         return ""
     with open_cube(paths.ceiling) as cube:
+        refuse_another(cube, paths.relative(paths.ceiling), "cross_subject")
         known = cube["cross_subject"].notnull().values
         share = float(cube["cross_subject_converged"].values[known].mean()) if known.any() else 0.0
     return (
@@ -111,12 +112,14 @@ def _depth(study: Study, paths: StudyPaths) -> Iterator[Part]:
 def _residuals(study: Study, paths: StudyPaths) -> Iterator[Part]:
     if not study.residual:
         return
-    table = tables.read_table(paths.tables / "residual.csv")
+    table = tables.read_table(
+        paths.tables / "residual.csv", "pair", "subject", "targets_above", "full", "residual", "drop"
+    )
     own = table[(table["subject"] == tables.EVERYONE) & (table["targets_above"] > 0)]
     names = pd.Index([pair.name for pair in study.residual], name="pair")
     # A pair without such parcels has an empty row.
     wide = own.groupby("pair", sort=False)[["full", "residual", "drop"]].mean().reindex(names).reset_index()
-    check = tables.read_table(paths.tables / "residual_check.csv")
+    check = tables.read_table(paths.tables / "residual_check.csv", "pair")
     text = (
         "What is left of a model's features when another's part in them is removed, encoded like any other; means over "
         "parcels with something to lose. A ridge shrinks, so part of what was removed stays: the check says how much "
@@ -141,7 +144,7 @@ def _residuals(study: Study, paths: StudyPaths) -> Iterator[Part]:
 def _partition(study: Study, paths: StudyPaths) -> Iterator[Part]:
     if not study.partition:
         return
-    table = tables.read_table(paths.tables / "partition.csv")
+    table = tables.read_table(paths.tables / "partition.csv", "parcel", "subject", "set", "part", "r2")
     own = table[(table["subject"] == tables.EVERYONE) & (table["parcel"] != WHOLE)]
     means = own.groupby(["set", "part"], sort=False)["r2"].agg(["mean", "min", "max"]).reset_index()
     text = "R² on the test film that streams explain alone and together, by banded ridge; over parcels."
@@ -149,7 +152,9 @@ def _partition(study: Study, paths: StudyPaths) -> Iterator[Part]:
 
 
 def _significance(study: Study, paths: StudyPaths) -> Iterator[Part]:
-    counts = tables.read_table(paths.tables / "significance.csv")
+    counts = tables.read_table(
+        paths.tables / "significance.csv", "parcel", "subject", "model", "targets", "significant"
+    )
     inside = counts[counts["parcel"].fillna("") != ""]
     share = inside.groupby(["model", "subject"], sort=False)[["targets", "significant"]].sum()
     share = (share["significant"] / share["targets"].where(share["targets"] > 0)).unstack("subject").reset_index()
@@ -174,7 +179,9 @@ def _significance(study: Study, paths: StudyPaths) -> Iterator[Part]:
 
 def _group_maps(study: Study, paths: StudyPaths) -> tuple[list[tuple[str, str]], str]:
     """The best model's t over subjects, where its false discovery rate is below the study's; or that there is none."""
-    cube = open_cube(paths.significance, where=paths.relative(paths.significance))
+    where = paths.relative(paths.significance)
+    cube = open_cube(paths.significance, where=where)
+    refuse_another(cube, where, "q")
     if "group_t" not in cube:
         return [], ""
     means = cube["score"].mean(["subject", "target"], skipna=True).values
@@ -214,7 +221,7 @@ def _pictures(study: Study, paths: StudyPaths, names: tuple[str, ...]) -> list[t
 def oracle_tables(study: Study, root: Path) -> list[tuple[str, pd.DataFrame]]:
     """Of a simulated study: planted ceilings, and scikit-learn on the truth's features, beside what was found."""
     paths = StudyPaths(root)
-    raw = json.loads(paths.truth.read_text(encoding="utf-8"))
+    raw = planted_truth(paths)
     captions = {
         "oracle_residual": "Residuals: the pipeline beside plain scikit-learn on the truth's own features (r).",
         "oracle_partition": "Variance parts: the pipeline beside plain kernel ridge on the truth's own features (R²).",

@@ -52,7 +52,7 @@ def residual(study: Study, root: Path) -> None:
     with one_writer(paths, paths.tables / "residual.csv"):
         found = {pair.name: pair_scores(study, root, pair) for pair in study.residual}
         table = _stacked({name: drop_rows(scores) for name, scores in found.items()}, _DROP_COLUMNS)
-        checks = {name: read_table(paths.residual_check(name)) for name in found}
+        checks = {name: read_table(paths.residual_check(name), "layer", *CHECKS) for name in found}
         # Percent, committed: two more digits would differ between machines.
         plot = pd.DataFrame({"pair": list(found), "drop": [round(brain_drop(scores), 4) for scores in found.values()]})
         write_table(paths.tables / "residual_roi.csv", roi_rows(study, root, table))

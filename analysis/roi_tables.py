@@ -14,6 +14,7 @@ from cinecube.analysis.parcels import regions
 from cinecube.analysis.rois import Members, roi_means, roi_summary
 from cinecube.analysis.tables import EVERYONE
 
+SCORE_COLUMNS = ("roi", "subject", "model", "score", "normalised", "survive")
 WHOLE_BRAIN = "whole brain"
 """In the column `roi`: the mean over all targets that lie in a parcel."""
 

@@ -16,11 +16,13 @@ import yaml
 from cinecube.analysis.intervals import spread_over_subjects
 from cinecube.analysis.parcels import WHOLE
 from cinecube.analysis.tables import EVERYONE
-from cinecube.store.bounded import parse_yaml, read_text
+from cinecube.store.bounded import parse_yaml
 from cinecube.store.errors import StudyError
+from cinecube.store.input_files import read_text
 
 # Below this likeness another label is another area: TPOJ1 and TPOJ2 are at 0.8.
 _SAME_WORD = 0.85
+_REGIONS = "each region once with a list of labels, as `EV: [V1, V2, V3]`"
 
 
 @dataclass(frozen=True)
@@ -88,28 +90,20 @@ def load_rois(name_or_path: str, root: Path) -> RoiSet:
             expected=f"one of {', '.join(shipped)}, or a YAML file in the study",
             do="set `rois` to one of them",
         )
-    try:
-        text = read_text(path)
-    except UnicodeDecodeError as error:
-        raise _malformed(name_or_path, "a file that is no UTF-8 text") from error
+    text = read_text(path, _REGIONS, "correct it")
     return RoiSet(path.stem, _parse(text, name_or_path))
 
 
 def _parse(text: str, where: str) -> dict[str, tuple[str, ...]]:
     try:
-        raw = parse_yaml(text)
-        node = yaml.compose(text, Loader=yaml.SafeLoader)
+        raw = parse_yaml(text, strict=True)
     except (yaml.YAMLError, ValueError) as error:
         raise _malformed(where, f"malformed YAML ({error})") from error
     if not isinstance(raw, dict) or not raw:
         raise _malformed(where, "no regions")
-    # safe_load keeps the last of two equal keys and says nothing.
-    keys = [key.value for key, _ in node.value] if isinstance(node, yaml.MappingNode) else []
     for roi in raw:
         if not isinstance(roi, str) or not roi:
             raise _malformed(where, f"the region {roi!r}, which is no text")
-        if keys.count(roi) > 1:
-            raise _malformed(where, f"{roi} twice")
     return {roi: _labels(labels, f"{where}, {roi}") for roi, labels in raw.items()}
 
 
@@ -128,9 +122,7 @@ def _labels(raw: object, where: str) -> tuple[str, ...]:
 
 
 def _malformed(where: str, found: str) -> StudyError:
-    return StudyError(
-        where=where, found=found, expected="each region once with a list of labels, as `EV: [V1, V2, V3]`", do="mend it"
-    )
+    return StudyError(where=where, found=found, expected=_REGIONS, do="correct it")
 
 
 def study_members(rois: str | None, root: Path, parcels: Iterable[str]) -> Members:

@@ -9,8 +9,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import pandas as pd
 import xarray as xr
 
+from cinecube.analysis import tables
 from cinecube.analysis.comparisons import MIN_SUBJECTS, choose_swap_rows, group_map, make_swaps, swap_blocks
 from cinecube.analysis.held import Held, begin, hold
 from cinecube.analysis.nulls import (
@@ -70,6 +72,8 @@ def significance(study: Study, root: Path, progress: Progress | None = None) -> 
     """
     paths = StudyPaths(root)
     _refuse_unknown(study, root)
+    # Before the work: this is a table that another stage made.
+    regions = tables.read_table(paths.tables / "roi.csv", "roi", "subject", "model", "score")
     with one_writer(paths, paths.significance):
         with scratch_folder(paths, "significance") as folder:
             held, brains, fingerprints = _hold_all(study, root, folder, progress)
@@ -79,14 +83,13 @@ def significance(study: Study, root: Path, progress: Progress | None = None) -> 
             }
         cube = _cube(study, tested, list(brains.values()), fingerprints)
         write_cube(paths.significance, cube)
-        _write_tables(study, root, cube)
+        _write_tables(study, root, cube, regions)
 
 
-def _write_tables(study: Study, root: Path, cube: xr.Dataset) -> None:
-    from cinecube.analysis import significance_tables, tables
+def _write_tables(study: Study, root: Path, cube: xr.Dataset, regions: pd.DataFrame) -> None:
+    from cinecube.analysis import significance_tables
 
     paths, params = StudyPaths(root), study.statistics
-    regions = tables.read_table(paths.tables / "roi.csv")
     for name, table in (
         ("significance", significance_tables.counts_table(cube, params.fdr)),
         ("comparisons", significance_tables.differences_table(cube, params.fdr)),

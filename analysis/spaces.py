@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 import xarray as xr
 
-from cinecube.store.cubes import read_values
+from cinecube.store.cubes import read_values, refuse_another
 from cinecube.store.errors import StudyError
 from cinecube.store.fingerprint import differences
 from cinecube.store.labels import layer_number
@@ -259,8 +259,9 @@ def open_responses(subject: str, cube: xr.Dataset, clock_s: float, clock: str) -
     Raises
     ------
     StudyError
-        If the scan's TR is not the clock's.
+        If the scan's TR is not the clock's, or the cube is another subject's.
     """
+    refuse_another(cube, f"{subject} brain cube", "bold", subject=subject)
     tr_s = float(cube.attrs["tr_s"])
     if abs(tr_s - clock_s) > _SAME_TR_S:
         raise StudyError(

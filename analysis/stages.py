@@ -17,7 +17,7 @@ from cinecube.analysis.reading import open_space
 from cinecube.analysis.rows import RowsGroup, align
 from cinecube.analysis.spaces import FeatureSpace, Responses, check_same_space, open_responses, step_s
 from cinecube.store.analysis_params import EncodeParams
-from cinecube.store.cubes import open_cube, write_cube
+from cinecube.store.cubes import open_cube, refuse_another, write_cube
 from cinecube.store.errors import StudyError
 from cinecube.store.journal import open_journal
 from cinecube.store.params import Study
@@ -328,10 +328,12 @@ def open_scores(root: Path, model: str) -> xr.Dataset:
     Raises
     ------
     StudyError
-        If it is missing.
+        If it is missing, or holds another model's.
     """
     paths = StudyPaths(root)
-    return _open(paths, paths.scores(model))
+    cube = _open(paths, paths.scores(model))
+    refuse_another(cube, paths.relative(paths.scores(model)), "score", model=model)
+    return cube
 
 
 def _open(paths: StudyPaths, path: Path) -> xr.Dataset:

@@ -13,10 +13,33 @@ from cinecube.analysis.parcels import parcel_means, pool_subjects, regions
 from cinecube.analysis.unscored import layers_of
 from cinecube.store.atomic import staged
 from cinecube.store.errors import StudyError
+from cinecube.store.input_files import numbers_of, read_text_table
 
 DECIMALS = 6
 EVERYONE = "all"
 """In the column `subject`: the mean over the targets of all subjects."""
+LAYER_COLUMNS = ("parcel", "subject", "model", "layer", "depth", "cv_score", "score", "targets")
+_LABELS = frozenset(
+    [
+        "parcel",
+        "subject",
+        "model",
+        "layer",
+        "roi",
+        "pair",
+        "film",
+        "segment",
+        "session",
+        "set",
+        "part",
+        "comparison",
+        "measure",
+        "untrained",
+        "note",
+    ]
+)
+# A damaged output is not what DVC recorded, so its stage runs again.
+_ANEW = "run `dvc repro`, which makes it anew"
 
 
 def layer_table(cubes: Iterable[xr.Dataset]) -> pd.DataFrame:
@@ -45,8 +68,7 @@ def layer_table(cubes: Iterable[xr.Dataset]) -> pd.DataFrame:
         here = xr.DataArray(layers_of(cube), dims=("model", "layer"))
         frame = both.assign(here=here).assign_coords(depth=cube["depth"]).to_dataframe().reset_index()
         parts.append(frame[frame["here"]])
-    columns = ["parcel", "subject", "model", "layer", "depth", "cv_score", "score", "targets"]
-    table = pd.concat(parts, ignore_index=True)[columns].astype({"targets": int})
+    table = pd.concat(parts, ignore_index=True)[list(LAYER_COLUMNS)].astype({"targets": int})
     return table.sort_values(["parcel", "subject", "model", "depth", "layer"], ignore_index=True)
 
 
@@ -154,18 +176,40 @@ def write_table(path: Path, table: pd.DataFrame) -> None:
         rounded.to_csv(partial, index=False, lineterminator="\n")
 
 
-def read_table(path: Path) -> pd.DataFrame:
+def read_table(path: Path, *columns: str) -> pd.DataFrame:
     """Read a table that `write_table` wrote.
+
+    Parameters
+    ----------
+    path : Path
+    columns : str
+        Columns that it must have; numbers, but for those that are labels.
 
     Raises
     ------
     StudyError
-        If it has not been made.
+        If it has not been made, or is damaged.
     """
     if not path.is_file():
         raise StudyError(where=str(path), found="no table", expected="the results of a stage", do="run `dvc repro`")
-    # A parcel or model may be called "NA" or "None".
-    return pd.read_csv(path, keep_default_na=False, na_values=[""])
+    table = read_text_table(path, columns, "the results of a stage", _ANEW, ours=True)
+    for name in columns:
+        if name not in _LABELS:
+            numbers_of(table[name], path, _ANEW, gaps=("",))
+    return table.apply(_typed)
+
+
+def _typed(column: pd.Series) -> pd.Series:
+    """Labels as they stand, an area may be called NA or 7; of the rest numbers and truths where all are."""
+    known = column.where(column != "")
+    if column.name in _LABELS:
+        return known
+    if known.isna().all():
+        return known.astype(float)
+    if set(column) <= {"True", "False"}:
+        return column == "True"
+    numbers = pd.to_numeric(known, errors="coerce")
+    return numbers if numbers.notna().equals(known.notna()) else known
 
 
 def _kinds(table: pd.DataFrame) -> Sequence[np.dtype]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +14,8 @@ import xarray as xr
 from cinecube.analysis import tables
 from cinecube.analysis.rows import match_onsets
 from cinecube.store.cubes import open_cube
+from cinecube.store.errors import StudyError
+from cinecube.store.input_files import read_json
 from cinecube.store.labels import HEAD, layer_label
 from cinecube.store.params import Study
 from cinecube.store.paths import StudyPaths
@@ -74,6 +75,8 @@ class Comparison:
     summary: str
 
 
+# A damaged output is not what DVC recorded, so its stage runs again.
+_ANEW = "run `dvc repro`, which makes it anew"
 _AGREEMENT = ("model", "layer", "correlation")
 NO_SCORE = "no score"
 """In the column `found`: of a parcel in which nothing could be scored."""
@@ -94,10 +97,10 @@ def compare_study(study: Study, root: Path) -> Comparison | None:
     paths = StudyPaths(root)
     if not paths.truth.is_file():
         return None
-    raw = json.loads(paths.truth.read_text(encoding="utf-8"))
+    raw = planted_truth(paths)
     averaged = study.brain.repeats == "average" and set(study.split.test) <= set(raw.get("repeated", ()))
     planted = read_truth(raw, "ceiling" if averaged else "ceiling_one_showing")
-    layers = tables.read_table(paths.tables / "layerwise.csv")
+    layers = tables.read_table(paths.tables / "layerwise.csv", *tables.LAYER_COLUMNS)
     agreement = pd.DataFrame(columns=_AGREEMENT)
     if paths.drawn_features.exists():
         with open_plain(paths.drawn_features) as drawn:
@@ -105,7 +108,31 @@ def compare_study(study: Study, root: Path) -> Comparison | None:
                 network_agreement([open_cube(paths.features(network, film)) for film in study.compute.films], drawn)
                 for network in study.compute.models
             )
-    return compare(planted, layers, tables.read_table(paths.tables / "lag.csv"), agreement)
+    lags = tables.read_table(paths.tables / "lag.csv", "parcel", "model", "lag")
+    return compare(planted, layers, lags, agreement)
+
+
+def planted_truth(paths: StudyPaths) -> dict[str, Any]:
+    """What `truth.json` holds.
+
+    Raises
+    ------
+    StudyError
+        If it is damaged.
+    """
+    raw = read_json(paths.truth, "what was planted", _ANEW)
+    entries = raw.get("parcels")
+    whole = isinstance(entries, dict) and all(
+        isinstance(entry, dict)
+        and isinstance(entry.get("sources"), list)
+        and all(isinstance(source, dict) and {"model", "layer"} <= source.keys() for source in entry["sources"])
+        and (not entry["sources"] or isinstance(entry.get("delay_tr"), int | float))
+        for entry in entries.values()
+    )
+    if not whole:
+        where, expected = str(paths.truth), "parcels with their sources and delays"
+        raise StudyError(where=where, found="no such parcels", expected=expected, do=_ANEW)
+    return raw
 
 
 def read_truth(raw: Mapping[str, Any], ceiling: str = "ceiling") -> dict[str, Planted]:

@@ -60,6 +60,7 @@ def find_leftovers(study: Study, root: Path, caches: Sequence[Path], unused_days
         *leftovers.find_partials(paths),
         *leftovers.find_scratch(paths),
         *leftovers.find_imports(paths),
+        *leftovers.find_logs(paths),
         *_pulls(root),
         *{one.path.resolve(): one for one in unused if one}.values(),
         *(one for one in journals if one.kind == "abandoned"),

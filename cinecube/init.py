@@ -5,9 +5,11 @@ from __future__ import annotations
 import logging
 import math
 import os
+import shutil
 import subprocess
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib.resources import files
 from pathlib import Path
@@ -16,9 +18,10 @@ from typing import Any
 import yaml
 
 from cinecube.ignoring import IGNORE_FILE, keep_out_of_git, warn_of_exposed
-from cinecube.store.atlas import open_atlas
+from cinecube.store.atlas import check_atlas, space_unlike
 from cinecube.store.errors import StudyError
-from cinecube.store.labels import check_name
+from cinecube.store.fmriprep import ScanRun, bold_files, entities_of, find_runs
+from cinecube.store.labels import bids_label, check_name
 from cinecube.store.params import PARAMS_FILE, Study, load_study, parse
 
 _log = logging.getLogger(__name__)
@@ -61,10 +64,11 @@ def init_simulated(folder: Path) -> None:
         If a study stands there already.
     """
     refuse_existing(folder)
-    for name in ("params.yaml", "dvc.yaml", "README.md"):
-        _write(folder / name, template_text(f"simulated/{name}"))
-    _write(folder / "data" / "dvc.yaml", template_text("simulated/data.dvc.yaml"))
-    _finish(folder)
+    with _whole(folder):
+        for name in ("params.yaml", "dvc.yaml", "README.md"):
+            _write(folder / name, template_text(f"simulated/{name}"))
+        _write(folder / "data" / "dvc.yaml", template_text("simulated/data.dvc.yaml"))
+        _finish(folder)
 
 
 def init_own(folder: Path, own: OwnData) -> None:
@@ -102,12 +106,15 @@ def values_of_scans(
     if own.atlas and not own.atlas.exists():
         do = "correct --atlas"
         raise StudyError(where=str(own.atlas), found="no such file", expected="a labelled volume with its .tsv", do=do)
-    if own.atlas:
-        open_atlas(own.atlas)
     _refuse_unknown_space(own)
+    if own.atlas:
+        check_atlas(own.atlas)
+        if other := space_unlike(own.atlas, own.space):
+            _log.warning("%s", other)
     if own.test is not None and own.test not in films:
         raise StudyError(where="--test", found=repr(own.test), expected=f"one of {', '.join(films)}", do="name a film")
-    tr_s = _tr_s(own.scans)
+    segments = [segment for parts in films.values() for segment in parts]
+    tr_s = _tr_s([run for subject in _told_apart(subjects) for run in _scans(own, subject, segments)])
     return {
         "study": check_name(folder.resolve().name, "study"),
         "scans": _from(folder, own.scans),
@@ -138,10 +145,11 @@ def write_study(folder: Path, values: Mapping[str, Any], template: str, pipeline
         for name in ("own/params.yaml.j2", f"{template}/README.md.j2")
     )
     parse(Study, yaml.safe_load(params), PARAMS_FILE)
-    _write(folder / "params.yaml", params)
-    _write(folder / "README.md", readme)
-    _write(folder / "dvc.yaml", pipeline if values["atlas"] else pipeline.replace(', "${brain.atlas}"', ""))
-    _finish(folder)
+    with _whole(folder):
+        _write(folder / "params.yaml", params)
+        _write(folder / "README.md", readme)
+        _write(folder / "dvc.yaml", pipeline if values["atlas"] else pipeline.replace(', "${brain.atlas}"', ""))
+        _finish(folder)
 
 
 def _refuse_no_folder(path: Path, option: str) -> None:
@@ -171,7 +179,7 @@ def _find_films(stimuli: Path) -> dict[str, list[str]]:
 
 def _refuse_unknown_space(own: OwnData) -> None:
     """Where there are volumes, one of them is in the space that is asked for."""
-    names = [path.name for path in own.scans.glob("sub-*/**/*_bold.*")]
+    names = [path.name for path in own.scans.glob("sub-*/**/*_bold.*") if not path.name.startswith(".")]
     spaces = sorted({part.removeprefix("space-") for name in names for part in name.split("_") if "space-" in part})
     if spaces and own.space not in spaces:
         raise StudyError(
@@ -182,11 +190,44 @@ def _refuse_unknown_space(own: OwnData) -> None:
         )
 
 
-def _tr_s(scans: Path) -> float:
-    from cinecube.store.fmriprep import ScanRun
+def _told_apart(subjects: list[str]) -> list[str]:
+    """Subjects as they are; two folders whose numbers are the same are told."""
+    by_number: dict[str, str] = {}
+    for subject in subjects:
+        other = by_number.setdefault(subject.removeprefix("sub-").lstrip("0"), subject)
+        if other != subject:
+            _log.warning("%s and %s: two folders of one subject? brain.subjects lists both", other, subject)
+    return subjects
 
-    bold = next(iter(sorted(scans.glob("sub-*/**/*_desc-preproc_bold.nii.gz"))), None)
-    return ScanRun("", 1, "", bold).tr_s if bold else _TR_S
+
+def _scans(own: OwnData, subject: str, segments: list[str]) -> list[ScanRun]:
+    """A subject's scans of the films; what `brain` would refuse is told, for scans may still be on their way."""
+    try:
+        return find_runs(own.scans, subject, segments, own.space)
+    except StudyError as error:
+        _log.warning("%s", error)
+    files = [(bold, entities_of(bold.name)) for bold in bold_files(own.scans / subject)]
+    there = [(bold, entities) for bold, entities in files if entities.get("space") == own.space]
+    labels = {bids_label(segment): segment for segment in segments}
+    known = [(bold, entities) for bold, entities in there if entities.get("task") in labels]
+    return [ScanRun(labels.get(found.get("task", ""), ""), 1, "", bold) for bold, found in known or there]
+
+
+def _tr_s(runs: Sequence[ScanRun]) -> float:
+    """The time between volumes of all runs; the reference study's where there is none yet."""
+    if not runs:
+        _log.warning("no scan tells the time between volumes: clock.tr_s is %g", _TR_S)
+        return _TR_S
+    first = runs[0]
+    for run in runs:
+        if abs(run.tr_s - first.tr_s) > 1e-4:
+            raise StudyError(
+                where=run.bold.name,
+                found=f"a TR of {run.tr_s:g} s",
+                expected=f"{first.tr_s:g} s, as of {first.bold.name}",
+                do="give the films of each TR a study of their own",
+            )
+    return first.tr_s
 
 
 def _from(folder: Path, path: Path) -> str:
@@ -212,6 +253,21 @@ def _write(path: Path, text: str) -> None:
     path.write_text(text, encoding="utf-8", newline="\n")
 
 
+@contextmanager
+def _whole(folder: Path) -> Iterator[None]:
+    """Make the whole study, or leave the folder as it was: half of one would keep the next `init` away."""
+    is_new = not folder.exists()
+    before = set() if is_new else set(folder.iterdir())
+    try:
+        yield
+    except BaseException:
+        for path in set(folder.iterdir()) - before if folder.exists() else ():
+            shutil.rmtree(path) if path.is_dir() else path.unlink()
+        if is_new and folder.exists():
+            folder.rmdir()
+        raise
+
+
 def _finish(folder: Path) -> None:
     """Put the study under Git and DVC, where it is not yet; what Git must not take is named before."""
     study, had_one = load_study(folder), (folder / IGNORE_FILE).exists()
@@ -233,7 +289,12 @@ def _finish(folder: Path) -> None:
 
 
 def _call(folder: Path, *command: str, must: bool = False) -> str | None:
-    done = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
+    try:
+        done = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
+    except FileNotFoundError:
+        raise StudyError(
+            where=str(folder), found=f"no program {command[0]}", expected="Git, which keeps studies", do="install it"
+        ) from None
     if done.returncode == 0:
         return done.stdout.strip()
     if must:
@@ -242,6 +303,6 @@ def _call(folder: Path, *command: str, must: bool = False) -> str | None:
             where=" ".join(Path(command[0]).name if i == 0 else word for i, word in enumerate(command)),
             found=lines[-1],
             expected="a repository",
-            do=f"mend it and run `git init` and `dvc init` in {folder}",
+            do="mend it, and run `cinecube init` again",
         )
     return None

@@ -188,7 +188,7 @@ def _encode_step(study: Study, model: str, root: Path, stage: str = "encode") ->
     try:
         films, dims = read_films_table(paths.films), _widest(study, model, root)
         rows = [
-            sum(rows_by_segment(films, study.segments(split)).values())
+            sum(rows_by_segment(films, study.segments(split), study.clock).values())
             for split in (study.split.train, study.split.test)
         ]
     except StudyError:
@@ -213,7 +213,7 @@ def _features_step(study: Study, model: str, film: str, root: Path) -> Step:
     stage, paths = f"features@{model}-{film}", StudyPaths(root)
     try:
         spec = feature_spec(study, model, film, root)
-        rows = sum(rows_by_segment(read_films_table(paths.films), study.film(film)).values())
+        rows = sum(rows_by_segment(read_films_table(paths.films), study.film(film), study.clock).values())
         streams = make_reading(study, model, read_record(study, model, root)).streams
     except StudyError as error:
         return Step(stage, "to do", f"waits: {error.found}")
@@ -222,7 +222,7 @@ def _features_step(study: Study, model: str, film: str, root: Path) -> Step:
     # The program, one layer of the film while the cube is written, and one block of all layers.
     memory = _PROGRAM_BYTES + rows * max(widths) * _BYTES[spec["dtype"]] + min(rows, study.run.block_rows) * row_bytes
     state, why = _features_state(paths, paths.features(model, film), spec, rows)
-    left = rows - journal_rows(paths.journals, spec) if state != "done" else 0
+    left = max(0, rows - journal_rows(paths.journals, spec)) if state != "done" else 0
     return Step(stage, state, why, stored_rows(rows) * row_bytes, memory, left)
 
 
@@ -237,7 +237,7 @@ def _features_state(paths: StudyPaths, path: Path, spec: dict[str, Any], rows: i
 
 
 def _journal_state(paths: StudyPaths, spec: dict[str, Any], rows: int) -> tuple[str, str]:
-    done = journal_rows(paths.journals, spec)
+    done = min(rows, journal_rows(paths.journals, spec))  # blocks of another `run.block_rows` may overlap
     if done:
         return "resumable", f"{rows - done} of {rows} rows"
     return "to do", f"{rows} rows"

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
 from cinecube.features.network import Facts
-from cinecube.store.errors import StudyError
+from cinecube.store.bounded import parse_json
+from cinecube.store.errors import StudyError, environment_error
 from cinecube.store.params import Study, parse
 from cinecube.store.paths import StudyPaths
 from cinecube.store.section import Section
@@ -60,7 +60,7 @@ def read_record(study: Study, model: str, root: Path) -> Record:
     path = StudyPaths(root).checkpoint(model)
     where = StudyPaths(root).relative(path)
     try:
-        raw = json.loads(path.read_text(encoding="utf-8"))
+        raw = parse_json(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise StudyError(
             where=where,
@@ -70,6 +70,8 @@ def read_record(study: Study, model: str, root: Path) -> Record:
         ) from None
     except ValueError as error:
         raise stale(where, f"no JSON ({error})", "a record") from None
+    except OSError as error:
+        raise environment_error(error, where) or stale(where, f"no file ({error.strerror})", "a record") from error
     record = parse(Record, raw, where, do=f"run `cinecube checkpoint {model}` to write it anew")
     for key in ("extractor", "checkpoint", "untrained"):
         if getattr(record, key) != getattr(params, key):

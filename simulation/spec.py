@@ -6,7 +6,7 @@ import math
 from fractions import Fraction
 from typing import Annotated, Literal
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, PositiveFloat, PositiveInt
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
 from cinecube.store.section import WrongValue
 
@@ -71,28 +71,28 @@ class SimulateSpec(BaseModel):
         Edge of a voxel.
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
-    seed: int = Field(default=0, ge=0)
+    seed: int = Field(default=0, ge=0, lt=2**63)
     subjects: int = Field(default=4, ge=1, le=99)
     segment_s: float = Field(default=112, ge=10, le=2700)
     overlap_s: float = Field(default=3, ge=0, lt=10)
     repeated: tuple[str, ...] = ()
     parcels: int = Field(default=40, ge=4, le=48)
-    targets_per_parcel: PositiveInt = 16
-    noise: float = Field(default=1.0, ge=0)
-    tr_s: PositiveFloat = 1.49
+    targets_per_parcel: int = Field(default=16, ge=1, le=10_000)
+    noise: float = Field(default=1.0, ge=0, le=1e6)
+    tr_s: float = Field(default=1.49, ge=0.1, le=100)
     window_s: float = Field(default=1.49, gt=0, le=2)  # ImageBind takes two seconds of sound
     fps: Annotated[str, AfterValidator(_is_rate)] = "24000/1001"
-    width: int = Field(default=160, ge=64, multiple_of=2)
-    height: int = Field(default=128, ge=64, multiple_of=2)
+    width: int = Field(default=160, ge=64, le=8192, multiple_of=2)
+    height: int = Field(default=128, ge=64, le=8192, multiple_of=2)
     sample_rate_hz: Literal[44100, 48000] = 48000
-    stills_per_window: PositiveInt = 4
-    context_s: float = Field(default=4, ge=0)
-    latents: PositiveInt = 8
-    individuality: float = Field(default=0.5, ge=0)
+    stills_per_window: int = Field(default=4, ge=1, le=1000)
+    context_s: float = Field(default=4, ge=0, le=600)
+    latents: int = Field(default=8, ge=1, le=1000)
+    individuality: float = Field(default=0.5, ge=0, le=1e6)
     extra_volumes: tuple[int, int] = (-1, 4)
-    voxel_mm: PositiveFloat = 9
+    voxel_mm: float = Field(default=9, ge=0.1, le=100)
 
     @property
     def rate(self) -> Fraction:

@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal, get_args
+from typing import Annotated, Any, Literal, get_args
 
-from pydantic import Field, PositiveFloat, PositiveInt, field_validator, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from cinecube.store.section import Section, WrongValue
+from cinecube.store.wrong_params import shown
+
+_LONGEST_DELAY = 1000
 
 
 class Alphas(Section):
     """A logarithmic grid of ridge penalties."""
 
-    min: PositiveFloat = 1.0
-    max: PositiveFloat = 1e8
-    n: PositiveInt = 20
+    min: float = Field(1.0, ge=1e-30, le=1e30)
+    max: float = Field(1e8, ge=1e-30, le=1e30)
+    n: int = Field(20, ge=1, le=1000)
 
     @model_validator(mode="after")
     def _rising(self) -> Alphas:
@@ -46,11 +49,11 @@ class EncodeParams(Section):
         Choices of the code of Oota et al. (2025) to repeat, for whoever must compare; `oota2025` stands for all.
     """
 
-    delays: list[int] = Field([1, 2, 3, 4, 5], min_length=1)
+    delays: list[int] = Field([1, 2, 3, 4, 5], min_length=1, max_length=100)
     alphas: Alphas = Alphas()
-    folds: int = Field(5, ge=2)
+    folds: int = Field(5, ge=2, le=1000)
     solver: Literal["shared", "himalaya"] = "shared"
-    targets_per_block: PositiveInt = 4096
+    targets_per_block: int = Field(4096, ge=1, le=10_000_000)
     rows: Literal["common", "own"] = "common"
     compat: tuple[Choice, ...] = ()
 
@@ -72,12 +75,12 @@ class EncodeParams(Section):
 
     @model_validator(mode="after")
     def _delays_look_back(self) -> EncodeParams:
-        if self.delays != sorted(set(self.delays)) or self.delays[0] < 0:
+        if self.delays != sorted(set(self.delays)) or self.delays[0] < 0 or self.delays[-1] > _LONGEST_DELAY:
             raise WrongValue(
                 key="delays",
-                found=str(self.delays),
-                expected="different whole numbers of TRs, 0 or more, in rising order",
-                do="sort them, and take out what stands twice or is negative",
+                found=shown(self.delays),
+                expected=f"different whole numbers of TRs, 0 to {_LONGEST_DELAY}, in rising order",
+                do="sort them, and take out what stands twice, is negative or further back",
             )
         return self
 
@@ -104,12 +107,12 @@ class CeilingParams(Section):
     """
 
     use: Literal["cross_subject", "repeats", "none"] = "cross_subject"
-    threshold: float = Field(0.05, ge=0)
-    cap: PositiveFloat = 1.0
+    threshold: float = Field(0.05, ge=0, le=1)
+    cap: float = Field(1.0, gt=0, le=1000)
     curve: Literal["exponential", "reliability"] = "exponential"
-    bootstraps: PositiveInt = 100
-    block_rows: PositiveInt = 10
-    seed: int = Field(0, ge=0)
+    bootstraps: int = Field(100, ge=1, le=100_000)
+    block_rows: int = Field(10, ge=1, le=1_000_000)
+    seed: int = Field(0, ge=0, lt=2**63)
     compat: Literal["oota2025"] | None = None
 
 
@@ -154,11 +157,11 @@ class Statistics(Section):
         Streams that are compared, target by target and ROI by ROI.
     """
 
-    permutations: PositiveInt = 5000
+    permutations: int = Field(5000, ge=1, le=100_000)
     permute: Literal["blocks", "shifts"] = "blocks"
-    block_rows: Literal["auto"] | PositiveInt = "auto"
+    block_rows: Literal["auto"] | Annotated[int, Field(ge=1, le=1_000_000)] = "auto"
     fdr: float = Field(0.05, gt=0, lt=1)
-    seed: int = Field(0, ge=0)
+    seed: int = Field(0, ge=0, lt=2**63)
     compare: list[tuple[str, str]] = Field(default_factory=list)
 
 

@@ -5,17 +5,18 @@ from __future__ import annotations
 import json
 import os
 import stat
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
 import yaml
 
-from cinecube.store.errors import StudyError
+from cinecube.store.errors import StudyError, environment_error
 
 MAX_TEXT_BYTES = 8 * 2**20
 """Of a JSON file: the configuration of a network with 20,000 labels has one."""
 
-# PyYAML reads 100 kB in a second; a study of thousands of segments has 60 kB.
+# Of YAML; a study of thousands of segments has 60 kB.
 _MAX_YAML_BYTES = 512 * 2**10
 _MAX_YAML_VALUES = 200_000
 _MAX_DEPTH = 64
@@ -48,7 +49,8 @@ def file_bytes(path: Path, where: str | None = None, limit: int | None = None) -
         status = os.stat(path)
     except (OSError, ValueError) as error:
         reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
-        raise _no_file(where or str(path), f"nothing that can be read ({reason})") from None
+        refused = environment_error(error, str(path))
+        raise refused or _no_file(where or str(path), f"nothing that can be read ({reason})") from None
     if not stat.S_ISREG(status.st_mode):
         raise _no_file(where or str(path), _KINDS.get(stat.S_IFMT(status.st_mode), "something that is no file"))
     if limit is not None and status.st_size > limit:
@@ -108,8 +110,15 @@ def _depth(value: Any) -> int:
     return depth
 
 
-def parse_yaml(text: str) -> Any:
+def parse_yaml(text: str, strict: bool = False) -> Any:
     """What a YAML text holds, aliases expanded, plain values only.
+
+    Parameters
+    ----------
+    text : str
+    strict : bool
+        Whether people write it for this package: then a key that stands twice, of which YAML keeps the last without a
+        word, and characters that cannot be seen are refused.
 
     Raises
     ------
@@ -120,28 +129,68 @@ def parse_yaml(text: str) -> Any:
     """
     if len(text) > _MAX_YAML_BYTES:
         raise ValueError(f"{len(text)} characters, more than {_MAX_YAML_BYTES}")
+    _refuse_endless(text)
+    loader = _SafeLoader(text)
     try:
-        node = yaml.compose(text, Loader=yaml.SafeLoader)
-        if node is not None:
-            _count(node, {}, 0)
-        return yaml.safe_load(text)
-    except RecursionError:
-        return _too_deep()
+        node = loader.get_single_node()
+        if node is None:
+            return None
+        _measure(node, {}, strict)
+        return loader.construct_document(node)
+    finally:
+        loader.dispose()
 
 
-def _count(node: yaml.Node, known: dict[int, int], depth: int) -> int:
-    """Values in a node once its aliases are expanded."""
-    if isinstance(node, yaml.ScalarNode):
-        return 1
+# Where PyYAML was built with libyaml, which is ten times as fast.
+_SafeLoader: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+
+
+def _refuse_endless(text: str) -> None:
+    """Look at the events one by one: what makes nodes of them calls itself, and libyaml's crashes when that is deep."""
+    depth = 0
+    for number, event in enumerate(yaml.parse(text, Loader=_SafeLoader)):
+        depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
+        if depth > _MAX_DEPTH:
+            _too_deep()
+        if number > 2 * _MAX_YAML_VALUES:
+            raise _too_many()
+
+
+def _too_many() -> ValueError:
+    return ValueError(f"more than {_MAX_YAML_VALUES} values once its aliases are expanded")
+
+
+def _measure(node: Any, known: dict[int, tuple[int, int]], strict: bool) -> tuple[int, int]:
+    """Values in a node once its aliases are expanded, and how deep they lie."""
     if id(node) in known:
-        if not known[id(node)]:
+        if not known[id(node)][0]:
             raise ValueError("an alias inside what it stands for")
         return known[id(node)]
+    known[id(node)] = 0, 0
+    if strict:
+        _refuse_hidden(node)
+    inner = [] if isinstance(node, yaml.ScalarNode) else node.value
+    if isinstance(node, yaml.MappingNode):
+        inner = [part for pair in node.value for part in pair]
+    measured = [_measure(part, known, strict) for part in inner]
+    count, depth = 1 + sum(count for count, _ in measured), 1 + max((depth for _, depth in measured), default=0)
+    if count > _MAX_YAML_VALUES:
+        raise _too_many()
     if depth > _MAX_DEPTH:
         _too_deep()
-    known[id(node)] = 0
-    inner = [part for pair in node.value for part in pair] if isinstance(node, yaml.MappingNode) else node.value
-    known[id(node)] = count = 1 + sum(_count(part, known, depth + 1) for part in inner)
-    if count > _MAX_YAML_VALUES:
-        raise ValueError(f"more than {_MAX_YAML_VALUES} values once its aliases are expanded")
-    return count
+    known[id(node)] = count, depth
+    return count, depth
+
+
+def _refuse_hidden(node: Any) -> None:
+    """Refuse a key that another of its section hides, and characters that nobody sees."""
+    if isinstance(node, yaml.ScalarNode):
+        strange = next((letter for letter in node.value if not (letter.isprintable() or letter in "\n\t")), None)
+        if strange is not None:
+            raise ValueError(f"line {node.start_mark.line + 1}: the character {strange!a}")
+    elif isinstance(node, yaml.MappingNode):
+        keys = [key for key, _ in node.value if isinstance(key, yaml.ScalarNode)]
+        counts = Counter((key.tag, key.value) for key in keys)
+        twice = next((key for key in reversed(keys) if counts[key.tag, key.value] > 1), None)
+        if twice is not None:
+            raise ValueError(f"line {twice.start_mark.line + 1}: the key {twice.value!r} twice")

@@ -14,16 +14,17 @@ import numpy as np
 import pandas as pd
 import xarray as xr
 
-from cinecube.store.atlas import find_atlas, read_parcels
+from cinecube.store.atlas import find_atlas, open_atlas, read_parcels, space_unlike
 from cinecube.store.atomic import staged
 from cinecube.store.cleaning import clean_run, n_regressors, standardise, temporal_snr
 from cinecube.store.clock import Clock
+from cinecube.store.confounds import Confounds, read_confounds
 from cinecube.store.cubes import TARGETS_PER_SHARD, write_cube
 from cinecube.store.errors import StudyError
 from cinecube.store.films import read_films_table, rows_by_segment
 from cinecube.store.fingerprint import file_digest
-from cinecube.store.fmriprep import ScanRun, find_runs, mean_framewise_displacement_mm, read_confounds
-from cinecube.store.nifti import open_nifti
+from cinecube.store.fmriprep import ScanRun, find_runs
+from cinecube.store.nifti import other_grid, read_inside
 from cinecube.store.params import BrainParams, Study
 from cinecube.store.paths import StudyPaths
 from cinecube.store.schema import provenance, string_coordinate
@@ -84,8 +85,9 @@ def build_brain(study: Study, subject: str, root: Path, progress: Progress | Non
     """
     paths = StudyPaths(root)
     params = study.brain
-    rows_expected = rows_by_segment(read_films_table(paths.films), study.segments())
+    rows_expected = rows_by_segment(read_films_table(paths.films), study.segments(), study.clock)
     runs = find_runs(root / params.path, subject, study.segments(), params.space)
+    _check_runs(runs, params, rows_expected, study.clock)
     targets = find_targets(params, runs, root)
     with (
         one_writer(paths, paths.brain(subject), paths.brain_qc(subject)),
@@ -126,17 +128,22 @@ def find_targets(params: BrainParams, runs: list[ScanRun], root: Path) -> Target
     first = runs[0].image
     mask = np.ones(first.shape[:3], dtype=bool)
     for run in runs:
-        if run.image.shape[:3] != first.shape[:3] or not np.allclose(run.image.affine, first.affine, atol=1e-3):
+        inside = run.mask
+        if inside.all():
+            _log.warning("%s: its brain mask is the whole field of view", run.where)
+        if not (mask & inside).any():
             raise StudyError(
                 where=run.where,
-                found=f"a grid of {run.image.shape[:3]}",
-                expected=f"the grid of {runs[0].where}, {first.shape[:3]}",
-                do="use one fMRIPrep output for all runs",
+                found="no voxel of its mask in those of the runs before",
+                expected="a brain that all runs share",
+                do="check its mask, and that its scan is in the same space",
             )
-        mask &= np.asarray(open_nifti(run.mask).dataobj).astype(bool)
+        mask &= inside
     labels, names = np.zeros(mask.shape, dtype=np.int64), dict[int, str]()
     if params.atlas is not None:
         labels, names = read_parcels(root / params.atlas, first)
+        _check_parcels(set(np.unique(labels[mask]).tolist()), names, runs[0], params.atlas)
+        _say_of_atlas(root / params.atlas, params.space, first)
     elif params.targets == "parcels":
         raise StudyError(where="brain.targets", found="parcels", expected="an atlas", do="set brain.atlas")
     ijk = np.argwhere(mask)
@@ -154,6 +161,33 @@ def find_targets(params: BrainParams, runs: list[ScanRun], root: Path) -> Target
     return Targets(mask, numbers, _hemispheres(parcel, centres), parcel, centres, members)
 
 
+def _say_of_atlas(path: Path, space: str, scans: nib.Nifti1Image) -> None:
+    """What is done to an atlas of another grid, and that its name tells of another space."""
+    if other := space_unlike(path, space):
+        _log.warning("%s", other)
+    if other := other_grid(open_atlas(path)[0], scans):
+        _log.info("%s has %s: each voxel of the scans takes the nearest label", find_atlas(path).name, other)
+
+
+def _check_parcels(present: set[int], names: dict[int, str], run: ScanRun, atlas: str) -> None:
+    """Refuse an atlas beside the brain; say which parcels no voxel lies in."""
+    lost = [name for number, name in names.items() if number not in present]
+    subject = run.where.split()[0]
+    if len(lost) == len(names):
+        raise StudyError(
+            where=f"{subject} {atlas}",
+            found="no voxel of the brain in any parcel",
+            expected=f"an atlas in the scans' space ({run.bold.name})",
+            do="set brain.atlas to one of that space",
+        )
+    if lost:
+        listed = ", ".join(lost[:8]) + (" …" if lost[8:] else "")
+        _log.warning(
+            "%s: %d of %d parcels lie in the brain of all runs; none of %s",
+            *(subject, len(names) - len(lost), len(names), listed),
+        )
+
+
 def _hemispheres(parcel: np.ndarray, xyz_mm: np.ndarray) -> np.ndarray:
     """L or R by the parcel's name, and by the side of the brain where the name does not say."""
     side = np.where(xyz_mm[:, 0] < 0, "L", "R")
@@ -161,27 +195,58 @@ def _hemispheres(parcel: np.ndarray, xyz_mm: np.ndarray) -> np.ndarray:
     return string_coordinate(named)
 
 
+def _check_runs(runs: list[ScanRun], params: BrainParams, rows: dict[str, int], clock: Clock) -> None:
+    """What headers, sidecars and tables tell of every run, before the first is read."""
+    constant: dict[str, int] = {}
+    for run in runs:
+        _check_length(run, rows[run.segment], clock)
+        if other := other_grid(run.image, runs[0].image):
+            do = "use one fMRIPrep output for all runs"
+            raise StudyError(where=run.where, found=other, expected=f"the grid of {runs[0].where}", do=do)
+        confounds = read_confounds(run, params.confounds)
+        _check_regressors(run, confounds, params, clock)
+        for name in confounds.constant:
+            constant[name] = constant.get(name, 0) + 1
+    for name, count in constant.items():
+        _log.warning("%s: %s is constant in %d runs: nothing is taken out by it", runs[0].bold.name, name, count)
+
+
+def _check_regressors(run: ScanRun, confounds: Confounds, params: BrainParams, clock: Clock) -> None:
+    """Cleaning with as many regressors as volumes leaves rounding, which would be scaled up to a signal."""
+    taken = n_regressors(confounds.regressors, run.image.shape[3], params.high_pass_hz, clock.tr_s)
+    n_steady = int(confounds.steady.sum())
+    if taken >= n_steady:
+        raise StudyError(
+            where=run.where,
+            found=f"{taken} regressors for {n_steady} volumes",
+            expected="fewer regressors than volumes",
+            do="set brain.confounds to one that takes fewer, or leave the segment out of films",
+        )
+
+
 def read_run(
     run: ScanRun, params: BrainParams, targets: Targets, rows: int, clock: Clock
 ) -> tuple[np.ndarray, dict[str, Any]]:
     """Responses of one run (time, target), trimmed to the film and standardised, and its row of the QC table."""
-    _check_length(run, rows, clock)
-    signals = _masked(run, params, targets)
-    confounds, steady = read_confounds(run, params.confounds)
-    cleaned = clean_run(signals, confounds, steady, params.high_pass_hz, run.tr_s)[:rows]
+    signals = _masked(run, params, targets, clock)
+    confounds = read_confounds(run, params.confounds)
+    cleaned = clean_run(signals, confounds.regressors, confounds.steady, params.high_pass_hz, run.tr_s)[:rows]
     if targets.members is not None:
         cleaned = cleaned @ targets.members
-    n_volumes = run.image.shape[3]
-    return standardise(cleaned), {
+    n_volumes, bold = run.image.shape[3], standardise(cleaned)
+    if not np.isfinite(bold).all():
+        found = f"intensities up to {np.abs(signals).max():.3g}, which cannot be cleaned"
+        raise StudyError(where=run.where, found=found, expected="those of a scanner", do="check the scan's scale")
+    return bold, {
         "volumes": n_volumes,
         "rows_expected": rows,
         "trimmed_volumes": max(0, n_volumes - rows),
         "missing_rows": max(0, rows - n_volumes),
-        "non_steady_volumes": int((~steady).sum()),
-        "regressors": n_regressors(confounds, n_volumes, params.high_pass_hz, run.tr_s),
+        "non_steady_volumes": int((~confounds.steady).sum()),
+        "regressors": n_regressors(confounds.regressors, n_volumes, params.high_pass_hz, run.tr_s),
         "tsnr_median": float(np.nanmedian(temporal_snr(signals))),
         "constant_voxels": int((np.ptp(signals, axis=0) == 0).sum()),
-        "mean_framewise_displacement_mm": mean_framewise_displacement_mm(run),
+        "mean_framewise_displacement_mm": confounds.mean_displacement_mm,
     }
 
 
@@ -200,25 +265,49 @@ def _check_length(run: ScanRun, rows: int, clock: Clock) -> None:
         )
 
 
-def _masked(run: ScanRun, params: BrainParams, targets: Targets) -> np.ndarray:
+def _masked(run: ScanRun, params: BrainParams, targets: Targets, clock: Clock) -> np.ndarray:
     """Raw intensities (time, voxel) inside the mask, smoothed if the study says so."""
-    volumes = run.volumes()
-    inside = volumes[targets.mask]
-    bad = np.flatnonzero(~np.isfinite(inside).all(axis=1))
-    if bad.size:
-        i, j, k = np.argwhere(targets.mask)[bad[0]]
-        raise StudyError(
-            where=run.where,
-            found=f"NaN or infinity in {bad.size} voxels of the mask, first at ({i}, {j}, {k})",
-            expected="finite intensities",
-            do="mend the scan, or take these voxels out of its brain mask",
-        )
-    if params.fwhm_mm > 0:
+
+    def smoothed(volumes: np.ndarray) -> np.ndarray:
         from nilearn.image import smooth_img
 
-        smoothed = smooth_img(nib.Nifti1Image(volumes, run.image.affine), params.fwhm_mm)
-        inside = np.asarray(smoothed.dataobj, dtype=np.float32)[targets.mask]
-    return inside.T
+        # The smoothing takes NaN for 0.
+        kept = np.where(np.isfinite(volumes[targets.mask]), 0, np.nan)
+        image = smooth_img(nib.Nifti1Image(volumes, run.image.affine), params.fwhm_mm)
+        values = np.array(image.dataobj, dtype=np.float32)
+        values[targets.mask] += kept
+        return values
+
+    signals = read_inside(run.bold, targets.mask, smoothed if params.fwhm_mm > 0 else None)
+    _refuse_not_finite(signals, run, targets, clock)
+    if (np.ptp(signals, axis=0) == 0).all():
+        found = "the same value in every volume, throughout the mask"
+        raise StudyError(where=run.where, found=found, expected="a signal over time", do="fetch the scan again")
+    return signals
+
+
+def _refuse_not_finite(signals: np.ndarray, run: ScanRun, targets: Targets, clock: Clock) -> None:
+    """Name volumes that are lost as a whole by their time, otherwise voxels by their place."""
+    bad = ~np.isfinite(signals)
+    lost = np.flatnonzero(bad.all(axis=1))
+    if lost.size:
+        raise StudyError(
+            where=run.where,
+            found=f"{lost.size} volumes of NaN or infinity, first volume {lost[0]} ({lost[0] * clock.tr_s:.1f} s)",
+            expected="finite intensities",
+            do="fetch or preprocess the run again, or leave its segment out of films",
+        )
+    voxels = np.flatnonzero(bad.any(axis=0))
+    if voxels.size:
+        i, j, k = np.argwhere(targets.mask)[voxels[0]]
+        at = int(bad[:, voxels[0]].argmax())
+        mask = run.beside("brain", "mask", [".nii.gz"])[0]
+        raise StudyError(
+            where=run.where,
+            found=f"NaN or infinity in {voxels.size} voxels of the mask, first at ({i}, {j}, {k}) in volume {at}",
+            expected="finite intensities",
+            do=f"set these voxels to 0 in {mask.name}; no run uses them then",
+        )
 
 
 def asked_spec(study: Study, subject: str) -> dict[str, Any]:

@@ -15,6 +15,7 @@ import zarr
 from zarr.storage import LocalStore
 
 from cinecube.store.bounded import file_bytes, parse_json
+from cinecube.store.checksums import Checksums
 from cinecube.store.errors import StudyError, environment_error
 from cinecube.store.plain_zarr import MAX_ARRAYS, MAX_METADATA_BYTES, Plainness, PlainStore
 from cinecube.store.plain_zarr import ROOT as ROOT
@@ -141,11 +142,17 @@ class Contents:
     arrays : dict of str to list of Stored
         Every array, once; twice where its own metadata and the cube's disagree.
     problems : list of Problem
+    checksums : Checksums, optional
+        None if the cube's own metadata list none, or are not as they were written.
+    altered : bool
+        Whether they are not.
     """
 
     attrs: dict[str, Any] | None
     arrays: dict[str, list[Stored]] = field(default_factory=dict)
     problems: list[Problem] = field(default_factory=list)
+    checksums: Checksums | None = None
+    altered: bool = False
 
 
 def first_line(error: Exception) -> str:
@@ -164,6 +171,11 @@ def read_contents(path: Path) -> Contents:
     if root and root.get("zarr_format") != 3:
         contents.problems.append(Problem(f"{ROOT} is of Zarr format {root.get('zarr_format')!r}", (ROOT,)))
     gathered = _gathered(root) if root else None
+    if root:
+        try:
+            contents.checksums = Checksums.read((path / ROOT).read_bytes(), "")
+        except StudyError:
+            contents.altered = True
     if root and gathered is None:
         contents.problems.append(Problem(f"{ROOT} does not gather the metadata of the arrays", (ROOT,)))
     own = {child.name for child in path.iterdir() if child.is_dir() and (child / ROOT).is_file()}
@@ -199,8 +211,8 @@ def _add_array(contents: Contents, path: Path, name: str, gathered: dict[str, An
         faults = faults or [f"and what {ROOT} says of {name} differ"]
         opened = _open(path, name, known, gathered=True)
         stored += [opened] if isinstance(opened, Stored) else []
-    # What disagrees may be wrong in either; that alone is no reason to think so of the cube's.
-    files = (file, ROOT) if differs and not fault else (file,)
+    # What disagrees may be wrong in either, unless the cube's are known to be right.
+    files = (file, ROOT) if differs and not fault and contents.checksums is None else (file,)
     contents.problems += [Problem(f"{name}: {file} {text}", files) for text in faults]
     contents.arrays[name] = stored
 

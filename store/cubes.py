@@ -6,7 +6,7 @@ import json
 import math
 import time
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +18,7 @@ from zarr.codecs import Crc32cCodec
 from zarr.storage import LocalStore
 
 from cinecube.store.atomic import old_of, staged
+from cinecube.store.checksums import RESTORE, write_checksums
 from cinecube.store.errors import StudyError, environment_error
 from cinecube.store.guarded import folder_number, open_guarded, shard_key
 from cinecube.store.plain_zarr import plain
@@ -124,10 +125,11 @@ def _write(cube: xr.Dataset, path: Path, encoding: Mapping[str, Any]) -> None:
 
 
 def _consolidate(path: Path) -> None:
-    """Gather all metadata in one file, so that opening a cube reads one file instead of a dozen."""
+    """Gather all metadata in one file, so that opening a cube reads one file instead of a dozen; list its chunks."""
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="Consolidated metadata")
         zarr.consolidate_metadata(path)
+    write_checksums(path)
 
 
 def open_cube(path: Path, *, where: str | None = None, complete: bool = True) -> xr.Dataset:
@@ -227,24 +229,73 @@ def read_values(array: xr.DataArray, where: str) -> np.ndarray:
     return values
 
 
-def missing_shards(path: Path, cube: xr.Dataset) -> list[str]:
-    """Layers of a feature cube whose shard is not on disk, as `model layer`."""
-    missing = []
-    for m, k in np.argwhere(cube["width"].values > 0):
-        if not (path / shard_key(m, k)).is_file():
-            missing.append(f"{cube['model'].values[m]} {cube['layer'].values[k]}")
-    return missing
+def refuse_another(
+    cube: xr.Dataset,
+    where: str,
+    holds: str,
+    *,
+    model: str | None = None,
+    segments: Sequence[str] = (),
+    subject: str | None = None,
+) -> None:
+    """Refuse a cube that lies under another's name.
+
+    Parameters
+    ----------
+    cube : Dataset
+    where : str
+        What messages call it.
+    holds : str
+        The variable that it must have.
+    model : str, optional
+        Whose features or scores it must hold: streams of it are named after it.
+    segments : sequence of str
+        Of the film whose features it must hold, some at least.
+    subject : str, optional
+        Whose responses it must hold, where its spec tells.
+
+    Raises
+    ------
+    StudyError
+        If it holds those of another.
+    """
+    if holds not in cube:
+        kind = cube.attrs.get("kind", data_name(cube) or "nothing")
+        raise _another(where, f"a cube of {kind}", holds)
+    asked = [str(model or subject)]
+    if model is not None:
+        own = [str(name) for name in cube["model"].values]
+        wrong = [name for name in own if name != model and not name.startswith(f"{model}.")]
+    else:
+        spec = json.loads(cube.attrs.get("spec", "{}"))
+        wrong = [str(spec["subject"])] if spec.get("subject", subject) != subject else []
+    if segments and not wrong:
+        own, asked = list(dict.fromkeys(map(str, cube["segment"].values))), list(segments)
+        wrong = own if set(own).isdisjoint(asked) else []
+    if wrong:
+        raise _another(where, f"the cube of {wrong[0]}", f"that of {', '.join(asked)}")
+
+
+def _another(where: str, found: str, expected: str) -> StudyError:
+    do = "put the right one there with `dvc checkout --force`, or make it anew with `dvc repro --force`"
+    return StudyError(where=where, found=found, expected=expected, do=do)
 
 
 def _refuse_missing_shards(path: Path, cube: xr.Dataset, where: str) -> None:
-    missing = missing_shards(path, cube)
-    if missing:
-        raise StudyError(
-            where=where,
-            found=f"no shard of {missing[0]}" + (f" and {len(missing) - 1} more" if len(missing) > 1 else ""),
-            expected="every layer",
-            do=f"fetch the cube with `dvc pull {path}`",
-        )
+    files = {
+        f"{cube['model'].values[m]} {cube['layer'].values[k]}": path / shard_key(m, k)
+        for m, k in np.argwhere(cube["width"].values > 0)
+    }
+    sizes = {name: file.stat().st_size if file.is_file() else None for name, file in files.items()}
+    for size, word, do in ((None, "no", f"fetch the cube with `dvc pull {path}`"), (0, "an empty", RESTORE)):
+        wrong = [name for name, n_bytes in sizes.items() if n_bytes == size]
+        if wrong:
+            raise StudyError(
+                where=where,
+                found=f"{word} shard of {wrong[0]}" + (f" and {len(wrong) - 1} more" if wrong[1:] else ""),
+                expected="every layer",
+                do=do,
+            )
 
 
 def stored_bytes(path: Path) -> int:

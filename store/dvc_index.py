@@ -215,10 +215,10 @@ class DvcIndex:
                 return None
             objects = Objects(objects.locations(extended=False))
             try:
-                return listed, objects.read(listed, None, where, _MAX_LIST_BYTES)
+                return listed, objects.read_whole(listed, where, _MAX_LIST_BYTES)
             except StudyError:
                 return None  # an import that was not fetched yet: its source knows
-        return listed, objects.read(listed, None, f"{where} (its list of files)", _MAX_LIST_BYTES)
+        return listed, objects.read_whole(listed, f"{where} (its list of files)", _MAX_LIST_BYTES)
 
     def _files_of_source(self, output: Output, inner: str, where: str) -> Listing:
         assert output.source is not None

@@ -12,6 +12,7 @@ from zarr.abc.store import ByteRequest, Store
 from zarr.core.buffer import Buffer, BufferPrototype
 
 from cinecube.store.dvc_index import Listing, open_index
+from cinecube.store.errors import StudyError
 from cinecube.store.plain_zarr import Plainness, read_plainly
 
 
@@ -60,9 +61,9 @@ def dvc_zarr_store(
 class DvcZarrStore(Store):
     """The files of one listing as a Zarr store.
 
-    A key that is not listed is absent, as Zarr expects. A key that is listed and whose bytes are nowhere, or cannot be
-    read, is a `StudyError`: Zarr would take absence for an empty chunk and make numbers of it. So is what no cube is
-    made of, see `plain_zarr`: the files are somebody else's.
+    A key that is not listed is absent, as Zarr expects. A key that is listed and whose bytes are nowhere, are none, or
+    cannot be read, is a `StudyError`: Zarr would take absence for an empty chunk and make numbers of it. So is what no
+    cube is made of, see `plain_zarr`: the files are somebody else's.
 
     Parameters
     ----------
@@ -109,7 +110,15 @@ class DvcZarrStore(Store):
 
         async def get() -> Buffer:
             read, limit = self.listing.objects.read, self._plainness.limit(key)
-            return prototype.buffer.from_bytes(await asyncio.to_thread(read, item, byte_range, self._where(key), limit))
+            data = await asyncio.to_thread(read, item, byte_range, self._where(key), limit)
+            if not data:
+                raise StudyError(
+                    where=self._where(key),
+                    found=f"an empty object {item.oid}",
+                    expected="bytes: no file of a Zarr group is empty",
+                    do="run `cinecube pull` again, or ask the owner of the study to `dvc push` it again",
+                )
+            return prototype.buffer.from_bytes(data)
 
         return await read_plainly(self._plainness, key, byte_range, get)
 

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
+from cinecube.store.checksums import OTHER, Checksums
 from cinecube.store.cube_files import ROOT, Chunk, Contents, Problem, Stored, first_line, read_contents, strays
 from cinecube.store.cube_labels import Labels, check_labels
 from cinecube.store.errors import StudyError
@@ -31,6 +32,8 @@ class Examined:
         Arrays whose metadata are broken.
     has_root : bool
         Whether its own metadata, which list the arrays, could be read.
+    unplaced : bool
+        Whether nothing tells which chunk belongs where.
     """
 
     problems: tuple[Problem, ...]
@@ -38,6 +41,7 @@ class Examined:
     opened: frozenset[str] = frozenset()
     unopened: frozenset[str] = frozenset()
     has_root: bool = True
+    unplaced: bool = False
 
     def is_unread(self, file: str) -> bool:
         """Whether nobody can say if a file is sound: nothing describes its array."""
@@ -56,14 +60,16 @@ def examine(path: Path) -> Examined:
     chosen: dict[str, Stored] = {}
     values: dict[str, np.ndarray] = {}
     expected = {ROOT}
+    others = [Problem(f"{ROOT} is not as it was written", (ROOT,))] if contents.altered else []
     # The labels first: they say which shards there must be.
     for name in sorted(contents.arrays, key=lambda name: not _is_label(name, contents)):
         expected.add(f"{name}/{ROOT}")
-        tried = [_Reading(stored, chosen, values) for stored in contents.arrays[name]]
+        tried = [_Reading(stored, values, contents.checksums) for stored in contents.arrays[name]]
         if not tried:
             continue
         best = min(tried, key=lambda reading: len(reading.problems))
         problems += best.problems
+        others += best.others
         expected |= best.files
         chosen[name] = best.stored
         if best.whole is not None:
@@ -72,9 +78,17 @@ def examine(path: Path) -> Examined:
         problems += _label_problems(Labels(contents.attrs, chosen, values), frozenset(contents.arrays))
     if contents.attrs is not None and _all_open(contents):
         problems += [Problem(f"{file} is no part of the cube") for file in strays(path, expected)]
+    named = {file for problem in problems for file in problem.files}
+    problems += [other for other in others if not named.issuperset(other.files)]
+    placed = contents.checksums.layouts.keys() if contents.checksums else frozenset()
     unopened = frozenset(name for name, tried in contents.arrays.items() if not tried)
     return Examined(
-        tuple(problems), frozenset(expected), frozenset(chosen), unopened, has_root=contents.attrs is not None
+        tuple(problems),
+        frozenset(expected),
+        frozenset(chosen),
+        unopened,
+        has_root=contents.attrs is not None,
+        unplaced=not contents.altered and not chosen.keys() <= placed,
     )
 
 
@@ -110,15 +124,18 @@ class _Reading:
     Attributes
     ----------
     problems : list of Problem
+    others : list of Problem
+        Chunks that are whole and not those that were written; what they hold may say more.
     files : set of str
         Those that it should have.
     whole : ndarray, optional
         Its values, if it is a label and all of them can be read.
     """
 
-    def __init__(self, stored: Stored, arrays: Mapping[str, Stored], labels: Mapping[str, np.ndarray]) -> None:
-        self.stored, self._labels = stored, labels
+    def __init__(self, stored: Stored, labels: Mapping[str, np.ndarray], checksums: Checksums | None) -> None:
+        self.stored, self._labels, self._checksums = stored, labels, checksums
         self.problems: list[Problem] = []
+        self.others: list[Problem] = []
         self.files: set[str] = set()
         self.whole: np.ndarray | None = None
         self._is_features = stored.name == "features" and stored.dims == DIMS["features"]
@@ -150,16 +167,25 @@ class _Reading:
 
     def _judge(self, chunk: Chunk) -> None:
         label = self._name(chunk)
+        misplaced = (
+            self._checksums.misplaced(self.stored.path, chunk.file)
+            if chunk.values is not None and self._checksums
+            else ""
+        )
         if chunk.fault:
             self._tell(f"{label}: damaged {chunk.file} ({chunk.fault})", chunk)
         elif chunk.values is None:
             noun = "no shard of" if self._is_features else "no chunk of"
             self._tell(f"{noun} {label}: {chunk.file} is missing", chunk)
+        elif misplaced and misplaced != OTHER:
+            self._tell(f"{label}: {chunk.file} holds {misplaced}", chunk)
         elif self._is_features:
             self._judge_features(chunk, label)
         elif self.stored.name == "bold" and not np.isfinite(chunk.values).all():
             bad = int((~np.isfinite(chunk.values)).sum())
             self._tell(f"{label}: {bad} values are NaN or infinite ({chunk.file})", chunk)
+        if misplaced == OTHER:
+            self.others.append(Problem(f"{label}: {chunk.file} holds {OTHER}", (chunk.file,)))
 
     def _judge_features(self, chunk: Chunk, label: str) -> None:
         widths, values = self._widths(chunk), chunk.values

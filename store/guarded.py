@@ -6,15 +6,17 @@ import os
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import xarray as xr
 from xarray.backends.zarr import ZarrArrayWrapper, ZarrStore
-from xarray.core.indexing import LazilyIndexedArray
+from xarray.core.indexing import IndexingSupport, LazilyIndexedArray, explicit_indexing_adapter
 from zarr.abc.store import ByteRequest, Store
 from zarr.core.buffer import Buffer, BufferPrototype
 from zarr.storage import LocalStore, WrapperStore
 
+from cinecube.store.checksums import RESTORE, Checksums
 from cinecube.store.errors import StudyError, environment_error
-from cinecube.store.plain_zarr import plain
+from cinecube.store.plain_zarr import ROOT, plain
 from cinecube.store.schema import refuse_unknown
 from cinecube.store.shards import RowShards
 
@@ -68,37 +70,61 @@ def folder_number(path: Path) -> tuple[int, int] | None:
 
 
 class _Chunks(WrapperStore[Store]):
-    """A store whose chunks are all there, but for some that are named: Zarr would make numbers of others."""
+    """A store whose chunks are all there, and each in its place, but for some that may be absent.
 
-    def __init__(
-        self,
-        store: Store,
-        where: str = "",
-        absent: frozenset[str] = frozenset(),
-        standing: _Standing | None = None,
-    ) -> None:
+    Zarr would make numbers of others.
+
+    Attributes
+    ----------
+    absent : frozenset of str
+        Chunks that may be missing.
+    width : array (model, layer), optional
+        Of a feature cube.
+    checksums : Checksums, optional
+        From `zarr.json`, once that is read.
+    """
+
+    def __init__(self, store: Store, where: str = "", standing: _Standing | None = None) -> None:
         super().__init__(store)
-        self.where, self.absent, self.standing = where, absent, standing
+        self.where, self.standing = where, standing
+        self.absent: frozenset[str] = frozenset()
+        self.width: np.ndarray | None = None
+        self.checksums: Checksums | None = None
 
     def _with_store(self, store: Store) -> _Chunks:
-        return type(self)(store, self.where, self.absent, self.standing)
+        other = type(self)(store, self.where, self.standing)
+        other.absent, other.width, other.checksums = self.absent, self.width, self.checksums
+        return other
 
     async def get(self, key: str, prototype: BufferPrototype, byte_range: ByteRequest | None = None) -> Buffer | None:
         found = await self._store.get(key, prototype, byte_range)
         if self.standing is not None:
             self.standing.refuse_another(self.where)  # after reading: what was read before is of the one that stood
-        if found is None and _is_chunk(key) and key not in self.absent:
+        if key == ROOT and found is not None:
+            self.checksums = Checksums.read(found.to_bytes(), self.where, self._restore)
+        if not _is_chunk(key) or (found is None and key in self.absent):
+            return found
+        if not found:  # to Zarr an empty shard is one of fill values
             raise StudyError(
                 where=self.where,
-                found=f"no {key}",
+                found=f"no {key}" if found is None else f"an empty {key}",
                 expected="every chunk of a whole cube",
-                do="restore it with `dvc checkout`, `dvc pull` or `dvc repro`",
+                do="restore it with `dvc checkout`, `dvc pull` or `dvc repro`" if found is None else self._restore,
             )
+        if self.checksums is not None:
+            self.checksums.refuse_other(key, found.as_numpy_array(), byte_range, self.where, self._restore)
         return found
+
+    @property
+    def _restore(self) -> str:
+        return RESTORE if self.standing is not None else PULL_AGAIN
 
 
 def _is_chunk(key: str) -> bool:
     return "c" in key.split("/")[1:]
+
+
+PULL_AGAIN = "run `cinecube pull` again, or ask the owner of the study to `dvc push` it again"
 
 
 class _Array(ZarrArrayWrapper):
@@ -114,7 +140,7 @@ class _Array(ZarrArrayWrapper):
     def _getitem(self, key: tuple[Any, ...]) -> Any:
         chunks: _Chunks = self._array.store
         if self.shards is not None and chunks.standing is not None:
-            found = self.shards.read(chunks.standing.path / self._array.path, key)
+            found = self.shards.read(chunks.standing.path, self._array.path, key, chunks.checksums)
             if found is not None:
                 chunks.standing.refuse_another(chunks.where)
                 return found
@@ -122,11 +148,48 @@ class _Array(ZarrArrayWrapper):
 
     def __getitem__(self, key: Any) -> Any:
         try:
-            return super().__getitem__(key)
+            values = super().__getitem__(key)
         except StudyError:
             raise
         except Exception as error:  # checksums, short shards and broken indexes raise different classes
             raise environment_error(error, self.where) or damaged(self.where, error) from error
+        self._refuse_nan(key, values)
+        return values
+
+    def _refuse_nan(self, key: Any, values: np.ndarray) -> None:
+        """Raise if there is NaN where no writer of ours leaves any."""
+        if values.dtype.kind != "f" or _is_finite(values):
+            return
+        name, dims, width = self._array.basename, self._array.metadata.dimension_names, self._array.store.width
+        if name == "bold":
+            bad = ~np.isfinite(values)
+        elif name == "features" and width is not None and width.shape == self.shape[2:]:
+            inside = np.broadcast_to(np.arange(self.shape[1])[:, None, None] < width, self.shape)
+            read = explicit_indexing_adapter(key, self.shape, IndexingSupport.BASIC, inside.__getitem__)
+            bad = ~np.isfinite(values) & read
+        elif tuple(dims or ())[-2:] in _BY_TARGET and values.ndim == len(self.shape):
+            # A layer or a target may have no scores at all; the others have all of theirs.
+            nan = np.isnan(values)
+            bad = nan & ~(nan.all(axis=-1, keepdims=True) | nan.all(axis=-2, keepdims=True))
+        else:
+            return
+        if bad.any():
+            raise StudyError(
+                where=self.where,
+                found=f"{int(bad.sum())} values that are NaN or infinite where there must be numbers",
+                expected="finite values, but for what the cube lacks as a whole",
+                do="run `cinecube verify`, and make the cube anew with `dvc repro`",
+            )
+
+
+_BY_TARGET = (("layer", "target"), ("lag", "target"))
+
+
+def _is_finite(values: np.ndarray) -> bool:
+    """Whether all values are finite, by their sum: a millisecond where each for itself takes two, and memory."""
+    with np.errstate(over="ignore", invalid="ignore"):
+        total = values.sum(dtype=np.float64 if values.dtype.itemsize < 4 else None)
+    return bool(np.isfinite(total) or np.isfinite(values).all())
 
 
 def damaged(where: str, error: Exception) -> StudyError:
@@ -136,7 +199,7 @@ def damaged(where: str, error: Exception) -> StudyError:
         where=where,
         found=f"damaged bytes ({first})",
         expected="whole chunks",
-        do="run `cinecube verify --repair`, or make it anew with `dvc repro`",
+        do=RESTORE,
     )
 
 
@@ -173,8 +236,8 @@ def open_guarded(store: Store, where: str) -> xr.Dataset:
     group.where = where
     cube = xr.open_dataset(group)
     if "features" in cube and "width" in cube:
-        layers = ((m, k) for m, own in enumerate(cube["width"].values) for k, width in enumerate(own) if width == 0)
-        chunks.absent = frozenset(shard_key(m, k) for m, k in layers)
+        chunks.width = cube["width"].values
+        chunks.absent = frozenset(shard_key(m, k) for m, k in np.argwhere(chunks.width == 0))
     if standing is not None:
         standing.refuse_another(where)  # listing a folder that goes away finds no arrays, and that is no error
     return cube

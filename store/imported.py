@@ -10,7 +10,7 @@ import xarray as xr
 
 from cinecube.store.asked import unlike
 from cinecube.store.atomic import write_text
-from cinecube.store.cubes import open_cube
+from cinecube.store.cubes import open_cube, refuse_another
 from cinecube.store.errors import StudyError
 from cinecube.store.params import Imported, Study
 from cinecube.store.paths import StudyPaths
@@ -33,6 +33,7 @@ def open_imported(study: Study, root: Path, model: str, film: str) -> xr.Dataset
             where=where, found="its .dvc file and not the cube", expected="both", do=f"fetch it with `dvc pull {where}`"
         )
     cube = open_cube(path, where=where)
+    refuse_another(cube, where, "features", model=model, segments=study.films.get(film, ()))
     lines = unlike(asked, json.loads(cube.attrs.get("spec", "{}")), root) if asked else []
     if lines:
         field, _, values = lines[0].partition(": ")

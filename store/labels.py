@@ -10,6 +10,7 @@ from cinecube.store.errors import StudyError
 EMBED = "embed"
 HEAD = "head"
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")
+_LONGEST_NAME = 100  # files are called after it, with suffixes, and no disk takes more than 255 bytes
 _BLOCK = re.compile(r"block(\d{2,})")
 
 
@@ -19,13 +20,13 @@ def check_name(name: str, kind: str) -> str:
     Raises
     ------
     StudyError
-        If it is empty, starts with a dot, or holds anything but letters, digits, `_`, `.` and `-`.
+        If it is empty, long, starts with a dot, or holds anything but letters, digits, `_`, `.` and `-`.
     """
-    if not _NAME.fullmatch(name):
+    if not _NAME.fullmatch(name) or len(name) > _LONGEST_NAME:
         raise StudyError(
             where=f"{kind} name",
-            found=repr(name),
-            expected="letters, digits, '_', '-' and '.', not starting with a sign",
+            found=ascii(name[:_LONGEST_NAME]) + ("…" if len(name) > _LONGEST_NAME else ""),
+            expected=f"at most {_LONGEST_NAME} letters, digits, '_', '-' and '.', not starting with a sign",
             do="rename it",
         )
     return name

@@ -37,7 +37,9 @@ from cinecube.store.writing import lock_of
 STILL_S = 24 * 3600.0
 """Seconds without a write after which something may be taken for dead."""
 
-Kind = Literal["journal", "abandoned", "lock", "partial", "old", "only copy", "scratch", "import", "pull", "chunks"]
+Kind = Literal[
+    "journal", "abandoned", "lock", "partial", "old", "only copy", "scratch", "import", "log", "pull", "chunks"
+]
 
 _JOURNAL = re.compile(r"[0-9a-f]{64}")
 _SPEC = "spec.json"
@@ -55,7 +57,7 @@ class Leftover:
         `journal` (finished), `abandoned` (a journal of what the study no longer asks for), `lock` (without a journal),
         `partial` (a cube that was never finished), `old` (a cube that another has replaced), `only copy` (a cube that
         was to be replaced and has to be put back), `scratch`, `import` (one that was stopped and has to be undone),
-        `pull`, `chunks`.
+        `log` (of an unexpected error), `pull`, `chunks`.
     why : str
         Why it can go.
     bytes : int
@@ -216,6 +218,15 @@ def find_imports(paths: StudyPaths) -> list[Leftover]:
     return found
 
 
+def find_logs(paths: StudyPaths) -> list[Leftover]:
+    """Tracebacks of errors that nobody expected, a day after."""
+    return [
+        Leftover(path, "log", "the traceback of an error that was to be reported", bytes_freed(path))
+        for path in _children(paths, paths.logs)
+        if path.is_file() and _is_still(path)
+    ]
+
+
 def find_pulls(cache: Path) -> list[Leftover]:
     """What killed pulls left in a cache of DVC; of this user, since caches may be shared."""
     if not cache.is_dir():
@@ -325,6 +336,7 @@ def remove(paths: StudyPaths, leftover: Leftover) -> None:
             return
         if leftover.kind != "pull":
             _inside_or_refuse(paths, path)
+        if leftover.kind not in ("log", "pull"):
             _refuse(is_busy(paths), path, "a stage that runs")
         _refuse(not _is_still(path), path, "something written by now")
         if leftover.kind == "only copy":

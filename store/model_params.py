@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Annotated, Literal
 
-from pydantic import Field, PositiveFloat, PositiveInt
+from pydantic import Field
 
 from cinecube.store.section import Section
 
@@ -47,14 +47,14 @@ class ModelParams(Section):
     pooling: Literal["mean", "patches", "cls", "last"] = "mean"
     frame_pooling: Literal["mean", "last"] = "mean"
     final_norm: bool = False
-    frames_per_window: Literal["all"] | PositiveInt | None = None
+    frames_per_window: Literal["all"] | Annotated[int, Field(ge=1, le=10_000)] | None = None
     sampling: Literal["even", "ends", "consecutive"] | None = None
-    context_s: float | None = Field(None, ge=0)
-    window_s: PositiveFloat | None = None
-    stride_s: PositiveFloat | None = None
+    context_s: float | None = Field(None, ge=0, le=3600)
+    window_s: float | None = Field(None, ge=0.001, le=3600)
+    stride_s: float | None = Field(None, ge=0.001, le=3600)
     resample: Literal["mean", "lanczos"] = "mean"
     dtype: Literal["float32", "float16"] = "float32"
     precision: Literal["float32", "bfloat16"] = "float32"
-    untrained: int | None = Field(None, ge=0)
+    untrained: int | None = Field(None, ge=0, lt=2**63)
     compat: Literal["oota2025"] | None = None
     accept_licence: bool = False

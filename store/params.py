@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Collection
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import Annotated, Any, Literal, TypeVar
 
 import yaml
 from pydantic import BaseModel, Field, ValidationError, model_validator
@@ -30,7 +31,7 @@ class Split(Section):
 
     train: list[str] = Field(min_length=1)
     test: list[str] = Field(min_length=1)
-    gap_s: float = Field(4.0, ge=0)
+    gap_s: float = Field(4.0, ge=0, le=3600)
 
 
 class Compute(Section):
@@ -74,8 +75,8 @@ class BrainParams(Section):
     targets: Literal["voxels", "parcels"] = "voxels"
     atlas: str | None = None
     confounds: Literal["none", "motion", "simple", "simple+gsr"] = "simple"
-    high_pass_hz: float = Field(0.008, ge=0)
-    fwhm_mm: float = Field(0.0, ge=0)
+    high_pass_hz: float = Field(0.008, ge=0, le=10)
+    fwhm_mm: float = Field(0.0, ge=0, le=100)
     repeats: Literal["average", "separate"] = "average"
     publish: bool = False
 
@@ -86,7 +87,7 @@ class Study(Section):
     study: str
     clock: Clock
     stimuli: str | None = None
-    films: dict[str, list[str]] = Field(min_length=2)
+    films: dict[str, Annotated[list[str], Field(min_length=1)]] = Field(min_length=2)
     split: Split
     models: dict[str, ModelParams] = Field(default_factory=dict)
     compute: Compute = Compute()
@@ -127,12 +128,21 @@ class Study(Section):
                 expected="test films that no encoder is fitted on",
                 do="remove it from one of them",
             )
-        segments = self.segments()
-        twice = sorted({name for name in segments if segments.count(name) > 1})
-        if twice:
+        if twice := _twice(self.segments()):
             raise WrongValue(
-                key="films", found=f"segment {twice[0]} twice", expected="segment names that differ", do="rename one"
+                key="films", found=f"segment {twice} twice", expected="segment names that differ", do="rename one"
             )
+        for key, kind, names in (
+            ("split.train", "film", self.split.train),
+            ("split.test", "film", self.split.test),
+            ("compute.films", "film", self.compute.films),
+            ("compute.models", "model", self.compute.models),
+            ("brain.subjects", "subject", self.brain.subjects),
+        ):
+            if twice := _twice(names):
+                raise WrongValue(
+                    key=key, found=f"the {kind} {twice} twice", expected="each once", do="remove one of them"
+                )
         return self
 
     def _named_streams(self) -> dict[str, str]:
@@ -313,6 +323,11 @@ def _refuse_unknown(name: str, known: Collection[str], kind: str, section: str) 
         )
 
 
+def _twice(names: list[str]) -> str | None:
+    """The first name that stands there more than once."""
+    return next((name for name, count in Counter(names).items() if count > 1), None)
+
+
 def _known(key: str, kind: str, names: list[str], known: Collection[str]) -> None:
     for name in names:
         if name not in known:
@@ -358,7 +373,7 @@ def load_study(root: Path) -> Study:
 def read_study(text: str, where: str) -> Study:
     """Check the text of a `params.yaml`; raises as `load_study` does."""
     try:
-        raw = parse_yaml(text)
+        raw = parse_yaml(text, strict=True)
     except (yaml.YAMLError, ValueError) as error:
         raise _no_yaml(where, error) from None
     return parse(Study, raw, PARAMS_FILE)
@@ -366,7 +381,7 @@ def read_study(text: str, where: str) -> Study:
 
 def _no_yaml(where: str, error: Exception) -> StudyError:
     return StudyError(
-        where=where, found=f"broken YAML ({error})", expected="YAML in UTF-8", do="mend the line that it names"
+        where=where, found=f"broken YAML ({error})", expected="YAML in UTF-8", do="correct the line that it names"
     )
 
 

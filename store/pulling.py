@@ -23,7 +23,7 @@ from cinecube.store.dvc_zarr import DvcZarrStore
 from cinecube.store.errors import StudyError
 from cinecube.store.guarded import shard_key
 from cinecube.store.labels import find_layer
-from cinecube.store.remotes import DvcObject, cache_location, kept_back
+from cinecube.store.remotes import DvcObject, cache_location, is_whole, kept_back
 
 # Enough to hide the way to a server and back; each holds one shard in memory.
 _AT_ONCE = 4
@@ -70,6 +70,13 @@ class ObjectCache:
     def has(self, item: DvcObject) -> bool:
         """Whether an object is there."""
         return os.path.isfile(self._location.path(item))
+
+    def has_whole(self, item: DvcObject) -> bool:
+        """Whether an object is there with the bytes that its name promises."""
+        try:
+            return is_whole(item, self._location.read(item, None))
+        except OSError:
+            return False
 
     def size(self, item: DvcObject) -> int | None:
         """Bytes of an object; none if it is not there."""
@@ -146,11 +153,18 @@ def pull_layers(
         If the cube is in no remote, has no such stream or layer, or the remote fails.
     """
     listing, cache = index.folder(path), ObjectCache(index)
-    if listing.listed is not None and not cache.has(listing.listed[0]):
+    if listing.listed is not None and not cache.has_whole(listing.listed[0]):
         cache.keep(*listing.listed, listing.where)
     labels = _fetch(listing, cache, (key for key in listing.files if not key.startswith(_SHARDS)))
     with open_stored(DvcZarrStore(listing), listing.where) as cube:
         wanted = list(_shards(cube, stream, layer, listing.where).values())
+    if unlisted := next((key for key in wanted if key not in listing.files), None):
+        raise StudyError(
+            where=listing.where,
+            found=f"no {unlisted} in its list of files",
+            expected="every layer that has a width",
+            do="ask the owner of the study to make the cube anew and `dvc push` it",
+        )
     shards = _fetch(listing, cache, wanted, tell)
     return Fetched(len(wanted), len(labels) + len(shards), sum(labels) + sum(shards))
 
@@ -174,11 +188,11 @@ def _fetch(
 ) -> list[int]:
     """Bring objects into the cache; bytes of each that was not there."""
     items = {key: listing.files[key] for key in keys if key in listing.files}
-    lacking = {key: item for key, item in items.items() if not cache.has(item)}
+    lacking = {key: item for key, item in items.items() if not cache.has_whole(item)}
 
     def fetch(key: str) -> int:
         where = f"{listing.where}/{key}"
-        data = listing.objects.read(lacking[key], None, where)
+        data = listing.objects.read_whole(lacking[key], where)
         cache.keep(lacking[key], data, where)
         return len(data)
 
@@ -242,13 +256,13 @@ class PulledCubes:
         except StudyError:
             return None
         held = {key: cache.size(item) for key, item in listing.files.items()}
-        if any(size is None for key, size in held.items() if not key.startswith(_SHARDS)):
+        if any(not size for key, size in held.items() if not key.startswith(_SHARDS)):
             return None
         cube = open_stored(DvcZarrStore(listing), where)
         if "width" not in cube:
             return None
         shards = _shards(cube, None, None, where)
-        lacking = tuple(name for name, key in shards.items() if held.get(key, 0) is None)
+        lacking = tuple(name for name, key in shards.items() if not held.get(key))
         here = tuple(name for name in shards if name not in lacking)
         return Part(cube, here, lacking, sum(size or 0 for size in held.values()))
 

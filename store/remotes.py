@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import hashlib
+import io
 import json
 import re
 import threading
@@ -25,6 +25,8 @@ WAITS_S = (0.2, 0.8)
 # How long a silent server is waited for, where the remote's own configuration does not say: DVC waits a minute for HTTP
 # and S3, times the retries of each library, and half an hour for SSH.
 PATIENCE_S = 30
+# To hash more than that takes longer than to read it from this disk.
+_LARGE_BYTES = 2**20
 _PATIENCE_OPTIONS = {
     "http": ("connect_timeout", "read_timeout"),
     "https": ("connect_timeout", "read_timeout"),
@@ -34,7 +36,11 @@ _PATIENCE_OPTIONS = {
 
 
 class ShortReadError(OSError):
-    """A remote sent another number of bytes than the range holds, or other bytes than the hash names."""
+    """A remote sent another number of bytes than the range holds."""
+
+
+class DamagedError(OSError):
+    """Other bytes than the hash names."""
 
 
 class OverlongError(OSError):
@@ -47,6 +53,18 @@ class DvcObject:
 
     oid: str
     legacy: bool = False
+
+
+def md5_of(file: Any, item: DvcObject) -> str:
+    """The hash of an open file as DVC takes that of an object."""
+    from dvc_data.hashfile.hash import fobj_md5
+
+    return str(fobj_md5(file, name="md5-dos2unix" if item.legacy else "md5"))
+
+
+def is_whole(item: DvcObject, data: bytes) -> bool:
+    """Whether bytes are those of an object."""
+    return md5_of(io.BytesIO(data), item) == item.oid.removesuffix(".dir")
 
 
 @dataclass(frozen=True)
@@ -63,7 +81,8 @@ class Location:
         What the class is made with; may hold a password, so it is never shown.
     root : str
     trusted : bool
-        Whole objects are not hashed again: DVC hashed them when it filled its cache.
+        Whole objects of more than a megabyte are not hashed again: DVC hashed them when it filled its cache, and chunks
+        have checksums of their own.
     """
 
     name: str
@@ -100,7 +119,7 @@ class Location:
         ------
         FileNotFoundError
             If it is not at this location.
-        ShortReadError
+        ShortReadError, DamagedError
             If the answer is not what was asked for.
         OverlongError
             If it has more than `limit` bytes.
@@ -129,10 +148,8 @@ class Location:
         data = self._bytes(item, None, None) if limit is None else self._bytes(item, 0, limit + 1)
         if limit is not None:
             _refuse_overlong(len(data), limit)
-        if not self.trusted and not item.legacy:
-            found = hashlib.md5(data, usedforsecurity=False).hexdigest()
-            if found != item.oid.removesuffix(".dir"):
-                raise ShortReadError(f"{len(data)} bytes that hash to {found}, not {item.oid}")
+        if not (self.trusted and len(data) > _LARGE_BYTES) and not is_whole(item, data):
+            raise DamagedError(f"{len(data)} bytes that do not hash to {item.oid}")
         return data
 
     def _bytes(self, item: DvcObject, start: int | None, end: int | None) -> bytes:
@@ -229,6 +246,31 @@ class Objects:
 
         return self._first(ask, item, where)
 
+    def read_whole(self, item: DvcObject, where: str, limit: int | None = None) -> bytes:
+        """Bytes of an object, at most `limit`, from the first location that has them whole; caches are not believed.
+
+        Raises
+        ------
+        StudyError
+            If no location has.
+        """
+        asked: list[Location] = []
+        failed: StudyError | None = None
+        for extended in (False, True):
+            for location in self.locations(extended=extended)[len(asked) :]:
+                asked.append(location)
+                try:
+                    data = _patiently(lambda at: at.read(item, None, limit), location, item, where)
+                except FileNotFoundError:
+                    continue
+                except StudyError as error:
+                    failed = error
+                    continue
+                if is_whole(item, data):
+                    return data
+                failed = _damaged(item, location, where)
+        raise failed or self._absent(item, asked, where)
+
     def keeping(self, chunks: ChunkCache) -> Objects:
         """The same, with what remotes send kept."""
         return Objects(self._locations, self._more, chunks, kept=self._kept)
@@ -242,18 +284,13 @@ class Objects:
         for extended in (False, True):
             for location in self.locations(extended=extended)[len(asked) :]:
                 try:
-                    return _patiently(ask, location, where)
+                    return _patiently(ask, location, item, where)
                 except FileNotFoundError:
                     asked.append(location)
-        if self._kept:
-            raise kept_back(where)
-        places = " or ".join(location.name for location in asked) or "any place, for no remote is configured"
-        raise StudyError(
-            where=where,
-            found=f"no object {item.oid} in {places}",
-            expected="the bytes that its revision lists",
-            do="ask the owner of the study to `dvc push` it",
-        )
+        raise self._absent(item, asked, where)
+
+    def _absent(self, item: DvcObject, asked: Sequence[Location], where: str) -> StudyError:
+        return kept_back(where) if self._kept else _nowhere(item, asked, where)
 
     def locations(self, *, extended: bool = True) -> list[Location]:
         """Where objects are looked for; `extended` asks where an import comes from."""
@@ -274,13 +311,34 @@ def kept_back(where: str) -> StudyError:
     )
 
 
-def _patiently(ask: Callable[[Location], T], location: Location, where: str) -> T:
+def _nowhere(item: DvcObject, asked: Sequence[Location], where: str) -> StudyError:
+    places = " or ".join(location.name for location in asked) or "any place, for no remote is configured"
+    return StudyError(
+        where=where,
+        found=f"no object {item.oid} in {places}",
+        expected="the bytes that its revision lists",
+        do="ask the owner of the study to `dvc push` it",
+    )
+
+
+def _damaged(item: DvcObject, location: Location, where: str) -> StudyError:
+    return StudyError(
+        where=where,
+        found=f"no whole object {item.oid} in {location.name}, but other bytes under its name",
+        expected="the bytes that its revision lists",
+        do="run `cinecube pull` or `cinecube verify --repair`, or remove it there and run `dvc fetch`",
+    )
+
+
+def _patiently(ask: Callable[[Location], T], location: Location, item: DvcObject, where: str) -> T:
     for wait_s in (*WAITS_S, None):
         try:
             return ask(location)
         except FileNotFoundError:
             raise
         except Exception as error:  # every filesystem has its own classes for a lost connection or a wrong password
+            if location.trusted and isinstance(error, DamagedError):
+                raise _damaged(item, location, where) from error
             if wait_s is None or _refused(error) or isinstance(error, ImportError | OverlongError):
                 raise _failure(error, location, where) from error
             time.sleep(wait_s)

@@ -10,8 +10,8 @@ from pathlib import Path
 from cinecube.store.cube_files import ROOT
 from cinecube.store.errors import StudyError, environment_error
 from cinecube.store.pulling import ObjectCache
-from cinecube.store.remotes import DvcObject, Location, Objects
-from cinecube.store.tracked import Record, Records, Verdict, is_whole
+from cinecube.store.remotes import DvcObject, Objects
+from cinecube.store.tracked import Record, Records, Verdict
 
 
 @dataclass(frozen=True)
@@ -68,7 +68,7 @@ def verify_all(cubes: Sequence[Path], folders: Sequence[Path] = (), *, repair: b
         Where recorded cubes are missed.
     repair : bool
     """
-    records, wrong, repaired, notes = Records(), {}, {}, []
+    records, wrong, repaired, notes, unplaced = Records(), {}, {}, [], list[str]()
     for cube in cubes:
         try:
             verdict = records.judge(cube)
@@ -81,11 +81,15 @@ def verify_all(cubes: Sequence[Path], folders: Sequence[Path] = (), *, repair: b
             if done.files:
                 repaired[str(cube)] = list(done.files)
                 verdict = records.judge(cube)
+        unplaced += [str(cube)] if verdict.unplaced and not verdict.problems else []
         if verdict.problems:
             wrong[str(cube)] = [f"{cube}: {problem.line}" for problem in verdict.problems]
     notes += [
         f"{root}: DVC's files cannot be read ({why}); cubes are judged alone" for root, why in records.unread.items()
     ]
+    if unplaced:
+        named = unplaced[0] + (f" and {len(unplaced) - 1} more" if unplaced[1:] else "")
+        notes.append(f"{named}: no list of checksums, so that whether all chunks stand in their places is unchecked")
     absent = dict.fromkeys(path for folder in folders for path in records.absent(folder))
     kept = tuple(os.path.relpath(path) for path in absent if records.keeps_back(path))
     return Found(tuple(map(str, cubes)), wrong, repaired, tuple(notes), tuple(map(os.path.relpath, absent)), kept)
@@ -138,7 +142,7 @@ def _informed(record: Record, cube: Path) -> Record:
     if record.files is None:
         item = replace(record.output.item, oid=record.output.item.oid + ".dir")
         if cache.has(item):  # damaged, or the record would have its files
-            cache.keep(item, _whole(objects, item, f"{cube} (its list of files)"), str(cube))
+            cache.keep(item, objects.read_whole(item, f"{cube} (its list of files)"), str(cube))
         listing = record.index.folder(record.path)
         if listing.listed is not None and not cache.has(listing.listed[0]):
             cache.keep(*listing.listed, listing.where)
@@ -151,8 +155,8 @@ def _informed(record: Record, cube: Path) -> Record:
 
 def _keep_whole(objects: Objects, cache: ObjectCache, item: DvcObject, where: str) -> bytes:
     """Bytes of an object, which the cache holds whole from now on: the cube's file may have been a link to it."""
-    data = _whole(objects, item, where)
-    if not cache.has(item) or not is_whole(item, objects.locations(extended=False)[0].read(item, None)):
+    data = objects.read_whole(item, where)
+    if not cache.has_whole(item):
         cache.keep(item, data, where)
     return data
 
@@ -182,30 +186,6 @@ class _Source:
             raise environment_error(error, where) or StudyError(
                 where=where, found=f"{error.strerror}", expected="room for the file", do=do
             ) from error
-
-
-def _whole(objects: Objects, item: DvcObject, where: str) -> bytes:
-    """Bytes of an object from the first place that has them whole; caches are not believed."""
-    asked: list[Location] = []
-    failed: StudyError | None = None
-    for extended in (False, True):
-        for location in objects.locations(extended=extended)[len(asked) :]:
-            asked.append(location)
-            try:
-                data = Objects([location]).read(item, None, where)
-            except StudyError as error:
-                failed = error if "no object" not in error.found else failed
-                continue
-            if is_whole(item, data):
-                return data
-    if failed:
-        raise failed
-    raise StudyError(
-        where=where,
-        found=f"no whole object {item.oid} in {' or '.join(location.name for location in asked)}",
-        expected="the bytes that DVC recorded",
-        do="`dvc push` it from where it was made, or make the cube again with `dvc repro`",
-    )
 
 
 def _inside(cube: Path, file: str) -> Path:

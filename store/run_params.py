@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from typing import Any, Literal
 
-from pydantic import Field, PositiveInt, field_validator
+from pydantic import Field, field_validator
 
 from cinecube.store.section import Section, WrongValue
 
@@ -27,9 +27,9 @@ class Run(Section):
 
     device: str = "auto"
     backend: Literal["numpy", "torch"] = "numpy"
-    batch: PositiveInt = 16
-    threads: PositiveInt = 1
-    block_rows: PositiveInt = 512
+    batch: int = Field(16, ge=1, le=100_000)
+    threads: int = Field(1, ge=1, le=256)
+    block_rows: int = Field(512, ge=1, le=1_000_000)
 
     @field_validator("device")
     @classmethod
@@ -51,7 +51,7 @@ class JobQueue(Section):
     """A batch system: any class of `dask_jobqueue`, the number of jobs, and the class's own options."""
 
     jobqueue: str
-    jobs: PositiveInt = 1
+    jobs: int = Field(1, ge=1, le=10_000)
     options: dict[str, Any] = Field(default_factory=dict)
 
 

@@ -14,6 +14,8 @@ import zarr
 from zarr.codecs import BytesCodec, Crc32cCodec, ShardingCodec, ShardingCodecIndexLocation
 from zarr.core.metadata import ArrayV3Metadata
 
+from cinecube.store.checksums import Checksums
+
 _CHECKED = (BytesCodec(endian="little"), Crc32cCodec())
 _CHECKSUM = np.dtype("<u4")
 _INDEX = np.dtype("<u8")
@@ -56,21 +58,27 @@ class RowShards:
         )
         return cls(metadata, shard, chunk, dtype) if as_written else None
 
-    def read(self, folder: Path, selection: Sequence[Any]) -> np.ndarray | None:
+    def read(
+        self, folder: Path, name: str, selection: Sequence[Any], checksums: Checksums | None = None
+    ) -> np.ndarray | None:
         """What an array in a folder holds at integers and slices of one shard.
 
         Parameters
         ----------
         folder : Path
-            Where the array's `zarr.json` is.
+            The group.
+        name : str
+            The array in it.
         selection : sequence of int or slice
             One of each axis.
+        checksums : Checksums, optional
+            Those that chunks must have.
 
         Returns
         -------
         numpy.ndarray or None
-            None where there is anything else than whole chunks in one shard, bytes that are missing or damaged
-            included: Zarr reads those, or says what is wrong with them.
+            None where there is anything else than whole chunks in one shard, bytes that are missing, damaged or not in
+            their place included: Zarr reads those, or says what is wrong with them.
         """
         spans = [_span(at, size) for at, size in zip(selection, self.metadata.shape, strict=True)]
         if any(span.step != 1 or not span for span in spans):
@@ -81,7 +89,11 @@ class RowShards:
         rows = spans[0]
         first, last = rows.start // self.chunk[0], rows[-1] // self.chunk[0]
         chunks = range(first % self._n_chunks, last % self._n_chunks + 1)
-        values = self._read_chunks(folder / self.metadata.encode_chunk_key(place), chunks)
+        key = f"{name}/{self.metadata.encode_chunk_key(place)}"
+        expected = checksums.of(key) if checksums is not None else None
+        values = self._read_chunks(
+            folder / key, chunks, None if expected is None else np.frombuffer(expected, _CHECKSUM)
+        )
         if values is None:
             return None
         origin = (first * self.chunk[0], *(at * size for at, size in zip(place[1:], self.shard[1:], strict=True)))
@@ -96,7 +108,7 @@ class RowShards:
     def _n_chunks(self) -> int:
         return self.shard[0] // self.chunk[0]
 
-    def _read_chunks(self, path: Path, chunks: range) -> np.ndarray | None:
+    def _read_chunks(self, path: Path, chunks: range, expected: np.ndarray | None) -> np.ndarray | None:
         """Chunks of a shard as one array, unless one of them is not as it was written."""
         values = np.empty((len(chunks) * self.chunk[0], *self.chunk[1:]), self.dtype)
         raw = values.reshape(len(chunks), -1).view(np.uint8)
@@ -107,13 +119,15 @@ class RowShards:
             return None
         try:
             index = self._read_index(file)
-            if index is None:
+            if index is None or (expected is not None and len(expected) != self._n_chunks + 1):
                 return None
-            for chunk, (offset, n_bytes) in zip(raw, index[chunks.start : chunks.stop].tolist(), strict=True):
-                stored = chunk.nbytes + checksum.nbytes
+            for number, chunk in zip(chunks, raw, strict=True):
+                stored, (offset, n_bytes) = chunk.nbytes + checksum.nbytes, index[number].tolist()
                 if n_bytes != stored or os.preadv(file, [chunk.data, checksum.data], offset) != stored:
                     return None
                 if google_crc32c.value(chunk) != checksum[0]:
+                    return None
+                if expected is not None and expected[number] != checksum[0]:
                     return None
         except (OSError, OverflowError):
             return None

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Protocol
@@ -10,7 +9,8 @@ from typing import Any, Protocol
 import numpy as np
 import xarray as xr
 
-from cinecube.store.cubes import open_cube
+from cinecube.store.bounded import parse_json
+from cinecube.store.cubes import open_cube, refuse_another
 from cinecube.store.errors import StudyError
 from cinecube.store.labels import find_layer
 from cinecube.store.params import Study, load_study
@@ -129,6 +129,7 @@ class OpenStudy:
             path = self.paths.residual(name, film) if name in pairs else self.paths.features(model, film)
             where = self.paths.relative(path)
             cube = self._cubes.open(path, name, layer)
+            refuse_another(cube, where, "features", model=model, segments=self.params.films[film])
             if model != name:
                 cube = _select_stream(cube, name, where)
                 cube = cube.isel(layer=cube["width"].values[0] > 0)
@@ -154,13 +155,17 @@ class OpenStudy:
 
     def brain(self, subject: str) -> xr.Dataset:
         """One subject's responses `bold (time, target)` with their labels."""
-        return self._cubes.open(self.paths.brain(self.params.subject(subject)))
+        path = self.paths.brain(self.params.subject(subject))
+        cube = self._cubes.open(path)
+        refuse_another(cube, self.paths.relative(path), "bold", subject=subject)
+        return cube
 
     def scores(self, model: str) -> xr.Dataset:
         """Scores of a model, of a stream or of a residual pair: `score (subject, model, layer, target)` and more."""
         owner = self._owner(model)
         path = self.paths.scores(owner)
         cube = self._cubes.open(path)
+        refuse_another(cube, self.paths.relative(path), "score", model=owner)
         return cube if owner == model else _select_stream(cube, model, self.paths.relative(path))
 
     def truth(self) -> dict[str, Any]:
@@ -180,7 +185,15 @@ class OpenStudy:
                 expected="a simulated study",
                 do="run `dvc repro` in a study made with `cinecube init --template simulated`",
             )
-        truth: dict[str, Any] = json.loads(text)
+        try:
+            truth: dict[str, Any] = parse_json(text)
+        except ValueError as error:
+            raise StudyError(
+                where=self.paths.relative(path),
+                found=f"no JSON ({error})",
+                expected="what was planted",
+                do="run `dvc repro`, which makes it anew",
+            ) from error
         return truth
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import json
 import os
 from collections.abc import Iterable, Mapping
@@ -14,7 +13,7 @@ from cinecube.store.cube_files import ROOT, Problem
 from cinecube.store.dvc_index import DvcIndex, Output, open_index
 from cinecube.store.errors import StudyError
 from cinecube.store.examining import Examined, examine
-from cinecube.store.remotes import DvcObject, cache_location
+from cinecube.store.remotes import DvcObject, cache_location, is_whole, md5_of
 
 
 @dataclass(frozen=True)
@@ -52,12 +51,15 @@ class Verdict:
         Files that are missing or not as they were recorded.
     made_anew : bool
         The cube is another than the recorded one: its files cannot stand in for each other.
+    unplaced : bool
+        Neither the cube nor DVC tells which chunk belongs where.
     """
 
     problems: tuple[Problem, ...]
     record: Record | None = None
     differing: tuple[str, ...] = ()
     made_anew: bool = False
+    unplaced: bool = False
 
 
 class Records:
@@ -81,7 +83,7 @@ class Records:
         """The same by a record that is known."""
         examined = examine(cube)
         if record is None or not cube.is_dir():
-            return Verdict(examined.problems, record)
+            return Verdict(examined.problems, record, unplaced=examined.unplaced)
         return compare(cube, examined, record)
 
     def of(self, cube: Path) -> Record | None:
@@ -136,20 +138,7 @@ def _listed(index: DvcIndex, output: Output, path: str) -> Mapping[str, DvcObjec
         listing = here.folder(path)
     except StudyError:
         return None
-    if listing.listed is None or not is_whole(*listing.listed):
-        return None
-    return listing.files
-
-
-def is_whole(item: DvcObject, data: bytes) -> bool:
-    """Whether bytes are those of an object."""
-    return _md5(io.BytesIO(data), item) == item.oid.removesuffix(".dir")
-
-
-def _md5(file: Any, item: DvcObject) -> str:
-    from dvc_data.hashfile.hash import fobj_md5
-
-    return str(fobj_md5(file, name="md5-dos2unix" if item.legacy else "md5"))
+    return None if listing.listed is None else listing.files
 
 
 def compare(cube: Path, examined: Examined, record: Record) -> Verdict:
@@ -160,7 +149,7 @@ def compare(cube: Path, examined: Examined, record: Record) -> Verdict:
     """
     problems = list(examined.problems)
     if record.files is None:
-        return _compare_whole(cube, problems, record)
+        return replace(_compare_whole(cube, problems, record), unplaced=examined.unplaced)
     if strange := next((file for file in record.files if not is_inside(file)), None):
         problems.append(Problem(f"DVC's list of its files names {strange!r}, which lies outside it"))
         return Verdict(tuple(problems), record, made_anew=True)
@@ -203,7 +192,7 @@ def _is_recorded(file: Path, item: DvcObject) -> bool:
     if not file.is_file():
         return False
     with file.open("rb") as opened:
-        return _md5(opened, item) == item.oid
+        return md5_of(opened, item) == item.oid
 
 
 def _same_fingerprint(cube: Path, record: Record) -> bool:
@@ -235,6 +224,6 @@ def _folder_oid(cube: Path, item: DvcObject) -> str:
     tree = Tree()
     for file in sorted(file for file in cube.rglob("*") if file.is_file()):
         with file.open("rb") as opened:
-            tree.add(file.relative_to(cube).parts, None, HashInfo("md5", _md5(opened, item)))
+            tree.add(file.relative_to(cube).parts, None, HashInfo("md5", md5_of(opened, item)))
     tree.digest()
     return str(tree.hash_info.value).removesuffix(".dir")

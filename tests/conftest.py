@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Generator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -36,6 +36,19 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         own_study = item.path.parent.name == "features"  # tests/features has a small `study` of its own
         group = "study" if costly and not own_study else item.path.stem
         item.add_marker(pytest.mark.xdist_group("servers" if "published" in fixtures else group))
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--no-skips", action="store_true", help="a test that is skipped fails, but for those marked gpu")
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    report = yield
+    unwanted = report.skipped and not hasattr(report, "wasxfail") and item.get_closest_marker("gpu") is None
+    if unwanted and item.config.getoption("--no-skips"):
+        report.outcome, report.longrepr = "failed", f"skipped: {report.longrepr[-1]}"  # type: ignore[index]
+    return report
 
 
 @dataclass(frozen=True)

@@ -6,6 +6,7 @@ import fcntl
 import os
 import re
 import select
+import signal
 import struct
 import subprocess
 import termios
@@ -42,7 +43,7 @@ class Terminal:
             command,
             cwd=folder,
             env={key: value for key, value in changed.items() if value is not None},
-            preexec_fn=lambda: os.login_tty(theirs),
+            preexec_fn=lambda: _at(theirs),
             pass_fds=(theirs,),
         )
         os.close(theirs)
@@ -89,6 +90,11 @@ class Terminal:
     def screen(self) -> list[str]:
         """Lines as they stand there, without those that are empty at the end."""
         return screen(self.text, self.columns)
+
+
+def _at(terminal: int) -> None:
+    os.login_tty(terminal)
+    signal.signal(signal.SIGINT, signal.SIG_DFL)  # shells have it ignored by what they start in the background
 
 
 def screen(text: str, columns: int) -> list[str]:

@@ -37,6 +37,11 @@ def _truncate(path: Path) -> None:
     path.write_bytes(data[: len(data) * 2 // 3])
 
 
+def _replace(path: Path, text: str) -> None:
+    path.unlink()
+    path.write_text(text)
+
+
 def _write_variable_rate(path: Path) -> None:
     path.unlink()
     with av.open(str(path), "w") as sink:
@@ -115,7 +120,7 @@ CASES: dict[str, tuple[Callable[[Folder], object], tuple[str, ...], str]] = {
     "NaN voxels": (
         lambda f: _poke_nan(f.root),
         ("brain", "sub-01"),
-        r"sub-01 amber01 repeat 1: found NaN or infinity in 1 voxels of the mask, first at \(\d+, \d+, \d+\)",
+        r"sub-01 amber01 repeat 1: found NaN or infinity in 1 voxels of the mask, first at \(\d+, \d+, \d+\) in",
     ),
     "unknown parameter key": (
         lambda f: f.change(lambda p: p["models"]["vit"].update(frames_per_windw=3)),
@@ -216,6 +221,26 @@ CASES: dict[str, tuple[Callable[[Folder], object], tuple[str, ...], str]] = {
     ),
     "an argument too few": (lambda _: None, ("features", "vit"), r"Missing argument 'FILM'; see `.*features --help`"),
     "a map that is none": (lambda _: None, ("export", "scores", "map.csv"), r"'scores' is not one of 'score'.*see `"),
+    "a table that was cut": (
+        lambda f: _truncate(f.root / "results/tables/whole_brain_mean.csv"),
+        ("report",),
+        r"whole_brain_mean.csv: found a last line that is cut, expected the results of a stage; run `dvc repro`",
+    ),
+    "a table of quality that was emptied": (
+        lambda f: _replace(f.root / "data/brain/sub-01.qc.csv", ""),
+        ("report",),
+        r"sub-01.qc.csv: found an empty file, expected the results of a stage; run `dvc repro`",
+    ),
+    "text where scores should be": (
+        lambda f: _replace(f.root / "results/tables/roi.csv", "roi,subject,model,score\nA,sub-01,vit,high\n"),
+        ("significance",),
+        r"roi.csv column score: found 'high' in row 1, expected finite numbers; run `dvc repro`",
+    ),
+    "a truth that was cut": (
+        lambda f: _truncate(f.root / "data/truth/truth.json"),
+        ("report",),
+        r"truth.json: found no JSON .*; run `dvc repro`",
+    ),
     "no brain cube": (
         lambda f: f.change(lambda p: p["brain"]["subjects"].append("sub-09")),
         ("encode", "vit"),
@@ -262,7 +287,7 @@ def test_no_reader_makes_numbers_of_a_lost_or_damaged_chunk(scratch: Folder, wor
 def test_a_subject_without_a_segment_is_named(scratch: Folder) -> None:
     for path in scratch.root.glob(BOLD.replace("amber01", "birch02")):
         path.unlink()
-    assert "sub-01 birch02: found no scan, expected one with task-birch02" in scratch.error("brain", "sub-01")
+    assert "sub-01 birch02: found no scan of it, but of " in scratch.error("brain", "sub-01")
 
 
 def test_another_space_names_those_there_are(scratch: Folder) -> None:

@@ -7,6 +7,7 @@ import difflib
 import os
 import platform
 import re
+import select
 import sys
 import tempfile
 import time
@@ -86,7 +87,9 @@ def _told(error: Exception, ctx: click.Context | None) -> StudyError:
             expected="those that read films and networks",
             do="install them: `pip install 'cinecube[features]'`",
         )
-    return environment_error(error, _command(ctx)) or _unexpected(error, ctx)
+    root = ctx.meta.get(_ROOT) if ctx else None
+    where = f"{_command(ctx)} in {root.resolve()}" if root else _command(ctx)
+    return environment_error(error, where) or _unexpected(error, ctx)
 
 
 def _close_command(said: str, commands: Collection[str]) -> str:
@@ -119,22 +122,24 @@ def _stopped(ctx: click.Context | None, error: BaseException) -> _Stopped:
     elif name == "clean":
         do = "what was not named as removed is there; run it again"
     else:
-        do = "what stood there before still does; run it again: it begins anew"
+        do = "nothing half-made is left; run it again"
     how = "by Ctrl-C" if isinstance(error, KeyboardInterrupt) else "at its question"
     return _Stopped(f"{command}: stopped {how}; {do}")
 
 
 def _nobody_reads() -> bool:
     """Whether it is our own output that nobody reads, and not a pipe of some worker or server."""
-    try:
-        sys.stdout.flush()
-    except BrokenPipeError:
-        return True
-    return False
+    streams = select.poll()
+    for stream in (sys.stdout, sys.stderr):
+        with contextlib.suppress(OSError, ValueError):  # one that is no file
+            streams.register(stream.fileno(), 0)
+    return any(event & select.POLLERR for _, event in streams.poll(0))
 
 
 def _unexpected(error: Exception, ctx: click.Context | None) -> StudyError:
-    said = " ".join(str(error).split())
+    from cinecube.store.remotes import shown
+
+    said = shown(" ".join(str(error).split()))
     said = f"{type(error).__name__}: {said[:_LONGEST]}" if said else type(error).__name__
     return StudyError(
         where=_command(ctx),

@@ -27,6 +27,7 @@ _HEADINGS = {
     "only copy": "cubes to put back",
     "scratch": "scratch arrays of stopped stages",
     "import": "imports to undo",
+    "log": "tracebacks of errors that nobody expected",
     "pull": "pulls that were stopped",
     "chunks": "unused caches of chunks",
     "abandoned": "abandoned journals: they would be resumed if params.yaml went back to what they are of",
@@ -47,7 +48,7 @@ _HEADINGS = {
 @json_option
 @study_option
 def clean(yes: bool, dry_run: bool, caches: tuple[Path, ...], unused_days: float, as_json: bool, root: Path) -> None:
-    """Remove what killed and finished work has left: journals, partial cubes, locks, scratch arrays, unused caches.
+    """Remove what killed and finished work has left: journals, partial cubes, locks, scratch arrays, logs, caches.
 
     Reads params.yaml, journals, the cubes' labels and locks; lists what can go, how large it is and why, and asks.
     What a running process holds and journals that `dvc repro` would resume are never listed; partial cubes are once
@@ -166,7 +167,7 @@ def card(out: Path | None, url: str | None, rev: str | None, root: Path) -> None
     from cinecube.origin import find_origin, knows, public_url, unrecorded
     from cinecube.privacy import shares
     from cinecube.store.atomic import write_text
-    from cinecube.store.errors import StudyError
+    from cinecube.store.errors import StudyError, environment_error
     from cinecube.study import load
 
     study, path, known = load(root), out or root / "CARD.html", find_origin(root)
@@ -182,7 +183,9 @@ def card(out: Path | None, url: str | None, rev: str | None, root: Path) -> None
         write_text(path, text)
     except OSError as error:
         found = error.strerror or str(error)
-        raise StudyError(where=str(path), found=found, expected="a place for a file", do="name another one") from error
+        raise environment_error(error, str(path)) or StudyError(
+            where=str(path), found=found, expected="a place for a file", do="name another one"
+        ) from error
     echo(f"the study's card is in {path}")
     for words, stays in (("`dvc push` sends", False), ("it leaves here", True)):
         own = [f"{share.place} ({size_text(share.n_bytes)})" for share in shares(outputs) if share.stays == stays]

@@ -92,8 +92,8 @@ def _terminal() -> Console:
     from rich.console import Console, ConsoleDimensions
 
     class Terminal(Console):
-        @property
-        def size(self) -> ConsoleDimensions:
+        @property  # rich's can be set too, which nobody does here
+        def size(self) -> ConsoleDimensions:  # type: ignore[override]
             """Of this terminal: rich looks at stdin, stdout and stderr, none of which need be it."""
             columns, lines = os.get_terminal_size(self.file.fileno())
             if not columns or "COLUMNS" in os.environ:
@@ -126,6 +126,8 @@ def _lines_above(console: Console) -> Iterator[None]:
         os.dup2(console.file.fileno(), _STDERR)
         # It ends when nobody has the pipe any more, and prints whoever lives longer, such as a server of forks.
         printing.join(timeout=1)
+        if not printing.is_alive():
+            console.file.close()
 
 
 def _print_lines(source: int, console: Console) -> None:

@@ -25,7 +25,7 @@ from cinecube.analysis.residual_cubes import make_residual
 from cinecube.analysis.residual_tables import pair_scores, residual
 from cinecube.analysis.rois import Members
 from cinecube.analysis.stages import encode, layerwise, read_scores, whole_brain
-from cinecube.analysis.tables import EVERYONE, read_table
+from cinecube.analysis.tables import EVERYONE, layer_table, preferred_layers, read_table, whole_brain_means
 from cinecube.analysis.unscored import SCORED, STILL
 from cinecube.features.constant import Telling
 from cinecube.store.cubes import open_cube, write_cube
@@ -120,6 +120,22 @@ def test_a_constant_layer_has_no_scores_and_changes_no_other(scored: Path, tmp_p
     assert (cube["unscored"] == SCORED).all()
     assert f"{EYES}: no scores at embed: features are constant" in caplog.text
     assert "responses" not in caplog.text
+
+
+def test_a_dead_layer_is_nowhere_the_best_and_takes_no_target_out_of_means(tmp_path: Path) -> None:
+    features, bold = draw()
+    still(features, EYES, "embed")
+    # With penalties so small what is fitted to noise does worse on held-out rows than a layer that predicts nothing.
+    alphas = {"min": 1, "max": 10, "n": 2}
+    study = make_study(encode={"alphas": alphas, "delays": [1, 2], "folds": 4})
+    root = write(tmp_path, features, bold)
+    for model in ("bind", "solo"):
+        encode(study, root, model)
+    preferred = preferred_layers(layer_table(read_scores(study, root)))
+    assert (preferred.loc[(preferred["model"] == EYES) & (preferred["parcel"] == "R_44"), "cv_score"] < 0).all()
+    assert "embed" not in set(preferred.loc[preferred["model"] == EYES, "layer"])
+    means = whole_brain_means(preferred)
+    assert (means["targets"] == np.where(means["subject"] == EVERYONE, 24, 12)).all()
 
 
 @pytest.mark.parametrize("segments", [SEGMENTS, TRAINED, TESTED], ids=["everywhere", "in training", "in the test"])

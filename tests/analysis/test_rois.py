@@ -130,7 +130,7 @@ def test_a_file_of_the_study_is_read_as_written(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "found"),
     [
-        ("", "no regions"),
+        ("", "an empty file"),
         ("- V1\n", "no regions"),
         ("EV: V1\n", "EV: found no list of labels"),
         ("EV: []\n", "EV: found no list of labels"),
@@ -139,7 +139,7 @@ def test_a_file_of_the_study_is_read_as_written(tmp_path: Path) -> None:
         ("EV: [V1, [V2]]\n", "the label"),
         ("EV: [V1, '']\n", "the label ''"),
         ("EV: [V1, V2, V1]\n", "V1 twice"),
-        ("EV: [V1]\nEV: [V2]\n", "EV twice"),
+        ("EV: [V1]\nEV: [V2]\n", "the key 'EV' twice"),
         ("no: [V1]\n", "the region False"),
         ("EV: [V1\n", "malformed YAML"),
         ("EV: !!python/object/apply:os.getcwd []\n", "malformed YAML"),

@@ -44,7 +44,7 @@ def test_names_that_yaml_would_misread(tmp_path: Path) -> None:
     [
         ({"a": ["s1"], "b": ["s1"]}, (), "found segment s1 twice"),
         ({"a": ["a1"], "b": ["b1"]}, ("--atlas", "gone.nii.gz"), "gone.nii.gz: found no such file"),
-        ({"a": ["a1"], "b": ["b1"]}, ("--atlas", __file__), "test_init.py: found an unreadable file"),
+        ({"a": ["a1"], "b": ["b1"]}, ("--atlas", __file__), "test_init.py: found a file that cannot be read"),
         ({"a": ["a1"], "b": ["b1"]}, ("--stimuli", "gone"), "gone: found no such folder"),
         ({"a": ["a1"], "b": ["b1"]}, ("--scans", "gone"), "gone: found no such folder"),
         ({"a": ["a1"], "b": ["b1"]}, ("--test", "c"), "--test: found 'c', expected one of a, b"),

@@ -93,6 +93,18 @@ def test_missing_record_segment_and_names_are_refused(study, tmp_path):
         feature_spec(study, "vit", "amber", tmp_path)
 
 
+@pytest.mark.parametrize("text", ["", "{", "[]", "null", "\udcff", "[" * 100_000])
+def test_a_damaged_record_is_one_line(study, tmp_path, text):
+    path = tmp_path / "data" / "checkpoints" / "vit.json"
+    path.write_bytes(text.encode(errors="surrogateescape"))
+    with pytest.raises(StudyError, match=r"data/checkpoints/vit.json.*: found .*(dvc repro|cinecube checkpoint vit)"):
+        feature_spec(study, "vit", "amber", tmp_path)
+    path.unlink()
+    path.mkdir()
+    with pytest.raises(StudyError, match=r"data/checkpoints/vit.json: found .*; "):
+        feature_spec(study, "vit", "amber", tmp_path)
+
+
 def test_two_files_of_a_segment_are_refused(study, tmp_path):
     (tmp_path / "stimuli" / "amber" / "amber01.mkv").write_bytes(b"")
     with pytest.raises(StudyError, match="segment amber01: found two files"):

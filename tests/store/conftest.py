@@ -19,6 +19,7 @@ from cinecube.store.labels import layer_labels
 from cinecube.store.paths import StudyPaths
 from cinecube.store.schema import Stream, feature_template, provenance, rows_index
 
+from .scan_tree import Tree, make_tree
 from .servers import SITES, Site, lacking
 
 REPOSITORY = Path(__file__).resolve().parents[2]
@@ -134,3 +135,15 @@ def site(request: pytest.FixtureRequest, published: Published) -> Iterator[Site]
     found.wire.reset()
     yield found
     found.wire.reset()
+
+
+@pytest.fixture
+def tree(tmp_path: Path) -> Tree:
+    """A tiny study of scans to spoil."""
+    return make_tree(tmp_path / "study")
+
+
+@pytest.fixture(scope="session")
+def plain(tmp_path_factory: pytest.TempPathFactory) -> dict[str, np.ndarray]:
+    """The brain cube of that study unspoilt."""
+    return make_tree(tmp_path_factory.mktemp("plain") / "study").cube()

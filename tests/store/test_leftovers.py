@@ -311,6 +311,23 @@ def test_while_dvc_runs_partial_cubes_stay(paths: StudyPaths) -> None:
         assert leftovers.find_partials(paths) == []
 
 
+def test_a_log_goes_a_day_after_also_while_a_stage_runs(
+    paths: StudyPaths, request: pytest.FixtureRequest, tmp_path: Path
+) -> None:
+    paths.logs.mkdir(parents=True)
+    (paths.logs / "cinecube-1.log").write_text("Traceback", encoding="utf-8")
+    (tmp_path / "elsewhere.log").touch()
+    (paths.logs / "link.log").symlink_to(tmp_path / "elsewhere.log")
+    assert leftovers.find_logs(paths) == []
+    request.getfixturevalue("days_later")
+    (found,) = leftovers.find_logs(paths)
+    assert (found.path.name, found.kind, found.bytes) == ("cinecube-1.log", "log", 9)
+    with another_process(HOLD, str(paths.journals)):
+        leftovers.remove(paths, found)
+    assert [path.name for path in paths.logs.iterdir()] == ["link.log"]
+    assert (tmp_path / "elsewhere.log").is_file()
+
+
 @pytest.mark.usefixtures("days_later")
 def test_bytes_that_the_cache_of_dvc_shares_are_not_freed(paths: StudyPaths, tmp_path: Path) -> None:
     partial = paths.results / ".report.partial"

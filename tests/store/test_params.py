@@ -35,7 +35,7 @@ def test_default_study_loads() -> None:
         (lambda p: p.update(clok={}), r"params.yaml: clok: found an unknown key 'clok'.*did you mean 'clock'"),
         (lambda p: p["models"]["vit"].update(poling="mean"), r"models.vit.poling: .*did you mean 'pooling'"),
         (lambda p: p["encode"].update(alpha=1), r"encode.alpha: .*did you mean 'alphas'"),
-        (lambda p: p["clock"].update(tr_s=-1), r"clock.tr_s: found -1, expected .*greater than 0"),
+        (lambda p: p["clock"].update(tr_s=-1), r"clock.tr_s: found -1, expected 0.01 to 100 seconds"),
         (lambda p: p.pop("brain"), r"params.yaml: brain: found nothing"),
         (lambda p: p["split"].update(test=["amber"]), r"split: found amber in train and in test, expected test films"),
         (

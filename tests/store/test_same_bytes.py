@@ -107,4 +107,4 @@ def test_another_number_is_another_file(reference: dict[str, str], tmp_path: Pat
 
     write_feature_cube(tmp_path / "features.zarr", template, read)
     changed = {name for name, digest in digests(tmp_path).items() if reference[name] != digest}
-    assert changed == {"features.zarr/features/c/0/0/1/1"}
+    assert changed == {"features.zarr/features/c/0/0/1/1", "features.zarr/zarr.json"}

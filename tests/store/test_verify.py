@@ -261,8 +261,14 @@ def test_any_flipped_byte_of_a_tracked_cube_is_found_and_named(tmp_path: Path) -
     assert verify_cube(cube, records) == []
 
 
-def test_licence_and_versions_are_guarded_by_dvc(tmp_path: Path) -> None:
+def test_licence_and_versions_are_guarded_too(cube: Path) -> None:
+    edit_root(cube, lambda root: root["attributes"].update(licence="MIX"))
+    assert verify_cube(cube) == [f"{cube}: zarr.json is not as it was written"]
+
+
+def test_those_of_a_cube_without_checksums_are_guarded_by_dvc(tmp_path: Path) -> None:
     cube = write_features(tmp_path / "study" / "cube.zarr")
+    edit_root(cube, lambda root: root["consolidated_metadata"].pop("checksums"))
     track(tmp_path / "study", None)
     edit_root(cube, lambda root: root["attributes"].update(licence="MIX"))
     assert verify_cube(cube) == [f"{cube}: zarr.json: other bytes than DVC recorded"]
@@ -286,7 +292,8 @@ def test_a_list_that_the_cache_lost(tmp_path: Path) -> None:
     for file in (tmp_path / "study" / ".dvc" / "cache").rglob("*.dir"):
         flip(file)
     assert verify_cube(cube) == []
-    edit_root(cube, lambda root: root["attributes"].update(licence="MIX"))
+    shutil.rmtree(cube)
+    write_features(cube, licence="MIX")
     assert "not what DVC recorded, and DVC's cache does not list its files" in verify_cube(cube)[0]
 
 

@@ -1,0 +1,122 @@
+"""`init --template own` says what is wrong with scans and atlas before anything is computed."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+from tests.store.scan_tree import SPACE, TR_S, Tree, label_values, make_tree, save
+
+from cinecube.init import OwnData, values_of_scans
+
+
+@pytest.fixture
+def lab(tmp_path_factory: pytest.TempPathFactory) -> Tree:
+    """Films, scans and an atlas where there is no study yet."""
+    tree = make_tree(tmp_path_factory.mktemp("lab") / "lab")
+    for film in ("amber", "birch"):
+        (tree.root / "films" / film).mkdir(parents=True)
+        (tree.root / "films" / film / f"{film}01.mp4").touch()
+    (tree.root / "params.yaml").unlink()
+    return tree
+
+
+def _words(lab: Tree) -> tuple[str, ...]:
+    words = ("init", str(lab.root / "new"), "--template", "own", "--stimuli", str(lab.root / "films"))
+    return (*words, "--scans", str(lab.root / "fmriprep"), "--atlas", str(lab.atlas))
+
+
+def _values(lab: Tree, atlas: str = "atlas") -> dict[str, Any]:
+    """What `init` would write into params.yaml."""
+    own = OwnData(lab.root / "films", lab.root / "fmriprep", lab.root / f"{atlas}.nii.gz", None, SPACE)
+    films = {film: [f"{film}01"] for film in ("amber", "birch")}
+    return values_of_scans(lab.root / "new", own, films, {"train": ["amber"], "test": ["birch"]})
+
+
+def test_plain_scans_are_taken_without_a_word(lab: Tree, caplog: pytest.LogCaptureFixture) -> None:
+    values = _values(lab)
+    assert caplog.messages == []
+    assert (values["tr_s"], values["subjects"]) == (TR_S, ["sub-01"])
+
+
+@pytest.mark.parametrize(
+    ("text", "line"),
+    [
+        ("[1.49]", "_bold.json: found a JSON list"),
+        (json.dumps({"RepetitionTime": 1490}), "here 1.49 s if it is in milliseconds"),
+        (json.dumps({"RepetitionTime": 0}), "found RepetitionTime '0', expected a number of seconds"),
+        (json.dumps({"RepetitionTime": 3}), "found RepetitionTime 3 s, expected 1.49 s, as the header"),
+    ],
+)
+def test_a_sidecar_that_is_wrong(lab: Tree, text: str, line: str) -> None:
+    lab.sidecar().write_text(text)
+    assert line in lab.error(*_words(lab))
+    assert not (lab.root / "new").exists()
+
+
+def test_runs_of_two_times(lab: Tree) -> None:
+    lab.scan(lambda values: values, tr_s=2.0)
+    lab.sidecar().write_text(json.dumps({"RepetitionTime": 2.0}))
+    assert "found a TR of 2 s, expected 1.49 s, as of sub-01_ses-001_task-amber01" in lab.error(*_words(lab))
+
+
+def test_an_atlas_of_probabilities(lab: Tree) -> None:
+    save(lab.atlas, np.stack([label_values()] * 3, axis=-1))
+    assert "found volumes of shape (6, 7, 8, 3), expected a volume of labels" in lab.error(*_words(lab))
+    assert not (lab.root / "new").exists()
+
+
+def test_an_atlas_whose_table_lacks_a_label(lab: Tree) -> None:
+    lab.names.write_text("index\tname\n1\tL_A\n")
+    assert "atlas.tsv: found no name for label 2" in lab.error(*_words(lab))
+
+
+def _rename_atlas(lab: Tree) -> None:
+    for path in (lab.atlas, lab.names):
+        shutil.copy(path, path.with_name(path.name.replace("atlas", "space-T1w_dseg")))
+
+
+def _not_fetched(lab: Tree) -> None:
+    lab.bold().unlink()
+    lab.bold().symlink_to("../../../.git/annex/objects/a.nii.gz")
+
+
+@pytest.mark.parametrize(
+    ("change", "told"),
+    [
+        (lambda lab: lab.bold().unlink(), "sub-01 birch01: found no scan of it, but of amber01"),
+        (
+            lambda lab: lab.twin("task-birch01", "task-birch01_rec-x"),
+            "birch01: found two files that differ by rec",
+        ),
+        (
+            lambda lab: shutil.copytree(lab.root / "fmriprep/sub-01", lab.root / "fmriprep/sub-1"),
+            "sub-01 and sub-1: two folders of one subject?",
+        ),
+        (lambda lab: lab.rename("", "birch01", "h01"), "name the segment and its film's file after task-h01"),
+        (_not_fetched, ""),
+    ],
+)
+def test_what_may_still_change_is_told(
+    lab: Tree, change: Callable[[Tree], object], told: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    """What `brain` would refuse is said, and the study is made at the TR of the scans that are there."""
+    change(lab)
+    assert _values(lab)["tr_s"] == TR_S
+    assert any(told in line for line in caplog.messages) or not told
+
+
+def test_an_atlas_of_another_space_by_its_name(lab: Tree, caplog: pytest.LogCaptureFixture) -> None:
+    _rename_atlas(lab)
+    _values(lab, "space-T1w_dseg")
+    assert f"space-T1w_dseg.nii.gz is in T1w by its name, the scans are in {SPACE}" in caplog.text
+
+
+def test_no_scan_at_all_is_told(lab: Tree, caplog: pytest.LogCaptureFixture) -> None:
+    shutil.rmtree(lab.root / "fmriprep/sub-01/ses-001")
+    assert _values(lab)["tr_s"] == 1.49
+    assert "no scan tells the time between volumes: clock.tr_s is 1.49" in caplog.text

@@ -1,0 +1,22 @@
+"""Whatever happens to the files of a study: never another number, never silence, never a traceback."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+from .injuries import IN_DVC, IN_TREE, Lab, run
+
+# `CINECUBE_INJURIES=7:1000` tries a thousand others of each sort.
+SEED, _, TIMES = os.environ.get("CINECUBE_INJURIES", "0:").partition(":")
+
+
+@pytest.mark.parametrize(("sort", "n"), [("tree", 240), ("tracked", 48), ("record", 48)])
+def test_injuries(sort: str, n: int, tmp_path: Path) -> None:
+    lab = Lab(tmp_path / "study", None if sort == "tree" else tmp_path / "remote")
+    found = run(lab, IN_DVC if sort == "record" else IN_TREE, int(TIMES or n), int(SEED))
+    assert found.n == int(TIMES or n)
+    told = [f"{name}: {line}" for name in ("wrong", "missed", "tracebacks") for line in getattr(found, name)]
+    assert not told, "\n".join(told)
