@@ -8,7 +8,7 @@ import pandas as pd
 
 from cinecube.store.errors import StudyError
 
-COLUMNS = ("film", "segment", "duration_s", "rows", "rate_hz", "frames", "width", "height", "sound_rate_hz")
+COLUMNS = ("film", "segment", "duration_s", "rows", "rate_hz", "frames", "width", "height", "sound_rate_hz", "read")
 
 
 def read_films_table(path: Path) -> pd.DataFrame:
