@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import xarray as xr
 from xarray.backends.zarr import ZarrArrayWrapper, ZarrStore
-from xarray.core.indexing import IndexingSupport, LazilyIndexedArray, explicit_indexing_adapter
+from xarray.core.indexing import IndexingSupport, LazilyIndexedArray, VectorizedIndexer, explicit_indexing_adapter
 from zarr.abc.store import ByteRequest, Store
 from zarr.core.buffer import Buffer, BufferPrototype
 from zarr.storage import LocalStore, WrapperStore
@@ -161,13 +161,17 @@ class _Array(ZarrArrayWrapper):
         if values.dtype.kind != "f" or _is_finite(values):
             return
         name, dims, width = self._array.basename, self._array.metadata.dimension_names, self._array.store.width
-        if name == "bold":
-            bad = ~np.isfinite(values)
-        elif name == "features" and width is not None and width.shape == self.shape[2:]:
+        # Of points here and there nobody can say whether all of a target is NaN.
+        whole = not isinstance(key, VectorizedIndexer) and values.ndim == len(self.shape)
+        if name == "features" and width is not None and width.shape == self.shape[2:]:
             inside = np.broadcast_to(np.arange(self.shape[1])[:, None, None] < width, self.shape)
             read = explicit_indexing_adapter(key, self.shape, IndexingSupport.BASIC, inside.__getitem__)
             bad = ~np.isfinite(values) & read
-        elif tuple(dims or ())[-2:] in _BY_TARGET and values.ndim == len(self.shape):
+        elif name == "bold":
+            bad = np.isinf(values)
+            if whole:
+                bad |= np.isnan(values) & ~np.isnan(values).all(axis=0)  # a target may be absent
+        elif tuple(dims or ())[-2:] in _BY_TARGET and whole:
             # A layer or a target may have no scores at all; the others have all of theirs.
             nan = np.isnan(values)
             bad = nan & ~(nan.all(axis=-1, keepdims=True) | nan.all(axis=-2, keepdims=True))

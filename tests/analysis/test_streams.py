@@ -245,8 +245,8 @@ def test_unknown_streams_and_layers_are_named(root: Path) -> None:
 
 
 def test_two_networks_may_not_share_a_stream(root: Path, tmp_path: Path) -> None:
+    cube = open_cube(StudyPaths(root).scores("bind.v1")).load().drop_encoding()
     for network in STREAMS:
-        cube = open_cube(StudyPaths(root).scores("bind")).load()
-        write_cube(StudyPaths(tmp_path).scores(network), cube.drop_encoding())
-    with pytest.raises(StudyError, match="scores of bind.video, which those of bind hold too"):
+        write_cube(StudyPaths(tmp_path).scores(network), cube)
+    with pytest.raises(StudyError, match="scores of bind.v1, which those of bind hold too"):
         read_scores(make_study(), tmp_path)

@@ -21,6 +21,7 @@ import yaml
 import cinecube as cc
 from cinecube.store.cubes import open_cube, refuse_another, write_cube, write_feature_cube
 from cinecube.store.errors import StudyError
+from cinecube.store.journal import blocks_of, open_journal
 from cinecube.store.repair import verify_all
 from cinecube.store.revision import open_revision
 from cinecube.store.schema import Stream, feature_template, provenance, rows_index, string_coordinate
@@ -587,4 +588,48 @@ def run(lab: Lab, kinds: tuple[Injure, ...], n: int, seed: int) -> Found:
     for number in range(n):
         with injured(lab, kinds[number % len(kinds)], random) as injury, chdir(lab.root):
             lab.examine(injury, found, only="record" if kinds is IN_DVC else "tree")
+    return found
+
+
+# Journals
+
+
+def run_journals(folder: Path, n: int, seed: int) -> Found:
+    """Injuries of journals' blocks between two openings: a block is what was written, or none."""
+    random, found = np.random.default_rng(seed), Found()
+    specs = [{"weights": name} for name in ("abc", "abd")]
+    blocks = blocks_of({"a01": 96, "a02": 40}, 32)
+    written = {}
+    for spec in specs:
+        with open_journal(folder, spec, "cube") as journal:
+            for block in blocks:
+                written[journal.folder / block.filename] = random.standard_normal((block.stop - block.start, 5))
+                journal.write(block, written[journal.folder / block.filename])
+    files = {file: file.read_bytes() for file in written}
+    for _ in range(n):
+        one = _pick(random, list(files))
+        how = _pick(random, [*BYTES, "removed", "exchanged", "overwritten"])
+        other = _pick(random, [file for file in files if file != one])
+        if how == "removed":
+            one.unlink()
+        elif how in BYTES:
+            _changed(one, how, random)
+        else:
+            put(one, files[other])
+            if how == "exchanged":
+                put(other, files[one])
+        found.n += 1
+        for spec in specs:
+            with open_journal(folder, spec, "cube") as journal:
+                for block in filter(journal.has, blocks):
+                    file = journal.folder / block.filename
+                    try:
+                        same = np.array_equal(journal.read(block), written[file])
+                    except Exception as error:  # whoever fills the journal expects none
+                        found.tracebacks.append(f"{how} {one.name}: {error!r}")
+                        continue
+                    if not same:
+                        found.wrong.append(f"{how} {one.name}: {file.name}")
+        for file, data in files.items():
+            put(file, data)
     return found

@@ -11,7 +11,7 @@ import pytest
 import xarray as xr
 import zarr
 
-from cinecube.store.cubes import open_cube, read_values
+from cinecube.store.cubes import open_cube, read_values, write_cube
 from cinecube.store.dvc_index import open_index
 from cinecube.store.dvc_zarr import dvc_zarr_store
 from cinecube.store.errors import StudyError
@@ -126,11 +126,24 @@ def test_past_the_width_and_where_a_layer_never_was_there_is_nan(tmp_path: Path)
     assert np.isnan(features.isel(dim=[7, 2], model=xr.DataArray([0, 0], dims="x")).values).sum() == 2 * 50
 
 
-def test_nan_in_bold_is_refused(tmp_path: Path) -> None:
-    cube = KINDS["brain"](tmp_path / "cube.zarr")
-    _set(cube, "bold", (slice(None), 3), NAN)
-    with pytest.raises(StudyError, match="bold"):
-        open_cube(cube)["bold"].isel(target=[2, 3]).values  # noqa: B018
+@pytest.mark.parametrize(
+    ("at", "value", "explained"),
+    [((7, 3), NAN, False), ((slice(4, 9), 3), NAN, False), ((7, 3), np.inf, False), ((slice(None), 3), NAN, True)],
+    ids=["one", "some rows", "infinity", "a target"],
+)
+def test_a_target_of_bold_is_nan_in_all_rows_or_in_none(at: Any, value: float, explained: bool, tmp_path: Path) -> None:
+    cube = open_cube(KINDS["brain"](tmp_path / "first.zarr")).load().drop_encoding()
+    values = cube["bold"].values.copy()
+    values[at] = value
+    write_cube(tmp_path / "cube.zarr", cube.assign(bold=cube["bold"].copy(data=values)))
+    bold = open_cube(tmp_path / "cube.zarr")["bold"]
+    for part in ({}, {"target": [2, 3]}, {"target": slice(3, 4)}):
+        if explained:
+            np.testing.assert_array_equal(bold.isel(part).values, values[:, part.get("target", slice(None))])
+        else:
+            with pytest.raises(StudyError, match="bold: found . values that are NaN or infinite"):
+                bold.isel(part).values  # noqa: B018
+    assert np.isfinite(bold.isel(target=[0, 1]).values).all()
 
 
 @pytest.mark.parametrize(
@@ -144,8 +157,6 @@ def test_nan_in_bold_is_refused(tmp_path: Path) -> None:
     ids=["one", "a target", "a layer", "some targets of a layer"],
 )
 def test_scores_are_nan_for_a_whole_target_or_layer_or_not_at_all(at: Any, explained: bool, tmp_path: Path) -> None:
-    from cinecube.store.cubes import write_cube
-
     cube = open_cube(KINDS["scores"](tmp_path / "first.zarr")).load().drop_encoding()
     values = cube["score"].values.copy()
     values[at] = NAN

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from .injuries import IN_DVC, IN_TREE, Lab, run
+from .injuries import IN_DVC, IN_TREE, Found, Lab, run, run_journals
 
 # `CINECUBE_INJURIES=7:1000` tries a thousand others of each sort.
 SEED, _, TIMES = os.environ.get("CINECUBE_INJURIES", "0:").partition(":")
@@ -17,6 +17,14 @@ SEED, _, TIMES = os.environ.get("CINECUBE_INJURIES", "0:").partition(":")
 def test_injuries(sort: str, n: int, tmp_path: Path) -> None:
     lab = Lab(tmp_path / "study", None if sort == "tree" else tmp_path / "remote")
     found = run(lab, IN_DVC if sort == "record" else IN_TREE, int(TIMES or n), int(SEED))
-    assert found.n == int(TIMES or n)
+    expect_nothing(found, int(TIMES or n))
+
+
+def test_injuries_of_journals(tmp_path: Path) -> None:
+    expect_nothing(run_journals(tmp_path, int(TIMES or 60), int(SEED)), int(TIMES or 60))
+
+
+def expect_nothing(found: Found, n: int) -> None:
+    assert found.n == n
     told = [f"{name}: {line}" for name in ("wrong", "missed", "tracebacks") for line in getattr(found, name)]
     assert not told, "\n".join(told)
