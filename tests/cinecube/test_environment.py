@@ -211,7 +211,7 @@ INPUTS: dict[str, tuple[str, tuple[str, ...]]] = {
     "brain cube": ("data/brain/sub-01.zarr/zarr.json", ("encode", "vit")),
     "responses": ("data/brain/sub-01.zarr/bold/c/0/0", ("ceiling",)),
     "scores": ("results/scores/vit.zarr/zarr.json", ("whole-brain",)),
-    "table": ("results/tables/roi.csv", ("figures",)),
+    "table": ("results/tables/roi.csv", ("significance",)),
     "truth": ("data/truth/truth.json", ("oracle",)),
     "cube to verify": ("data/features/vit/amber.zarr/features/c/0/0/0/3", ("verify", "data/features/vit")),
     "cube to show": ("data/brain/sub-01.zarr/bold/c/0/0", ("show", "data/brain/sub-01.zarr")),
