@@ -77,10 +77,12 @@ def significance(study: Study, root: Path, progress: Progress | None = None) -> 
     with one_writer(paths, paths.significance):
         with scratch_folder(paths, "significance") as folder:
             held, brains, fingerprints = _hold_all(study, root, folder, progress)
-            tested = {
-                name: pinned(tested_subject, study.run.threads, film, study.statistics, f"test films of {name}")
-                for name, film in held.items()
-            }
+            tested = {}
+            for name, film in held.items():
+                where = f"test films of {name}"
+                tested[name] = pinned(tested_subject, study.run.threads, film, study.statistics, where)
+                if progress:
+                    progress(len(study.encoded) + len(tested), _n_steps(study))
         cube = _cube(study, tested, list(brains.values()), fingerprints)
         write_cube(paths.significance, cube)
         _write_tables(study, root, cube, regions)
@@ -125,8 +127,13 @@ def _hold_all(
         fingerprints[model] = str(scores.attrs["fingerprint"])
         pinned(hold, study.run.threads, held, folder, space, groups, brains, choose(scores, brains), settings)
         if progress:
-            progress(number + 1, len(study.encoded))
+            progress(number + 1, _n_steps(study))
     return held, brains, fingerprints
+
+
+def _n_steps(study: Study) -> int:
+    """Models that are fitted again, then subjects that are tested."""
+    return len(study.encoded) + len(study.brain.subjects)
 
 
 def tested_subject(held: Held, params: Statistics, where: str) -> Tested:

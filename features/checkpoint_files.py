@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from cinecube.store.bounded import file_bytes, parse_json
-from cinecube.store.errors import StudyError
+from cinecube.store.errors import StudyError, environment_error
 
 # The first pattern that a folder has files of: what transformers would read.
 _WEIGHTS = (
@@ -81,7 +81,7 @@ def check_weights(path: Path) -> int:
                 _check_archive(file)
         except (ValueError, OSError, KeyError, TypeError, AttributeError, zipfile.BadZipFile) as error:
             found = f"weights that cannot be read ({file.name}: {error})"
-            raise _strange(str(path), found, "whole ones") from None
+            raise environment_error(error, str(file)) or _strange(str(path), found, "whole ones") from None
     return total
 
 

@@ -19,7 +19,7 @@ from zarr.storage import LocalStore
 
 from cinecube.store.atomic import old_of, staged
 from cinecube.store.checksums import RESTORE, write_checksums
-from cinecube.store.errors import StudyError, environment_error
+from cinecube.store.errors import Refusal, StudyError, environment_error
 from cinecube.store.guarded import folder_number, open_guarded, shard_key
 from cinecube.store.plain_zarr import plain
 from cinecube.store.schema import DIMS, ROWS_PER_CHUNK, refuse_unknown, stored_rows
@@ -224,6 +224,8 @@ def read_values(array: xr.DataArray, where: str) -> np.ndarray:
     """
     try:
         values: np.ndarray = array.values
+    except Refusal:
+        raise
     except StudyError as error:
         raise StudyError(where=where, found=error.found, expected=error.expected, do=error.do) from error
     return values

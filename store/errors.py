@@ -51,7 +51,11 @@ def _rebuild(where: str, found: str, expected: str, do: str) -> StudyError:
     return StudyError(where=where, found=found, expected=expected, do=do)
 
 
-def environment_error(error: BaseException, where: str = "") -> StudyError | None:
+class Refusal(StudyError):
+    """What the machine refuses; its `where` is the file, which whoever names a thing in words of its own leaves."""
+
+
+def environment_error(error: BaseException, where: str = "") -> Refusal | None:
     """What the machine refused: a full disk, no permission, too many open files, no memory. None if it is nothing such.
 
     Whoever turns any failure to read or write into words of its own asks here first, or a full disk is called damaged
@@ -78,7 +82,7 @@ def environment_error(error: BaseException, where: str = "") -> StudyError | Non
             return _lost_worker(where)
         for said, (found, expected, do) in _SAID.items():
             if said in str(cause):
-                return StudyError(where=where or _HERE, found=found, expected=expected, do=do)
+                return Refusal(where=where or _HERE, found=found, expected=expected, do=do)
     return None
 
 
@@ -192,13 +196,13 @@ _SAID = {
 """The same for what has no number, by what it says."""
 
 
-def _refused(number: int, named: str, where: str) -> StudyError:
+def _refused(number: int, named: str, where: str) -> Refusal:
     found, expected, do = _REFUSALS[number]
     place = named or where
     if number in (errno.ENOSPC, errno.EDQUOT) and not named and _is_full(temp := _temp_folder()):
         place = f"{where}: {temp}" if where else temp
         do = f"{do}; TMPDIR names another folder for temporary files"
-    return StudyError(
+    return Refusal(
         where=place or _HERE,
         found=found,
         expected=expected.format(limit=resource.getrlimit(resource.RLIMIT_NOFILE)[0]),
@@ -217,9 +221,9 @@ def _is_full(folder: str) -> bool:
         return False
 
 
-def _denied(named: str, where: str) -> StudyError:
+def _denied(named: str, where: str) -> Refusal:
     found, expected = _right_that_lacks(Path(named)) if named else ("no permission", "the right to read and write")
-    return StudyError(
+    return Refusal(
         where=named or where or _HERE,
         found=found,
         expected=expected,
@@ -239,10 +243,10 @@ def _right_that_lacks(path: Path) -> tuple[str, str]:
     return f"no permission to write in {parent}", "the right to"
 
 
-def _no_memory(error: BaseException, where: str) -> StudyError:
+def _no_memory(error: BaseException, where: str) -> Refusal:
     said = " ".join(str(error).split())
     asked = re.search(r"allocate ([\d.]+ ?(?:[KMGTP]i?B|bytes))", said)
-    return StudyError(
+    return Refusal(
         where=where or "this machine",
         found=f"not enough memory for {asked[1]} more" if asked else "not enough memory",
         expected="what the stage needs, which `cinecube plan` tells",
@@ -250,8 +254,8 @@ def _no_memory(error: BaseException, where: str) -> StudyError:
     )
 
 
-def _lost_worker(where: str) -> StudyError:
-    return StudyError(
+def _lost_worker(where: str) -> Refusal:
+    return Refusal(
         where=where or _HERE,
         found="a worker process that was killed",
         expected="workers that live until the end; most often the machine had no more memory",

@@ -106,7 +106,7 @@ def significance(root: Path) -> None:
     from cinecube.analysis.significance import significance as run
     from cinecube.study import load
 
-    with progress_bar("significance", "models") as progress:
+    with progress_bar("significance", "models and subjects") as progress:
         run(load(root), root, progress=progress)
     echo("p and q are in results/significance.zarr")
 

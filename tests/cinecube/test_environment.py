@@ -98,7 +98,8 @@ def run(
 ) -> list[dict[str, Any]]:
     """How each command ends, all run in one process, with its limits of open files and of bytes of a file."""
     done = subprocess.run(
-        [*prefix, sys.executable, str(REPOSITORY / "tests" / "commands_in_turn.py"), *map(str, limits)],
+        # -P: in the script's folder lies one called cinecube.
+        [*prefix, sys.executable, "-P", str(REPOSITORY / "tests" / "commands_in_turn.py"), *map(str, limits)],
         input=json.dumps(commands),
         capture_output=True,
         text=True,
@@ -194,14 +195,14 @@ def test_commands_that_read_need_no_room(refusing: tuple[dict[str, Any], str], c
 
 INPUTS: dict[str, tuple[str, tuple[str, ...]]] = {
     "parameters": ("params.yaml", ("plan",)),
-    "table of films": ("data/films.csv", ("features", "vit", "amber")),
+    "table of films": ("data/films.csv", ("brain", "sub-01")),
     "record of a checkpoint": ("data/checkpoints/vit.json", ("features", "vit", "amber")),
     "film": ("data/stimuli/amber/amber01.mp4", ("films",)),
     "weights": ("data/weights/vit/model.safetensors", ("checkpoint", "vit")),
     "configuration": ("data/weights/vit/config.json", ("checkpoint", "vit")),
-    "scan": ("data/scans/sub-01/func/*amber01*bold.nii.gz", ("brain", "sub-01")),
-    "mask": ("data/scans/sub-01/func/*amber01*mask.nii.gz", ("brain", "sub-01")),
-    "confounds": ("data/scans/sub-01/func/*amber01*timeseries.tsv", ("brain", "sub-01")),
+    "scan": ("data/scans/sub-01/**/*amber01*bold.nii.gz", ("brain", "sub-01")),
+    "mask": ("data/scans/sub-01/**/*amber01*mask.nii.gz", ("brain", "sub-01")),
+    "confounds": ("data/scans/sub-01/**/*amber01*timeseries.tsv", ("brain", "sub-01")),
     "atlas": ("data/scans/atlas/*.nii.gz", ("brain", "sub-01")),
     "names of parcels": ("data/scans/atlas/*.tsv", ("brain", "sub-01")),
     "metadata of a cube": ("data/features/vit/amber.zarr/zarr.json", ("encode", "vit")),
@@ -210,7 +211,7 @@ INPUTS: dict[str, tuple[str, tuple[str, ...]]] = {
     "brain cube": ("data/brain/sub-01.zarr/zarr.json", ("encode", "vit")),
     "responses": ("data/brain/sub-01.zarr/bold/c/0/0", ("ceiling",)),
     "scores": ("results/scores/vit.zarr/zarr.json", ("whole-brain",)),
-    "table": ("results/tables/roi.csv", ("report",)),
+    "table": ("results/tables/roi.csv", ("significance",)),
     "truth": ("data/truth/truth.json", ("oracle",)),
     "cube to verify": ("data/features/vit/amber.zarr/features/c/0/0/0/3", ("verify", "data/features/vit")),
     "cube to show": ("data/brain/sub-01.zarr/bold/c/0/0", ("show", "data/brain/sub-01.zarr")),
@@ -222,7 +223,7 @@ def unreadable(study: Folder, tmp_path_factory: pytest.TempPathFactory) -> dict[
     """Each input without the right to read it, and how the command ends that reads it."""
     paths, commands = {}, []
     for name, (pattern, command) in INPUTS.items():
-        root = study.copy(tmp_path_factory.mktemp("unreadable") / "study").root
+        root = study.copy(tmp_path_factory.mktemp("input") / "study").root
         shutil.rmtree(root / "results" / "scores" / "vit.zarr" if command[0] == "encode" else root / "none", True)
         shutil.rmtree(root / "data/features/vit/amber.zarr" if command[0] == "features" else root / "none", True)
         paths[name] = next(path for path in sorted(root.glob(pattern)) if path.is_file())
