@@ -48,6 +48,7 @@ class Claims:
         return judge(spec) if judge else Claim("an unknown kind of journal", None)
 
     def _features(self, spec: Spec) -> Claim:
+        from cinecube.features.probed import choices_of
         from cinecube.features.record import read_record
         from cinecube.features.spec import make_spec
 
@@ -62,9 +63,14 @@ class Claims:
         for model, film in candidates:
             stimulus = {segment: str(digests.get(segment)) for segment in self._study.films[film]}
             try:
-                wanted = make_spec(self._study, model, read_record(self._study, model, self._root), stimulus)
+                record, read = read_record(self._study, model, self._root), spec.get("read", {})
+                wanted = make_spec(self._study, model, record, stimulus, read)
                 # Films are large: only those are hashed of which all else is as the study asks for.
                 changed = differences(spec, wanted) or self._changed_segments(film, stimulus)
+                if not changed:
+                    found = {name: choices_of(path, self._root, stimulus[name]) for name, path in self._files(film)}
+                    wanted = make_spec(self._study, model, record, stimulus, found)
+                    changed = differences(spec, wanted)
             except (StudyError, OSError):
                 return Claim(f"{model} {film}", None)
             asked.add(f"{model} {film}", changed, {self._paths.features(model, film): fingerprint(wanted)})
@@ -72,10 +78,13 @@ class Claims:
         return asked.claim(unknown, "params.yaml names no such model and film")
 
     def _changed_segments(self, film: str, stimulus: Mapping[str, str]) -> list[str]:
+        files = self._files(film)
+        return [f"{name} is another film by now" for name, path in files if file_digest(path) != stimulus[name]]
+
+    def _files(self, film: str) -> Iterable[tuple[str, Path]]:
         from cinecube.features.stimuli import find_segments
 
-        files = find_segments(self._study, film, self._root)
-        return [f"{name} is another film by now" for name, path in files.items() if file_digest(path) != stimulus[name]]
+        return find_segments(self._study, film, self._root).items()
 
     def _scores(self, spec: Spec) -> Claim:
         from cinecube.analysis.stages import read_inputs, score_spec

@@ -18,6 +18,7 @@ from typing import Any
 import yaml
 
 from cinecube.ignoring import IGNORE_FILE, keep_out_of_git, warn_of_exposed
+from cinecube.features.stimuli import one_file, segment_files
 from cinecube.store.atlas import check_atlas, space_unlike
 from cinecube.store.errors import StudyError
 from cinecube.store.fmriprep import ScanRun, bold_files, entities_of, find_runs
@@ -25,7 +26,6 @@ from cinecube.store.labels import bids_label, check_name
 from cinecube.store.params import PARAMS_FILE, Study, load_study, parse
 
 _log = logging.getLogger(__name__)
-FILM_SUFFIXES = (".mkv", ".mp4")
 _TR_S = 1.49  # Movie10's, where no scan says another
 _REACH_S = 5 * 1.49  # of its delays
 
@@ -37,7 +37,7 @@ class OwnData:
     Attributes
     ----------
     stimuli : Path
-        `<stimuli>/<film>/<segment>.mp4` or `.mkv`.
+        `<stimuli>/<film>/<segment>.mp4`, `.mkv`, ….
     scans : Path
         fMRIPrep derivatives, `<scans>/sub-*/`.
     atlas : Path or None
@@ -160,7 +160,7 @@ def _refuse_no_folder(path: Path, option: str) -> None:
 def _find_films(stimuli: Path) -> dict[str, list[str]]:
     _refuse_no_folder(stimuli, "--stimuli")
     films = {
-        folder.name: sorted(path.stem for path in folder.iterdir() if path.suffix in FILM_SUFFIXES)
+        folder.name: [one_file(f"segment {name}", files).stem for name, files in segment_files(folder).items()]
         for folder in sorted(stimuli.iterdir())
         if folder.is_dir() and not folder.name.startswith(".")
     }
@@ -169,7 +169,7 @@ def _find_films(stimuli: Path) -> dict[str, list[str]]:
         raise StudyError(
             where=str(stimuli),
             found=f"{len(films)} films",
-            expected="two or more folders of .mp4 or .mkv segments, one to test on",
+            expected="two or more folders of segments (.mp4, .mkv, .mov, .avi, …), one to test on",
             do="set --stimuli to the folder of the films' folders",
         )
     for name in [*films, *(segment for segments in films.values() for segment in segments)]:

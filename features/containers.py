@@ -7,36 +7,60 @@ from pathlib import Path
 from typing import BinaryIO
 
 _EBML, _SEGMENT = b"\x1a\x45\xdf\xa3", b"\x18\x53\x80\x67"
+# Top-level boxes of MP4 and QuickTime. What is none of them behind the last is a tag or padding, which players skip.
+_BOXES = frozenset(
+    b"ftyp styp moov mdat moof mfra sidx ssix free skip wide uuid meta pdin prft emsg pnot PICT udta imda".split()
+)
+_FRAGMENT = b"moof"
+_UNKNOWN_LENGTHS = (0, 0xFFFFFFFF)
 
 
 def stated_bytes(path: Path) -> int | None:
     """How long a file must be by its own structure; None where that is not stated.
 
-    Demuxers read a film that was cut short to where it ends and say nothing.
+    Parts of a fragmented film follow each other without a number: where the last one is whole, nothing is stated.
     """
+    size = path.stat().st_size
     with path.open("rb") as file:
         head = file.read(12)
         file.seek(0)
         if head[:4] == _EBML:
             return _matroska_bytes(file)
-        if head[4:8] in (b"ftyp", b"styp", b"moov", b"free", b"wide"):
-            return _mp4_bytes(file, path.stat().st_size)
+        if head[4:8] in _BOXES:
+            return _mp4_bytes(file, size)
+        if head[:4] == b"RIFF":
+            return _riff_bytes(file, size)
     return None
 
 
-def _mp4_bytes(file: BinaryIO, size: int) -> int:
+def _mp4_bytes(file: BinaryIO, size: int) -> int | None:
     """Where the last top-level box ends."""
-    end = 0
+    end, fragmented = 0, False
     while end + 8 <= size:
         file.seek(end)
         header = file.read(16)
-        length = struct.unpack(">I", header[:4])[0]
+        length, kind = struct.unpack(">I4s", header[:8])
         if length == 1 and len(header) == 16:
             length = struct.unpack(">Q", header[8:])[0]
+        if kind not in _BOXES:
+            break
+        fragmented = fragmented or kind == _FRAGMENT
         if length < 8:  # 0: to the end of the file; below 8: no box
-            return size
+            end = size
         end += length
-    return end
+    return None if fragmented and end <= size else end
+
+
+def _riff_bytes(file: BinaryIO, size: int) -> int | None:
+    """Where the last chunk ends of AVI, which has one per gigabyte, or WAVE."""
+    end = 0
+    while end + 8 <= size:
+        file.seek(end)
+        kind, length = struct.unpack("<4sI", file.read(8))
+        if kind != b"RIFF" or length in _UNKNOWN_LENGTHS:
+            break
+        end += 8 + length
+    return end or None
 
 
 def _matroska_bytes(file: BinaryIO) -> int | None:

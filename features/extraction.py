@@ -15,9 +15,10 @@ import numpy as np
 from cinecube.features.checkpoint import find_checkpoint, weights_digest
 from cinecube.features.constant import Telling
 from cinecube.features.network import READING_VERSION, Extractor, Features, Reading
-from cinecube.features.probing import SegmentInfo, probe
+from cinecube.features.probed import probed
 from cinecube.features.record import Record, read_record, stale
 from cinecube.features.registry import find_network
+from cinecube.features.segment import SegmentInfo
 from cinecube.features.spec import make_reading, make_spec, row_window_s, stream_label
 from cinecube.features.stimuli import find_segments
 from cinecube.features.windows import BlockBatch, batches, prefetched
@@ -146,12 +147,19 @@ def extract_film(
 
 def _prepare(study: Study, model: str, film: str, root: Path) -> _Job:
     """Check everything that can be checked before the network is loaded."""
-    paths = StudyPaths(root)
     record = read_record(study, model, root)
     reading = make_reading(study, model, record)
     segments = find_segments(study, film, root)
-    infos = {segment: probe(path, paths.relative(path)) for segment, path in segments.items()}
+    digests = {segment: file_digest(path) for segment, path in segments.items()}
+    infos = {segment: probed(path, root, digests[segment]) for segment, path in segments.items()}
     for info in infos.values():
+        if reading.frames_per_window and not info.n_frames:
+            raise StudyError(
+                where=info.where,
+                found="no picture",
+                expected=f"one, which {record.extractor} reads",
+                do="use a film with a picture, or leave it out of `compute.films`",
+            )
         if reading.rate_hz and not info.has_sound:
             raise StudyError(
                 where=info.where,
@@ -160,7 +168,8 @@ def _prepare(study: Study, model: str, film: str, root: Path) -> _Job:
                 do="use a film with sound, or leave it out of `compute.films`",
             )
     weights = _check_weights(study, model, record, root)
-    spec = make_spec(study, model, record, {segment: file_digest(path) for segment, path in segments.items()})
+    read = {segment: info.tracks.choices for segment, info in infos.items()}
+    spec = make_spec(study, model, record, digests, read)
     return _Job(study, model, record, reading, infos, spec, weights)
 
 

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 
+from cinecube.features.probed import probed
 from cinecube.features.stimuli import find_segments
 from cinecube.store.atomic import staged
 from cinecube.store.errors import StudyError
@@ -16,50 +18,85 @@ from cinecube.store.params import Study
 from cinecube.store.paths import StudyPaths
 from cinecube.store.writing import one_writer
 
+Progress = Callable[[int, int], None]
+_MEGABYTE = 10**6
 
-def write_films_table(study: Study, root: Path) -> pd.DataFrame:
+
+def write_films_table(study: Study, root: Path, progress: Progress | None = None) -> pd.DataFrame:
     """Probe every segment of a study and write `data/films.csv`.
 
+    Each film is decoded once, to its end, and not again while its file stays the same.
+
     A study without films (`stimuli: null`) takes the lengths from the feature cubes that it imported.
+
+    Parameters
+    ----------
+    study : Study
+    root : Path
+        The study's folder.
+    progress : callable, optional
+        Called with megabytes of films done and in all.
 
     Returns
     -------
     DataFrame
-        One row per segment: film, duration in seconds, rows at the study's clock, frame rate, size, sound.
+        One row per segment: film, duration in seconds, rows at the study's clock, frame rate, size, sound, and in
+        words what was chosen for the user and what is out of the ordinary.
 
     Raises
     ------
     StudyError
-        If a segment is missing, unreadable, truncated or of variable frame rate.
+        If a segment is missing, unreadable, truncated, damaged or of variable frame rate.
     """
     paths = StudyPaths(root)
     with one_writer(paths, paths.films), staged(paths.films) as partial:
-        rows = _rows_of_films(study, root) if study.stimuli else _rows_of_cubes(study, root)
+        rows = _rows_of_films(study, root, progress) if study.stimuli else _rows_of_cubes(study, root)
         table = pd.DataFrame(rows, columns=list(COLUMNS))
         table.to_csv(partial, index=False)
     return table
 
 
-def _rows_of_films(study: Study, root: Path) -> list[tuple[object, ...]]:
-    from cinecube.features.probing import probe  # brings PyAV, which a study without films does without
+def said_of_films(table: pd.DataFrame) -> list[str]:
+    """What was chosen of films and what is out of the ordinary in them, a line for segments that are alike."""
+    lines = []
+    for film, rows in table.groupby("film", sort=False):
+        for said, alike in rows[rows["read"].fillna("") != ""].groupby("read", sort=False):
+            segments = ", ".join(alike["segment"])
+            lines.append(f"{film if len(alike) == len(rows) > 1 else segments}: {said}")
+    return lines
 
+
+def _rows_of_films(study: Study, root: Path, progress: Progress | None) -> list[tuple[object, ...]]:
+    files = [(film, *item) for film in study.films for item in find_segments(study, film, root).items()]
+    total = sum(path.stat().st_size for _, _, path in files)
     rows: list[tuple[object, ...]] = []
-    for film in study.films:
-        for segment, path in find_segments(study, film, root).items():
-            info = probe(path, StudyPaths(root).relative(path))
-            rows.append(
-                (
-                    film,
-                    segment,
-                    round(info.duration_s, 6),
-                    study.clock.n_rows(info.duration_s),
-                    round(float(info.rate_hz), 6),
-                    info.n_frames,
-                    info.width,
-                    info.height,
-                    info.sound_rate_hz,
-                )
+    before = 0
+    for film, segment, path in files:
+        done = [before]
+
+        def told(n_bytes: int, done: list[int] = done) -> None:
+            done[0] += n_bytes
+            if progress:
+                progress(done[0] // _MEGABYTE, total // _MEGABYTE)
+
+        info = probed(path, root, told=told)
+        before += path.stat().st_size
+        if progress:
+            progress(before // _MEGABYTE, total // _MEGABYTE)
+        rows.append(
+            (
+                film,
+                segment,
+                round(info.duration_s, 6),
+                study.clock.n_rows(info.duration_s),
+                round(float(info.rate_hz), 6),
+                info.n_frames,
+                info.width,
+                info.height,
+                info.sound_rate_hz,
+                "; ".join(info.said),
             )
+        )
     return rows
 
 

@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from contextlib import closing
 from typing import Any
 
-import av
 import numpy as np
 from av.video.reformatter import Colorspace, Interpolation, VideoReformatter
 
-from cinecube.features.probing import SegmentInfo, opened, picture_stream
+from cinecube.features.decoding import shown_frames
+from cinecube.features.segment import Picture, SegmentInfo
 from cinecube.store.errors import StudyError
 
 # Rounds alike on every CPU, and keeps the chroma of saturated edges.
 _CONVERSION = Interpolation.BILINEAR | Interpolation.ACCURATE_RND | Interpolation.FULL_CHR_H_INT
 _UNSPECIFIED = 2
-_HD_HEIGHT = 720
+_HD_WIDTH, _SD_HEIGHT = 1280, 576
 
 
 def sampled_frames(info: SegmentInfo, numbers: Sequence[int]) -> Iterator[tuple[int, np.ndarray]]:
@@ -34,73 +35,61 @@ def sampled_frames(info: SegmentInfo, numbers: Sequence[int]) -> Iterator[tuple[
     Yields
     ------
     int, ndarray
-        A number and its frame, (height, width, 3) uint8 RGB in the colours that the film's tags state.
+        A number and its frame, (height, width, 3) uint8 RGB in the colours that the film's tags state, upright and in
+        square pixels.
 
     Raises
     ------
     StudyError
-        If a frame does not decode.
+        If there is no picture, or it is not what it was when it was probed.
     """
     wanted = iter(numbers)
     due = next(wanted, None)
     if due is None:
         return
+    if info.tracks.picture is None:
+        raise StudyError(
+            where=info.where,
+            found="no picture",
+            expected="one, which this network reads",
+            do="leave the film out of this network's `compute`",
+        )
     convert = VideoReformatter()
-    for number, frame in _decode(info):
-        if number == due:
-            yield number, _to_rgb(frame, convert)
-            due = next(wanted, None)
-            if due is None:
-                return
-    raise _broken(info, due, "the end of the picture")
-
-
-def _decode(info: SegmentInfo) -> Iterator[tuple[int, Any]]:
-    """All frames with their numbers, none left out."""
-    expected = 0
-    with opened(info.path, info.where) as container:
-        stream = picture_stream(container, info.where)
-        stream.thread_type = "AUTO"
-        try:
-            for packet in container.demux(stream):
-                for frame in packet.decode():
-                    number = _number(frame, info, expected)
-                    if number < 0:  # hidden by the container's edit list
-                        continue
-                    if frame.is_corrupt:
-                        raise _broken(info, number, "a damaged frame")
-                    if number != expected:
-                        raise _broken(info, expected, f"frame {number} in place of frame {expected}")
-                    yield number, frame
-                    expected += 1
-        except av.error.FFmpegError as error:
-            raise _broken(info, expected, f"a picture that does not decode ({error.strerror})") from None
-
-
-def _number(frame: Any, info: SegmentInfo, expected: int) -> int:
-    """Number of a frame by its presentation time."""
-    if frame.pts is None:
-        return expected
-    return round((frame.pts * frame.time_base - info.start_s) * info.rate_hz)
-
-
-def _broken(info: SegmentInfo, number: int, found: str) -> StudyError:
-    return StudyError(
-        where=f"{info.where} at {float(number / info.rate_hz):.2f} s",
-        found=found,
-        expected=f"frame {number} of {info.n_frames}",
-        do="copy the film again, or encode it anew",
+    with closing(shown_frames(info.path, info.where, info.tracks.picture.stream)) as frames:
+        for number, frame in enumerate(frames):
+            if number == due:
+                yield number, to_rgb(frame, info.tracks.picture, convert)
+                due = next(wanted, None)
+                if due is None:
+                    return
+    raise StudyError(
+        where=info.where,
+        found="the end of the picture",
+        expected=f"frame {due} of {info.n_frames}",
+        do="do not change films while they are read",
     )
 
 
-def _to_rgb(frame: Any, convert: VideoReformatter) -> np.ndarray:
-    # Players take untagged films of this size for BT.709; swscale takes all of them for BT.601.
-    guess = frame.colorspace == _UNSPECIFIED and frame.height >= _HD_HEIGHT
+def guessed_matrix(frame: Any) -> Colorspace | None:
+    """How the colours of a film without tags are meant: BT.709 above the size of television, as players take them.
+
+    swscale takes all of them for BT.601.
+    """
+    large = frame.width >= _HD_WIDTH or frame.height > _SD_HEIGHT
+    return Colorspace.ITU709 if large and frame.colorspace == _UNSPECIFIED else None
+
+
+def to_rgb(frame: Any, picture: Picture, convert: VideoReformatter) -> np.ndarray:
+    """A frame as it is shown, (height, width, 3) uint8 RGB."""
     rgb = convert.reformat(
         frame,
+        width=picture.square_width,
         format="rgb24",
-        src_colorspace=Colorspace.ITU709 if guess else None,
+        src_colorspace=guessed_matrix(frame),
         interpolation=_CONVERSION,
         threads=1,
     )
-    return np.asarray(rgb.to_ndarray())
+    values = np.asarray(rgb.to_ndarray())
+    if picture.mirrored:
+        values = values[:, ::-1]
+    return np.ascontiguousarray(np.rot90(values, -picture.turns))

@@ -11,7 +11,8 @@ from typing import Any
 import av
 import numpy as np
 
-from cinecube.features.probing import SegmentInfo, opened
+from cinecube.features.decoding import heard_frames
+from cinecube.features.segment import SegmentInfo, Sound
 from cinecube.store.errors import StudyError
 
 # Containers round times to milliseconds; a larger step is a gap or an overlap of the track.
@@ -52,14 +53,14 @@ def sound_windows(info: SegmentInfo, spans: Sequence[tuple[int, int]], rate_hz: 
     StudyError
         If there is no sound track or it does not decode.
     """
-    if not info.has_sound:
+    if info.tracks.sound is None or not info.has_sound:
         raise StudyError(
             where=info.where,
             found="no sound track",
             expected="sound, which this network reads",
             do="add a track, or leave the film out of this network's `compute`",
         )
-    chunks = _chunks(info, rate_hz)
+    chunks = _chunks(info, info.tracks.sound, rate_hz)
     held: deque[_Chunk] = deque()
     for start, stop in spans:
         while held and held[0].stop <= start:
@@ -82,36 +83,20 @@ def _assemble(chunks: deque[_Chunk], start: int, stop: int) -> np.ndarray:
     return window
 
 
-def _chunks(info: SegmentInfo, rate_hz: int) -> Iterator[_Chunk]:
+def _chunks(info: SegmentInfo, track: Sound, rate_hz: int) -> Iterator[_Chunk]:
     """The whole track at `rate_hz`, mono, in pieces that never go back in time."""
     run: _Run | None = None
-    for frame in _decode(info):
+    for frame in heard_frames(info.path, info.where, track.stream):
         start_s = frame.pts * frame.time_base - info.start_s if frame.pts is not None else None
         if run is None or not run.continues(frame, start_s):
             if run is not None:
                 yield from run.finish()
-            run = _Run(frame, start_s if start_s is not None else Fraction(0), rate_hz)
+            if start_s is None:
+                start_s = run.end_s if run is not None else Fraction(0)
+            run = _Run(frame, start_s, rate_hz)
         yield from run.add(frame)
     if run is not None:
         yield from run.finish()
-
-
-def _decode(info: SegmentInfo) -> Iterator[Any]:
-    second = 0.0
-    with opened(info.path, info.where) as container:
-        try:
-            for packet in container.demux(container.streams.audio[0]):
-                for frame in packet.decode():
-                    if frame.pts is not None:
-                        second = float(frame.pts * frame.time_base - info.start_s)
-                    yield frame
-        except av.error.FFmpegError as error:
-            raise StudyError(
-                where=f"{info.where} at {max(second, 0.0):.2f} s",
-                found=f"sound that does not decode ({error.strerror})",
-                expected="a whole sound track",
-                do="copy the film again, or encode it anew",
-            ) from None
 
 
 class _Run:
@@ -121,15 +106,21 @@ class _Run:
         self._format = (frame.format.name, frame.layout.name, frame.sample_rate)
         self._start_s, self._samples_in = start_s, 0
         self._position = round(start_s * rate_hz)
-        # Channels stay apart: FFmpeg's own downmix weighs them by their place in the room.
-        self._resampler = av.AudioResampler(format="fltp", layout=frame.layout, rate=rate_hz)
+        # Channels stay apart: FFmpeg's own downmix weighs them by their place in the room. They stay packed, too: PyAV
+        # reads past the end of a frame's list of planes where there are eight or more.
+        self._resampler = av.AudioResampler(format="flt", layout=frame.layout, rate=rate_hz)
+        self._channels = frame.layout.nb_channels
+
+    @property
+    def end_s(self) -> Fraction:
+        """When the next frame has to begin."""
+        return self._start_s + Fraction(self._samples_in, self._format[2])
 
     def continues(self, frame: Any, start_s: Fraction | None) -> bool:
         """Whether a frame begins where the last one ended."""
         if self._format != (frame.format.name, frame.layout.name, frame.sample_rate):
             return False
-        expected_s = self._start_s + Fraction(self._samples_in, frame.sample_rate)
-        return start_s is None or abs(start_s - expected_s) <= _SLACK_S
+        return start_s is None or abs(start_s - self.end_s) <= _SLACK_S
 
     def add(self, frame: Any) -> Iterator[_Chunk]:
         """Resample one frame."""
@@ -143,6 +134,7 @@ class _Run:
 
     def _collect(self, frame: Any) -> Iterator[_Chunk]:
         for resampled in self._resampler.resample(frame):
-            samples = resampled.to_ndarray().mean(axis=0, dtype=np.float32)
+            channels = resampled.to_ndarray().reshape(-1, self._channels).T
+            samples = np.ascontiguousarray(channels).mean(axis=0, dtype=np.float32)
             yield _Chunk(self._position, samples)
             self._position += len(samples)

@@ -8,6 +8,7 @@ from typing import Any
 
 from cinecube.features.compat import NO_QUIRKS, OOTA2025, Quirks
 from cinecube.features.network import Facts, Reading
+from cinecube.features.probed import choices_of
 from cinecube.features.record import Record, read_record
 from cinecube.features.stimuli import find_segments
 from cinecube.store.errors import StudyError
@@ -16,6 +17,8 @@ from cinecube.store.labels import find_layer, layer_number
 from cinecube.store.model_params import ModelParams
 from cinecube.store.params import Study
 from cinecube.store.schema import SCHEMA, Stream, merged_layers
+
+Choices = Mapping[str, Mapping[str, Any]]
 
 
 def feature_spec(study: Study, model: str, film: str, root: Path) -> dict[str, Any]:
@@ -28,14 +31,31 @@ def feature_spec(study: Study, model: str, film: str, root: Path) -> dict[str, A
         network for what it does not have.
     """
     record = read_record(study, model, root)
-    digests = {segment: file_digest(path) for segment, path in find_segments(study, film, root).items()}
-    return make_spec(study, model, record, digests)
+    paths = find_segments(study, film, root)
+    digests = {segment: file_digest(path) for segment, path in paths.items()}
+    read = {segment: choices_of(path, root, digests[segment]) for segment, path in paths.items()}
+    return make_spec(study, model, record, digests, read)
 
 
-def make_spec(study: Study, model: str, record: Record, stimulus: Mapping[str, str]) -> dict[str, Any]:
-    """The spec of a feature cube of segments whose files have these digests, in this order."""
+def make_spec(
+    study: Study, model: str, record: Record, stimulus: Mapping[str, str], read: Mapping[str, Choices]
+) -> dict[str, Any]:
+    """The spec of a feature cube of segments.
+
+    Parameters
+    ----------
+    study : Study
+    model : str
+    record : Record
+        Of the model's checkpoint.
+    stimulus : Mapping
+        Digests of the segments' files, in the order of the segments.
+    read : Mapping
+        What of each file is read out of the ordinary, see `Tracks.choices`. Films that are read as they are stored
+        have none, and then the spec has no such field.
+    """
     params, reading = study.model(model), make_reading(study, model, record)
-    return {
+    spec = {
         "schema": SCHEMA,
         "kind": "features",
         "extractor": record.extractor,
@@ -65,6 +85,13 @@ def make_spec(study: Study, model: str, record: Record, stimulus: Mapping[str, s
         "segments": list(stimulus),
         "stimulus": dict(stimulus),
     }
+    kinds = {"picture": reading.frames_per_window, "sound": reading.rate_hz}
+    of_network = {
+        segment: {kind: choices[kind] for kind, is_read in kinds.items() if is_read and choices.get(kind)}
+        for segment, choices in read.items()
+    }
+    of_network = {segment: choices for segment, choices in of_network.items() if choices}
+    return {**spec, "read": of_network} if of_network else spec
 
 
 def make_reading(study: Study, model: str, record: Record, device: str = "cpu") -> Reading:

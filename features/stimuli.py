@@ -1,4 +1,4 @@
-"""Stimulus files of a study: `<stimuli>/<film>/<segment>.mkv` or `.mp4`."""
+"""Stimulus files of a study: `<stimuli>/<film>/<segment>.mkv`, `.mp4` and what else people have."""
 
 from __future__ import annotations
 
@@ -8,7 +8,42 @@ from cinecube.store.errors import StudyError
 from cinecube.store.params import Study
 from cinecube.store.paths import StudyPaths
 
-SUFFIXES = (".mkv", ".mp4")
+# In any case: cameras write `.MOV`. Whether a file is a film, its bytes say.
+_USUAL = (".mkv", ".mp4", ".m4v", ".mov", ".webm", ".avi", ".mpg", ".mpeg", ".vob", ".ts", ".m2ts", ".mts")
+_FILMS = frozenset((*_USUAL, ".wmv", ".asf", ".ogv", ".flv", ".3gp", ".dv", ".mxf"))
+_SOUNDS = frozenset((".wav", ".flac", ".mp3", ".m4a", ".ogg"))
+
+
+def segment_files(folder: Path) -> dict[str, list[Path]]:
+    """Stimulus files of a film's folder by their names without suffix, in order.
+
+    Films, or sound files where there are no films. Links to what is not here count too; what systems leave beside files
+    (`._a.mp4`, `.DS_Store`) does not.
+    """
+    names = [path for path in sorted(folder.iterdir()) if not path.name.startswith(".") and not path.is_dir()]
+    films = [path for path in names if path.suffix.lower() in _FILMS]
+    found: dict[str, list[Path]] = {}
+    for path in films or [path for path in names if path.suffix.lower() in _SOUNDS]:
+        found.setdefault(path.stem, []).append(path)
+    return found
+
+
+def one_file(where: str, files: list[Path]) -> Path:
+    """The file of a segment.
+
+    Raises
+    ------
+    StudyError
+        If there are several.
+    """
+    if len(files) > 1:
+        raise StudyError(
+            where=where,
+            found=f"two files, {' and '.join(path.name for path in files)}",
+            expected="one",
+            do="move the others elsewhere",
+        )
+    return files[0]
 
 
 def find_segments(study: Study, film: str, root: Path) -> dict[str, Path]:
@@ -26,18 +61,27 @@ def find_segments(study: Study, film: str, root: Path) -> dict[str, Path]:
             expected="that of the films' folders",
             do="set it, or import the cubes of a study that has the films",
         )
-    return {segment: _find(root / study.stimuli / film, segment, root) for segment in study.film(film)}
+    folder = root / study.stimuli / film
+    files = segment_files(folder) if folder.is_dir() else {}
+    return {segment: _find(folder, segment, files.get(segment, []), root) for segment in study.film(film)}
 
 
-def _find(folder: Path, segment: str, root: Path) -> Path:
-    candidates = [folder / f"{segment}{suffix}" for suffix in SUFFIXES]
-    found = [path for path in candidates if path.is_file()]
-    if len(found) == 1:
-        return found[0]
-    shown = " or ".join(StudyPaths(root).relative(path) for path in candidates)
+def _find(folder: Path, segment: str, files: list[Path], root: Path) -> Path:
+    shown = StudyPaths(root).relative(folder / segment)
+    if not files:
+        raise StudyError(
+            where=f"segment {segment}",
+            found="no file",
+            expected=f"{shown}.mkv or .mp4, .mov, .avi, …",
+            do="put it there, or leave the segment out of `films`",
+        )
+    path = one_file(f"segment {segment}", files)
+    if path.is_file():
+        return path
+    here = StudyPaths(root).relative(path)
     raise StudyError(
         where=f"segment {segment}",
-        found="two files" if found else "no file",
-        expected=shown,
-        do="remove one of them" if found else "put it there, or leave the segment out of `films`",
+        found=f"{here}, a link to what is not here",
+        expected="the film itself",
+        do=f"fetch it, with `datalad get {here}` in a DataLad data set",
     )

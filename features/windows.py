@@ -14,7 +14,7 @@ import numpy as np
 
 from cinecube.features.network import ALL_FRAMES, Batch, Reading
 from cinecube.features.pictures import sampled_frames
-from cinecube.features.probing import SegmentInfo
+from cinecube.features.segment import SegmentInfo
 from cinecube.features.sound import sound_windows
 from cinecube.store.clock import Clock
 from cinecube.store.journal import Block

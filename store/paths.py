@@ -80,6 +80,11 @@ class StudyPaths:
         """Tracebacks of errors that nobody expected."""
         return self.root / ".cinecube" / "log"
 
+    @property
+    def probed(self) -> Path:
+        """What decoding whole films has shown, by the digests of their files."""
+        return self.root / ".cinecube" / "probed"
+
     def checkpoint(self, model: str) -> Path:
         return self.data / "checkpoints" / f"{model}.json"
 

@@ -69,18 +69,23 @@ def privacy(root: Path) -> None:
 def films(root: Path) -> None:
     """Check every film and note how long it is.
 
-    Reads the files under `stimuli`; a missing, truncated or variable-rate one is named. In a study without films,
-    reads the labels of the cubes that it imported. Writes data/films.csv: segment, duration, rows at the study's clock,
-    frame rate.
+    Decodes the files under `stimuli` to their ends, each once while it stays the same; a missing, truncated, damaged or
+    variable-rate one is named, and so is what was chosen of several streams, turned or made square. In a study without
+    films, reads the labels of the cubes that it imported. Writes data/films.csv: segment, duration, rows at the study's
+    clock, frame rate, how it is read.
 
     \b
     Example:
       cinecube films
     """
-    from cinecube.features.films import write_films_table
+    from cinecube.features.films import said_of_films, write_films_table
     from cinecube.study import load
 
-    table = write_films_table(load(root), root)
+    study = load(root)
+    with progress_bar("decoding films", "MB") as progress:
+        table = write_films_table(study, root, progress)
+    for line in said_of_films(table):
+        echo(line)
     echo(f"{len(table)} segments, {table['duration_s'].sum() / 60:.1f} minutes, {table['rows'].sum()} rows")
 
 

@@ -60,9 +60,8 @@ def test_a_damaged_frame_is_refused_with_its_second(tmp_path, write_film):
     middle = len(data) // 2
     data[middle : middle + 400] = bytes(400)
     film.write_bytes(data)
-    info = probe(film, "amber01")
-    with pytest.raises(StudyError, match=r"amber01 at [12].\d\d s: found .*, expected frame \d+ of 100"):
-        list(sampled_frames(info, range(info.n_frames)))
+    with pytest.raises(StudyError, match=r"amber01 at [12].\d\d s: found .*, expected a film that decodes to its end"):
+        probe(film, "amber01")
 
 
 _PEAK = """
