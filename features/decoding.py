@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import errno
 import shlex
 from collections.abc import Callable, Generator, Iterator
@@ -93,11 +94,24 @@ def heard_frames(path: Path, where: str, stream: int) -> Generator[Any]:
     with opened(path, where) as container:
         try:
             for frame in _decoded(container, container.streams[stream], lambda _: True, None):
+                keep_layout(frame)
                 times.add(frame)
                 yield frame
         except av.error.FFmpegError as error:
             found = f"sound that does not decode ({error.strerror})"
             raise _damaged(path, where, container, times, found, "-c:v copy -c:a pcm_s16le") from None
+
+
+def keep_layout(frame: Any) -> str:
+    """The name of a frame's layout of channels, which is kept from being freed twice.
+
+    A layout of its own order, as QuickTime has, holds a list. PyAV copies the pointer to it, and frees the list with the
+    frame and again with `frame.layout`, which ends the process: so that object has to stay, a hundred bytes per frame.
+    """
+    name = str(frame.layout.name)
+    if "(" in name:
+        ctypes.pythonapi.Py_IncRef(ctypes.py_object(frame.layout))
+    return name
 
 
 def anew(path: Path, container: Any, how: str) -> str:

@@ -136,11 +136,10 @@ def _watch(path: Path, where: str, picture: Picture, told: Told | None) -> _Show
     """Decode every frame of the picture."""
     ticks: list[int | None] = []
     interlaced = 0
-    first: tuple[object, ...] = ()
+    first = picture.width, picture.height, (picture.mirrored, picture.turns)
     with closing(shown_frames(path, where, picture.stream, told)) as frames:
         for frame in frames:
-            looks = frame.width, frame.height, orientation(frame)
-            first = first or looks
+            looks = frame.width, frame.height, orientation(frame) or first[2]
             if looks != first:
                 raise _changed(path, where, len(ticks), first, looks)
             ticks.append(frame.pts)

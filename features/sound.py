@@ -11,7 +11,7 @@ from typing import Any
 import av
 import numpy as np
 
-from cinecube.features.decoding import heard_frames
+from cinecube.features.decoding import heard_frames, keep_layout
 from cinecube.features.segment import SegmentInfo, Sound
 from cinecube.store.errors import StudyError
 
@@ -108,7 +108,7 @@ class _Run:
         self._position = round(start_s * rate_hz)
         # Channels stay apart: FFmpeg's own downmix weighs them by their place in the room. They stay packed, too: PyAV
         # reads past the end of a frame's list of planes where there are eight or more.
-        self._resampler = av.AudioResampler(format="flt", layout=frame.layout, rate=rate_hz)
+        self._resampler = av.AudioResampler(format="flt", layout=frame.layout.name, rate=rate_hz)
         self._channels = frame.layout.nb_channels
 
     @property
@@ -134,6 +134,7 @@ class _Run:
 
     def _collect(self, frame: Any) -> Iterator[_Chunk]:
         for resampled in self._resampler.resample(frame):
+            keep_layout(resampled)
             channels = resampled.to_ndarray().reshape(-1, self._channels).T
             samples = np.ascontiguousarray(channels).mean(axis=0, dtype=np.float32)
             yield _Chunk(self._position, samples)

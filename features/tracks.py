@@ -86,8 +86,10 @@ def find_tracks(path: Path, where: str) -> Tracks:
     return Tracks(picture, sound, tuple(words for words in said if words))
 
 
-def orientation(frame: Any) -> tuple[bool, int]:
-    """Whether a frame has to be mirrored, left to right, and then how many quarter turns clockwise.
+def orientation(frame: Any) -> tuple[bool, int] | None:
+    """Whether a frame has to be mirrored, left to right, and then how many quarter turns clockwise it needs.
+
+    None where it does not say: then as the one before it, as streams say it at their key frames only.
 
     Raises
     ------
@@ -97,14 +99,14 @@ def orientation(frame: Any) -> tuple[bool, int]:
     try:
         matrix = frame.side_data.get(Type.DISPLAYMATRIX)
     except ValueError:  # some other side data is newer than PyAV, which then gives the angle alone
-        return False, round(-frame.rotation / 90) % 4
+        return (False, round(-frame.rotation / 90) % 4) if frame.rotation else None
     if matrix is None:
-        return False, 0
+        return None
     # The place (x, y) of a pixel, down from the upper left, becomes (ax + cy, bx + dy).
     a, b, _, c, d, *_ = np.frombuffer(matrix, np.int32, 9).astype(float)
     length = max(math.hypot(a, b), math.hypot(c, d))
     if length == 0:
-        return False, 0
+        return None
     mirrored = bool(a * d - b * c < 0)
     sign = -1 if mirrored else 1
     angle = math.degrees(math.atan2(sign * b, sign * a))
@@ -179,7 +181,7 @@ def _picture(path: Path, where: str, container: Any, stream: Any, said: list[str
 
 def _upright(path: Path, where: str, container: Any, frame: Any) -> tuple[bool, int]:
     try:
-        return orientation(frame)
+        return orientation(frame) or (False, 0)
     except ValueError as error:
         raise StudyError(
             where=where,
