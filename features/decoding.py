@@ -105,8 +105,8 @@ def heard_frames(path: Path, where: str, stream: int) -> Generator[Any]:
 def keep_layout(frame: Any) -> str:
     """The name of a frame's layout of channels, which is kept from being freed twice.
 
-    A layout of its own order, as QuickTime has, holds a list. PyAV copies the pointer to it, and frees the list with the
-    frame and again with `frame.layout`, which ends the process: so that object has to stay, a hundred bytes per frame.
+    A layout of its own order, as QuickTime has, holds a list. PyAV copies the pointer to it, and frees the list with
+    the frame and again with `frame.layout`, which ends the process: so that object has to stay, a hundred bytes each.
     """
     name = str(frame.layout.name)
     if "(" in name:

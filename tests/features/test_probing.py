@@ -66,19 +66,6 @@ def test_missing_and_unreadable_films_are_refused(tmp_path):
         probe(tmp_path / "text.mkv")
 
 
-def test_sound_alone_is_refused(tmp_path, make_clicks):
-    import av
-
-    with av.open(str(tmp_path / "a.mp4"), "w") as container:
-        stream = container.add_stream("aac", rate=48000, layout="stereo")
-        frame = av.AudioFrame.from_ndarray(make_clicks(1, [0.5])[:, :1024].copy(), format="fltp", layout="stereo")
-        frame.sample_rate = 48000
-        container.mux(stream.encode(frame))
-        container.mux(stream.encode(None))
-    with pytest.raises(StudyError, match="found no picture"):
-        probe(tmp_path / "a.mp4")
-
-
 def test_probing_needs_no_name(tmp_path: Path, write_film):
     film = write_film(tmp_path / "a.mp4", n_frames=10)
     shutil.copy(film, tmp_path / "b.mp4")
