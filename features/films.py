@@ -62,7 +62,7 @@ def said_of_films(table: pd.DataFrame) -> list[str]:
     for film, rows in table.groupby("film", sort=False):
         for said, alike in rows[rows["read"].fillna("") != ""].groupby("read", sort=False):
             segments = ", ".join(alike["segment"])
-            lines.append(f"{film if len(alike) == len(rows) > 1 else segments}: {said}")
+            lines.append(f"{str(film) if len(alike) == len(rows) > 1 else segments}: {said!s}")
     return lines
 
 
