@@ -12,6 +12,9 @@ _BOXES = frozenset(
     b"ftyp styp moov mdat moof mfra sidx ssix free skip wide uuid meta pdin prft emsg pnot PICT udta imda".split()
 )
 _FRAGMENT = b"moof"
+# Of ASF, Windows Media's container: its header, and the object in it that holds the length, 40 bytes on.
+_ASF, _ASF_PROPERTIES = b"\x30\x26\xb2\x75", bytes.fromhex("a1dcab8c47a9cf118ee400c00c205365")
+_ASF_HEAD_BYTES = 1 << 16
 _UNKNOWN_LENGTHS = (0, 0xFFFFFFFF)
 
 
@@ -30,6 +33,9 @@ def stated_bytes(path: Path) -> int | None:
             return _mp4_bytes(file, size)
         if head[:4] == b"RIFF":
             return _riff_bytes(file, size)
+        if head[:4] == _ASF:
+            properties = file.read(_ASF_HEAD_BYTES).partition(_ASF_PROPERTIES)[2]
+            return int.from_bytes(properties[24:32], "little") or None  # 0 in a live recording
     return None
 
 

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import hashlib
+import io
 import json
 import os
 import pty
 import subprocess
 import sys
+import wave
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -50,6 +53,15 @@ def _params() -> dict[str, Any]:
     }
 
 
+def _film(name: str) -> bytes:
+    """A file that can be opened, and differs from others: sound alone."""
+    file = io.BytesIO()
+    with wave.open(file, "wb") as out:
+        out.setparams((1, 2, 8000, 0, "NONE", ""))
+        out.writeframes(hashlib.sha256(name.encode()).digest() * 100)
+    return file.getvalue()
+
+
 @pytest.fixture
 def root(tmp_path: Path) -> Path:
     """A study with films that need not be played, and the record of a checkpoint that need not be loaded."""
@@ -58,7 +70,7 @@ def root(tmp_path: Path) -> Path:
         folder = root / "data" / "stimuli" / film
         folder.mkdir(parents=True)
         for segment in segments:
-            (folder / f"{segment}.mkv").write_bytes(segment.encode())
+            (folder / f"{segment}.mkv").write_bytes(_film(segment))
     (root / "params.yaml").write_text(yaml.safe_dump(_params()), encoding="utf-8")
     facts = Facts(
         streams=(Stream("", STREAM.layers, STREAM.widths),), frames_per_window=4, stills=True, preprocessing={"size": 8}
@@ -167,7 +179,7 @@ def test_a_film_that_changed_abandons_its_journal_and_one_that_is_missing_does_n
     film = root / "data/stimuli/amber/amber02.mkv"
     film.rename(root / "aside")
     assert _listed(root) == []
-    film.write_bytes(b"another cut")
+    film.write_bytes(_film("another cut"))
     (found,) = _listed(root)
     assert found["why"] == "net amber: amber02 is another film by now"
 

@@ -50,7 +50,7 @@ def source(tmp_path_factory: pytest.TempPathFactory) -> Path:
     video = f"-f rawvideo -pix_fmt rgb24 -s {WIDTH}x{HEIGHT} -r 25 -i raw"
     burst = r"aevalsrc=0.5*sin(2*PI*1000*t)*lt(mod(t\,1)\,0.05):s=48000:d=6:c=stereo"
     ffmpeg(*video.split(), "-f", "lavfi", "-i", burst, *["-c:v", "ffv1", "-c:a", "flac", "source.mkv"], cwd=folder)
-    ffmpeg("-i", folder / "source.mkv", *H264.split(), "-c:a", "copy", folder / "coded.mkv")
+    ffmpeg("-i", folder / "source.mkv", *H264.split(), "-bf", 0, "-c:a", "copy", folder / "coded.mkv")
     return folder / "source.mkv"
 
 
@@ -296,7 +296,9 @@ def _with_channels(path: Path, source: Path, n: int, codec: str, layout: bool = 
     wave = np.sin(2 * np.pi * 100 * np.arange(6 * 48000) / 48000)[:, None] * levels
     raw = path.with_name("sound")
     raw.write_bytes(wave.astype("<f4").tobytes())
-    picture = {".wmv": "-c:v wmv2", ".ogv": "-c:v libtheora", ".mpg": "-c:v mpeg2video"}.get(path.suffix, "-c:v copy")
+    picture = {".wmv": "-c:v wmv2", ".ogv": "-c:v libtheora", ".mpg": "-c:v mpeg2video", ".avi": "-c:v mpeg4"}.get(
+        path.suffix, "-c:v copy"
+    )
     guess = [] if layout else ["-guess_layout_max", 0]
     more = ["-strict", -2] + (["-mapping_family", 255] if codec == "libopus" and not layout else [])
     sound = ["-f", "f32le", "-ar", 48000, "-ac", n, "-i", raw]
@@ -466,7 +468,7 @@ def kinds(tmp_path_factory: pytest.TempPathFactory, source: Path) -> dict[str, b
     return {suffix: (folder / f"a.{suffix}").read_bytes() for suffix in ways}
 
 
-@pytest.mark.parametrize("kept", [0.3, 0.7, 0.98])
+@pytest.mark.parametrize("kept", [0.35, 0.7, 0.98])
 @pytest.mark.parametrize("suffix", ["mp4", "mov", "mkv", "avi", "webm", "wmv", "frag.mp4", "fast.mp4"])
 def test_what_is_truncated_is_refused(kinds: dict[str, bytes], tmp_path: Path, suffix: str, kept: float) -> None:
     film = tmp_path / f"a.{suffix}"
