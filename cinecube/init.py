@@ -17,8 +17,8 @@ from typing import Any
 
 import yaml
 
-from cinecube.ignoring import IGNORE_FILE, keep_out_of_git, warn_of_exposed
 from cinecube.features.stimuli import one_file, segment_files
+from cinecube.ignoring import IGNORE_FILE, keep_out_of_git, warn_of_exposed
 from cinecube.store.atlas import check_atlas, space_unlike
 from cinecube.store.errors import StudyError
 from cinecube.store.fmriprep import ScanRun, bold_files, entities_of, find_runs

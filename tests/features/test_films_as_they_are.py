@@ -464,12 +464,6 @@ def test_what_is_truncated_is_refused(kinds: dict[str, bytes], tmp_path: Path, s
         probe(film)
 
 
-def test_a_tag_before_a_film(kinds: dict[str, bytes], tmp_path: Path) -> None:
-    film = tmp_path / "a.mkv"
-    film.write_bytes(b"ID3\x04\x00\x00\x00\x00\x00\x0a" + b"\0" * 10 + kinds["mkv"])
-    assert probe(film).n_frames == 150
-
-
 def test_a_title_in_no_known_encoding(kinds: dict[str, bytes], tmp_path: Path, source: Path) -> None:
     film = tmp_path / "a.avi"
     ffmpeg("-i", source, *H264.split(), "-metadata", "title=MARKE", film)
