@@ -12,7 +12,6 @@ from cinecube.store.input_files import numbers_of, read_text_table
 
 COLUMNS = ("film", "segment", "duration_s", "rows", "rate_hz", "frames", "width", "height", "sound_rate_hz", "read")
 _DO = "run `cinecube films`"
-_NUMBERS = COLUMNS[2:-1]
 _COUNTS = ("rows", "frames", "width", "height", "sound_rate_hz")
 # A study without films knows nothing of the others.
 _NEEDED = COLUMNS[:4]
@@ -38,7 +37,7 @@ def read_films_table(path: Path) -> pd.DataFrame:
     if twice.any():
         found = f"segment {table['segment'][twice].iloc[0]} twice"
         raise StudyError(where=str(path), found=found, expected="each once", do=_DO)
-    for name in table.columns.intersection(list(_NUMBERS)):
+    for name in table.columns.intersection(list(COLUMNS[2:-1])):
         table[name] = numbers_of(table[name], path, _DO, gaps=() if name in _NEEDED else ("",), whole=name in _COUNTS)
     wrong = (table["rows"] < 1) | (table["duration_s"] <= 0)
     if wrong.any():
