@@ -107,7 +107,7 @@ def stop(command: list[str], folder: Folder, seen: Callable[[str], object], colu
 
 
 def test_ctrl_c_stops_features_and_the_same_command_goes_on(films: Folder) -> None:
-    line = stop(FEATURES, films, lambda text: len(set(counts(text))) > 1, columns=60)
+    line = stop(FEATURES, films, lambda text: max(counts(text), default=0) > 8, columns=60)  # a whole block
     assert " ".join(line.split()) == STOPPED.format("features", GOES_ON)
     assert re.search(r"\d+ of them from an earlier run", films.must("features", "vit", "amber").stdout)
 
@@ -117,7 +117,7 @@ def test_ctrl_c_stops_a_simulation_in_its_workers(tmp_path: Path) -> None:
     for seen in (lambda text: "simulating" in text, lambda text: counts(text)):
         line = stop([*CINECUBE, "simulate"], folder, seen)
         assert line == STOPPED.format("simulate", "nothing half-made is left; run it again")
-        assert list((folder.root / "data").iterdir()) == []
+        assert list((folder.root / "data").glob("*")) == []
 
 
 @pytest.mark.parametrize("workers", ["threads", "processes"])
