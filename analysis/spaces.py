@@ -14,6 +14,7 @@ import xarray as xr
 from cinecube.store.cubes import read_values, refuse_another
 from cinecube.store.errors import StudyError
 from cinecube.store.fingerprint import differences
+from cinecube.store.guarded import judged_by_reader
 from cinecube.store.labels import layer_number
 
 _SAME_TR_S = 1e-4
@@ -94,7 +95,8 @@ class FeatureSpace:
         for film, cube in self.cubes.items():
             where = f"features of {self.models[m]} {film} {self.layers[k]}"
             layer = cube["features"].isel(model=m, layer=k, dim=slice(0, width)).transpose("time", "dim")
-            parts.append(read_values(layer, where))
+            with judged_by_reader():
+                parts.append(read_values(layer, where))
             _refuse_unknown(parts[-1], cube, where)
         return np.concatenate(parts).astype(np.float32, copy=False)
 
@@ -215,10 +217,9 @@ class Responses:
         StudyError
             If a target has NaN or infinity in some of these rows; one that is NaN in all of them is absent.
         """
-        bold = read_values(
-            self.cube["bold"].isel(target=_as_slice(targets)).transpose("time", "target"),
-            f"brain cube of {self.subject}",
-        )
+        own = self.cube["bold"].isel(target=_as_slice(targets)).transpose("time", "target")
+        with judged_by_reader():
+            bold = read_values(own, f"brain cube of {self.subject}")
         total = np.zeros((len(showings), len(targets)), dtype=np.float32)
         for positions in showings.T:
             shown = positions >= 0

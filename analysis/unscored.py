@@ -12,6 +12,7 @@ import numpy as np
 import xarray as xr
 
 from cinecube.store.errors import StudyError
+from cinecube.store.guarded import judged_by_reader
 
 SCORED, LACKING, STILL = range(3)
 """Values of `unscored (subject, target)` in a score cube."""
@@ -51,6 +52,11 @@ def refuse_unexplained(cube: xr.Dataset, where: str) -> None:
     StudyError
         If a score or `cv_score` is infinite, or NaN in a target that has others; or a subject has none at all.
     """
+    with judged_by_reader():
+        _refuse_unexplained(cube, where)
+
+
+def _refuse_unexplained(cube: xr.Dataset, where: str) -> None:
     here = layers_of(cube) & ~_constant(cube)
     if not here.any():
         return

@@ -50,7 +50,8 @@ def confined(function: str, arguments: Mapping[str, Any], where: str) -> Any:
     StudyError
         Of the function, or if reading took more memory or time than any study needs, or ended in an unexpected way.
     """
-    question = {"function": function, "arguments": dict(arguments)}
+    # Whoever answers may have been started elsewhere; paths begin where we are.
+    question = {"function": function, "arguments": dict(arguments), "folder": os.getcwd()}
     alone = threading.active_count() == 1 and sys.platform == "linux"
     with uncollected():
         _found(function)  # imported once, and not by every child
@@ -110,6 +111,7 @@ def _answer(question: Mapping[str, Any], writer: int, scratch: str) -> NoReturn:
         for stream in (0, 1, 2):
             os.dup2(silence, stream)
         tempfile.tempdir = scratch  # whatever ends us, the parent removes it
+        os.chdir(question["folder"])
         _limit()
         answer = json.dumps(_called(question)).encode()
         while answer:

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 from pathlib import Path
 from typing import Any
 
@@ -158,7 +161,7 @@ class _Array(ZarrArrayWrapper):
 
     def _refuse_nan(self, key: Any, values: np.ndarray) -> None:
         """Raise if there is NaN where no writer of ours leaves any."""
-        if values.dtype.kind != "f" or _is_finite(values):
+        if _JUDGED.get() or values.dtype.kind != "f" or _is_finite(values):
             return
         name, dims, width = self._array.basename, self._array.metadata.dimension_names, self._array.store.width
         # Of points here and there nobody can say whether all of a target is NaN.
@@ -187,6 +190,17 @@ class _Array(ZarrArrayWrapper):
 
 
 _BY_TARGET = (("layer", "target"), ("lag", "target"))
+_JUDGED = ContextVar("_JUDGED", default=False)
+
+
+@contextmanager
+def judged_by_reader() -> Iterator[None]:
+    """Leave it to whoever reads meanwhile to refuse NaN: he knows which segment, time or subject it is of."""
+    before = _JUDGED.set(True)
+    try:
+        yield
+    finally:
+        _JUDGED.reset(before)
 
 
 def _is_finite(values: np.ndarray) -> bool:

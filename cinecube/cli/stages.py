@@ -39,8 +39,8 @@ def simulate(root: Path) -> None:
 def privacy(root: Path) -> None:
     """Keep films, scans and weights out of Git, and responses of single subjects out of remotes.
 
-    Reads params.yaml, dvc.yaml and .dvc files. Appends to .gitignore what it lacks, inputs that params.yaml names in
-    the study's folder among it. Sets `push:` of scans and brain cubes in dvc.yaml to what brain.publish says, false by
+    Reads params.yaml, dvc.yaml and .dvc files. Writes to .gitignore what it lacks, inputs that params.yaml names in
+    the study's folder among it, and to dvc.yaml, as `push:` of scans and brain cubes, what brain.publish says: false by
     default, which `dvc push` obeys.
 
     \b

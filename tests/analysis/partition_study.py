@@ -182,7 +182,10 @@ def write_truth(root: Path, made: Made, slip: int = 0, leave_out: str = "") -> N
             coords[f"{stream.name}.layer"] = string_coordinate(stream.layers)
     drawn = xr.Dataset(variables, coords).drop_vars(leave_out.split())
     parcels = {
-        parcel: {"sources": [{"model": stream, "layer": CHOSEN[stream]} for stream in sources if stream in CHOSEN]}
+        parcel: {
+            "sources": [{"model": stream, "layer": CHOSEN[stream]} for stream in sources if stream in CHOSEN],
+            "delay_tr": 1,
+        }
         for parcel, sources in PARCELS.items()
     }
     truth = {"tr_s": TR_S, "models": {stream: {"window_s": TR_S} for stream in CHOSEN}, "parcels": parcels}

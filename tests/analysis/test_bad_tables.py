@@ -139,7 +139,7 @@ BOMB = "a: &a [x]\n" + "".join(
         ("EV: V1", ", EV: found no list of labels"),
         ("EV: []", ", EV: found no list of labels"),
         ("EV: [V1, V1]", "found V1 twice"),
-        ("EV: [V1]\nEV: [V2]", "found EV twice"),
+        ("EV: [V1]\nEV: [V2]", "the key .EV. twice"),
         ("EV: [true]", "found the label True"),
         ("EV: [2001-01-01]", "found the label datetime"),
         ("EV: [2001-99-99]", "found malformed YAML"),

@@ -16,6 +16,7 @@ from click.testing import CliRunner, Result
 
 import cinecube as cc
 from cinecube.cli.adding import add
+from cinecube.store.checksums import write_checksums
 from cinecube.store.cubes import write_cube
 from cinecube.store.errors import StudyError
 from cinecube.store.paths import StudyPaths
@@ -256,6 +257,7 @@ def test_names_that_are_taken_are_refused(root: Path) -> None:
     (path / "zarr.json").write_text(
         text.replace('\\"source\\": \\"added\\"', '\\"source\\": \\"vit\\"'), encoding="utf-8"
     )
+    write_checksums(path)
     assert "cubes in data/features/other that were not added" in _refused(root, model="other")
 
 

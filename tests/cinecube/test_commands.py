@@ -197,7 +197,7 @@ def test_xarray_reads_every_cube_without_cinecube(study: Folder) -> None:
     lines = dict(line.split(" ", 1) for line in done.stdout.splitlines())
     assert lines["amber.zarr"] == "features time dim model layer"
     assert lines["sub-01.zarr"] == "bold time target"
-    assert lines["vit.zarr"].startswith("alpha cv_score lag_score score ")
+    assert lines["vit.zarr"].startswith("alpha constant cv_score lag_score score unscored ")
 
 
 def test_an_unknown_command_is_one_line() -> None:

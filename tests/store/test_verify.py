@@ -307,7 +307,13 @@ def test_without_dvc_and_with_files_that_dvc_cannot_read(cube: Path) -> None:
 
 
 def test_the_command(cube: Path) -> None:
-    assert json.loads(run(str(cube), "--json").stdout) == {"cubes": 1, "wrong": {}, "repaired": {}, "absent": []}
+    assert json.loads(run(str(cube), "--json").stdout) == {
+        "cubes": 1,
+        "wrong": {},
+        "repaired": {},
+        "absent": [],
+        "kept_back": [],
+    }
     flip(cube / SHARD)
     done = run("--study", str(cube.parent))
     assert done.exit_code == 1
