@@ -32,7 +32,7 @@ from cinecube.store.errors import StudyError
 from cinecube.store.labels import layer_label, layer_labels
 from cinecube.store.schema import Stream
 
-VERSION = 1
+VERSION = 2
 Kind = Literal["stills", "clips", "sound"]
 _WIDTHS = ("hidden_size", "d_model", "embed_dim")
 _BLOCKS = ("num_hidden_layers", "encoder_layers", "num_layers")

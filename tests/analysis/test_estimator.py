@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from unittest import SkipTest
+
 import numpy as np
 import pytest
 from sklearn.linear_model import Ridge
@@ -13,7 +15,11 @@ from cinecube.analysis.estimator import SharedRidgeCV
 
 @parametrize_with_checks([SharedRidgeCV(cv=3)])
 def test_what_scikit_learn_expects(estimator, check):
-    check(estimator)
+    try:
+        check(estimator)
+    except SkipTest as skipped:  # other arrays than numpy's, which nobody is promised
+        if "SCIPY_ARRAY_API" not in str(skipped):
+            raise
 
 
 @pytest.mark.parametrize("n_features", [20, 200])
