@@ -82,7 +82,7 @@ def _check_layers(encoder: HfEncoder, batch: Batch, stream: Stream, checkpoint: 
     with torch.inference_mode():
         tensors = {name: torch.from_numpy(values) for name, values in inputs.items()}
         answer = encoder.call(tensors, output_hidden_states=True)
-    states = getattr(answer, "hidden_states", None) or ()
+    states = list(getattr(answer, "hidden_states", None) or [])
     if len(states) != len(stream.layers):
         found = f"{len(states)} hidden states of transformers"
         raise unfit(checkpoint, found, f"{len(stream.layers)}, to compare layers with")

@@ -92,8 +92,8 @@ def _terminal() -> Console:
     from rich.console import Console, ConsoleDimensions
 
     class Terminal(Console):
-        @property  # rich's can be set too, which nobody does here
-        def size(self) -> ConsoleDimensions:  # type: ignore[override]
+        @property  # type: ignore[misc] # rich's can be set too, which nobody does here
+        def size(self) -> ConsoleDimensions:
             """Of this terminal: rich looks at stdin, stdout and stderr, none of which need be it."""
             columns, lines = os.get_terminal_size(self.file.fileno())
             if not columns or "COLUMNS" in os.environ:
