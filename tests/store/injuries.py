@@ -197,6 +197,7 @@ class Lab:
             cube = record.with_suffix("").relative_to(root).as_posix()
             self.objects[cube] = {listed, *(entry["md5"] for entry in entries)}
         self.files = {file: file.read_bytes() for folder in folders for file in _files(folder)}
+        self._marks = {file: _mark(file) for file in self.files}
 
     def of(self, cube: str) -> list[Path]:
         """Files of a cube, sorted."""
@@ -207,13 +208,14 @@ class Lab:
         return next(cube for cube in self.cubes if file.is_relative_to(self.root / cube))
 
     def restore(self) -> None:
-        """Put everything back."""
+        """Put back what is not as it was left."""
         for folder in [self.root] if self.remote is None else [self.root, self.remote]:
             for file in set(_files(folder)) - self.files.keys():
                 file.unlink()
         for file, data in self.files.items():
-            if not file.is_file() or file.read_bytes() != data:
+            if _mark(file) != self._marks.get(file):
                 put(file, data)
+                self._marks[file] = _mark(file)
 
     def examine(self, injury: Injury, found: Found, *, only: str = "tree") -> None:
         """Read what was injured, from the tree, or by DVC's record from its cache and remote."""
@@ -268,6 +270,15 @@ def _files(folder: Path) -> list[Path]:
     """All files but those in which DVC keeps what it remembers."""
     scratch = folder / ".dvc" / "tmp"
     return sorted(file for file in folder.rglob("*") if file.is_file() and not file.is_relative_to(scratch))
+
+
+def _mark(file: Path) -> tuple[int, int, int] | None:
+    """What tells whether a file was written to since; `put` makes another one."""
+    try:
+        status = file.stat()
+    except OSError:
+        return None
+    return status.st_ino, status.st_mtime_ns, status.st_size
 
 
 def put(file: Path, data: bytes) -> None:
@@ -573,10 +584,8 @@ IN_DVC: tuple[Injure, ...] = (injure_objects, injure_lists, injure_record)
 def injured(lab: Lab, injure: Injure, random: np.random.Generator) -> Iterator[Injury]:
     """An injury that is one, and everything back in its place after it."""
     try:
-        injury = None
-        while injury is None:
+        while (injury := injure(lab, random)) is None:
             lab.restore()
-            injury = injure(lab, random)
         yield injury
     finally:
         lab.restore()
