@@ -57,6 +57,7 @@ HEADS = {
     "width": "width (pixels)",
     "height": "height (pixels)",
     "sound_rate_hz": "sound rate (Hz)",
+    "read": "how it is read",
     "cube": "cube",
     "fingerprint": "fingerprint",
     "weights": "weights' digest",

@@ -161,11 +161,15 @@ def _do(error: StudyError, folder: Path) -> None:
     subprocess.run([*shlex.split(command), "-loglevel", "error"], check=True, cwd=folder)
 
 
-@pytest.mark.parametrize("turned", [False, True])
-@pytest.mark.parametrize(("aspect", "suffix"), [("16:15", "mkv"), ("64:45", "mp4"), ("8:9", "mpg"), ("4:3", "mov")])
+ASPECTS = [("16:15", "mkv"), ("64:45", "mp4"), ("4:3", "mov")]
+
+
+# MPEG says nothing of turns.
+@pytest.mark.parametrize(
+    ("aspect", "suffix", "turned"),
+    [(*film, turned) for film in ASPECTS for turned in (False, True)] + [("8:9", "mpg", False)],
+)
 def test_pixels_are_square(tmp_path: Path, aspect: str, suffix: str, turned: bool) -> None:
-    if turned and suffix == "mpg":
-        pytest.skip("MPEG says nothing of turns")
     codec = "-c:v mpeg2video -q:v 2 -aspect 4:3" if suffix == "mpg" else H264
     film = make(tmp_path / f"stored.{suffix}", picture(144, 96), f"-vf setsar={aspect.replace(':', '/')} {codec}")
     ratio = Fraction(aspect.replace(":", "/"))

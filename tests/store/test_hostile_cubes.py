@@ -90,17 +90,26 @@ def codecs(name: str, *chain: Any) -> Callable[[Path], None]:
     return lambda cube: edit(cube, name, lambda node: node.update(codecs=list(chain)))
 
 
+def unlist(cube: Path) -> None:
+    """Take out the list of checksums, which other programs do not write."""
+    root = json.loads((cube / "zarr.json").read_text())
+    del root["consolidated_metadata"]["checksums"]
+    (cube / "zarr.json").write_text(json.dumps(root))
+
+
 def bomb(cube: Path) -> None:
     """Labels of three bytes a thousand, which unpack to 4 GB."""
     from numcodecs.zstd import Zstd
 
     edit(cube, "onset_s", lambda node: node["codecs"].append({"name": "zstd", "configuration": {"level": 1}}))
+    unlist(cube)
     (cube / "onset_s/c/0").write_bytes(Zstd(1).encode(bytes(2**30)) * 4)
 
 
 def unsized(cube: Path) -> None:
     """A frame that does not say how much it holds."""
     edit(cube, "onset_s", lambda node: node["codecs"].append({"name": "zstd", "configuration": {"level": 1}}))
+    unlist(cube)
     (cube / "onset_s/c/0").write_bytes(b"\x28\xb5\x2f\xfd\x00\x58" + bytes(40))
 
 
