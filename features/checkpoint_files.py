@@ -29,6 +29,7 @@ _MAX_INDEX_BYTES = 16 * 2**20
 _MAX_TENSORS = 200_000
 
 _LAYERS = re.compile(r"(layers|blocks|depths?)$")
+_USUAL_PATCH = 16
 _PICTURES = re.compile(r"(image_size|crop_size|patch_size|tubelet_size|num_frames|frames_per_clip|height|width|edge)$")
 _SIZES = re.compile(
     r"(size|dims?|width|d_model|channels|heads|length|positions|embeddings|tokens|bins|kernel|stride|groups|rate)$"
@@ -166,10 +167,20 @@ def check_sizes(config: Mapping[str, Any], where: str) -> None:
         blocks = max(_int(part, key) for key in ("num_hidden_layers", "encoder_layers", "num_layers"))
         if 4 * blocks * max(width, _int(part, "intermediate_size")) * width > _MAX_PARAMETERS:
             raise _strange(where, f"{blocks} blocks of width {width}", f"at most {_MAX_PARAMETERS:.0e} weights")
-        patch = max(1, _int(part, "patch_size"))
+        patch = _patch(part)
         places = (_int(part, "image_size") // patch) ** 2 * max(1, _int(part, "num_frames"))
         if places * max(1, width) > _MAX_PLACES:
             raise _strange(where, f"{places} patches of width {width}", f"at most {_MAX_PLACES} numbers in them")
+
+
+def _patch(part: dict[str, Any]) -> int:
+    """Edge of a patch in pixels; 16, the usual one, where nothing is said."""
+    for key in ("patch_size", "tubelet_size"):
+        value = part.get(key)
+        edge = value[-1] if isinstance(value, list) and value else value
+        if isinstance(edge, int) and not isinstance(edge, bool) and edge > 0:
+            return edge
+    return _USUAL_PATCH
 
 
 def _int(part: Mapping[str, Any], key: str) -> int:

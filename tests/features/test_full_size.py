@@ -115,7 +115,10 @@ def test_every_layer_at_full_size(name: str, tmp_path: Path) -> None:
     assert len(states) == len(labels)
     del model
     n, seconds = INPUTS[name]
-    reading = Reading(facts.streams, frames_per_window=n, rate_hz=facts.rate_hz, window_s=WINDOW_S)
+    look_back_s = seconds - WINDOW_S if seconds else 0.0
+    reading = Reading(
+        facts.streams, frames_per_window=n, rate_hz=facts.rate_hz, window_s=WINDOW_S, context_s=look_back_s
+    )
     extractor = ours.load(tmp_path, reading)
     if ours.load.__name__ != "HfEncoder":
         with torch.inference_mode():
