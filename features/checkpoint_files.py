@@ -173,7 +173,7 @@ def check_sizes(config: Mapping[str, Any], where: str) -> None:
             raise _strange(where, f"{places} patches of width {width}", f"at most {_MAX_PLACES} numbers in them")
 
 
-def _patch(part: dict[str, Any]) -> int:
+def _patch(part: Mapping[str, Any]) -> int:
     """Edge of a patch in pixels; 16, the usual one, where nothing is said."""
     for key in ("patch_size", "tubelet_size"):
         value = part.get(key)
