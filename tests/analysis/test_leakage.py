@@ -58,7 +58,8 @@ JUDGES: dict[str, Collection[str]] = {
     "results/tables/roi_mean.csv": {
         f"{name}{end}" for name in ("score", "normalised") for end in ("", "_sem", "_low", "_high")
     }
-    | {"survive"},
+    # A target without a ceiling has no share of it: which subjects have one, test films' scans say.
+    | {"survive", "normalised_subjects"},
     "results/tables/significance.csv": {"significant", "share"},
     "results/tables/whole_brain.csv": {"score"},
     "results/tables/whole_brain_mean.csv": {"score"},
