@@ -18,6 +18,14 @@ from cinecube.store.errors import StudyError, environment_error
 Told = Callable[[int], None]
 """Called with the bytes of each packet that was decoded."""
 
+# What keeps a film in one file. FFmpeg also opens lists that name other files, and descriptions of streams to receive,
+# whatever the name of the file that they are in.
+_CONTAINERS = (
+    "mov matroska avi mpeg mpegts mpegvideo asf flv ogg dv mxf gxf rm nut ivf h264 hevc m4v obu "
+    "wav w64 flac mp3 aac ac3 eac3 dts aiff caf au amr ape wv"
+)
+_ONE_FILE = {"format_whitelist": ",".join(_CONTAINERS.split()), "protocol_whitelist": "file"}
+
 _RATES = ("10", "12", "12.5", "15", "20", "24000/1001", "24", "25", "30000/1001", "30", "48", "50", "60000/1001", "60")
 
 
@@ -32,8 +40,15 @@ def opened(path: Path, where: str) -> Iterator[Any]:
     """
     try:
         # Titles of old films are in no known encoding; a name with a colon is no protocol.
-        container = av.open(f"file:{path}", metadata_errors="replace")
+        container = av.open(f"file:{path}", metadata_errors="replace", container_options=_ONE_FILE)
     except (av.error.FFmpegError, OSError) as error:
+        if error.errno == errno.EINVAL:
+            raise StudyError(
+                where=where,
+                found="a file of a format that is no film's or sound's, or a list of other files",
+                expected="pictures and sound in one file",
+                do="export the film to .mp4 or .mkv",
+            ) from None
         # FFmpeg says EIO of a file that ends early, too.
         refused = None if error.errno == errno.EIO else environment_error(error, str(path))
         raise refused or StudyError(

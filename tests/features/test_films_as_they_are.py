@@ -712,3 +712,21 @@ def test_a_file_of_neither_is_refused(tmp_path: Path) -> None:
     ffmpeg("-i", tmp_path / "a.srt", tmp_path / "a.mkv")
     with pytest.raises(StudyError, match="found no picture and no sound"):
         probe(tmp_path / "a.mkv")
+
+
+# What FFmpeg opens under any name, and follows to other files or to the network.
+LISTS = {
+    "concat": "ffconcat version 1.0\nfile other.mkv\n",
+    "hls": "#EXTM3U\n#EXT-X-TARGETDURATION:4\n#EXTINF:4,\nother.ts\n#EXT-X-ENDLIST\n",
+    "sdp": "v=0\no=- 0 0 IN IP4 127.0.0.1\ns=x\nc=IN IP4 127.0.0.1\nt=0 0\nm=video 5004 RTP/AVP 96\na=rtpmap:96 H264/90000\n",
+}
+
+
+@pytest.mark.parametrize("suffix", ["mp4", "mkv", "ts"])
+@pytest.mark.parametrize("name", LISTS)
+def test_a_list_of_other_files_is_no_film(tmp_path: Path, source: Path, name: str, suffix: str) -> None:
+    (tmp_path / "other.mkv").write_bytes(source.read_bytes())
+    path = tmp_path / f"list.{suffix}"
+    path.write_text(LISTS[name])
+    with pytest.raises(StudyError, match=r"list of other files|unreadable film"):
+        probe(path)
