@@ -297,6 +297,9 @@ def _bounded(
         raise ValueError(f"{name}: {files} chunks or shards declared, more than {_MAX_FILES}")
     if in_shard > _MAX_CHUNKS_IN_SHARD:
         raise ValueError(f"{name}: {in_shard} chunks in a shard declared, more than {_MAX_CHUNKS_IN_SHARD}")
+    whole = math.prod(-(-max(1, length) // step) * step for length, step in zip(shape, chunk, strict=True))
+    if math.prod(shard) * size > max(_MAX_CHUNK_BYTES, whole * size):  # which is made whole to read it
+        raise ValueError(f"{name}: shards of {_shown(list(shard))} in an array of {_shown(list(shape))}")
     values = math.prod(chunk)
     limit = _MAX_TEXT_CHUNK_BYTES if is_text else _MAX_CHUNK_BYTES
     if values * (4 if is_text else size) > limit or (is_text and in_shard):

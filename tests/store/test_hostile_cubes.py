@@ -182,6 +182,10 @@ HOSTILE: dict[str, tuple[Callable[[Path], object], str]] = {
         lambda c: edit(c, "features", lambda n: n["chunk_grid"]["configuration"].update(chunk_shape=[2**39, 64, 1, 1])),
         "chunks in a shard declared",
     ),
+    "a shard of 8 GB in a small array": (
+        lambda c: edit(c, "features", lambda n: n["chunk_grid"]["configuration"].update(chunk_shape=[2**25, 64, 1, 1])),
+        "shards of",
+    ),
     "a billion files": (
         lambda c: edit(c, "features", lambda n: n.update(shape=[600, 64, 2**9, 2**9])),
         "chunks or shards declared",
