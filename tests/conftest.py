@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import resource
 import shutil
 from collections.abc import Callable, Generator
 from dataclasses import dataclass
@@ -49,6 +50,25 @@ def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestR
     if unwanted and item.config.getoption("--no-skips"):
         report.outcome, report.longrepr = "failed", f"skipped: {report.longrepr[-1]}"  # type: ignore[index]
     return report
+
+
+_SECONDS, _GIGABYTE = 20.0, 2**30
+
+
+@pytest.fixture
+def bounded() -> Generator[None]:
+    """Bad input costs a test at most 20 s of processor, and 1 GB above what its process had; commands it starts too."""
+    began, peaks = sum(os.times()[:4]), _peaks()
+    has = int(Path("/proc/self/statm").read_text().split()[1]) * resource.getpagesize()
+    yield
+    assert sum(os.times()[:4]) - began < _SECONDS
+    for before, after, rest in zip(peaks, _peaks(), (has, 0), strict=True):
+        assert after == before or after - rest < _GIGABYTE, f"{(after - rest) / _GIGABYTE:.1f} GB"
+
+
+def _peaks() -> list[int]:
+    """The most memory that this process and one that it waited for ever had, in bytes."""
+    return [1024 * resource.getrusage(who).ru_maxrss for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
 
 
 @dataclass(frozen=True)

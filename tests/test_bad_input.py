@@ -13,6 +13,8 @@ import nibabel as nib
 import numpy as np
 import pytest
 
+pytestmark = pytest.mark.usefixtures("bounded")
+
 if TYPE_CHECKING:
     from tests.conftest import Folder
 

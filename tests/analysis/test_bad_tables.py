@@ -17,6 +17,8 @@ from cinecube.analysis.truth import planted_truth
 from cinecube.store.errors import StudyError
 from cinecube.store.paths import StudyPaths
 
+pytestmark = pytest.mark.usefixtures("bounded")
+
 TABLE = pd.DataFrame(
     {
         "parcel": ["NA", "nan", "007", ""],

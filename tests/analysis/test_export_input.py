@@ -14,6 +14,8 @@ import xarray as xr
 from cinecube.analysis.export import export_map, to_gifti
 from cinecube.store.errors import StudyError
 
+pytestmark = pytest.mark.usefixtures("bounded")
+
 N = 642
 SURFACE_ATTRS = {"space": "fsaverage3", "targets": "vertices"}
 CIFTI_ATTRS = {"space": "fsLR-91k", "targets": "grayordinates"}

@@ -16,6 +16,8 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from tests.conftest import REPOSITORY, tree_digest
 
+pytestmark = pytest.mark.usefixtures("bounded")
+
 if TYPE_CHECKING:
     from tests.conftest import Folder
 

@@ -20,6 +20,8 @@ from cinecube.simulation.spec import SimulateSpec
 from cinecube.store.errors import StudyError
 from cinecube.store.params import Study, load_study, parse, read_study
 
+pytestmark = pytest.mark.usefixtures("bounded")
+
 TEXT = (Path(__file__).resolve().parents[2] / "params.yaml").read_text(encoding="utf-8")
 PARAMS = yaml.safe_load(TEXT)
 LINE = re.compile(r"\S.*: found .+, expected .+; .+")

@@ -12,6 +12,8 @@ import pytest
 
 from .scan_tree import AFFINE, PARCELS, SHAPE, Tree, assert_four_parts, label_values, mask_values, save
 
+pytestmark = pytest.mark.usefixtures("bounded")
+
 Spoil = Callable[[Tree], object]
 
 

@@ -15,6 +15,8 @@ from cinecube.store.fmriprep import ScanRun
 
 from .scan_tree import N_VOLUMES, SPACE, TR_S, Tree, assert_four_parts
 
+pytestmark = pytest.mark.usefixtures("bounded")
+
 Spoil = Callable[[Tree], object]
 
 

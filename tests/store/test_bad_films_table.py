@@ -9,6 +9,8 @@ import pytest
 
 from .scan_tree import Tree, assert_four_parts
 
+pytestmark = pytest.mark.usefixtures("bounded")
+
 Change = Callable[[str], str | bytes]
 SAME: dict[str, Change] = {
     "a byte order mark": lambda text: "\ufeff" + text,

@@ -13,6 +13,8 @@ import pytest
 
 from .scan_tree import AFFINE, SHAPE, SPACE, TR_S, Tree, assert_four_parts, mask_values, save
 
+pytestmark = pytest.mark.usefixtures("bounded")
+
 Spoil = Callable[[Tree], object]
 
 

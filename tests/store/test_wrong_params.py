@@ -24,6 +24,8 @@ from cinecube.store.model_params import ModelParams
 from cinecube.store.params import Study, parse
 from cinecube.store.run_params import ClusterAddress, JobQueue
 
+pytestmark = pytest.mark.usefixtures("bounded")
+
 PARAMS = yaml.safe_load((Path(__file__).resolve().parents[2] / "params.yaml").read_text(encoding="utf-8"))
 PLAIN_PARAMS = PARAMS | {
     "residual": [{"keep": "vit", "remove": "ast", "layers": "all"}],
