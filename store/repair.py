@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from cinecube.store.cube_files import ROOT
+from cinecube.store.cubes import stored_bytes
 from cinecube.store.errors import StudyError, environment_error
 from cinecube.store.pulling import ObjectCache
 from cinecube.store.remotes import DvcObject, Objects
@@ -58,7 +59,13 @@ class Found:
     kept_back: tuple[str, ...] = ()
 
 
-def verify_all(cubes: Sequence[Path], folders: Sequence[Path] = (), *, repair: bool = False) -> Found:
+def verify_all(
+    cubes: Sequence[Path],
+    folders: Sequence[Path] = (),
+    *,
+    repair: bool = False,
+    progress: Callable[[int, int], None] | None = None,
+) -> Found:
     """Verify cubes; with `repair`, put broken files in place again and verify those cubes once more.
 
     Parameters
@@ -67,9 +74,14 @@ def verify_all(cubes: Sequence[Path], folders: Sequence[Path] = (), *, repair: b
     folders : sequence of Path
         Where recorded cubes are missed.
     repair : bool
+    progress : callable, optional
+        Told `(done, total)` in megabytes before each cube, and at the end.
     """
+    sizes = [stored_bytes(cube) // 10**6 for cube in cubes] if progress else []
     records, wrong, repaired, notes, unplaced = Records(), {}, {}, [], list[str]()
-    for cube in cubes:
+    for number, cube in enumerate(cubes):
+        if progress:
+            progress(sum(sizes[:number]), sum(sizes))
         try:
             verdict = records.judge(cube)
         except (OSError, StudyError) as error:  # the disk or a permission, which leaves the other cubes to judge
@@ -84,6 +96,8 @@ def verify_all(cubes: Sequence[Path], folders: Sequence[Path] = (), *, repair: b
         unplaced += [str(cube)] if verdict.unplaced and not verdict.problems else []
         if verdict.problems:
             wrong[str(cube)] = [f"{cube}: {problem.line}" for problem in verdict.problems]
+    if progress:
+        progress(sum(sizes), sum(sizes))
     notes += [
         f"{root}: DVC's files cannot be read ({why}); cubes are judged alone" for root, why in records.unread.items()
     ]

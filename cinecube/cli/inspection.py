@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from cinecube.cli.common import echo, echo_json, json_option, size_text, study_option
+from cinecube.cli.progress import progress_bar
 
 if TYPE_CHECKING:
     import xarray as xr
@@ -235,7 +236,8 @@ def verify(paths: tuple[Path, ...], repair: bool, as_json: bool, root: Path) -> 
             expected="a cube or a folder of cubes",
             do="correct the path, fetch cubes with `dvc pull`, or make them with `dvc repro`",
         )
-    found = verify_all(cubes, folders, repair=repair)
+    with progress_bar("verifying", "MB") as progress:
+        found = verify_all(cubes, folders, repair=repair, progress=progress)
     if as_json:
         told = {"cubes": len(found.cubes), "wrong": found.wrong, "repaired": found.repaired, "absent": found.absent}
         told["kept_back"] = found.kept_back
