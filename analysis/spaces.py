@@ -19,7 +19,7 @@ from cinecube.store.labels import layer_number
 
 _SAME_TR_S = 1e-4
 # A film's own part of its cube's spec; all else must agree between films.
-_OF_A_FILM = ("segments", "stimulus")
+_OF_A_FILM = ("segments", "stimulus", "read")
 
 
 @dataclass(frozen=True)

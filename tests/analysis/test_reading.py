@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -16,8 +17,9 @@ from cinecube.analysis.reading import open_space
 from cinecube.analysis.stages import read_inputs
 from cinecube.cli import main
 from cinecube.store.asked import unlike
-from cinecube.store.cubes import write_feature_cube
+from cinecube.store.cubes import open_cube, write_feature_cube
 from cinecube.store.errors import StudyError
+from cinecube.store.fingerprint import fingerprint
 from cinecube.store.params import Study, parse
 from cinecube.store.paths import StudyPaths
 from cinecube.store.schema import Stream, feature_template, provenance, rows_index
@@ -111,6 +113,21 @@ def test_the_same_clock_is_taken_as_it_is(tmp_path: Path) -> None:
     assert (space.rows["segment"] == "amber99").sum() == 50
     assert space.window_s == 4.0
     assert all("reclock" not in cube.attrs["spec"] for cube in space.cubes.values())
+
+
+def test_films_of_a_model_may_be_read_in_different_ways(tmp_path: Path) -> None:
+    """One was recorded by a phone held upright, another has a second sound track."""
+    write_features(tmp_path, np.round(np.arange(50) * TR_S, 6), TR_S, sine)
+    film = next(iter(FILMS))
+    cube = open_cube(StudyPaths(tmp_path).features(MODEL, film)).load()
+    spec = json.loads(cube.attrs["spec"]) | {"read": {FILMS[film][0]: {"picture": {"rotation": 90}}}}
+    shutil.rmtree(StudyPaths(tmp_path).features(MODEL, film))
+    write_feature_cube(
+        StudyPaths(tmp_path).features(MODEL, film),
+        cube.assign_attrs(spec=json.dumps(spec), fingerprint=fingerprint(spec)),
+        lambda m, k: cube["features"].values[:, :, m, k],
+    )
+    assert len(open_space(imported(), tmp_path, MODEL).rows) == 50 * sum(map(len, FILMS.values()))
 
 
 def test_other_segments_are_left_out_and_missing_ones_named(tmp_path: Path) -> None:
