@@ -1,0 +1,114 @@
+"""Studies that lack what most have, each from `cinecube init` to its report with the real `dvc`."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pytest
+from click.testing import CliRunner
+
+from cinecube.cli import main
+
+from .conftest import Folder
+from .lab import make_lab, table_of
+
+pytestmark = pytest.mark.slow
+
+FILMS = {"amber": ["amber01", "amber02"], "dune": ["dune01"]}
+REGIONS = "EV: [L_A, R_A]\nAG: [L_B, R_B]\n"
+
+
+def _dvc_repro(root: Path) -> str:
+    path = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
+    done = subprocess.run(
+        [sys.executable, "-m", "dvc", "repro"],
+        cwd=root,
+        env={**os.environ, "PATH": path, "DVC_NO_ANALYTICS": "1", "GIT_CONFIG_GLOBAL": os.devnull},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout[-3000:]
+    return done.stdout
+
+
+@dataclass(frozen=True)
+class Kind:
+    """A study of one kind.
+
+    Attributes
+    ----------
+    prepare : callable
+        What its user does between `init` and `dvc repro`, given the study and the lab's folder.
+    scores : dict
+        Stream -> lowest and highest score of the whole brain that its truth allows.
+    films : dict
+        Film -> segments, as they lie in the lab's folder.
+    subjects : int
+    lab : dict
+        What the lab lacks.
+    """
+
+    prepare: Callable[[Folder, Path], None]
+    scores: dict[str, tuple[float, float]]
+    films: dict[str, list[str]] = field(default_factory=lambda: FILMS)
+    subjects: int = 1
+    lab: dict[str, bool] = field(default_factory=dict)
+
+
+def _shrink(params: dict[str, Any]) -> None:
+    params["compute"]["models"] = []
+    params["brain"]["confounds"] = "motion"  # the runs are too short for `simple`
+    params["statistics"] |= {"permutations": 99, "block_rows": 2}
+
+
+def _add_two(study: Folder, lab: Path) -> None:
+    """Features that responses follow and features that they do not, in every analysis; no network."""
+    table = table_of(FILMS)
+    table.to_csv(lab / "level.csv", index=False)
+    shuffled = table["level"].sample(frac=1, random_state=0).to_numpy()
+    table.drop(columns="level").assign(shuffled=shuffled).to_csv(lab / "shuffled.csv", index=False)
+    for model in ("level", "shuffled"):
+        study.must("add", str(lab / f"{model}.csv"), "--model", model)
+    (study.root / "rois.yaml").write_text(REGIONS, encoding="utf-8")
+    pair = ["level", "shuffled"]
+
+    def name_both(params: dict[str, Any]) -> None:
+        params["rois"] = "rois.yaml"
+        params["residual"] = [{"keep": "level", "remove": "shuffled"}]
+        params["partition"] = [pair]
+        params["statistics"]["compare"] = [pair]
+        params["unimodal"] = {"video": ["level"], "audio": ["shuffled"]}
+
+    study.change(name_both)
+
+
+KINDS = {"added features alone": Kind(_add_two, {"level": (0.7, 1), "shuffled": (-0.5, 0.5)}, subjects=2)}
+
+
+@pytest.mark.parametrize("kind", KINDS.values(), ids=KINDS)
+def test_from_init_to_the_report(kind: Kind, tmp_path: Path) -> None:
+    lab = make_lab(tmp_path / "lab", kind.films, [f"sub-{n + 1:02d}" for n in range(kind.subjects)], **kind.lab)
+    study = Folder(tmp_path / "mine")
+    places = ["--stimuli", lab / "films", "--scans", lab / "fmriprep", "--atlas", lab / "atlas.nii.gz"]
+    done = CliRunner().invoke(main, ["init", str(study.root), "--template", "own", *map(str, places)])
+    assert done.exit_code == 0, done.output
+    study.change(_shrink)
+    kind.prepare(study, lab)
+    _dvc_repro(study.root)
+    means = pd.read_csv(study.root / "results/tables/whole_brain_mean.csv").query("subject == 'all'")
+    found = means.set_index("model")["score"].to_dict()
+    assert set(found) == set(kind.scores)
+    for stream, (low, high) in kind.scores.items():
+        assert low < found[stream] < high
+    page = (study.root / "results/report/index.html").read_text(encoding="utf-8")
+    assert all(f"test r, {stream}" in page for stream in kind.scores)
+    assert "Running stage" not in _dvc_repro(study.root)
