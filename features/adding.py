@@ -13,6 +13,7 @@ import numpy as np
 import pandas as pd
 
 from cinecube.features.constant import Telling
+from cinecube.features.onsets import refuse_other_units
 from cinecube.store.cubes import stored_spec, write_feature_cube
 from cinecube.store.errors import StudyError
 from cinecube.store.films import read_films_table
@@ -22,6 +23,7 @@ from cinecube.store.params import Study
 from cinecube.store.paths import StudyPaths
 from cinecube.store.reclock import Method, are_windows, covered_rows, segment_weights
 from cinecube.store.schema import Stream, feature_template, provenance, rows_index
+from cinecube.store.segment_names import near_name
 from cinecube.store.writing import one_writer
 
 EXTRACTOR = "added"
@@ -88,7 +90,11 @@ class AddedCube:
             said += ", in place of those that were there"
         if self.resampled:
             said += ", resampled to the study's clock"
-        return said + (f"; {self.rows_without} rows of the film have no features" if self.rows_without else "")
+        if self.rows_without == 1:
+            said += "; 1 row of the film has no features"
+        elif self.rows_without:
+            said += f"; {self.rows_without} rows of the film have no features"
+        return said
 
 
 @dataclass(frozen=True)
@@ -128,6 +134,9 @@ def add_features(
     window_s = how.window_s or _window_s(study, foreign.rows, how.model)
     names = study.segments([film for film in films if study.film(film)])
     _refuse_missing(study, foreign, names, how.model)
+    if foreign.timed:
+        rows = foreign.rows[foreign.rows["segment"].isin(names)]
+        refuse_other_units(rows, _lengths_s(paths), study.clock, how.model, in_seconds=how.window_s is not None)
     segments = {name: _segment(study, paths, foreign, how, name, window_s) for name in names}
     resampled = any(segment.resampled for segment in segments.values())
     cubes = []
@@ -137,7 +146,7 @@ def add_features(
             spec = _spec(study, how, foreign.values.shape[1], window_s, own, resampled)
             path = paths.features(how.model, film)
             replaced = path.exists() and stored_spec(path) != spec
-            _write(path, study, how, foreign.names, own, spec)
+            _write(path, study, how, foreign, own, spec)
             rows, rows_without = (sum(counts) for counts in zip(*map(_counts, own.values()), strict=True))
             cubes.append(AddedCube(path, rows, foreign.values.shape[1], rows_without, resampled, replaced))
     return cubes
@@ -193,11 +202,13 @@ def _refuse_missing(study: Study, foreign: Foreign, names: Sequence[str], model:
     if missing:
         found = f"no rows of segment {missing[0]}" + (f" and {len(missing) - 1} more" if len(missing) > 1 else "")
         strange = unknown_segments(study, foreign)
+        near = near_name(missing, strange)
+        first = [*([near[0]] if near else []), *(name for name in strange if near is None or name != near[0])]
         raise StudyError(
             where=f"model {model}",
-            found=found + (f", and rows of {', '.join(strange[:3])}, which is none" if strange else ""),
+            found=found + (f", and rows of {', '.join(first[:3])}, which is none" if strange else ""),
             expected="rows of every segment of the films",
-            do="add them, or name the films that they belong to by --film",
+            do=near[1] if near else "add them, or name the films that they belong to by --film",
         )
 
 
@@ -223,6 +234,13 @@ def _segment(study: Study, paths: StudyPaths, foreign: Foreign, how: Adding, nam
         _refuse_uneven(from_s, f"model {how.model} {name}")
     made = _as_stored(weights @ values, f"model {how.model} {name}")
     return _Segment(made, kept, len(to_s) - len(kept), resampled, _digest(values, from_s))
+
+
+def _lengths_s(paths: StudyPaths) -> dict[str, float]:
+    """Seconds of each segment by the table of films; none in a study without one."""
+    if not paths.films.is_file():
+        return {}
+    return {str(name): float(length) for name, length in read_films_table(paths.films)["duration_s"].items()}
 
 
 def _film_rows(study: Study, paths: StudyPaths, how: Adding, name: str, ends_s: float) -> int:
@@ -293,9 +311,10 @@ def _spec(
 
 
 def _write(
-    path: Path, study: Study, how: Adding, names: tuple[str, ...], own: dict[str, _Segment], spec: dict[str, Any]
+    path: Path, study: Study, how: Adding, foreign: Foreign, own: dict[str, _Segment], spec: dict[str, Any]
 ) -> None:
-    more = {"dim_names": json.dumps(names)} if names else {}
+    more = {"dim_names": json.dumps(foreign.names)} if foreign.names else {}
+    more |= {"left_out": json.dumps(foreign.left_out)} if foreign.left_out else {}
     more |= {"licence": how.licence} if how.licence else {}
     rows = rows_index({name: segment.onsets_s for name, segment in own.items()})
     values = np.concatenate([segment.values for segment in own.values()])

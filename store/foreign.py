@@ -4,21 +4,21 @@ from __future__ import annotations
 
 import zipfile
 import zlib
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pandas as pd
 
-from cinecube.store.errors import StudyError, environment_error
-from cinecube.store.foreign_bounds import look_at, look_at_dataset, look_at_numpy, look_at_table
+from cinecube.store.errors import StudyError
+from cinecube.store.foreign_bounds import as_numbers, look_at_numpy, unreadable
+from cinecube.store.foreign_hdf5 import read_hdf5
+from cinecube.store.foreign_tables import LABELS, TABLES, read_columns
+from cinecube.store.no_features import features_of, told
 from cinecube.store.schema import rows_index
+from cinecube.store.segment_names import segment_of
 
-LABELS = ("segment", "onset_s")
-_TABLES = {".csv": ",", ".tsv": "\t"}
-_NUMBERS = "fiub"
 _HDF5 = (".h5", ".hdf5")
 _KNOWN = ".npy, .npz, .csv, .tsv, .h5, .hdf5 or a folder of them"
 
@@ -35,20 +35,30 @@ class Foreign:
         `segment` and `onset_s` (start of the row's window in seconds from the segment's first frame) of each row.
     names : tuple of str
         Names of the dims; empty where the file names none.
+    left_out : dict of str to str
+        Columns that are no features -> why.
+    said : tuple of str
+        How the file was read, where that is out of the ordinary; a line each.
+    timed : bool
+        Whether the file itself says its rows' onsets.
     """
 
     values: np.ndarray
     rows: pd.DataFrame
     names: tuple[str, ...] = ()
+    left_out: dict[str, str] = field(default_factory=dict)
+    said: tuple[str, ...] = ()
+    timed: bool = True
 
 
 @dataclass(frozen=True)
 class _Array:
-    """Numbers of one file or one data set: values (row, dim), names of dims, and row labels where it has them."""
+    """Columns of one file or one data set, whether they have names, and row labels where it has them."""
 
-    values: np.ndarray
-    names: tuple[str, ...] = ()
+    columns: pd.DataFrame
+    named: bool = False
     labels: pd.DataFrame | None = None
+    said: tuple[str, ...] = ()
 
 
 def read_foreign(
@@ -57,6 +67,8 @@ def read_foreign(
     dataset: str | None = None,
     tr_s: float | None = None,
     usual_tr_s: float = 1.0,
+    segments: Sequence[str] = (),
+    chosen: Sequence[str] = (),
 ) -> Foreign:
     """Read features with their rows.
 
@@ -64,43 +76,56 @@ def read_foreign(
     ----------
     path : Path
         One array of all rows: `.npy`, `.csv`, `.tsv`, or a data set of an HDF5 file. Or an array per segment: a
-        `.npz` file or a group of an HDF5 file with the segments' names, or a folder of `<segment>.npy` or `.csv`.
+        `.npz` file or data sets of an HDF5 file with the segments' names, or a folder of `<segment>.npy` or `.csv`.
     table : Path, optional
         CSV with the columns `segment` and `onset_s` of each row of one array. A CSV of features may hold both itself.
     dataset : str, optional
-        Data set or group of an HDF5 file; not needed if it holds only one data set, or one per segment.
+        Data set or group of an HDF5 file, or the data set in each segment's group; not needed if it holds one of all
+        rows, or one per segment.
     tr_s : float, optional
         Seconds between the rows of an array per segment, the first at 0.
     usual_tr_s : float
         The same where nothing is said.
+    segments : sequence of str
+        Those of the study, by which keys such as `ses-001_task-amber01` are known.
+    chosen : sequence of str
+        Names of the columns that are features; by default all that are no labels.
 
     Raises
     ------
     StudyError
-        If the file is unknown or unreadable, is no table of numbers, holds NaN, or its rows and labels do not fit.
+        If the file is unknown or unreadable, is no table of numbers, holds NaN, or its rows and labels do not fit; if
+        it cannot be told whether a column is a feature.
     """
-    found = _read(path, dataset)
+    labels = None if table is None else _read_labels(table)
+    found = _read(path, dataset, segments, table, None if labels is None else len(labels))
     if isinstance(found, _Array):
         if tr_s is not None:
             raise _wrong("--tr", f"{tr_s:g} s, for rows that have onsets", "an array per segment", "drop it")
-        rows = _labels(found, table, str(path))
-        values, names = found.values, found.names
+        rows, array = _labels(found, labels, table, str(path)), found
     else:
         if table is not None:
             raise _wrong(str(table), "a table of rows", "none: an array per segment has its rows in order", "drop it")
-        rows = rows_index({name: np.arange(len(array.values)) * (tr_s or usual_tr_s) for name, array in found.items()})
-        values, names = _stacked(found, str(path))
+        rows = rows_index({name: np.arange(len(part.columns)) * (tr_s or usual_tr_s) for name, part in found.items()})
+        array = _stacked(found, str(path))
     rows["onset_s"] = rows["onset_s"].round(6)
+    rows, renamed = _as_segments(rows, segments, str(table or path))
     _check_rows(rows, str(table or path))
+    names, left_out, odd = features_of(array.columns, rows, chosen, str(path), named=array.named)
+    values = array.columns[names].to_numpy(np.float64)
     _check_values(values, rows, str(path))
-    return Foreign(values, rows, names)
+    said = (*array.said, *renamed, *odd, *(f"left out: {line}" for line in told(left_out)))
+    timed = isinstance(found, _Array)
+    return Foreign(values, rows, tuple(names) if array.named else (), left_out, said, timed)
 
 
 def _wrong(where: str, found: str, expected: str, do: str) -> StudyError:
     return StudyError(where=where, found=found, expected=expected, do=do)
 
 
-def _read(path: Path, dataset: str | None) -> _Array | dict[str, _Array]:
+def _read(
+    path: Path, dataset: str | None, segments: Sequence[str], table: Path | None, n_rows: int | None
+) -> _Array | dict[str, _Array]:
     suffix = path.suffix.lower()
     if not path.exists():
         raise _wrong(str(path), "nothing", "an array", "correct the path")
@@ -108,25 +133,41 @@ def _read(path: Path, dataset: str | None) -> _Array | dict[str, _Array]:
         raise _wrong(str(path), f"a data set {dataset!r} asked for", "an HDF5 file", "drop --dataset")
     if path.is_dir():
         return _read_folder(path)
-    if suffix in _TABLES:
-        return _read_table(path)
+    if suffix in TABLES:
+        return _read_table(path, n_rows)
     if suffix in (".npy", ".npz"):
-        return _read_numpy(path)
+        return _read_numpy(path, table)
     if suffix in _HDF5:
-        return _read_hdf5(path, dataset)
+        values, said = read_hdf5(path, dataset, segments, table)
+        if isinstance(values, dict):
+            return {name: _unnamed(own, said) for name, own in values.items()}
+        return _unnamed(values, said)
     raise _wrong(str(path), f"suffix {suffix!r}", _KNOWN, "save it as one of these")
+
+
+def _unnamed(values: np.ndarray, said: tuple[str, ...] = ()) -> _Array:
+    return _Array(pd.DataFrame(values, columns=[str(dim) for dim in range(values.shape[1])], copy=False), said=said)
+
+
+def _is_hidden(name: str) -> bool:
+    """Whether systems leave it beside files: `._amber01.npy`, `__MACOSX/`."""
+    return any(part.startswith((".", "__MACOSX")) for part in name.split("/"))
 
 
 def _read_folder(path: Path) -> dict[str, _Array]:
     """The arrays of a folder by the names of their files, which are labels here, never paths."""
-    files = sorted(file for file in path.iterdir() if file.suffix.lower() in (".npy", *_TABLES))
+    known = [file for file in sorted(path.iterdir()) if file.suffix.lower() in (".npy", *TABLES)]
+    files = [file for file in known if not _is_hidden(file.name)]
     if not files:
-        raise _wrong(str(path), "no array", "a file <segment>.npy or <segment>.csv per segment", "correct the path")
+        folders = ", ".join(file.name for file in sorted(path.iterdir()) if file.is_dir())[:200]
+        do = "move them into one folder" if folders else "correct the path"
+        found = "no array" + (f", but folders {folders}" if folders else "")
+        raise _wrong(str(path), found, "a file <segment>.npy or <segment>.csv per segment", do)
     arrays: dict[str, _Array] = {}
     for file in files:
         if file.stem in arrays:
             raise _wrong(str(file), "a second file of the segment", "one", "remove one of them")
-        array = _read_table(file) if file.suffix.lower() in _TABLES else _read_numpy(file)
+        array = _read_table(file) if file.suffix.lower() in TABLES else _read_numpy(file)
         assert isinstance(array, _Array)
         if array.labels is not None:
             raise _wrong(str(file), "columns segment and onset_s", "features only", "join the files to one table")
@@ -134,132 +175,50 @@ def _read_folder(path: Path) -> dict[str, _Array]:
     return arrays
 
 
-def _read_numpy(path: Path) -> _Array | dict[str, _Array]:
+def _read_numpy(path: Path, table: Path | None = None) -> _Array | dict[str, _Array]:
     try:
         look_at_numpy(path)
         loaded = np.load(path, allow_pickle=False)
         if isinstance(loaded, np.ndarray):
-            return _Array(_numbers(loaded, str(path)))
+            return _unnamed(as_numbers(loaded, str(path)))
         with loaded:
-            return {name: _Array(_numbers(loaded[name], f"{path} {name}")) for name in loaded.files}
+            names = [name for name in loaded.files if not _is_hidden(name)]
+            arrays = {name: _unnamed(as_numbers(loaded[name], f"{path} {name}")) for name in names}
     except (ValueError, OSError, EOFError, MemoryError, zipfile.BadZipFile, zlib.error) as error:
-        raise _unreadable(path, error) from None
+        raise unreadable(path, error) from None
+    if not arrays:
+        raise _wrong(str(path), "no array", "one of all rows, or one per segment", "save it again")
+    return next(iter(arrays.values())) if table is not None and len(arrays) == 1 else arrays
 
 
-def _read_table(path: Path) -> _Array:
-    columns = _read_columns(path)
-    labels = [name for name in LABELS if name in columns]
+def _read_table(path: Path, n_rows: int | None = None) -> _Array:
+    read = read_columns(path, n_rows)
+    labels = [name for name in LABELS if name in read.columns]
     if len(labels) == 1:
         raise _wrong(str(path), f"a column {labels[0]} alone", "segment and onset_s", "add the other")
-    features = columns.drop(columns=labels)
-    for name, column in features.items():
-        if not pd.api.types.is_numeric_dtype(column):
-            raise _wrong(f"{path} column {name}", "text", "numbers", "drop the column, or make it numbers")
-    values = _numbers(features.to_numpy(), str(path))
-    return _Array(values, tuple(map(str, features.columns)), columns[labels] if labels else None)
+    columns = read.columns.drop(columns=labels)
+    if columns.shape[1] == 0 or not len(columns):
+        raise _wrong(str(path), f"{len(columns)} rows of {columns.shape[1]} features", "one or more", "save it again")
+    columns = columns.set_axis([str(name) for name in columns], axis=1)
+    return _Array(columns, read.named, read.columns[labels] if labels else None, read.said)
 
 
-def _read_columns(path: Path) -> pd.DataFrame:
-    look_at_table(path)
-    try:
-        return pd.read_csv(
-            path, sep=_TABLES.get(path.suffix.lower(), ","), dtype={"segment": str}, float_precision="round_trip"
-        )
-    except (ValueError, OSError, MemoryError, OverflowError) as error:  # pandas' own errors of parsing are ValueErrors
-        raise _unreadable(path, error) from None
-
-
-def _read_hdf5(path: Path, dataset: str | None) -> _Array | dict[str, _Array]:
-    try:
-        import h5py
-    except ImportError:
-        raise _wrong(str(path), "no h5py", "h5py, which reads HDF5", "run `pip install h5py`") from None
-    look_at(path)
-    try:
-        with h5py.File(path, "r") as file:
-            return _from_group(file, dataset, str(path))
-    except (OSError, RuntimeError, MemoryError, KeyError) as error:  # h5py has no class of its own for damage
-        raise _unreadable(path, error) from None
-
-
-def _from_group(file: Any, dataset: str | None, where: str) -> _Array | dict[str, _Array]:
-    """The data set or the group of that name; without a name all data sets at the top, or the only one."""
-    node = file
-    for name in dataset.strip("/").split("/") if dataset else ():
-        own = _own_names(node) if not _is_data(node) else []
-        if name not in own:
-            raise _wrong(where, f"no data set {dataset!r}", f"one of {', '.join(own)}", "correct --dataset")
-        node = node[name]
-    if _is_data(node):
-        return _Array(_dataset_numbers(node, f"{where} {dataset}"))
-    arrays = {
-        name: _Array(_dataset_numbers(node[name], f"{where} {name}"))
-        for name in _own_names(node)
-        if _is_data(node[name])
-    }
-    if not arrays:
-        raise _wrong(where, "no data set", "one of all rows, or one per segment", "name a group by --dataset")
-    return next(iter(arrays.values())) if len(arrays) == 1 and dataset is None else arrays
-
-
-def _own_names(group: Any) -> list[str]:
-    """What a group holds itself; a link could lead to any file on this machine."""
-    import h5py
-
-    return [name for name in group if isinstance(group.get(name, getlink=True), h5py.HardLink)]
-
-
-def _is_data(node: Any) -> bool:
-    import h5py
-
-    return isinstance(node, h5py.Dataset)
-
-
-def _dataset_numbers(dataset: Any, where: str) -> np.ndarray:
-    look_at_dataset(dataset, where)
-    if dataset.dtype.kind not in _NUMBERS:
-        raise _no_numbers(dataset.dtype, where)
-    return _numbers(dataset[()], where)
-
-
-def _unreadable(path: Path, error: Exception) -> StudyError:
-    if refused := environment_error(error, str(path)):
-        return refused
-    first = (str(error) or type(error).__name__).splitlines()[0]
-    return _wrong(str(path), f"an unreadable file ({first})", "an array of numbers", "save it again")
-
-
-def _numbers(values: Any, where: str) -> np.ndarray:
-    """Numbers (row, dim) as float64; a vector is one dim."""
-    array = np.asarray(values)
-    if array.dtype.kind not in _NUMBERS:
-        raise _no_numbers(array.dtype, where)
-    if array.ndim not in (1, 2) or 0 in array.shape:
-        shape = ", ".join(map(str, array.shape))
-        raise _wrong(where, f"shape ({shape})", "(row, dim)", "reshape it to one row per window")
-    return array.reshape(len(array), -1).astype(np.float64)
-
-
-def _no_numbers(dtype: Any, where: str) -> StudyError:
-    return _wrong(where, f"values of type {dtype}", "real numbers", "convert them")
-
-
-def _labels(array: _Array, table: Path | None, where: str) -> pd.DataFrame:
+def _labels(array: _Array, labels: pd.DataFrame | None, table: Path | None, where: str) -> pd.DataFrame:
     """`segment` and `onset_s` of each row, from the table or from the array's own columns."""
-    if (array.labels is None) == (table is None):
-        found = "no labels of its rows" if table is None else "columns segment and onset_s, and a table of rows"
+    if (array.labels is None) == (labels is None):
+        found = "no labels of its rows" if labels is None else "columns segment and onset_s, and a table of rows"
         raise _wrong(where, found, "a CSV table with segment and onset_s, or both as columns", "see --rows")
-    labels = array.labels if table is None else _read_labels(table)
-    assert labels is not None
-    if len(labels) != len(array.values):
-        raise _wrong(where, f"{len(array.values)} rows", f"{len(labels)}, the rows of {table}", "give each a row")
-    return labels.reset_index(drop=True)
+    own = array.labels if labels is None else labels
+    assert own is not None
+    if len(own) != len(array.columns):
+        raise _wrong(where, f"{len(array.columns)} rows", f"{len(own)}, the rows of {table}", "give each a row")
+    return own.reset_index(drop=True)
 
 
 def _read_labels(table: Path) -> pd.DataFrame:
     if not table.is_file():
         raise _wrong(str(table), "no such file", "a CSV table of rows", "correct the path")
-    columns = _read_columns(table)
+    columns = read_columns(table).columns
     missing = [name for name in LABELS if name not in columns]
     if missing:
         named = ", ".join(map(str, columns.columns))
@@ -267,18 +226,38 @@ def _read_labels(table: Path) -> pd.DataFrame:
     return columns[list(LABELS)]
 
 
-def _stacked(arrays: Mapping[str, _Array], where: str) -> tuple[np.ndarray, tuple[str, ...]]:
-    """The arrays of all segments one after another, and the names of their dims."""
+def _stacked(arrays: Mapping[str, _Array], where: str) -> _Array:
+    """The arrays of all segments one after another."""
     first_name, first = next(iter(arrays.items()))
     for name, array in arrays.items():
-        if array.values.shape[1] != first.values.shape[1] or array.names != first.names:
+        if list(array.columns) != list(first.columns) or array.named != first.named:
+            names = ", ".join(list(array.columns)[:3]) if array.named else "unnamed"
             raise _wrong(
                 f"{where} {name}",
-                f"{array.values.shape[1]} dims ({', '.join(array.names[:3]) or 'unnamed'})",
-                f"{first.values.shape[1]}, those of {first_name}",
+                f"{array.columns.shape[1]} dims ({names})",
+                f"{first.columns.shape[1]}, those of {first_name}",
                 "give all segments the same dims",
             )
-    return np.concatenate([array.values for array in arrays.values()]), first.names
+    said = dict.fromkeys(line for array in arrays.values() for line in array.said)
+    joined = pd.concat([array.columns for array in arrays.values()], ignore_index=True)
+    return _Array(joined, first.named, None, tuple(said))
+
+
+def _as_segments(rows: pd.DataFrame, segments: Sequence[str], where: str) -> tuple[pd.DataFrame, tuple[str, ...]]:
+    """Rows under the study's names of their segments, and which were called otherwise."""
+    rows = rows.assign(segment=rows["segment"].str.strip())
+    by_segment: dict[str, str] = {}
+    for name in rows["segment"].dropna().unique():
+        segment = segment_of(name, segments) or name
+        other = by_segment.setdefault(segment, name)
+        if other != name:
+            raise _wrong(where, f"{other} and {name}, both of {segment}", "rows of a segment once", "keep one of them")
+    others = {name: segment for segment, name in by_segment.items() if segment != name}
+    if not others:
+        return rows, ()
+    name, segment = next(iter(others.items()))
+    more = f", and {len(others) - 1} more likewise" if len(others) > 1 else ""
+    return rows.assign(segment=rows["segment"].replace(others)), (f"{name} is taken for {segment}{more}",)
 
 
 def _check_rows(rows: pd.DataFrame, where: str) -> None:
@@ -301,4 +280,6 @@ def _check_values(values: np.ndarray, rows: pd.DataFrame, where: str) -> None:
     if bad.any():
         row = int(bad.any(axis=1).argmax())
         at = f"{where} {rows['segment'].iloc[row]} at {rows['onset_s'].iloc[row]:g} s"
-        raise _wrong(at, f"NaN or infinity ({int(bad.sum())} in all)", "finite numbers", "fill or drop them")
+        n_rows = int(bad.any(axis=1).sum())
+        found = f"NaN or infinity ({int(bad.sum())} in all, in {n_rows} of {len(values)} rows)"
+        raise _wrong(at, found, "finite numbers", "fill or drop them")

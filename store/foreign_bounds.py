@@ -11,7 +11,7 @@ from typing import IO, Any
 import numpy as np
 
 from cinecube.store.bounded import file_bytes
-from cinecube.store.errors import StudyError
+from cinecube.store.errors import StudyError, environment_error
 
 # What is unpacked or filled in beyond its bytes: up to here as it may be, further at a ratio that numbers reach.
 _FREE_BYTES = 2**28
@@ -20,6 +20,8 @@ _RATIO = 100
 _MAX_LINE, _MAX_COLUMNS = 2**21, 100_000
 _BLOCK_BYTES = 2**20
 _MAX_MEMBERS = 100_000
+NUMBERS = "fiub"
+"""Kinds of types that are numbers."""
 
 
 def _refused(where: str, found: str, expected: str) -> StudyError:
@@ -121,3 +123,30 @@ def look_at_dataset(dataset: Any, where: str) -> None:
     chunk = math.prod(dataset.chunks or ()) * dataset.dtype.itemsize
     if chunk > max(_FREE_BYTES, declared):
         raise _refused(where, f"chunks of {chunk} bytes", "chunks that are smaller than the data set")
+
+
+def as_numbers(values: Any, where: str) -> np.ndarray:
+    """Numbers (row, dim) as float64; a vector is one dim.
+
+    Raises
+    ------
+    StudyError
+        If they are no real numbers, or of another shape.
+    """
+    array = np.asarray(values)
+    if array.dtype.kind not in NUMBERS:
+        do = "convert them"
+        raise StudyError(where=where, found=f"values of type {array.dtype}", expected="real numbers", do=do)
+    if array.ndim not in (1, 2) or 0 in array.shape:
+        found, do = f"shape ({', '.join(map(str, array.shape))})", "reshape it to one row per window"
+        raise StudyError(where=where, found=found, expected="(row, dim)", do=do)
+    return array.reshape(len(array), -1).astype(np.float64)
+
+
+def unreadable(path: Path, error: Exception) -> StudyError:
+    """What is said of a file that a library cannot read."""
+    if refused := environment_error(error, str(path)):
+        return refused
+    first = (str(error) or type(error).__name__).splitlines()[0]
+    found, do = f"an unreadable file ({first})", "save it again"
+    return StudyError(where=str(path), found=found, expected="an array of numbers", do=do)

@@ -20,7 +20,8 @@ _path = click.Path(path_type=Path)
 @click.option(
     "--rows", "table", type=_path, help="CSV with the columns segment and onset_s, one line per row of ARRAY."
 )
-@click.option("--dataset", help="HDF5: the data set, or the group with a data set per segment.")
+@click.option("--dataset", help="HDF5: the data set, the group with one per segment, or the data set in each.")
+@click.option("--column", "columns", multiple=True, help="Only this column is a feature; may be repeated.")
 @click.option("--tr", "tr_s", type=click.FloatRange(0, min_open=True), help="Array per segment: seconds between rows.")
 @click.option("--window", "window_s", type=click.FloatRange(0, min_open=True), help="Seconds of film that a row sees.")
 @click.option("--layer", default="head", show_default=True, help="Label of the one layer.")
@@ -33,6 +34,7 @@ def add(
     model: str,
     table: Path | None,
     dataset: str | None,
+    columns: tuple[str, ...],
     tr_s: float | None,
     window_s: float | None,
     layer: str,
@@ -44,14 +46,17 @@ def add(
     """Turn features of your own into feature cubes: loudness, motion energy, annotations.
 
     Reads ARRAY (row, dim): .npy, .csv, .tsv or a data set of .h5, with --rows; a .csv may hold segment and onset_s
-    itself. Or an array per segment: .npz, a group of .h5, a folder of SEGMENT.npy or .csv, with a row every --tr
-    seconds (the study's by default) from 0. onset_s counts from the segment's first frame. Rows on another clock than
-    the study's are resampled; --window is the step between rows by default. Writes data/features/MODEL/FILM.zarr and
-    lists MODEL under `imported` in params.yaml, so that all analyses use it.
+    itself. Or an array per segment: .npz, data sets of .h5, a folder of SEGMENT.npy or .csv, with a row every --tr
+    seconds (the study's by default) from 0. onset_s counts seconds from the segment's first frame. Columns that are
+    no features (indexes, times, subjects, what rises with the rows) are left out and named. Rows on another clock than
+    the study's are resampled; --window is the step between rows by default.
+
+    Writes data/features/MODEL/FILM.zarr and lists MODEL under `imported` in params.yaml, so that all analyses use it.
 
     \b
     Example:
       cinecube add loudness.npy --rows loudness_rows.csv --model loudness
+      cinecube add algonauts.h5 --dataset visual --model slow_r50
     """
     from cinecube.features.adding import Adding, add_features, unknown_segments
     from cinecube.store.editing import edit_params, list_imported
@@ -59,10 +64,12 @@ def add(
     from cinecube.study import load
 
     study = load(root)
-    foreign = read_foreign(array, table, dataset, tr_s, study.clock.tr_s)
+    foreign = read_foreign(array, table, dataset, tr_s, study.clock.tr_s, study.segments(), columns)
     how = Adding(model, layer, resample, window_s, licence)
     for cube in add_features(study, root, foreign, how, films or None):
         echo(str(cube))
+    for line in foreign.said:
+        echo(line, err=True)
     if strange := unknown_segments(study, foreign):
         echo(f"left out: rows of {', '.join(strange)}, which no film of params.yaml has", err=True)
     if model not in study.encoded:
