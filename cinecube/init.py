@@ -28,6 +28,7 @@ from cinecube.store.params import PARAMS_FILE, Study, load_study, parse
 _log = logging.getLogger(__name__)
 _TR_S = 1.49  # Movie10's, where no scan says another
 _REACH_S = 5 * 1.49  # of its delays
+_TEST_ON_ONE = 2  # segments to fit on, one held out in turn, beside one to test on
 
 
 @dataclass(frozen=True)
@@ -166,11 +167,16 @@ def _find_films(stimuli: Path) -> dict[str, list[str]]:
     }
     films = {film: segments for film, segments in films.items() if segments}
     if len(films) < 2:
+        do = "set --stimuli to the folder of the films' folders"
+        for film, segments in films.items():
+            # Which segments are tested on is said by films: a film may stand as two.
+            if len(segments) > _TEST_ON_ONE:
+                do = f"move those of {film} to test on into a folder of their own, {stimuli / f'{film}_test'}"
         raise StudyError(
             where=str(stimuli),
-            found=f"{len(films)} films",
+            found=f"{len(films)} films" if len(films) != 1 else f"1 film, {', '.join(films)}",
             expected="two or more folders of segments (.mp4, .mkv, .mov, .avi, …), one to test on",
-            do="set --stimuli to the folder of the films' folders",
+            do=do,
         )
     for name in [*films, *(segment for segments in films.values() for segment in segments)]:
         check_name(name, "film or segment")

@@ -15,6 +15,7 @@ import pytest
 from click.testing import CliRunner
 
 from cinecube.cli import main
+from cinecube.simulation.checkpoints import write_checkpoint
 
 from .conftest import Folder
 from .lab import make_lab, table_of
@@ -22,6 +23,7 @@ from .lab import make_lab, table_of
 pytestmark = pytest.mark.slow
 
 FILMS = {"amber": ["amber01", "amber02"], "dune": ["dune01"]}
+ONE_FILM = {"amber": ["amber01", "amber02", "amber03"]}
 REGIONS = "EV: [L_A, R_A]\nAG: [L_B, R_B]\n"
 
 
@@ -53,6 +55,8 @@ class Kind:
     films : dict
         Film -> segments, as they lie in the lab's folder.
     subjects : int
+    test : str, optional
+        The film that the last segment becomes, where there is one film only.
     lab : dict
         What the lab lacks.
     """
@@ -61,6 +65,7 @@ class Kind:
     scores: dict[str, tuple[float, float]]
     films: dict[str, list[str]] = field(default_factory=lambda: FILMS)
     subjects: int = 1
+    test: str | None = None
     lab: dict[str, bool] = field(default_factory=dict)
 
 
@@ -91,7 +96,28 @@ def _add_two(study: Folder, lab: Path) -> None:
     study.change(name_both)
 
 
-KINDS = {"added features alone": Kind(_add_two, {"level": (0.7, 1), "shuffled": (-0.5, 0.5)}, subjects=2)}
+def _compute(model: str, **how: Any) -> Callable[[Folder, Path], None]:
+    """A study of one network with random weights."""
+
+    def prepare(study: Folder, lab: Path) -> None:
+        write_checkpoint(0, model, lab / model)  # type: ignore[arg-type]
+
+        def choose(params: dict[str, Any]) -> None:
+            params["models"] = {model: {"extractor": model, "checkpoint": str(lab / model), **how}}
+            params["compute"]["models"] = [model]
+            params["ceiling"] = {"use": "none"}
+
+        study.change(choose)
+
+    return prepare
+
+
+KINDS = {
+    "added features alone": Kind(_add_two, {"level": (0.7, 1), "shuffled": (-0.5, 0.5)}, subjects=2),
+    "one film": Kind(_compute("vit", frames_per_window=1), {"vit": (0.3, 1)}, films=ONE_FILM, test="amber_test"),
+    "sound only": Kind(_compute("wav2vec2"), {"wav2vec2": (0.3, 1)}, lab={"picture": False}),
+    "pictures only": Kind(_compute("vit", frames_per_window=1), {"vit": (0.3, 1)}, lab={"sound": False}),
+}
 
 
 @pytest.mark.parametrize("kind", KINDS.values(), ids=KINDS)
@@ -99,7 +125,17 @@ def test_from_init_to_the_report(kind: Kind, tmp_path: Path) -> None:
     lab = make_lab(tmp_path / "lab", kind.films, [f"sub-{n + 1:02d}" for n in range(kind.subjects)], **kind.lab)
     study = Folder(tmp_path / "mine")
     places = ["--stimuli", lab / "films", "--scans", lab / "fmriprep", "--atlas", lab / "atlas.nii.gz"]
-    done = CliRunner().invoke(main, ["init", str(study.root), "--template", "own", *map(str, places)])
+    words = ["init", str(study.root), "--template", "own", *map(str, places)]
+    if kind.test:
+        done = CliRunner().invoke(main, words)
+        assert "found 1 film, amber, expected two or more folders" in done.stderr
+        # It does what it is told to.
+        folder = Path(done.stderr.strip().rsplit(" ", 1)[1])
+        assert folder.name == kind.test
+        folder.mkdir()
+        last = sorted((lab / "films").glob("amber/*"))[-1]
+        last.rename(folder / last.name)
+    done = CliRunner().invoke(main, words)
     assert done.exit_code == 0, done.output
     study.change(_shrink)
     kind.prepare(study, lab)

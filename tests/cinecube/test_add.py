@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -266,3 +267,97 @@ def test_help_says_what_it_reads_and_writes() -> None:
     assert "Reads ARRAY" in said
     assert "Writes data/features" in said
     assert "cinecube add loudness.npy" in said
+
+
+def _onsets(root: Path, onsets: np.ndarray, *, films: bool, n_rows: int = ROWS) -> None:
+    """Features whose table has these onsets in every segment; a study with or without a table of films."""
+    _table({name: np.resize(VALUES[name], (n_rows, DIMS)) for name in SEGMENTS}, onsets).to_csv(
+        root / "lab.csv", index=False
+    )
+    if not films:
+        StudyPaths(root).films.unlink(missing_ok=True)
+
+
+UNITS = {
+    "milliseconds": (ONSETS_S * 1e3, "multiply them by 0.001"),
+    "milliseconds at 50 Hz": (np.arange(3000) * 20.0, "multiply them by 0.001"),
+    "row numbers": (np.arange(ROWS), "which number rows"),
+    "row numbers from one on": (np.arange(ROWS) + 1, "which number rows"),
+    "row numbers of a clock of 2 s": (np.arange(30), "which number rows"),
+    "row numbers of a clock of 1.2 s": (np.arange(50), "which number rows"),
+}
+
+
+@pytest.mark.parametrize("films", [True, False])
+@pytest.mark.parametrize(("onsets", "said"), UNITS.values(), ids=UNITS)
+def test_onsets_that_are_no_seconds_are_refused(root: Path, onsets: np.ndarray, said: str, films: bool) -> None:
+    _onsets(root, onsets, films=films, n_rows=len(onsets))
+    assert said in _refused(root)
+
+
+@pytest.mark.parametrize("film_s", [15, 24, 60])
+def test_row_numbers_of_short_films_are_refused_too(root: Path, film_s: float) -> None:
+    """Within what is trimmed they would pass for seconds."""
+    n_rows = int(film_s / TR_S)
+    table = pd.read_csv(StudyPaths(root).films).assign(duration_s=film_s, rows=n_rows)
+    table.to_csv(StudyPaths(root).films, index=False)
+    _onsets(root, np.arange(n_rows), films=True, n_rows=n_rows)
+    assert f"which number rows, expected seconds from the segment's first frame: the film lasts {film_s} s" in _refused(
+        root
+    )
+
+
+def test_seconds_that_look_like_row_numbers_are_taken(root: Path) -> None:
+    """One row a second, by the films' length or by the user's word; and rows in order at a TR of one second."""
+    _onsets(root, np.arange(60), films=True, n_rows=60)
+    assert "resampled to the study's clock" in _must(root)
+    _onsets(root, np.arange(60), films=False, n_rows=60)
+    assert "say --window 1 if they are seconds" in _refused(root)
+    assert "resampled to the study's clock" in _must(root, "--window", "1")
+    params = _params() | {"clock": {"tr_s": 1.0, "window_s": 1.0, "max_trim_s": 6}}
+    (root / "params.yaml").write_text(yaml.safe_dump(params), encoding="utf-8")
+    assert "60 rows, 3 dims" in _must(root, "--film", "amber").replace("120", "60")
+
+
+def test_onsets_that_go_on_through_the_film_are_refused(root: Path) -> None:
+    starts = {name: 61.5 * i for i, name in enumerate(SEGMENTS)}
+    table = _table(VALUES)
+    table["onset_s"] += table["segment"].map(starts)
+    table.to_csv(root / "lab.csv", index=False)
+    assert "amber02: found onsets from 61.5 to 120, 1.5 apart" in (said := _refused(root))
+    assert "subtract 61.5, so that they begin at 0" in said
+
+
+def test_what_is_left_out_stands_in_the_cube_and_changes_no_number(root: Path) -> None:
+    _must(root)
+    first = _fingerprints(root)
+    assert "left_out" not in xr.open_zarr(StudyPaths(root).features("loudness", "amber")).attrs
+    table = _table(VALUES)
+    table.assign(end_s=table["onset_s"] + TR_S).to_csv(root / "lab.csv")
+    done = _add(root)
+    assert done.exit_code == 0, done.output
+    assert "left out: Unnamed: 0 (has no name and numbers the rows)" in done.stderr
+    assert "left out: end_s (tells times)" in done.stderr
+    assert _fingerprints(root) == first
+    attrs = xr.open_zarr(StudyPaths(root).features("loudness", "amber")).attrs
+    assert json.loads(attrs["left_out"]) == {"Unnamed: 0": "has no name and numbers the rows", "end_s": "tells times"}
+    assert verify_cube(StudyPaths(root).features("loudness", "amber")) == []
+    _must(root, "--column", "d0", "--column", "end_s")
+    assert all(digest != first[film] for film, digest in _fingerprints(root).items())
+    assert json.loads(xr.open_zarr(StudyPaths(root).features("loudness", "dune")).attrs["dim_names"]) == ["d0", "end_s"]
+
+
+@pytest.mark.parametrize(
+    ("called", "near"),
+    [
+        (lambda name: f"friends_{name}", "friends_amber01"),
+        (lambda name: name[1:], "mber01"),
+        (lambda name: f"{name}.mkv", "amber01.mkv"),
+        (str.upper, "AMBER01"),
+        (lambda name: f"{name[:-2]}-{name[-2:]}", "amber-01"),
+        (lambda name: name.replace("b", "bb"), "ambber01"),
+    ],
+)
+def test_a_name_that_is_near_a_segments_is_named(root: Path, called: Callable[[str], str], near: str) -> None:
+    _table({called(name): values for name, values in VALUES.items()}).to_csv(root / "lab.csv", index=False)
+    assert f"call {near} amber01, as `films` in params.yaml does, and likewise the others" in _refused(root)
