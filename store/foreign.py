@@ -231,7 +231,7 @@ def _stacked(arrays: Mapping[str, _Array], where: str) -> _Array:
     first_name, first = next(iter(arrays.items()))
     for name, array in arrays.items():
         if list(array.columns) != list(first.columns) or array.named != first.named:
-            names = ", ".join(list(array.columns)[:3]) if array.named else "unnamed"
+            names = ", ".join(map(str, array.columns[:3])) if array.named else "unnamed"
             raise _wrong(
                 f"{where} {name}",
                 f"{array.columns.shape[1]} dims ({names})",

@@ -70,7 +70,7 @@ def features_of(
     else:
         left_out = _by_name(columns, rows, where) if named else {}
         rising = _rising(columns.drop(columns=list(left_out)), rows)
-        names = [name for name in columns if name not in left_out]
+        names = [str(name) for name in columns if name not in left_out]
         # All that there is: whoever adds it may want it, unless it counts.
         alone = len(rising) == len(names)
         if alone and named and (counts := [name for name in rising if _numbers_rows(columns[name], rows)]):
@@ -95,7 +95,7 @@ def features_of(
 def _by_name(columns: pd.DataFrame, rows: pd.DataFrame, where: str) -> dict[str, str]:
     """Columns whose names are those of labels, and whose values are too."""
     left_out = {}
-    for name in columns:
+    for name in map(str, columns):
         column = columns[name]
         plain = re.sub(r"[^a-z0-9]+", "_", name.strip().lower()).strip("_")
         stem = _UNITS.sub("", plain)
@@ -151,11 +151,8 @@ def _tells_times(column: pd.Series, rows: pd.DataFrame) -> bool:
         return False
     steps = rows.groupby("segment", sort=False)["onset_s"].diff().shift(-1)
     within = steps.notna().to_numpy()
-    return (
-        column.nunique() == 1
-        or _rises(column, rows)
-        or (within.any() and np.allclose(column.to_numpy(float)[within], steps[within], rtol=1e-3))
-    )
+    are_steps = within.any() and np.allclose(column.to_numpy(float)[within], steps[within], rtol=1e-3)
+    return column.nunique() == 1 or _rises(column, rows) or bool(are_steps)
 
 
 def _names_segments(column: pd.Series, rows: pd.DataFrame) -> bool:
@@ -178,11 +175,12 @@ def _on_a_line(values: np.ndarray, rows: pd.DataFrame) -> np.ndarray:
     """Which of the columns (row, dim) are lines over the onsets, or over the rows, in every segment long enough."""
     found = np.zeros(values.shape[1], dtype=bool)
     left, checked = np.arange(values.shape[1]), False
-    for positions in rows.groupby("segment", sort=False).indices.values():
+    for indices in rows.groupby("segment", sort=False).indices.values():
+        positions = np.asarray(indices, dtype=int)
         if len(positions) < _LEAST_ROWS or not left.size:
             continue
         checked = True
-        own = values[np.ix_(positions, left)]
+        own = values[positions[:, None], left]
         courses = (rows["onset_s"].to_numpy(float)[positions], np.arange(len(positions), dtype=float))
         left = left[np.logical_or(*(_is_line(own, course) for course in courses))]
     found[left] = checked
