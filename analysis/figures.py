@@ -6,6 +6,7 @@ import io
 import itertools
 import math
 import textwrap
+import warnings
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -228,18 +229,20 @@ def glass_brain(
     largest = float(np.abs(volume).max())
     top = top or max(largest, 1e-3)
     figure = plt.figure(figsize=(9, 3))
-    plot_glass_brain(
-        image,
-        figure=figure,
-        axes=(0.0, 0.0, 0.88, 0.92),
-        colorbar=False,
-        plot_abs=False,
-        cmap=_DIVERGING,
-        vmin=-top,
-        vmax=top,
-        # Voxels without a value are zero, and only they are to stay empty.
-        threshold=top * 1e-6,
-    )
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="empty mask")  # of a map on which nothing stands
+        plot_glass_brain(
+            image,
+            figure=figure,
+            axes=(0.0, 0.0, 0.88, 0.92),
+            colorbar=False,
+            plot_abs=False,
+            cmap=_DIVERGING,
+            vmin=-top,
+            vmax=top,
+            # Voxels without a value are zero, and only they are to stay empty.
+            threshold=top * 1e-6,
+        )
     figure.text(0.01, 0.93, title, fontsize=15, parse_math=False)
     colour_bar(figure, top, label, clipped=largest > top)
     png = to_png(figure)

@@ -158,14 +158,14 @@ def _prepare(study: Study, model: str, film: str, root: Path) -> _Job:
                 where=info.where,
                 found="no picture",
                 expected=f"one, which {record.extractor} reads",
-                do="use a film with a picture, or leave it out of `compute.films`",
+                do=f"take {model} out of `compute.models`, or a film without a picture out of `compute.films`",
             )
         if reading.rate_hz and not info.has_sound:
             raise StudyError(
                 where=info.where,
                 found="no sound track",
                 expected=f"sound, which {record.extractor} reads",
-                do="use a film with sound, or leave it out of `compute.films`",
+                do=f"take {model} out of `compute.models`, or a film without sound out of `compute.films`",
             )
     weights = _check_weights(study, model, record, root)
     read = {segment: info.tracks.choices for segment, info in infos.items()}
