@@ -137,16 +137,16 @@ def _all_numbers(cells: Sequence[str]) -> bool:
 
 def _parse(path: Path, separator: str, skip: int, names: Sequence[str] | None) -> pd.DataFrame:
     """All lines below those that are skipped, and below the names where there are any."""
-    as_text = {name: str for name in names or () if name == LABELS[0]}
+    apart = None if names is None else _apart(names)
     with warnings.catch_warnings():
         warnings.simplefilter("error", pd.errors.ParserWarning)  # values without a name would be left out
         return pd.read_csv(
             path,
             sep=separator,
             header=None,
-            names=None if names is None else _apart(names),
+            names=apart,
             skiprows=skip + (names is not None),
-            dtype=as_text,
+            dtype={LABELS[0]: str} if apart and LABELS[0] in apart else None,
             index_col=False,
             skipinitialspace=True,
             # One that is skipped would shift the rows below it.
