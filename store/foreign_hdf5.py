@@ -125,7 +125,18 @@ def _choose(
     if not found:
         return _by_own_names(places, asked, segments, where)
     _refuse_several(found, sets, where)
+    if asked == found[0].place:
+        _refuse_one_segment(found[0], _segments_in(list(sets), segments), where)
     return {one.name: one.place for one in found}
+
+
+def _refuse_one_segment(own: _Found, known: Sequence[_Found], where: str) -> None:
+    """Refuse the data set of one segment where others have theirs, and name the option that reads all."""
+    others = [one.segment for one in known if one.tail == own.tail and one.segment != own.segment]
+    if others:
+        option = own.tail or own.head
+        do = f"say --dataset {option}, which reads all" if option else "drop --dataset"
+        raise _wrong(where, f"{own.place}, of {own.segment} alone", f"those of {_listed(others)} too", do)
 
 
 def _asked_for(sets: Mapping[str, Any], asked: str, segments: Sequence[str], where: str) -> list[str]:

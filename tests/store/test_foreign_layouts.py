@@ -305,6 +305,10 @@ def test_hdf5_that_cannot_be_read_is_told_once(tmp_path: Path, rows: Path) -> No
     path = _hdf5(tmp_path / "f.h5", **{f"{s}/{n}": PARTS[s] for s in SEGMENTS for n in ("clip", "dino")})
     with pytest.raises(StudyError, match="found no data set 'clop', expected one of clip, dino"):
         _read(path, dataset="clop")
+    with pytest.raises(StudyError, match="of wolf_01 alone, expected .*; say --dataset clip, which reads all"):
+        _read(path, dataset="wolf_01/clip")
+    with pytest.raises(StudyError, match="of wolf_01 alone, expected those of hawk_01, wolf_02 too; drop --dataset"):
+        _read(_hdf5(tmp_path / "f.h5", **PARTS), dataset="wolf_01")
     short = {name.replace("_", "")[1:]: part for name, part in PARTS.items()}
     for tail in ("", "/clip"):
         path = _hdf5(tmp_path / "f.h5", **{f"{name}{tail}": part for name, part in short.items()})
