@@ -88,7 +88,7 @@ def leave_segments_out(
                 where=f"fold that holds out {', '.join(held_out)}",
                 found="no training row outside the gap",
                 expected="training rows",
-                do="lower split.gap_s, or use longer segments",
+                do=f"lower split.gap_s or the largest of encode.delays ({gap.max_delay}), or use longer segments",
             )
         folds.append((np.flatnonzero(train), np.flatnonzero(validation)))
     return folds

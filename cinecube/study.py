@@ -23,6 +23,19 @@ def load(root: Path) -> Study:
 
 
 def simulate_spec(study: Study) -> SimulateSpec:
-    """The study's `simulate` section, checked; scans are at the study's clock unless it says otherwise."""
+    """The study's `simulate` section, checked; scans are at the study's clock unless it says otherwise.
+
+    Raises
+    ------
+    StudyError
+        If it has none: its films and scans are somebody's own.
+    """
+    if study.simulate is None:
+        raise StudyError(
+            where=PARAMS_FILE,
+            found="no section simulate",
+            expected="one, where films and scans are simulated",
+            do="make such a study with `cinecube init DIR --template simulated`",
+        )
     clock = {"tr_s": study.clock.tr_s, "window_s": study.clock.window_s}
-    return parse(SimulateSpec, clock | dict(study.simulate or {}), f"{PARAMS_FILE}: simulate")
+    return parse(SimulateSpec, clock | dict(study.simulate), f"{PARAMS_FILE}: simulate")

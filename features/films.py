@@ -58,11 +58,16 @@ def write_films_table(study: Study, root: Path, progress: Progress | None = None
 
 def said_of_films(table: pd.DataFrame) -> list[str]:
     """What was chosen of films and what is out of the ordinary in them, a line for segments that are alike."""
+    # Of films that imported cubes alone are known by, nobody knows what they hold.
+    lacks = {"no sound": table["sound_rate_hz"].eq(0), "no picture": table["width"].eq(0)}
+    said = table["read"].fillna("")
+    for what, absent in lacks.items():
+        said = said.where(~absent, said.map(lambda read, what=what: f"{read}; {what}" if read else what))
     lines = []
-    for film, rows in table.groupby("film", sort=False):
-        for said, alike in rows[rows["read"].fillna("") != ""].groupby("read", sort=False):
-            segments = ", ".join(alike["segment"])
-            lines.append(f"{str(film) if len(alike) == len(rows) > 1 else segments}: {said!s}")
+    for film, rows in table.assign(said=said)[said != ""].groupby("film", sort=False):
+        for words, alike in rows.groupby("said", sort=False):
+            whole = len(alike) == (table["film"] == film).sum() > 1
+            lines.append(f"{film if whole else ', '.join(alike['segment'])}: {words}")
     return lines
 
 

@@ -22,7 +22,8 @@ from cinecube.store.interrupts import uninterrupted
 Progress = Callable[[int, int], None]
 """Told `(done, total)` in segments and subjects."""
 
-_FOLDERS = ("stimuli", "scans", "weights", "truth")
+# The truth comes first: where it is, the others are simulated too.
+_FOLDERS = ("truth", "stimuli", "scans", "weights")
 
 
 def simulated_folders(root: Path) -> list[Path]:
@@ -61,10 +62,12 @@ def simulate(
     Raises
     ------
     StudyError
-        If `train` or `spec.repeated` names a film that is not there.
+        If `train` or `spec.repeated` names a film that is not there, or films, scans or weights are that were not
+        simulated.
     """
     _check_films(films, train, "split.train")
     _check_films(films, spec.repeated, "simulate.repeated")
+    _refuse_real(root)
     root.mkdir(parents=True, exist_ok=True)
     n_segments = sum(len(segments) for segments in films.values())
     tell = _Steps(n_segments + spec.subjects, progress)
@@ -74,6 +77,19 @@ def simulate(
         _make_scans(spec, films, train, features, folder, pool, tell)
         for name in _FOLDERS:
             publish(folder / name, root / name)
+
+
+def _refuse_real(root: Path) -> None:
+    """Refuse to put simulated films and scans in place of somebody's own."""
+    truth, *others = simulated_folders(root)
+    own = [path for path in others if path.is_symlink() or (path.is_dir() and any(path.iterdir()))]
+    if own and not truth.is_dir():
+        raise StudyError(
+            where=str(own[0]),
+            found=f"files that were not simulated (there is no {truth.name} beside them)",
+            expected="nothing, or what `cinecube simulate` made",
+            do="make a study of its own with `cinecube init DIR --template simulated`, or move these files elsewhere",
+        )
 
 
 def _check_films(films: Mapping[str, Sequence[str]], named: Sequence[str], where: str) -> None:

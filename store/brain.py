@@ -118,8 +118,9 @@ def _warn_of_regressors(table: pd.DataFrame, subject: str, confounds: str) -> No
         run = table.iloc[int(share.to_numpy().argmax())]
         _log.warning(
             "%s %s: %d regressors fit %.0f%% of any %d volumes, responses included; brain.confounds: %s suits longer "
-            "runs",
+            "runs%s",
             *(subject, run["segment"], run["regressors"], 100 * share.max(), run["volumes"], confounds),
+            "" if confounds in ("motion", "none") else ", motion takes out less",
         )
 
 

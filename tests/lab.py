@@ -15,6 +15,7 @@ from typing import Any
 import av
 import numpy as np
 import pandas as pd
+from av.stream import Disposition
 from tests.store.scan_tree import SHAPE, SPACE, confounds_table, label_values, mask_values, save
 
 TR_S, ROWS, LAG = 1.49, 30, 2
@@ -36,11 +37,24 @@ def table_of(films: Films) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=["segment", "onset_s", "level"])
 
 
-def make_lab(root: Path, films: Films, subjects: Sequence[str], *, picture: bool = True, sound: bool = True) -> Path:
-    """`films`, `fmriprep` and `atlas.nii.gz` below `root`: films without a picture are sound files."""
+def make_lab(
+    root: Path,
+    films: Films,
+    subjects: Sequence[str],
+    *,
+    picture: bool = True,
+    sound: bool = True,
+    commented: Sequence[str] = (),
+) -> Path:
+    """`films`, `fmriprep` and `atlas.nii.gz` below `root`.
+
+    Films without a picture are sound files. Those that are `commented` have a second track of sound before their own,
+    which is flagged default.
+    """
     for film, names in films.items():
         for name in names:
-            _write_film(root / "films" / film / (f"{name}.mkv" if picture else f"{name}.wav"), picture, sound)
+            path = root / "films" / film / (f"{name}.mkv" if picture else f"{name}.wav")
+            _write_film(path, picture, sound, name in commented)
     for subject in subjects:
         for name in _segments(films):
             _write_scan(root / "fmriprep", subject, name)
@@ -54,25 +68,28 @@ def _segments(films: Films) -> list[str]:
     return [name for names in films.values() for name in names]
 
 
-def _write_film(path: Path, picture: bool, sound: bool) -> None:
+def _write_film(path: Path, picture: bool, sound: bool, commented: bool) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     by_frame = np.repeat(levels(path.stem), round(TR_S * RATE_HZ * 100))[::100]
     with av.open(str(path), "w") as container:
         video: Any = container.add_stream("libx264", rate=RATE_HZ) if picture else None
-        audio: Any = container.add_stream("pcm_s16le", rate=SOUND_HZ, layout="mono") if sound else None
+        n_tracks = sound + commented
+        tracks: list[Any] = [container.add_stream("pcm_s16le", rate=SOUND_HZ, layout="mono") for _ in range(n_tracks)]
+        if commented:
+            tracks[0].disposition, tracks[-1].disposition = Disposition.comment, Disposition.default
         if video:
             video.width, video.height, video.pix_fmt = 64, 48, "yuv420p"
             for level in by_frame:
                 gray = np.full((48, 64, 3), 40 + 170 * level, np.uint8)
                 container.mux(video.encode(av.VideoFrame.from_ndarray(gray, format="rgb24")))
             container.mux(video.encode(None))
-        if audio:
-            loud = np.repeat(levels(path.stem), round(TR_S * SOUND_HZ))
+        for track, loudness in zip(tracks, [np.ones(ROWS)] * commented + [levels(path.stem)], strict=True):
+            loud = np.repeat(loudness, round(TR_S * SOUND_HZ))
             noise = np.random.default_rng(0).standard_normal(loud.size) * 6000 * loud
             frame = av.AudioFrame.from_ndarray(noise.astype(np.int16)[None], format="s16", layout="mono")
             frame.sample_rate = SOUND_HZ
-            container.mux(audio.encode(frame))
-            container.mux(audio.encode(None))
+            container.mux(track.encode(frame))
+            container.mux(track.encode(None))
 
 
 def _write_scan(root: Path, subject: str, segment: str) -> None:

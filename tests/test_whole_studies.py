@@ -58,7 +58,7 @@ class Kind:
     test : str, optional
         The film that the last segment becomes, where there is one film only.
     lab : dict
-        What the lab lacks.
+        How the lab differs from `make_lab`'s.
     """
 
     prepare: Callable[[Folder, Path], None]
@@ -66,7 +66,7 @@ class Kind:
     films: dict[str, list[str]] = field(default_factory=lambda: FILMS)
     subjects: int = 1
     test: str | None = None
-    lab: dict[str, bool] = field(default_factory=dict)
+    lab: dict[str, Any] = field(default_factory=dict)
 
 
 def _shrink(params: dict[str, Any]) -> None:
@@ -114,7 +114,13 @@ def _compute(model: str, **how: Any) -> Callable[[Folder, Path], None]:
 
 KINDS = {
     "added features alone": Kind(_add_two, {"level": (0.7, 1), "shuffled": (-0.5, 0.5)}, subjects=2),
-    "one film": Kind(_compute("vit", frames_per_window=1), {"vit": (0.3, 1)}, films=ONE_FILM, test="amber_test"),
+    "one film, with a commentary beside the sound of one segment": Kind(
+        _compute("wav2vec2"),
+        {"wav2vec2": (0.3, 1)},
+        films=ONE_FILM,
+        test="amber_test",
+        lab={"commented": ["amber03"]},
+    ),
     "sound only": Kind(_compute("wav2vec2"), {"wav2vec2": (0.3, 1)}, lab={"picture": False}),
     "pictures only": Kind(_compute("vit", frames_per_window=1), {"vit": (0.3, 1)}, lab={"sound": False}),
 }

@@ -118,7 +118,8 @@ def plan(root: Path, as_json: bool) -> None:
             else "`dvc repro` runs them"
         )
         held = f", {kept} kept back by their owner" if kept else ""
-        echo(f"{len(steps)} stages, {len(to_do)} to do{takes}{unknown}{held}; {runs}")
+        then = f"; {runs}" if to_do else ""
+        echo(f"{len(steps)} stages, {len(to_do)} to do{takes}{unknown}{held}{then}")
 
 
 def _item(step: Step) -> str:

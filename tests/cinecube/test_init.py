@@ -10,6 +10,8 @@ import pytest
 from click.testing import CliRunner, Result
 
 from cinecube.cli import main
+from cinecube.store.errors import StudyError
+from cinecube.store.errors import StudyError
 from cinecube.store.params import load_study
 from cinecube.study import simulate_spec
 
@@ -85,6 +87,13 @@ def test_a_simulated_study_is_scanned_at_its_own_clock(tmp_path: Path, own: dict
     clock = study.clock.model_copy(update={"tr_s": 2.0, "window_s": 2.0})
     study = study.model_copy(update={"clock": clock, "simulate": {**(study.simulate or {}), **own}})
     assert (simulate_spec(study).tr_s, simulate_spec(study).window_s) == (tr_s, 2.0)
+
+
+def test_a_study_of_ones_own_simulates_nothing(tmp_path: Path) -> None:
+    assert CliRunner().invoke(main, ["init", str(tmp_path / "new")]).exit_code == 0
+    study = load_study(tmp_path / "new").model_copy(update={"simulate": None})
+    with pytest.raises(StudyError, match="found no section simulate, expected one, where films and scans are simulat"):
+        simulate_spec(study)
 
 
 def test_a_bare_repository_is_no_place_to_work(tmp_path: Path) -> None:

@@ -241,7 +241,10 @@ def _old_record(study, root, write_film):
 @pytest.mark.parametrize(
     ("spoil", "message"),
     [
-        (_no_sound, "stimuli/amber/amber02.mp4: found no sound track, expected sound, which wav2vec2 reads; take wav2vec2 out"),
+        (
+            _no_sound,
+            "stimuli/amber/amber02.mp4: found no sound track, expected sound, which wav2vec2 reads; take wav2vec2 out",
+        ),
         (_truncated, "stimuli/amber/amber02.mp4: found a truncated film"),
         (_no_segment, "segment amber02: found no file, expected stimuli/amber/amber02.mkv or"),
         (_other_record, "a record of other weights.*re-run `dvc repro`"),

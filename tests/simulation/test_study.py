@@ -28,12 +28,24 @@ def test_same_arguments_same_bytes(
 ) -> None:
     """Whatever the number of workers, and over what stood there before."""
     (tmp_path / "stimuli" / "old").mkdir(parents=True)
+    (tmp_path / "truth").mkdir()
     told: list[tuple[int, int]] = []
     simulate(spec, films, ["amber"], tmp_path, workers=1, progress=lambda done, total: told.append((done, total)))
     assert digests(tmp_path) == digests(made)
     assert "weights/imagebind/imagebind.pth" in digests(made)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["scans", "stimuli", "truth", "weights"]
     assert told == [(k, 5) for k in range(1, 6)]
+
+
+@pytest.mark.parametrize("own", ["stimuli/amber/amber01.MOV", "scans/sub-01/func/a_bold.nii.gz", "weights/a.pth"])
+def test_what_was_not_simulated_is_not_replaced(
+    spec: SimulateSpec, films: dict[str, list[str]], tmp_path: Path, own: str
+) -> None:
+    (tmp_path / own).parent.mkdir(parents=True)
+    (tmp_path / own).write_bytes(b"a year of work")
+    with pytest.raises(StudyError, match=r"found files that were not simulated .* --template simulated"):
+        simulate(spec, films, ["amber"], tmp_path)
+    assert [path for path in tmp_path.rglob("*") if path.is_file()] == [tmp_path / own]
 
 
 def test_truth_says_what_was_planted(made: Path, spec: SimulateSpec) -> None:
