@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from cinecube.simulation.spec import SimulateSpec
+from cinecube.store.errors import StudyError
 from cinecube.store.params import PARAMS_FILE, Study, load_study, parse
 
 

@@ -11,7 +11,6 @@ from click.testing import CliRunner, Result
 
 from cinecube.cli import main
 from cinecube.store.errors import StudyError
-from cinecube.store.errors import StudyError
 from cinecube.store.params import load_study
 from cinecube.study import simulate_spec
 
