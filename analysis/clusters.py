@@ -19,7 +19,7 @@ from urllib.parse import urlsplit
 import dask
 from distributed import Client, LocalCluster, Security
 from distributed.comm import get_address_host_port
-from distributed.core import rpc
+from distributed.core import Status, rpc
 
 from cinecube.analysis.tasks import n_local_workers
 from cinecube.analysis.watch import Jobs, Watch, bounded, first_line
@@ -198,6 +198,7 @@ def _job_queue(queue: JobQueue, root: Path | None) -> Iterator[Jobs]:
                 await super().start()
             except Exception as error:  # of the command, or of what it printed
                 refused.append(_reason(error))
+                self.status = Status.failed  # or the cluster takes it for one that may still start, and does not close
                 raise
 
     options = _options(queue, root, job.default_config_name())
@@ -206,7 +207,7 @@ def _job_queue(queue: JobQueue, root: Path | None) -> Iterator[Jobs]:
     except Exception as error:  # wrong words, and interfaces or ports that this machine has not
         raise environment_error(error, "dask.options") or StudyError(
             where="dask.options",
-            found=f"options that {queue.jobqueue} refuses ({first_line(error)})",
+            found=f"options that {queue.jobqueue} refuses ({_reason(error)})",
             expected="its own: cores, memory, queue, …",
             do="correct them",
         ) from None
@@ -256,6 +257,6 @@ def _options(queue: JobQueue, root: Path | None, config_name: str) -> dict[str, 
 
 
 def _reason(error: Exception) -> str:
-    """What a batch system said of a job, without the words around it."""
+    """What a batch system, or its class, said: without the words around it."""
     said = str(error).partition("stderr:\n")[2].strip() or str(error) or type(error).__name__
     return " ".join(said.split())[:300]

@@ -208,7 +208,8 @@ class Watch:
             raise self._nobody()
         if waited_s > 2 * LOOK_S and not self._told:
             self._told = True
-            _log.info("%s: no worker yet, waiting for at most %d s", self._where, self._patience_s)
+            since = "any more" if self._ever else "yet"
+            _log.info("%s: no worker %s, waiting for at most %d s", self._where, since, self._patience_s)
 
     def _workers(self) -> dict[str, Any]:
         """The scheduler's workers by address."""
