@@ -29,34 +29,37 @@ _path = click.Path(path_type=Path)
 def ls(repo: str | None, rev: str | None, as_json: bool, root: Path) -> None:
     """List the cubes of a study, folder or Git repository.
 
-    REPO is a folder (the study's by default), a bare repository or a Git URL. Reads labels only, of a repository from
-    its DVC remote. Prints kind, model and film or subject, layers, dims, rows, size and place of every cube, and which
+    REPO is a folder (the study's by default), a bare repository or a Git URL; `REPO#FOLDER` names a folder of it, where
+    it holds several studies. Reads labels only, of a repository from its DVC remote. Prints kind, model and film or subject, layers, dims, rows, size and place of every cube, and which
     layers `cinecube pull` brought of cubes that are not in the folder.
 
     \b
     Example:
       cinecube ls https://example.org/movie10.git --rev v1.2 --json
+      cinecube ls git@example.org:lab/everything.git#movie10
     """
     from cinecube.store.dvc_index import open_index
-    from cinecube.store.listing import list_folder, list_pulled, list_revision
+    from cinecube.store.errors import StudyError
+    from cinecube.store.listing import list_folder, list_pulled, list_revision, merged
     from cinecube.store.revision import is_repository
 
-    def tell(error: Exception) -> None:
-        echo(f"skipped: {error}", err=True)
-
+    skipped: list[StudyError] = []
     folder = root / (repo or "")
     if rev is not None or (repo is not None and is_repository(repo)):
         place = open_index(repo or root, rev)
-        rows, none = list_revision(place, tell), f"no cubes at {place.where}: is its dvc.lock committed?"
+        rows = list_revision(place, skipped.append)
     else:
-        pulled = list_pulled(root, folder, tell)
-        rows = pulled if pulled and not folder.exists() else list_folder(folder, tell) + pulled
-        none = f"no cubes in {repo or folder}; `dvc pull` or `dvc repro` brings them"
+        pulled = list_pulled(root, folder, skipped.append)
+        rows = pulled if pulled and not folder.exists() else list_folder(folder, skipped.append) + pulled
     if as_json:
         echo_json(rows)
-        return
+    told = merged(skipped)
+    for error in told if rows else told[1:]:
+        echo(f"skipped: {error}", err=True)
     if not rows:
-        echo(none)
+        do = "bring them by `cinecube pull`, or make them with `dvc repro`"
+        raise told[0] if told else StudyError(where=str(repo or folder), found="no cube", expected="one at least", do=do)
+    if as_json:
         return
     table = [("kind", "cube", "axes", "size", "place"), *(_cells(row) for row in rows)]
     kind, name, axes = (max(len(cells[i]) for cells in table) + 2 for i in range(3))
