@@ -6,6 +6,7 @@ DVC's own reading of `dvc.yaml`, `dvc.lock` and `.dvc` files is used; what it wo
 from __future__ import annotations
 
 import functools
+import logging
 import os
 import posixpath
 import re
@@ -20,6 +21,7 @@ from cinecube.store.dvc_repo import check_address, fetch_clone, is_bare, split_a
 from cinecube.store.errors import StudyError, environment_error
 from cinecube.store.remotes import DvcObject, Location, Objects, cache_location, remote_location, shown
 
+_log = logging.getLogger(__name__)
 _OID = re.compile(r"[0-9a-f]{32}(\.dir)?")
 _MAX_PATH = 1000
 # A line of it takes 100 bytes; a dataset of 300,000 files is one that no study has.
@@ -159,6 +161,7 @@ class DvcIndex:
                 do="name one of them, as in `REPO#FOLDER`",
             )
         ((folder, params),) = self.studies.items()
+        _log.info("%s: its study lies in %s", self.where, folder)
         url = os.path.join(self.url, folder) if os.path.isdir(self.url) and not is_bare(self.url) else ""
         repo, _, above = self.url.partition("#")
         prefix = posixpath.normpath(posixpath.join(self.prefix, folder))
@@ -300,6 +303,8 @@ def open_index(
     if rev is None and tip is not None and not tip.endswith("HEAD"):
         rev = tip  # the only branch, which is not the default one
     place = posixpath.normpath(posixpath.join(found["top"], found["prefix"]))
+    if found["top"] and not folder and found["prefix"] == "":
+        _log.info("%s: its study lies in %s", shown(url), place)
     if place != "." and (clone is not None or is_bare(url) or found["prefix"] == "" != found["top"]):
         url = f"{url}#{place}"
     return DvcIndex(url, rev, outputs, config, **found)

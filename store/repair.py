@@ -48,6 +48,8 @@ class Found:
         Cubes that DVC has recorded and that are not there, which is no damage: they may never have been fetched.
     kept_back : tuple of str
         Those of them that their owner did not publish.
+    foreign : tuple of str
+        Cubes in `wrong` that are not damaged, as far as anybody can tell, but saved by another program.
     """
 
     cubes: tuple[str, ...]
@@ -56,6 +58,7 @@ class Found:
     notes: tuple[str, ...]
     absent: tuple[str, ...] = ()
     kept_back: tuple[str, ...] = ()
+    foreign: tuple[str, ...] = ()
 
 
 def verify_all(cubes: Sequence[Path], folders: Sequence[Path] = (), *, repair: bool = False) -> Found:
@@ -68,7 +71,7 @@ def verify_all(cubes: Sequence[Path], folders: Sequence[Path] = (), *, repair: b
         Where recorded cubes are missed.
     repair : bool
     """
-    records, wrong, repaired, notes, unplaced = Records(), {}, {}, [], list[str]()
+    records, wrong, repaired, notes, unplaced, foreign = Records(), {}, {}, [], list[str](), list[str]()
     for cube in cubes:
         try:
             verdict = records.judge(cube)
@@ -83,6 +86,7 @@ def verify_all(cubes: Sequence[Path], folders: Sequence[Path] = (), *, repair: b
                 verdict = records.judge(cube)
         unplaced += [str(cube)] if verdict.unplaced and not verdict.problems else []
         if verdict.problems:
+            foreign += [str(cube)] if not any(problem.is_damage for problem in verdict.problems) else []
             wrong[str(cube)] = [f"{cube}: {problem.line}" for problem in verdict.problems]
     notes += [
         f"{root}: DVC's files cannot be read ({why}); cubes are judged alone" for root, why in records.unread.items()
@@ -92,7 +96,8 @@ def verify_all(cubes: Sequence[Path], folders: Sequence[Path] = (), *, repair: b
         notes.append(f"{named}: no list of checksums, so that whether all chunks stand in their places is unchecked")
     absent = dict.fromkeys(path for folder in folders for path in records.absent(folder))
     kept = tuple(os.path.relpath(path) for path in absent if records.keeps_back(path))
-    return Found(tuple(map(str, cubes)), wrong, repaired, tuple(notes), tuple(map(os.path.relpath, absent)), kept)
+    gone = tuple(map(os.path.relpath, absent))
+    return Found(tuple(map(str, cubes)), wrong, repaired, tuple(notes), gone, kept, tuple(foreign))
 
 
 def repair_cube(cube: Path, verdict: Verdict, records: Records) -> Repaired:

@@ -18,11 +18,13 @@ from cinecube.store.dvc_zarr import DvcZarrStore
 from cinecube.store.errors import StudyError
 from cinecube.store.params import PARAMS_FILE, Study, read_study
 from cinecube.store.paths import StudyPaths
+from cinecube.store.plain_zarr import of_older_format, older_format
 from cinecube.store.study import OpenStudy
 
 # Paths in a revision begin here: nothing of it lies on this disk.
 _NOWHERE = Path()
 _SUFFIX = ".zarr"
+_ROOTS = tuple(f"{_SUFFIX}/{name}" for name in ("zarr.json", ".zgroup"))
 _HOST = re.compile(r"[\w.-]+@[\w.-]+:")  # git@host:path
 
 
@@ -109,6 +111,8 @@ class RevisionCubes:
     def open(self, path: Path, model: str | None = None, layer: int | str | None = None) -> xr.Dataset:
         """A cube, lazily; reads its labels."""
         listing = self._kept(self.index.folder(path.as_posix()))
+        if older := older_format(listing.files):
+            raise of_older_format(older, listing.where)
         return open_stored(DvcZarrStore(listing), listing.where)
 
     def text(self, path: Path) -> str | None:
@@ -158,6 +162,6 @@ def cubes_of(index: DvcIndex) -> list[StoredCube]:
                 if output.kept:
                     continue
                 raise
-            tops = {key.split("/zarr.json")[0] for key in files if key.endswith(f"{_SUFFIX}/zarr.json")}
+            tops = {key.rpartition("/")[0] for key in files if key.endswith(_ROOTS)}
             found += [StoredCube(f"{path}/{top}", None) for top in sorted(tops)]
     return found

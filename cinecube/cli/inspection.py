@@ -39,15 +39,17 @@ def ls(repo: str | None, rev: str | None, as_json: bool, root: Path) -> None:
       cinecube ls git@example.org:lab/everything.git#movie10
     """
     from cinecube.store.dvc_index import open_index
+    from cinecube.store.dvc_repo import split_address
     from cinecube.store.errors import StudyError
     from cinecube.store.listing import list_folder, list_pulled, list_revision, merged
     from cinecube.store.revision import is_repository
 
     skipped: list[StudyError] = []
-    folder = root / (repo or "")
+    place, inside = split_address(repo or "")
+    folder = root / place
+    repo = repo if inside else place or None
     if rev is not None or (repo is not None and is_repository(repo)):
-        place = open_index(repo or root, rev)
-        rows = list_revision(place, skipped.append)
+        rows = list_revision(open_index(repo or root, rev), skipped.append)
     else:
         pulled = list_pulled(root, folder, skipped.append)
         rows = pulled if pulled and not folder.exists() else list_folder(folder, skipped.append) + pulled
@@ -262,7 +264,9 @@ def _tell_of(found: Found) -> None:
     n_repaired = len(found.repaired.keys() - found.wrong.keys())
     noun = "cube" if n_cubes == 1 else "cubes"
     repaired = f", {n_repaired} of these repaired" if n_repaired else ""
-    echo(f"{n_cubes} {noun}, {n_cubes - n_wrong} whole{repaired}, {n_wrong} damaged")
+    n_foreign = len(found.foreign)
+    others = f", {n_foreign} saved by another program" if n_foreign else ""
+    echo(f"{n_cubes} {noun}, {n_cubes - n_wrong} whole{repaired}, {n_wrong - n_foreign} damaged{others}")
     absent = [cube for cube in found.absent if cube not in found.kept_back]
     if absent:
         echo(f"recorded by DVC and not here: {_some(absent)}; `cinecube pull` brings them", err=True)
