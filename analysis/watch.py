@@ -214,9 +214,7 @@ class Watch:
     def _workers(self) -> dict[str, Any]:
         """The scheduler's workers by address."""
         try:
-            found = bounded(
-                _ANSWER_S, lambda: self._client.sync(self._client.scheduler.identity, n_workers=-1)
-            )
+            found = bounded(_ANSWER_S, lambda: self._client.sync(self._client.scheduler.identity, n_workers=-1))
         except (OSError, AttributeError) as error:  # TimeoutError and lost connections; a client that gave up has none
             raise lost_scheduler(self._where, first_line(error)) from error
         return dict(found["workers"])

@@ -193,9 +193,7 @@ def _resolved(scm: Any, rev: str | None, *, is_clone: bool) -> str:
         if rev is None and len(branches) == 1:
             return branches[0]
         tags = sorted(ref.removeprefix("refs/tags/") for ref in scm.iter_refs("refs/tags/"))
-        known = "; ".join(
-            f"{noun} {_some(names)}" for noun, names in (("branches", branches), ("tags", tags)) if names
-        )
+        known = "; ".join(f"{noun} {_some(names)}" for noun, names in (("branches", branches), ("tags", tags)) if names)
         raise StudyError(
             where="the repository",
             found=f"no branch, tag or commit {rev!r}" if rev else "no default branch",
@@ -222,7 +220,7 @@ def _place_of(scm: Any, rev: str, folder: str) -> tuple[str, str]:
             place = max(above, key=len)
             return place, posixpath.relpath(folder, place or ".")
         raise _no_place(f"no folder {folder!r} that DVC knows", f"one of {_some(places)}" if places else "one")
-    if not places or len(places) > 1 and "" not in places:
+    if not places or (len(places) > 1 and "" not in places):
         found_ = f"studies of DVC in {_some(places)}" if places else "a Git repository without DVC"
         raise _no_place(found_, "one study" if places else "one with a folder .dvc, at its top or below")
     return ("" if "" in places else places[0]), ""
@@ -230,7 +228,7 @@ def _place_of(scm: Any, rev: str, folder: str) -> tuple[str, str]:
 
 def _no_place(found: str, expected: str) -> StudyError:
     several = found.startswith("studies")
-    do = "name one of them, as in `REPO#FOLDER`" if several else "correct the address, or ask its owner for the right one"
+    do = "name one of them, as in `REPO#FOLDER`" if several else "correct the address, or ask its owner for another"
     return StudyError(where="the repository", found=found, expected=expected, do=do)
 
 

@@ -108,7 +108,7 @@ def examine(path: Path) -> Examined:
 
 
 def _saved_again(problems: list[Problem], contents: Contents) -> list[Problem]:
-    """One line for all that a cube lacks as another program has saved it: its arrays are whole, and nothing guards them."""
+    """One line for all that a cube lacks which another program saved: its arrays are whole, and nothing guards them."""
     lacking = [problem for problem in problems if problem.text.endswith(NO_CHECKSUMS)]
     if contents.checksums or contents.altered or not lacking or len(lacking) < len(contents.arrays):
         return problems

@@ -73,7 +73,7 @@ def list_revision(index: DvcIndex, tell: Callable[[StudyError], None]) -> list[d
 
 
 def merged(errors: Sequence[StudyError]) -> list[StudyError]:
-    """One error for all that differ only in which cube and object they are about; it names the first and their number."""
+    """One error for all that differ only in which cube and object they are about; it names the first and how many."""
     kinds: dict[tuple[str, str], list[StudyError]] = {}
     for error in errors:
         kinds.setdefault((_OID.sub("", error.found), error.do), []).append(error)

@@ -319,8 +319,8 @@ def _nowhere(item: DvcObject, asked: Sequence[Location], where: str) -> StudyErr
             where=where,
             found=f"no object {item.oid} {here} in what is committed",
             expected="a default remote in .dvc/config that others can reach",
-            do="ask its owner to run `dvc remote add -d NAME ADDRESS` there (without --local), `dvc push`, and to commit "
-            ".dvc/config; where you know a remote, name it",
+            do="ask its owner to run `dvc remote add -d NAME ADDRESS` there, without --local, commit .dvc/config, and "
+            "run `dvc push`",
         )
     return StudyError(
         where=where,
@@ -402,7 +402,7 @@ def remote_location(config: Mapping[str, Any], name: str, where: str) -> Locatio
         if package := _lacking_package(error):
             raise StudyError(
                 where=where,
-                found=f"remote '{name}' ({shown(str(config['remote'][name.lower()]['url']))}), and no package {package}",
+                found=f"remote '{name}' ({shown(_address(config, name))}), and no package {package}",
                 expected="it, which reads such remotes",
                 do=f"pip install {package}",
             ) from error
@@ -413,8 +413,11 @@ def remote_location(config: Mapping[str, Any], name: str, where: str) -> Locatio
     if options.get("worktree") or options.get("version_aware"):
         found = f"remote '{name}', which keeps files by cloud version"
         raise StudyError(where=where, found=found, expected="a remote that keeps objects by hash", do="use another one")
-    address = config["remote"][name.lower()]["url"]
-    return Location(f"remote '{name}' ({shown(str(address))})", filesystem, options, root)
+    return Location(f"remote '{name}' ({shown(_address(config, name))})", filesystem, options, root)
+
+
+def _address(config: Mapping[str, Any], name: str) -> str:
+    return str(config["remote"][name.lower()]["url"])
 
 
 def _lacking_package(error: BaseException) -> str:

@@ -61,7 +61,7 @@ def open_revision(
 
 
 def is_repository(place: str | os.PathLike[str]) -> bool:
-    """Whether a name is that of a Git repository without a working tree: a URL, `host:path`, a bare one; or `…#FOLDER`."""
+    """Whether a name is that of a Git repository without a working tree: a URL, `host:path`, a bare one, `…#FOLDER`."""
     text, folder = split_address(os.fspath(place))
     if os.path.isdir(text):
         return bool(folder) or (is_bare(text) and not os.path.exists(os.path.join(text, PARAMS_FILE)))

@@ -30,8 +30,9 @@ def ls(repo: str | None, rev: str | None, as_json: bool, root: Path) -> None:
     """List the cubes of a study, folder or Git repository.
 
     REPO is a folder (the study's by default), a bare repository or a Git URL; `REPO#FOLDER` names a folder of it, where
-    it holds several studies. Reads labels only, of a repository from its DVC remote. Prints kind, model and film or subject, layers, dims, rows, size and place of every cube, and which
-    layers `cinecube pull` brought of cubes that are not in the folder.
+    it holds several studies. Reads labels only, of a repository from its DVC remote. Prints kind, model and film or
+    subject, layers, dims, rows, size and place of every cube, and which layers `cinecube pull` brought of cubes that
+    are not in the folder. Exit 1 where there is none.
 
     \b
     Example:
@@ -60,7 +61,8 @@ def ls(repo: str | None, rev: str | None, as_json: bool, root: Path) -> None:
         echo(f"skipped: {error}", err=True)
     if not rows:
         do = "bring them by `cinecube pull`, or make them with `dvc repro`"
-        raise told[0] if told else StudyError(where=str(repo or folder), found="no cube", expected="one at least", do=do)
+        nothing = StudyError(where=str(repo or folder), found="no cube", expected="one at least", do=do)
+        raise told[0] if told else nothing
     if as_json:
         return
     table = [("kind", "cube", "axes", "size", "place"), *(_cells(row) for row in rows)]
