@@ -18,7 +18,7 @@ from urllib.parse import urlsplit
 
 import dask
 from distributed import Client, LocalCluster, Security
-from distributed.comm import get_address_host_port
+from distributed.comm.addressing import get_address_host_port
 from distributed.core import Status, rpc
 
 from cinecube.analysis.tasks import n_local_workers
@@ -39,7 +39,7 @@ _LOOPBACK = "127.0.0.1:0"
 _NOISY = ("distributed", "dask_jobqueue", "tornado", "asyncio")
 
 
-class WatchedClient(Client):  # type: ignore[misc]
+class WatchedClient(Client):
     """A client that knows what has become of its workers."""
 
     watch: Watch
@@ -66,7 +66,8 @@ def open_client(dask_params: DaskParams, threads: int, root: Path | None = None)
     """
     with ExitStack() as stack:
         stack.enter_context(_quiet())
-        jobs, patience_s = None, _LOCAL_PATIENCE_S
+        jobs: Jobs | None = None
+        patience_s: float = _LOCAL_PATIENCE_S
         where = "dask"
         if isinstance(dask_params, ClusterAddress):
             address: Any = dask_params.address

@@ -214,10 +214,15 @@ class Watch:
     def _workers(self) -> dict[str, Any]:
         """The scheduler's workers by address."""
         try:
-            found = bounded(_ANSWER_S, lambda: self._client.sync(self._client.scheduler.identity, n_workers=-1))
+            found = bounded(_ANSWER_S, self._identity)
         except (OSError, AttributeError) as error:  # TimeoutError and lost connections; a client that gave up has none
             raise lost_scheduler(self._where, first_line(error)) from error
         return dict(found["workers"])
+
+    def _identity(self) -> dict[str, Any]:
+        scheduler: Any = self._client.scheduler
+        found: dict[str, Any] = self._client.sync(scheduler.identity, n_workers=-1)
+        return found
 
     def _look_after(self, jobs: Jobs, workers: Mapping[str, Any]) -> None:
         if jobs.refused and not workers:

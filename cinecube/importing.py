@@ -112,8 +112,10 @@ def _import_cubes(
     entry = {"model": wanted.model, "source": shown(wanted.address), "rev": wanted.rev}
     cubes = [paths.features(wanted.model, film) for film in films]
     with one_writer(paths, *cubes), _undone_unless_finished(paths, films, entry):
-        # Before the cubes: DVC refuses an import in the place of a stage's output.
-        edit_params(root, lambda params: list_imported(params, entry))
+        # Last, so that whoever kills us finds the study as it was; but DVC refuses an import in the place of an output.
+        comes_first = wanted.model in study.compute.models
+        if comes_first:
+            edit_params(root, lambda params: list_imported(params, entry))
         for number, film in enumerate(films):
             if tell:
                 tell(film, number, len(films))
@@ -122,6 +124,8 @@ def _import_cubes(
             source = _Source(*_place_for_dvc(wanted, index, path), index.commit)
             _dvc_import(root, wanted, source, path, pinned)
             made.append(f"{path}.dvc")
+        if not comes_first:
+            edit_params(root, lambda params: list_imported(params, entry))
     return made
 
 

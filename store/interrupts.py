@@ -58,6 +58,13 @@ class Terminated(KeyboardInterrupt):
 
 # Batch systems kill after 10 s (PBS) to 30 s (SLURM).
 _LAST_S = 6.0
+_ENDED = 128 + signal.SIGTERM
+
+
+def _later(seconds: float, call: Callable[[], object]) -> None:
+    timer = threading.Timer(seconds, call)
+    timer.daemon = True
+    timer.start()
 
 
 @contextmanager
@@ -76,17 +83,18 @@ def terminated(last_words: Callable[[], object]) -> Iterator[None]:
     owner = os.getpid()
 
     def leave() -> None:
-        last_words()
-        os._exit(128 + signal.SIGTERM)
+        try:
+            _later(1.0, lambda: os._exit(_ENDED))  # a terminal that takes no words keeps nobody here
+            last_words()
+        finally:
+            os._exit(_ENDED)
 
     def answer(number: int, _: Any) -> None:
         signal.signal(number, signal.SIG_DFL)
         if os.getpid() != owner:  # a process that was forked from us ends as it would have
             os.kill(os.getpid(), number)
             return
-        late = threading.Timer(_LAST_S, leave)
-        late.daemon = True
-        late.start()
+        _later(_LAST_S, leave)
         raise Terminated
 
     signal.signal(signal.SIGTERM, answer)

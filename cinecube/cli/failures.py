@@ -110,14 +110,16 @@ def _command(ctx: click.Context | None) -> str:
 
 
 class _Stopped(click.ClickException):
-    def __init__(self, message: str, exit_code: int) -> None:
-        super().__init__(message)
-        self.exit_code = exit_code
+    exit_code = STOPPED
 
     def show(self, file: IO[Any] | None = None) -> None:
         # The terminal has written `^C` where the cursor was.
         start = "\r" if sys.stderr.isatty() else ""
         click.echo(f"{start}{self.message}", file=file, err=True)
+
+
+class _Terminated(_Stopped):
+    exit_code = TERMINATED
 
 
 def _stopped(ctx: click.Context | None, error: BaseException) -> _Stopped:
@@ -132,9 +134,9 @@ def _stopped(ctx: click.Context | None, error: BaseException) -> _Stopped:
     else:
         do = "nothing half-made is left; run it again"
     if isinstance(error, Terminated):
-        return _Stopped(f"{command}: stopped by SIGTERM; {do}", TERMINATED)
+        return _Terminated(f"{command}: stopped by SIGTERM; {do}")
     how = "by Ctrl-C" if isinstance(error, KeyboardInterrupt) else "at its question"
-    return _Stopped(f"{command}: stopped {how}; {do}", STOPPED)
+    return _Stopped(f"{command}: stopped {how}; {do}")
 
 
 def _nobody_reads() -> bool:

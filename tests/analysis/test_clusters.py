@@ -181,17 +181,21 @@ def test_workers_of_another_environment(scheduler: str, started: Start, tmp_path
         f"Metadata-Version: 2.1\nName: {missing}\nVersion: 0.0.1\n"
     )
     started("worker", scheduler, "--no-nanny", "--no-dashboard", PYTHONPATH=str(fake))
-    with pytest.raises(StudyError, match=f"a worker on .* with {missing} 0.0.1, expected {missing} .*, as here"):
-        with open_client(_at(scheduler), 1):
-            pass
+    with (
+        pytest.raises(StudyError, match=f"a worker on .* with {missing} 0.0.1, expected {missing} .*, as here"),
+        open_client(_at(scheduler), 1),
+    ):
+        pass
 
 
 def test_workers_that_do_not_see_the_study(scheduler: str, started: Start, tmp_path: Path, monkeypatch: Any) -> None:
     started("worker", scheduler, "--no-nanny", "--no-dashboard")
     (tmp_path / "study").mkdir()
-    with pytest.raises(StudyError, match="does not see .*/study, expected the study at the same path"):
-        with open_client(_at(scheduler), 1, tmp_path / "study"):
-            pass
+    with (
+        pytest.raises(StudyError, match="does not see .*/study, expected the study at the same path"),
+        open_client(_at(scheduler), 1, tmp_path / "study"),
+    ):
+        pass
     (tmp_path / "study/params.yaml").touch()
     with open_client(_at(scheduler), 1, tmp_path / "study"):
         pass
@@ -261,16 +265,20 @@ def _listening(dask_scheduler: Any = None, dask_worker: Any = None) -> list[tupl
 )
 def test_a_command_that_is_not_here(name: str, command: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("PATH", str(tmp_path))
-    with pytest.raises(StudyError, match=f"found no command `{command}` on this machine.*login node"):
-        with open_client(JobQueue(jobqueue=name, options=OPTIONS), 1):
-            pass
+    with (
+        pytest.raises(StudyError, match=f"found no command `{command}` on this machine.*login node"),
+        open_client(JobQueue(jobqueue=name, options=OPTIONS), 1),
+    ):
+        pass
 
 
 def test_dask_jobqueue_that_is_not_installed(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "dask_jobqueue", None)
-    with pytest.raises(StudyError, match=r"found no dask-jobqueue.*pip install 'cinecube\[cluster\]'"):
-        with open_client(_queue(), 1):
-            pass
+    with (
+        pytest.raises(StudyError, match=r"found no dask-jobqueue.*pip install 'cinecube\[cluster\]'"),
+        open_client(_queue(), 1),
+    ):
+        pass
 
 
 @pytest.mark.parametrize(
@@ -282,25 +290,29 @@ def test_dask_jobqueue_that_is_not_installed(monkeypatch: pytest.MonkeyPatch) ->
     ],
 )
 def test_options_that_the_class_refuses(batch: Batch, options: dict[str, Any], said: str) -> None:
-    with pytest.raises(StudyError, match=f"dask.options: found options that SLURMCluster refuses .*{said}"):
-        with open_client(JobQueue(jobqueue="SLURMCluster", options=options), 1):
-            pass
+    with (
+        pytest.raises(StudyError, match=f"dask.options: found options that SLURMCluster refuses .*{said}"),
+        open_client(JobQueue(jobqueue="SLURMCluster", options=options), 1),
+    ):
+        pass
     assert batch.jobs == 0
 
 
 def test_a_job_that_is_refused(batch: Batch) -> None:
     batch.mode("refuse")
-    with pytest.raises(StudyError, match="refuses the job .sbatch: error: invalid partition specified: nosuch"):
-        with open_client(_queue(jobs=2), 1):
-            pass
+    with (
+        pytest.raises(StudyError, match="refuses the job .sbatch: error: invalid partition specified: nosuch"),
+        open_client(_queue(jobs=2), 1),
+    ):
+        pass
 
 
 def test_jobs_that_never_start(batch: Batch, tmp_path: Path) -> None:
     batch.mode("hold")
     (tmp_path / "params.yaml").touch()
-    with pytest.raises(StudyError, match="found no worker yet, of 3 jobs asked for, in 1 s") as told:
-        with open_client(_queue(jobs=3, patience_s=1), 1, tmp_path):
-            pass
+    nobody = pytest.raises(StudyError, match="found no worker yet, of 3 jobs asked for, in 1 s")
+    with nobody as told, open_client(_queue(jobs=3, patience_s=1), 1, tmp_path):
+        pass
     for part in ("ask `squeue` why (jobs 1, 2, 3)", ".cinecube/jobs", "dask.patience_s"):
         assert part in str(told.value)
     assert sorted(batch.cancelled) == ["1", "2", "3"]
