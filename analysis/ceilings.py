@@ -44,6 +44,8 @@ class Inputs:
 
     Attributes
     ----------
+    root : Path
+        The study's folder.
     cohort : Cohort
     showings : dict of str to array of int, shape (row, showing)
         Test rows of each subject that saw them several times, by position in its brain cube.
@@ -51,6 +53,7 @@ class Inputs:
         By ceiling, why some or all subjects have none.
     """
 
+    root: Path
     cohort: Cohort
     showings: dict[str, np.ndarray]
     notes: dict[str, str]
@@ -127,7 +130,7 @@ def read_brains(study: Study, root: Path) -> Inputs:
     cohort = Cohort(brains, group, folds, settings.targets_per_block, settings.threads, settings.backend)
     showings, reason = _repeated(shown, averaged=study.brain.repeats == "average")
     notes = {"cross_subject": "there is one subject"} if len(brains) == 1 else {}
-    return Inputs(cohort, showings, notes | ({"repeats": reason} if reason else {}))
+    return Inputs(root, cohort, showings, notes | ({"repeats": reason} if reason else {}))
 
 
 def film_rows(study: Study, brains: Mapping[str, Responses]) -> pd.DataFrame:
@@ -189,7 +192,7 @@ def make_ceilings(
     cohort, brains = inputs.cohort, inputs.cohort.brains
     found: dict[str, dict[str, np.ndarray]] = {name: {} for name in brains}
     if len(brains) > 1:
-        cross = _compat(study, cohort, workers, progress) if study.ceiling.compat else None
+        cross = _compat(study, inputs, workers, progress) if study.ceiling.compat else None
         for name, values in (cross or _cross(study, cohort, scratch, workers, kept, progress)).items():
             found[name] |= values
     for name, repeats in ceiling_blocks.score_repeats(cohort, inputs.showings, study.ceiling, workers).items():
@@ -230,15 +233,17 @@ def _cross(
 
 
 def _compat(
-    study: Study, cohort: Cohort, workers: Threads | None, progress: Progress | None
+    study: Study, inputs: Inputs, workers: Threads | None, progress: Progress | None
 ) -> dict[str, dict[str, np.ndarray]]:
     """Ceilings by subject and name as the authors computed them."""
     from cinecube.analysis.ceiling_cube import compat_values
     from cinecube.analysis.compat_ceiling import compat_ceilings, compat_scores, count_fits
     from cinecube.analysis.tasks import open_workers
 
-    points, bootstraps = compat_scores(cohort, workers), study.ceiling.bootstraps
-    with open_workers(study.dask, study.run.threads, _WORK_OF_FIT * count_fits(points, bootstraps)) as processes:
+    cohort, bootstraps = inputs.cohort, study.ceiling.bootstraps
+    points = compat_scores(cohort, workers)
+    work = _WORK_OF_FIT * count_fits(points, bootstraps)
+    with open_workers(study.dask, study.run.threads, work, inputs.root) as processes:
         found = compat_ceilings(points, bootstraps, processes, cohort.threads, progress)
     return {name: compat_values(points[name], found[name]) for name in points}
 

@@ -56,6 +56,7 @@ def partition(study: Study, root: Path, progress: Progress | None = None) -> Non
     from cinecube.analysis.partition_fits import candidates, count_work, fit_all
     from cinecube.analysis.tasks import open_workers
 
+    root = root.absolute()  # a worker elsewhere stands in another folder
     paths = StudyPaths(root)
     if not study.partition:
         return _write_nothing(study, root)
@@ -67,7 +68,7 @@ def partition(study: Study, root: Path, progress: Progress | None = None) -> Non
     with (
         one_writer(paths, paths.partition),
         open_journal(paths.journals, spec, paths.relative(paths.partition)) as journal,
-        open_workers(study.dask, study.run.threads, count_work(tried, grounds)) as workers,
+        open_workers(study.dask, study.run.threads, count_work(tried, grounds), root) as workers,
     ):
         found = fit_all(entries, grounds, tried, workers, progress, journal)
         cube = partition_cube(study.partition, entries, brains, grounds, found)

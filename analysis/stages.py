@@ -59,6 +59,7 @@ def encode(study: Study, root: Path, model: str, progress: Progress | None = Non
     from cinecube.analysis.tasks import open_workers
     from cinecube.analysis.unscored import notes
 
+    root = root.absolute()  # a worker elsewhere stands in another folder
     # What can be refused is refused before any worker starts.
     space, brains, groups = read_inputs(study, root, model)
     work = count_work(space, groups, brains, make_settings(study))
@@ -66,7 +67,7 @@ def encode(study: Study, root: Path, model: str, progress: Progress | None = Non
     with (
         one_writer(paths, paths.scores(model)),
         open_journal(paths.journals, score_spec(study, space, brains), paths.relative(paths.scores(model))) as journal,
-        open_workers(study.dask, study.run.threads, work) as workers,
+        open_workers(study.dask, study.run.threads, work, root) as workers,
     ):
         cube = score_model(study, space, brains, groups, workers, progress, journal)
         write_cube(paths.scores(model), cube)

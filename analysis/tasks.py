@@ -5,30 +5,25 @@ from __future__ import annotations
 import asyncio
 import concurrent.futures
 import itertools
-import logging
 import sys
 import warnings
 from collections.abc import Callable, Hashable, Iterable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from dataclasses import dataclass
-from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
 
-from cinecube.store.errors import StudyError, environment_error
-from cinecube.store.interrupts import last_work, uninterrupted
-from cinecube.store.run_params import ClusterAddress, DaskParams, JobQueue
+from cinecube.store.interrupts import last_work
+from cinecube.store.run_params import DaskParams
 
 if TYPE_CHECKING:
-    from distributed import Client, LocalCluster
+    from pathlib import Path
 
-_log = logging.getLogger(__name__)
+    from cinecube.analysis.clusters import WatchedClient as Client
+
 _Key = TypeVar("_Key", bound=Hashable)
 _Result = TypeVar("_Result")
-_CONNECT_S = 10
 # Enough that no worker waits for the next job, few enough that shared arrays are dropped soon after their last use.
 JOBS_PER_WORKER = 3
-# Dask's own 64 KiB hands every temporary array back to the system at once: a third of the time went into page faults.
-_MALLOC = {"MALLOC_TRIM_THRESHOLD_": 2**30, "MALLOC_MMAP_THRESHOLD_": 2**30}
 # Multiplications: about two minutes of one core. Processes take three seconds to start and have memory that Dask
 # watches over; below this neither the memory nor what Python's lock costs threads is worth three seconds.
 SMALL_WORK = 5e12
@@ -47,7 +42,7 @@ Workers: TypeAlias = "Client | Threads | None"
 
 
 @contextmanager
-def open_workers(dask: DaskParams, threads: int, work: float) -> Iterator[Client | Threads]:
+def open_workers(dask: DaskParams, threads: int, work: float, root: Path) -> Iterator[Client | Threads]:
     """Dask's workers, or threads of this process where a study runs locally and has little to do.
 
     Parameters
@@ -58,15 +53,22 @@ def open_workers(dask: DaskParams, threads: int, work: float) -> Iterator[Client
         BLAS threads of each local worker.
     work : float
         Multiplications in all; less than `SMALL_WORK` is little.
+    root : Path
+        The study's folder.
 
     Raises
     ------
     StudyError
-        If there is no scheduler at the address.
+        If there is no scheduler at the address, or no worker that can do the work.
     """
-    small = dask == "local" and work < SMALL_WORK
-    with open_threads(threads) if small else open_client(dask, threads) as workers:
-        yield workers
+    if dask == "local" and work < SMALL_WORK:
+        with open_threads(threads) as workers:
+            yield workers
+        return
+    from cinecube.analysis.clusters import open_client
+
+    with open_client(dask, threads, root) as client:
+        yield client
 
 
 @contextmanager
@@ -75,7 +77,7 @@ def open_threads(threads: int) -> Iterator[Threads]:
 
     BLAS settings and filters of warnings belong to the process, so they are set around all threads, never inside one.
     """
-    n_workers = _n_local_workers(threads)
+    n_workers = n_local_workers(threads)
     with (
         _pinned_blas(threads),
         warnings.catch_warnings(),
@@ -89,116 +91,8 @@ def open_threads(threads: int) -> Iterator[Threads]:
             raise
 
 
-@contextmanager
-def open_client(dask: DaskParams, threads: int) -> Iterator[Client]:
-    """A client of a running scheduler, or of processes on this machine: workers times threads = cores.
-
-    Parameters
-    ----------
-    dask : "local", ClusterAddress or JobQueue
-        The study's `dask` key.
-    threads : int
-        BLAS threads of each local worker.
-
-    Raises
-    ------
-    StudyError
-        If there is no scheduler at the address.
-    """
-    from distributed import Client
-
-    with ExitStack() as stack:
-        stack.enter_context(_quiet())
-        if isinstance(dask, ClusterAddress):
-            address: Any = dask.address
-        else:
-            own = _local_cluster(threads) if dask == "local" else _job_queue(dask)
-            address = stack.enter_context(own)
-        try:
-            client = stack.enter_context(Client(address, timeout=_CONNECT_S))
-        except (OSError, ValueError) as error:
-            raise environment_error(error, f"dask: {address}") or StudyError(
-                where=f"dask: {address}",
-                found=f"no scheduler ({_first_line(error)})",
-                expected="a running Dask scheduler",
-                do="start one with `dask scheduler`, or set `dask: local`",
-            ) from None
-        if find_spec("bokeh") or dask != "local":
-            _log.info("Dask's dashboard: %s", client.dashboard_link)
-        yield client
-
-
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """Keep Dask's tracebacks of lost connections off the terminal: a StudyError tells of them in one line."""
-    names = [name for name in logging.root.manager.loggerDict if name.split(".")[0] == "distributed"]
-    levels = {name: logging.getLogger(name).level for name in names}
-    try:
-        for name in names:
-            logging.getLogger(name).setLevel(logging.CRITICAL + 1)
-        yield
-    finally:
-        for name, level in levels.items():
-            logging.getLogger(name).setLevel(level)
-
-
-@contextmanager
-def _local_cluster(threads: int) -> Iterator[LocalCluster]:
-    import dask
-    from distributed import LocalCluster
-
-    environ = {f"distributed.nanny.pre-spawn-environ.{name}": value for name, value in _MALLOC.items()}
-    with dask.config.set(environ):
-        with uninterrupted():
-            started = LocalCluster(
-                n_workers=_n_local_workers(threads),
-                threads_per_worker=1,
-                processes=True,
-                dashboard_address="127.0.0.1:0" if find_spec("bokeh") else None,
-                silence_logs=logging.CRITICAL,
-            )
-        with started as cluster:
-            yield cluster
-
-
-@contextmanager
-def _job_queue(queue: JobQueue) -> Iterator[Any]:
-    """A cluster of a batch system's jobs."""
-    try:
-        import dask_jobqueue
-    except ImportError:
-        raise StudyError(
-            where="dask.jobqueue",
-            found="no dask-jobqueue",
-            expected=f"it, for {queue.jobqueue}",
-            do="pip install 'cinecube[cluster]'",
-        ) from None
-    from dask_jobqueue.local import LocalCluster  # its jobs are processes of this machine
-
-    known = {name: made for name, made in vars(dask_jobqueue).items() if name.endswith("Cluster")}
-    known["LocalCluster"] = LocalCluster
-    if queue.jobqueue not in known:
-        raise StudyError(
-            where="dask.jobqueue",
-            found=repr(queue.jobqueue),
-            expected=f"one of {', '.join(sorted(known))}",
-            do="correct the name",
-        )
-    try:
-        cluster = known[queue.jobqueue](**queue.options)
-    except (TypeError, ValueError) as error:
-        raise StudyError(
-            where="dask.options",
-            found=f"options that {queue.jobqueue} refuses ({_first_line(error)})",
-            expected="its own: cores, memory, queue, …",
-            do="correct them",
-        ) from None
-    with cluster:
-        cluster.scale(jobs=queue.jobs)
-        yield cluster
-
-
-def _n_local_workers(threads: int) -> int:
+def n_local_workers(threads: int) -> int:
+    """Processes or threads of this machine: workers times threads = cores."""
     from dask.system import CPU_COUNT
 
     return max(1, CPU_COUNT // threads)
@@ -312,40 +206,41 @@ def _on_client(
     from distributed import KilledWorker
     from distributed.comm.core import CommClosedError
 
+    from cinecube.analysis.watch import first_line, lost_scheduler
+
     lost = (KilledWorker, CommClosedError, asyncio.CancelledError, concurrent.futures.CancelledError, TimeoutError)
     try:
         yield from _as_completed(client, function, jobs, threads)
     except lost as error:
-        raise StudyError(
-            where="dask",
-            found=f"a lost scheduler or worker ({type(error).__name__}: {_first_line(error)})",
-            expected="workers that live until the last block",
-            do="look for their memory in the log, lower encode.targets_per_block, and run the stage again",
-        ) from error
+        raise lost_scheduler("dask", f"{type(error).__name__}: {first_line(error)}") from error
 
 
 def _as_completed(
     client: Client, function: Callable[..., _Result], jobs: Iterator[tuple[_Key, tuple[Any, ...]]], threads: int
 ) -> Iterator[tuple[_Key, _Result]]:
-    from distributed import as_completed
+    from distributed import wait
 
-    keys: dict[Any, _Key] = {}
+    from cinecube.analysis.watch import LOOK_S
 
-    def submit(job: tuple[_Key, tuple[Any, ...]]) -> Any:
-        key, arguments = job
-        # pure: otherwise Dask hashes the arguments; ours are futures, and no job comes twice.
-        future = client.submit(pinned, function, threads, *arguments, pure=False)
-        keys[future.key] = key
-        return future
+    watch, running = client.watch, {}
 
-    n_workers = max(1, len(client.scheduler_info(n_workers=-1)["workers"]))
-    running = as_completed([submit(job) for job in itertools.islice(jobs, JOBS_PER_WORKER * n_workers)])
-    for future in running:
-        result = future.result()
-        key = keys.pop(future.key)
-        for job in itertools.islice(jobs, 1):
-            running.add(submit(job))
-        yield key, result
+    def submit(n_jobs: int) -> None:
+        for key, arguments in itertools.islice(jobs, max(0, n_jobs)):
+            # pure: otherwise Dask hashes the arguments; ours are futures, and no job comes twice.
+            running[client.submit(pinned, function, threads, *arguments, pure=False)] = key
+
+    submit(JOBS_PER_WORKER * watch.n_threads)
+    while running:
+        watch.look()
+        try:
+            done = wait(list(running), timeout=LOOK_S, return_when="FIRST_COMPLETED").done
+        except TimeoutError:
+            done = set()
+        for future in done:
+            key, result = running.pop(future), future.result()
+            watch.progress()
+            submit(JOBS_PER_WORKER * watch.n_threads - len(running))
+            yield key, result
 
 
 def pinned(function: Callable[..., _Result], threads: int, *arguments: Any) -> _Result:
@@ -369,7 +264,3 @@ def _pinned_blas(threads: int) -> Iterator[None]:
     finally:
         if torch:
             torch.set_num_threads(before)
-
-
-def _first_line(error: BaseException) -> str:
-    return (str(error) or type(error).__name__).splitlines()[0]

@@ -8,7 +8,7 @@ import os
 import posixpath
 from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import chdir, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +17,7 @@ import xarray as xr
 from cinecube.store.asked import unlike
 from cinecube.store.atomic import remove, write_text
 from cinecube.store.dvc_index import DvcIndex, Listing, open_index
+from cinecube.store.dvc_repo import is_bare, split_address
 from cinecube.store.editing import edit_params, list_imported, undo_import
 from cinecube.store.errors import StudyError, environment_error
 from cinecube.store.labels import check_name
@@ -100,8 +101,10 @@ def _import_cubes(
     study, paths = load_study(root), StudyPaths(root)
     films = [film for film in wanted.films or study.films if study.film(film)]
     # `dvc import` takes what is committed, in a folder too.
-    rev = wanted.rev or ("HEAD" if os.path.isdir(wanted.repo) else None)
-    index = open_index(wanted.repo, rev, remote=wanted.remote)
+    rev = wanted.rev or ("HEAD" if os.path.isdir(wanted.repo) and not is_bare(wanted.repo) else None)
+    index = open_index(wanted.repo, rev, remote=wanted.remote).study()
+    if index.rev != rev:
+        wanted = replace(wanted, rev=index.rev)  # the only branch there: DVC follows none by itself
     _refuse_taken(study, paths, wanted.model, films)
     sizes = {cube.path: cube.n_bytes for cube in cubes_of(index)}
     _check(study, paths, index, wanted.model, films, sizes)
@@ -109,15 +112,20 @@ def _import_cubes(
     entry = {"model": wanted.model, "source": shown(wanted.address), "rev": wanted.rev}
     cubes = [paths.features(wanted.model, film) for film in films]
     with one_writer(paths, *cubes), _undone_unless_finished(paths, films, entry):
-        # Before the cubes: DVC refuses an import in the place of a stage's output.
-        edit_params(root, lambda params: list_imported(params, entry))
+        # Last, so that whoever kills us finds the study as it was; but DVC refuses an import in the place of an output.
+        comes_first = wanted.model in study.compute.models
+        if comes_first:
+            edit_params(root, lambda params: list_imported(params, entry))
         for number, film in enumerate(films):
             if tell:
                 tell(film, number, len(films))
             path = paths.relative(paths.features(wanted.model, film))
             pinned = None if download else (index.folder(path), sizes[path])
-            _dvc_import(root, wanted, index.commit, posixpath.join(index.prefix, path), path, pinned)
+            source = _Source(*_place_for_dvc(wanted, index, path), index.commit)
+            _dvc_import(root, wanted, source, path, pinned)
             made.append(f"{path}.dvc")
+        if not comes_first:
+            edit_params(root, lambda params: list_imported(params, entry))
     return made
 
 
@@ -253,26 +261,45 @@ def _undo(paths: StudyPaths, note: Path) -> None:
     note.unlink()
 
 
+@dataclass(frozen=True)
+class _Source:
+    """Where DVC finds a cube: a repository, a path in it, a commit."""
+
+    address: str
+    path: str
+    commit: str | None
+
+
+def _place_for_dvc(wanted: Wanted, index: DvcIndex, path: str) -> tuple[str, str]:
+    """The address of a repository as DVC takes it, and the path of a cube in it."""
+    repo, _ = split_address(wanted.address)
+    if not index.top:
+        return repo, posixpath.normpath(posixpath.join(index.prefix, path))
+    if os.path.isdir(repo) and not is_bare(repo):  # DVC looks for its folder at the top of a Git repository, and below
+        repo = os.path.realpath(repo).removesuffix(f"/{index.folder_in_git}")
+    return repo, posixpath.join(index.folder_in_git, path)
+
+
 def _dvc_import(
-    root: Path, wanted: Wanted, commit: str | None, path: str, out: str, pinned: tuple[Listing, int | None] | None
+    root: Path, wanted: Wanted, source: _Source, out: str, pinned: tuple[Listing, int | None] | None
 ) -> None:
     """Run `dvc import` of the commit that was checked; with the list of its files and their size nothing is fetched."""
     from dvc.logger import set_loggers_level
     from dvc.repo import Repo
 
     (root / out).parent.mkdir(parents=True, exist_ok=True)
-    options: dict[str, Any] = {"rev": commit, "remote": wanted.remote, "no_download": pinned is not None}
+    options: dict[str, Any] = {"rev": source.commit, "remote": wanted.remote, "no_download": pinned is not None}
     try:
         # DVC takes paths from where it stands; its advice is on Git, and is given once for all films.
         with set_loggers_level(logging.WARNING), chdir(root), Repo(".") as repo:
             _drop_torn_rwlock(repo)
-            stage = repo.imp(wanted.address, path, out=out, **options)
+            stage = repo.imp(source.address, source.path, out=out, **options)
             _follow(stage, wanted.rev)
             if pinned is not None:
                 _pin(stage, *pinned)
     except Exception as error:  # every filesystem has its own classes for a lost connection
-        raise environment_error(error, f"dvc import {path}") or StudyError(
-            where=f"dvc import {shown(wanted.repo)} {path}",
+        raise environment_error(error, f"dvc import {source.path}") or StudyError(
+            where=f"dvc import {shown(wanted.repo)} {source.path}",
             found=shown((str(error) or type(error).__name__).splitlines()[0]),
             expected="the cube",
             do="try again, or check the repository's remote",

@@ -9,6 +9,7 @@ from ruamel.yaml.comments import CommentedMap, CommentedSeq
 
 from cinecube.init import OwnData, refuse_existing, template_text, values_of_scans, write_study
 from cinecube.store.dvc_index import open_index
+from cinecube.store.dvc_repo import is_bare
 from cinecube.store.editing import edit_yaml
 from cinecube.store.errors import StudyError
 from cinecube.store.remotes import shown
@@ -42,7 +43,7 @@ def init_reuse(folder: Path, repo: str, rev: str | None, own: OwnData) -> list[s
         If a study stands in `folder` already, `repo` is no study with feature cubes, or subjects cannot be found.
     """
     refuse_existing(folder)
-    index = open_index(repo, rev or ("HEAD" if os.path.isdir(repo) else None))
+    index = open_index(repo, rev or ("HEAD" if os.path.isdir(repo) and not is_bare(repo) else None)).study()
     theirs = study_of(index)
     places = [cube.path.split("/") for cube in cubes_of(index) if cube.path.startswith("data/features/")]
     models, there = sorted({place[2] for place in places}), {Path(place[-1]).stem for place in places}

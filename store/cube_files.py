@@ -20,6 +20,7 @@ from cinecube.store.errors import StudyError, environment_error
 from cinecube.store.plain_zarr import MAX_ARRAYS, MAX_METADATA_BYTES, Plainness, PlainStore
 from cinecube.store.plain_zarr import ROOT as ROOT
 
+UNGATHERED = "does not gather the metadata of the arrays"
 _NAME = re.compile(r"[A-Za-z0-9_]+")
 
 
@@ -33,10 +34,13 @@ class Problem:
         What messages say of it.
     files : tuple of str
         Files of the cube that it lies in; none if it is not a matter of files.
+    is_damage : bool
+        False where a cube is another program's, and may be as that program wrote it.
     """
 
     text: str
     files: tuple[str, ...] = ()
+    is_damage: bool = True
 
     @property
     def line(self) -> str:
@@ -177,7 +181,7 @@ def read_contents(path: Path) -> Contents:
         except StudyError:
             contents.altered = True
     if root and gathered is None:
-        contents.problems.append(Problem(f"{ROOT} does not gather the metadata of the arrays", (ROOT,)))
+        contents.problems.append(Problem(f"{ROOT} {UNGATHERED}", (ROOT,)))
     own = {child.name for child in path.iterdir() if child.is_dir() and (child / ROOT).is_file()}
     if len(own | set(gathered or ())) > MAX_ARRAYS:
         contents.problems.append(Problem(f"more than {MAX_ARRAYS} arrays", (ROOT,)))
@@ -251,7 +255,14 @@ def _read_json(file: Path) -> tuple[dict[str, Any] | None, str]:
 
 
 def strays(path: Path, expected: Iterable[str]) -> list[str]:
-    """Files and links in the cube's folder that are none of its own, sorted."""
+    """Files and links in the cube's folder that are none of its own, sorted; not what file managers leave."""
     known = set(expected)
     found = (file for file in path.rglob("*") if file.is_symlink() or not file.is_dir())
-    return sorted(name for file in found if (name := file.relative_to(path).as_posix()) not in known)
+    names = (file.relative_to(path).as_posix() for file in found)
+    return sorted(name for name in names if name not in known and not of_file_manager(name))
+
+
+def of_file_manager(name: str) -> bool:
+    """Whether macOS or Windows leaves a file of that name in every folder that it shows: nobody reads it."""
+    last = name.rpartition("/")[2]
+    return last.startswith("._") or last in (".DS_Store", "Thumbs.db", "desktop.ini")

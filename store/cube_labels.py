@@ -38,6 +38,7 @@ class Form:
     attrs: Axes = ()
 
 
+NO_CHECKSUMS = "chunks without checksums (crc32c)"
 _ROWS = {"segment": (("time",), "text"), "onset_s": (("time",), "float")}
 _OF_LAYERS = ("model", "layer")
 _STREAMS = {"model": (("model",), "text"), "layer": (("layer",), "text"), "depth": (_OF_LAYERS, "float")}
@@ -171,7 +172,7 @@ def _axis_problems(labels: Labels) -> Iterator[Problem]:
     sizes: dict[str, int] = {}
     for name, stored in sorted(labels.arrays.items(), key=lambda item: (item[1].dims != (item[0],), item[0])):
         if not stored.has_checksums:
-            yield Problem(f"{name}: chunks without checksums (crc32c)", (f"{name}/{ROOT}", ROOT))
+            yield Problem(f"{name}: {NO_CHECKSUMS}", (f"{name}/{ROOT}", ROOT))
         if len(stored.dims) != stored.array.ndim:
             yield Problem(f"{name}: axes without names", (f"{name}/{ROOT}", ROOT))
             continue

@@ -21,7 +21,7 @@ from cinecube.store.atomic import old_of, staged
 from cinecube.store.checksums import RESTORE, write_checksums
 from cinecube.store.errors import Refusal, StudyError, environment_error
 from cinecube.store.guarded import folder_number, open_guarded, shard_key
-from cinecube.store.plain_zarr import plain
+from cinecube.store.plain_zarr import of_older_format, older_format, plain
 from cinecube.store.schema import DIMS, ROWS_PER_CHUNK, refuse_unknown, stored_rows
 
 # Below this, splitting the dim axis into chunks costs more in index than absent NaN saves.
@@ -161,6 +161,8 @@ def open_cube(path: Path, *, where: str | None = None, complete: bool = True) ->
 
 def _open_once(path: Path, where: str, complete: bool) -> xr.Dataset:
     if path.is_dir() and not (path / "zarr.json").is_file():
+        if older := older_format(file.name for file in path.iterdir()):
+            raise of_older_format(older, where)
         raise StudyError(
             where=where,
             found="a folder that is no cube",

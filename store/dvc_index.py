@@ -6,20 +6,22 @@ DVC's own reading of `dvc.yaml`, `dvc.lock` and `.dvc` files is used; what it wo
 from __future__ import annotations
 
 import functools
+import logging
 import os
 import posixpath
 import re
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from cinecube.store.bounded import parse_json
 from cinecube.store.confined import confined
-from cinecube.store.dvc_repo import check_address, fetch_clone
+from cinecube.store.dvc_repo import check_address, fetch_clone, is_bare, split_address
 from cinecube.store.errors import StudyError, environment_error
 from cinecube.store.remotes import DvcObject, Location, Objects, cache_location, remote_location, shown
 
+_log = logging.getLogger(__name__)
 _OID = re.compile(r"[0-9a-f]{32}(\.dir)?")
 _MAX_PATH = 1000
 # A line of it takes 100 bytes; a dataset of 300,000 files is one that no study has.
@@ -114,6 +116,10 @@ class DvcIndex:
         What `rev` was when it was read; none for a working tree.
     params : str, optional
         Text of the `params.yaml` in that folder, if there is one.
+    studies : mapping
+        Folders below that one which hold outputs and have a `params.yaml` -> its text.
+    top : str
+        Path of DVC's folder in the Git repository, where it is not the top of it.
     """
 
     url: str
@@ -124,11 +130,43 @@ class DvcIndex:
     prefix: str = ""
     commit: str | None = None
     params: str | None = None
+    studies: Mapping[str, str] = field(default_factory=dict)
+    top: str = ""
 
     @property
     def where(self) -> str:
         """What messages call it."""
         return shown(self.url) + (f" at {self.rev}" if self.rev else "")
+
+    @property
+    def folder_in_git(self) -> str:
+        """The folder asked for, from the top of the Git repository where that is not DVC's own."""
+        return posixpath.normpath(posixpath.join(self.top, self.prefix)).removeprefix(".")
+
+    def study(self) -> DvcIndex:
+        """The same of the folder that a study lies in, where that is below and there is one alone.
+
+        Raises
+        ------
+        StudyError
+            If there are several.
+        """
+        if self.params is not None or not self.studies:
+            return self
+        if len(self.studies) > 1:
+            raise StudyError(
+                where=self.where,
+                found=f"studies in {', '.join(self.studies)}",
+                expected="one",
+                do="name one of them, as in `REPO#FOLDER`",
+            )
+        ((folder, params),) = self.studies.items()
+        _log.info("%s: its study lies in %s", self.where, folder)
+        url = os.path.join(self.url, folder) if os.path.isdir(self.url) and not is_bare(self.url) else ""
+        repo, _, above = self.url.partition("#")
+        prefix = posixpath.normpath(posixpath.join(self.prefix, folder))
+        url = url or f"{repo}#{posixpath.join(above, folder)}"
+        return replace(self, url=url, prefix=prefix, params=params, studies={})
 
     def folder(self, path: str) -> Listing:
         """The files of a folder that is an output of DVC or lies inside one.
@@ -239,7 +277,8 @@ def open_index(
     Parameters
     ----------
     url : str or path
-        A folder with DVC in it, a bare Git repository, or the URL of a Git repository.
+        A folder with DVC in it, a bare Git repository, or the URL of a Git repository; with `#FOLDER` at its end, a
+        folder of that repository.
     rev : str, optional
         A branch, tag or commit; by default the working tree of a folder, or the default branch.
     remote : str, optional
@@ -252,15 +291,22 @@ def open_index(
     StudyError
         If there is no such repository or revision, or DVC cannot read its files.
     """
-    url = os.fspath(url)
+    url, folder = split_address(os.fspath(url))
     check_address(url, rev)
-    asked = {"url": url, "rev": rev, "folder": None}
-    if not os.path.isdir(url):
-        asked["folder"] = _cloned(url, rev)
+    clone = None if os.path.isdir(url) else _cloned(url, rev)
+    asked = {"url": url, "rev": rev, "clone": clone, "folder": folder}
     where = shown(url) + (f" at {rev}" if rev else "")
     found = confined("cinecube.store.dvc_reading:read_repository", asked, where)
     outputs = tuple(_output(**described) for described in found.pop("outputs"))
     config = _configured(found.pop("config"), remote, remote_config or {})
+    tip = found.pop("tip")
+    if rev is None and tip is not None and not tip.endswith("HEAD"):
+        rev = tip  # the only branch, which is not the default one
+    place = posixpath.normpath(posixpath.join(found["top"], found["prefix"]))
+    if found["top"] and not folder and found["prefix"] == "":
+        _log.info("%s: its study lies in %s", shown(url), place)
+    if place != "." and (clone is not None or is_bare(url) or found["prefix"] == "" != found["top"]):
+        url = f"{url}#{place}"
     return DvcIndex(url, rev, outputs, config, **found)
 
 
@@ -306,7 +352,7 @@ def _configured(config: dict[str, Any], remote: str | None, options: Mapping[str
 def open_source(source: Source, base: str) -> DvcIndex:
     """The index of the repository that an output was imported from; relative paths start at `base`."""
     refuse_programs(source.remote_config or {}, f"{shown(base)}: the remote of an import")
-    beside = Path(base) / source.url
+    beside = Path(split_address(base)[0]) / source.url
     url = str(beside) if "://" not in source.url and beside.is_dir() else source.url
     return open_index(url, source.rev, remote=source.remote, remote_config=source.remote_config)
 

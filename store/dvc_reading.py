@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Mapping, Sequence
+from pathlib import PurePosixPath
 from typing import Any
 
 from dvc.config import Config
@@ -11,19 +13,18 @@ from dvc.exceptions import DvcException
 from dvc.repo import Repo
 
 from cinecube.store.dvc_index import check_oid, check_path, refuse_programs, unreadable
-from cinecube.store.dvc_repo import opened_repo, uncollected
-from cinecube.store.errors import environment_error
+from cinecube.store.dvc_repo import is_bare, opened_repo, uncollected
+from cinecube.store.errors import StudyError, environment_error
 from cinecube.store.paths import PARAMS_FILE
 from cinecube.store.remotes import shown
 
 # DVC's own time grows with the square of a pipeline's stages: 200 take a minute.
 _MAX_OUTPUTS = 20_000
 _MAX_PARAMS_BYTES = 2**20
-# The tip of what a clone was made of, whatever branch it stands on.
-_TIP = "refs/remotes/origin/HEAD"
+_MAX_FOLDERS = 1000
 
 
-def read_repository(url: str, rev: str | None, folder: str | None) -> dict[str, Any]:
+def read_repository(url: str, rev: str | None, clone: str | None, folder: str) -> dict[str, Any]:
     """Outputs, configuration and parameters of a repository at a revision.
 
     Parameters
@@ -31,8 +32,10 @@ def read_repository(url: str, rev: str | None, folder: str | None) -> dict[str, 
     url : str
         As it was asked for.
     rev : str, optional
-    folder : str, optional
+    clone : str, optional
         The clone, if `url` is no folder.
+    folder : str
+        The folder of the repository that was asked for; empty if none was.
 
     Raises
     ------
@@ -40,20 +43,27 @@ def read_repository(url: str, rev: str | None, folder: str | None) -> dict[str, 
         If DVC cannot read it, or its configuration names programs.
     """
     try:
-        with uncollected(), opened_repo(folder or url, (rev or _TIP) if folder else rev) as (repo, cache, prefix):
-            is_bare = folder is not None or os.path.isfile(os.path.join(url, "HEAD"))
-            _refuse_programs(repo, shown(url), None if is_bare else os.path.realpath(url).removesuffix(f"/{prefix}"))
+        with uncollected(), opened_repo(clone or url, rev, folder, is_clone=clone is not None) as opened:
+            repo, prefix = opened.repo, opened.prefix
+            root = None if clone is not None or is_bare(url) else os.path.realpath(url).removesuffix(f"/{prefix}")
+            _refuse_programs(repo, shown(url), root)
             outputs = [_described(out, repo) for out in repo.index.outs if out.use_cache]
             if len(outputs) > _MAX_OUTPUTS:
                 raise ValueError(f"{len(outputs)} outputs, more than {_MAX_OUTPUTS}")
             return {
                 "outputs": sorted(outputs, key=lambda output: str(output["path"])),
                 "config": json.loads(json.dumps(repo.config, default=str)),
-                "cache": cache,
+                "cache": opened.cache,
                 "prefix": prefix,
+                "top": opened.top,
+                "tip": opened.rev,
                 "commit": getattr(repo.fs, "rev", None),
                 "params": _params(repo, prefix),
+                "studies": _studies(repo, prefix, outputs),
             }
+    except StudyError as error:
+        where = error.where.replace("the repository", shown(url), 1)
+        raise StudyError(where=where, found=error.found, expected=error.expected, do=error.do) from error
     except (DvcException, OSError, ValueError) as error:
         if _is_of_memory(error):
             raise MemoryError from error  # of this process, which has little
@@ -113,6 +123,16 @@ def _source(dep: Any) -> dict[str, Any]:
         "remote": remote if isinstance(remote, str) else None,
         "remote_config": dict(remote) if isinstance(remote, dict) else None,
     }
+
+
+def _studies(repo: Repo, prefix: str, outputs: Sequence[Mapping[str, Any]]) -> dict[str, str]:
+    """Folders below the one asked for that hold outputs and a study's parameters, with these."""
+    start = "" if prefix in ("", ".") else f"{prefix}/"
+    paths = [str(output["path"]) for output in outputs if str(output["path"]).startswith(start)]
+    above = {parent for path in paths for parent in PurePosixPath(path[len(start) :]).parents}
+    below = sorted(folder.as_posix() for folder in above if folder.name)[:_MAX_FOLDERS]
+    found = {folder: _params(repo, repo.fs.join(prefix, folder) if start else folder) for folder in below}
+    return {folder: text for folder, text in found.items() if text is not None}
 
 
 def _params(repo: Repo, prefix: str) -> str | None:

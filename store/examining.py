@@ -9,9 +9,20 @@ from pathlib import Path
 import numpy as np
 
 from cinecube.store.checksums import OTHER, Checksums
-from cinecube.store.cube_files import ROOT, Chunk, Contents, Problem, Stored, first_line, read_contents, strays
-from cinecube.store.cube_labels import Labels, check_labels
+from cinecube.store.cube_files import (
+    ROOT,
+    UNGATHERED,
+    Chunk,
+    Contents,
+    Problem,
+    Stored,
+    first_line,
+    read_contents,
+    strays,
+)
+from cinecube.store.cube_labels import NO_CHECKSUMS, Labels, check_labels
 from cinecube.store.errors import StudyError
+from cinecube.store.plain_zarr import older_format
 from cinecube.store.schema import DIMS, refuse_unknown
 
 _PER_LAYER = ("depth", "width")
@@ -53,6 +64,9 @@ def examine(path: Path) -> Examined:
     """What a cube's own files tell, whoever recorded it."""
     if not path.is_dir():
         return Examined((Problem("no cube"),))
+    if older := older_format(file.name for file in path.iterdir()):
+        text = f"Zarr v2 ({older}), saved by another program; ask its owner for a cube as cinecube writes it"
+        return Examined((Problem(text, is_damage=False),))
     contents = read_contents(path)
     if newer := _schema_problem(contents):
         return Examined((newer,))
@@ -80,6 +94,7 @@ def examine(path: Path) -> Examined:
         problems += [Problem(f"{file} is no part of the cube") for file in strays(path, expected)]
     named = {file for problem in problems for file in problem.files}
     problems += [other for other in others if not named.issuperset(other.files)]
+    problems = _saved_again(problems, contents)
     placed = contents.checksums.layouts.keys() if contents.checksums else frozenset()
     unopened = frozenset(name for name, tried in contents.arrays.items() if not tried)
     return Examined(
@@ -90,6 +105,19 @@ def examine(path: Path) -> Examined:
         has_root=contents.attrs is not None,
         unplaced=not contents.altered and not chosen.keys() <= placed,
     )
+
+
+def _saved_again(problems: list[Problem], contents: Contents) -> list[Problem]:
+    """One line for all that a cube lacks which another program saved: its arrays are whole, and nothing guards them."""
+    lacking = [problem for problem in problems if problem.text.endswith(NO_CHECKSUMS)]
+    if contents.checksums or contents.altered or not lacking or len(lacking) < len(contents.arrays):
+        return problems
+    ungathered = [problem for problem in problems if problem.text == f"{ROOT} {UNGATHERED}"]
+    lacks = ["checksums (crc32c)", "the list of which chunk belongs where", *(["gathered metadata"] * len(ungathered))]
+    line = f"saved again by xarray or another program: lacks {', '.join(lacks[:-1])} and {lacks[-1]}, so that damage "
+    line += "cannot be told; ask its owner for the cube as cinecube wrote it"
+    others = [problem for problem in problems if problem not in lacking and problem not in ungathered]
+    return [*others, Problem(line, is_damage=False)]
 
 
 def _label_problems(labels: Labels, lost: frozenset[str]) -> list[Problem]:

@@ -40,6 +40,7 @@ class _Standing:
         self._descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
         status = os.fstat(self._descriptor)
         self._number = (status.st_dev, status.st_ino)
+        self._is_ours = True
 
     def __del__(self) -> None:
         if getattr(self, "_descriptor", None) is not None:
@@ -50,11 +51,12 @@ class _Standing:
 
     def __setstate__(self, state: tuple[Path, tuple[int, int]]) -> None:
         self.path, self._number = state  # the process that opened it keeps the number taken
+        self._is_ours = False  # another machine numbers its disks in its own way
 
     def refuse_another(self, where: str) -> None:
         """Raise if another folder, or none, is at the path."""
         there = folder_number(self.path)
-        if there != self._number:
+        if there is None or there[1] != self._number[1] or (self._is_ours and there != self._number):
             raise StudyError(
                 where=where,
                 found="another cube in its place than was opened" if there else "nothing where it was opened",

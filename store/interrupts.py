@@ -1,13 +1,15 @@
-"""Ctrl-C reaches every process of a terminal; one of them answers it."""
+"""Ctrl-C reaches every process of a terminal, and SIGTERM every one of a job; one of them answers."""
 
 from __future__ import annotations
 
 import logging
+import os
 import signal
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from multiprocessing import resource_tracker
+from typing import Any
 
 _log = logging.getLogger(__name__)
 _PATIENCE_S = 1.0
@@ -48,3 +50,56 @@ def last_work(what: str) -> Iterator[None]:
         told.cancel()
         if answers:
             signal.signal(signal.SIGINT, before)
+
+
+class Terminated(KeyboardInterrupt):
+    """SIGTERM, as batch systems send it some seconds before they kill: whatever answers Ctrl-C answers it."""
+
+
+# Batch systems kill after 10 s (PBS) to 30 s (SLURM).
+_LAST_S = 6.0
+_ENDED = 128 + signal.SIGTERM
+
+
+def _later(seconds: float, call: Callable[[], object]) -> None:
+    timer = threading.Timer(seconds, call)
+    timer.daemon = True
+    timer.start()
+
+
+@contextmanager
+def terminated(last_words: Callable[[], object]) -> Iterator[None]:
+    """Raise `Terminated` in the main thread on SIGTERM, meanwhile.
+
+    Parameters
+    ----------
+    last_words : callable
+        Called where work at hand does not end in time; then the process is left at once, and says by its status why.
+    """
+    main = threading.current_thread() is threading.main_thread()
+    if not main or signal.getsignal(signal.SIGTERM) is not signal.SIG_DFL:
+        yield  # whoever has a handler, or ignores it, keeps to that
+        return
+    owner = os.getpid()
+
+    def leave() -> None:
+        try:
+            _later(1.0, lambda: os._exit(_ENDED))  # a terminal that takes no words keeps nobody here
+            last_words()
+        finally:
+            os._exit(_ENDED)
+
+    def answer(number: int, _: Any) -> None:
+        signal.signal(number, signal.SIG_DFL)
+        if os.getpid() != owner:  # a process that was forked from us ends as it would have
+            os.kill(os.getpid(), number)
+            return
+        _later(_LAST_S, leave)
+        raise Terminated
+
+    signal.signal(signal.SIGTERM, answer)
+    try:
+        yield
+    finally:
+        if signal.getsignal(signal.SIGTERM) is answer:
+            signal.signal(signal.SIGTERM, signal.SIG_DFL)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -18,6 +19,8 @@ from cinecube.store.verify import find_cubes
 
 # Enough to hide the way to a server and back: labels are a few kilobytes.
 _AT_ONCE = 8
+
+_OID = re.compile(r"[0-9a-f]{32}")
 
 _Where = TypeVar("_Where")
 _Told = TypeVar("_Told")
@@ -45,13 +48,41 @@ def list_pulled(root: Path, folder: Path, tell: Callable[[StudyError], None]) ->
 
 
 def list_revision(index: DvcIndex, tell: Callable[[StudyError], None]) -> list[dict[str, Any]]:
-    """Summaries of all cubes in a revision, read from its remote; no values are."""
+    """Summaries of all cubes in a revision, read from its remote; no values are.
+
+    Raises
+    ------
+    StudyError
+        If it records none.
+    """
     cubes = RevisionCubes(index)
+    if not cubes_of(index):
+        unmade = sum(output.item is None and output.source is None for output in index.outputs)
+        found = f"{unmade} outputs that were never made, or whose dvc.lock is not committed" if unmade else "no cube"
+        raise StudyError(
+            where=index.where,
+            found=found,
+            expected="cubes that DVC has recorded",
+            do="ask its owner to commit dvc.lock, or .dvc files, of its cubes; or name another revision",
+        )
 
     def summary(cube: StoredCube) -> dict[str, Any]:
         return summarise(cubes.open(Path(cube.path)), Path(cube.path), cube.n_bytes)
 
     return list(_readable(summary, cubes_of(index), tell))
+
+
+def merged(errors: Sequence[StudyError]) -> list[StudyError]:
+    """One error for all that differ only in which cube and object they are about; it names the first and how many."""
+    kinds: dict[tuple[str, str], list[StudyError]] = {}
+    for error in errors:
+        kinds.setdefault((_OID.sub("", error.found), error.do), []).append(error)
+    lines = []
+    for alike in kinds.values():
+        first, more = alike[0], len({error.where for error in alike}) - 1
+        where = first.where + (f" and {more} more" if more else "")
+        lines.append(StudyError(where=where, found=first.found, expected=first.expected, do=first.do))
+    return lines
 
 
 def summarise(cube: xr.Dataset, path: Path, n_bytes: int | None, pulled: Sequence[str] | None = None) -> dict[str, Any]:

@@ -76,6 +76,11 @@ class StudyPaths:
         return self.root / ".cinecube" / "timings"
 
     @property
+    def jobs(self) -> Path:
+        """What jobs of a batch system print."""
+        return self.root / ".cinecube" / "jobs"
+
+    @property
     def logs(self) -> Path:
         """Tracebacks of errors that nobody expected."""
         return self.root / ".cinecube" / "log"

@@ -7,7 +7,7 @@ codecs are programs, and some of them run what they are given.
 from __future__ import annotations
 
 import math
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any, NoReturn
@@ -99,12 +99,7 @@ class Plainness:
 
     def refuse_older(self, key: str) -> NoReturn:
         """Zarr v2 keeps any codec of this machine in its metadata, pickle too."""
-        raise StudyError(
-            where=self.where,
-            found=f"a group of Zarr v2 ({key})",
-            expected="a Zarr v3 group",
-            do="convert it where you trust it, or ask its owner for one of version 3",
-        )
+        raise of_older_format(key, self.where)
 
     def judge(self, key: str, data: bytes | memoryview, request: ByteRequest | None) -> None:
         """Refuse metadata that are not plain, and chunks that would decode to more than is declared.
@@ -151,6 +146,22 @@ class Plainness:
         if holds is None or holds > limit:
             found = f"a compressed chunk of {'unknown size' if holds is None else f'{holds} bytes'}"
             raise too_large(f"{self.where}/{key}", found, f"at most the {limit} bytes that its array declares")
+
+
+def older_format(names: Iterable[str]) -> str:
+    """The file that tells a group of Zarr v2, by the names in its folder; empty where it is none."""
+    there = set(names)
+    return "" if ROOT in there else min(_OLDER & there, default="")
+
+
+def of_older_format(key: str, where: str) -> StudyError:
+    """What to say of a group of Zarr v2."""
+    return StudyError(
+        where=where,
+        found=f"a group of Zarr v2 ({key})",
+        expected="a Zarr v3 group",
+        do="convert it where you trust it, or ask its owner for one of version 3",
+    )
 
 
 async def read_plainly(

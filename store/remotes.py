@@ -312,12 +312,21 @@ def kept_back(where: str) -> StudyError:
 
 
 def _nowhere(item: DvcObject, asked: Sequence[Location], where: str) -> StudyError:
-    places = " or ".join(location.name for location in asked) or "any place, for no remote is configured"
+    remotes = [location for location in asked if not location.trusted]
+    if not remotes:
+        here = f"in {asked[0].name}, and no remote" if asked else "anywhere: no remote"
+        return StudyError(
+            where=where,
+            found=f"no object {item.oid} {here} in what is committed",
+            expected="a default remote in .dvc/config that others can reach",
+            do="ask its owner to run `dvc remote add -d NAME ADDRESS` there, without --local, commit .dvc/config, and "
+            "run `dvc push`",
+        )
     return StudyError(
         where=where,
-        found=f"no object {item.oid} in {places}",
+        found=f"no object {item.oid} in {' or '.join(location.name for location in asked)}",
         expected="the bytes that its revision lists",
-        do="ask the owner of the study to `dvc push` it",
+        do="ask the owner of the study to run `dvc push` there",
     )
 
 
@@ -385,10 +394,18 @@ def remote_location(config: Mapping[str, Any], name: str, where: str) -> Locatio
     """
     from dvc.exceptions import DvcException
     from dvc.fs import get_cloud_fs
+    from dvc_objects.fs.errors import RemoteMissingDepsError
 
     try:
         filesystem, options, root = get_cloud_fs(json.loads(json.dumps(config)), name=name)
-    except (DvcException, KeyError, ImportError) as error:  # ImportError: DVC's package for that kind is missing
+    except (DvcException, KeyError, ImportError, RemoteMissingDepsError) as error:
+        if package := _lacking_package(error):
+            raise StudyError(
+                where=where,
+                found=f"remote '{name}' ({shown(_address(config, name))}), and no package {package}",
+                expected="it, which reads such remotes",
+                do=f"pip install {package}",
+            ) from error
         first = str(error).splitlines()[0]
         raise StudyError(
             where=where, found=f"remote '{name}' ({first})", expected="its configuration", do="correct .dvc/config"
@@ -396,8 +413,21 @@ def remote_location(config: Mapping[str, Any], name: str, where: str) -> Locatio
     if options.get("worktree") or options.get("version_aware"):
         found = f"remote '{name}', which keeps files by cloud version"
         raise StudyError(where=where, found=found, expected="a remote that keeps objects by hash", do="use another one")
-    address = config["remote"][name.lower()]["url"]
-    return Location(f"remote '{name}' ({shown(str(address))})", filesystem, options, root)
+    return Location(f"remote '{name}' ({shown(_address(config, name))})", filesystem, options, root)
+
+
+def _address(config: Mapping[str, Any], name: str) -> str:
+    return str(config["remote"][name.lower()]["url"])
+
+
+def _lacking_package(error: BaseException) -> str:
+    """The package that DVC lacks for a kind of remote; empty if it is not that."""
+    for cause in (error, error.__cause__, error.__context__):
+        if found := re.search(r"requires '?(dvc-[\w-]+|dvc\[[\w-]+\])'? to be installed", str(cause or "")):
+            return found[1]
+        if isinstance(cause, ImportError) and (cause.name or "").startswith("dvc_"):
+            return str(cause.name).partition(".")[0].replace("_", "-")
+    return ""
 
 
 def shown(text: str) -> str:

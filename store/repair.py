@@ -49,6 +49,8 @@ class Found:
         Cubes that DVC has recorded and that are not there, which is no damage: they may never have been fetched.
     kept_back : tuple of str
         Those of them that their owner did not publish.
+    foreign : tuple of str
+        Cubes in `wrong` that are not damaged, as far as anybody can tell, but saved by another program.
     """
 
     cubes: tuple[str, ...]
@@ -57,6 +59,7 @@ class Found:
     notes: tuple[str, ...]
     absent: tuple[str, ...] = ()
     kept_back: tuple[str, ...] = ()
+    foreign: tuple[str, ...] = ()
 
 
 def verify_all(
@@ -78,7 +81,7 @@ def verify_all(
         Told `(done, total)` in megabytes before each cube, and at the end.
     """
     sizes = [stored_bytes(cube) // 10**6 for cube in cubes] if progress else []
-    records, wrong, repaired, notes, unplaced = Records(), {}, {}, [], list[str]()
+    records, wrong, repaired, notes, unplaced, foreign = Records(), {}, {}, [], list[str](), list[str]()
     for number, cube in enumerate(cubes):
         if progress:
             progress(sum(sizes[:number]), sum(sizes))
@@ -95,6 +98,7 @@ def verify_all(
                 verdict = records.judge(cube)
         unplaced += [str(cube)] if verdict.unplaced and not verdict.problems else []
         if verdict.problems:
+            foreign += [str(cube)] if not any(problem.is_damage for problem in verdict.problems) else []
             wrong[str(cube)] = [f"{cube}: {problem.line}" for problem in verdict.problems]
     if progress:
         progress(sum(sizes), sum(sizes))
@@ -106,7 +110,8 @@ def verify_all(
         notes.append(f"{named}: no list of checksums, so that whether all chunks stand in their places is unchecked")
     absent = dict.fromkeys(path for folder in folders for path in records.absent(folder))
     kept = tuple(os.path.relpath(path) for path in absent if records.keeps_back(path))
-    return Found(tuple(map(str, cubes)), wrong, repaired, tuple(notes), tuple(map(os.path.relpath, absent)), kept)
+    gone = tuple(map(os.path.relpath, absent))
+    return Found(tuple(map(str, cubes)), wrong, repaired, tuple(notes), gone, kept, tuple(foreign))
 
 
 def repair_cube(cube: Path, verdict: Verdict, records: Records) -> Repaired:

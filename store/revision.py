@@ -13,15 +13,18 @@ import xarray as xr
 
 from cinecube.store.cubes import open_stored
 from cinecube.store.dvc_index import DvcIndex, Listing, inside, open_index
+from cinecube.store.dvc_repo import is_bare, split_address
 from cinecube.store.dvc_zarr import DvcZarrStore
 from cinecube.store.errors import StudyError
 from cinecube.store.params import PARAMS_FILE, Study, read_study
 from cinecube.store.paths import StudyPaths
+from cinecube.store.plain_zarr import of_older_format, older_format
 from cinecube.store.study import OpenStudy
 
 # Paths in a revision begin here: nothing of it lies on this disk.
 _NOWHERE = Path()
 _SUFFIX = ".zarr"
+_ROOTS = tuple(f"{_SUFFIX}/{name}" for name in ("zarr.json", ".zgroup"))
 _HOST = re.compile(r"[\w.-]+@[\w.-]+:")  # git@host:path
 
 
@@ -38,7 +41,8 @@ def open_revision(
     Parameters
     ----------
     url : str or path
-        A folder with DVC in it, a bare Git repository, or the URL of a Git repository.
+        A folder with DVC in it, a bare Git repository, or the URL of a Git repository; `#FOLDER` at its end names the
+        study's folder, where it has several.
     rev : str, optional
         A branch, tag or commit; by default the working tree of a folder, or the default branch.
     remote_config : dict, optional
@@ -52,15 +56,15 @@ def open_revision(
     StudyError
         If there is no such repository or revision, or it holds no study.
     """
-    index = open_index(url, rev, remote_config=remote_config)
+    index = open_index(url, rev, remote_config=remote_config).study()
     return OpenStudy(study_of(index), StudyPaths(_NOWHERE), RevisionCubes(index, cache, cache_bytes))
 
 
 def is_repository(place: str | os.PathLike[str]) -> bool:
-    """Whether a name is that of a Git repository without a working tree: a URL, `host:path`, or a bare one."""
-    text = os.fspath(place)
+    """Whether a name is that of a Git repository without a working tree: a URL, `host:path`, a bare one, `…#FOLDER`."""
+    text, folder = split_address(os.fspath(place))
     if os.path.isdir(text):
-        return os.path.isfile(os.path.join(text, "HEAD")) and not os.path.exists(os.path.join(text, PARAMS_FILE))
+        return bool(folder) or (is_bare(text) and not os.path.exists(os.path.join(text, PARAMS_FILE)))
     return "://" in text or bool(_HOST.match(text))
 
 
@@ -107,6 +111,8 @@ class RevisionCubes:
     def open(self, path: Path, model: str | None = None, layer: int | str | None = None) -> xr.Dataset:
         """A cube, lazily; reads its labels."""
         listing = self._kept(self.index.folder(path.as_posix()))
+        if older := older_format(listing.files):
+            raise of_older_format(older, listing.where)
         return open_stored(DvcZarrStore(listing), listing.where)
 
     def text(self, path: Path) -> str | None:
@@ -156,6 +162,6 @@ def cubes_of(index: DvcIndex) -> list[StoredCube]:
                 if output.kept:
                     continue
                 raise
-            tops = {key.split("/zarr.json")[0] for key in files if key.endswith(f"{_SUFFIX}/zarr.json")}
+            tops = {key.rpartition("/")[0] for key in files if key.endswith(_ROOTS)}
             found += [StoredCube(f"{path}/{top}", None) for top in sorted(tops)]
     return found

@@ -42,16 +42,21 @@ class Run(Section):
 
 
 class ClusterAddress(Section):
-    """A running Dask scheduler."""
+    """A running Dask scheduler, and how many seconds it may be without any worker."""
 
     address: str
+    patience_s: float = Field(60, gt=0, le=30 * 86400)
 
 
 class JobQueue(Section):
-    """A batch system: any class of `dask_jobqueue`, the number of jobs, and the class's own options."""
+    """A batch system: any class of `dask_jobqueue`, the number of jobs, and the class's own options.
+
+    For `patience_s` seconds no job may run: queues take their time.
+    """
 
     jobqueue: str
     jobs: int = Field(1, ge=1, le=10_000)
+    patience_s: float = Field(600, gt=0, le=30 * 86400)
     options: dict[str, Any] = Field(default_factory=dict)
 
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from cinecube.store.cube_files import ROOT, Problem
+from cinecube.store.cube_files import ROOT, Problem, of_file_manager
 from cinecube.store.dvc_index import DvcIndex, Output, open_index
 from cinecube.store.errors import StudyError
 from cinecube.store.examining import Examined, examine
@@ -153,7 +153,8 @@ def compare(cube: Path, examined: Examined, record: Record) -> Verdict:
     if strange := next((file for file in record.files if not is_inside(file)), None):
         problems.append(Problem(f"DVC's list of its files names {strange!r}, which lies outside it"))
         return Verdict(tuple(problems), record, made_anew=True)
-    differing = [file for file, item in record.files.items() if not _is_recorded(cube / file, item)]
+    own = {file: item for file, item in record.files.items() if not of_file_manager(file)}
+    differing = [file for file, item in own.items() if not _is_recorded(cube / file, item)]
     named = {file for problem in problems for file in problem.files}
     others = [file for file in differing if file not in named and not examined.is_unread(file)]
     others += sorted(file for file in examined.expected - record.files.keys() if (cube / file).is_file())

@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import keyword
 import logging
+import warnings
 from typing import Any
 
 import click
@@ -48,6 +49,10 @@ _STAGES = {
     "report": "stages",
 }
 _COMMANDS = _AROUND | _STAGES
+
+
+# What xarray and Zarr say of groups that other programs saved; `verify` says it in a line.
+_OF_GROUPS = ("Failed to open Zarr store with consolidated metadata", "Object at .* is not recognized as a component")
 
 
 def _function_of(command: str) -> str:
@@ -96,6 +101,8 @@ class _Echo(logging.Handler):
 def _log_to_stderr() -> None:
     """Show what this package logs, one plain line each; other packages keep to their own settings."""
     logger = logging.getLogger("cinecube")
+    for said in _OF_GROUPS:
+        warnings.filterwarnings("ignore", message=said)
     if not logger.handlers:
         logger.addHandler(_Echo())
         logger.setLevel(logging.INFO)

@@ -22,10 +22,14 @@ import click
 
 from cinecube.store.atomic import write_text
 from cinecube.store.errors import StudyError, environment_error, printable
+from cinecube.store.interrupts import Terminated, terminated
 from cinecube.store.paths import PARAMS_FILE, StudyPaths
 
 STOPPED = 130
 """Exit code after Ctrl-C, as shells have it: 128 and the number of the signal."""
+
+TERMINATED = 143
+"""Exit code after SIGTERM, which batch systems send before they kill."""
 
 # What the extra `features` installs; all else of the package works without them.
 _EXTRACTION = ("av", "PIL", "safetensors", "torch", "transformers")
@@ -47,7 +51,8 @@ def remember_study(ctx: click.Context, _: click.Parameter, root: Path) -> Path:
 def one_line(ctx: click.Context | None, commands: Collection[str]) -> Iterator[None]:
     """Make one line of whatever a command raises.
 
-    Expected failures, refusals of the machine and words that no command knows end with exit code 1, Ctrl-C with 130.
+    Expected failures, refusals of the machine and words that no command knows end with exit code 1, Ctrl-C with 130,
+    SIGTERM with 143.
     Anything else is a bug: the line names the file that holds the traceback, exit code 1.
 
     Parameters
@@ -58,7 +63,8 @@ def one_line(ctx: click.Context | None, commands: Collection[str]) -> Iterator[N
         Names of all commands.
     """
     try:
-        yield
+        with terminated(lambda: _stopped(ctx, Terminated()).show()):
+            yield
     except (click.exceptions.Exit, click.exceptions.NoArgsIsHelpError):
         raise
     except click.UsageError as error:
@@ -112,6 +118,10 @@ class _Stopped(click.ClickException):
         click.echo(f"{start}{self.message}", file=file, err=True)
 
 
+class _Terminated(_Stopped):
+    exit_code = TERMINATED
+
+
 def _stopped(ctx: click.Context | None, error: BaseException) -> _Stopped:
     command = _command(ctx)
     name = command.rpartition(" ")[2]
@@ -123,6 +133,8 @@ def _stopped(ctx: click.Context | None, error: BaseException) -> _Stopped:
         do = "what was not named as removed is there; run it again"
     else:
         do = "nothing half-made is left; run it again"
+    if isinstance(error, Terminated):
+        return _Terminated(f"{command}: stopped by SIGTERM; {do}")
     how = "by Ctrl-C" if isinstance(error, KeyboardInterrupt) else "at its question"
     return _Stopped(f"{command}: stopped {how}; {do}")
 

@@ -30,34 +30,41 @@ _path = click.Path(path_type=Path)
 def ls(repo: str | None, rev: str | None, as_json: bool, root: Path) -> None:
     """List the cubes of a study, folder or Git repository.
 
-    REPO is a folder (the study's by default), a bare repository or a Git URL. Reads labels only, of a repository from
-    its DVC remote. Prints kind, model and film or subject, layers, dims, rows, size and place of every cube, and which
-    layers `cinecube pull` brought of cubes that are not in the folder.
+    REPO is a folder (the study's by default), a bare repository or a Git URL; `REPO#FOLDER` names a folder of it, where
+    it holds several studies. Reads labels only, of a repository from its DVC remote. Prints kind, model and film or
+    subject, layers, dims, rows, size and place of every cube, and which layers `cinecube pull` brought of cubes that
+    are not in the folder. Exit 1 where there is none.
 
     \b
     Example:
       cinecube ls https://example.org/movie10.git --rev v1.2 --json
+      cinecube ls git@example.org:lab/everything.git#movie10
     """
     from cinecube.store.dvc_index import open_index
-    from cinecube.store.listing import list_folder, list_pulled, list_revision
+    from cinecube.store.dvc_repo import split_address
+    from cinecube.store.errors import StudyError
+    from cinecube.store.listing import list_folder, list_pulled, list_revision, merged
     from cinecube.store.revision import is_repository
 
-    def tell(error: Exception) -> None:
-        echo(f"skipped: {error}", err=True)
-
-    folder = root / (repo or "")
+    skipped: list[StudyError] = []
+    place, inside = split_address(repo or "")
+    folder = root / place
+    repo = repo if inside else place or None
     if rev is not None or (repo is not None and is_repository(repo)):
-        place = open_index(repo or root, rev)
-        rows, none = list_revision(place, tell), f"no cubes at {place.where}: is its dvc.lock committed?"
+        rows = list_revision(open_index(repo or root, rev), skipped.append)
     else:
-        pulled = list_pulled(root, folder, tell)
-        rows = pulled if pulled and not folder.exists() else list_folder(folder, tell) + pulled
-        none = f"no cubes in {repo or folder}; `dvc pull` or `dvc repro` brings them"
+        pulled = list_pulled(root, folder, skipped.append)
+        rows = pulled if pulled and not folder.exists() else list_folder(folder, skipped.append) + pulled
     if as_json:
         echo_json(rows)
-        return
+    told = merged(skipped)
+    for error in told if rows else told[1:]:
+        echo(f"skipped: {error}", err=True)
     if not rows:
-        echo(none)
+        do = "bring them by `cinecube pull`, or make them with `dvc repro`"
+        nothing = StudyError(where=str(repo or folder), found="no cube", expected="one at least", do=do)
+        raise told[0] if told else nothing
+    if as_json:
         return
     table = [("kind", "cube", "axes", "size", "place"), *(_cells(row) for row in rows)]
     kind, name, axes = (max(len(cells[i]) for cells in table) + 2 for i in range(3))
@@ -261,7 +268,9 @@ def _tell_of(found: Found) -> None:
     n_repaired = len(found.repaired.keys() - found.wrong.keys())
     noun = "cube" if n_cubes == 1 else "cubes"
     repaired = f", {n_repaired} of these repaired" if n_repaired else ""
-    echo(f"{n_cubes} {noun}, {n_cubes - n_wrong} whole{repaired}, {n_wrong} damaged")
+    n_foreign = len(found.foreign)
+    others = f", {n_foreign} saved by another program" if n_foreign else ""
+    echo(f"{n_cubes} {noun}, {n_cubes - n_wrong} whole{repaired}, {n_wrong - n_foreign} damaged{others}")
     absent = [cube for cube in found.absent if cube not in found.kept_back]
     if absent:
         echo(f"recorded by DVC and not here: {_some(absent)}; `cinecube pull` brings them", err=True)

@@ -9,11 +9,12 @@ import xarray as xr
 
 from cinecube.analysis import tables, tasks
 from cinecube.analysis.ceilings import ceiling
+from cinecube.analysis.clusters import open_client
 from cinecube.analysis.lag import LAGS, lag_block
 from cinecube.analysis.layout import make_design, make_layout
 from cinecube.analysis.stages import encode, layerwise, make_settings, read_inputs, score_model, whole_brain
 from cinecube.analysis.target_blocks import blocks_of, narrow_block
-from cinecube.analysis.tasks import open_client, run_jobs
+from cinecube.analysis.tasks import run_jobs
 from cinecube.store.cubes import open_cube
 from cinecube.store.errors import StudyError
 from cinecube.store.labels import layer_label

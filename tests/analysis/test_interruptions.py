@@ -16,8 +16,8 @@ import numpy as np
 import pytest
 import xarray as xr
 
+from cinecube.analysis.clusters import open_client
 from cinecube.analysis.stages import encode, read_inputs, score_model
-from cinecube.analysis.tasks import open_client
 from cinecube.store.cubes import open_cube
 from cinecube.store.errors import StudyError
 from cinecube.store.paths import StudyPaths

@@ -90,7 +90,7 @@ def test_a_named_scheduler_is_used_for_little_work_too() -> None:
 
 def test_workers_times_threads_are_the_cores(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("dask.system.CPU_COUNT", 8)
-    assert [tasks._n_local_workers(threads) for threads in (1, 3, 8, 100)] == [8, 2, 1, 1]
+    assert [tasks.n_local_workers(threads) for threads in (1, 3, 8, 100)] == [8, 2, 1, 1]
 
 
 def test_backend_is_restored_by_the_last_of_several_fits(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -135,6 +135,33 @@ def test_ctrl_c_stops_encoders_on_any_workers(scratch: Folder, workers: str, tmp
     assert tree_digest(scores) == before
 
 
+@pytest.mark.parametrize("how", ["threads", "processes", "threads that do not end"])
+def test_sigterm_ends_with_one_line_and_keeps_what_is_finished(scratch: Folder, how: str, tmp_path: Path) -> None:
+    """Batch systems send it some seconds before they kill."""
+    scores = scratch.root / "results" / "scores" / "vit.zarr"
+    before = tree_digest(scores)
+    shutil.rmtree(scores)
+    code = "import time\nimport cinecube.analysis.tasks as tasks\nfrom cinecube.cli import main\n"
+    code += f"if __name__ == '__main__':\n    tasks.SMALL_WORK = {0 if how == 'processes' else 1e15}\n"
+    if how == "threads that do not end":
+        code += "    import cinecube.analysis.encoding as encoding, cinecube.store.interrupts as interrupts\n"
+        code += "    interrupts._LAST_S, solve, done = 1.0, encoding.solve_block, []\n"
+        code += "    def slowly(*arguments):\n        done.append(0)\n"
+        code += "        return time.sleep(600) if len(done) > 8 else solve(*arguments)\n"
+        code += "    encoding.solve_block = slowly\n"
+    (tmp_path / "run.py").write_text(code + "    main()\n", encoding="utf-8")
+    command = [sys.executable, str(tmp_path / "run.py"), "encode", "vit"]
+    with Terminal(command, scratch.root, columns=200) as terminal:
+        terminal.until(lambda text: any(counts(text)))
+        terminal.process.terminate()
+        assert terminal.end() == 143, terminal.screen
+    assert "Traceback" not in terminal.text
+    assert terminal.screen[-1] == f"cinecube encode: stopped by SIGTERM; {GOES_ON}"
+    assert len(list((scratch.root / ".cinecube/journal").rglob("*.npy"))) >= 1
+    scratch.must("encode", "vit")
+    assert tree_digest(scores) == before
+
+
 def test_an_error_takes_the_place_of_the_bar(films: Folder) -> None:
     (films.root / "data/stimuli/amber/amber03.mp4").unlink()
     with Terminal(FEATURES, films.root, columns=300) as terminal:

@@ -185,8 +185,9 @@ def test_a_wrong_path(source: Path, path: str, message: str) -> None:
 
 
 def test_a_wrong_revision_or_repository(source: Path, tmp_path: Path) -> None:
-    for url, rev in ((source, "v9"), (tmp_path / "nowhere", None), (f"file://{tmp_path}/nowhere.git", None)):
-        with pytest.raises(StudyError, match="correct the address") as caught:
+    cases = ((source, "v9", "no branch, tag or commit 'v9'"), (tmp_path / "nowhere", None, "correct the address"))
+    for url, rev, said in (*cases, (f"file://{tmp_path}/nowhere.git", None, "correct the address")):
+        with pytest.raises(StudyError, match=said) as caught:
             open_index(url, rev)
         assert "\n" not in str(caught.value)
 

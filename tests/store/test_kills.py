@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import random
 import shutil
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -22,7 +23,7 @@ from cinecube.store.verify import find_cubes, verify_cube
 from cinecube.timings import expected_s
 
 from .conftest import MODEL, Published
-from .test_importing import mine
+from .test_importing import drop_model, mine
 
 pytestmark = pytest.mark.slow
 assert mine  # the fixture
@@ -203,6 +204,33 @@ def test_a_killed_import_goes_on(
     there, known, took_s = imported
     for number, part in enumerate((0.3, 0.6)):
         kill_import(nursery, _copy(mine, tmp_path / str(number)), there, known, part * took_s)
+
+
+def test_a_killed_import_leaves_the_parameters_as_they_were(
+    nursery: Nursery, published: Published, mine: Path, tmp_path: Path
+) -> None:
+    """Of a model that the study does not compute; the next import, or `clean`, removes what had come."""
+    drop_model(mine)
+    before = (mine / "params.yaml").read_bytes()
+    words = (
+        "import",
+        str(published.clone(tmp_path / "there", "http")),
+        "--model",
+        MODEL,
+        "--remote",
+        "http",
+        "--study",
+    )
+    began_s = time.monotonic()
+    nursery.must(*words, str(_copy(mine, tmp_path / "whole")))
+    took_s, in_the_middle = time.monotonic() - began_s, 0
+    for number in range(2, 10):
+        root = _copy(mine, tmp_path / str(number))
+        if nursery.run(*words, str(root), kill_after_s=number / 10 * took_s):
+            in_the_middle += any(root.glob("data/features/*/*.zarr*"))
+            assert (root / "params.yaml").read_bytes() == before
+    assert in_the_middle
+    nursery.must(*words, str(root))
 
 
 @pytest.mark.long

@@ -95,7 +95,7 @@ def test_a_password_from_the_caller(published: Published) -> None:
 @pytest.mark.parametrize(
     ("rev", "message"),
     [
-        ("v99", "v99.*expected a Git repository with DVC"),
+        ("v99", "found no branch, tag or commit 'v99', expected one of its branches"),
         (None, "found nothing that can be read .No git repository was found at"),
     ],
 )

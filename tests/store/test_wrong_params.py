@@ -136,7 +136,11 @@ def test_no_member_of_dask_does(path: tuple[str, ...]) -> None:
             "remote",
             "dask: found 'remote', expected 'local', or a section with address, or a section w",
         ),
-        (("dask",), {"adress": "tcp://x"}, "dask.adress: found an unknown key 'adress', expected one of address; did"),
+        (
+            ("dask",),
+            {"adress": "tcp://x"},
+            "dask.adress: found an unknown key 'adress', expected one of address, patience_s; did",
+        ),
         (("dask",), {"joqueue": "PBS"}, "dask.joqueue: found an unknown key 'joqueue', expected one of jobqueue, jobs"),
         (("dask",), {"jobqueue": "PBSCluster", "jobs": "many"}, "dask.jobs: found 'many', expected a whole number"),
         (("encode", "alphaz"), {}, "encode.alphaz: found an unknown key 'alphaz', expected one of delays, alphas"),
