@@ -67,7 +67,7 @@ def said_of_films(table: pd.DataFrame) -> list[str]:
     for film, rows in table.assign(said=said)[said != ""].groupby("film", sort=False):
         for words, alike in rows.groupby("said", sort=False):
             whole = len(alike) == (table["film"] == film).sum() > 1
-            lines.append(f"{film if whole else ', '.join(alike['segment'])}: {words}")
+            lines.append(f"{str(film) if whole else ', '.join(alike['segment'])}: {words!s}")
     return lines
 
 
