@@ -35,7 +35,7 @@ _ASK = (
     "{{'python': '.'.join(__import__('platform').python_version_tuple()[:2])}}"
     " | {{name: next((found.version for found in __import__('importlib.metadata', fromlist=['_'])"
     ".distributions(name=name)), 'none') for name in {packages!r}}}"
-    " | {{'sees': {file!r} is None or __import__('os').path.isfile({file!r}),"
+    " | {{'sees': {file!r} is None or __import__('os').path.exists({file!r}),"
     " 'host': __import__('platform').node()}}"
 )
 _LIST = {"sbatch": "squeue", "qsub": "qstat", "bsub": "bjobs", "condor_submit": "condor_q", "oarsub": "oarstat"}
@@ -256,7 +256,8 @@ class Watch:
 
     def _check(self, workers: list[str] | None) -> None:
         """Refuse workers, or with None a scheduler, unlike this process."""
-        file = None if self._root is None else os.fspath(self._root / PARAMS_FILE)
+        seen = [path for path in (self._root / PARAMS_FILE, self._root) if path.exists()] if self._root else []
+        file = os.fspath(seen[0]) if seen else None
         question = _ASK.format(packages=_PACKAGES, file=file if workers is not None else None)
         try:
             if workers is None:

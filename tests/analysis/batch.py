@@ -19,8 +19,10 @@ if [ "$(cat $state/mode)" = refuse ]; then
     echo "sbatch: error: Batch job submission failed: Invalid partition name specified" >&2
     exit 1
 fi
+until mkdir $state/one 2>/dev/null; do sleep 0.01; done
 number=$(( $(cat $state/number) + 1 ))
 echo $number >$state/number
+rmdir $state/one
 cp "$1" $state/$number.sh
 out=$(sed -n 's/^#SBATCH -o //p' "$1" | sed "s/%J/$number/")
 err=$(sed -n 's/^#SBATCH -e //p' "$1" | sed "s/%J/$number/")

@@ -2,6 +2,7 @@ import threading
 import time
 import warnings
 from collections.abc import Iterator
+from pathlib import Path
 
 import himalaya.backend
 import numpy as np
@@ -71,19 +72,19 @@ def test_an_error_in_a_thread_is_raised_unchanged() -> None:
         list(run_jobs(workers, stumble, ((key, (key,)) for key in range(50)), 1))
 
 
-def test_little_work_stays_in_this_process_and_much_goes_to_dask() -> None:
-    with open_workers("local", 1, SMALL_WORK / 2) as workers:
+def test_little_work_stays_in_this_process_and_much_goes_to_dask(tmp_path: Path) -> None:
+    with open_workers("local", 1, SMALL_WORK / 2, tmp_path) as workers:
         assert isinstance(workers, Threads)
-    with open_workers("local", 1, 2 * SMALL_WORK) as workers:
+    with open_workers("local", 1, 2 * SMALL_WORK, tmp_path) as workers:
         assert not isinstance(workers, Threads)
         found = dict(run_jobs(workers, twice, ((key, (key,)) for key in range(20)), 1))
     assert found == {key: 2 * key for key in range(20)}
 
 
-def test_a_named_scheduler_is_used_for_little_work_too() -> None:
+def test_a_named_scheduler_is_used_for_little_work_too(tmp_path: Path) -> None:
     with (
         pytest.raises(StudyError, match="found no scheduler"),
-        open_workers(ClusterAddress(address="no-address"), 1, 0),
+        open_workers(ClusterAddress(address="no-address"), 1, 0, tmp_path),
     ):
         pass
 
