@@ -190,22 +190,20 @@ def test_workers_of_another_environment(scheduler: str, started: Start, tmp_path
 
 def test_workers_that_do_not_see_the_study(scheduler: str, started: Start, tmp_path: Path, monkeypatch: Any) -> None:
     started("worker", scheduler, "--no-nanny", "--no-dashboard")
-    _only_here(monkeypatch, tmp_path / "study")
-    with (
-        pytest.raises(StudyError, match="does not see .*/study, expected the study at the same path"),
-        open_client(_at(scheduler), 1, tmp_path / "study"),
-    ):
-        pass
-    monkeypatch.undo()
+    with monkeypatch.context() as patch:
+        _find_only_here(patch, tmp_path / "study")
+        told = pytest.raises(StudyError, match="does not see .*/study, expected the study at the same path")
+        with told, open_client(_at(scheduler), 1, tmp_path / "study"):
+            pass
     (tmp_path / "study").mkdir()
     with open_client(_at(scheduler), 1, tmp_path / "study"):
         pass
 
 
-def _only_here(monkeypatch: pytest.MonkeyPatch, folder: Path) -> None:
+def _find_only_here(patch: pytest.MonkeyPatch, folder: Path) -> None:
     """A folder that this process alone finds, as on a disk that workers have not mounted."""
     exists = Path.exists
-    monkeypatch.setattr(Path, "exists", lambda path: path.is_relative_to(folder) or exists(path))
+    patch.setattr(Path, "exists", lambda path: path.is_relative_to(folder) or exists(path))
 
 
 def test_a_worker_elsewhere_reads_a_study_that_was_named_from_here(
