@@ -18,7 +18,10 @@ from cinecube.store.run_params import DaskParams
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from distributed import Future
+
     from cinecube.analysis.clusters import WatchedClient as Client
+    from cinecube.analysis.watch import Watch
 
 _Key = TypeVar("_Key", bound=Hashable)
 _Result = TypeVar("_Result")
@@ -27,6 +30,8 @@ JOBS_PER_WORKER = 3
 # Multiplications: about two minutes of one core. Processes take three seconds to start and have memory that Dask
 # watches over; below this neither the memory nor what Python's lock costs threads is worth three seconds.
 SMALL_WORK = 5e12
+# A block's result is fetched in a moment; where it takes longer, whether its worker is still there.
+_FETCH_S = 10.0
 
 
 @dataclass(frozen=True)
@@ -237,10 +242,30 @@ def _as_completed(
         except TimeoutError:
             done = set()
         for future in done:
-            key, result = running.pop(future), future.result()
+            fetched = _fetched(future, watch)
+            if fetched is None:
+                continue  # its worker is gone, and the result with it: others compute it again
+            key, result = running.pop(future), fetched[0]
             watch.progress()
             submit(JOBS_PER_WORKER * watch.n_threads - len(running))
             yield key, result
+
+
+def _fetched(future: Future[_Result], watch: Watch) -> tuple[_Result] | None:
+    """The result of a job that was done, unless its worker went before it could be fetched.
+
+    Dask would wait for ever for another worker to compute it again.
+    """
+    wait_s = _FETCH_S
+    while future.status not in ("pending", "lost"):
+        try:
+            return (future.result(timeout=wait_s),)
+        except TimeoutError:
+            if future.status == "error":
+                raise
+        watch.look()
+        wait_s *= 2
+    return None
 
 
 def pinned(function: Callable[..., _Result], threads: int, *arguments: Any) -> _Result:
