@@ -83,7 +83,7 @@ def _write_film(path: Path, picture: bool, sound: bool, commented: bool) -> None
                 gray = np.full((48, 64, 3), 40 + 170 * level, np.uint8)
                 container.mux(video.encode(av.VideoFrame.from_ndarray(gray, format="rgb24")))
             container.mux(video.encode(None))
-        for track, loudness in zip(tracks, [np.ones(ROWS)] * commented + [levels(path.stem)], strict=True):
+        for track, loudness in zip(tracks, [np.ones(ROWS)] * commented + [levels(path.stem)] * sound, strict=True):
             loud = np.repeat(loudness, round(TR_S * SOUND_HZ))
             noise = np.random.default_rng(0).standard_normal(loud.size) * 6000 * loud
             frame = av.AudioFrame.from_ndarray(noise.astype(np.int16)[None], format="s16", layout="mono")

@@ -311,7 +311,7 @@ def test_what_the_remote_should_have_and_has_not_is_an_error(clone: Path, publis
         place.with_suffix(".gone").rename(place)
     assert done.exit_code == 1
     assert re.search(r"results/scores/vit.zarr: found no object \w+.dir in the cache .* or remote 'store'", done.stderr)
-    assert "ask the owner of the study to `dvc push` it" in done.stderr
+    assert "ask the owner of the study to run `dvc push` there" in done.stderr
     assert (clone / "data/films.csv").is_file()
 
 

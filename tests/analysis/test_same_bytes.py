@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from cinecube.analysis import tasks
+from cinecube.analysis import clusters, tasks
 from cinecube.analysis.stages import encode
 from cinecube.store.paths import StudyPaths
 
@@ -23,7 +23,8 @@ def test_any_number_of_workers(synthetic: Callable[..., Path], tmp_path: Path, m
     found = []
     for n_workers, small in ((1, True), (2, True), (3, True), (2, False)):
         with monkeypatch.context() as patch:
-            patch.setattr(tasks, "_n_local_workers", lambda threads, n=n_workers: n)
+            for module in (tasks, clusters):
+                patch.setattr(module, "n_local_workers", lambda threads, n=n_workers: n)
             if not small:
                 patch.setattr(tasks, "SMALL_WORK", 0)
             encode(study, tmp_path, MODEL)

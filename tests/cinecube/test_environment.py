@@ -91,7 +91,7 @@ def _loudness(root: Path) -> str:
     columns = lines[0].split(",")
     segment, rows = columns.index("segment"), columns.index("rows")
     found = [line.split(",") for line in lines[1:]]
-    written = [f"{line[segment]},{row * 1.49:.2f},{row}" for line in found for row in range(int(line[rows]))]
+    written = [f"{line[segment]},{row * 1.49:.2f},{row % 7}" for line in found for row in range(int(line[rows]))]
     return "\n".join(["segment,onset_s,loudness", *written]) + "\n"
 
 

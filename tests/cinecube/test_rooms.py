@@ -54,7 +54,8 @@ def test_store_and_analysis_need_no_torch() -> None:
         "        importlib.import_module(f'cinecube.{room}.{path.stem}')\n"
         "from click.testing import CliRunner; from cinecube.cli import main\n"
         "assert CliRunner().invoke(main, ['plan', '--json']).exit_code == 0\n"
-        "assert CliRunner().invoke(main, ['ls']).exit_code == 0\n"
+        "listed = CliRunner().invoke(main, ['ls'])\n"
+        "assert listed.exit_code == 0 or 'found no cube' in listed.stderr, listed.output\n"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=REPOSITORY, check=False)
     assert done.returncode == 0, done.stderr
