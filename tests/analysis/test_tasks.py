@@ -136,3 +136,26 @@ def test_fits_in_threads_equal_fits_one_after_another() -> None:
     for i, solution in alone.items():
         for name in ("alpha", "loss", "prediction"):
             np.testing.assert_array_equal(getattr(together[i], name), getattr(solution, name))
+
+
+class Fetched:
+    """A job's future whose worker takes its result with it, or gives it at the second try."""
+
+    def __init__(self, gone: bool) -> None:
+        self.status, self._gone, self._tries = "finished", gone, 0
+
+    def result(self, timeout: float) -> int:
+        self._tries += 1
+        if self._gone or self._tries == 1:
+            raise TimeoutError
+        return 7
+
+    def look(self) -> None:
+        """As `Watch.look`; Dask has noticed the loss in the meantime."""
+        self.status = "lost" if self._gone else "finished"
+
+
+@pytest.mark.parametrize(("gone", "found"), [(True, None), (False, (7,))])
+def test_a_result_whose_worker_is_gone_is_not_waited_for(gone: bool, found: tuple[int] | None) -> None:
+    future = Fetched(gone)
+    assert tasks._fetched(future, future) == found  # type: ignore[arg-type]
