@@ -13,7 +13,7 @@ from dvc.exceptions import DvcException
 from dvc.repo import Repo
 
 from cinecube.store.dvc_index import check_oid, check_path, refuse_programs, unreadable
-from cinecube.store.dvc_repo import is_bare, opened_repo, uncollected
+from cinecube.store.dvc_repo import opened_repo, uncollected
 from cinecube.store.errors import StudyError, environment_error
 from cinecube.store.paths import PARAMS_FILE
 from cinecube.store.remotes import shown
@@ -45,8 +45,7 @@ def read_repository(url: str, rev: str | None, clone: str | None, folder: str) -
     try:
         with uncollected(), opened_repo(clone or url, rev, folder, is_clone=clone is not None) as opened:
             repo, prefix = opened.repo, opened.prefix
-            root = None if clone is not None or is_bare(url) else os.path.realpath(url).removesuffix(f"/{prefix}")
-            _refuse_programs(repo, shown(url), root)
+            _refuse_programs(repo, shown(url), opened.work)
             outputs = [_described(out, repo) for out in repo.index.outs if out.use_cache]
             if len(outputs) > _MAX_OUTPUTS:
                 raise ValueError(f"{len(outputs)} outputs, more than {_MAX_OUTPUTS}")
@@ -76,24 +75,25 @@ def _is_of_memory(error: BaseException | None) -> bool:
     return error is not None
 
 
-def _refuse_programs(repo: Repo, where: str, root: str | None) -> None:
+def _refuse_programs(repo: Repo, where: str, work: str | None) -> None:
     """Refuse what the committed configuration must not choose; files that its author did not write may be chosen."""
     # The options of a working tree count at its revisions too, see `opened_repo`.
-    configs = [repo.config] if root is None else [repo.config, Config(os.path.join(root, ".dvc"))]
+    configs = [repo.config] if work is None else [repo.config, Config(os.path.join(work, ".dvc"))]
+    tree = os.path.realpath(repo.scm.root_dir)
     remotes = [found for config in configs for found in config.load_one("repo").get("remote", {}).items()]
     for name, options in remotes:
-        inside = {key: value for key, value in options.items() if _lies_in(str(value), root)}
+        inside = {key: value for key, value in options.items() if _lies_in(str(value), tree, work)}
         named = f"{where}: .dvc/config, remote {name!r}"
         refuse_programs(options, named, files=False)
         refuse_programs(inside, named)
 
 
-def _lies_in(value: str, root: str | None) -> bool:
-    """Whether a path is one of the repository's own files, which its author wrote."""
-    if root is None:
+def _lies_in(value: str, tree: str, work: str | None) -> bool:
+    """Whether a path is one of the files in a Git working tree, which its author wrote."""
+    if work is None:
         return False  # nothing of a bare repository, or of a clone under a name of chance, is a file here
-    paths = (os.path.realpath(os.path.join(root, folder, value)) for folder in (".dvc", ""))
-    return any(path.startswith(root + os.sep) and os.path.isfile(path) for path in paths)
+    paths = (os.path.realpath(os.path.join(folder, value)) for folder in (os.path.join(work, ".dvc"), work, tree, ""))
+    return any(path.startswith(tree + os.sep) and os.path.isfile(path) for path in paths)
 
 
 def _described(out: Any, repo: Repo) -> dict[str, Any]:

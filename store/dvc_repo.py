@@ -86,6 +86,8 @@ class Opened:
         Path of it in the Git repository, where that is known to matter.
     rev : str, optional
         The revision that was opened.
+    work : str, optional
+        Where it is in a working tree of Git, if it has one of its author's; its configuration there counts too.
     """
 
     repo: Any
@@ -93,6 +95,7 @@ class Opened:
     prefix: str = ""
     top: str = ""
     rev: str | None = None
+    work: str | None = None
 
 
 @contextmanager
@@ -121,16 +124,16 @@ def opened_repo(url: str, rev: str | None, folder: str = "", *, is_clone: bool =
                 yield opened
             return
         prefix = Path(os.path.realpath(url)).relative_to(root).as_posix()
-        cache = _cache_of(root, is_clone=is_clone)
+        cache, work = _cache_of(root, is_clone=is_clone), None if is_clone else root
         if rev is None and not is_clone:
             with _quiet_repo()(root, scratch=scratch) as repo:
-                yield Opened(repo, cache, prefix)
+                yield Opened(repo, cache, prefix, work=work)
             return
         scm = _scm(root)
         top = Path(root).relative_to(os.path.realpath(scm.root_dir)).as_posix()
         with _at_revision(scm, top, rev, scratch, is_clone=is_clone) as (repo, known):
             _take_work_config(repo, root)
-            yield Opened(repo, cache, prefix, "" if top == "." else top, known)
+            yield Opened(repo, cache, prefix, "" if top == "." else top, known, work)
 
 
 def _root_of(url: str) -> str | None:
@@ -167,12 +170,13 @@ def _searched(url: str, rev: str | None, folder: str, scratch: str, *, is_clone:
     scm = _scm(url)
     top, prefix = _place_of(scm, _resolved(scm, rev, is_clone=is_clone), folder)
     with _at_revision(scm, top, rev, scratch, is_clone=is_clone) as (repo, known):
-        work = os.path.join(scm.root_dir, top)
+        work = os.path.join(os.path.realpath(scm.root_dir), top)
         if is_bare(url) or not os.path.isdir(os.path.join(work, ".dvc")):
-            yield Opened(repo, Config()["cache"].get("dir"), prefix, top, known)
+            cache = Config()["cache"].get("dir")
         else:
             _take_work_config(repo, work)
-            yield Opened(repo, _cache_of(work, is_clone=is_clone), prefix, top, known)
+            cache = _cache_of(work, is_clone=is_clone)
+        yield Opened(repo, cache, prefix, top, known, None if is_clone or is_bare(url) else work)
 
 
 def _scm(url: str) -> Any:

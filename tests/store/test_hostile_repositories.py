@@ -28,10 +28,11 @@ CONFIG = "[core]\n    remote = there\n['remote \"there\"']\n    url = {remote}\n
 
 
 def publish(root: Path, files: dict[str, str]) -> Path:
-    """A bare repository of DVC with these files."""
+    """A bare repository of DVC with these files; DVC is at its top, unless they say that it is below."""
     work = root / "work"
-    remote = root / "remote"
-    for name, text in {".dvc/config": CONFIG.format(remote=remote), **files}.items():
+    is_below = any(name.endswith("/.dvc/config") for name in files)
+    config = {} if is_below else {".dvc/config": CONFIG.format(remote=root / "remote")}
+    for name, text in {**config, **files}.items():
         (work / name).parent.mkdir(parents=True, exist_ok=True)
         (work / name).write_text(text)
     git(work, "init", "-q")
@@ -111,6 +112,28 @@ def test_bombs_and_programs(tmp_path: Path) -> None:
     for one in ended[len(BOMBS) :]:
         assert "in what is committed" in one.line
     assert sorted(tmp_path.rglob("*")) == before
+
+
+def test_programs_of_a_study_below_the_top(tmp_path: Path) -> None:
+    """Its configuration counts like one at the top, and so do files beside it; from wherever the command is run."""
+    commands = [["ls", f"file://{publish(tmp_path / 'harmless', stages(outs=['out']))}"]]
+    cube = {f"study/{name}": text for name, text in tracked("data/features/vit/amber.zarr").items()}
+    aws = f"[profile x]\ncredential_process = touch {tmp_path / 'ran'}\n"
+    for number, place in enumerate(("study/aws", "aws")):
+        for name, text in PROGRAMS.items():
+            options = text.format(canary=tmp_path / "ran").replace("../aws", os.path.relpath(place, "study/.dvc"))
+            config = "[core]\n    remote = there\n['remote \"there\"']\n    " + options
+            root = tmp_path / f"{number} {name}"
+            work = publish(root, {"study/.dvc/config": config, place: aws, **cube}).parent / "work"
+            commands += [["ls", str(work / "study"), "--rev", "HEAD"], ["ls", f"{work}#study", "--rev", "HEAD"]]
+            commands += [["ls", str(work), "--rev", "HEAD"]]
+            if name != "credentials by a command":  # of a folder that is not here DVC finds no file
+                gone = shutil.copytree(work, root / "gone")
+                shutil.rmtree(gone / "study")
+                commands += [["ls", str(gone), "--rev", "HEAD"]]
+    for one in run_all(commands, tmp_path)[1:]:
+        assert "in what is committed" in one.line
+    assert not (tmp_path / "ran").exists()
 
 
 @pytest.mark.parametrize(
