@@ -46,7 +46,7 @@ class WatchedClient(Client):
 
 
 @contextmanager
-def open_client(dask_params: DaskParams, threads: int, root: Path | None = None) -> Iterator[WatchedClient]:
+def open_client(dask_params: DaskParams, threads: int, root: Path) -> Iterator[WatchedClient]:
     """A client whose first worker is there.
 
     Parameters
@@ -55,7 +55,7 @@ def open_client(dask_params: DaskParams, threads: int, root: Path | None = None)
         The study's `dask` key.
     threads : int
         BLAS threads of each local worker: workers times threads = cores.
-    root : Path, optional
+    root : Path
         The study's folder, which workers elsewhere have to see.
 
     Raises
@@ -83,7 +83,7 @@ def open_client(dask_params: DaskParams, threads: int, root: Path | None = None)
         except (OSError, ValueError) as error:
             raise environment_error(error, where) or _no_scheduler(where, first_line(error)) from None
         _tell_dashboard(client)
-        elsewhere = None if dask_params == "local" or root is None else root.absolute()
+        elsewhere = None if dask_params == "local" else root.absolute()
         client.watch = Watch(client, where, patience_s, elsewhere, jobs)
         client.watch.wait_for_first()
         yield client
@@ -177,7 +177,7 @@ def _local_cluster(threads: int) -> Iterator[LocalCluster]:
 
 
 @contextmanager
-def _job_queue(queue: JobQueue, root: Path | None) -> Iterator[Jobs]:
+def _job_queue(queue: JobQueue, root: Path) -> Iterator[Jobs]:
     """Jobs of a batch system."""
     made = _class_of(queue)
     job = made.job_cls
@@ -242,7 +242,7 @@ def _class_of(queue: JobQueue) -> Any:
     return known[queue.jobqueue]
 
 
-def _options(queue: JobQueue, root: Path | None, config_name: str) -> dict[str, Any]:
+def _options(queue: JobQueue, root: Path, config_name: str) -> dict[str, Any]:
     """The user's options; output of jobs goes below `.cinecube`, and pages of schedulers and workers to loopback."""
     options = dict(queue.options)
     pages = {"dashboard_address": _LOOPBACK, "dashboard": bool(find_spec("bokeh"))}
@@ -251,7 +251,7 @@ def _options(queue: JobQueue, root: Path | None, config_name: str) -> dict[str, 
     extra = options.get("worker_extra_args") or dask.config.get(f"jobqueue.{config_name}.worker-extra-args", None) or []
     if not any(str(word).startswith(("--dashboard", "--no-dashboard")) for word in extra):
         options["worker_extra_args"] = [*extra, "--no-dashboard", "--dashboard-address", _LOOPBACK]
-    if root is not None and not dask.config.get(f"jobqueue.{config_name}.log-directory", None):
+    if not dask.config.get(f"jobqueue.{config_name}.log-directory", None):
         # Batch systems split lines at blanks, which the study's path may have.
         options.setdefault("log_directory", os.path.relpath(StudyPaths(root.absolute()).jobs))
     return options

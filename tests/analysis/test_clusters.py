@@ -103,9 +103,9 @@ ADDRESSES: dict[str, Callable[[], str]] = {
 
 
 @pytest.mark.parametrize("who", ADDRESSES)
-def test_whoever_listens_there_is_no_scheduler(who: str) -> None:
+def test_whoever_listens_there_is_no_scheduler(who: str, tmp_path: Path) -> None:
     began_s = time.monotonic()
-    with pytest.raises(StudyError, match="found no scheduler") as told, open_client(_at(ADDRESSES[who]()), 1):
+    with pytest.raises(StudyError, match="found no scheduler") as told, open_client(_at(ADDRESSES[who]()), 1, tmp_path):
         pass
     assert time.monotonic() - began_s < 6
     assert "memory" not in str(told.value)  # of this machine: another server's bytes are read as sizes
@@ -154,21 +154,24 @@ def _address_in(file: Path) -> str:
     return str(json.loads(file.read_text())["address"])
 
 
-def test_a_scheduler_without_workers(scheduler: str) -> None:
+def test_a_scheduler_without_workers(scheduler: str, tmp_path: Path) -> None:
     with (
         pytest.raises(StudyError, match="found no worker yet, in 1 s.*start some with `dask worker ADDRESS`"),
-        open_client(_at(scheduler, patience_s=1), 1),
+        open_client(_at(scheduler, patience_s=1), 1, tmp_path),
     ):
         pass
 
 
-def test_the_address_of_a_worker(scheduler: str, started: Start) -> None:
+def test_the_address_of_a_worker(scheduler: str, started: Start, tmp_path: Path) -> None:
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]
     started("worker", scheduler, "--no-nanny", "--no-dashboard", "--worker-port", str(port), "--host", "127.0.0.1")
-    with open_client(_at(scheduler), 1):  # it is there
+    with open_client(_at(scheduler), 1, tmp_path):  # it is there
         pass
-    with pytest.raises(StudyError, match="a Dask worker listens there"), open_client(_at(f"tcp://127.0.0.1:{port}"), 1):
+    with (
+        pytest.raises(StudyError, match="a Dask worker listens there"),
+        open_client(_at(f"tcp://127.0.0.1:{port}"), 1, tmp_path),
+    ):
         pass
 
 
@@ -183,7 +186,7 @@ def test_workers_of_another_environment(scheduler: str, started: Start, tmp_path
     started("worker", scheduler, "--no-nanny", "--no-dashboard", PYTHONPATH=str(fake))
     with (
         pytest.raises(StudyError, match=f"a worker on .* with {missing} 0.0.1, expected {missing} .*, as here"),
-        open_client(_at(scheduler), 1),
+        open_client(_at(scheduler), 1, tmp_path),
     ):
         pass
 
@@ -251,8 +254,8 @@ def test_jobs_write_nothing_into_the_study(batch: Batch, tmp_path: Path) -> None
     assert "--no-dashboard" in script
 
 
-def test_pages_are_for_this_machine_alone(batch: Batch) -> None:
-    with open_client(_queue(), 1) as client:
+def test_pages_are_for_this_machine_alone(batch: Batch, tmp_path: Path) -> None:
+    with open_client(_queue(), 1, tmp_path) as client:
         listening = client.run_on_scheduler(_listening)
         pages = [host for host, _ in client.run(_listening).popitem()[1]]
     assert [host for host, _ in listening] == ["127.0.0.1"]
@@ -272,16 +275,16 @@ def test_a_command_that_is_not_here(name: str, command: str, monkeypatch: pytest
     monkeypatch.setenv("PATH", str(tmp_path))
     with (
         pytest.raises(StudyError, match=f"found no command `{command}` on this machine.*login node"),
-        open_client(JobQueue(jobqueue=name, options=OPTIONS), 1),
+        open_client(JobQueue(jobqueue=name, options=OPTIONS), 1, tmp_path),
     ):
         pass
 
 
-def test_dask_jobqueue_that_is_not_installed(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_dask_jobqueue_that_is_not_installed(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setitem(sys.modules, "dask_jobqueue", None)
     with (
         pytest.raises(StudyError, match=r"found no dask-jobqueue.*pip install 'cinecube\[cluster\]'"),
-        open_client(_queue(), 1),
+        open_client(_queue(), 1, tmp_path),
     ):
         pass
 
@@ -294,20 +297,20 @@ def test_dask_jobqueue_that_is_not_installed(monkeypatch: pytest.MonkeyPatch) ->
         ({**OPTIONS, "wall_time": "1:00"}, "unexpected keyword argument 'wall_time'"),
     ],
 )
-def test_options_that_the_class_refuses(batch: Batch, options: dict[str, Any], said: str) -> None:
+def test_options_that_the_class_refuses(batch: Batch, options: dict[str, Any], said: str, tmp_path: Path) -> None:
     with (
         pytest.raises(StudyError, match=f"dask.options: found options that SLURMCluster refuses .*{said}"),
-        open_client(JobQueue(jobqueue="SLURMCluster", options=options), 1),
+        open_client(JobQueue(jobqueue="SLURMCluster", options=options), 1, tmp_path),
     ):
         pass
     assert batch.jobs == 0
 
 
-def test_a_job_that_is_refused(batch: Batch) -> None:
+def test_a_job_that_is_refused(batch: Batch, tmp_path: Path) -> None:
     batch.mode("refuse")
     with (
         pytest.raises(StudyError, match="refuses the job .sbatch: error: invalid partition specified: nosuch"),
-        open_client(_queue(jobs=2), 1),
+        open_client(_queue(jobs=2), 1, tmp_path),
     ):
         pass
 
@@ -323,9 +326,11 @@ def test_jobs_that_never_start(batch: Batch, tmp_path: Path) -> None:
     assert sorted(batch.cancelled) == ["1", "2", "3"]
 
 
-def test_when_all_jobs_have_ended_new_ones_go_on(batch: Batch, caplog: pytest.LogCaptureFixture) -> None:
+def test_when_all_jobs_have_ended_new_ones_go_on(
+    batch: Batch, caplog: pytest.LogCaptureFixture, tmp_path: Path
+) -> None:
     found = {}
-    with caplog.at_level("INFO", "cinecube"), open_client(_queue(jobs=2, patience_s=60), 1) as client:
+    with caplog.at_level("INFO", "cinecube"), open_client(_queue(jobs=2, patience_s=60), 1, tmp_path) as client:
         for key, value in run_jobs(client, twice, _jobs(200), 1):
             found[key] = value
             if len(found) == 20:
@@ -343,7 +348,7 @@ def slowly(number: int) -> int:
 def test_jobs_that_end_again_and_again(tmp_path: Path) -> None:
     with open_batch(tmp_path / "batch", seconds=4) as batch:
         batch.mode("short")
-        with pytest.raises(StudyError) as told, open_client(_queue(patience_s=60), 1) as client:
+        with pytest.raises(StudyError) as told, open_client(_queue(patience_s=60), 1, tmp_path) as client:
             list(run_jobs(client, slowly, _jobs(3), 1))
         assert batch.jobs <= 5
     line = str(told.value)

@@ -143,15 +143,18 @@ def test_a_cluster_says_what_this_machine_says(kind: str, scored: Scored, synthe
         if kind == "jobqueue":
             options = {"cores": 1, "processes": 1, "memory": "1GB", "scheduler_options": {"dashboard_address": None}}
             where = JobQueue(jobqueue="LocalCluster", jobs=2, options=options)
-        with open_client(where, 1) as client:
+        with open_client(where, 1, root) as client:
             cube = score_model(study, *read_inputs(study, root, MODEL), client)
     for name in ("score", "cv_score", "alpha", "lag_score"):
         np.testing.assert_allclose(cube[name], scored()[name], atol=1e-5)
 
 
-def test_an_unknown_batch_system_is_one_line() -> None:
+def test_an_unknown_batch_system_is_one_line(tmp_path: Path) -> None:
     queue = JobQueue(jobqueue="SLURM")
-    with pytest.raises(StudyError, match="found 'SLURM', expected one of .*SLURMCluster"), open_client(queue, 1):
+    with (
+        pytest.raises(StudyError, match="found 'SLURM', expected one of .*SLURMCluster"),
+        open_client(queue, 1, tmp_path),
+    ):
         pass
 
 
@@ -201,8 +204,9 @@ def test_errors_name_both_sides(synthetic: Synthetic, tmp_path: Path) -> None:
         read_inputs(make_study(), tmp_path, MODEL)
 
 
-def test_no_scheduler_is_one_line() -> None:
-    with pytest.raises(StudyError, match="found no scheduler"), open_client(ClusterAddress(address="no-address"), 1):
+def test_no_scheduler_is_one_line(tmp_path: Path) -> None:
+    address = ClusterAddress(address="no-address")
+    with pytest.raises(StudyError, match="found no scheduler"), open_client(address, 1, tmp_path):
         pass
 
 
@@ -213,12 +217,12 @@ def stop_process(_: int) -> None:
 
 
 @pytest.mark.filterwarnings("ignore")
-def test_dying_workers_are_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_dying_workers_are_one_line(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     import dask
 
     with (
         dask.config.set({"distributed.scheduler.allowed-failures": 0}),
-        open_client("local", 1) as client,
+        open_client("local", 1, tmp_path) as client,
         pytest.raises(StudyError, match="dask: found a lost scheduler or worker"),
     ):
         list(run_jobs(client, stop_process, [(0, (1,))], 1))
