@@ -11,8 +11,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from cinecube.store.errors import StudyError
-from cinecube.store.foreign_bounds import as_numbers, look_at_numpy, unreadable
+from cinecube.store.foreign_bounds import as_numbers, look_at_numpy, unreadable, wrong
 from cinecube.store.foreign_hdf5 import read_hdf5
 from cinecube.store.foreign_tables import LABELS, TABLES, read_columns
 from cinecube.store.no_features import features_of, told
@@ -101,11 +100,11 @@ def read_foreign(
     found = _read(path, dataset, segments, table, None if labels is None else len(labels))
     if isinstance(found, _Array):
         if tr_s is not None:
-            raise _wrong("--tr", f"{tr_s:g} s, for rows that have onsets", "an array per segment", "drop it")
+            raise wrong("--tr", f"{tr_s:g} s, for rows that have onsets", "an array per segment", "drop it")
         rows, array = _labels(found, labels, table, str(path)), found
     else:
         if table is not None:
-            raise _wrong(str(table), "a table of rows", "none: an array per segment has its rows in order", "drop it")
+            raise wrong(str(table), "a table of rows", "none: an array per segment has its rows in order", "drop it")
         rows = rows_index({name: np.arange(len(part.columns)) * (tr_s or usual_tr_s) for name, part in found.items()})
         array = _stacked(found, str(path))
     rows["onset_s"] = rows["onset_s"].round(6)
@@ -119,18 +118,14 @@ def read_foreign(
     return Foreign(values, rows, tuple(names) if array.named else (), left_out, said, timed)
 
 
-def _wrong(where: str, found: str, expected: str, do: str) -> StudyError:
-    return StudyError(where=where, found=found, expected=expected, do=do)
-
-
 def _read(
     path: Path, dataset: str | None, segments: Sequence[str], table: Path | None, n_rows: int | None
 ) -> _Array | dict[str, _Array]:
     suffix = path.suffix.lower()
     if not path.exists():
-        raise _wrong(str(path), "nothing", "an array", "correct the path")
+        raise wrong(str(path), "nothing", "an array", "correct the path")
     if dataset is not None and suffix not in _HDF5:
-        raise _wrong(str(path), f"a data set {dataset!r} asked for", "an HDF5 file", "drop --dataset")
+        raise wrong(str(path), f"a data set {dataset!r} asked for", "an HDF5 file", "drop --dataset")
     if path.is_dir():
         return _read_folder(path)
     if suffix in TABLES:
@@ -142,7 +137,7 @@ def _read(
         if isinstance(values, dict):
             return {name: _unnamed(own, said) for name, own in values.items()}
         return _unnamed(values, said)
-    raise _wrong(str(path), f"suffix {suffix!r}", _KNOWN, "save it as one of these")
+    raise wrong(str(path), f"suffix {suffix!r}", _KNOWN, "save it as one of these")
 
 
 def _unnamed(values: np.ndarray, said: tuple[str, ...] = ()) -> _Array:
@@ -162,15 +157,15 @@ def _read_folder(path: Path) -> dict[str, _Array]:
         folders = ", ".join(file.name for file in sorted(path.iterdir()) if file.is_dir())[:200]
         do = "move them into one folder" if folders else "correct the path"
         found = "no array" + (f", but folders {folders}" if folders else "")
-        raise _wrong(str(path), found, "a file <segment>.npy or <segment>.csv per segment", do)
+        raise wrong(str(path), found, "a file <segment>.npy or <segment>.csv per segment", do)
     arrays: dict[str, _Array] = {}
     for file in files:
         if file.stem in arrays:
-            raise _wrong(str(file), "a second file of the segment", "one", "remove one of them")
+            raise wrong(str(file), "a second file of the segment", "one", "remove one of them")
         array = _read_table(file) if file.suffix.lower() in TABLES else _read_numpy(file)
         assert isinstance(array, _Array)
         if array.labels is not None:
-            raise _wrong(str(file), "columns segment and onset_s", "features only", "join the files to one table")
+            raise wrong(str(file), "columns segment and onset_s", "features only", "join the files to one table")
         arrays[file.stem] = array
     return arrays
 
@@ -187,7 +182,7 @@ def _read_numpy(path: Path, table: Path | None = None) -> _Array | dict[str, _Ar
     except (ValueError, OSError, EOFError, MemoryError, zipfile.BadZipFile, zlib.error) as error:
         raise unreadable(path, error) from None
     if not arrays:
-        raise _wrong(str(path), "no array", "one of all rows, or one per segment", "save it again")
+        raise wrong(str(path), "no array", "one of all rows, or one per segment", "save it again")
     return next(iter(arrays.values())) if table is not None and len(arrays) == 1 else arrays
 
 
@@ -195,10 +190,10 @@ def _read_table(path: Path, n_rows: int | None = None) -> _Array:
     read = read_columns(path, n_rows)
     labels = [name for name in LABELS if name in read.columns]
     if len(labels) == 1:
-        raise _wrong(str(path), f"a column {labels[0]} alone", "segment and onset_s", "add the other")
+        raise wrong(str(path), f"a column {labels[0]} alone", "segment and onset_s", "add the other")
     columns = read.columns.drop(columns=labels)
     if columns.shape[1] == 0 or not len(columns):
-        raise _wrong(str(path), f"{len(columns)} rows of {columns.shape[1]} features", "one or more", "save it again")
+        raise wrong(str(path), f"{len(columns)} rows of {columns.shape[1]} features", "one or more", "save it again")
     columns = columns.set_axis([str(name) for name in columns], axis=1)
     return _Array(columns, read.named, read.columns[labels] if labels else None, read.said)
 
@@ -207,22 +202,22 @@ def _labels(array: _Array, labels: pd.DataFrame | None, table: Path | None, wher
     """`segment` and `onset_s` of each row, from the table or from the array's own columns."""
     if (array.labels is None) == (labels is None):
         found = "no labels of its rows" if labels is None else "columns segment and onset_s, and a table of rows"
-        raise _wrong(where, found, "a CSV table with segment and onset_s, or both as columns", "see --rows")
+        raise wrong(where, found, "a CSV table with segment and onset_s, or both as columns", "see --rows")
     own = array.labels if labels is None else labels
     assert own is not None
     if len(own) != len(array.columns):
-        raise _wrong(where, f"{len(array.columns)} rows", f"{len(own)}, the rows of {table}", "give each a row")
+        raise wrong(where, f"{len(array.columns)} rows", f"{len(own)}, the rows of {table}", "give each a row")
     return own.reset_index(drop=True)
 
 
 def _read_labels(table: Path) -> pd.DataFrame:
     if not table.is_file():
-        raise _wrong(str(table), "no such file", "a CSV table of rows", "correct the path")
+        raise wrong(str(table), "no such file", "a CSV table of rows", "correct the path")
     columns = read_columns(table).columns
     missing = [name for name in LABELS if name not in columns]
     if missing:
         named = ", ".join(map(str, columns.columns))
-        raise _wrong(str(table), f"columns {named}", "segment and onset_s", f"add the column {missing[0]}")
+        raise wrong(str(table), f"columns {named}", "segment and onset_s", f"add the column {missing[0]}")
     return columns[list(LABELS)]
 
 
@@ -232,7 +227,7 @@ def _stacked(arrays: Mapping[str, _Array], where: str) -> _Array:
     for name, array in arrays.items():
         if list(array.columns) != list(first.columns) or array.named != first.named:
             names = ", ".join(map(str, array.columns[:3])) if array.named else "unnamed"
-            raise _wrong(
+            raise wrong(
                 f"{where} {name}",
                 f"{array.columns.shape[1]} dims ({names})",
                 f"{first.columns.shape[1]}, those of {first_name}",
@@ -251,7 +246,7 @@ def _as_segments(rows: pd.DataFrame, segments: Sequence[str], where: str) -> tup
         segment = segment_of(name, segments) or name
         other = by_segment.setdefault(segment, name)
         if other != name:
-            raise _wrong(where, f"{other} and {name}, both of {segment}", "rows of a segment once", "keep one of them")
+            raise wrong(where, f"{other} and {name}, both of {segment}", "rows of a segment once", "keep one of them")
     others = {name: segment for segment, name in by_segment.items() if segment != name}
     if not others:
         return rows, ()
@@ -263,16 +258,16 @@ def _as_segments(rows: pd.DataFrame, segments: Sequence[str], where: str) -> tup
 def _check_rows(rows: pd.DataFrame, where: str) -> None:
     """Refuse rows without a segment or an onset, and onsets that do not rise."""
     if rows["segment"].isna().any():
-        raise _wrong(
+        raise wrong(
             where, f"no segment in row {int(rows['segment'].isna().argmax()) + 1}", "a name in each", "fill it in"
         )
     if not pd.api.types.is_numeric_dtype(rows["onset_s"]) or not np.isfinite(rows["onset_s"]).all():
-        raise _wrong(where, "an onset_s that is no number", "seconds from the segment's first frame", "correct it")
+        raise wrong(where, "an onset_s that is no number", "seconds from the segment's first frame", "correct it")
     for segment, onsets_s in rows.groupby("segment", sort=False)["onset_s"]:
         falls = np.flatnonzero(np.diff(onsets_s.to_numpy()) <= 0)
         if falls.size:
             at, after = onsets_s.to_numpy()[falls[0] : falls[0] + 2]
-            raise _wrong(f"{where} {segment}", f"onset {after:g} s after {at:g} s", "rising onsets", "sort the rows")
+            raise wrong(f"{where} {segment}", f"onset {after:g} s after {at:g} s", "rising onsets", "sort the rows")
 
 
 def _check_values(values: np.ndarray, rows: pd.DataFrame, where: str) -> None:
@@ -282,4 +277,4 @@ def _check_values(values: np.ndarray, rows: pd.DataFrame, where: str) -> None:
         at = f"{where} {rows['segment'].iloc[row]} at {rows['onset_s'].iloc[row]:g} s"
         n_rows = int(bad.any(axis=1).sum())
         found = f"NaN or infinity ({int(bad.sum())} in all, in {n_rows} of {len(values)} rows)"
-        raise _wrong(at, found, "finite numbers", "fill or drop them")
+        raise wrong(at, found, "finite numbers", "fill or drop them")

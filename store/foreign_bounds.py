@@ -24,8 +24,13 @@ NUMBERS = "fiub"
 """Kinds of types that are numbers."""
 
 
+def wrong(where: str, found: str, expected: str, do: str) -> StudyError:
+    """What is said of features that cannot be read, or not for certain."""
+    return StudyError(where=where, found=found, expected=expected, do=do)
+
+
 def _refused(where: str, found: str, expected: str) -> StudyError:
-    return StudyError(where=where, found=found, expected=expected, do="save it again, as it was computed")
+    return wrong(where, found, expected, "save it again, as it was computed")
 
 
 def look_at(path: Path) -> int:

@@ -9,8 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from cinecube.store.errors import StudyError
-from cinecube.store.foreign_bounds import NUMBERS, as_numbers, look_at, look_at_dataset, unreadable
+from cinecube.store.foreign_bounds import NUMBERS, as_numbers, look_at, look_at_dataset, unreadable, wrong
 from cinecube.store.segment_names import near_name, segment_of
 
 _MOST = 100_000
@@ -63,7 +62,7 @@ def read_hdf5(
     try:
         import h5py
     except ImportError:
-        raise _wrong(str(path), "no h5py", "h5py, which reads HDF5", "run `pip install h5py`") from None
+        raise wrong(str(path), "no h5py", "h5py, which reads HDF5", "run `pip install h5py`") from None
     look_at(path)
     try:
         with h5py.File(path, "r") as file:
@@ -78,10 +77,6 @@ def read_hdf5(
             return {name: _numbers(sets[place], f"{path} {place}") for name, place in chosen.items()}, said
     except (OSError, RuntimeError, MemoryError, KeyError) as error:  # h5py has no class of its own for damage
         raise unreadable(path, error) from None
-
-
-def _wrong(where: str, found: str, expected: str, do: str) -> StudyError:
-    return StudyError(where=where, found=found, expected=expected, do=do)
 
 
 def _data_sets(file: Any) -> Iterator[tuple[str, Any]]:
@@ -110,11 +105,11 @@ def _choose(
 ) -> str | dict[str, str]:
     """The data set of all rows, or a segment's name there -> data set."""
     if not sets:
-        raise _wrong(where, "no data set", "one of all rows, or one per segment", "correct the path")
+        raise wrong(where, "no data set", "one of all rows, or one per segment", "correct the path")
     places = _asked_for(sets, asked, segments, where) if asked else list(sets)
     if table is not None:
         if len(places) > 1:
-            raise _wrong(
+            raise wrong(
                 str(table),
                 f"a table of rows, and data sets {_listed(places)}",
                 "one that has them all",
@@ -136,7 +131,7 @@ def _refuse_one_segment(own: _Found, known: Sequence[_Found], where: str) -> Non
     if others:
         option = own.tail or own.head
         do = f"say --dataset {option}, which reads all" if option else "drop --dataset"
-        raise _wrong(where, f"{own.place}, of {own.segment} alone", f"those of {_listed(others)} too", do)
+        raise wrong(where, f"{own.place}, of {own.segment} alone", f"those of {_listed(others)} too", do)
 
 
 def _asked_for(sets: Mapping[str, Any], asked: str, segments: Sequence[str], where: str) -> list[str]:
@@ -150,7 +145,7 @@ def _asked_for(sets: Mapping[str, Any], asked: str, segments: Sequence[str], whe
     )
     if not places:
         names = dict.fromkeys(one.tail or one.head for one in known if one.template) or sets
-        raise _wrong(where, f"no data set {asked!r}", f"one of {_listed(list(names))}", "correct --dataset")
+        raise wrong(where, f"no data set {asked!r}", f"one of {_listed(list(names))}", "correct --dataset")
     return places
 
 
@@ -183,7 +178,7 @@ def _refuse_several(found: Sequence[_Found], sets: Mapping[str, Any], where: str
             do = f"add --dataset {name}"
             break
     shapes = [f"{one.place} ({', '.join(map(str, sets[one.place].shape or ()))})" for one in own]
-    raise _wrong(where, f"data sets {_listed(shapes)}", "one (row, dim) for each segment", do)
+    raise wrong(where, f"data sets {_listed(shapes)}", "one (row, dim) for each segment", do)
 
 
 def _by_own_names(
@@ -197,7 +192,7 @@ def _by_own_names(
     near = near_name(segments, parts)
     if not segments or (near is None and all("/" not in name for name in inner.values())):
         return {name: place for place, name in inner.items() if "/" not in name} or places[0]
-    raise _wrong(
+    raise wrong(
         where,
         f"data sets {_listed(list(inner.values()))}",
         f"segments in their names: {_listed(segments)}",

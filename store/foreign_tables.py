@@ -12,8 +12,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from cinecube.store.errors import StudyError
-from cinecube.store.foreign_bounds import look_at_table, unreadable
+from cinecube.store.foreign_bounds import look_at_table, unreadable, wrong
 
 LABELS = ("segment", "onset_s")
 TABLES = (".csv", ".tsv")
@@ -74,7 +73,7 @@ def read_columns(path: Path, n_rows: int | None = None) -> Table:
         columns = _parse(path, separator, skip, names if is_named else None)
     except (ValueError, OSError, MemoryError, OverflowError, csv.Error, pd.errors.ParserWarning) as error:
         if isinstance(error, pd.errors.ParserWarning) or _RAGGED.search(str(error)):
-            raise _wrong(
+            raise wrong(
                 str(path),
                 "lines with more values than the first",
                 "as many in each",
@@ -84,7 +83,7 @@ def read_columns(path: Path, n_rows: int | None = None) -> Table:
     columns = columns.iloc[: max(0, len(columns) - _blank_lines_below(path))]
     said = []
     if is_named and not set(LABELS) & set(columns) and any(_is_fraction(name) for name in names):
-        raise _wrong(
+        raise wrong(
             str(path),
             f"a first line of values ({', '.join(names)[:60]})",
             "names of the columns above the first row",
@@ -98,10 +97,6 @@ def read_columns(path: Path, n_rows: int | None = None) -> Table:
     if commas:
         said.append("commas are decimal points")
     return Table(columns, is_named, tuple(said))
-
-
-def _wrong(where: str, found: str, expected: str, do: str) -> StudyError:
-    return StudyError(where=where, found=found, expected=expected, do=do)
 
 
 def _layout(lines: Sequence[str]) -> tuple[str, list[str]]:
@@ -192,7 +187,7 @@ def _names_columns(
     fractions = bool(body) and all(_is_fraction(cell) for row in body for cell in row[names[0] == "" :])
     if n_rows == n_lines - 1 or fractions or (counted and (len(numbers) > _FEW or "" in names)):
         return True
-    raise _wrong(
+    raise wrong(
         str(path),
         f"a first line {', '.join(names)[:60]}, which may be names or values",
         "names with letters",
@@ -219,7 +214,7 @@ def _without_commas(columns: pd.DataFrame, separator: str, path: Path) -> tuple[
     if made and separator != ";" and all(known.str.fullmatch(_THOUSANDS).all() for known in seen):
         found = f"{seen[0].iloc[0]}, thousands or a fraction"
         do = "save it without commas in numbers"
-        raise _wrong(f"{path} column {next(iter(made))}", found, "points in numbers", do)
+        raise wrong(f"{path} column {next(iter(made))}", found, "points in numbers", do)
     if made:
         columns = columns.copy()
         for name, numbers in made.items():

@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 
 from cinecube.store.errors import StudyError
+from cinecube.store.foreign_bounds import wrong
 
 _INDEX = frozenset(["index", "idx", "id", "row", "rows", "row_id", "row_number", "rowname", "rownames", "level_0"])
 _UNNAMED = re.compile(r"unnamed_\d+(_level_\d+)?(_\d+)*")
@@ -65,7 +66,7 @@ def features_of(
     if chosen:
         if absent := [name for name in chosen if name not in columns]:
             known = ", ".join(columns.columns[:20])
-            raise _wrong(where, f"no column {absent[0]!r}", f"one of {known}", "correct --column")
+            raise wrong(where, f"no column {absent[0]!r}", f"one of {known}", "correct --column")
         names, left_out, said = list(dict.fromkeys(chosen)), {}, []
     else:
         left_out = _by_name(columns, rows, where) if named else {}
@@ -80,7 +81,7 @@ def features_of(
         names = [name for name in names if name not in left_out]
     for name in names:
         if not pd.api.types.is_numeric_dtype(columns[name]):
-            raise _wrong(
+            raise wrong(
                 f"{where} column {name}",
                 "text",
                 "numbers",
@@ -88,7 +89,7 @@ def features_of(
             )
     if not names:
         told = ", ".join(left_out)
-        raise _wrong(where, f"no feature beside {told or 'segment and onset_s'}", "columns of features", "add them")
+        raise wrong(where, f"no feature beside {told or 'segment and onset_s'}", "columns of features", "add them")
     return names, left_out, said
 
 
@@ -124,11 +125,7 @@ def _by_name(columns: pd.DataFrame, rows: pd.DataFrame, where: str) -> dict[str,
 
 
 def _unclear(where: str, found: str) -> StudyError:
-    return _wrong(where, found, "a feature, or a label", "name the features by --column, or take the column out")
-
-
-def _wrong(where: str, found: str, expected: str, do: str) -> StudyError:
-    return StudyError(where=where, found=found, expected=expected, do=do)
+    return wrong(where, found, "a feature, or a label", "name the features by --column, or take the column out")
 
 
 def _numbers_rows(column: pd.Series, rows: pd.DataFrame) -> bool:

@@ -6,6 +6,8 @@ import hashlib
 import os
 import resource
 import shutil
+import subprocess
+import sys
 from collections.abc import Callable, Generator
 from dataclasses import dataclass
 from pathlib import Path
@@ -69,6 +71,27 @@ def bounded() -> Generator[None]:
 def _peaks() -> list[int]:
     """The most memory that this process and one that it waited for ever had, in bytes."""
     return [1024 * resource.getrusage(who).ru_maxrss for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
+
+
+def dvc_environment() -> dict[str, str]:
+    """Variables under which DVC finds this environment's commands, and is nobody's."""
+    path = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
+    return {**os.environ, "PATH": path, "DVC_NO_ANALYTICS": "1", "GIT_CONFIG_GLOBAL": os.devnull}
+
+
+def dvc(root: Path, *words: str) -> str:
+    """What the real `dvc` prints, which has to succeed."""
+    done = subprocess.run(
+        [sys.executable, "-m", "dvc", *words],
+        cwd=root,
+        env=dvc_environment(),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout[-3000:]
+    return done.stdout
 
 
 @dataclass(frozen=True)

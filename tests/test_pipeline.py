@@ -18,7 +18,7 @@ import pandas as pd
 import pytest
 import yaml
 from click.testing import CliRunner
-from tests.conftest import Folder, tree_digest
+from tests.conftest import Folder, dvc, dvc_environment, tree_digest
 
 from cinecube.cli import main
 
@@ -26,25 +26,6 @@ pytestmark = pytest.mark.slow
 
 FILMS = {"amber": ["amber01", "amber02"], "dune": ["dune01"]}
 TINY = {"subjects": 1, "segment_s": 24, "overlap_s": 2, "repeated": [], "parcels": 8, "targets_per_parcel": 4}
-
-
-def _environment() -> dict[str, str]:
-    path = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
-    return {**os.environ, "PATH": path, "DVC_NO_ANALYTICS": "1", "GIT_CONFIG_GLOBAL": os.devnull}
-
-
-def _dvc(root: Path, *words: str) -> str:
-    done = subprocess.run(
-        [sys.executable, "-m", "dvc", *words],
-        cwd=root,
-        env=_environment(),
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        check=False,
-    )
-    assert done.returncode == 0, done.stdout[-3000:]
-    return done.stdout
 
 
 def _stages_run(output: str) -> set[str]:
@@ -73,7 +54,7 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Folder:
     assert result.exit_code == 0, result.output
     folder = Folder(root)
     folder.change(_shrink)
-    _dvc(root, "repro")
+    dvc(root, "repro")
     assert (root / "results/report/index.html").is_file()
     return folder
 
@@ -86,7 +67,7 @@ def tiny(finished: Folder, tmp_path: Path) -> Folder:
 
 
 def test_a_second_repro_runs_nothing(finished: Folder) -> None:
-    output = _dvc(finished.root, "repro")
+    output = dvc(finished.root, "repro")
     assert _stages_run(output) == set()
     assert "up to date" in output
 
@@ -94,14 +75,14 @@ def test_a_second_repro_runs_nothing(finished: Folder) -> None:
 def test_forcing_everything_leaves_the_locks_as_they_were(tiny: Folder) -> None:
     locks = [tiny.root / "dvc.lock", tiny.root / "data/dvc.lock"]
     before = [lock.read_bytes() for lock in locks]
-    output = _dvc(tiny.root, "repro", "-f")
+    output = dvc(tiny.root, "repro", "-f")
     assert len(_stages_run(output)) == len(yaml.safe_load(before[0])["stages"]) + 1
     assert [lock.read_bytes() for lock in locks] == before
 
 
 def test_changing_one_model_runs_that_model_alone(tiny: Folder) -> None:
     tiny.change(lambda params: params["models"]["vit"].update(pooling="cls"))
-    assert _stages_run(_dvc(tiny.root, "repro")) == {
+    assert _stages_run(dvc(tiny.root, "repro")) == {
         "privacy",  # a checkpoint may lie in the study
         "checkpoint@vit",
         "features@vit-amber",
@@ -158,7 +139,7 @@ def test_plan_tells_what_another_machine_has_from_what_never_ran(tiny: Folder) -
 
 def test_what_changes_speed_only_runs_nothing(tiny: Folder) -> None:
     tiny.change(lambda params: params["run"].update(batch=3, block_rows=5))
-    assert _stages_run(_dvc(tiny.root, "repro")) == set()
+    assert _stages_run(dvc(tiny.root, "repro")) == set()
 
 
 def test_adding_a_film_extracts_that_film_alone(tiny: Folder) -> None:
@@ -168,7 +149,7 @@ def test_adding_a_film_extracts_that_film_alone(tiny: Folder) -> None:
 
     before = tree_digest(tiny.root / "data/features/vit/amber.zarr")
     tiny.change(add)
-    run = _stages_run(_dvc(tiny.root, "repro", "features"))
+    run = _stages_run(dvc(tiny.root, "repro", "features"))
     assert {stage for stage in run if stage.startswith("features")} == {"features@vit-birch", "features@wav2vec2-birch"}
     assert tree_digest(tiny.root / "data/features/vit/amber.zarr") == before
 
@@ -179,7 +160,7 @@ def test_adding_a_subject_extracts_nothing(tiny: Folder) -> None:
         params["brain"]["subjects"].append("sub-02")
 
     tiny.change(add)
-    run = _stages_run(_dvc(tiny.root, "repro", "brain", "features"))
+    run = _stages_run(dvc(tiny.root, "repro", "brain", "features"))
     assert run == {"simulate", "brain@sub-02"}
 
 
@@ -190,7 +171,7 @@ def test_killed_extraction_resumes_and_ends_with_the_same_bytes(tiny: Folder, tm
         params["run"].update(block_rows=2, batch=2)
 
     tiny.change(slow_down)
-    _dvc(tiny.root, "repro", "checkpoint@vit")
+    dvc(tiny.root, "repro", "checkpoint@vit")
     undisturbed = Folder(tmp_path / "undisturbed")
     shutil.copytree(tiny.root, undisturbed.root, symlinks=True)
     undisturbed.must("features", "vit", "amber")
@@ -198,7 +179,7 @@ def test_killed_extraction_resumes_and_ends_with_the_same_bytes(tiny: Folder, tm
     process = subprocess.Popen(
         [sys.executable, "-m", "dvc", "repro", "features@vit-amber"],
         cwd=tiny.root,
-        env=_environment(),
+        env=dvc_environment(),
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
         start_new_session=True,
@@ -213,7 +194,7 @@ def test_killed_extraction_resumes_and_ends_with_the_same_bytes(tiny: Folder, tm
     cube = tiny.root / "data/features/vit/amber.zarr"
     assert not cube.exists(), "a half-written cube in its place"
     finished_rows = sum(2 for _ in journal.rglob("*.npy"))
-    output = _dvc(tiny.root, "repro", "features@vit-amber")
+    output = dvc(tiny.root, "repro", "features@vit-amber")
     kept = re.search(r"amber.zarr: (\d+) rows, (\d+) of them from an earlier run", output)
     assert kept, output
     assert 0 < int(kept[2]) < int(kept[1])
@@ -232,13 +213,13 @@ def test_added_features_are_encoded_like_any_other(tiny: Folder) -> None:
     tiny.must("add", str(tiny.root / "loudness.csv"), "--model", "loudness")
     tiny.change(lambda params: params.update(imported=[{"model": "loudness", "source": "loudness.csv"}]))
     assert _plan(tiny)["encode_imported@loudness"][0] == "to do"
-    run = _stages_run(_dvc(tiny.root, "repro", "whole_brain"))
+    run = _stages_run(dvc(tiny.root, "repro", "whole_brain"))
     # Residuals may read any model, so they depend on all.
     assert run == {"imported@entry0", "encode_imported@entry0", "residual_features@pair0", "whole_brain"}
     scores = pd.read_csv(tiny.root / "results/tables/whole_brain.csv")
     assert set(scores["model"]) == {"vit", "wav2vec2", "loudness"}
     tiny.must("add", str(tiny.root / "loudness.csv"), "--model", "again")  # lists itself
-    run = _stages_run(_dvc(tiny.root, "repro", "whole_brain"))
+    run = _stages_run(dvc(tiny.root, "repro", "whole_brain"))
     scored = {stage for stage in run if stage.startswith("encode")}
     assert scored == {"encode_imported@entry1"}, "another import scores no model again"
     assert {"imported@entry0", "imported@entry1"} <= run
@@ -267,11 +248,11 @@ def test_a_lab_with_its_own_films_and_scans(finished: Folder, tmp_path: Path) ->
         params["statistics"]["block_rows"] = 2
 
     own.change(choose)
-    _dvc(root, "repro")
+    dvc(root, "repro")
     page = (root / "results/report/index.html").read_text(encoding="utf-8")
     assert "mystudy" in page
     assert "The truth beside what was found" not in page
-    assert _stages_run(_dvc(root, "repro")) == set()
+    assert _stages_run(dvc(root, "repro")) == set()
 
 
 def test_init_refuses_what_it_cannot_do(tmp_path: Path, finished: Folder) -> None:

@@ -27,7 +27,7 @@ from cinecube.store.labels import layer_labels
 from cinecube.store.paths import StudyPaths
 from cinecube.store.schema import Stream, feature_template, provenance, rows_index, string_coordinate
 
-from .conftest import Folder
+from .conftest import Folder, dvc_environment
 
 pytestmark = pytest.mark.slow
 
@@ -80,9 +80,7 @@ def _git(root: Path, *words: str) -> str:
 
 
 def _dvc(root: Path, *words: str) -> subprocess.CompletedProcess[str]:
-    env = {**os.environ, "DVC_NO_ANALYTICS": "1", "GIT_CONFIG_GLOBAL": os.devnull}
-    env["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{env['PATH']}"
-    command = [sys.executable, "-m", "dvc", *words]
+    command, env = [sys.executable, "-m", "dvc", *words], dvc_environment()
     return subprocess.run(
         command, cwd=root, env=env, capture_output=True, text=True, check=False, start_new_session=True
     )

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -17,7 +14,7 @@ from click.testing import CliRunner
 from cinecube.cli import main
 from cinecube.simulation.checkpoints import write_checkpoint
 
-from .conftest import Folder
+from .conftest import Folder, dvc
 from .lab import make_lab, table_of
 
 pytestmark = pytest.mark.slow
@@ -25,21 +22,6 @@ pytestmark = pytest.mark.slow
 FILMS = {"amber": ["amber01", "amber02"], "dune": ["dune01"]}
 ONE_FILM = {"amber": ["amber01", "amber02", "amber03"]}
 REGIONS = "EV: [L_A, R_A]\nAG: [L_B, R_B]\n"
-
-
-def _dvc_repro(root: Path) -> str:
-    path = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
-    done = subprocess.run(
-        [sys.executable, "-m", "dvc", "repro"],
-        cwd=root,
-        env={**os.environ, "PATH": path, "DVC_NO_ANALYTICS": "1", "GIT_CONFIG_GLOBAL": os.devnull},
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        check=False,
-    )
-    assert done.returncode == 0, done.stdout[-3000:]
-    return done.stdout
 
 
 @dataclass(frozen=True)
@@ -145,7 +127,7 @@ def test_from_init_to_the_report(kind: Kind, tmp_path: Path) -> None:
     assert done.exit_code == 0, done.output
     study.change(_shrink)
     kind.prepare(study, lab)
-    _dvc_repro(study.root)
+    dvc(study.root, "repro")
     means = pd.read_csv(study.root / "results/tables/whole_brain_mean.csv").query("subject == 'all'")
     found = means.set_index("model")["score"].to_dict()
     assert set(found) == set(kind.scores)
@@ -153,4 +135,4 @@ def test_from_init_to_the_report(kind: Kind, tmp_path: Path) -> None:
         assert low < found[stream] < high
     page = (study.root / "results/report/index.html").read_text(encoding="utf-8")
     assert all(f"test r, {stream}" in page for stream in kind.scores)
-    assert "Running stage" not in _dvc_repro(study.root)
+    assert "Running stage" not in dvc(study.root, "repro")
