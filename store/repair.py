@@ -8,7 +8,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from cinecube.store.cube_files import ROOT
-from cinecube.store.cubes import stored_bytes
 from cinecube.store.errors import StudyError, environment_error
 from cinecube.store.pulling import ObjectCache
 from cinecube.store.remotes import DvcObject, Objects
@@ -78,13 +77,12 @@ def verify_all(
         Where recorded cubes are missed.
     repair : bool
     progress : callable, optional
-        Told `(done, total)` in megabytes before each cube, and at the end.
+        Told `(done, total)` in cubes before each, and at the end.
     """
-    sizes = [stored_bytes(cube) // 10**6 for cube in cubes] if progress else []
     records, wrong, repaired, notes, unplaced, foreign = Records(), {}, {}, [], list[str](), list[str]()
     for number, cube in enumerate(cubes):
         if progress:
-            progress(sum(sizes[:number]), sum(sizes))
+            progress(number, len(cubes))
         try:
             verdict = records.judge(cube)
         except (OSError, StudyError) as error:  # the disk or a permission, which leaves the other cubes to judge
@@ -101,7 +99,7 @@ def verify_all(
             foreign += [str(cube)] if not any(problem.is_damage for problem in verdict.problems) else []
             wrong[str(cube)] = [f"{cube}: {problem.line}" for problem in verdict.problems]
     if progress:
-        progress(sum(sizes), sum(sizes))
+        progress(len(cubes), len(cubes))
     notes += [
         f"{root}: DVC's files cannot be read ({why}); cubes are judged alone" for root, why in records.unread.items()
     ]

@@ -243,7 +243,7 @@ def verify(paths: tuple[Path, ...], repair: bool, as_json: bool, root: Path) -> 
             expected="a cube or a folder of cubes",
             do="correct the path, fetch cubes with `dvc pull`, or make them with `dvc repro`",
         )
-    with progress_bar("verifying", "MB") as progress:
+    with progress_bar("verifying", "cubes") as progress:
         found = verify_all(cubes, folders, repair=repair, progress=progress)
     if as_json:
         told = {"cubes": len(found.cubes), "wrong": found.wrong, "repaired": found.repaired, "absent": found.absent}

@@ -170,6 +170,14 @@ def test_an_error_takes_the_place_of_the_bar(films: Folder) -> None:
     assert line.startswith("Error: segment amber03: found no file")
 
 
+def test_verify_shows_how_far_it_is(scratch: Folder) -> None:
+    with Terminal([*CINECUBE, "verify", "data/features/vit"], scratch.root, columns=100) as terminal:
+        assert terminal.end() == 0, terminal.screen
+    films = len(list((scratch.root / "data/features/vit").glob("*.zarr")))
+    assert f"{films}/{films} cubes" in terminal.text
+    assert terminal.screen[-1] == f"{films} cubes, {films} whole, 0 damaged"
+
+
 @pytest.mark.parametrize(("key", "code"), [("\x03", 130), ("\x04", 130), ("n\n", 0)], ids=["Ctrl-C", "Ctrl-D", "no"])
 def test_a_question_that_is_not_answered_is_no_bare_aborted(scratch: Folder, key: str, code: int) -> None:
     (scratch.root / ".cinecube/journal").mkdir(parents=True, exist_ok=True)
