@@ -22,8 +22,8 @@ from distributed.comm.addressing import get_address_host_port
 from distributed.core import Status, rpc
 
 from cinecube.analysis.tasks import n_local_workers
-from cinecube.analysis.watch import Jobs, Watch, bounded, first_line
-from cinecube.store.errors import StudyError, environment_error
+from cinecube.analysis.watch import Jobs, Watch, bounded
+from cinecube.store.errors import StudyError, environment_error, first_line
 from cinecube.store.interrupts import uninterrupted
 from cinecube.store.paths import StudyPaths
 from cinecube.store.run_params import ClusterAddress, DaskParams, JobQueue

@@ -12,6 +12,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
 
+from cinecube.store.errors import first_line
 from cinecube.store.interrupts import last_work
 from cinecube.store.run_params import DaskParams
 
@@ -211,7 +212,7 @@ def _on_client(
     from distributed import KilledWorker
     from distributed.comm.core import CommClosedError
 
-    from cinecube.analysis.watch import first_line, lost_scheduler
+    from cinecube.analysis.watch import lost_scheduler
 
     lost = (KilledWorker, CommClosedError, asyncio.CancelledError, concurrent.futures.CancelledError, TimeoutError)
     try:

@@ -14,7 +14,7 @@ from typing import Any, TypeVar
 
 from distributed import Client
 
-from cinecube.store.errors import StudyError
+from cinecube.store.errors import StudyError, first_line
 from cinecube.store.paths import PARAMS_FILE
 
 _log = logging.getLogger(__name__)
@@ -39,11 +39,6 @@ _ASK = (
     " 'host': __import__('platform').node()}}"
 )
 _LIST = {"sbatch": "squeue", "qsub": "qstat", "bsub": "bjobs", "condor_submit": "condor_q", "oarsub": "oarstat"}
-
-
-def first_line(error: BaseException) -> str:
-    """What an exception says, in one line."""
-    return (str(error) or type(error).__name__).splitlines()[0]
 
 
 def bounded(seconds: float, call: Callable[[], _Result]) -> _Result:

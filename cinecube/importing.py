@@ -19,7 +19,7 @@ from cinecube.store.atomic import remove, write_text
 from cinecube.store.dvc_index import DvcIndex, Listing, open_index
 from cinecube.store.dvc_repo import is_bare, split_address
 from cinecube.store.editing import edit_params, list_imported, undo_import
-from cinecube.store.errors import StudyError, environment_error
+from cinecube.store.errors import StudyError, environment_error, first_line
 from cinecube.store.labels import check_name
 from cinecube.store.params import PARAMS_FILE, Study, load_study
 from cinecube.store.paths import StudyPaths
@@ -300,7 +300,7 @@ def _dvc_import(
     except Exception as error:  # every filesystem has its own classes for a lost connection
         raise environment_error(error, f"dvc import {source.path}") or StudyError(
             where=f"dvc import {shown(wanted.repo)} {source.path}",
-            found=shown((str(error) or type(error).__name__).splitlines()[0]),
+            found=shown(first_line(error)),
             expected="the cube",
             do="try again, or check the repository's remote",
         ) from error

@@ -18,7 +18,7 @@ from cinecube.features.spec import make_reading
 from cinecube.store.asked import HUB_ID
 from cinecube.store.atomic import write_text
 from cinecube.store.bounded import file_bytes, parse_yaml
-from cinecube.store.errors import StudyError, environment_error
+from cinecube.store.errors import StudyError, environment_error, first_line
 from cinecube.store.fingerprint import files_digest
 from cinecube.store.model_params import ModelParams
 from cinecube.store.params import Study
@@ -150,7 +150,7 @@ def _snapshot(model: str, params: ModelParams, root: Path) -> Path:
         except Exception as error:  # whatever the network, the proxy or the hub answers
             if refused := environment_error(error, f"models.{model}.checkpoint"):
                 raise refused from error
-            reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+            reason = first_line(error)
     raise StudyError(
         where=f"models.{model}.checkpoint",
         found=f"no folder and no cached copy of {params.checkpoint} ({reason})",

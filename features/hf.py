@@ -27,8 +27,7 @@ from cinecube.features.network import (
     read_checkpoint,
 )
 from cinecube.features.taps import Pool, in_pieces, mean_over_frames, pool_tokens
-from cinecube.features.weights import first_line
-from cinecube.store.errors import StudyError
+from cinecube.store.errors import StudyError, first_line
 from cinecube.store.labels import layer_label, layer_labels
 from cinecube.store.schema import Stream
 

@@ -13,8 +13,7 @@ from torch import Tensor
 from cinecube.features.hf import HfEncoder, describe, in_line
 from cinecube.features.hf_inputs import unfit
 from cinecube.features.network import ALL_FRAMES, Batch, Checkpoint, Reading, read_checkpoint
-from cinecube.features.weights import first_line
-from cinecube.store.errors import StudyError
+from cinecube.store.errors import StudyError, first_line
 from cinecube.store.labels import layer_label
 from cinecube.store.schema import Stream
 

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from cinecube.features.checkpoint_files import check_weights, weight_files
 from cinecube.features.network import Reading
-from cinecube.store.errors import StudyError, environment_error
+from cinecube.store.errors import StudyError, environment_error, first_line
 
 ZERO = ""
 """In a rename: zeros as long as its neighbours, for a bias that a checkpoint leaves out."""
@@ -185,11 +185,6 @@ def draw_weights(network: nn.Module, seed: int) -> dict[str, Tensor]:
     if callable(settle):
         settle(state)
     return state
-
-
-def first_line(error: Exception) -> str:
-    """What an error says, on one line."""
-    return (str(error).strip() or type(error).__name__).splitlines()[0]
 
 
 def unreadable(where: str, found: str) -> StudyError:

@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from cinecube.store.dvc_repo import uncollected
-from cinecube.store.errors import StudyError
+from cinecube.store.errors import StudyError, first_line
 
 MEMORY_BYTES = 400 * 2**20
 """What reading may take beside what the process holds already; a study of a hundred stages takes 30 MB."""
@@ -129,7 +129,7 @@ def _called(question: Mapping[str, Any]) -> dict[str, Any]:
     except MemoryError:
         return {"failed": "more than their memory"}
     except Exception as error:  # files of others break DVC in more ways than it has exceptions for
-        first = (str(error) or type(error).__name__).splitlines()[0]
+        first = first_line(error)
         return {"failed": f"{type(error).__name__}: {first[:200]}"}
 
 

@@ -16,7 +16,7 @@ from zarr.storage import LocalStore
 
 from cinecube.store.bounded import file_bytes, parse_json
 from cinecube.store.checksums import Checksums
-from cinecube.store.errors import StudyError, environment_error
+from cinecube.store.errors import StudyError, environment_error, first_line
 from cinecube.store.plain_zarr import MAX_ARRAYS, MAX_METADATA_BYTES, Plainness, PlainStore
 from cinecube.store.plain_zarr import ROOT as ROOT
 
@@ -125,7 +125,7 @@ class Stored:
             except Exception as error:  # crc32c, a short shard, a bad index and a bad text raise different classes
                 if refused := environment_error(error, str(self.path / file)):
                     raise refused from error
-                yield Chunk(file, region, fault=first_line(error))
+                yield Chunk(file, region, fault=codec_said(error))
 
     def _places(self) -> Iterator[tuple[str, tuple[slice, ...]]]:
         sizes = self.array.shards or self.array.chunks
@@ -159,10 +159,9 @@ class Contents:
     altered: bool = False
 
 
-def first_line(error: Exception) -> str:
+def codec_said(error: Exception) -> str:
     """What an exception of a codec says, in one short line."""
-    told = error.found if isinstance(error, StudyError) else str(error)
-    return (told or type(error).__name__).splitlines()[0].split(". Stored")[0]
+    return (error.found if isinstance(error, StudyError) else first_line(error)).split(". Stored")[0]
 
 
 def read_contents(path: Path) -> Contents:
@@ -236,7 +235,7 @@ def _open(path: Path, name: str, known: Plainness, *, gathered: bool) -> Stored 
     except Exception as error:  # a different class for every way in which metadata can be broken
         if refused := environment_error(error, f"{path / name}"):
             raise refused from error
-        return first_line(error)
+        return codec_said(error)
     return stored
 
 
@@ -250,7 +249,7 @@ def _read_json(file: Path) -> tuple[dict[str, Any] | None, str]:
     except (ValueError, OSError, StudyError) as error:
         if refused := environment_error(error, str(file)):
             raise refused from error
-        return None, f"is damaged ({first_line(error)})"
+        return None, f"is damaged ({codec_said(error)})"
     return (found, "") if isinstance(found, dict) else (None, "is damaged (no JSON object)")
 
 

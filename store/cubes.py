@@ -19,7 +19,7 @@ from zarr.storage import LocalStore
 
 from cinecube.store.atomic import old_of, staged
 from cinecube.store.checksums import RESTORE, write_checksums
-from cinecube.store.errors import Refusal, StudyError, environment_error
+from cinecube.store.errors import Refusal, StudyError, environment_error, first_line
 from cinecube.store.guarded import folder_number, open_guarded, shard_key
 from cinecube.store.plain_zarr import of_older_format, older_format, plain
 from cinecube.store.schema import DIMS, ROWS_PER_CHUNK, refuse_unknown, stored_rows
@@ -198,7 +198,7 @@ def open_stored(store: Store, where: str) -> xr.Dataset:
         if refused := environment_error(error, where):
             raise refused from error
         _refuse_newer(store, where)
-        first = (str(error) or type(error).__name__).splitlines()[0]
+        first = first_line(error)
         raise StudyError(
             where=where, found=f"an unreadable cube ({first})", expected="whole metadata", do="restore it with dvc"
         ) from error

@@ -47,6 +47,11 @@ def printable(text: str) -> str:
     return "".join(letter if letter.isprintable() else ascii(letter)[1:-1] for letter in text)
 
 
+def first_line(error: BaseException) -> str:
+    """What an exception says, in one line; its class where it says nothing."""
+    return (str(error).strip() or type(error).__name__).splitlines()[0]
+
+
 def _rebuild(where: str, found: str, expected: str, do: str) -> StudyError:
     return StudyError(where=where, found=found, expected=expected, do=do)
 

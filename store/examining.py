@@ -16,7 +16,7 @@ from cinecube.store.cube_files import (
     Contents,
     Problem,
     Stored,
-    first_line,
+    codec_said,
     read_contents,
     strays,
 )
@@ -124,7 +124,7 @@ def _label_problems(labels: Labels, lost: frozenset[str]) -> list[Problem]:
     try:
         return check_labels(labels, lost)
     except Exception as error:  # metadata that contradict each other give arrays of any shape and type
-        return [Problem(f"labels cannot be judged ({first_line(error)})", (ROOT,))]
+        return [Problem(f"labels cannot be judged ({codec_said(error)})", (ROOT,))]
 
 
 def _all_open(contents: Contents) -> bool:

@@ -11,7 +11,7 @@ from typing import IO, Any
 import numpy as np
 
 from cinecube.store.bounded import file_bytes
-from cinecube.store.errors import StudyError, environment_error
+from cinecube.store.errors import StudyError, environment_error, first_line
 
 # What is unpacked or filled in beyond its bytes: up to here as it may be, further at a ratio that numbers reach.
 _FREE_BYTES = 2**28
@@ -152,6 +152,6 @@ def unreadable(path: Path, error: Exception) -> StudyError:
     """What is said of a file that a library cannot read."""
     if refused := environment_error(error, str(path)):
         return refused
-    first = (str(error) or type(error).__name__).splitlines()[0]
+    first = first_line(error)
     found, do = f"an unreadable file ({first})", "save it again"
     return StudyError(where=str(path), found=found, expected="an array of numbers", do=do)

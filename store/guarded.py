@@ -18,7 +18,7 @@ from zarr.core.buffer import Buffer, BufferPrototype
 from zarr.storage import LocalStore, WrapperStore
 
 from cinecube.store.checksums import RESTORE, Checksums
-from cinecube.store.errors import StudyError, environment_error
+from cinecube.store.errors import StudyError, environment_error, first_line
 from cinecube.store.plain_zarr import ROOT, plain
 from cinecube.store.schema import refuse_unknown
 from cinecube.store.shards import RowShards
@@ -214,7 +214,7 @@ def _is_finite(values: np.ndarray) -> bool:
 
 def damaged(where: str, error: Exception) -> StudyError:
     """What to say of bytes that cannot be decoded."""
-    first = (str(error) or type(error).__name__).splitlines()[0].split(". Stored")[0]
+    first = first_line(error).split(". Stored")[0]
     return StudyError(
         where=where,
         found=f"damaged bytes ({first})",

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from zarr.abc.store import ByteRequest, OffsetByteRequest, RangeByteRequest
 
-from cinecube.store.errors import StudyError, environment_error
+from cinecube.store.errors import StudyError, environment_error, first_line
 
 if TYPE_CHECKING:
     from cinecube.store.chunk_cache import ChunkCache
@@ -368,7 +368,7 @@ def _failure(error: Exception, location: Location, where: str) -> StudyError:
     # Leave to read may be a matter of the server's passwords; all else that the system refuses is this machine's.
     if (own := environment_error(error, where)) and not refused:
         return own
-    reason = (str(error) or type(error).__name__).splitlines()[0]
+    reason = first_line(error)
     return StudyError(
         where=where,
         found=f"{location.name} failing ({shown(reason)})",
