@@ -70,7 +70,7 @@ def fit_scipy(scores: np.ndarray, size: np.ndarray, n_bootstraps: int) -> np.nda
 
 def run_trial(system: str, n_targets: int, n_fitted: int) -> None:
     """One process's work: draw, fit, report; `system` is `scipy` or one of our curves."""
-    from cinecube.analysis.saturation import extrapolate
+    from cinecube.analysis.ceilings.saturation import extrapolate
 
     scores, size = draw_scores(n_targets)
     data_peak = peak_bytes()
@@ -149,9 +149,9 @@ def draw_subjects(n_rows: int, n_subjects: int, n_repeats: int, seed: int) -> di
 
 def measure_bias(n_rows: int, n_subjects: int, seed: int) -> dict[str, Any]:
     """By how much ceilings differ from the true one: mean over subjects and targets, and the farthest parcel's."""
-    from cinecube.analysis.cross_subject import cross_subject_scores
-    from cinecube.analysis.repeats import repeat_ceilings
-    from cinecube.analysis.saturation import extrapolate
+    from cinecube.analysis.ceilings.cross_subject import cross_subject_scores
+    from cinecube.analysis.ceilings.repeats import repeat_ceilings
+    from cinecube.analysis.ceilings.saturation import extrapolate
 
     responses = {name: v[0] for name, v in draw_subjects(n_rows + TEST_ROWS, n_subjects, 1, seed).items()}
     folds = [(np.setdiff1d(np.arange(n_rows), part), part) for part in np.array_split(np.arange(n_rows), FOLDS)]

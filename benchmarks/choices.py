@@ -21,10 +21,10 @@ from typing import Any
 import click
 from machine import describe_machine, print_machine
 
-from cinecube.analysis.choices import WHAT
-from cinecube.analysis.stages import encode, layerwise, read_scores
-from cinecube.analysis.tables import EVERYONE, layer_table, preferred_layers, whole_brain_means, write_table
-from cinecube.analysis.truth import compare_study
+from cinecube.analysis.cubes.tables import EVERYONE, layer_table, preferred_layers, whole_brain_means, write_table
+from cinecube.analysis.encoders.choices import WHAT
+from cinecube.analysis.encoders.stage import encode, layerwise, read_scores
+from cinecube.analysis.truth.planted import compare_study
 from cinecube.store.params import Study, load_study
 from cinecube.store.paths import StudyPaths
 

@@ -29,11 +29,11 @@ import numpy as np
 from machine import describe_machine, print_machine
 from scipy.signal import lfilter
 
-from cinecube.analysis.design import constants, delayed, standardise
-from cinecube.analysis.drops import drop_percent
-from cinecube.analysis.folds import Fold
-from cinecube.analysis.residuals import By, make_remover, still_predicted
-from cinecube.analysis.ridge import fit_and_score
+from cinecube.analysis.residuals.drops import drop_percent
+from cinecube.analysis.residuals.unexplained import By, make_remover, still_predicted
+from cinecube.analysis.ridge.design import constants, delayed, standardise
+from cinecube.analysis.ridge.folds import Fold
+from cinecube.analysis.ridge.himalaya_ridge import fit_and_score
 
 ALPHAS = np.geomspace(1, 1e8, 20)
 DELAYS, RUN_ROWS, N_FOLDS, N_TEST, DIMS, TARGETS = (1, 2, 3, 4, 5), 100, 5, 2000, 48, 60

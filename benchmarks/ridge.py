@@ -78,7 +78,7 @@ def draw(problem: Problem, noisy: float) -> dict[str, Any]:
     features = (features - features[:n_rows].mean(axis=0)) / features[:n_rows].std(axis=0)
     edges = [*range(0, n_rows, RUN_ROWS), n_rows, *range(n_rows + RUN_ROWS, n_all, RUN_ROWS), n_all]
     runs = list(itertools.pairwise(edges))
-    from cinecube.analysis.design import delayed
+    from cinecube.analysis.ridge.design import delayed
 
     design = delayed(features, problem.delays, runs)
     folds = []
@@ -111,10 +111,10 @@ def _drifting(values: np.ndarray, share: float) -> np.ndarray:
 
 def fit_shared(problem: Problem, data: dict[str, Any], library: str, noisy: float) -> dict[str, Any]:
     """Ours: Gram matrices of shifted blocks, factors, and one solve for each block of targets and each subject."""
-    from cinecube.analysis.backends import Backend
-    from cinecube.analysis.factors import Grams, choose_form, factorise, held_out, plain_grams
-    from cinecube.analysis.grams import delayed_gram
-    from cinecube.analysis.shared_ridge import solve
+    from cinecube.analysis.ridge.backends import Backend
+    from cinecube.analysis.ridge.factors import Grams, choose_form, factorise, held_out, plain_grams
+    from cinecube.analysis.ridge.grams import delayed_gram
+    from cinecube.analysis.ridge.shared_ridge import solve
 
     n_rows, backend = problem.rows, Backend("torch" if library == "torch" else "numpy")
     design, test = data["design"][:n_rows], data["design"][n_rows:]

@@ -87,7 +87,7 @@ class Claims:
         return find_segments(self._study, film, self._root).items()
 
     def _scores(self, spec: Spec) -> Claim:
-        from cinecube.analysis.stages import read_inputs, score_spec
+        from cinecube.analysis.encoders.stage import read_inputs, score_spec
 
         streams = [str(stream) for stream in spec.get("models", [])]
         known = [*self._study.known_models, *(pair.name for pair in self._study.residual)]
@@ -104,7 +104,7 @@ class Claims:
         return asked.claim(f"scores of {', '.join(streams)}", "params.yaml names no such model")
 
     def _ceiling(self, spec: Spec) -> Claim:
-        from cinecube.analysis.ceilings import ceiling_spec, read_brains
+        from cinecube.analysis.ceilings.stage import ceiling_spec, read_brains
 
         try:
             wanted = _as_json(ceiling_spec(self._study, read_brains(self._study, self._root).cohort.brains))
@@ -115,8 +115,8 @@ class Claims:
         return asked.claim("ceilings", "")
 
     def _partition(self, spec: Spec) -> Claim:
-        from cinecube.analysis.choices import without_choices
-        from cinecube.analysis.partitions import choose_layers, partition_spec, read_entries
+        from cinecube.analysis.encoders.choices import without_choices
+        from cinecube.analysis.partition.stage import choose_layers, partition_spec, read_entries
 
         asked = _Asked()
         if self._study.partition:
@@ -130,8 +130,8 @@ class Claims:
         return asked.claim("partition", "params.yaml names no sets")
 
     def _residual(self, spec: Spec) -> Claim:
-        from cinecube.analysis.choices import without_choices
-        from cinecube.analysis.residual_cubes import open_pair, residual_spec
+        from cinecube.analysis.encoders.choices import without_choices
+        from cinecube.analysis.residuals.residual_cubes import open_pair, residual_spec
 
         study, films = without_choices(self._study), spec["films"]
         one: Spec = next(iter(films.values()), {})

@@ -152,7 +152,7 @@ def _cube_step(stage: str, path: Path) -> Step:
 
 def _with_journal(study: Study, model: str, root: Path, step: Step) -> Step:
     """An encoding that was stopped is resumed from the blocks that it finished."""
-    from cinecube.analysis.stages import read_inputs, score_spec
+    from cinecube.analysis.encoders.stage import read_inputs, score_spec
 
     journals = StudyPaths(root).journals
     if step.state != "to do" or not journals.is_dir():
@@ -181,7 +181,7 @@ def _encode_step(study: Study, model: str, root: Path, stage: str = "encode") ->
     """As `_cube_step`, with the memory that the widest layer, delayed, and blocks of targets take."""
     from dask.system import CPU_COUNT
 
-    from cinecube.analysis.memory import EncodeSize, encode_bytes
+    from cinecube.analysis.encoders.memory import EncodeSize, encode_bytes
 
     paths = StudyPaths(root)
     step = _with_journal(study, model, root, _cube_step(f"{stage}@{model}", paths.scores(model)))

@@ -135,7 +135,7 @@ def _compared(
 
         return stored, feature_spec(study, name, film, root)
     if kind in ("encode", "encode_imported", "encode_residual"):
-        from cinecube.analysis.stages import read_inputs, score_spec
+        from cinecube.analysis.encoders.stage import read_inputs, score_spec
 
         space, brains, _ = read_inputs(study, root, name)
         return stored, score_spec(study, space, brains)

@@ -48,10 +48,10 @@ for line in sys.stdin:
 _MODULES = (
     *("torch", "dvc.repo", "dvc.api", "jinja2", "nilearn.image", "distributed", "himalaya.ridge", "matplotlib.figure"),
     *(
-        f"cinecube.analysis.{name}"
-        for name in ("stages", "ceiling_cube", "partition_fits", "residuals", "significance")
+        f"cinecube.analysis.{name}.stage"
+        for name in ("encoders", "ceilings", "partition", "significance", "truth", "report")
     ),
-    *(f"cinecube.analysis.{name}" for name in ("paper_figures", "oracles", "report", "tasks", "shared_encoding")),
+    *(f"cinecube.analysis.{name}" for name in ("report.paper_figures", "residuals.residual_tables")),
     *(f"cinecube.features.{name}" for name in ("extraction", "films", "checkpoint", "adding", "vit", "wav2vec2")),
     *("cinecube.store.brain", "cinecube.simulation.study", "cinecube.importing", "cinecube.store.pulling"),
 )

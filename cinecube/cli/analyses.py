@@ -22,7 +22,7 @@ def ceiling(root: Path) -> None:
     Example:
       cinecube ceiling
     """
-    from cinecube.analysis.ceilings import ceiling as run
+    from cinecube.analysis.ceilings.stage import ceiling as run
     from cinecube.study import load
 
     with progress_bar("ceilings", "blocks") as progress:
@@ -43,7 +43,7 @@ def residual_features(pair: str, root: Path) -> None:
     Example:
       cinecube residual-features tvlt.joint-videomae
     """
-    from cinecube.analysis.residual_cubes import make_residual
+    from cinecube.analysis.residuals.residual_cubes import make_residual
     from cinecube.study import load
 
     study = load(root)
@@ -64,7 +64,7 @@ def residual(root: Path) -> None:
     Example:
       cinecube residual
     """
-    from cinecube.analysis.residual_tables import residual as run
+    from cinecube.analysis.residuals.residual_tables import residual as run
     from cinecube.study import load
 
     run(load(root), root)
@@ -83,7 +83,7 @@ def partition(root: Path) -> None:
     Example:
       cinecube partition
     """
-    from cinecube.analysis.partitions import partition as run
+    from cinecube.analysis.partition.stage import partition as run
     from cinecube.study import load
 
     with progress_bar("variance partitioning", "fits") as progress:
@@ -103,7 +103,7 @@ def significance(root: Path) -> None:
     Example:
       cinecube significance
     """
-    from cinecube.analysis.significance import significance as run
+    from cinecube.analysis.significance.stage import significance as run
     from cinecube.study import load
 
     with progress_bar("significance", "models and subjects") as progress:
@@ -123,7 +123,7 @@ def figures(root: Path) -> None:
     Example:
       cinecube figures
     """
-    from cinecube.analysis.paper_figures import paper_figures
+    from cinecube.analysis.report.paper_figures import paper_figures
     from cinecube.study import load
 
     paper_figures(load(root), root)
@@ -142,7 +142,7 @@ def oracle(root: Path) -> None:
     Example:
       cinecube oracle
     """
-    from cinecube.analysis.oracles import oracles
+    from cinecube.analysis.truth.stage import oracles
     from cinecube.study import load
 
     oracles(load(root), root)

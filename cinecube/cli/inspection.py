@@ -316,8 +316,8 @@ def export(
     Example:
       cinecube export score vit.nii.gz --model vit --subject sub-01
     """
-    from cinecube.analysis.export import export_map
-    from cinecube.analysis.map_values import map_values
+    from cinecube.analysis.maps.export import export_map
+    from cinecube.analysis.maps.map_values import map_values
     from cinecube.study import load
 
     values, attrs = map_values(load(root), root, kind, stream, layer, subject)  # type: ignore[arg-type]

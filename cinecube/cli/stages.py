@@ -192,7 +192,7 @@ def encode(model: str, root: Path) -> None:
     Example:
       cinecube encode vit
     """
-    from cinecube.analysis.stages import encode as run
+    from cinecube.analysis.encoders.stage import encode as run
     from cinecube.study import load
 
     study = load(root)
@@ -213,7 +213,7 @@ def whole_brain(root: Path) -> None:
     Example:
       cinecube whole-brain
     """
-    from cinecube.analysis.stages import whole_brain as run
+    from cinecube.analysis.encoders.stage import whole_brain as run
     from cinecube.study import load
 
     run(load(root), root)
@@ -231,7 +231,7 @@ def layerwise(root: Path) -> None:
     Example:
       cinecube layerwise
     """
-    from cinecube.analysis.stages import layerwise as run
+    from cinecube.analysis.encoders.stage import layerwise as run
     from cinecube.study import load
 
     run(load(root), root)
@@ -250,7 +250,7 @@ def report(root: Path) -> None:
     Example:
       cinecube report
     """
-    from cinecube.analysis.report import write_report
+    from cinecube.analysis.report.stage import write_report
     from cinecube.study import load
 
     write_report(load(root), root)

@@ -11,14 +11,14 @@ import numpy as np
 import pandas as pd
 import xarray as xr
 
-from cinecube.analysis.ceilings import ceiling
-from cinecube.analysis.paper_figures import paper_figures
-from cinecube.analysis.partitions import partition
-from cinecube.analysis.report import write_report
-from cinecube.analysis.residual_cubes import make_residual
-from cinecube.analysis.residual_tables import residual
-from cinecube.analysis.significance import significance
-from cinecube.analysis.stages import encode, layerwise, whole_brain
+from cinecube.analysis.ceilings.stage import ceiling
+from cinecube.analysis.encoders.stage import encode, layerwise, whole_brain
+from cinecube.analysis.partition.stage import partition
+from cinecube.analysis.report.paper_figures import paper_figures
+from cinecube.analysis.report.stage import write_report
+from cinecube.analysis.residuals.residual_cubes import make_residual
+from cinecube.analysis.residuals.residual_tables import residual
+from cinecube.analysis.significance.stage import significance
 from cinecube.store.cubes import write_cube, write_feature_cube
 from cinecube.store.params import Study, parse
 from cinecube.store.paths import StudyPaths

@@ -201,7 +201,7 @@ def synthetic(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
 @pytest.fixture(scope="session")
 def scored(synthetic: Callable[..., Path]) -> Callable[..., xr.Dataset]:
     """Score a synthetic study in this process, one per variation."""
-    from cinecube.analysis.stages import read_inputs, score_model
+    from cinecube.analysis.encoders.stage import read_inputs, score_model
 
     made: dict[str, xr.Dataset] = {}
 

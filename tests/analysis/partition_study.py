@@ -15,7 +15,7 @@ import pandas as pd
 import pytest
 import xarray as xr
 
-from cinecube.analysis.stages import encode
+from cinecube.analysis.encoders.stage import encode
 from cinecube.store.cubes import open_cube, write_cube, write_feature_cube
 from cinecube.store.params import Study, parse
 from cinecube.store.paths import StudyPaths

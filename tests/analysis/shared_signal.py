@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import xarray as xr
 
-from cinecube.analysis.ceilings import ceiling
+from cinecube.analysis.ceilings.stage import ceiling
 from cinecube.store.cubes import open_cube, write_cube
 from cinecube.store.params import Study, parse
 from cinecube.store.paths import StudyPaths

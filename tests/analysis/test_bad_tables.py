@@ -11,9 +11,9 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from cinecube.analysis.rois import load_rois
-from cinecube.analysis.tables import read_table, write_table
-from cinecube.analysis.truth import planted_truth
+from cinecube.analysis.cubes.tables import read_table, write_table
+from cinecube.analysis.regions.rois import load_rois
+from cinecube.analysis.truth.planted import planted_truth
 from cinecube.store.errors import StudyError
 from cinecube.store.paths import StudyPaths
 

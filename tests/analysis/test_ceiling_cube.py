@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import xarray as xr
 
-from cinecube.analysis.ceiling_cube import normalise_scores
+from cinecube.analysis.ceilings.ceiling_cube import normalise_scores
 from cinecube.store.analysis_params import CeilingParams
 from cinecube.store.errors import StudyError
 

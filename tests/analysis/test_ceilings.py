@@ -13,14 +13,14 @@ import pytest
 import xarray as xr
 from tests.conftest import tree_digest
 
-from cinecube.analysis import ceiling_blocks
-from cinecube.analysis.ceiling_blocks import score_subsets
-from cinecube.analysis.ceiling_cube import ceiling_error, ceiling_errors, ceiling_growth
-from cinecube.analysis.ceilings import ceiling, make_ceilings, read_brains, read_ceiling
-from cinecube.analysis.compat_ceiling import compat_scores
-from cinecube.analysis.cross_subject import cross_subject_scores
-from cinecube.analysis.repeats import repeat_ceilings
-from cinecube.analysis.saturation import Curve, compat_ceiling, compat_points, extrapolate
+from cinecube.analysis.ceilings import ceiling_blocks
+from cinecube.analysis.ceilings.ceiling_blocks import score_subsets
+from cinecube.analysis.ceilings.ceiling_cube import ceiling_error, ceiling_errors, ceiling_growth
+from cinecube.analysis.ceilings.compat_ceiling import compat_scores
+from cinecube.analysis.ceilings.cross_subject import cross_subject_scores
+from cinecube.analysis.ceilings.repeats import repeat_ceilings
+from cinecube.analysis.ceilings.saturation import Curve, compat_ceiling, compat_points, extrapolate
+from cinecube.analysis.ceilings.stage import ceiling, make_ceilings, read_brains, read_ceiling
 from cinecube.store.errors import StudyError
 from cinecube.store.params import Study
 from cinecube.store.paths import StudyPaths

@@ -12,9 +12,9 @@ import xarray as xr
 from scipy.stats import zscore
 from sklearn.linear_model import Ridge
 
-from cinecube.analysis.choices import SQUARED_ALPHAS, WHAT
-from cinecube.analysis.layout import make_design, make_layout
-from cinecube.analysis.stages import make_settings, read_inputs, score_model
+from cinecube.analysis.encoders.choices import SQUARED_ALPHAS, WHAT
+from cinecube.analysis.encoders.layout import make_design, make_layout
+from cinecube.analysis.encoders.stage import make_settings, read_inputs, score_model
 from cinecube.store.cubes import open_cube, write_cube
 from cinecube.store.errors import StudyError
 

@@ -20,10 +20,10 @@ import numpy as np
 import pytest
 import xarray as xr
 
-from cinecube.analysis import clusters, watch
-from cinecube.analysis.clusters import open_client
-from cinecube.analysis.stages import encode
-from cinecube.analysis.tasks import run_jobs
+from cinecube.analysis.encoders.stage import encode
+from cinecube.analysis.jobs import clusters, watch
+from cinecube.analysis.jobs.clusters import open_client
+from cinecube.analysis.jobs.tasks import run_jobs
 from cinecube.store.cubes import open_cube
 from cinecube.store.errors import StudyError
 from cinecube.store.paths import StudyPaths

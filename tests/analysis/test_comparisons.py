@@ -10,7 +10,8 @@ import pandas as pd
 import pytest
 from scipy import signal, stats
 
-from cinecube.analysis.comparisons import (
+from cinecube.analysis.cubes.tables import EVERYONE
+from cinecube.analysis.statistics.comparisons import (
     SwapPlan,
     choose_swap_rows,
     compare_by_roi,
@@ -22,7 +23,6 @@ from cinecube.analysis.comparisons import (
     swap_blocks,
     swap_null,
 )
-from cinecube.analysis.tables import EVERYONE
 from cinecube.store.errors import StudyError
 
 Triple = tuple[np.ndarray, np.ndarray, np.ndarray]

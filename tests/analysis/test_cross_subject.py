@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 from sklearn.linear_model import Ridge
 
-from cinecube.analysis import cross_subject
-from cinecube.analysis.cross_subject import (
+from cinecube.analysis.ceilings import cross_subject
+from cinecube.analysis.ceilings.cross_subject import (
     block_kernel,
     cross_subject_scores,
     factor_kernel,
@@ -18,8 +18,8 @@ from cinecube.analysis.cross_subject import (
     subsets_of,
     sum_kernels,
 )
-from cinecube.analysis.ridge import pearson
-from cinecube.analysis.saturation import extrapolate
+from cinecube.analysis.ceilings.saturation import extrapolate
+from cinecube.analysis.ridge.himalaya_ridge import pearson
 from cinecube.store.errors import StudyError
 
 ALPHAS = np.geomspace(1, 1e4, 7)

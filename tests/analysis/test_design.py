@@ -4,7 +4,7 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cinecube.analysis.design import constants, delayed, find_runs, standardise
+from cinecube.analysis.ridge.design import constants, delayed, find_runs, standardise
 
 
 @given(lengths=st.lists(st.integers(1, 9), min_size=1, max_size=4), delays=st.sets(st.integers(0, 12), min_size=1))

@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from cinecube.analysis.drops import drop_percent, drop_table
+from cinecube.analysis.residuals.drops import drop_percent, drop_table
 
 
 @pytest.mark.parametrize(

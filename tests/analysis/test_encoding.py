@@ -7,14 +7,15 @@ import numpy as np
 import pytest
 import xarray as xr
 
-from cinecube.analysis import tables, tasks
-from cinecube.analysis.ceilings import ceiling
-from cinecube.analysis.clusters import open_client
-from cinecube.analysis.lag import LAGS, lag_block
-from cinecube.analysis.layout import make_design, make_layout
-from cinecube.analysis.stages import encode, layerwise, make_settings, read_inputs, score_model, whole_brain
-from cinecube.analysis.target_blocks import blocks_of, narrow_block
-from cinecube.analysis.tasks import run_jobs
+from cinecube.analysis.ceilings.stage import ceiling
+from cinecube.analysis.cubes import tables
+from cinecube.analysis.cubes.target_blocks import blocks_of, narrow_block
+from cinecube.analysis.encoders.lag import LAGS, lag_block
+from cinecube.analysis.encoders.layout import make_design, make_layout
+from cinecube.analysis.encoders.stage import encode, layerwise, make_settings, read_inputs, score_model, whole_brain
+from cinecube.analysis.jobs import tasks
+from cinecube.analysis.jobs.clusters import open_client
+from cinecube.analysis.jobs.tasks import run_jobs
 from cinecube.store.cubes import open_cube
 from cinecube.store.errors import StudyError
 from cinecube.store.labels import layer_label
@@ -179,7 +180,7 @@ def test_tables_follow_from_scores(synthetic: Synthetic) -> None:
 
 
 def test_what_changes_no_number_leaves_the_fingerprint(scored: Scored, synthetic: Synthetic) -> None:
-    from cinecube.analysis.stages import score_spec
+    from cinecube.analysis.encoders.stage import score_spec
 
     space, brains, _ = read_inputs(make_study(), synthetic(), MODEL)
     spec = score_spec(make_study(), space, brains)

@@ -10,7 +10,7 @@ from sklearn.linear_model import Ridge
 from sklearn.model_selection import GridSearchCV, KFold
 from sklearn.utils.estimator_checks import parametrize_with_checks
 
-from cinecube.analysis.estimator import SharedRidgeCV
+from cinecube.analysis.ridge.estimator import SharedRidgeCV
 
 
 @parametrize_with_checks([SharedRidgeCV(cv=3)])

@@ -14,7 +14,7 @@ import xarray as xr
 from nibabel.cifti2 import BrainModelAxis, Cifti2Image, ScalarAxis, SeriesAxis
 from nibabel.gifti import GiftiImage
 
-from cinecube.analysis.export import export_map, to_cifti, to_gifti, to_nifti, to_table
+from cinecube.analysis.maps.export import export_map, to_cifti, to_gifti, to_nifti, to_table
 from cinecube.store.brain import Targets, find_targets
 from cinecube.store.errors import StudyError
 from cinecube.store.fmriprep import ScanRun

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import xarray as xr
 
-from cinecube.analysis.export import export_map, to_gifti
+from cinecube.analysis.maps.export import export_map, to_gifti
 from cinecube.store.errors import StudyError
 
 pytestmark = pytest.mark.usefixtures("bounded")

@@ -11,14 +11,16 @@ import pandas as pd
 import pytest
 import xarray as xr
 
-from cinecube.analysis import roi_tables, significance_tables, tables
-from cinecube.analysis.ceilings import ceiling, read_ceiling
-from cinecube.analysis.gradients import compare_depth, preferred_depth
-from cinecube.analysis.nulls import MIN_BLOCKS
-from cinecube.analysis.predictions import choose, predict
-from cinecube.analysis.rois import Members
-from cinecube.analysis.significance import significance
-from cinecube.analysis.stages import encode, layerwise, make_settings, read_inputs, twins, whole_brain
+from cinecube.analysis.ceilings.stage import ceiling, read_ceiling
+from cinecube.analysis.cubes import tables
+from cinecube.analysis.encoders.predictions import choose, predict
+from cinecube.analysis.encoders.stage import encode, layerwise, make_settings, read_inputs, twins, whole_brain
+from cinecube.analysis.regions import roi_tables
+from cinecube.analysis.regions.gradients import compare_depth, preferred_depth
+from cinecube.analysis.regions.rois import Members
+from cinecube.analysis.significance import significance_tables
+from cinecube.analysis.significance.stage import significance
+from cinecube.analysis.statistics.nulls import MIN_BLOCKS
 from cinecube.store.analysis_params import Statistics
 from cinecube.store.cubes import open_cube
 from cinecube.store.errors import StudyError

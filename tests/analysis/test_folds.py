@@ -3,7 +3,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from cinecube.analysis.folds import Gap, leave_segments_out
+from cinecube.analysis.ridge.folds import Gap, leave_segments_out
 from cinecube.store.errors import StudyError
 
 TR_S = 1.5

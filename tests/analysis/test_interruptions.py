@@ -16,8 +16,8 @@ import numpy as np
 import pytest
 import xarray as xr
 
-from cinecube.analysis.clusters import open_client
-from cinecube.analysis.stages import encode, read_inputs, score_model
+from cinecube.analysis.encoders.stage import encode, read_inputs, score_model
+from cinecube.analysis.jobs.clusters import open_client
 from cinecube.store.cubes import open_cube
 from cinecube.store.errors import StudyError
 from cinecube.store.paths import StudyPaths
@@ -61,7 +61,7 @@ def test_blocks_of_a_killed_run_are_not_computed_twice(scored: Scored, synthetic
     script.write_text(
         "import sys, time\n"
         "from pathlib import Path\n"
-        "from cinecube.analysis import encoding, stages\n"
+        "from cinecube.analysis.encoders import encoding, stage\n"
         "from cinecube.store.params import Study\n"
         "solve = encoding.solve_block\n"
         "def slowly(*arguments):\n"
@@ -69,7 +69,7 @@ def test_blocks_of_a_killed_run_are_not_computed_twice(scored: Scored, synthetic
         "    return solve(*arguments)\n"
         "encoding.solve_block = slowly\n"
         "study = Study.model_validate_json(Path(sys.argv[1]).read_text())\n"
-        f"stages.encode(study, Path(sys.argv[2]), {MODEL!r})\n"
+        f"stage.encode(study, Path(sys.argv[2]), {MODEL!r})\n"
     )
     (tmp_path / "study.json").write_text(make_study().model_dump_json())
     run = subprocess.Popen([sys.executable, str(script), str(tmp_path / "study.json"), str(root)])

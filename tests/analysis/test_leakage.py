@@ -16,12 +16,12 @@ import xarray as xr
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
-from cinecube.analysis.ceilings import ceiling
-from cinecube.analysis.partitions import partition
-from cinecube.analysis.residual_cubes import make_residual
-from cinecube.analysis.residual_tables import residual
-from cinecube.analysis.significance import significance
-from cinecube.analysis.stages import encode, layerwise, whole_brain
+from cinecube.analysis.ceilings.stage import ceiling
+from cinecube.analysis.encoders.stage import encode, layerwise, whole_brain
+from cinecube.analysis.partition.stage import partition
+from cinecube.analysis.residuals.residual_cubes import make_residual
+from cinecube.analysis.residuals.residual_tables import residual
+from cinecube.analysis.significance.stage import significance
 from cinecube.store.analysis_params import CeilingParams, Statistics
 from cinecube.store.cubes import open_cube, write_cube
 from cinecube.store.params import Study

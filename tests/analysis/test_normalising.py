@@ -2,7 +2,7 @@ import warnings
 
 import numpy as np
 
-from cinecube.analysis.normalising import normalised
+from cinecube.analysis.statistics.normalising import normalised
 
 
 def test_scores_become_shares_of_their_ceilings_where_those_tell():

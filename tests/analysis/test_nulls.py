@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from scipy import signal, stats
 
-from cinecube.analysis.nulls import (
+from cinecube.analysis.statistics.nulls import (
     MIN_BLOCK_ROWS,
     MIN_BLOCKS,
     BlockPlan,

@@ -9,9 +9,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from cinecube.analysis.oracle import residual_oracle
-from cinecube.analysis.residual_cubes import make_residual
-from cinecube.analysis.stages import read_inputs, score_model
+from cinecube.analysis.encoders.stage import read_inputs, score_model
+from cinecube.analysis.residuals.residual_cubes import make_residual
+from cinecube.analysis.truth.residual_oracle import residual_oracle
 from cinecube.store.cubes import open_cube, write_cube
 from cinecube.store.errors import StudyError
 from cinecube.store.params import Study

@@ -13,11 +13,11 @@ import pytest
 from sklearn.linear_model import Ridge
 from sklearn.metrics import r2_score
 
-from cinecube.analysis.layout import make_layout
-from cinecube.analysis.oracle_partition import PartitionOracle, partition_oracle
-from cinecube.analysis.partition import SHARES
-from cinecube.analysis.partitions import partition
-from cinecube.analysis.stages import make_settings, read_inputs
+from cinecube.analysis.encoders.layout import make_layout
+from cinecube.analysis.encoders.stage import make_settings, read_inputs
+from cinecube.analysis.partition.shares import SHARES
+from cinecube.analysis.partition.stage import partition
+from cinecube.analysis.truth.partition_oracle import PartitionOracle, partition_oracle
 from cinecube.store.cubes import open_cube, write_cube
 from cinecube.store.errors import StudyError
 from cinecube.store.params import Study

@@ -13,7 +13,7 @@ import pytest
 import xarray as xr
 from nibabel.gifti import GiftiDataArray, GiftiImage, GiftiLabel, GiftiLabelTable
 
-from cinecube.analysis.export import export_map
+from cinecube.analysis.maps.export import export_map
 from cinecube.store.errors import StudyError
 
 AFFINE = np.diag([2.0, 2.5, 3.0, 1.0])

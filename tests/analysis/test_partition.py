@@ -10,9 +10,9 @@ import pytest
 from sklearn.linear_model import Ridge
 from sklearn.metrics import r2_score
 
-from cinecube.analysis.banded import banded_ridge
-from cinecube.analysis.folds import Fold
-from cinecube.analysis.partition import Partition, inclusion_exclusion, partition
+from cinecube.analysis.partition.shares import Partition, inclusion_exclusion, partition
+from cinecube.analysis.ridge.banded import banded_ridge
+from cinecube.analysis.ridge.folds import Fold
 from cinecube.store.errors import StudyError
 
 ALPHAS = np.geomspace(0.1, 1e5, 9)

@@ -13,12 +13,12 @@ import pandas as pd
 import pytest
 import xarray as xr
 
-from cinecube.analysis import partition_fits
-from cinecube.analysis.layout import make_layout
-from cinecube.analysis.partition import partition as partition_arrays
-from cinecube.analysis.partitions import choose_layers, partition
-from cinecube.analysis.stages import make_settings, read_inputs
-from cinecube.analysis.unscored import STILL
+from cinecube.analysis.cubes.unscored import STILL
+from cinecube.analysis.encoders.layout import make_layout
+from cinecube.analysis.encoders.stage import make_settings, read_inputs
+from cinecube.analysis.partition import partition_fits
+from cinecube.analysis.partition.shares import partition as partition_arrays
+from cinecube.analysis.partition.stage import choose_layers, partition
 from cinecube.store.cubes import open_cube, write_cube
 from cinecube.store.errors import StudyError
 from cinecube.store.params import Study

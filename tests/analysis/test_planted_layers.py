@@ -12,8 +12,8 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from cinecube.analysis import tables
-from cinecube.analysis.stages import read_inputs, score_model
+from cinecube.analysis.cubes import tables
+from cinecube.analysis.encoders.stage import read_inputs, score_model
 from cinecube.store.labels import layer_labels
 
 from .conftest import MODEL, N_BLOCKS, make_study

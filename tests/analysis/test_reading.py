@@ -13,8 +13,8 @@ import pytest
 import yaml
 from click.testing import CliRunner, Result
 
-from cinecube.analysis.reading import open_space
-from cinecube.analysis.stages import read_inputs
+from cinecube.analysis.cubes.model_cubes import open_space
+from cinecube.analysis.encoders.stage import read_inputs
 from cinecube.cli import main
 from cinecube.store.asked import unlike
 from cinecube.store.cubes import open_cube, write_feature_cube

@@ -9,7 +9,7 @@ from dataclasses import fields
 import numpy as np
 import pytest
 
-from cinecube.analysis.repeats import RepeatCeilings, repeat_ceilings
+from cinecube.analysis.ceilings.repeats import RepeatCeilings, repeat_ceilings
 from cinecube.store.errors import StudyError
 
 FIELDS = [field.name for field in fields(RepeatCeilings)]
@@ -177,7 +177,7 @@ def test_batches_change_nothing_and_a_seed_gives_the_same_again(monkeypatch):
     whole, other = repeat_ceilings(responses, 10), repeat_ceilings(responses, 10, seed=1)
     assert (whole.single_low != other.single_low).all()
     np.testing.assert_array_equal(whole.single, other.single)
-    monkeypatch.setattr("cinecube.analysis.repeats.BATCH_BYTES", 1)
+    monkeypatch.setattr("cinecube.analysis.ceilings.repeats.BATCH_BYTES", 1)
     parts = repeat_ceilings(responses, 10)
     for name in FIELDS:
         np.testing.assert_allclose(getattr(parts, name), getattr(whole, name), rtol=1e-9)

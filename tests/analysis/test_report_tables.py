@@ -10,9 +10,9 @@ import pandas as pd
 import pytest
 from matplotlib.figure import Figure
 
-from cinecube.analysis.figures import colour_bar, grouped_bars, layer_curves, parcel_heatmap, residual_bars
-from cinecube.analysis.paper_figures import marks_note
-from cinecube.analysis.report_tables import HEADS, Cell, grid_of
+from cinecube.analysis.report.figures import colour_bar, grouped_bars, layer_curves, parcel_heatmap, residual_bars
+from cinecube.analysis.report.paper_figures import marks_note
+from cinecube.analysis.report.report_tables import HEADS, Cell, grid_of
 
 from .conftest import make_study
 

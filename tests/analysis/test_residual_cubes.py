@@ -14,11 +14,11 @@ import xarray as xr
 from sklearn.linear_model import Ridge
 from sklearn.preprocessing import StandardScaler
 
-from cinecube.analysis import residual_cubes
-from cinecube.analysis.residual_cubes import CHECKS, make_residual, open_pair
-from cinecube.analysis.residuals import still_predicted
-from cinecube.analysis.stages import read_inputs, score_model
-from cinecube.analysis.tables import read_table
+from cinecube.analysis.cubes.tables import read_table
+from cinecube.analysis.encoders.stage import read_inputs, score_model
+from cinecube.analysis.residuals import residual_cubes
+from cinecube.analysis.residuals.residual_cubes import CHECKS, make_residual, open_pair
+from cinecube.analysis.residuals.unexplained import still_predicted
 from cinecube.store.cubes import open_cube
 from cinecube.store.errors import StudyError
 from cinecube.store.fingerprint import fingerprint

@@ -11,10 +11,10 @@ import pandas as pd
 import pytest
 import xarray as xr
 
-from cinecube.analysis.residual_cubes import CHECKS
-from cinecube.analysis.residual_tables import brain_drop, drop_map, mean_drop, pair_scores, residual
-from cinecube.analysis.rois import find_members, load_rois, roi_summary
-from cinecube.analysis.tables import EVERYONE, read_table, write_table
+from cinecube.analysis.cubes.tables import EVERYONE, read_table, write_table
+from cinecube.analysis.regions.rois import find_members, load_rois, roi_summary
+from cinecube.analysis.residuals.residual_cubes import CHECKS
+from cinecube.analysis.residuals.residual_tables import brain_drop, drop_map, mean_drop, pair_scores, residual
 from cinecube.store.cubes import write_cube
 from cinecube.store.errors import StudyError
 from cinecube.store.params import Study

@@ -10,10 +10,10 @@ from sklearn.kernel_ridge import KernelRidge
 from sklearn.linear_model import Ridge
 from sklearn.preprocessing import StandardScaler
 
-from cinecube.analysis.backends import Backend
-from cinecube.analysis.folds import Fold
-from cinecube.analysis.residuals import make_remover, still_predicted
-from cinecube.analysis.ridge import fit_and_score, pearson
+from cinecube.analysis.residuals.unexplained import make_remover, still_predicted
+from cinecube.analysis.ridge.backends import Backend
+from cinecube.analysis.ridge.folds import Fold
+from cinecube.analysis.ridge.himalaya_ridge import fit_and_score, pearson
 from cinecube.store.errors import StudyError
 
 ALPHAS = np.geomspace(0.1, 1e5, 13)

@@ -10,9 +10,17 @@ import pandas as pd
 import pytest
 import scipy.stats
 
-from cinecube.analysis.intervals import spread_over_subjects
-from cinecube.analysis.rois import Members, RoiSet, find_members, load_rois, roi_means, roi_summary, shipped_rois
-from cinecube.analysis.tables import EVERYONE, read_table, write_table
+from cinecube.analysis.cubes.tables import EVERYONE, read_table, write_table
+from cinecube.analysis.regions.rois import (
+    Members,
+    RoiSet,
+    find_members,
+    load_rois,
+    roi_means,
+    roi_summary,
+    shipped_rois,
+)
+from cinecube.analysis.statistics.intervals import spread_over_subjects
 from cinecube.store.errors import StudyError
 
 # HCP-MMP 1.0 in the order of its numbers, 1 to 180 (Glasser et al. 2016).

@@ -2,7 +2,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from cinecube.analysis.rows import align, match_onsets
+from cinecube.analysis.cubes.rows import align, match_onsets
 from cinecube.store.errors import StudyError
 
 TR_S = 1.49

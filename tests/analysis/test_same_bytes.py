@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from cinecube.analysis import clusters, tasks
-from cinecube.analysis.stages import encode
+from cinecube.analysis.encoders.stage import encode
+from cinecube.analysis.jobs import clusters, tasks
 from cinecube.store.paths import StudyPaths
 
 from ..conftest import tree_digest

@@ -10,7 +10,7 @@ import pytest
 from scipy.optimize import curve_fit
 from sklearn.kernel_ridge import KernelRidge
 
-from cinecube.analysis.saturation import compat_ceiling, compat_points, extrapolate
+from cinecube.analysis.ceilings.saturation import compat_ceiling, compat_points, extrapolate
 from cinecube.store.errors import StudyError
 
 # All subsets of five sources: 5, 10, 10, 5 and 1 of them.
@@ -43,7 +43,7 @@ def test_curves_without_noise_are_found_exactly(curve):
 def test_few_steps_lead_to_the_maximum(monkeypatch, curve):
     _, _, scores = _scores(200, curve, noise=0.03, tau=(1.0, 3.0))
     many = extrapolate(scores, SIZE, n_bootstraps=0, curve=curve)
-    monkeypatch.setattr("cinecube.analysis.saturation._MAX_STEPS", 4)
+    monkeypatch.setattr("cinecube.analysis.ceilings.saturation._MAX_STEPS", 4)
     few = extrapolate(scores, SIZE, n_bootstraps=0, curve=curve)
     assert many.converged.mean() > 0.8
     np.testing.assert_allclose(few.tau, many.tau, rtol=1e-7)
@@ -122,7 +122,7 @@ def test_batches_and_neighbours_change_nothing(monkeypatch, curve):
     scores[3, 7] = np.nan
     whole = extrapolate(scores, SIZE, n_bootstraps=20, curve=curve)
     alone = extrapolate(scores[:, 5:6], SIZE, n_bootstraps=20, curve=curve)
-    monkeypatch.setattr("cinecube.analysis.saturation.BATCH_BYTES", 1)
+    monkeypatch.setattr("cinecube.analysis.ceilings.saturation.BATCH_BYTES", 1)
     parts = extrapolate(scores, SIZE, n_bootstraps=20, curve=curve)
     for name in ("ceiling", "low", "high", "tau", "converged"):
         np.testing.assert_allclose(getattr(parts, name), getattr(whole, name), rtol=1e-9)

@@ -7,12 +7,12 @@ from dataclasses import dataclass
 import numpy as np
 import pytest
 
-from cinecube.analysis.backends import Backend, check_backend
-from cinecube.analysis.factors import factorise, plain_grams
-from cinecube.analysis.folds import Fold
-from cinecube.analysis.ridge import pearson
-from cinecube.analysis.search import search
-from cinecube.analysis.shared_ridge import solve
+from cinecube.analysis.ridge.alpha_search import search
+from cinecube.analysis.ridge.backends import Backend, check_backend
+from cinecube.analysis.ridge.factors import factorise, plain_grams
+from cinecube.analysis.ridge.folds import Fold
+from cinecube.analysis.ridge.himalaya_ridge import pearson
+from cinecube.analysis.ridge.shared_ridge import solve
 from cinecube.store.errors import StudyError
 
 ALPHAS = np.geomspace(1, 1e8, 20)
@@ -174,7 +174,7 @@ def test_blocks_of_targets_change_nothing(monkeypatch):
     problem = _problem(300, 60, 300, noisy=0.5)
     factors = problem.factors()
     whole = solve(factors, problem.responses, ALPHAS)
-    monkeypatch.setattr("cinecube.analysis.shared_ridge.BATCH_BYTES", 1)
+    monkeypatch.setattr("cinecube.analysis.ridge.shared_ridge.BATCH_BYTES", 1)
     parts = solve(factors, problem.responses, ALPHAS)
     np.testing.assert_array_equal(parts.best, whole.best)
     np.testing.assert_allclose(parts.prediction, whole.prediction, atol=1e-5)

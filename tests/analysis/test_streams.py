@@ -10,11 +10,12 @@ import pandas as pd
 import pytest
 import xarray as xr
 
-from cinecube.analysis import figures, tables
-from cinecube.analysis.ceilings import ceiling
-from cinecube.analysis.report import write_report
-from cinecube.analysis.significance import significance
-from cinecube.analysis.stages import encode, layerwise, read_inputs, read_scores, whole_brain
+from cinecube.analysis.ceilings.stage import ceiling
+from cinecube.analysis.cubes import tables
+from cinecube.analysis.encoders.stage import encode, layerwise, read_inputs, read_scores, whole_brain
+from cinecube.analysis.report import figures
+from cinecube.analysis.report.stage import write_report
+from cinecube.analysis.significance.stage import significance
 from cinecube.store.cubes import open_cube, write_cube, write_feature_cube
 from cinecube.store.errors import StudyError
 from cinecube.store.params import Study, parse

@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 from threadpoolctl import threadpool_info
 
-from cinecube.analysis import tasks
-from cinecube.analysis.ridge import _NumpyBackend
-from cinecube.analysis.tasks import SMALL_WORK, Threads, open_threads, open_workers, run_jobs
+from cinecube.analysis.jobs import tasks
+from cinecube.analysis.jobs.tasks import SMALL_WORK, Threads, open_threads, open_workers, run_jobs
+from cinecube.analysis.ridge.himalaya_ridge import _NumpyBackend
 from cinecube.store.errors import StudyError
 from cinecube.store.run_params import ClusterAddress
 
@@ -122,7 +122,7 @@ def test_backend_is_restored_by_the_last_of_several_fits(monkeypatch: pytest.Mon
 
 
 def test_fits_in_threads_equal_fits_one_after_another() -> None:
-    from cinecube.analysis.ridge import himalaya_ridge
+    from cinecube.analysis.ridge.himalaya_ridge import himalaya_ridge
 
     rng = np.random.default_rng(0)
     problems = [(rng.standard_normal((60, 10 + i)), rng.standard_normal((60, 30))) for i in range(12)]

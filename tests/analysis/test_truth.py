@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 import xarray as xr
 
-from cinecube.analysis import tables
-from cinecube.analysis.metrics import study_metrics
-from cinecube.analysis.truth import (
+from cinecube.analysis.cubes import tables
+from cinecube.analysis.report.metrics import study_metrics
+from cinecube.analysis.truth.planted import (
     compare,
     compare_study,
     counts_as_found,

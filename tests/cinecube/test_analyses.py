@@ -14,7 +14,7 @@ import pytest
 import xarray as xr
 from tests.conftest import Folder
 
-from cinecube.analysis.report_tables import HEADS
+from cinecube.analysis.report.report_tables import HEADS
 
 pytestmark = pytest.mark.slow
 

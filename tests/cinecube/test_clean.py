@@ -353,8 +353,8 @@ def test_pulls_that_were_killed_go_from_the_cache_of_dvc(root: Path, monkeypatch
 
 def test_journals_of_analyses_are_wanted_until_their_parameters_change(own_features: Path) -> None:
     """Scores and ceilings of a study with real cubes."""
-    from cinecube.analysis.ceilings import ceiling_spec, read_brains
-    from cinecube.analysis.stages import read_inputs, score_spec
+    from cinecube.analysis.ceilings.stage import ceiling_spec, read_brains
+    from cinecube.analysis.encoders.stage import read_inputs, score_spec
 
     root = own_features
     test_add._must(root)

@@ -17,7 +17,7 @@ import pytest
 import xarray as xr
 from click.testing import CliRunner
 
-from cinecube.analysis.stages import read_inputs, score_spec
+from cinecube.analysis.encoders.stage import read_inputs, score_spec
 from cinecube.cli import _COMMANDS, main
 from cinecube.store.journal import Block, open_journal
 from cinecube.store.params import load_study

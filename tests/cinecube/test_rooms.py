@@ -31,7 +31,7 @@ def _imported_rooms(path: Path) -> Iterator[str]:
 
 @pytest.mark.parametrize("room", ALLOWED)
 def test_a_room_imports_what_it_may(room: str) -> None:
-    for path in sorted((REPOSITORY / room).glob("*.py")):
+    for path in sorted((REPOSITORY / room).rglob("*.py")):
         strangers = set(_imported_rooms(path)) - ALLOWED[room]
         assert not strangers, f"{path.name} imports {strangers}"
 
@@ -50,8 +50,8 @@ def test_store_and_analysis_need_no_torch() -> None:
     code = ABSENT + (
         "import importlib, pathlib\n"
         "for room in ('store', 'analysis'):\n"
-        "    for path in sorted(pathlib.Path(room).glob('*.py')):\n"
-        "        importlib.import_module(f'cinecube.{room}.{path.stem}')\n"
+        "    for path in sorted(pathlib.Path(room).rglob('*.py')):\n"
+        "        importlib.import_module('.'.join(['cinecube', *path.with_suffix('').parts]))\n"
         "from click.testing import CliRunner; from cinecube.cli import main\n"
         "assert CliRunner().invoke(main, ['plan', '--json']).exit_code == 0\n"
         "listed = CliRunner().invoke(main, ['ls'])\n"

@@ -101,7 +101,7 @@ def test_only_architectures_come_from_features() -> None:
         "cinecube.features.tvlt": {"TvltNetwork", "rename"},
         "cinecube.features.network": {"Checkpoint"},
     }
-    for path in sorted(Path(cinecube.simulation.__file__).parent.glob("*.py")):
+    for path in sorted(Path(cinecube.simulation.__file__).parent.rglob("*.py")):
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
             modules = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
             assert not any(name.startswith(("cinecube.features", "cinecube.analysis")) for name in modules), path.name

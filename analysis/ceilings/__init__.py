@@ -1,0 +1,1 @@
+"""Noise ceilings: from films shown again and from other subjects."""

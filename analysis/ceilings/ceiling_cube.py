@@ -1,0 +1,244 @@
+"""The ceiling cube: ceilings of all subjects on one labelled target axis, and tables of it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import xarray as xr
+
+from cinecube.analysis.ceilings.compat_ceiling import CompatPoints
+from cinecube.analysis.ceilings.cross_subject import CrossScores
+from cinecube.analysis.ceilings.repeats import RepeatCeilings
+from cinecube.analysis.ceilings.saturation import Saturation
+from cinecube.analysis.cubes.parcels import parcel_means, regions
+from cinecube.analysis.cubes.spaces import Responses
+from cinecube.analysis.cubes.tables import EVERYONE
+from cinecube.analysis.cubes.target_axis import join_targets
+from cinecube.analysis.statistics.normalising import normalised
+from cinecube.store.analysis_params import CeilingParams
+from cinecube.store.errors import StudyError
+from cinecube.store.schema import string_coordinate
+
+CROSS = ("cross_subject", "cross_subject_low", "cross_subject_high", "cross_subject_converged")
+REPEATS = ("repeats", "repeats_low", "repeats_high", "explainable_variance", "split_half")
+# What `compat: oota2025` sets negative shares to.
+_COMPAT_FLOOR = 0.0
+_INTERVAL = "95 % of resamplings of"
+ABOUT = {
+    "cross_subject": "Pearson r that predictors from infinitely many other subjects would reach: v0 of {curve}, fitted"
+    " to the scores of all subsets of k of them; where that shows no saturation, the score of all others together. A"
+    " lower bound that rises with rows",
+    "cross_subject_low": f"lower end of cross_subject over {_INTERVAL} subsets of subjects",
+    "cross_subject_high": f"upper end of cross_subject over {_INTERVAL} subsets of subjects",
+    "cross_subject_converged": "whether cross_subject is extrapolated",
+    "cross_subject_score": "Pearson r of predictions from other subjects, mean over all subsets of a size",
+    "repeats": "Pearson r that the true signal would reach, from what showings of the same film share",
+    "repeats_low": f"lower end of repeats over {_INTERVAL} blocks of rows",
+    "repeats_high": f"upper end of repeats over {_INTERVAL} blocks of rows",
+    "explainable_variance": "share of a single showing's variance that is signal; without bias, so negative by chance",
+    "split_half": "correlation between the means over two halves of the showings, mean over splits",
+}
+CURVES = {"exponential": "v0 (1 - exp(-k / tau))", "reliability": "v0 sqrt(k / (k + tau))"}
+COMPAT_ABOUT = {
+    "cross_subject": "Oota et al. 2025, exactly: v0 of v0 (1 - exp(-x / tau)), median over bootstraps, of x subjects,"
+    " the predicted one among them, and the mean over sources of r of single sources (kernel ridge, penalty 1; rows"
+    " normalised over targets)",
+    "cross_subject_low": "not known of this procedure",
+    "cross_subject_high": "not known of this procedure",
+    "cross_subject_converged": "whether any bootstrap's fit converged",
+    "cross_subject_score": "mean over sources of r of single sources, mean over all combinations of a size",
+}
+
+
+def cross_values(scores: CrossScores, fitted: Saturation) -> dict[str, np.ndarray]:
+    """What the cube holds of a subject's extrapolated ceilings, (target,) each, and scores (size, target)."""
+    sizes = np.unique(scores.size)
+    means = [scores.score[scores.size == size].mean(axis=0) for size in sizes]
+    found = dict(zip(CROSS, (fitted.ceiling, fitted.low, fitted.high, fitted.converged), strict=True))
+    return {**found, "cross_subject_score": np.stack(means)}
+
+
+def compat_values(points: CompatPoints, ceiling: np.ndarray) -> dict[str, np.ndarray]:
+    """The same of the authors' procedure."""
+    nothing = np.full(ceiling.shape, np.nan)
+    means = [points.score[points.subjects == count].mean(axis=0) for count in np.unique(points.subjects)]
+    found = dict(zip(CROSS, (ceiling, nothing, nothing, np.isfinite(ceiling)), strict=True))
+    return {**found, "cross_subject_score": np.stack(means)}
+
+
+def repeat_values(found: RepeatCeilings, averaged: bool) -> dict[str, np.ndarray]:
+    """What the cube holds of a subject's repeats: the ceiling of r with the mean over showings, or with one."""
+    kind = "averaged" if averaged else "single"
+    ceilings = [getattr(found, f"{kind}{end}") for end in ("", "_low", "_high")]
+    return dict(zip(REPEATS, (*ceilings, found.explainable, found.split_half), strict=True))
+
+
+def ceiling_cube(
+    found: Mapping[str, Mapping[str, np.ndarray]],
+    brains: Sequence[Responses],
+    about: Mapping[str, Mapping[str, str]],
+    attrs: Mapping[str, Any],
+) -> xr.Dataset:
+    """Join the subjects' ceilings.
+
+    Parameters
+    ----------
+    found : dict of str to dict of str to array, shape (target,) or (size, target)
+        By subject and name, from `cross_values`, `compat_values`, `repeat_values`; what is not there becomes NaN.
+    brains : sequence of Responses
+        Subjects in order.
+    about : Mapping of str to Mapping
+        Attributes of each variable.
+    attrs : Mapping
+        Attributes of the cube, see `provenance`.
+
+    Returns
+    -------
+    Dataset
+        `cross_subject`, …, `split_half` (subject, target), and `cross_subject_score` (subject, size, target); targets
+        rising, NaN where a subject lacks one, `cross_subject_converged` false there. With one subject there is a size
+        of one, without scores.
+
+    Raises
+    ------
+    StudyError
+        If two subjects call the same target by different names.
+    """
+    axis = join_targets(brains)
+    sizes = np.arange(1, max(2, len(brains)), dtype=np.int32)
+    variables = {}
+    for name in (*CROSS, *REPEATS, "cross_subject_score"):
+        over = (len(sizes),) if name == "cross_subject_score" else ()
+        nothing = {brain.subject: np.full((*over, brain.n_targets), np.nan) for brain in brains}
+        whole = axis.stack(nothing | {subject: own[name] for subject, own in found.items() if name in own})
+        dims = ("subject", "size", "target") if over else ("subject", "target")
+        # Who has no extrapolated ceiling has none that converged.
+        values = np.nan_to_num(whole).astype(bool) if name == "cross_subject_converged" else whole
+        variables[name] = (dims, values, dict(sorted(about.get(name, {}).items())))
+    return xr.Dataset(
+        variables,
+        coords={
+            "subject": string_coordinate(axis.subjects),
+            "size": sizes,
+            **axis.coords(),
+        },
+        attrs=dict(sorted(attrs.items())),
+    )
+
+
+def normalise_scores(scores: xr.DataArray, ceiling: xr.DataArray, params: CeilingParams) -> xr.Dataset:
+    """Scores as shares of their ceilings.
+
+    Parameters
+    ----------
+    scores : DataArray, dims (subject, ..., target)
+    ceiling : DataArray, dims (subject, target)
+        From `read_ceiling`.
+    params : CeilingParams
+        Threshold and cap; `compat: oota2025` sets shares below zero to zero.
+
+    Returns
+    -------
+    Dataset
+        `score`, dims and labels of `scores`: 1 is the ceiling, NaN where it is unknown or below the threshold; and
+        `share` (subject): of the targets with a score, how many have a normalised one, NaN without any.
+
+    Raises
+    ------
+    StudyError
+        If a subject or target of the scores has no place in the ceilings.
+    """
+    for dim in ("subject", "target"):
+        _refuse_unlabelled(dim, scores, ceiling)
+    moved = scores.transpose("subject", ..., "target")
+    known = ceiling.sel(subject=moved["subject"].values, target=moved["target"].values).transpose("subject", "target")
+    floor = _COMPAT_FLOOR if params.compat else -np.inf
+    shares, parts = [], []
+    for s in range(moved.sizes["subject"]):
+        values, limit = moved.isel(subject=s).values.astype(np.float64), known.isel(subject=s).values
+        parts.append(normalised(values, limit, params.threshold, params.cap, floor).score)
+        scored = np.isfinite(values).any(axis=tuple(range(values.ndim - 1)))
+        share = normalised(limit[None, scored], limit[scored], params.threshold).share
+        shares.append(float(share[0]))
+    score = moved.copy(data=np.stack(parts).astype(moved.dtype)).transpose(*scores.dims)
+    return xr.Dataset({"score": score, "share": ("subject", shares)})
+
+
+def _refuse_unlabelled(dim: str, scores: xr.DataArray, ceiling: xr.DataArray) -> None:
+    absent = np.setdiff1d(scores[dim].values, ceiling[dim].values)
+    if len(absent):
+        raise StudyError(
+            where=f"ceilings of {dim} {absent[0]}",
+            found="none",
+            expected=f"every {dim} that has scores",
+            do="run the `ceiling` stage again",
+        )
+
+
+def ceiling_growth(cube: xr.Dataset) -> pd.DataFrame:
+    """How scores from other subjects grow with their number.
+
+    Parameters
+    ----------
+    cube : Dataset
+        From `ceiling_cube`.
+
+    Returns
+    -------
+    DataFrame
+        Columns `subject`, `size`, `score`: mean over targets in parcels (all of them without an atlas); the subject
+        `all` is the mean over all subjects'. Empty where nothing was scored.
+    """
+    inside = regions(cube["parcel"].values) != ""
+    scores = cube["cross_subject_score"].transpose("subject", "size", "target").values[..., inside].astype(np.float64)
+    sizes = cube["size"].values
+    groups = {EVERYONE: scores, **{str(name): scores[s][None] for s, name in enumerate(cube["subject"].values)}}
+    rows = [
+        (name, int(size), float(known.mean()))
+        for name, part in groups.items()
+        for k, size in enumerate(sizes)
+        if (known := part[:, k][np.isfinite(part[:, k])]).size
+    ]
+    return pd.DataFrame(rows, columns=["subject", "size", "score"])
+
+
+def ceiling_errors(cube: xr.Dataset, raw_truth: Mapping[str, Any], averaged: bool) -> pd.DataFrame:
+    """Ceilings beside those that were planted, parcel by parcel.
+
+    Parameters
+    ----------
+    cube : Dataset
+        From `ceiling_cube`.
+    raw_truth : Mapping
+        What `truth.json` holds.
+    averaged : bool
+        Whether scores are of the mean over two showings, rather than of one.
+
+    Returns
+    -------
+    DataFrame
+        Columns `parcel`, `planted`, `repeats`, `repeats_error`, `cross_subject`, `cross_subject_error`, `converged`, a
+        row per driven parcel: means over subjects and their targets; errors are ceilings less the planted ones, and
+        `converged` the share of targets whose cross-subject ceiling is extrapolated.
+    """
+    key = "ceiling" if averaged else "ceiling_one_showing"
+    subjects = [str(name) for name in cube["subject"].values]
+    means = {name: parcel_means(cube[name]) for name in ("repeats", "cross_subject")}
+    converged = parcel_means(cube["cross_subject_converged"].astype(float).where(cube["cross_subject"].notnull()))
+    rows = []
+    for parcel, entry in raw_truth["parcels"].items():
+        if entry["sources"] and parcel in converged["parcel"].values:
+            row: dict[str, Any] = {"parcel": parcel, "planted": float(np.mean([entry[key][name] for name in subjects]))}
+            for name, values in means.items():
+                row[name] = float(values.sel(parcel=parcel).mean())
+                row[f"{name}_error"] = row[name] - row["planted"]
+            rows.append({**row, "converged": float(converged.sel(parcel=parcel).mean())})
+    return pd.DataFrame(rows)
+
+
+def ceiling_error(errors: pd.DataFrame) -> float:
+    """Mean absolute error of the ceilings from repeats over driven parcels, of a table of `ceiling_errors`."""
+    return float(errors["repeats_error"].abs().mean()) if len(errors) else float("nan")

@@ -1,0 +1,149 @@
+"""Cross-subject ceilings as the authors of Oota et al. (2025) compute them, out of core.
+
+What `saturation.compat_points` computes of arrays, of cubes that are read block by block: each row is normalised over
+its targets; each source predicts each other subject by kernel ridge (linear, penalty 1, no folds); the score of several
+sources is the mean of their single ones; a curve is fitted to resampled points, and the median v₀ is the ceiling.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+from scipy.linalg import cho_factor, cho_solve
+
+from cinecube.analysis.ceilings.ceiling_blocks import Cohort, run_by_subject
+from cinecube.analysis.ceilings.cross_subject import Kernel, sum_kernels
+from cinecube.analysis.ceilings.saturation import compat_ceiling
+from cinecube.analysis.encoders.across_targets import RowConstants, row_constants
+from cinecube.analysis.encoders.encoding import Progress
+from cinecube.analysis.jobs.tasks import Threads, Workers, run_jobs
+from cinecube.analysis.ridge.himalaya_ridge import pearson
+
+_PENALTY = 1.0
+# Targets of one task of fits: a second or so.
+_TARGETS_PER_FIT = 64
+
+
+@dataclass(frozen=True)
+class CompatPoints:
+    """Points of one subject's curve.
+
+    Attributes
+    ----------
+    subjects : array of int, shape (point,)
+        Number of subjects, the predicted one among them.
+    score : array, shape (point, target)
+    """
+
+    subjects: np.ndarray
+    score: np.ndarray
+
+
+def compat_scores(cohort: Cohort, workers: Threads | None = None) -> dict[str, CompatPoints]:
+    """Points of every subject's curve; one source's kernel is in memory at a time.
+
+    Parameters
+    ----------
+    cohort : Cohort
+        Of two subjects or more; its folds are not used.
+    workers : Threads, optional
+
+    Returns
+    -------
+    dict of str to CompatPoints
+    """
+    names = list(cohort.brains)
+    rows = run_by_subject(workers, _row_constants, {name: (cohort, name) for name in names}, cohort.threads)
+    single: dict[str, dict[str, np.ndarray]] = {name: {} for name in names}
+    for source in names:
+        ((_, smoother),) = run_jobs(workers, _smoother, [(source, (cohort, source, rows[source]))], cohort.threads)
+        jobs = [
+            ((name, block), (cohort, name, targets, rows[name], smoother))
+            for name in names
+            if name != source
+            for block, targets in enumerate(cohort.blocks(name))
+        ]
+        parts = dict(run_jobs(workers, _score_block, jobs, cohort.threads))
+        for name in names:
+            if name != source:
+                blocks = range(len(cohort.blocks(name)))
+                single[name][source] = np.concatenate([parts[name, block] for block in blocks])
+    return {name: _combine(single[name]) for name in names}
+
+
+def _row_constants(cohort: Cohort, name: str) -> RowConstants:
+    """Task: constants of a subject's rows."""
+    return row_constants(cohort.read(name, targets) for targets in cohort.blocks(name))
+
+
+def _normalised(cohort: Cohort, name: str, targets: np.ndarray, rows: RowConstants) -> np.ndarray:
+    mean, spread = rows
+    return (cohort.read(name, targets) - mean) / spread
+
+
+def _smoother(cohort: Cohort, name: str, rows: RowConstants) -> np.ndarray:
+    """Task: what makes predictions (test row, target) of responses (train row, target), (test row, train row)."""
+
+    def kernel(targets: np.ndarray) -> Kernel:
+        values = np.nan_to_num(_normalised(cohort, name, targets, rows), copy=False)
+        seen = values[cohort.train]
+        return Kernel(seen @ seen.T, values[~cohort.train] @ seen.T)
+
+    total = sum_kernels(kernel(targets) for targets in cohort.blocks(name))
+    total.whole[np.diag_indices_from(total.whole)] += _PENALTY
+    return cho_solve(cho_factor(total.whole, overwrite_a=True), total.test.T).T
+
+
+def _score_block(
+    cohort: Cohort, name: str, targets: np.ndarray, rows: RowConstants, smoother: np.ndarray
+) -> np.ndarray:
+    """Task: r of a block of a subject's targets, (target,); NaN where a target is absent."""
+    values = _normalised(cohort, name, targets, rows)
+    return pearson(smoother @ values[cohort.train], values[~cohort.train])
+
+
+def _combine(single: Mapping[str, np.ndarray]) -> CompatPoints:
+    """Every combination of sources, by the mean of their single scores."""
+    chosen = [which for size in range(1, len(single) + 1) for which in itertools.combinations(single, size)]
+    scores = [np.mean([single[source] for source in which], axis=0) for which in chosen]
+    return CompatPoints(np.array([len(which) + 1 for which in chosen]), np.stack(scores))
+
+
+def compat_ceilings(
+    points: Mapping[str, CompatPoints],
+    n_bootstraps: int,
+    workers: Workers = None,
+    threads: int = 1,
+    progress: Progress | None = None,
+) -> dict[str, np.ndarray]:
+    """Extrapolated ceilings (target,) by subject: one `curve_fit` per target and bootstrap, so best run by processes.
+
+    Parameters
+    ----------
+    points : dict of str to CompatPoints
+    n_bootstraps : int
+    workers : Client, Threads or None
+    threads : int
+        BLAS threads of each task.
+    progress : callable, optional
+        Told `(blocks done, blocks in all)`.
+    """
+    found = {name: np.full(own.score.shape[1], np.nan) for name, own in points.items()}
+    jobs = [
+        ((name, start), (own.subjects, own.score[:, start : start + _TARGETS_PER_FIT], n_bootstraps))
+        for name, own in points.items()
+        for start in range(0, own.score.shape[1], _TARGETS_PER_FIT)
+    ]
+    for done, ((name, start), ceilings) in enumerate(run_jobs(workers, compat_ceiling, jobs, threads)):
+        found[name][start : start + len(ceilings)] = ceilings
+        if progress:
+            progress(done + 1, len(jobs))
+    return found
+
+
+def count_fits(points: Mapping[str, CompatPoints], n_bootstraps: int) -> int:
+    """How many curves `compat_ceilings` fits."""
+    return n_bootstraps * sum(own.score.shape[1] for own in points.values())

@@ -1,0 +1,341 @@
+"""The stage `ceiling`: brain cubes in, the ceiling cube out; and what other stages need of it."""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pandas as pd
+import xarray as xr
+
+from cinecube.analysis.cubes import tables
+from cinecube.analysis.cubes.rows import ONSET_TOLERANCE_S, RowsGroup, align
+from cinecube.analysis.cubes.spaces import FeatureSpace, Responses, check_same_space, open_responses
+from cinecube.store.cubes import open_cube, read_values, refuse_another, write_cube
+from cinecube.store.errors import StudyError
+from cinecube.store.journal import open_journal
+from cinecube.store.params import Study
+from cinecube.store.paths import StudyPaths
+from cinecube.store.schema import SCHEMA, provenance
+from cinecube.store.study import FolderCubes
+from cinecube.store.writing import one_writer, scratch_folder
+
+if TYPE_CHECKING:
+    from cinecube.analysis.ceilings.ceiling_blocks import Cohort
+    from cinecube.analysis.encoders.encoding import Kept, Progress
+    from cinecube.analysis.jobs.tasks import Threads
+
+_log = logging.getLogger(__name__)
+
+# Of the parameters those that change the cube's numbers; the others are of what is done with it.
+_IN_FINGERPRINT = {"curve", "bootstraps", "block_rows", "seed", "compat"}
+# Multiplications that take as long as one of scipy's fits, for `open_workers` to choose processes or threads.
+_WORK_OF_FIT = 2e7
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """What ceilings are computed from.
+
+    Attributes
+    ----------
+    root : Path
+        The study's folder.
+    cohort : Cohort
+    showings : dict of str to array of int, shape (row, showing)
+        Test rows of each subject that saw them several times, by position in its brain cube.
+    notes : dict of str to str
+        By ceiling, why some or all subjects have none.
+    """
+
+    root: Path
+    cohort: Cohort
+    showings: dict[str, np.ndarray]
+    notes: dict[str, str]
+
+
+def ceiling(study: Study, root: Path, progress: Progress | None = None) -> None:
+    """Write the ceiling cube, and the table and plot of how scores grow with the number of other subjects.
+
+    A ceiling that the scans do not allow is NaN, and its attributes say why; `read_ceiling` refuses it. An interrupted
+    run goes on where it was stopped. Runs in threads of this process whatever `dask` says, since threads share the
+    factors, which are large; the fits of `compat: oota2025` run on Dask.
+
+    Parameters
+    ----------
+    study : Study
+    root : Path
+        The study's folder.
+    progress : callable, optional
+        Told `(blocks done, blocks in all)`.
+
+    Raises
+    ------
+    StudyError
+        If a cube is missing, cubes do not fit each other, a subject's responses do not vary, or another process
+        computes ceilings of this study.
+    """
+    from cinecube.analysis.ceilings.ceiling_cube import ceiling_growth
+    from cinecube.analysis.encoders.varying import refuse_still_subjects
+    from cinecube.analysis.jobs.tasks import open_threads
+
+    paths = StudyPaths(root)
+    inputs = read_brains(study, root)
+    refuse_still_subjects(inputs.cohort.brains, [inputs.cohort.group], study.encode.targets_per_block)
+    spec = ceiling_spec(study, inputs.cohort.brains)
+    with (
+        one_writer(paths, paths.ceiling),
+        open_journal(paths.journals, spec, paths.relative(paths.ceiling)) as journal,
+    ):
+        with scratch_folder(paths, "ceiling") as scratch, open_threads(study.run.threads) as workers:
+            cube = make_ceilings(study, inputs, scratch, workers, journal, progress)
+        write_cube(paths.ceiling, cube)
+        growth = ceiling_growth(cube)
+        tables.write_table(paths.tables / "ceiling_growth.csv", growth)
+        everyone = growth[growth["subject"] == tables.EVERYONE]
+        tables.write_table(paths.plots / "ceiling.csv", everyone[["size", "score"]])
+        journal.remove()
+
+
+def read_brains(study: Study, root: Path) -> Inputs:
+    """Open all brain cubes, and match their rows.
+
+    Raises
+    ------
+    StudyError
+        If a cube is missing, cubes do not fit each other, a segment is missing, or there is nothing to validate on.
+    """
+    from cinecube.analysis.ceilings.ceiling_blocks import Cohort
+    from cinecube.analysis.encoders.layout import make_layout
+    from cinecube.analysis.encoders.stage import make_settings
+
+    paths, split, settings = StudyPaths(root), study.split, make_settings(study)
+    cubes = {name: paths.brain(name) for name in study.brain.subjects}
+    brains = {
+        name: open_responses(name, FolderCubes(paths).open(path), study.clock.tr_s, "the study's clock")
+        for name, path in cubes.items()
+    }
+    check_same_space(list(brains.values()))
+    space = FeatureSpace({}, film_rows(study, brains), study.clock.window_s)
+    tabled = {name: brain.rows for name, brain in brains.items()}
+    train, test = study.segments(split.train), study.segments(split.test)
+    (group,) = align(space.rows, tabled, train=train, test=test, repeats=study.brain.repeats, rows="common")
+    (shown,) = align(space.rows, tabled, train=train, test=test, repeats="average", rows="common")
+    folds = make_layout(space, group, settings, 0).folds
+    cohort = Cohort(brains, group, folds, settings.targets_per_block, settings.threads, settings.backend)
+    showings, reason = _repeated(shown, averaged=study.brain.repeats == "average")
+    notes = {"cross_subject": "there is one subject"} if len(brains) == 1 else {}
+    return Inputs(root, cohort, showings, notes | ({"repeats": reason} if reason else {}))
+
+
+def film_rows(study: Study, brains: Mapping[str, Responses]) -> pd.DataFrame:
+    """Rows of the films as far as anybody was scanned: columns `segment`, `onset_s`, segments in the films' order.
+
+    Raises
+    ------
+    StudyError
+        If nobody saw a segment.
+    """
+    whole = pd.concat([brain.rows for brain in brains.values()])
+    parts = []
+    for segment in study.segments([*study.split.train, *study.split.test]):
+        onsets_s = np.sort(whole.loc[whole["segment"] == segment, "onset_s"].to_numpy(np.float64))
+        if not len(onsets_s):
+            raise StudyError(
+                where=f"brain cubes {segment}",
+                found="no rows",
+                expected="scans of every segment of `split`",
+                do="add the scans, or take the segment out of `films`",
+            )
+        # Onsets are rounded to a microsecond, and may be rounded differently.
+        new = np.diff(onsets_s, prepend=-np.inf) > 2 * ONSET_TOLERANCE_S
+        parts.append(pd.DataFrame({"segment": segment, "onset_s": onsets_s[new]}))
+    return pd.concat(parts, ignore_index=True)
+
+
+def _repeated(shown: RowsGroup, averaged: bool) -> tuple[dict[str, np.ndarray], str]:
+    """Test rows that were shown several times, (row, showing) by subject, and why some have none.
+
+    A mean over showings has one ceiling only where all rows are a mean over as many; of single showings, rows that were
+    shown as often as any tell for all.
+    """
+    found, reasons = {}, []
+    for name in shown.subjects:
+        showings = shown.showings[name][~shown.train]
+        counts = (showings >= 0).sum(axis=1)
+        most, least = int(counts.max()), int(counts.min())
+        if most < 2:
+            reasons.append(f"{name} saw the test films once")
+        elif averaged and least < most:
+            reasons.append(f"{name} saw some test films {least} times and others {most} times")
+        else:
+            found[name] = showings[counts == most][:, :most]
+    return found, "; ".join(reasons)
+
+
+def make_ceilings(
+    study: Study,
+    inputs: Inputs,
+    scratch: Path,
+    workers: Threads | None = None,
+    kept: Kept | None = None,
+    progress: Progress | None = None,
+) -> xr.Dataset:
+    """Ceiling cube of a study; without workers all runs here, one task after another. `scratch` may not exist yet."""
+    from cinecube.analysis.ceilings import ceiling_blocks, ceiling_cube
+
+    cohort, brains = inputs.cohort, inputs.cohort.brains
+    found: dict[str, dict[str, np.ndarray]] = {name: {} for name in brains}
+    if len(brains) > 1:
+        cross = _compat(study, inputs, workers, progress) if study.ceiling.compat else None
+        for name, values in (cross or _cross(study, cohort, scratch, workers, kept, progress)).items():
+            found[name] |= values
+    for name, repeats in ceiling_blocks.score_repeats(cohort, inputs.showings, study.ceiling, workers).items():
+        found[name] |= ceiling_cube.repeat_values(repeats, study.brain.repeats == "average")
+    group = cohort.group
+    attrs = provenance(
+        "ceiling",
+        ceiling_spec(study, brains),
+        ("numpy", "scipy"),
+        **check_same_space(list(brains.values())),
+        tr_s=study.clock.tr_s,
+        rows=json.dumps({"train": int(group.train.sum()), "test": int((~group.train).sum())}, sort_keys=True),
+        use=study.ceiling.use,
+    )
+    return ceiling_cube.ceiling_cube(found, list(brains.values()), _about(study, inputs), attrs)
+
+
+def _cross(
+    study: Study,
+    cohort: Cohort,
+    scratch: Path,
+    workers: Threads | None,
+    kept: Kept | None,
+    progress: Progress | None,
+) -> dict[str, dict[str, np.ndarray]]:
+    """Extrapolated ceilings by subject and name."""
+    from cinecube.analysis.ceilings.ceiling_blocks import run_by_subject, score_subsets
+    from cinecube.analysis.ceilings.ceiling_cube import cross_values
+    from cinecube.analysis.ceilings.saturation import extrapolate
+
+    scores, params = score_subsets(cohort, scratch, workers, kept, progress), study.ceiling
+    # 0.95 is the share of resamplings in the interval.
+    arguments = {
+        name: (own.score, own.size, params.bootstraps, 0.95, params.seed, params.curve) for name, own in scores.items()
+    }
+    fitted = run_by_subject(workers, extrapolate, arguments, cohort.threads)
+    return {name: cross_values(scores[name], fitted[name]) for name in scores}
+
+
+def _compat(
+    study: Study, inputs: Inputs, workers: Threads | None, progress: Progress | None
+) -> dict[str, dict[str, np.ndarray]]:
+    """Ceilings by subject and name as the authors computed them."""
+    from cinecube.analysis.ceilings.ceiling_cube import compat_values
+    from cinecube.analysis.ceilings.compat_ceiling import compat_ceilings, compat_scores, count_fits
+    from cinecube.analysis.jobs.tasks import open_workers
+
+    cohort, bootstraps = inputs.cohort, study.ceiling.bootstraps
+    points = compat_scores(cohort, workers)
+    work = _WORK_OF_FIT * count_fits(points, bootstraps)
+    with open_workers(study.dask, study.run.threads, work, inputs.root) as processes:
+        found = compat_ceilings(points, bootstraps, processes, cohort.threads, progress)
+    return {name: compat_values(points[name], found[name]) for name in points}
+
+
+def _about(study: Study, inputs: Inputs) -> dict[str, dict[str, str]]:
+    """Attributes of the cube's variables: what each is, and why it is NaN where it is."""
+    from cinecube.analysis.ceilings.ceiling_cube import ABOUT, COMPAT_ABOUT, CROSS, CURVES
+
+    texts = ABOUT | (COMPAT_ABOUT if study.ceiling.compat else {})
+    shown = "the mean over showings" if study.brain.repeats == "average" else "a single showing"
+    texts |= {
+        "cross_subject": texts["cross_subject"].format(curve=CURVES[study.ceiling.curve]),
+        "repeats": f"{texts['repeats']}; of r with {shown}",
+    }
+    kinds = {name: "cross_subject" if name in (*CROSS, "cross_subject_score") else "repeats" for name in texts}
+    return {
+        name: {"about": text, **({"note": inputs.notes[kinds[name]]} if kinds[name] in inputs.notes else {})}
+        for name, text in texts.items()
+    }
+
+
+def ceiling_spec(study: Study, brains: Mapping[str, Responses]) -> dict[str, Any]:
+    """What the ceiling cube's fingerprint hashes; sizes of blocks change its speed only."""
+    films = [*study.split.train, *study.split.test]
+    return {
+        "schema": SCHEMA,
+        "kind": "ceiling",
+        "films": {film: study.films[film] for film in films},
+        "split": study.split.model_dump(),
+        "window_s": study.clock.window_s,
+        "repeats": study.brain.repeats,
+        "folds": study.encode.folds,
+        "ceiling": study.ceiling.model_dump(include=_IN_FINGERPRINT),
+        "brain": {name: str(brain.cube.attrs["fingerprint"]) for name, brain in brains.items()},
+    }
+
+
+def read_ceiling(study: Study, root: Path, required: bool = True) -> xr.DataArray:
+    """The ceiling that `ceiling.use` names, dims (subject, target); NaN for `none`.
+
+    Parameters
+    ----------
+    study : Study
+    root : Path
+        The study's folder.
+    required : bool
+        Refuse a ceiling that is NaN throughout.
+
+    Raises
+    ------
+    StudyError
+        If the ceiling cube is missing or damaged, holds infinity, or no target has this ceiling where one is required.
+    """
+    paths, use = StudyPaths(root), study.ceiling.use
+    where = paths.relative(paths.ceiling)
+    cube = open_cube(paths.ceiling, where=where)
+    refuse_another(cube, where, "cross_subject")
+    if use == "none":
+        return xr.full_like(cube["repeats"].load(), np.nan)
+    array = cube[use]
+    values = read_values(array, f"{where} {use}")
+    if np.isinf(values).any():
+        raise StudyError(
+            where=f"{where} {use}",
+            found=f"infinity in {int(np.isinf(values).sum())} targets",
+            expected="ceilings up to 1",
+            do="make it again with `dvc repro -f -s ceiling`",
+        )
+    note = str(array.attrs.get("note", "no target varies"))
+    if required and np.isnan(values).all():
+        raise _no_ceiling(use, note)
+    if required:
+        _tell_of_absent(cube, values, use, note)
+    return array.copy(data=values)
+
+
+def _tell_of_absent(cube: xr.Dataset, values: np.ndarray, use: str, note: str) -> None:
+    """Log the subjects (subject, target) none of whose targets has a ceiling: means of shares are over the others."""
+    absent = [str(name) for name, own in zip(cube["subject"].values, values, strict=True) if np.isnan(own).all()]
+    if absent:
+        _log.warning("no %s ceiling of %s: shares are of the other subjects (%s)", use, ", ".join(absent), note)
+
+
+def _no_ceiling(use: str, reason: str) -> StudyError:
+    other, need = (
+        ("repeats", "name more subjects in brain.subjects")
+        if use == "cross_subject"
+        else ("cross_subject", "test on films that were shown twice")
+    )
+    return StudyError(
+        where=f"ceiling.use: {use}",
+        found=f"no such ceiling of any target ({reason})",
+        expected="one that these scans allow",
+        do=f"set ceiling.use: {other}, or {need}",
+    )

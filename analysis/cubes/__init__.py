@@ -1,0 +1,1 @@
+"""Labelled inputs of every analysis: rows, feature spaces, responses, parcels, and tables of what came out."""

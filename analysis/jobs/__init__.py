@@ -1,0 +1,1 @@
+"""Jobs: functions of arrays run in threads, processes or on a cluster, one BLAS setting in all."""

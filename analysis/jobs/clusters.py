@@ -1,0 +1,263 @@
+"""Dask's workers: processes of this machine, those of a running scheduler, or jobs of a batch system."""
+
+from __future__ import annotations
+
+import asyncio
+import ipaddress
+import logging
+import os
+import shlex
+import shutil
+import socket
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+import dask
+from distributed import Client, LocalCluster, Security
+from distributed.comm.addressing import get_address_host_port
+from distributed.core import Status, rpc
+
+from cinecube.analysis.jobs.tasks import n_local_workers
+from cinecube.analysis.jobs.watch import Jobs, Watch, bounded
+from cinecube.store.errors import StudyError, environment_error, first_line
+from cinecube.store.interrupts import uninterrupted
+from cinecube.store.paths import StudyPaths
+from cinecube.store.run_params import ClusterAddress, DaskParams, JobQueue
+
+_log = logging.getLogger(__name__)
+_CONNECT_S = 10
+# Dask's own 64 KiB hands every temporary array back to the system at once: a third of the time went into page faults.
+_MALLOC = {"MALLOC_TRIM_THRESHOLD_": 2**30, "MALLOC_MMAP_THRESHOLD_": 2**30}
+# Processes of this machine that do not come back within a minute never will.
+_LOCAL_PATIENCE_S = 60
+# Whoever reaches this address sees what is computed, and may stop it.
+_LOOPBACK = "127.0.0.1:0"
+_NOISY = ("distributed", "dask_jobqueue", "tornado", "asyncio")
+
+
+class WatchedClient(Client):
+    """A client that knows what has become of its workers."""
+
+    watch: Watch
+
+
+@contextmanager
+def open_client(dask_params: DaskParams, threads: int, root: Path) -> Iterator[WatchedClient]:
+    """A client whose first worker is there.
+
+    Parameters
+    ----------
+    dask_params : "local", ClusterAddress or JobQueue
+        The study's `dask` key.
+    threads : int
+        BLAS threads of each local worker: workers times threads = cores.
+    root : Path
+        The study's folder, which workers elsewhere have to see.
+
+    Raises
+    ------
+    StudyError
+        If there is no scheduler at the address, the batch system takes no job, no worker comes in time, or workers
+        have other versions than this process or do not see the study.
+    """
+    with ExitStack() as stack:
+        stack.enter_context(_quiet())
+        jobs: Jobs | None = None
+        patience_s: float = _LOCAL_PATIENCE_S
+        where = "dask"
+        if isinstance(dask_params, ClusterAddress):
+            address: Any = dask_params.address
+            patience_s, where = dask_params.patience_s, f"dask: {address}"
+            _refuse_no_scheduler(address)
+        elif isinstance(dask_params, JobQueue):
+            jobs = stack.enter_context(_job_queue(dask_params, root))
+            address, patience_s, where = jobs.cluster, dask_params.patience_s, f"dask: {dask_params.jobqueue}"
+        else:
+            address = stack.enter_context(_local_cluster(threads))
+        try:
+            client = stack.enter_context(WatchedClient(address, timeout=_CONNECT_S))
+        except (OSError, ValueError) as error:
+            raise environment_error(error, where) or _no_scheduler(where, first_line(error)) from None
+        _tell_dashboard(client)
+        elsewhere = None if dask_params == "local" else root.absolute()
+        client.watch = Watch(client, where, patience_s, elsewhere, jobs)
+        client.watch.wait_for_first()
+        yield client
+
+
+def _tell_dashboard(client: Client) -> None:
+    """Name the dashboard where nobody but this machine reaches it."""
+    try:
+        link = str(client.dashboard_link) if find_spec("bokeh") else ""
+        host = urlsplit(link).hostname or ""
+        if host == "localhost" or ipaddress.ip_address(host).is_loopback:
+            _log.info("Dask's dashboard: %s", link)
+    except (KeyError, ValueError):
+        return  # there is none, or a name that says nothing of who reaches it
+
+
+def _refuse_no_scheduler(address: str) -> None:
+    """Ask an address who is there: a client would wait for ever for some servers of another kind."""
+    where = f"dask: {address}"
+
+    async def identify() -> dict[str, Any]:
+        asked: Any = rpc(address, timeout=_CONNECT_S, connection_args=Security().get_connection_args("client"))
+        async with asyncio.timeout(_CONNECT_S), asked as server:
+            found: dict[str, Any] = await server.identity()
+            return found
+
+    try:
+        host, port = get_address_host_port(address)
+    except ValueError as error:
+        raise _no_scheduler(where, first_line(error)) from None
+    try:
+        found = bounded(_CONNECT_S + 2, lambda: asyncio.run(identify()))
+    except TimeoutError:
+        raise _no_scheduler(where, _silence(host, port)) from None
+    except TypeError as error:  # no certificates for an address of TLS
+        raise _no_scheduler(where, first_line(error)) from None
+    except Exception as error:  # whatever another server sends is read as numbers of frames, their sizes and pickles
+        own = None if isinstance(error, MemoryError) else environment_error(error, where)
+        raise own or _no_scheduler(where, "a server of another kind listens there") from None
+    if found.get("type") != "Scheduler":
+        raise _no_scheduler(where, f"a Dask {str(found.get('type')).lower()} listens there")
+
+
+def _silence(host: str, port: int) -> str:
+    """Why nobody answered as a scheduler does."""
+    try:
+        socket.create_connection((host, port), _CONNECT_S).close()
+    except (OSError, OverflowError) as error:
+        return f"nobody listens there: {first_line(error)}"
+    return f"who listens there did not answer in {_CONNECT_S} s"
+
+
+def _no_scheduler(where: str, reason: str) -> StudyError:
+    return StudyError(
+        where=where,
+        found=f"no scheduler ({reason})",
+        expected="a running Dask scheduler",
+        do="correct the address, start one with `dask scheduler`, or set `dask: local`",
+    )
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Keep tracebacks of lost connections and refused jobs off the terminal: a StudyError tells of them in one line."""
+    known = [name for name in logging.root.manager.loggerDict if name.split(".")[0] in _NOISY]
+    names = list(dict.fromkeys([*_NOISY, "tornado.application", *known]))
+    levels = {name: logging.getLogger(name).level for name in names}
+    try:
+        for name in names:
+            logging.getLogger(name).setLevel(logging.CRITICAL + 1)
+        yield
+    finally:
+        for name, level in levels.items():
+            logging.getLogger(name).setLevel(level)
+
+
+@contextmanager
+def _local_cluster(threads: int) -> Iterator[LocalCluster]:
+    environ = {f"distributed.nanny.pre-spawn-environ.{name}": value for name, value in _MALLOC.items()}
+    with dask.config.set(environ):
+        with uninterrupted():
+            started = LocalCluster(
+                n_workers=n_local_workers(threads),
+                threads_per_worker=1,
+                processes=True,
+                dashboard_address=_LOOPBACK if find_spec("bokeh") else None,
+                silence_logs=logging.CRITICAL,
+            )
+        with started as cluster:
+            yield cluster
+
+
+@contextmanager
+def _job_queue(queue: JobQueue, root: Path) -> Iterator[Jobs]:
+    """Jobs of a batch system."""
+    made = _class_of(queue)
+    job = made.job_cls
+    command = shlex.split(getattr(job, "submit_command", None) or "")
+    if command and not shutil.which(command[0]):
+        raise StudyError(
+            where=f"dask: {queue.jobqueue}",
+            found=f"no command `{command[0]}` on this machine",
+            expected="those of the batch system",
+            do="run this where jobs are submitted, often the login node, or set `dask: local`",
+        )
+    refused: list[str] = []
+
+    class Told(job):  # type: ignore[misc, valid-type]
+        """Keeps why a job was not taken, which the cluster only logs."""
+
+        async def start(self) -> None:
+            try:
+                await super().start()
+            except Exception as error:  # of the command, or of what it printed
+                refused.append(_reason(error))
+                self.status = Status.failed  # or the cluster takes it for one that may still start, and does not close
+                raise
+
+    options = _options(queue, root, job.default_config_name())
+    try:
+        cluster = made(job_cls=Told, silence_logs=logging.CRITICAL, **options)
+    except Exception as error:  # wrong words, and interfaces or ports that this machine has not
+        raise environment_error(error, "dask.options") or StudyError(
+            where="dask.options",
+            found=f"options that {queue.jobqueue} refuses ({_reason(error)})",
+            expected="its own: cores, memory, queue, …",
+            do="correct them",
+        ) from None
+    with cluster:
+        cluster.scale(jobs=queue.jobs)
+        yield Jobs(cluster, queue.jobs, " ".join(command) or queue.jobqueue, options.get("log_directory"), refused)
+
+
+def _class_of(queue: JobQueue) -> Any:
+    """The class of dask-jobqueue."""
+    try:
+        import dask_jobqueue
+    except ImportError:
+        raise StudyError(
+            where="dask.jobqueue",
+            found="no dask-jobqueue",
+            expected=f"it, for {queue.jobqueue}",
+            do="pip install 'cinecube[cluster]'",
+        ) from None
+    from dask_jobqueue.local import LocalCluster as LocalJobs  # its jobs are processes of this machine
+
+    known = {name: made for name, made in vars(dask_jobqueue).items() if name.endswith("Cluster")}
+    known = {name: made for name, made in known.items() if getattr(made, "job_cls", None)} | {"LocalCluster": LocalJobs}
+    if queue.jobqueue not in known:
+        raise StudyError(
+            where="dask.jobqueue",
+            found=repr(queue.jobqueue),
+            expected=f"one of {', '.join(sorted(known))}",
+            do="correct the name",
+        )
+    return known[queue.jobqueue]
+
+
+def _options(queue: JobQueue, root: Path, config_name: str) -> dict[str, Any]:
+    """The user's options; output of jobs goes below `.cinecube`, and pages of schedulers and workers to loopback."""
+    options = dict(queue.options)
+    pages = {"dashboard_address": _LOOPBACK, "dashboard": bool(find_spec("bokeh"))}
+    configured = dask.config.get(f"jobqueue.{config_name}.scheduler-options", None) or {}
+    options["scheduler_options"] = pages | (options.get("scheduler_options") or configured)
+    extra = options.get("worker_extra_args") or dask.config.get(f"jobqueue.{config_name}.worker-extra-args", None) or []
+    if not any(str(word).startswith(("--dashboard", "--no-dashboard")) for word in extra):
+        options["worker_extra_args"] = [*extra, "--no-dashboard", "--dashboard-address", _LOOPBACK]
+    if not dask.config.get(f"jobqueue.{config_name}.log-directory", None):
+        # Batch systems split lines at blanks, which the study's path may have.
+        options.setdefault("log_directory", os.path.relpath(StudyPaths(root.absolute()).jobs))
+    return options
+
+
+def _reason(error: Exception) -> str:
+    """What a batch system, or its class, said: without the words around it."""
+    said = str(error).partition("stderr:\n")[2].strip() or str(error) or type(error).__name__
+    return " ".join(said.split())[:300]

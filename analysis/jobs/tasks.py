@@ -1,0 +1,292 @@
+"""Tasks: running functions of arrays in threads of this process or on Dask workers, one BLAS setting in both."""
+
+from __future__ import annotations
+
+import asyncio
+import concurrent.futures
+import itertools
+import sys
+import warnings
+from collections.abc import Callable, Hashable, Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
+
+from cinecube.store.errors import first_line
+from cinecube.store.interrupts import last_work
+from cinecube.store.run_params import DaskParams
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from distributed import Future
+
+    from cinecube.analysis.jobs.clusters import WatchedClient as Client
+    from cinecube.analysis.jobs.watch import Watch
+
+_Key = TypeVar("_Key", bound=Hashable)
+_Result = TypeVar("_Result")
+# Enough that no worker waits for the next job, few enough that shared arrays are dropped soon after their last use.
+JOBS_PER_WORKER = 3
+# Multiplications: about two minutes of one core. Processes take three seconds to start and have memory that Dask
+# watches over; below this neither the memory nor what Python's lock costs threads is worth three seconds.
+SMALL_WORK = 5e12
+# A block's result is fetched in a moment; where it takes longer, whether its worker is still there.
+_FETCH_S = 10.0
+
+
+@dataclass(frozen=True)
+class Threads:
+    """Threads of this process; from `open_threads`."""
+
+    pool: concurrent.futures.ThreadPoolExecutor
+    n_workers: int
+
+
+Workers: TypeAlias = "Client | Threads | None"
+"""Who runs jobs: Dask's workers, threads, or None for the caller itself, one job after another."""
+
+
+@contextmanager
+def open_workers(dask: DaskParams, threads: int, work: float, root: Path) -> Iterator[Client | Threads]:
+    """Dask's workers, or threads of this process where a study runs locally and has little to do.
+
+    Parameters
+    ----------
+    dask : "local", ClusterAddress or JobQueue
+        The study's `dask` key.
+    threads : int
+        BLAS threads of each local worker.
+    work : float
+        Multiplications in all; less than `SMALL_WORK` is little.
+    root : Path
+        The study's folder.
+
+    Raises
+    ------
+    StudyError
+        If there is no scheduler at the address, or no worker that can do the work.
+    """
+    if dask == "local" and work < SMALL_WORK:
+        with open_threads(threads) as workers:
+            yield workers
+        return
+    from cinecube.analysis.jobs.clusters import open_client
+
+    with open_client(dask, threads, root) as client:
+        yield client
+
+
+@contextmanager
+def open_threads(threads: int) -> Iterator[Threads]:
+    """Threads of this process, each with `threads` BLAS threads: workers times threads = cores.
+
+    BLAS settings and filters of warnings belong to the process, so they are set around all threads, never inside one.
+    """
+    n_workers = n_local_workers(threads)
+    with (
+        _pinned_blas(threads),
+        warnings.catch_warnings(),
+        concurrent.futures.ThreadPoolExecutor(n_workers) as pool,
+    ):
+        try:
+            yield Threads(pool, n_workers)
+        except KeyboardInterrupt:
+            with last_work("blocks"):
+                pool.shutdown(cancel_futures=True)
+            raise
+
+
+def n_local_workers(threads: int) -> int:
+    """Processes or threads of this machine: workers times threads = cores."""
+    from dask.system import CPU_COUNT
+
+    return max(1, CPU_COUNT // threads)
+
+
+def share(workers: Workers, value: Any) -> Any:
+    """Send labels and settings to Dask's workers once, for any number of jobs; elsewhere they stay where they are.
+
+    The scheduler keeps them, so that they outlive a worker. Arrays are read by the workers themselves, see `submit`.
+    """
+    return value if workers is None or isinstance(workers, Threads) else workers.submit(_same, value, pure=False)
+
+
+def _same(value: Any) -> Any:
+    return value
+
+
+def submit(workers: Workers, function: Callable[..., Any], threads: int, *arguments: Any) -> Any:
+    """Begin what several jobs need; its result stands for itself among the arguments of jobs and of `submit`.
+
+    Parameters
+    ----------
+    workers : Client, Threads or None
+    function : callable
+        A module's function.
+    threads : int
+        BLAS threads of it.
+    *arguments
+        May come from `share` and from `submit`.
+    """
+    if workers is None:
+        return pinned(function, threads, *arguments)
+    if isinstance(workers, Threads):
+        return workers.pool.submit(_resolved, function, *arguments)
+    return workers.submit(pinned, function, threads, *arguments, pure=False)
+
+
+def _resolved(function: Callable[..., _Result], *arguments: Any) -> _Result:
+    """Call a function when what was begun for it is done. What a pool began earlier never waits for what came later."""
+    return function(*(_wait(value) for value in arguments))
+
+
+def _wait(value: Any) -> Any:
+    if isinstance(value, concurrent.futures.Future):
+        return value.result()
+    return [_wait(part) for part in value] if isinstance(value, list) else value
+
+
+def run_jobs(
+    workers: Workers,
+    function: Callable[..., _Result],
+    jobs: Iterable[tuple[_Key, tuple[Any, ...]]],
+    threads: int,
+) -> Iterator[tuple[_Key, _Result]]:
+    """Run `function(*arguments)` for each job, in any order.
+
+    Parameters
+    ----------
+    workers : Client, Threads or None
+        None runs the jobs here, one after another.
+    function : callable
+        A module's function.
+    jobs : iterable of (key, arguments)
+        Drawn as workers become free. Arguments may come from `share`.
+    threads : int
+        BLAS threads of each job.
+
+    Yields
+    ------
+    (key, result)
+
+    Raises
+    ------
+    StudyError
+        If the scheduler or a worker is lost. What a job itself raises is raised here unchanged.
+    """
+    if workers is None:
+        for key, arguments in jobs:
+            yield key, pinned(function, threads, *arguments)
+    elif isinstance(workers, Threads):
+        yield from _on_threads(workers, function, iter(jobs))
+    else:
+        yield from _on_client(workers, function, iter(jobs), threads)
+
+
+def _on_threads(
+    workers: Threads, function: Callable[..., _Result], jobs: Iterator[tuple[_Key, tuple[Any, ...]]]
+) -> Iterator[tuple[_Key, _Result]]:
+    keys: dict[concurrent.futures.Future[_Result], _Key] = {}
+
+    def submit(n_jobs: int) -> None:
+        for key, arguments in itertools.islice(jobs, n_jobs):
+            keys[workers.pool.submit(_resolved, function, *arguments)] = key
+
+    try:
+        submit(JOBS_PER_WORKER * workers.n_workers)
+        while keys:
+            done, _ = concurrent.futures.wait(keys, return_when=concurrent.futures.FIRST_COMPLETED)
+            for future in done:
+                key, result = keys.pop(future), future.result()
+                submit(1)
+                yield key, result
+    finally:
+        for future in keys:
+            future.cancel()
+
+
+def _on_client(
+    client: Client, function: Callable[..., _Result], jobs: Iterator[tuple[_Key, tuple[Any, ...]]], threads: int
+) -> Iterator[tuple[_Key, _Result]]:
+    from distributed import KilledWorker
+    from distributed.comm.core import CommClosedError
+
+    from cinecube.analysis.jobs.watch import lost_scheduler
+
+    lost = (KilledWorker, CommClosedError, asyncio.CancelledError, concurrent.futures.CancelledError, TimeoutError)
+    try:
+        yield from _as_completed(client, function, jobs, threads)
+    except lost as error:
+        raise lost_scheduler("dask", f"{type(error).__name__}: {first_line(error)}") from error
+
+
+def _as_completed(
+    client: Client, function: Callable[..., _Result], jobs: Iterator[tuple[_Key, tuple[Any, ...]]], threads: int
+) -> Iterator[tuple[_Key, _Result]]:
+    from distributed import wait
+
+    from cinecube.analysis.jobs.watch import LOOK_S
+
+    watch, running = client.watch, {}
+
+    def submit(n_jobs: int) -> None:
+        for key, arguments in itertools.islice(jobs, max(0, n_jobs)):
+            # pure: otherwise Dask hashes the arguments; ours are futures, and no job comes twice.
+            running[client.submit(pinned, function, threads, *arguments, pure=False)] = key
+
+    submit(JOBS_PER_WORKER * watch.n_threads)
+    while running:
+        watch.look()
+        try:
+            done = wait(list(running), timeout=LOOK_S, return_when="FIRST_COMPLETED").done
+        except TimeoutError:
+            done = set()
+        for future in done:
+            fetched = _fetched(future, watch)
+            if fetched is None:
+                continue  # its worker is gone, and the result with it: others compute it again
+            key, result = running.pop(future), fetched[0]
+            watch.progress()
+            submit(JOBS_PER_WORKER * watch.n_threads - len(running))
+            yield key, result
+
+
+def _fetched(future: Future[_Result], watch: Watch) -> tuple[_Result] | None:
+    """The result of a job that was done, unless its worker went before it could be fetched.
+
+    Dask would wait for ever for another worker to compute it again.
+    """
+    wait_s = _FETCH_S
+    while future.status not in ("pending", "lost"):
+        try:
+            return (future.result(timeout=wait_s),)
+        except TimeoutError:
+            if future.status == "error":
+                raise
+        watch.look()
+        wait_s *= 2
+    return None
+
+
+def pinned(function: Callable[..., _Result], threads: int, *arguments: Any) -> _Result:
+    """Call a function with `threads` BLAS threads, whatever the environment says."""
+    with _pinned_blas(threads):
+        return function(*arguments)
+
+
+@contextmanager
+def _pinned_blas(threads: int) -> Iterator[None]:
+    import scipy.linalg  # noqa: F401 - brings a BLAS of its own, which must be loaded to be pinned
+    from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
+
+    torch = sys.modules.get("torch")  # pinned where it is used, not imported for it
+    before = torch.get_num_threads() if torch else threads
+    try:
+        if torch:
+            torch.set_num_threads(threads)
+        with threadpool_limits(limits=threads):
+            yield
+    finally:
+        if torch:
+            torch.set_num_threads(before)

@@ -1,0 +1,162 @@
+"""Maps by name: what `cinecube export` writes and the report draws, one value per target."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Literal, get_args
+
+import xarray as xr
+
+from cinecube.analysis.ceilings.ceiling_cube import normalise_scores
+from cinecube.analysis.ceilings.stage import read_ceiling
+from cinecube.analysis.cubes.parcels import best_layer
+from cinecube.analysis.cubes.unscored import refuse_unexplained
+from cinecube.analysis.encoders.stage import open_scores
+from cinecube.analysis.residuals.residual_tables import drop_map, mean_drop
+from cinecube.analysis.statistics.comparisons import MIN_SUBJECTS
+from cinecube.store.cubes import open_cube, refuse_another
+from cinecube.store.errors import StudyError
+from cinecube.store.labels import find_layer
+from cinecube.store.params import Study
+from cinecube.store.paths import StudyPaths
+
+Kind = Literal["score", "normalised", "depth", "ceiling", "drop", "q", "group_t", "group_q"]
+KINDS: tuple[Kind, ...] = get_args(Kind)
+EVERYBODY = "mean"
+
+
+def map_values(
+    study: Study, root: Path, kind: Kind, stream: str | None = None, layer: str | None = None, subject: str = EVERYBODY
+) -> tuple[xr.DataArray, Mapping[str, Any]]:
+    """A map and the attributes that place its targets.
+
+    Parameters
+    ----------
+    study : Study
+    root : Path
+    kind : str
+        `score`, `normalised` (by the ceiling), `depth` (preferred on the training films), `ceiling`, `drop` (percent
+        that a removal costs), `q` (false discovery rate of a subject's score), `group_t` or `group_q` (of all subjects
+        as a random effect: t, and its false discovery rate).
+    stream : str, optional
+        A model, a stream of one, or a residual pair; for `drop` the pair. Not for `ceiling`.
+    layer : str, optional
+        For `score` and `normalised`; by default each target's own, chosen on the training films.
+    subject : str
+        `mean` for that of all subjects; a drop is that of the mean scores.
+
+    Returns
+    -------
+    DataArray, dims (target,)
+    Mapping
+        Attributes of the cube it was read from.
+
+    Raises
+    ------
+    StudyError
+        If there is no such stream, layer or subject, or its cube has not been made.
+    """
+    _refuse_idle(kind, stream, layer)
+    attrs: Mapping[str, Any]
+    if kind == "ceiling":
+        values, attrs = read_ceiling(study, root), open_cube(StudyPaths(root).ceiling).attrs
+    elif kind == "drop":
+        name = study.pair(_needed(stream, kind)).name
+        attrs = open_scores(root, name).attrs
+        if subject == EVERYBODY:
+            return mean_drop(study, root, name), attrs
+        values = drop_map(study, root, name)
+    elif kind in ("q", "group_t", "group_q"):
+        where = "results/significance.zarr"
+        cube = open_cube(StudyPaths(root).significance, where=where)
+        refuse_another(cube, where, "q")
+        values, attrs = _of_tests(cube, kind, _needed(stream, kind), subject), cube.attrs
+        if kind != "q":
+            return values, attrs
+    else:
+        values, attrs = _of_scores(study, root, kind, _needed(stream, kind), layer)
+    if subject == EVERYBODY:
+        return values.mean("subject", skipna=True, keep_attrs=True), attrs
+    return _pick(values, "subject", subject), attrs
+
+
+def _of_tests(cube: xr.Dataset, kind: Kind, stream: str, subject: str) -> xr.DataArray:
+    """Of the significance cube: values (target,) of the group, or (subject, target)."""
+    if (kind == "q") == (subject == EVERYBODY):
+        raise StudyError(
+            where=f"map {kind}",
+            found=f"subject {subject}",
+            expected="one subject" if kind == "q" else "all of them",
+            do="name one with --subject, or take group_q" if kind == "q" else "leave out --subject, or take q",
+        )
+    if kind not in cube:
+        raise StudyError(
+            where=f"map {kind}",
+            found=f"{cube.sizes['subject']} subjects",
+            expected=f"{MIN_SUBJECTS} or more, in one space",
+            do="take q of each subject",
+        )
+    values: xr.DataArray = _pick(cube[kind], "model", stream)
+    return values
+
+
+def _of_scores(
+    study: Study, root: Path, kind: Kind, stream: str, layer: str | None
+) -> tuple[xr.DataArray, Mapping[str, Any]]:
+    cube = open_scores(root, _cube_of(study, stream))
+    _pick(cube["score"], "model", stream)
+    paths = StudyPaths(root)
+    refuse_unexplained(cube.sel(model=[stream]), paths.relative(paths.scores(_cube_of(study, stream))))
+    own = _pick(cube[["score", "cv_score"]], "model", stream).load()
+    best = best_layer(own["cv_score"])
+    if kind == "depth":
+        depth = _pick(cube["depth"], "model", stream).load()
+        return depth.isel(layer=best.clip(min=0)).drop_vars("layer").where(best >= 0), cube.attrs
+    if layer is None:
+        scores = own["score"].isel(layer=best.clip(min=0)).drop_vars("layer").where(best >= 0)
+    else:
+        scores = own["score"].sel(layer=find_layer(layer, list(own["layer"].values), f"map of {stream}"))
+    if kind == "normalised":
+        return normalise_scores(scores, read_ceiling(study, root), study.ceiling)["score"], cube.attrs
+    return scores, cube.attrs
+
+
+def _cube_of(study: Study, stream: str) -> str:
+    """The model or pair whose score cube holds a stream."""
+    return stream if stream in [pair.name for pair in study.residual] else study.owner(stream)
+
+
+def _refuse_idle(kind: Kind, stream: str | None, layer: str | None) -> None:
+    """What a map has no use for is a misunderstanding."""
+    if layer is not None and kind not in ("score", "normalised"):
+        raise StudyError(
+            where=f"map {kind}",
+            found=f"layer {layer}",
+            expected="none: only score and normalised have one for every layer",
+            do="leave out --layer",
+        )
+    if stream is not None and kind == "ceiling":
+        raise StudyError(
+            where="map ceiling", found=f"model {stream}", expected="none: all models share it", do="leave out --model"
+        )
+
+
+def _needed(stream: str | None, kind: Kind) -> str:
+    if stream is None:
+        raise StudyError(
+            where=f"map {kind}", found="no model", expected="a model, a stream or a pair", do="name it with --model"
+        )
+    return stream
+
+
+def _pick(values: Any, dim: str, label: str) -> Any:
+    known = [str(name) for name in values[dim].values]
+    if label not in known:
+        raise StudyError(
+            where=f"map of {dim} {label!r}",
+            found="no such label",
+            expected=f"one of {', '.join(known)}",
+            do="correct it",
+        )
+    return values.sel({dim: label})

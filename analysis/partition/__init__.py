@@ -1,0 +1,1 @@
+"""Variance partitioning: what two or three streams explain alone, and what they share."""

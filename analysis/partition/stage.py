@@ -1,0 +1,389 @@
+"""The stage `partition`: what sets of streams explain alone and together, in every target of every subject."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pandas as pd
+import xarray as xr
+
+from cinecube.analysis.cubes.parcels import best_layer, parcel_means, pool_subjects, regions
+from cinecube.analysis.cubes.tables import EVERYONE, write_table
+from cinecube.analysis.cubes.unscored import refuse_unexplained
+from cinecube.analysis.encoders.choices import without_choices
+from cinecube.analysis.encoders.stage import make_settings, open_scores, read_inputs
+from cinecube.analysis.partition.shares import SHARES, inclusion_exclusion
+from cinecube.store.cubes import write_cube
+from cinecube.store.errors import StudyError
+from cinecube.store.journal import open_journal
+from cinecube.store.params import Study
+from cinecube.store.paths import StudyPaths
+from cinecube.store.schema import SCHEMA, provenance, string_coordinate
+from cinecube.store.writing import one_writer
+
+if TYPE_CHECKING:
+    from cinecube.analysis.cubes.rows import RowsGroup
+    from cinecube.analysis.cubes.spaces import Responses
+    from cinecube.analysis.encoders.encoding import Progress
+    from cinecube.analysis.partition.partition_fits import Best, Entry, Ground, Subset
+
+COLUMNS = ("set", "part", "parcel", "subject", "layers", "r2", "targets")
+ROI_COLUMNS = ("roi", "set", "part", "subjects", "mean", "sem", "low", "high", "parcels")
+_AXES = {"part_r2": "part", "r2": "subset", "split_r2": "space", "penalty": "space"}
+_SAME_ONSET_S = 1e-5
+
+
+def partition(study: Study, root: Path, progress: Progress | None = None) -> None:
+    """Partition the variance among each set of `partition`; write a cube, and means over parcels and regions.
+
+    Parameters
+    ----------
+    study : Study
+    root : Path
+        The study's folder.
+    progress : callable, optional
+        Told `(fits done, fits in all)`.
+
+    Raises
+    ------
+    StudyError
+        If a cube is missing, a stream is in none, streams differ in rows, or another process does the same.
+    """
+    from cinecube.analysis.jobs.tasks import open_workers
+    from cinecube.analysis.partition.partition_fits import candidates, count_work, fit_all
+
+    root = root.absolute()  # a worker elsewhere stands in another folder
+    paths = StudyPaths(root)
+    if not study.partition:
+        return _write_nothing(study, root)
+    study = without_choices(study)
+    entries, brains = read_entries(study, root, choose_layers(study, root))
+    spec = partition_spec(study, entries, brains)
+    grounds = make_grounds(study, entries, brains)
+    tried = candidates(list(entries), study.partition)
+    with (
+        one_writer(paths, paths.partition),
+        open_journal(paths.journals, spec, paths.relative(paths.partition)) as journal,
+        open_workers(study.dask, study.run.threads, count_work(tried, grounds), root) as workers,
+    ):
+        found = fit_all(entries, grounds, tried, workers, progress, journal)
+        cube = partition_cube(study.partition, entries, brains, grounds, found)
+        write_cube(paths.partition, cube.assign_attrs(_attrs(study, spec, brains)))
+        _write_tables(study, root, partition_table(cube))
+        journal.remove()
+
+
+def _write_nothing(study: Study, root: Path) -> None:
+    """What a study without sets has instead: DVC expects a stage's outputs."""
+    paths = StudyPaths(root)
+    with one_writer(paths, paths.partition):
+        write_cube(paths.partition, xr.Dataset(attrs=provenance("partition", {"sets": []}, ())))
+        _write_tables(study, root, pd.DataFrame(columns=COLUMNS))
+
+
+def _attrs(study: Study, spec: Mapping[str, Any], brains: Mapping[str, Responses]) -> dict[str, Any]:
+    from cinecube.analysis.cubes.spaces import check_same_space
+
+    place = check_same_space(list(brains.values()))
+    attrs = provenance("partition", spec, ("himalaya", "numpy"), **place, tr_s=study.clock.tr_s)
+    return dict(sorted(attrs.items()))
+
+
+def choose_layers(study: Study, root: Path) -> dict[str, str]:
+    """The layer of each stream with the highest `cv_score`, mean over targets in parcels and subjects.
+
+    Test films have no say in `cv_score`. With one layer for the whole brain the parts of all parcels can be compared.
+
+    Raises
+    ------
+    StudyError
+        If scores are missing, lack a stream, or lack numbers without a reason.
+    """
+    chosen = {}
+    for stream in dict.fromkeys(itertools.chain.from_iterable(study.partition)):
+        where = StudyPaths(root).relative(StudyPaths(root).scores(study.owner(stream)))
+        scores = open_scores(root, study.owner(stream))
+        _refuse_stranger(stream, list(map(str, scores["model"].values)), where)
+        inside = np.flatnonzero(regions(scores["parcel"].values) != "")
+        refuse_unexplained(scores, where)
+        known = scores["cv_score"].sel(model=stream).isel(target=inside).load().astype(np.float64)
+        both = ("subject", "target")
+        place = int(best_layer(known.sum(both, min_count=1) / known.count(both)))
+        if place < 0:
+            raise StudyError(
+                where=where,
+                found=f"no cv_score of {stream} in any parcel",
+                expected="that of a layer, whose features vary",
+                do=f"take {stream} out of `partition` in params.yaml, or extract its features again",
+            )
+        chosen[stream] = str(scores["layer"].values[place])
+    return chosen
+
+
+def _refuse_stranger(stream: str, known: Sequence[str], where: str) -> None:
+    if stream not in known:
+        raise StudyError(
+            where=where,
+            found=f"no stream {stream}, which `partition` names",
+            expected=f"one of {', '.join(known)}",
+            do="correct the name in params.yaml",
+        )
+
+
+def read_entries(study: Study, root: Path, layers: Mapping[str, str]) -> tuple[dict[str, Entry], dict[str, Responses]]:
+    """Open the cubes of streams and all brain cubes, and match their rows.
+
+    Parameters
+    ----------
+    study : Study
+    root : Path
+    layers : Mapping of str to str
+        Stream -> its layer.
+
+    Returns
+    -------
+    entries : dict of str to Entry
+        By stream.
+    brains : dict of str to Responses
+        By subject.
+
+    Raises
+    ------
+    StudyError
+        If a cube is missing, lacks a stream or its layer, or streams differ in rows.
+    """
+    from cinecube.analysis.partition.partition_fits import Entry
+
+    opened = {owner: read_inputs(study, root, owner) for owner in dict.fromkeys(map(study.owner, layers))}
+    first, (_, brains, lead) = next(iter(opened.items()))
+    entries = {}
+    for stream, layer in layers.items():
+        owner = study.owner(stream)
+        space, _, groups = opened[owner]
+        _refuse_other_rows(owner, groups, first, lead)
+        _refuse_stranger(stream, space.models, f"features of {owner}")
+        m = space.models.index(stream)
+        if layer not in space.layers or not space.width[m, space.layers.index(layer)]:
+            raise StudyError(
+                where=f"features of {owner}",
+                found=f"no layer {layer} of {stream}, which its scores have",
+                expected="the cubes that were scored",
+                do="run `dvc repro`",
+            )
+        entries[stream] = Entry(space, groups, m, space.layers.index(layer))
+    return entries, brains
+
+
+def _refuse_other_rows(owner: str, groups: Sequence[RowsGroup], first: str, lead: Sequence[RowsGroup]) -> None:
+    """Refuse rows that differ by segment or onset from those of the first model; positions may."""
+    for ours, theirs in itertools.zip_longest(groups, lead):
+        count, expected = (len(group.segment) if group else 0 for group in (ours, theirs))
+        if count != expected:
+            found = f"{count} rows that all subjects have"
+        elif (ours.segment != theirs.segment).any() or np.abs(ours.onset_s - theirs.onset_s).max() > _SAME_ONSET_S:
+            found = "rows at other times"
+        else:
+            continue
+        raise StudyError(
+            where=f"features of {owner}",
+            found=found,
+            expected=f"the {expected} rows of {first}, since streams of `partition` are fitted together",
+            do="extract both of the same films at one clock",
+        )
+
+
+def make_grounds(study: Study, entries: Mapping[str, Entry], brains: Mapping[str, Responses]) -> list[Ground]:
+    """Folds and blocks of targets for each group of rows: targets in parcels, or all where there is no atlas."""
+    from cinecube.analysis.cubes.target_blocks import blocks_of
+    from cinecube.analysis.encoders.layout import make_layout
+    from cinecube.analysis.partition.partition_fits import Ground
+
+    settings = make_settings(study)
+    inside = {name: np.flatnonzero(regions(brain.cube["parcel"].values) != "") for name, brain in brains.items()}
+    # Folds drop film that both of their sides see, so the stream that sees most in a row decides for all.
+    widest = max(entries.values(), key=lambda entry: entry.space.window_s)
+    return [
+        Ground(
+            number,
+            group,
+            make_layout(widest.space, group, settings, max(settings.delays)),
+            settings,
+            brains,
+            blocks_of(group, inside, settings.targets_per_block),
+        )
+        for number, group in enumerate(widest.groups)
+    ]
+
+
+def partition_spec(study: Study, entries: Mapping[str, Entry], brains: Mapping[str, Responses]) -> dict[str, Any]:
+    """What the cube's fingerprint hashes; sizes of blocks change its speed only."""
+    films = [*study.split.train, *study.split.test]
+    return {
+        "schema": SCHEMA,
+        "kind": "partition",
+        "sets": study.partition,
+        "layers": {stream: entry.layer for stream, entry in entries.items()},
+        "shares": list(SHARES),
+        "films": {film: study.films[film] for film in films},
+        "split": study.split.model_dump(),
+        "repeats": study.brain.repeats,
+        "encode": study.encode.model_dump(exclude={"targets_per_block", "solver"}),
+        "features": {study.owner(stream): entry.space.fingerprints() for stream, entry in entries.items()},
+        "brain": {name: str(brain.cube.attrs["fingerprint"]) for name, brain in brains.items()},
+    }
+
+
+def partition_cube(
+    sets: Sequence[Sequence[str]],
+    entries: Mapping[str, Entry],
+    brains: Mapping[str, Responses],
+    grounds: Sequence[Ground],
+    found: Sequence[Mapping[Subset, Best]],
+) -> xr.Dataset:
+    """Join what was found of all sets and subjects.
+
+    Parameters
+    ----------
+    sets : sequence of sequence of str
+        Streams of each set.
+    entries : Mapping of str to Entry
+        By stream.
+    brains : Mapping of str to Responses
+        By subject.
+    grounds : sequence of Ground
+    found : sequence of dict of tuple of str to Best
+        From `partition_fits.fit_all`, by ground.
+
+    Returns
+    -------
+    Dataset
+        float32, NaN where a set lacks a label or a subject a target: `part_r2 (set, part, subject, target)`, shares of
+        variance, of which some may be slightly negative; `r2 (set, subset, subject, target)`; and of all streams of a
+        set together `split_r2` and `penalty`, `(set, space, subject, target)`. A space is a stream by its `layer`.
+    """
+    from cinecube.analysis.cubes.target_axis import join_targets
+
+    target, subjects = join_targets(list(brains.values())), list(brains)
+    known = [[_named(names, list(entries), best) for best in found] for names in sets]
+    variables: dict[str, Any] = {}
+    coords: dict[str, list[str]] = {}
+    for name, axis in _AXES.items():
+        every = dict.fromkeys(label for parts in known for label in parts[0][name])
+        coords[axis] = sorted(every, key=lambda label: label.count(" + "))
+        whole = np.full((len(sets), len(coords[axis]), len(subjects), len(target.labels)), np.nan, np.float32)
+        for (number, parts), ground in itertools.product(enumerate(known), grounds):
+            values = parts[ground.number][name]
+            rows = np.array([coords[axis].index(label) for label in values])
+            for subject, columns, own in _places(ground, target.labels.index):
+                stacked = np.stack([value[own] for value in values.values()])
+                whole[number, :, subjects.index(subject)][np.ix_(rows, columns)] = stacked
+        variables[name] = (("set", axis, "subject", "target"), whole)
+    return xr.Dataset(
+        variables,
+        coords={
+            "set": string_coordinate([" + ".join(names) for names in sets]),
+            **{axis: string_coordinate(names) for axis, names in coords.items()},
+            "layer": ("space", string_coordinate([entries[stream].layer for stream in coords["space"]])),
+            "subject": string_coordinate(subjects),
+            **target.coords(),
+        },
+    )
+
+
+def _named(names: Sequence[str], order: Sequence[str], best: Mapping[Subset, Best]) -> dict[str, dict[str, np.ndarray]]:
+    """A set's values in the targets of a ground: variable -> label -> (target,)."""
+    from cinecube.analysis.partition.partition_fits import subsets
+
+    # Fits name their streams in one order, whatever the set's.
+    fits = {subset: best[tuple(s for s in order if s in subset)] for subset in subsets(names)}
+    joined = [" + ".join(subset) for subset in fits]
+    r2 = np.stack([fit.r2 for fit in fits.values()])
+    whole, place = fits[tuple(names)], [[s for s in order if s in names].index(s) for s in names]
+    return {
+        "part_r2": dict(zip(_parts(names), inclusion_exclusion(r2, len(names)), strict=True)),
+        "r2": dict(zip(joined, r2, strict=True)),
+        "split_r2": dict(zip(names, whole.split[place], strict=True)),
+        "penalty": dict(zip(names, whole.penalty[place], strict=True)),
+    }
+
+
+def _parts(names: Sequence[str]) -> list[str]:
+    """Labels of a set's parts, in the order of `partition_fits.subsets`."""
+    from cinecube.analysis.partition.partition_fits import subsets
+
+    return [f"{'unique' if len(subset) == 1 else 'shared'} {' + '.join(subset)}" for subset in subsets(names)]
+
+
+def _places(ground: Ground, target: pd.Index) -> Iterator[tuple[str, np.ndarray, slice]]:
+    """Subject, positions on the cube's target axis, and the part of a ground's targets that belongs there."""
+    start = 0
+    for piece in itertools.chain.from_iterable(ground.blocks):
+        names = ground.brains[piece.subject].cube["target"].values[piece.targets]
+        yield piece.subject, np.searchsorted(target, names), slice(start, start + len(names))
+        start += len(names)
+
+
+def partition_table(cube: xr.Dataset) -> pd.DataFrame:
+    """Parts of the variance in every parcel.
+
+    Parameters
+    ----------
+    cube : Dataset
+        From `partition_cube`.
+
+    Returns
+    -------
+    DataFrame
+        Columns `set`, `part`, `parcel`, `subject`, `layers` (of the set's streams in order), `r2` (mean over a
+        parcel's targets) and `targets`, which counts those that were fitted; a parcel without any has NaN. The subject
+        `all` is the mean over all subjects' targets.
+    """
+    layer = dict(zip(cube["space"].values, cube["layer"].values, strict=True))
+    layers = {name: " + ".join(layer[stream] for stream in name.split(" + ")) for name in cube["set"].values}
+    by_subject, pooled = _means(cube["part_r2"]), _means(pool_subjects(cube["part_r2"]))
+    both = xr.concat([pooled.expand_dims(subject=[EVERYONE]), by_subject], "subject", join="exact")
+    frame = both.to_dataframe(dim_order=["set", "part", "parcel", "subject"]).reset_index()
+    parts = {(name, part) for name in layers for part in _parts(name.split(" + "))}
+    frame = frame[[pair in parts for pair in zip(frame["set"], frame["part"], strict=True)]]
+    frame = frame.assign(layers=frame["set"].map(layers)).astype({"targets": int})
+    return frame[list(COLUMNS)].reset_index(drop=True)
+
+
+def _means(values: xr.DataArray) -> xr.Dataset:
+    """Mean over each parcel's targets, and how many are known."""
+    inside = values["parcel"].copy(data=regions(values["parcel"].values))
+    known = values.notnull().assign_coords(parcel=inside).groupby("parcel").sum()
+    means = parcel_means(values)
+    return xr.Dataset({"r2": means, "targets": known.sel(parcel=means["parcel"])})
+
+
+def roi_table(study: Study, root: Path, table: pd.DataFrame) -> pd.DataFrame:
+    """Means over subjects of the study's regions, from `partition_table`.
+
+    Returns
+    -------
+    DataFrame
+        Columns `roi`, `set`, `part`, `subjects`, `mean`, `sem`, `low`, `high`, `parcels`, see `rois.roi_summary`.
+
+    Raises
+    ------
+    StudyError
+        If the set of regions is not known, or fits no parcel.
+    """
+    from cinecube.analysis.regions.rois import roi_means, roi_summary, study_members
+
+    if table.empty:
+        return pd.DataFrame(columns=ROI_COLUMNS)
+    by = ("set", "part")
+    means = roi_means(table, study_members(study.rois, root, table["parcel"]), by, "r2")
+    return roi_summary(means, by, "r2", seed=study.statistics.seed)[list(ROI_COLUMNS)]
+
+
+def _write_tables(study: Study, root: Path, table: pd.DataFrame) -> None:
+    tables = StudyPaths(root).tables
+    write_table(tables / "partition.csv", table)
+    write_table(tables / "partition_roi.csv", roi_table(study, root, table))

@@ -1,0 +1,1 @@
+"""The study's page: its figures, tables, findings and metrics."""

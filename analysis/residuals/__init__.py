@@ -1,0 +1,1 @@
+"""Residual analyses: how far scores drop without what another model explains."""

@@ -1,0 +1,292 @@
+"""Ridge regression whose factorisation is shared by all targets, a penalty per target. Pure array functions.
+
+With training rows X and Y of a fold, eigenvectors V and eigenvalues λ of XᵀX, and rows X_v to validate on, a penalty a
+predicts L (Z / (λ + a)), where L = X_v V and Z = Vᵀ XᵀY. V and L are made once per fold and shared by all targets, Z is
+made once per block of targets; a matrix product per penalty tried is left. XᵀX and XᵀY of a fold are those of all rows
+less those that it leaves out. Where features outnumber rows the same holds of the kernel XXᵀ. Gram matrices and factors
+are float64, products float32.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+
+from cinecube.analysis.ridge.alpha_search import search
+from cinecube.analysis.ridge.backends import Array, Backend
+from cinecube.analysis.ridge.factors import Factor, Factors, held_out
+
+Criterion = Literal["squared error", "correlation"]
+# Of a batch of targets: its rotated responses of all folds, and the predictions of one of them.
+BATCH_BYTES = 256 * 2**20
+# Share of a target's variance; where less is explained on held-out rows, curves with two minima are common. Measured on
+# targets that are noise but for a correlation of 0.05: with this and the search's coarse grid the walk ends elsewhere
+# than the best in 0.1 %.
+_WEAK = 0.02
+
+
+@dataclass(frozen=True)
+class Fit:
+    """Chosen penalties of a block of targets, and what they predict.
+
+    Attributes
+    ----------
+    best : array of int, shape (target,)
+        Position of each target's penalty on the grid.
+    loss : array, shape (target,)
+        The criterion there: squared error or 1 - r, mean over a fold's rows, then over folds.
+    prediction : array, shape (test row, target)
+    weights : array, shape (feature, target), or None
+        Primal only, if asked for.
+    products : float
+        Penalties tried, mean over targets.
+    """
+
+    best: np.ndarray
+    loss: np.ndarray
+    prediction: np.ndarray
+    weights: np.ndarray | None
+    products: float
+
+
+def solve(
+    factors: Factors,
+    responses: np.ndarray,
+    alphas: np.ndarray,
+    *,
+    criterion: Criterion = "squared error",
+    exhaustive: bool = False,
+    weights: bool = False,
+    places: np.ndarray | None = None,
+) -> Fit:
+    """Choose a penalty per target on the folds, and predict the test rows with it.
+
+    Parameters
+    ----------
+    factors : Factors
+    responses : array, shape (row, target)
+        Finite, centred.
+    alphas : array, shape (alpha,)
+        Rising penalties.
+    criterion : {"squared error", "correlation"}
+        What chooses. A correlation has several maxima where there is little signal, so all penalties are tried.
+    exhaustive : bool
+        Try all penalties for squared error too.
+    weights : bool
+        Return weights (feature, target).
+    places : array of int, shape (target,), optional
+        Each target's place on the grid, where something else has chosen it: only its loss is computed.
+    """
+    parts = [
+        _solve_batch(
+            factors,
+            responses[:, batch],
+            alphas,
+            criterion,
+            exhaustive,
+            weights,
+            None if places is None else places[batch],
+        )
+        for batch in _batches(factors, responses.shape[1])
+    ]
+    fitted = [part.weights for part in parts if part.weights is not None]
+    tried = sum(part.products * len(part.best) for part in parts)
+    return Fit(
+        np.concatenate([part.best for part in parts]),
+        np.concatenate([part.loss for part in parts]),
+        np.concatenate([part.prediction for part in parts], axis=1),
+        np.concatenate(fitted, axis=1) if fitted else None,
+        tried / max(responses.shape[1], 1),
+    )
+
+
+def all_losses(
+    factors: Factors, responses: np.ndarray, alphas: np.ndarray, criterion: Criterion = "squared error"
+) -> np.ndarray:
+    """What every penalty loses in every target, shape (alpha, target): squared error or 1 - r, mean over folds.
+
+    See `solve` for the parameters. Squared errors are less those of predicting nothing.
+    """
+    parts = []
+    for batch in _batches(factors, responses.shape[1]):
+        trial = _Trial(factors, responses[:, batch], alphas, criterion)
+        parts.append(np.stack([trial(place, None) for place in range(len(alphas))]))
+    return np.concatenate(parts, axis=1)
+
+
+def _batches(factors: Factors, n_targets: int) -> Iterator[slice]:
+    longest = max(len(factor.values) for factor in (*factors.by_fold, factors.whole))
+    size = max(64, BATCH_BYTES // (4 * longest * (2 * len(factors.folds) + 4)))
+    n_batches = max(1, -(-n_targets // size))
+    for number in range(n_batches):
+        yield slice(n_targets * number // n_batches, n_targets * (number + 1) // n_batches)
+
+
+class _Trial:
+    """Losses of a batch of targets at one place on the grid, for all targets or some of them."""
+
+    def __init__(self, factors: Factors, responses: np.ndarray, alphas: np.ndarray, criterion: Criterion) -> None:
+        backend = factors.backend
+        self.known, self.grid = backend.put(responses), alphas.astype(np.float64)
+        self._factors = factors
+        self._by_fold, self.whole = _rotate(factors, self.known)
+        # A target's values side by side: the search picks targets again and again, and rows are copied fast.
+        self.shown = [backend.turned(self.known[validation]) for _, validation in factors.folds]
+        self._measure = _gain if criterion == "squared error" else _unlike
+
+    def __call__(self, place: int, targets: np.ndarray | None) -> np.ndarray:
+        backend = self._factors.backend
+        losses = np.zeros(self.known.shape[1] if targets is None else len(targets))
+        for factor, rotated, truth in zip(self._factors.by_fold, self._by_fold, self.shown, strict=True):
+            if targets is not None:
+                rotated, truth = rotated[targets], truth[targets]
+            losses += backend.get(self._measure(_predict(factor, rotated, backend, self.grid[place]), truth))
+        return losses / len(self._factors.folds)
+
+
+def _solve_batch(
+    factors: Factors,
+    responses: np.ndarray,
+    alphas: np.ndarray,
+    criterion: Criterion,
+    exhaustive: bool,
+    weights: bool,
+    places: np.ndarray | None,
+) -> Fit:
+    backend, trial = factors.backend, _Trial(factors, responses, alphas, criterion)
+    best, loss, tried = _choose(trial, factors, places, exhaustive or criterion == "correlation")
+    prediction, fitted = _apply(
+        factors.whole, trial.whole, trial.grid[best], backend, weights and factors.form == "primal"
+    )
+    nothing = np.zeros(len(best))
+    if criterion == "squared error":
+        nothing = np.mean([backend.get((truth * truth).mean(axis=1)) for truth in trial.shown], axis=0)
+    return Fit(best, loss + nothing, prediction, fitted, tried)
+
+
+def _choose(
+    trial: _Trial, factors: Factors, places: np.ndarray | None, exhaustive: bool
+) -> tuple[np.ndarray, np.ndarray, float]:
+    """Each target's place on the grid, its loss there, and how many places were tried for a target."""
+    known, n_targets = trial.known, trial.known.shape[1]
+    if places is not None:
+        loss = np.empty(n_targets)
+        for place in np.unique(places):
+            own = np.flatnonzero(places == place)
+            loss[own] = trial(int(place), own)
+        return places, loss, 1.0
+    if exhaustive:
+        losses, tried = np.stack([trial(place, None) for place in range(len(trial.grid))]), float(len(trial.grid))
+    else:
+        energy = factors.backend.get((known * known).mean(axis=0))
+        start = _guess(factors, energy * len(known), trial.whole, trial.grid)
+        losses, tried = search(trial, len(trial.grid), start, -_WEAK * energy)
+    best = losses.argmin(axis=0)
+    return best, losses[best, np.arange(n_targets)], tried
+
+
+def refit(
+    whole: Factor, design: np.ndarray | None, responses: np.ndarray, alpha: np.ndarray, backend: Backend
+) -> np.ndarray:
+    """Predictions with penalties that are known, for the rows that a factor of all training rows predicts.
+
+    Parameters
+    ----------
+    whole : Factor
+    design : array, shape (row, feature), or None
+        Training rows; None for the dual.
+    responses : array, shape (row, target)
+        Finite, centred.
+    alpha : array, shape (target,)
+    backend : Backend
+
+    Returns
+    -------
+    array, shape (row to predict, target)
+    """
+    known = backend.put(responses).T
+    rotated = (known if design is None else known @ backend.put(design)) @ whole.basis
+    return _apply(whole, rotated, alpha, backend)[0]
+
+
+def _apply(
+    whole: Factor, rotated: Array, alpha: np.ndarray, backend: Backend, weights: bool = False
+) -> tuple[np.ndarray, np.ndarray | None]:
+    """Predictions (row, target) from Z (target, rank) and a penalty per target, and weights (feature, target)."""
+    scaled = (rotated * backend.put(1 / (whole.values + alpha[:, None]))).T
+    return backend.get(whole.left @ scaled), backend.get(whole.basis @ scaled) if weights else None
+
+
+def _rotate(factors: Factors, known: Array) -> tuple[list[Array], Array]:
+    """Z of every fold, and of all rows, (target, rank) each."""
+    if factors.design is None:
+        rotated = [known[fold[0]].T @ factor.basis for fold, factor in zip(factors.folds, factors.by_fold, strict=True)]
+        return rotated, known.T @ factors.whole.basis
+    # YᵀX once for every set of rows that the same folds leave out; what a fold trains on is their sum without its own.
+    left_out = np.stack([np.isin(np.arange(len(known)), held_out(fold, len(known))) for fold in factors.folds])
+    patterns, which = np.unique(left_out, axis=1, return_inverse=True)
+    products = [known[rows].T @ factors.design[rows] for rows in _rows_of(which, patterns.shape[1])]
+    total = sum(products[1:], start=products[0])
+    rotated = []
+    for number, factor in enumerate(factors.by_fold):
+        kept = total
+        for product, pattern in zip(products, patterns.T, strict=True):
+            if pattern[number]:
+                kept = kept - product
+        rotated.append(kept @ factor.basis)
+    return rotated, total @ factors.whole.basis
+
+
+def _rows_of(which: np.ndarray, n_patterns: int) -> list[np.ndarray]:
+    return [np.flatnonzero(which.ravel() == pattern) for pattern in range(n_patterns)]
+
+
+def _predict(factor: Factor, rotated: Array, backend: Backend, alpha: float) -> Array:
+    """(Z / (λ + a)) Lᵀ, (target, row); the smaller of the two takes the division."""
+    scale = backend.put(1 / (factor.values + alpha))
+    if len(rotated) < len(factor.left):
+        return (rotated * scale) @ factor.left.T
+    return rotated @ (factor.left * scale).T
+
+
+def _gain(predicted: Array, truth: Array) -> Array:
+    """Squared error of each target less that of predicting nothing, from (target, row).
+
+    Where little is predicted the squared errors of all penalties round to one number in float32; their gains do not.
+    """
+    gain = predicted - truth
+    gain -= truth
+    gain *= predicted
+    return gain.mean(axis=1)
+
+
+def _unlike(a: Array, b: Array) -> Array:
+    """1 - r of each pair of rows; 1 where one of them is constant."""
+    a, b = a - a.mean(axis=1)[:, None], b - b.mean(axis=1)[:, None]
+    norm = ((a * a).sum(axis=1) * (b * b).sum(axis=1)) ** 0.5
+    return 1 - (a * b).sum(axis=1) / (norm + (norm == 0))
+
+
+def _guess(factors: Factors, energy: np.ndarray, whole: Array, alphas: np.ndarray) -> np.ndarray:
+    """Penalty that generalised cross-validation (Golub, Heath & Wahba 1979) would choose, as a place to start.
+
+    Parameters
+    ----------
+    energy : array, shape (target,)
+        Σ y² of each target.
+    whole : Array, shape (target, rank)
+        Z of all rows; for the primal YᵀXV, for the dual YᵀV.
+    """
+    values = factors.whole.values
+    n_rows = sum(len(validation) for _, validation in factors.folds)
+    shrunk = values / (values + alphas[:, None])
+    # Of each direction's energy in Y, what a fit explains: 1 - (1 - s)²; the primal's Z is larger by the root of λ.
+    explained = (values + 2 * alphas[:, None]) / (values + alphas[:, None]) ** 2
+    if factors.form == "dual":
+        explained = explained * values
+    known = factors.backend.get((whole * whole) @ factors.backend.put(explained.T))
+    freedom = 1 - shrunk.sum(axis=1) / n_rows
+    return np.argmin((energy[:, None] - known) / np.maximum(freedom, 1e-3) ** 2, axis=1)

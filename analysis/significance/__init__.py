@@ -1,0 +1,1 @@
+"""Significance: which scores are above chance, and which differ between models."""

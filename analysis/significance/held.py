@@ -1,0 +1,104 @@
+"""Predictions and responses of the test films, held on disk while they are tested."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from cinecube.analysis.cubes.rows import RowsGroup
+from cinecube.analysis.cubes.spaces import FeatureSpace, Responses, step_s
+from cinecube.analysis.cubes.target_blocks import split_block
+from cinecube.analysis.encoders.layout import Settings
+from cinecube.analysis.encoders.predictions import Chosen, predict
+from cinecube.analysis.ridge.design import Run, find_runs
+from cinecube.store.errors import StudyError
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+
+@dataclass(frozen=True)
+class Held:
+    """One subject's test films.
+
+    Attributes
+    ----------
+    prediction : dict of str to array, shape (row, target)
+        By stream: at the layer that the training films chose for each target; NaN where there is none.
+    truth : array, shape (row, target)
+        NaN where no stream predicts a target.
+    segment : array of str, shape (row,)
+    onset_s : array, shape (row,)
+    runs : list of (start, stop)
+    """
+
+    prediction: dict[str, np.ndarray]
+    truth: np.ndarray
+    segment: np.ndarray
+    onset_s: np.ndarray
+    runs: list[Run]
+
+
+def begin(folder: Path, groups: Sequence[RowsGroup], brains: Mapping[str, Responses], tr_s: float) -> dict[str, Held]:
+    """Held films without predictions, by subject; arrays are files in `folder`."""
+    held = {}
+    for group in groups:
+        segment, onset_s = group.segment[~group.train], group.onset_s[~group.train]
+        runs = find_runs(segment, onset_s, tr_s)
+        for name in group.subjects:
+            truth = _empty(folder / f"{name}.npy", (len(segment), brains[name].n_targets))
+            held[name] = Held({}, truth, segment, onset_s, runs)
+    return held
+
+
+def hold(
+    held: Mapping[str, Held],
+    folder: Path,
+    space: FeatureSpace,
+    groups: Sequence[RowsGroup],
+    brains: Mapping[str, Responses],
+    chosen: Chosen,
+    settings: Settings,
+) -> None:
+    """Predict the test films with every stream of a model, and add that to what is held.
+
+    Raises
+    ------
+    StudyError
+        If the model's rows are not those that are held.
+    """
+    for group in groups:
+        for name in group.subjects:
+            _refuse_other_rows(held[name], group, space.rows, ", ".join(space.models))
+            for stream in space.models:
+                held[name].prediction[stream] = _empty(folder / f"{stream}.{name}.npy", held[name].truth.shape)
+    for part in predict(space, groups, brains, chosen, settings):
+        stream = space.models[part.m]
+        for values, into in ((part.prediction, "prediction"), (part.truth, "truth")):
+            for piece, own in split_block(part.block, values):
+                film = held[piece.subject]
+                array = film.truth if into == "truth" else film.prediction[stream]
+                array[:, piece.targets] = own
+
+
+def _empty(path: Path, shape: tuple[int, int]) -> np.ndarray:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    array = np.lib.format.open_memmap(path, mode="w+", dtype=np.float32, shape=shape)
+    array[:] = np.nan
+    return array
+
+
+def _refuse_other_rows(held: Held, group: RowsGroup, rows: pd.DataFrame, where: str) -> None:
+    segment, onset_s = group.segment[~group.train], group.onset_s[~group.train]
+    same = len(segment) == len(held.segment) and (segment == held.segment).all()
+    if not same or np.abs(onset_s - held.onset_s).max() > step_s(rows) / 2:
+        raise StudyError(
+            where=f"test films of {where}",
+            found=f"{len(segment)} rows",
+            expected=f"the {len(held.segment)} rows of the other models",
+            do="extract all models of the same films at one clock",
+        )

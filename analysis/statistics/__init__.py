@@ -1,0 +1,1 @@
+"""Statistics of scores: chance, comparisons, intervals, shares of a ceiling."""

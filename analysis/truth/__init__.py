@@ -1,0 +1,1 @@
+"""What was planted in a simulated study beside what was found."""
