@@ -25,8 +25,8 @@ from cinecube.analysis.cubes.tables import EVERYONE, layer_table, preferred_laye
 from cinecube.analysis.encoders.choices import WHAT
 from cinecube.analysis.encoders.stage import encode, layerwise, read_scores
 from cinecube.analysis.truth.planted import compare_study
-from cinecube.store.params import Study, load_study
-from cinecube.store.paths import StudyPaths
+from cinecube.store.base.paths import StudyPaths
+from cinecube.store.params.document import Study, load_study
 
 _PACKAGES = ("numpy", "scipy")
 TRUTH = ("layer_found", "layer_found_or_next", "delay_error", "idle_score")

@@ -25,11 +25,11 @@ import click
 import numpy as np
 from machine import describe_machine, gib, middle_and_range, peak_bytes, print_machine
 
-from cinecube.store.clock import Clock
-from cinecube.store.cubes import open_cube, read_values, write_feature_cube
-from cinecube.store.journal import Journal, blocks_of, open_journal
-from cinecube.store.labels import layer_labels
-from cinecube.store.schema import Stream, feature_template, provenance, rows_index
+from cinecube.store.base.journal import Journal, blocks_of, open_journal
+from cinecube.store.base.labels import layer_labels
+from cinecube.store.clock.clock import Clock
+from cinecube.store.cube.cubes import open_cube, read_values, write_feature_cube
+from cinecube.store.cube.schema import Stream, feature_template, provenance, rows_index
 
 MOVIE10 = {"bourne": (10, 4025), "wolf": (17, 7009), "figures": (12, 4860), "life": (5, 2028)}
 CLOCK = Clock(tr_s=1.49, window_s=1.49)

@@ -45,9 +45,9 @@ from cinecube.features.checkpoint import record_checkpoint
 from cinecube.features.network import Batch, Extractor, Features, Network, Reading
 from cinecube.features.registry import find_network
 from cinecube.features.windows import BlockBatch, batches
-from cinecube.store.atomic import write_text
-from cinecube.store.fingerprint import canonical
-from cinecube.store.paths import StudyPaths
+from cinecube.store.base.atomic import write_text
+from cinecube.store.base.fingerprint import canonical
+from cinecube.store.base.paths import StudyPaths
 
 _PACKAGES = ("av", "numpy", "pillow", "torch", "transformers", "zarr")
 

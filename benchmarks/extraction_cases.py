@@ -13,7 +13,7 @@ import torch
 
 from cinecube.simulation.movie import write_movie
 from cinecube.simulation.spec import SimulateSpec
-from cinecube.store.params import Study
+from cinecube.store.params.document import Study
 
 TR_S = 1.49
 FILM = SimulateSpec(width=640, height=360, fps="25")

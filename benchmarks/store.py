@@ -26,10 +26,10 @@ import numpy as np
 from machine import describe_machine, middle_and_range, print_machine
 from store_remote import measure_dvc, measure_remote, run_step
 
-from cinecube.store.clock import Clock
-from cinecube.store.cubes import open_cube, write_feature_cube
-from cinecube.store.labels import layer_labels
-from cinecube.store.schema import Stream, feature_template, provenance, rows_index
+from cinecube.store.base.labels import layer_labels
+from cinecube.store.clock.clock import Clock
+from cinecube.store.cube.cubes import open_cube, write_feature_cube
+from cinecube.store.cube.schema import Stream, feature_template, provenance, rows_index
 
 ROWS, QUICK_ROWS, DIMS, LAYERS, SLICE_ROWS = 8192, 2048, 768, 13, 512
 CLOCK = Clock(tr_s=1.49, window_s=1.49)

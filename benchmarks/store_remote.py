@@ -101,7 +101,7 @@ def run_step(bare: str, address: str, slice_rows: int) -> dict[str, float]:
     """What the new process does."""
     import xarray as xr
 
-    from cinecube.store.dvc_zarr import dvc_zarr_store
+    from cinecube.store.dvc.dvc_zarr import dvc_zarr_store
 
     def opened() -> xr.DataArray:
         store = dvc_zarr_store(bare, CUBE, remote_config={"url": address})

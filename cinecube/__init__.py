@@ -13,10 +13,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from cinecube.store.errors import StudyError as StudyError
+from cinecube.store.base.errors import StudyError as StudyError
 
 if TYPE_CHECKING:
-    from cinecube.store.study import OpenStudy
+    from cinecube.store.open.open_study import OpenStudy
 
 __all__ = ["StudyError", "open"]
 
@@ -55,8 +55,8 @@ def open(
     StudyError
         If there is no such study or revision.
     """
-    from cinecube.store.revision import is_repository, open_revision
-    from cinecube.store.study import open_folder
+    from cinecube.store.open.open_study import open_folder
+    from cinecube.store.open.revision import is_repository, open_revision
 
     if rev is None and remote_config is None and not is_repository(study):
         return open_folder(Path(study))

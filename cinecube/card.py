@@ -18,11 +18,11 @@ from cinecube.cli.common import size_text
 from cinecube.features.checkpoint import is_non_commercial
 from cinecube.origin import Origin
 from cinecube.privacy import Share
-from cinecube.store.cubes import data_name, open_cube
-from cinecube.store.errors import StudyError
-from cinecube.store.params import Study
-from cinecube.store.paths import StudyPaths
-from cinecube.store.schema import stored_rows
+from cinecube.store.base.errors import StudyError
+from cinecube.store.base.paths import StudyPaths
+from cinecube.store.cube.cubes import data_name, open_cube
+from cinecube.store.cube.schema import stored_rows
+from cinecube.store.params.document import Study
 
 NOT_STATED = "not stated"
 

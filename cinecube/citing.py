@@ -11,8 +11,8 @@ from typing import Any
 
 import yaml
 
-from cinecube.store.bounded import parse_yaml, read_text
-from cinecube.store.errors import StudyError
+from cinecube.store.base.bounded import parse_yaml, read_text
+from cinecube.store.base.errors import StudyError
 
 CITATION_FILE = "CITATION.cff"
 

@@ -7,11 +7,11 @@ from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from cinecube.store.errors import StudyError
-from cinecube.store.fingerprint import canonical, differences, file_digest, fingerprint
-from cinecube.store.leftovers import Claim
-from cinecube.store.params import Study
-from cinecube.store.paths import StudyPaths
+from cinecube.store.base.errors import StudyError
+from cinecube.store.base.fingerprint import canonical, differences, file_digest, fingerprint
+from cinecube.store.base.paths import StudyPaths
+from cinecube.store.clean.leftovers import Claim
+from cinecube.store.params.document import Study
 
 Spec = Mapping[str, Any]
 

@@ -8,12 +8,12 @@ from pathlib import Path
 
 from cinecube.claims import Claims
 from cinecube.importing import undo_stopped_import
-from cinecube.store import leftovers, unused_caches
-from cinecube.store.dvc_index import open_index
-from cinecube.store.errors import StudyError
-from cinecube.store.leftovers import Leftover
-from cinecube.store.params import Study
-from cinecube.store.paths import StudyPaths
+from cinecube.store.base.errors import StudyError
+from cinecube.store.base.paths import StudyPaths
+from cinecube.store.clean import leftovers, unused_caches
+from cinecube.store.clean.leftovers import Leftover
+from cinecube.store.dvc.dvc_index import open_index
+from cinecube.store.params.document import Study
 
 
 @dataclass(frozen=True)

@@ -10,8 +10,8 @@ from collections.abc import Iterator
 from importlib.resources import files
 from pathlib import Path
 
-from cinecube.store.atomic import staged
-from cinecube.store.params import Study
+from cinecube.store.base.atomic import staged
+from cinecube.store.params.document import Study
 
 _log = logging.getLogger(__name__)
 IGNORE_FILE = ".gitignore"

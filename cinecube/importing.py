@@ -14,18 +14,18 @@ from typing import Any
 
 import xarray as xr
 
-from cinecube.store.asked import unlike
-from cinecube.store.atomic import remove, write_text
-from cinecube.store.dvc_index import DvcIndex, Listing, open_index
-from cinecube.store.dvc_repo import is_bare, split_address
-from cinecube.store.editing import edit_params, list_imported, undo_import
-from cinecube.store.errors import StudyError, environment_error, first_line
-from cinecube.store.labels import check_name
-from cinecube.store.params import PARAMS_FILE, Study, load_study
-from cinecube.store.paths import StudyPaths
-from cinecube.store.remotes import shown
-from cinecube.store.revision import RevisionCubes, cubes_of
-from cinecube.store.writing import one_writer
+from cinecube.store.base.atomic import remove, write_text
+from cinecube.store.base.errors import StudyError, environment_error, first_line
+from cinecube.store.base.labels import check_name
+from cinecube.store.base.paths import StudyPaths
+from cinecube.store.base.writing import one_writer
+from cinecube.store.dvc.dvc_index import DvcIndex, Listing, open_index
+from cinecube.store.dvc.dvc_repo import is_bare, split_address
+from cinecube.store.dvc.remotes import shown
+from cinecube.store.open.revision import RevisionCubes, cubes_of
+from cinecube.store.params.asked import unlike
+from cinecube.store.params.document import PARAMS_FILE, Study, load_study
+from cinecube.store.params.editing import edit_params, list_imported, undo_import
 
 _log = logging.getLogger(__name__)
 

@@ -19,11 +19,11 @@ import yaml
 
 from cinecube.features.stimuli import one_file, segment_files
 from cinecube.ignoring import IGNORE_FILE, keep_out_of_git, warn_of_exposed
-from cinecube.store.atlas import check_atlas, space_unlike
-from cinecube.store.errors import StudyError
-from cinecube.store.fmriprep import ScanRun, bold_files, entities_of, find_runs
-from cinecube.store.labels import bids_label, check_name
-from cinecube.store.params import PARAMS_FILE, Study, load_study, parse
+from cinecube.store.base.errors import StudyError
+from cinecube.store.base.labels import bids_label, check_name
+from cinecube.store.params.document import PARAMS_FILE, Study, load_study, parse
+from cinecube.store.scans.atlas import check_atlas, space_unlike
+from cinecube.store.scans.fmriprep import ScanRun, bold_files, entities_of, find_runs
 
 _log = logging.getLogger(__name__)
 _TR_S = 1.49  # Movie10's, where no scan says another

@@ -9,10 +9,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import urlsplit, urlunsplit
 
-from cinecube.store.dvc_index import open_index
-from cinecube.store.errors import StudyError
-from cinecube.store.paths import StudyPaths
-from cinecube.store.revision import cubes_of
+from cinecube.store.base.errors import StudyError
+from cinecube.store.base.paths import StudyPaths
+from cinecube.store.dvc.dvc_index import open_index
+from cinecube.store.open.revision import cubes_of
 
 # What decides which cubes a revision holds; a page about them may come later.
 _STORE = (":(glob)**/dvc.lock", ":(glob)**/dvc.yaml", ":(glob)**/*.dvc", "params.yaml")

@@ -6,7 +6,7 @@ from collections.abc import Collection, Iterator
 from pathlib import Path
 from typing import Any
 
-from cinecube.store.params import Study
+from cinecube.store.params.document import Study
 
 ELSEWHERE = "is not in the cache"
 KEPT_BACK = "is kept back by its owner"

@@ -8,14 +8,14 @@ from pathlib import Path
 from typing import Any
 
 from cinecube.pipeline import ABSENT, ELSEWHERE, KEPT_BACK, changed_stages, is_only_absent, numbered
-from cinecube.store.cubes import open_cube, stored_bytes, stored_spec
-from cinecube.store.errors import StudyError
-from cinecube.store.films import read_films_table, rows_by_segment
-from cinecube.store.fingerprint import differences
-from cinecube.store.journal import journal_blocks, journal_rows
-from cinecube.store.params import Study
-from cinecube.store.paths import StudyPaths
-from cinecube.store.schema import stored_rows
+from cinecube.store.base.errors import StudyError
+from cinecube.store.base.fingerprint import differences
+from cinecube.store.base.journal import journal_blocks, journal_rows
+from cinecube.store.base.paths import StudyPaths
+from cinecube.store.clock.films_table import read_films_table, rows_by_segment
+from cinecube.store.cube.cubes import open_cube, stored_bytes, stored_spec
+from cinecube.store.cube.schema import stored_rows
+from cinecube.store.params.document import Study
 from cinecube.timings import expected_s
 
 _BYTES = {"float16": 2, "float32": 4}
@@ -169,7 +169,7 @@ def _widest(study: Study, model: str, root: Path) -> int:
     """Dims of a model's widest layer, of one that is imported by its cubes."""
     from cinecube.features.record import read_record
     from cinecube.features.spec import make_reading
-    from cinecube.store.imported import open_imported
+    from cinecube.store.open.imported import open_imported
 
     if study.import_of(model):
         return int(open_imported(study, root, model, study.split.test[0])["width"].max())

@@ -9,10 +9,10 @@ from pathlib import Path
 
 from ruamel.yaml.comments import CommentedMap, CommentedSeq
 
-from cinecube.store.atomic import write_text
-from cinecube.store.dvc_index import inside, open_index
-from cinecube.store.editing import edit_yaml
-from cinecube.store.params import Study
+from cinecube.store.base.atomic import write_text
+from cinecube.store.dvc.dvc_index import inside, open_index
+from cinecube.store.params.document import Study
+from cinecube.store.params.editing import edit_yaml
 
 # Where the pipeline puts responses of single subjects; scans may lie elsewhere, where `brain.path` says.
 _RESPONSES = ("data/brain", "data/scans")

@@ -5,8 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 from cinecube.simulation.spec import SimulateSpec
-from cinecube.store.errors import StudyError
-from cinecube.store.params import PARAMS_FILE, Study, load_study, parse
+from cinecube.store.base.errors import StudyError
+from cinecube.store.params.document import PARAMS_FILE, Study, load_study, parse
 
 
 def load(root: Path) -> Study:

@@ -9,8 +9,8 @@ from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict, NonNegativeFloat, PositiveFloat, ValidationError
 
-from cinecube.store.atomic import write_text
-from cinecube.store.paths import StudyPaths
+from cinecube.store.base.atomic import write_text
+from cinecube.store.base.paths import StudyPaths
 
 
 class Timing(BaseModel):

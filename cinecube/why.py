@@ -9,16 +9,16 @@ from pathlib import Path
 from typing import Any
 
 from cinecube.pipeline import changed_stages, numbered
-from cinecube.store.asked import becomes, of_folder, unlike
-from cinecube.store.brain import asked_spec
-from cinecube.store.cubes import stored_spec
-from cinecube.store.dvc_index import open_index
-from cinecube.store.errors import StudyError
-from cinecube.store.fingerprint import differences
-from cinecube.store.params import PARAMS_FILE, Imported, Study
-from cinecube.store.paths import StudyPaths
-from cinecube.store.pulling import PulledCubes
-from cinecube.store.remotes import shown
+from cinecube.store.base.errors import StudyError
+from cinecube.store.base.fingerprint import differences
+from cinecube.store.base.paths import StudyPaths
+from cinecube.store.cube.cubes import stored_spec
+from cinecube.store.dvc.dvc_index import open_index
+from cinecube.store.dvc.pulling import PulledCubes
+from cinecube.store.dvc.remotes import shown
+from cinecube.store.params.asked import becomes, of_folder, unlike
+from cinecube.store.params.document import PARAMS_FILE, Imported, Study
+from cinecube.store.scans.brain import asked_spec
 
 
 @dataclass(frozen=True)

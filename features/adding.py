@@ -14,17 +14,17 @@ import pandas as pd
 
 from cinecube.features.constant import Telling
 from cinecube.features.onsets import refuse_other_units
-from cinecube.store.cubes import stored_spec, write_feature_cube
-from cinecube.store.errors import StudyError
-from cinecube.store.films import read_films_table
-from cinecube.store.foreign import Foreign
-from cinecube.store.labels import HEAD, check_name
-from cinecube.store.params import Study
-from cinecube.store.paths import StudyPaths
-from cinecube.store.reclock import Method, are_windows, covered_rows, segment_weights
-from cinecube.store.schema import Stream, feature_template, provenance, rows_index
-from cinecube.store.segment_names import near_name
-from cinecube.store.writing import one_writer
+from cinecube.store.base.errors import StudyError
+from cinecube.store.base.labels import HEAD, check_name
+from cinecube.store.base.paths import StudyPaths
+from cinecube.store.base.writing import one_writer
+from cinecube.store.clock.films_table import read_films_table
+from cinecube.store.cube.cubes import stored_spec, write_feature_cube
+from cinecube.store.cube.reclock import Method, are_windows, covered_rows, segment_weights
+from cinecube.store.cube.schema import Stream, feature_template, provenance, rows_index
+from cinecube.store.foreign.foreign_arrays import Foreign
+from cinecube.store.foreign.segment_names import near_name
+from cinecube.store.params.document import Study
 
 EXTRACTOR = "added"
 """What stands as `source` in the spec of such a cube."""

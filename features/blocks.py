@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from cinecube.store.errors import StudyError
+from cinecube.store.base.errors import StudyError
 
 Activation = Callable[[Tensor], Tensor]
 

@@ -15,15 +15,15 @@ from cinecube.features.network import PROCESSORS, READING_VERSION, Facts, Networ
 from cinecube.features.record import Record
 from cinecube.features.registry import find_network
 from cinecube.features.spec import make_reading
-from cinecube.store.asked import HUB_ID
-from cinecube.store.atomic import write_text
-from cinecube.store.bounded import file_bytes, parse_yaml
-from cinecube.store.errors import StudyError, environment_error, first_line
-from cinecube.store.fingerprint import files_digest
-from cinecube.store.model_params import ModelParams
-from cinecube.store.params import Study
-from cinecube.store.paths import StudyPaths
-from cinecube.store.writing import one_writer
+from cinecube.store.base.atomic import write_text
+from cinecube.store.base.bounded import file_bytes, parse_yaml
+from cinecube.store.base.errors import StudyError, environment_error, first_line
+from cinecube.store.base.fingerprint import files_digest
+from cinecube.store.base.paths import StudyPaths
+from cinecube.store.base.writing import one_writer
+from cinecube.store.params.asked import HUB_ID
+from cinecube.store.params.document import Study
+from cinecube.store.params.model_params import ModelParams
 
 _CONFIGS = ("config.json", *PROCESSORS)
 # Of a card the front matter is read, which stands at its beginning.

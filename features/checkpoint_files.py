@@ -10,8 +10,8 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from cinecube.store.bounded import file_bytes, parse_json
-from cinecube.store.errors import StudyError, environment_error
+from cinecube.store.base.bounded import file_bytes, parse_json
+from cinecube.store.base.errors import StudyError, environment_error
 
 # The first pattern that a folder has files of: what transformers would read.
 _WEIGHTS = (

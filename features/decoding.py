@@ -13,7 +13,7 @@ from typing import Any
 
 import av
 
-from cinecube.store.errors import StudyError, environment_error
+from cinecube.store.base.errors import StudyError, environment_error
 
 Told = Callable[[int], None]
 """Called with the bytes of each packet that was decoded."""

@@ -22,17 +22,17 @@ from cinecube.features.segment import SegmentInfo
 from cinecube.features.spec import make_reading, make_spec, row_window_s, stream_label
 from cinecube.features.stimuli import find_segments
 from cinecube.features.windows import BlockBatch, batches, prefetched
-from cinecube.store.clock import Clock
-from cinecube.store.cubes import open_cube, write_feature_cube
-from cinecube.store.errors import StudyError
-from cinecube.store.fingerprint import file_digest, fingerprint
-from cinecube.store.journal import Block, Journal, blocks_of, open_journal
-from cinecube.store.params import Study
-from cinecube.store.paths import StudyPaths
-from cinecube.store.resampling import resampling_weights
-from cinecube.store.run_params import Run
-from cinecube.store.schema import feature_template, merged_layers, provenance, rows_index
-from cinecube.store.writing import one_writer
+from cinecube.store.base.errors import StudyError
+from cinecube.store.base.fingerprint import file_digest, fingerprint
+from cinecube.store.base.journal import Block, Journal, blocks_of, open_journal
+from cinecube.store.base.paths import StudyPaths
+from cinecube.store.base.writing import one_writer
+from cinecube.store.clock.clock import Clock
+from cinecube.store.clock.resampling import resampling_weights
+from cinecube.store.cube.cubes import open_cube, write_feature_cube
+from cinecube.store.cube.schema import feature_template, merged_layers, provenance, rows_index
+from cinecube.store.params.document import Study
+from cinecube.store.params.run_params import Run
 
 Progress = Callable[[int, int], None]
 # Of mallopt(3); glibc would raise the threshold by itself to 32 MiB.

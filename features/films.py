@@ -10,13 +10,13 @@ import pandas as pd
 
 from cinecube.features.probed import probed
 from cinecube.features.stimuli import find_segments
-from cinecube.store.atomic import staged
-from cinecube.store.errors import StudyError
-from cinecube.store.films import COLUMNS
-from cinecube.store.imported import open_imported
-from cinecube.store.params import Study
-from cinecube.store.paths import StudyPaths
-from cinecube.store.writing import one_writer
+from cinecube.store.base.atomic import staged
+from cinecube.store.base.errors import StudyError
+from cinecube.store.base.paths import StudyPaths
+from cinecube.store.base.writing import one_writer
+from cinecube.store.clock.films_table import COLUMNS
+from cinecube.store.open.imported import open_imported
+from cinecube.store.params.document import Study
 
 Progress = Callable[[int, int], None]
 _MEGABYTE = 10**6

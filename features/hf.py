@@ -27,9 +27,9 @@ from cinecube.features.network import (
     read_checkpoint,
 )
 from cinecube.features.taps import Pool, in_pieces, mean_over_frames, pool_tokens
-from cinecube.store.errors import StudyError, first_line
-from cinecube.store.labels import layer_label, layer_labels
-from cinecube.store.schema import Stream
+from cinecube.store.base.errors import StudyError, first_line
+from cinecube.store.base.labels import layer_label, layer_labels
+from cinecube.store.cube.schema import Stream
 
 VERSION = 2
 Kind = Literal["stills", "clips", "sound"]

@@ -11,7 +11,7 @@ import torch
 from cinecube.features.loading import quiet
 from cinecube.features.network import Checkpoint
 from cinecube.features.pixels import HALF, IMAGENET, Pixels, cropped, read_pixels
-from cinecube.store.errors import StudyError
+from cinecube.store.base.errors import StudyError
 
 FrameProcessor = Callable[[np.ndarray], np.ndarray]
 """(height, width, 3) uint8 RGB to (3, y, x) float32."""

@@ -13,9 +13,9 @@ from torch import Tensor
 from cinecube.features.hf import HfEncoder, describe, in_line
 from cinecube.features.hf_inputs import unfit
 from cinecube.features.network import ALL_FRAMES, Batch, Checkpoint, Reading, read_checkpoint
-from cinecube.store.errors import StudyError, first_line
-from cinecube.store.labels import layer_label
-from cinecube.store.schema import Stream
+from cinecube.store.base.errors import StudyError, first_line
+from cinecube.store.base.labels import layer_label
+from cinecube.store.cube.schema import Stream
 
 _ROWS = 3
 _STILLS = 2

@@ -24,10 +24,10 @@ from cinecube.features.network import Batch, Checkpoint, Facts, Features, Key, N
 from cinecube.features.pixels import CLIP
 from cinecube.features.taps import in_pieces, pool_tokens, read_states
 from cinecube.features.weights import build
-from cinecube.store.labels import HEAD, layer_labels
-from cinecube.store.params import parse
-from cinecube.store.schema import Stream
-from cinecube.store.section import Section
+from cinecube.store.base.labels import HEAD, layer_labels
+from cinecube.store.base.section import Section
+from cinecube.store.cube.schema import Stream
+from cinecube.store.params.document import parse
 
 VERSION = 1
 _TRUNK_EPS, _STEM_EPS = 1e-6, 1e-5

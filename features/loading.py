@@ -12,7 +12,7 @@ import torch
 from cinecube.features.checkpoint_files import check_weights
 from cinecube.features.network import Reading
 from cinecube.features.weights import PRECISIONS, unreadable
-from cinecube.store.errors import environment_error, first_line
+from cinecube.store.base.errors import environment_error, first_line
 
 # Modules whose output no layer reads: a checkpoint may lack them.
 _UNREAD = ("layernorm.", "pooler.", "masked_spec_embed", "fc_norm.")

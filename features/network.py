@@ -11,9 +11,9 @@ import numpy as np
 
 from cinecube.features.checkpoint_files import check_sizes, read_config
 from cinecube.features.compat import NO_QUIRKS, Quirks
-from cinecube.store.errors import StudyError, environment_error
-from cinecube.store.schema import Stream
-from cinecube.store.section import Section
+from cinecube.store.base.errors import StudyError, environment_error
+from cinecube.store.base.section import Section
+from cinecube.store.cube.schema import Stream
 
 # Raised whenever decoding, windows or batches change what networks are given; a network's own VERSION covers the rest.
 READING_VERSION = 3

@@ -7,8 +7,8 @@ from collections.abc import Mapping
 import numpy as np
 import pandas as pd
 
-from cinecube.store.clock import Clock
-from cinecube.store.errors import StudyError
+from cinecube.store.base.errors import StudyError
+from cinecube.store.clock.clock import Clock
 
 _UNITS = {"milliseconds": 1e-3, "microseconds": 1e-6, "nanoseconds": 1e-9}
 # No scan goes on for so long, and no row of features that are worth encoding sees so many TRs.

@@ -11,7 +11,7 @@ from av.video.reformatter import Colorspace, Interpolation, VideoReformatter
 
 from cinecube.features.decoding import shown_frames
 from cinecube.features.segment import Picture, SegmentInfo
-from cinecube.store.errors import StudyError
+from cinecube.store.base.errors import StudyError
 
 # Rounds alike on every CPU, and keeps the chroma of saturated edges.
 _CONVERSION = Interpolation.BILINEAR | Interpolation.ACCURATE_RND | Interpolation.FULL_CHR_H_INT

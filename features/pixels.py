@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from cinecube.features.network import Checkpoint
-from cinecube.store.errors import StudyError
+from cinecube.store.base.errors import StudyError
 
 if TYPE_CHECKING:
     from torch import Tensor

@@ -10,9 +10,9 @@ from typing import Any
 from pydantic import TypeAdapter, ValidationError
 
 from cinecube.features.segment import SegmentInfo
-from cinecube.store.atomic import write_text
-from cinecube.store.fingerprint import file_digest
-from cinecube.store.paths import StudyPaths
+from cinecube.store.base.atomic import write_text
+from cinecube.store.base.fingerprint import file_digest
+from cinecube.store.base.paths import StudyPaths
 
 # Raised when `probe` learns to see what it has not seen.
 _VERSION = 1

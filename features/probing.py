@@ -17,7 +17,7 @@ from cinecube.features.containers import stated_bytes
 from cinecube.features.decoding import Told, anew, heard_frames, opened, shown_frames, usual_rate
 from cinecube.features.segment import Picture, SegmentInfo, Sound
 from cinecube.features.tracks import find_tracks, orientation
-from cinecube.store.errors import StudyError
+from cinecube.store.base.errors import StudyError
 
 # A container's stated length may round, and count what players cut.
 _SLACK_S = 0.5

@@ -5,11 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 
 from cinecube.features.network import Facts
-from cinecube.store.bounded import parse_json
-from cinecube.store.errors import StudyError, environment_error
-from cinecube.store.params import Study, parse
-from cinecube.store.paths import StudyPaths
-from cinecube.store.section import Section
+from cinecube.store.base.bounded import parse_json
+from cinecube.store.base.errors import StudyError, environment_error
+from cinecube.store.base.paths import StudyPaths
+from cinecube.store.base.section import Section
+from cinecube.store.params.document import Study, parse
 
 
 class Record(Section):

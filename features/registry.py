@@ -7,7 +7,7 @@ from importlib import import_module
 from importlib.metadata import entry_points
 
 from cinecube.features.network import Network
-from cinecube.store.errors import StudyError
+from cinecube.store.base.errors import StudyError
 
 GROUP = "cinecube.extractors"
 BUILT_IN = {

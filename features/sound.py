@@ -13,7 +13,7 @@ import numpy as np
 
 from cinecube.features.decoding import heard_frames, keep_layout
 from cinecube.features.segment import SegmentInfo, Sound
-from cinecube.store.errors import StudyError
+from cinecube.store.base.errors import StudyError
 
 # Containers round times to milliseconds; a larger step is a gap or an overlap of the track.
 _SLACK_S = 0.01

@@ -11,12 +11,12 @@ from cinecube.features.network import Facts, Reading
 from cinecube.features.probed import choices_of
 from cinecube.features.record import Record, read_record
 from cinecube.features.stimuli import find_segments
-from cinecube.store.errors import StudyError
-from cinecube.store.fingerprint import file_digest
-from cinecube.store.labels import find_layer, layer_number
-from cinecube.store.model_params import ModelParams
-from cinecube.store.params import Study
-from cinecube.store.schema import SCHEMA, Stream, merged_layers
+from cinecube.store.base.errors import StudyError
+from cinecube.store.base.fingerprint import file_digest
+from cinecube.store.base.labels import find_layer, layer_number
+from cinecube.store.cube.schema import SCHEMA, Stream, merged_layers
+from cinecube.store.params.document import Study
+from cinecube.store.params.model_params import ModelParams
 
 Choices = Mapping[str, Mapping[str, Any]]
 

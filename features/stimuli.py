@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from cinecube.store.errors import StudyError
-from cinecube.store.params import Study
-from cinecube.store.paths import StudyPaths
+from cinecube.store.base.errors import StudyError
+from cinecube.store.base.paths import StudyPaths
+from cinecube.store.params.document import Study
 
 # In any case: cameras write `.MOV`. Whether a file is a film, its bytes say.
 _USUAL = (".mkv", ".mp4", ".m4v", ".mov", ".webm", ".avi", ".mpg", ".mpeg", ".vob", ".ts", ".m2ts", ".mts")

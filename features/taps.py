@@ -9,8 +9,8 @@ import torch
 from torch import Tensor, nn
 
 from cinecube.features.network import Features, Key
-from cinecube.store.labels import layer_label, layer_number
-from cinecube.store.schema import Stream
+from cinecube.store.base.labels import layer_label, layer_number
+from cinecube.store.cube.schema import Stream
 
 Pool = Callable[[Tensor], Tensor]
 """(item, token, dim) to (item, dim)."""

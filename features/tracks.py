@@ -19,7 +19,7 @@ from av.video.reformatter import VideoReformatter
 from cinecube.features.decoding import anew, opened, shown_frames
 from cinecube.features.pictures import guessed_matrix, to_rgb
 from cinecube.features.segment import Picture, Sound, Tracks
-from cinecube.store.errors import StudyError
+from cinecube.store.base.errors import StudyError
 
 _STILLS = Disposition.attached_pic | Disposition.timed_thumbnails | Disposition.still_image
 _ASIDES = (

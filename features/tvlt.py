@@ -30,8 +30,8 @@ from cinecube.features.pixels import HALF, Pixels, read_pixels
 from cinecube.features.taps import Pool, in_pieces, pool_tokens, read_states
 from cinecube.features.vit_family import vit_encoder, vit_key, vit_size
 from cinecube.features.weights import build
-from cinecube.store.labels import layer_labels
-from cinecube.store.schema import Stream
+from cinecube.store.base.labels import layer_labels
+from cinecube.store.cube.schema import Stream
 
 VERSION = 1
 STREAMS = ("video", "audio", "joint")

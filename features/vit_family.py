@@ -8,8 +8,8 @@ from typing import Any
 
 from cinecube.features.blocks import Block, Encoder, activation
 from cinecube.features.network import Checkpoint, Facts, check_architecture
-from cinecube.store.labels import layer_labels
-from cinecube.store.schema import Stream
+from cinecube.store.base.labels import layer_labels
+from cinecube.store.cube.schema import Stream
 
 _BLOCK = re.compile(r"encoder\.blocks\.(\d+)\.(.+)\.(weight|bias)")
 _PARTS = {

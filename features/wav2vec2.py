@@ -27,8 +27,8 @@ from cinecube.features.network import (
 )
 from cinecube.features.taps import in_pieces, pool_tokens, read_states
 from cinecube.features.weights import build
-from cinecube.store.labels import layer_labels
-from cinecube.store.schema import Stream
+from cinecube.store.base.labels import layer_labels
+from cinecube.store.cube.schema import Stream
 
 VERSION = 2
 _KERNELS = (10, 3, 3, 3, 3, 2, 2)

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from cinecube.features.checkpoint_files import check_weights, weight_files
 from cinecube.features.network import Reading
-from cinecube.store.errors import StudyError, environment_error, first_line
+from cinecube.store.base.errors import StudyError, environment_error, first_line
 
 ZERO = ""
 """In a rename: zeros as long as its neighbours, for a bias that a checkpoint leaves out."""

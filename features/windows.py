@@ -16,8 +16,8 @@ from cinecube.features.network import ALL_FRAMES, Batch, Reading
 from cinecube.features.pictures import sampled_frames
 from cinecube.features.segment import SegmentInfo
 from cinecube.features.sound import sound_windows
-from cinecube.store.clock import Clock
-from cinecube.store.journal import Block
+from cinecube.store.base.journal import Block
+from cinecube.store.clock.clock import Clock
 
 # A window ends before the frame that is first shown at its end.
 _SLACK_S = 1e-6

@@ -19,7 +19,7 @@ from cinecube.simulation.networks import IMAGE_PX, IMAGEBIND_PX, PATCH_PX, look
 from cinecube.simulation.seen import clips_seen, prepare_once, sound_heard
 from cinecube.simulation.spec import SimulateSpec
 from cinecube.simulation.spectrograms import imagebind_spectrogram, tvlt_spectrogram
-from cinecube.store.labels import HEAD, layer_label
+from cinecube.store.base.labels import HEAD, layer_label
 
 _CLIP_MEAN, _CLIP_STD = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)
 _HEAD_EPS = 1e-6

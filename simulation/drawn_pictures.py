@@ -11,7 +11,7 @@ import numpy as np
 from cinecube.simulation.networks import IMAGE_PX, VIVIT_SHORT_EDGE_PX, look
 from cinecube.simulation.seen import clips_seen, prepare_once
 from cinecube.simulation.spec import SimulateSpec
-from cinecube.store.labels import layer_labels
+from cinecube.store.base.labels import layer_labels
 
 BATCH = 16
 

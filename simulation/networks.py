@@ -6,8 +6,8 @@ from dataclasses import dataclass
 from typing import Literal
 
 from cinecube.simulation.spec import NETWORKS, Network, SimulateSpec
-from cinecube.store.labels import HEAD, layer_labels
-from cinecube.store.schema import Stream
+from cinecube.store.base.labels import HEAD, layer_labels
+from cinecube.store.cube.schema import Stream
 
 BLOCKS, FEW_BLOCKS = 12, 6
 """Blocks of a network; those of the two that read picture and sound, whose streams would otherwise be too many."""

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from cinecube.simulation.networks import BLOCKS
 from cinecube.simulation.seeding import generator
 from cinecube.simulation.spec import Network, SimulateSpec
-from cinecube.store.labels import HEAD, layer_label
+from cinecube.store.base.labels import HEAD, layer_label
 
 # Centres of the right hemisphere in MNI millimetres, approximate to about a centimetre, in the order of the hierarchy.
 _VENTRAL = {

@@ -14,7 +14,7 @@ from cinecube.simulation.parcels import Parcel
 from cinecube.simulation.seeding import generator
 from cinecube.simulation.space import SPACE, Grid, save_volume
 from cinecube.simulation.spec import SimulateSpec
-from cinecube.store.labels import bids_label
+from cinecube.store.base.labels import bids_label
 
 NOISE_PHI = 0.3
 _FILMS_PER_SESSION = 2

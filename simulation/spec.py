@@ -8,7 +8,7 @@ from typing import Annotated, Literal
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
-from cinecube.store.section import WrongValue
+from cinecube.store.base.section import WrongValue
 
 Network = Literal["vit", "videomae", "vivit", "wav2vec2", "ast", "imagebind", "tvlt"]
 NETWORKS: tuple[Network, ...] = ("vit", "videomae", "vivit", "wav2vec2", "ast", "imagebind", "tvlt")

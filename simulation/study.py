@@ -15,9 +15,9 @@ import numpy as np
 from cinecube.simulation.drawn import Layers
 from cinecube.simulation.spec import NETWORKS, Network, SimulateSpec
 from cinecube.simulation.timeline import Segment, film_seconds, place
-from cinecube.store.atomic import publish
-from cinecube.store.errors import StudyError
-from cinecube.store.interrupts import uninterrupted
+from cinecube.store.base.atomic import publish
+from cinecube.store.base.errors import StudyError
+from cinecube.store.base.interrupts import uninterrupted
 
 Progress = Callable[[int, int], None]
 """Told `(done, total)` in segments and subjects."""

@@ -17,7 +17,7 @@ from cinecube.simulation.parcels import Parcel
 from cinecube.simulation.responses import Features
 from cinecube.simulation.scans import NOISE_PHI, subject_noise
 from cinecube.simulation.spec import NETWORKS, Network, SimulateSpec
-from cinecube.store.schema import Stream
+from cinecube.store.cube.schema import Stream
 
 _SCHEMA = 2
 

@@ -22,10 +22,10 @@ from click.testing import CliRunner
 
 import cinecube as cc
 from cinecube.cli import main
-from cinecube.store.cubes import write_cube, write_feature_cube
-from cinecube.store.labels import layer_labels
-from cinecube.store.paths import StudyPaths
-from cinecube.store.schema import Stream, feature_template, provenance, rows_index, string_coordinate
+from cinecube.store.base.labels import layer_labels
+from cinecube.store.base.paths import StudyPaths
+from cinecube.store.cube.cubes import write_cube, write_feature_cube
+from cinecube.store.cube.schema import Stream, feature_template, provenance, rows_index, string_coordinate
 
 from .conftest import Folder, dvc_environment
 
@@ -193,7 +193,7 @@ def published(finished: Folder, tmp_path_factory: pytest.TempPathFactory) -> Pat
 
 def _pushed(root: Path, remote: Path) -> dict[str, bool]:
     """Every recorded output, and whether a remote has it; of those that are not there it has no responses either."""
-    from cinecube.store.dvc_index import open_index
+    from cinecube.store.dvc.dvc_index import open_index
 
     def is_there(oid: str) -> bool:
         return (remote / "files" / "md5" / oid[:2] / oid[2:]).exists()

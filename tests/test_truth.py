@@ -60,7 +60,7 @@ def test_sampled_frames_are_the_ones_the_clock_asks_for(study: Folder) -> None:
     """The number burned into each picture equals floor(t * rate): one frame off would show."""
     from cinecube.features.record import read_record
     from cinecube.features.spec import make_reading
-    from cinecube.store.params import load_study
+    from cinecube.store.params.document import load_study
 
     params = load_study(study.root)
     reading = make_reading(params, "videomae", read_record(params, "videomae", study.root))
@@ -77,7 +77,7 @@ def test_sampled_frames_are_the_ones_the_clock_asks_for(study: Folder) -> None:
 
 def _slip_cubes(folder: Folder, rows: int) -> None:
     """Move every segment's features by some rows, and nothing else."""
-    from cinecube.store.cubes import write_feature_cube
+    from cinecube.store.cube.cubes import write_feature_cube
 
     for path in sorted((folder.root / "data/features").rglob("*.zarr")):
         cube = xr.open_zarr(path).load()

@@ -37,8 +37,8 @@ from cinecube.analysis.ridge.backends import Backend
 from cinecube.analysis.ridge.factors import choose_form
 from cinecube.analysis.ridge.folds import Fold
 from cinecube.analysis.ridge.himalaya_ridge import Scores
-from cinecube.store import journal
-from cinecube.store.analysis_params import CeilingParams
+from cinecube.store.base import journal
+from cinecube.store.params.analysis_params import CeilingParams
 
 KERNELS_IN_MEMORY = 2 * 2**30
 SUBSETS_IN_MEMORY = 8 * 2**30

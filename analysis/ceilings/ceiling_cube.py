@@ -18,9 +18,9 @@ from cinecube.analysis.cubes.spaces import Responses
 from cinecube.analysis.cubes.tables import EVERYONE
 from cinecube.analysis.cubes.target_axis import join_targets
 from cinecube.analysis.statistics.normalising import normalised
-from cinecube.store.analysis_params import CeilingParams
-from cinecube.store.errors import StudyError
-from cinecube.store.schema import string_coordinate
+from cinecube.store.base.errors import StudyError
+from cinecube.store.cube.schema import string_coordinate
+from cinecube.store.params.analysis_params import CeilingParams
 
 CROSS = ("cross_subject", "cross_subject_low", "cross_subject_high", "cross_subject_converged")
 REPEATS = ("repeats", "repeats_low", "repeats_high", "explainable_variance", "split_half")

@@ -20,7 +20,7 @@ from cinecube.analysis.ridge.factors import Factors, Grams, choose_form, factori
 from cinecube.analysis.ridge.folds import Fold
 from cinecube.analysis.ridge.himalaya_ridge import Scores, score_fit
 from cinecube.analysis.ridge.shared_ridge import solve
-from cinecube.store.errors import StudyError
+from cinecube.store.base.errors import StudyError
 
 # Penalties as shares of a Gram matrix' trace, which grows with rows and targets. The largest shrinks every direction to
 # a tenth or less, where scores no longer depend on it; the smallest is a thousandth of the mean of 1,000 eigenvalues.

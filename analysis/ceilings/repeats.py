@@ -15,7 +15,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from cinecube.store.errors import StudyError
+from cinecube.store.base.errors import StudyError
 
 # Of a batch of targets in float64, all showings together.
 BATCH_BYTES = 64 * 2**20

@@ -24,7 +24,7 @@ from scipy.linalg import cho_factor, cho_solve
 from scipy.optimize import OptimizeWarning, curve_fit
 
 from cinecube.analysis.ridge.himalaya_ridge import pearson
-from cinecube.store.errors import StudyError
+from cinecube.store.base.errors import StudyError
 
 Curve = Literal["exponential", "reliability"]
 # Of the table of all τ tried for a batch of targets; small enough to stay in the processor's cache.

@@ -16,14 +16,14 @@ import xarray as xr
 from cinecube.analysis.cubes import tables
 from cinecube.analysis.cubes.rows import ONSET_TOLERANCE_S, RowsGroup, align
 from cinecube.analysis.cubes.spaces import FeatureSpace, Responses, check_same_space, open_responses
-from cinecube.store.cubes import open_cube, read_values, refuse_another, write_cube
-from cinecube.store.errors import StudyError
-from cinecube.store.journal import open_journal
-from cinecube.store.params import Study
-from cinecube.store.paths import StudyPaths
-from cinecube.store.schema import SCHEMA, provenance
-from cinecube.store.study import FolderCubes
-from cinecube.store.writing import one_writer, scratch_folder
+from cinecube.store.base.errors import StudyError
+from cinecube.store.base.journal import open_journal
+from cinecube.store.base.paths import StudyPaths
+from cinecube.store.base.writing import one_writer, scratch_folder
+from cinecube.store.cube.cubes import open_cube, read_values, refuse_another, write_cube
+from cinecube.store.cube.schema import SCHEMA, provenance
+from cinecube.store.open.open_study import FolderCubes
+from cinecube.store.params.document import Study
 
 if TYPE_CHECKING:
     from cinecube.analysis.ceilings.ceiling_blocks import Cohort

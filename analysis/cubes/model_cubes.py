@@ -10,14 +10,14 @@ import xarray as xr
 
 from cinecube.analysis.cubes.rows import match_onsets
 from cinecube.analysis.cubes.spaces import FeatureSpace, join_films, step_s
-from cinecube.store.clock import Clock
-from cinecube.store.cubes import open_cube, refuse_another
-from cinecube.store.errors import StudyError
-from cinecube.store.imported import open_imported
-from cinecube.store.params import Study
-from cinecube.store.paths import StudyPaths
-from cinecube.store.reclock import Method, covered_rows, reclock
-from cinecube.store.schema import rows_index
+from cinecube.store.base.errors import StudyError
+from cinecube.store.base.paths import StudyPaths
+from cinecube.store.clock.clock import Clock
+from cinecube.store.cube.cubes import open_cube, refuse_another
+from cinecube.store.cube.reclock import Method, covered_rows, reclock
+from cinecube.store.cube.schema import rows_index
+from cinecube.store.open.imported import open_imported
+from cinecube.store.params.document import Study
 
 _SAME_TR_S = 1e-6
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import xarray as xr
 
-from cinecube.store.schema import string_coordinate
+from cinecube.store.cube.schema import string_coordinate
 
 WHOLE = "all"
 

@@ -9,7 +9,7 @@ from typing import Literal
 import numpy as np
 import pandas as pd
 
-from cinecube.store.errors import StudyError
+from cinecube.store.base.errors import StudyError
 
 ONSET_TOLERANCE_S = 1e-6
 # Onsets are rounded to 1e-6, so two of them differ by that much and the last bit of a float.

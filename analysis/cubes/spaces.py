@@ -11,11 +11,11 @@ import numpy as np
 import pandas as pd
 import xarray as xr
 
-from cinecube.store.cubes import read_values, refuse_another
-from cinecube.store.errors import StudyError
-from cinecube.store.fingerprint import differences
-from cinecube.store.guarded import judged_by_reader
-from cinecube.store.labels import layer_number
+from cinecube.store.base.errors import StudyError
+from cinecube.store.base.fingerprint import differences
+from cinecube.store.base.labels import layer_number
+from cinecube.store.cube.cubes import read_values, refuse_another
+from cinecube.store.cube.guarded import judged_by_reader
 
 _SAME_TR_S = 1e-4
 # A film's own part of its cube's spec; all else must agree between films.

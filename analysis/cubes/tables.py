@@ -11,9 +11,9 @@ import xarray as xr
 
 from cinecube.analysis.cubes.parcels import parcel_means, pool_subjects, regions
 from cinecube.analysis.cubes.unscored import layers_of
-from cinecube.store.atomic import staged
-from cinecube.store.errors import StudyError
-from cinecube.store.input_files import numbers_of, read_text_table
+from cinecube.store.base.atomic import staged
+from cinecube.store.base.errors import StudyError
+from cinecube.store.base.input_files import numbers_of, read_text_table
 
 DECIMALS = 6
 EVERYONE = "all"

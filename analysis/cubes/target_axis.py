@@ -10,8 +10,8 @@ import numpy as np
 import pandas as pd
 
 from cinecube.analysis.cubes.spaces import Responses
-from cinecube.store.errors import StudyError
-from cinecube.store.schema import ON_TARGET, string_coordinate
+from cinecube.store.base.errors import StudyError
+from cinecube.store.cube.schema import ON_TARGET, string_coordinate
 
 
 @dataclass(frozen=True)

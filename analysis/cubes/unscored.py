@@ -11,8 +11,8 @@ from collections.abc import Iterable, Mapping
 import numpy as np
 import xarray as xr
 
-from cinecube.store.errors import StudyError
-from cinecube.store.guarded import judged_by_reader
+from cinecube.store.base.errors import StudyError
+from cinecube.store.cube.guarded import judged_by_reader
 
 SCORED, LACKING, STILL = range(3)
 """Values of `unscored (subject, target)` in a score cube."""

@@ -10,8 +10,8 @@ import numpy as np
 from cinecube.analysis.cubes.spaces import FeatureSpace, Responses
 from cinecube.analysis.encoders.across_targets import AcrossTargets
 from cinecube.analysis.encoders.layout import Settings
-from cinecube.store.analysis_params import Choice
-from cinecube.store.params import Study
+from cinecube.store.params.analysis_params import Choice
+from cinecube.store.params.document import Study
 
 # Their penalties enter squared: ridge by singular values divides by s² + alpha².
 SQUARED_ALPHAS = np.logspace(1, 3, 10) ** 2

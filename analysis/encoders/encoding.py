@@ -17,7 +17,7 @@ from cinecube.analysis.encoders.one_alpha import Places, choose_places, places_o
 from cinecube.analysis.encoders.shared_encoding import factor_fold, prepare_layer, solve_block, training_design
 from cinecube.analysis.jobs.tasks import Workers, run_jobs, share, submit
 from cinecube.analysis.ridge.himalaya_ridge import Scores, fit_and_score
-from cinecube.store import journal
+from cinecube.store.base import journal
 
 Progress = Callable[[int, int], None]
 SCORES = ("alpha", "cv_score", "score")

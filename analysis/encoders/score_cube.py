@@ -13,7 +13,7 @@ from cinecube.analysis.cubes.target_axis import TargetAxis, join_targets
 from cinecube.analysis.cubes.unscored import LACKING, MEANINGS, SCORED, STILL
 from cinecube.analysis.encoders.encoding import SCORES, Found, existing_layers
 from cinecube.analysis.encoders.lag import LAGS
-from cinecube.store.schema import DIMS, string_coordinate
+from cinecube.store.cube.schema import DIMS, string_coordinate
 
 
 def score_cube(

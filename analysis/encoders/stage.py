@@ -16,15 +16,15 @@ from cinecube.analysis.cubes import tables
 from cinecube.analysis.cubes.model_cubes import open_space
 from cinecube.analysis.cubes.rows import RowsGroup, align
 from cinecube.analysis.cubes.spaces import FeatureSpace, Responses, check_same_space, open_responses, step_s
-from cinecube.store.analysis_params import EncodeParams
-from cinecube.store.cubes import open_cube, refuse_another, write_cube
-from cinecube.store.errors import StudyError
-from cinecube.store.journal import open_journal
-from cinecube.store.params import Study
-from cinecube.store.paths import StudyPaths
-from cinecube.store.schema import SCHEMA, provenance
-from cinecube.store.study import FolderCubes
-from cinecube.store.writing import one_writer
+from cinecube.store.base.errors import StudyError
+from cinecube.store.base.journal import open_journal
+from cinecube.store.base.paths import StudyPaths
+from cinecube.store.base.writing import one_writer
+from cinecube.store.cube.cubes import open_cube, refuse_another, write_cube
+from cinecube.store.cube.schema import SCHEMA, provenance
+from cinecube.store.open.open_study import FolderCubes
+from cinecube.store.params.analysis_params import EncodeParams
+from cinecube.store.params.document import Study
 
 _log = logging.getLogger(__name__)
 

@@ -13,7 +13,7 @@ from cinecube.analysis.encoders.layout import Settings, make_layout
 from cinecube.analysis.jobs.tasks import Workers, run_jobs, share
 from cinecube.analysis.ridge.design import varying_dims
 from cinecube.analysis.ridge.himalaya_ridge import varying
-from cinecube.store.errors import StudyError
+from cinecube.store.base.errors import StudyError
 
 
 def find_constant(

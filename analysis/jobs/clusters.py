@@ -23,10 +23,10 @@ from distributed.core import Status, rpc
 
 from cinecube.analysis.jobs.tasks import n_local_workers
 from cinecube.analysis.jobs.watch import Jobs, Watch, bounded
-from cinecube.store.errors import StudyError, environment_error, first_line
-from cinecube.store.interrupts import uninterrupted
-from cinecube.store.paths import StudyPaths
-from cinecube.store.run_params import ClusterAddress, DaskParams, JobQueue
+from cinecube.store.base.errors import StudyError, environment_error, first_line
+from cinecube.store.base.interrupts import uninterrupted
+from cinecube.store.base.paths import StudyPaths
+from cinecube.store.params.run_params import ClusterAddress, DaskParams, JobQueue
 
 _log = logging.getLogger(__name__)
 _CONNECT_S = 10

@@ -12,9 +12,9 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
 
-from cinecube.store.errors import first_line
-from cinecube.store.interrupts import last_work
-from cinecube.store.run_params import DaskParams
+from cinecube.store.base.errors import first_line
+from cinecube.store.base.interrupts import last_work
+from cinecube.store.params.run_params import DaskParams
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -14,8 +14,8 @@ from typing import Any, TypeVar
 
 from distributed import Client
 
-from cinecube.store.errors import StudyError, first_line
-from cinecube.store.paths import PARAMS_FILE
+from cinecube.store.base.errors import StudyError, first_line
+from cinecube.store.base.paths import PARAMS_FILE
 
 _log = logging.getLogger(__name__)
 _Result = TypeVar("_Result")

@@ -32,8 +32,8 @@ from cinecube.analysis.maps.map_targets import (
     targets_of,
 )
 from cinecube.analysis.maps.painting import paint
-from cinecube.store.atomic import staged
-from cinecube.store.errors import StudyError, environment_error
+from cinecube.store.base.atomic import staged
+from cinecube.store.base.errors import StudyError, environment_error
 
 _log = logging.getLogger(__name__)
 

@@ -13,8 +13,8 @@ from typing import Any, Literal
 import numpy as np
 import xarray as xr
 
-from cinecube.store.errors import StudyError
-from cinecube.store.schema import string_coordinate
+from cinecube.store.base.errors import StudyError
+from cinecube.store.cube.schema import string_coordinate
 
 Attrs = Mapping[str, Any]
 Kind = Literal["voxels", "vertices", "grayordinates", "parcels"]

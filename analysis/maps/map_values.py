@@ -15,11 +15,11 @@ from cinecube.analysis.cubes.unscored import refuse_unexplained
 from cinecube.analysis.encoders.stage import open_scores
 from cinecube.analysis.residuals.residual_tables import drop_map, mean_drop
 from cinecube.analysis.statistics.comparisons import MIN_SUBJECTS
-from cinecube.store.cubes import open_cube, refuse_another
-from cinecube.store.errors import StudyError
-from cinecube.store.labels import find_layer
-from cinecube.store.params import Study
-from cinecube.store.paths import StudyPaths
+from cinecube.store.base.errors import StudyError
+from cinecube.store.base.labels import find_layer
+from cinecube.store.base.paths import StudyPaths
+from cinecube.store.cube.cubes import open_cube, refuse_another
+from cinecube.store.params.document import Study
 
 Kind = Literal["score", "normalised", "depth", "ceiling", "drop", "q", "group_t", "group_q"]
 KINDS: tuple[Kind, ...] = get_args(Kind)

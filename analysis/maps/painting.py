@@ -11,8 +11,8 @@ import xarray as xr
 from nibabel.gifti.gifti import GiftiImage
 
 from cinecube.analysis.maps.map_targets import HEMISPHERES, VERTICES, Attrs, grid_of, labels_of, size_of, targets_of
-from cinecube.store.atlas import read_parcels
-from cinecube.store.errors import StudyError, environment_error
+from cinecube.store.base.errors import StudyError, environment_error
+from cinecube.store.scans.atlas import read_parcels
 
 
 def paint(values: xr.DataArray, cube_attrs: Attrs, atlas: Path) -> xr.DataArray:

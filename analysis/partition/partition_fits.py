@@ -21,7 +21,7 @@ from cinecube.analysis.jobs.tasks import Workers, run_jobs, share, submit
 from cinecube.analysis.partition.shares import SHARES
 from cinecube.analysis.ridge.factors import Factors, factorise, plain_grams
 from cinecube.analysis.ridge.shared_ridge import solve
-from cinecube.store import journal
+from cinecube.store.base import journal
 
 Subset = tuple[str, ...]
 """Streams that are fitted together."""

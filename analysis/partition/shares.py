@@ -18,7 +18,7 @@ from cinecube.analysis.ridge.banded import banded_ridge, split_scores
 from cinecube.analysis.ridge.factors import factorise, plain_grams
 from cinecube.analysis.ridge.folds import Fold
 from cinecube.analysis.ridge.shared_ridge import solve
-from cinecube.store.errors import StudyError
+from cinecube.store.base.errors import StudyError
 
 # Measured on 600 rows, 5 delays, 48 to 100 dims: R² of two spaces together, mean over targets, within 0.0005 of that of
 # 25 joint fits with finer and wider shares, and means of 16 targets' parts within 0.003. One share is up to 0.013 and

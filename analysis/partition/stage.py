@@ -17,13 +17,13 @@ from cinecube.analysis.cubes.unscored import refuse_unexplained
 from cinecube.analysis.encoders.choices import without_choices
 from cinecube.analysis.encoders.stage import make_settings, open_scores, read_inputs
 from cinecube.analysis.partition.shares import SHARES, inclusion_exclusion
-from cinecube.store.cubes import write_cube
-from cinecube.store.errors import StudyError
-from cinecube.store.journal import open_journal
-from cinecube.store.params import Study
-from cinecube.store.paths import StudyPaths
-from cinecube.store.schema import SCHEMA, provenance, string_coordinate
-from cinecube.store.writing import one_writer
+from cinecube.store.base.errors import StudyError
+from cinecube.store.base.journal import open_journal
+from cinecube.store.base.paths import StudyPaths
+from cinecube.store.base.writing import one_writer
+from cinecube.store.cube.cubes import write_cube
+from cinecube.store.cube.schema import SCHEMA, provenance, string_coordinate
+from cinecube.store.params.document import Study
 
 if TYPE_CHECKING:
     from cinecube.analysis.cubes.rows import RowsGroup

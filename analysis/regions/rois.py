@@ -16,9 +16,9 @@ import yaml
 from cinecube.analysis.cubes.parcels import WHOLE
 from cinecube.analysis.cubes.tables import EVERYONE
 from cinecube.analysis.statistics.intervals import spread_over_subjects
-from cinecube.store.bounded import parse_yaml
-from cinecube.store.errors import StudyError
-from cinecube.store.input_files import read_text
+from cinecube.store.base.bounded import parse_yaml
+from cinecube.store.base.errors import StudyError
+from cinecube.store.base.input_files import read_text
 
 # Below this likeness another label is another area: TPOJ1 and TPOJ2 are at 0.8.
 _SAME_WORD = 0.85

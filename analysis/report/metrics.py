@@ -9,8 +9,8 @@ from typing import Any
 from cinecube.analysis.cubes import tables
 from cinecube.analysis.truth.planted import Comparison, compare_study
 from cinecube.analysis.truth.stage import oracle_metrics
-from cinecube.store.params import Study
-from cinecube.store.paths import StudyPaths
+from cinecube.store.base.paths import StudyPaths
+from cinecube.store.params.document import Study
 
 DECIMALS = 4
 

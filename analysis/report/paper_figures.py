@@ -15,11 +15,11 @@ from cinecube.analysis.regions.roi_tables import SCORE_COLUMNS, WHOLE_BRAIN, ove
 from cinecube.analysis.report import figures
 from cinecube.analysis.report.brain_pictures import draw_map
 from cinecube.analysis.statistics.comparisons import compare_by_roi, reachable
-from cinecube.store.analysis_params import Pair
-from cinecube.store.atomic import staged
-from cinecube.store.params import Study
-from cinecube.store.paths import StudyPaths
-from cinecube.store.writing import one_writer
+from cinecube.store.base.atomic import staged
+from cinecube.store.base.paths import StudyPaths
+from cinecube.store.base.writing import one_writer
+from cinecube.store.params.analysis_params import Pair
+from cinecube.store.params.document import Study
 
 VIDEO, AUDIO = "unimodal video", "unimodal audio"
 _log = logging.getLogger(__name__)

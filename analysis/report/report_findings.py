@@ -19,9 +19,9 @@ from cinecube.analysis.residuals.drops import MINIMUM
 from cinecube.analysis.statistics.comparisons import reachable
 from cinecube.analysis.truth.planted import planted_truth
 from cinecube.analysis.truth.stage import ceiling_table
-from cinecube.store.cubes import open_cube, refuse_another
-from cinecube.store.params import Study
-from cinecube.store.paths import StudyPaths
+from cinecube.store.base.paths import StudyPaths
+from cinecube.store.cube.cubes import open_cube, refuse_another
+from cinecube.store.params.document import Study
 
 
 @dataclass(frozen=True)

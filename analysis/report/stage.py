@@ -25,15 +25,15 @@ from cinecube.analysis.report.metrics import study_metrics
 from cinecube.analysis.report.report_findings import findings, oracle_tables
 from cinecube.analysis.report.report_tables import grid_of
 from cinecube.analysis.truth.planted import Comparison, compare_study
-from cinecube.store.asked import becomes
-from cinecube.store.atomic import staged, write_text
-from cinecube.store.cubes import open_cube, stored_spec
-from cinecube.store.films import read_films_table
-from cinecube.store.params import Study
-from cinecube.store.paths import StudyPaths
-from cinecube.store.pulling import PulledCubes
-from cinecube.store.remotes import shown
-from cinecube.store.writing import one_writer
+from cinecube.store.base.atomic import staged, write_text
+from cinecube.store.base.paths import StudyPaths
+from cinecube.store.base.writing import one_writer
+from cinecube.store.clock.films_table import read_films_table
+from cinecube.store.cube.cubes import open_cube, stored_spec
+from cinecube.store.dvc.pulling import PulledCubes
+from cinecube.store.dvc.remotes import shown
+from cinecube.store.params.asked import becomes
+from cinecube.store.params.document import Study
 
 
 def write_report(study: Study, root: Path) -> None:

@@ -21,16 +21,16 @@ from cinecube.analysis.encoders.choices import without_choices
 from cinecube.analysis.encoders.stage import make_settings
 from cinecube.analysis.ridge.design import varying_dims
 from cinecube.analysis.ridge.folds import Fold, Gap, leave_segments_out
-from cinecube.store.analysis_params import Pair
-from cinecube.store.atomic import staged
-from cinecube.store.cubes import write_feature_cube
-from cinecube.store.errors import StudyError
-from cinecube.store.journal import Block, Journal, open_journal
-from cinecube.store.labels import find_layer
-from cinecube.store.params import Study
-from cinecube.store.paths import StudyPaths
-from cinecube.store.schema import SCHEMA, Stream, feature_template, provenance, rows_index
-from cinecube.store.writing import one_writer
+from cinecube.store.base.atomic import staged
+from cinecube.store.base.errors import StudyError
+from cinecube.store.base.journal import Block, Journal, open_journal
+from cinecube.store.base.labels import find_layer
+from cinecube.store.base.paths import StudyPaths
+from cinecube.store.base.writing import one_writer
+from cinecube.store.cube.cubes import write_feature_cube
+from cinecube.store.cube.schema import SCHEMA, Stream, feature_template, provenance, rows_index
+from cinecube.store.params.analysis_params import Pair
+from cinecube.store.params.document import Study
 
 if TYPE_CHECKING:
     from cinecube.analysis.encoders.layout import Settings

@@ -16,14 +16,14 @@ from cinecube.analysis.cubes.unscored import constant_layers, refuse_disagreemen
 from cinecube.analysis.regions.rois import roi_means, roi_summary, study_members
 from cinecube.analysis.residuals.drops import MINIMUM, drop_percent, drop_table
 from cinecube.analysis.residuals.residual_cubes import CHECKS, find_stream
-from cinecube.store.analysis_params import Pair
-from cinecube.store.cubes import open_cube
-from cinecube.store.errors import StudyError
-from cinecube.store.fingerprint import differences
-from cinecube.store.params import Study
-from cinecube.store.paths import StudyPaths
-from cinecube.store.schema import ON_TARGET
-from cinecube.store.writing import one_writer
+from cinecube.store.base.errors import StudyError
+from cinecube.store.base.fingerprint import differences
+from cinecube.store.base.paths import StudyPaths
+from cinecube.store.base.writing import one_writer
+from cinecube.store.cube.cubes import open_cube
+from cinecube.store.cube.schema import ON_TARGET
+from cinecube.store.params.analysis_params import Pair
+from cinecube.store.params.document import Study
 
 MEASURES = ("full", "residual", "drop")
 _DROP_COLUMNS = ("parcel", "subject", "full", "residual", "drop", "target_drop", "targets", "targets_above")

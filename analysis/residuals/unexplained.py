@@ -26,7 +26,7 @@ from cinecube.analysis.ridge.factors import Factors, Grams, factorise, plain_gra
 from cinecube.analysis.ridge.folds import Fold
 from cinecube.analysis.ridge.himalaya_ridge import pearson
 from cinecube.analysis.ridge.shared_ridge import solve
-from cinecube.store.errors import StudyError
+from cinecube.store.base.errors import StudyError
 
 By = Literal["dim", "direction"]
 _NUMPY = Backend()

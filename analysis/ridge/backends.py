@@ -7,7 +7,7 @@ from typing import Any, Literal, TypeAlias
 
 import numpy as np
 
-from cinecube.store.errors import StudyError
+from cinecube.store.base.errors import StudyError
 
 Array: TypeAlias = Any
 """An array of the backend; operators, slices and sums read alike in numpy and torch."""

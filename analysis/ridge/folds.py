@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from cinecube.store.errors import StudyError
+from cinecube.store.base.errors import StudyError
 
 Fold = tuple[np.ndarray, np.ndarray]
 

@@ -15,7 +15,7 @@ from cinecube.analysis.cubes.target_blocks import split_block
 from cinecube.analysis.encoders.layout import Settings
 from cinecube.analysis.encoders.predictions import Chosen, predict
 from cinecube.analysis.ridge.design import Run, find_runs
-from cinecube.store.errors import StudyError
+from cinecube.store.base.errors import StudyError
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -28,16 +28,16 @@ from cinecube.analysis.statistics.nulls import (
     permute_blocks,
     shift_circularly,
 )
-from cinecube.store.cubes import write_cube
-from cinecube.store.errors import StudyError
-from cinecube.store.paths import StudyPaths
-from cinecube.store.schema import SCHEMA, provenance, string_coordinate
-from cinecube.store.writing import one_writer, scratch_folder
+from cinecube.store.base.errors import StudyError
+from cinecube.store.base.paths import StudyPaths
+from cinecube.store.base.writing import one_writer, scratch_folder
+from cinecube.store.cube.cubes import write_cube
+from cinecube.store.cube.schema import SCHEMA, provenance, string_coordinate
 
 if TYPE_CHECKING:
     from cinecube.analysis.encoders.encoding import Progress
-    from cinecube.store.analysis_params import Statistics
-    from cinecube.store.params import Study
+    from cinecube.store.params.analysis_params import Statistics
+    from cinecube.store.params.document import Study
 
 
 @dataclass(frozen=True)

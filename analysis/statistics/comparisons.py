@@ -25,7 +25,7 @@ from cinecube.analysis.statistics.nulls import (
     fdr,
     unit_series,
 )
-from cinecube.store.errors import StudyError
+from cinecube.store.base.errors import StudyError
 
 LEVEL = 0.05
 MIN_SUBJECTS = 3

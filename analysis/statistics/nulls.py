@@ -15,7 +15,7 @@ import numpy as np
 from scipy import fft, sparse, stats
 
 from cinecube.analysis.ridge.design import Run
-from cinecube.store.errors import StudyError
+from cinecube.store.base.errors import StudyError
 
 MIN_BLOCKS = 8
 """With fewer, there are too few ways to permute them, and their null is not that of many blocks."""

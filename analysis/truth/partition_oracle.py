@@ -21,10 +21,10 @@ from cinecube.analysis.jobs.tasks import pinned
 from cinecube.analysis.partition.shares import SHARES
 from cinecube.analysis.ridge.folds import Fold, Gap, leave_segments_out
 from cinecube.analysis.truth.planted import drawn_stream, planted_truth
-from cinecube.store.cubes import open_cube
-from cinecube.store.params import Study
-from cinecube.store.paths import StudyPaths
-from cinecube.store.plain_zarr import open_plain
+from cinecube.store.base.paths import StudyPaths
+from cinecube.store.cube.cubes import open_cube
+from cinecube.store.cube.plain_zarr import open_plain
+from cinecube.store.params.document import Study
 
 Row = tuple[str, int, int]
 """A segment, the number of TRs since its start, and which showing of it; 0 is the mean of all."""

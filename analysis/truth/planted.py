@@ -13,13 +13,13 @@ import xarray as xr
 
 from cinecube.analysis.cubes import tables
 from cinecube.analysis.cubes.rows import match_onsets
-from cinecube.store.cubes import open_cube
-from cinecube.store.errors import StudyError
-from cinecube.store.input_files import read_json
-from cinecube.store.labels import HEAD, layer_label
-from cinecube.store.params import Study
-from cinecube.store.paths import StudyPaths
-from cinecube.store.plain_zarr import open_plain
+from cinecube.store.base.errors import StudyError
+from cinecube.store.base.input_files import read_json
+from cinecube.store.base.labels import HEAD, layer_label
+from cinecube.store.base.paths import StudyPaths
+from cinecube.store.cube.cubes import open_cube
+from cinecube.store.cube.plain_zarr import open_plain
+from cinecube.store.params.document import Study
 
 Source = tuple[str, str]
 """A label of the `model` axis and one of its layers."""

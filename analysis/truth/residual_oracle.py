@@ -18,11 +18,11 @@ import xarray as xr
 from cinecube.analysis.residuals.residual_cubes import find_stream
 from cinecube.analysis.ridge.folds import Fold, Gap, leave_segments_out
 from cinecube.analysis.truth.planted import drawn_stream, planted_truth
-from cinecube.store.analysis_params import Pair
-from cinecube.store.cubes import open_cube
-from cinecube.store.params import Study
-from cinecube.store.paths import StudyPaths
-from cinecube.store.plain_zarr import open_plain
+from cinecube.store.base.paths import StudyPaths
+from cinecube.store.cube.cubes import open_cube
+from cinecube.store.cube.plain_zarr import open_plain
+from cinecube.store.params.analysis_params import Pair
+from cinecube.store.params.document import Study
 
 Moment = tuple[str, int]
 """A segment and the number of TRs since its start."""

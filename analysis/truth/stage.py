@@ -14,11 +14,11 @@ from cinecube.analysis.jobs.tasks import pinned
 from cinecube.analysis.truth.partition_oracle import partition_oracle
 from cinecube.analysis.truth.planted import planted_truth
 from cinecube.analysis.truth.residual_oracle import residual_oracle
-from cinecube.store.cubes import open_cube
-from cinecube.store.errors import StudyError
-from cinecube.store.params import Study
-from cinecube.store.paths import StudyPaths
-from cinecube.store.writing import one_writer
+from cinecube.store.base.errors import StudyError
+from cinecube.store.base.paths import StudyPaths
+from cinecube.store.base.writing import one_writer
+from cinecube.store.cube.cubes import open_cube
+from cinecube.store.params.document import Study
 
 # Table -> its metric, the column of the pipeline and that of the oracle.
 _COMPARED = {

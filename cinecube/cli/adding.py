@@ -59,8 +59,8 @@ def add(
       cinecube add algonauts.h5 --dataset visual --model slow_r50
     """
     from cinecube.features.adding import Adding, add_features, unknown_segments
-    from cinecube.store.editing import edit_params, list_imported
-    from cinecube.store.foreign import read_foreign
+    from cinecube.store.foreign.foreign_arrays import read_foreign
+    from cinecube.store.params.editing import edit_params, list_imported
     from cinecube.study import load
 
     study = load(root)

@@ -10,7 +10,7 @@ from typing import Any
 import click
 
 from cinecube.cli.failures import remember_study
-from cinecube.store.errors import printable
+from cinecube.store.base.errors import printable
 
 study_option = click.option(
     "--study",

@@ -20,10 +20,10 @@ from typing import IO, Any
 
 import click
 
-from cinecube.store.atomic import write_text
-from cinecube.store.errors import StudyError, environment_error, printable
-from cinecube.store.interrupts import Terminated, terminated
-from cinecube.store.paths import PARAMS_FILE, StudyPaths
+from cinecube.store.base.atomic import write_text
+from cinecube.store.base.errors import StudyError, environment_error, printable
+from cinecube.store.base.interrupts import Terminated, terminated
+from cinecube.store.base.paths import PARAMS_FILE, StudyPaths
 
 STOPPED = 130
 """Exit code after Ctrl-C, as shells have it: 128 and the number of the signal."""
@@ -149,7 +149,7 @@ def _nobody_reads() -> bool:
 
 
 def _unexpected(error: Exception, ctx: click.Context | None) -> StudyError:
-    from cinecube.store.remotes import shown
+    from cinecube.store.dvc.remotes import shown
 
     said = shown(" ".join(str(error).split()))
     said = f"{type(error).__name__}: {said[:_LONGEST]}" if said else type(error).__name__
@@ -173,7 +173,7 @@ def _place(error: Exception) -> str:
 
 def _write_log(error: Exception, root: Path | None) -> str:
     """Keep the traceback in the study's folder, or among temporary files, and say where."""
-    from cinecube.store.remotes import shown
+    from cinecube.store.dvc.remotes import shown
 
     name = f"cinecube-{time.strftime('%Y%m%d-%H%M%S')}-{os.getpid()}.log"
     text = "\n".join(

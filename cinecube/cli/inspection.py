@@ -16,7 +16,7 @@ from cinecube.cli.progress import progress_bar
 if TYPE_CHECKING:
     import xarray as xr
 
-    from cinecube.store.repair import Found
+    from cinecube.store.verify.repair import Found
 
 # Whether it exists is for the store to say, in its own words.
 _path = click.Path(path_type=Path)
@@ -40,11 +40,11 @@ def ls(repo: str | None, rev: str | None, as_json: bool, root: Path) -> None:
       cinecube ls https://example.org/movie10.git --rev v1.2 --json
       cinecube ls git@example.org:lab/everything.git#movie10
     """
-    from cinecube.store.dvc_index import open_index
-    from cinecube.store.dvc_repo import split_address
-    from cinecube.store.errors import StudyError
-    from cinecube.store.listing import list_folder, list_pulled, list_revision, merged
-    from cinecube.store.revision import is_repository
+    from cinecube.store.base.errors import StudyError
+    from cinecube.store.dvc.dvc_index import open_index
+    from cinecube.store.dvc.dvc_repo import split_address
+    from cinecube.store.open.listing import list_folder, list_pulled, list_revision, merged
+    from cinecube.store.open.revision import is_repository
 
     skipped: list[StudyError] = []
     place, inside = split_address(repo or "")
@@ -121,7 +121,7 @@ def show(cube: Path, as_json: bool, root: Path) -> None:
     Example:
       cinecube show data/features/vit/amber.zarr
     """
-    from cinecube.store.cubes import data_name
+    from cinecube.store.cube.cubes import data_name
 
     opened, lacking = _opened(root, cube)
     name = data_name(opened)
@@ -149,8 +149,8 @@ def show(cube: Path, as_json: bool, root: Path) -> None:
 
 def _opened(root: Path, cube: Path) -> tuple[xr.Dataset, Sequence[str]]:
     """A cube of the study, and the layers of it that were not pulled, where it is in DVC's cache only."""
-    from cinecube.store.cubes import open_cube
-    from cinecube.store.pulling import PulledCubes
+    from cinecube.store.cube.cubes import open_cube
+    from cinecube.store.dvc.pulling import PulledCubes
 
     part = None if (root / cube).exists() else PulledCubes(root).part(root / cube, str(cube))
     return (part.cube, part.lacking) if part is not None else (open_cube(root / cube, where=str(cube)), ())
@@ -167,7 +167,7 @@ def _tell_attribute(key: str, value: Any) -> None:
 
 
 def _loads(value: Any) -> Any:
-    from cinecube.store.bounded import parse_json
+    from cinecube.store.base.bounded import parse_json
 
     if isinstance(value, str) and value[:1] in "{[":
         with contextlib.suppress(ValueError):
@@ -186,7 +186,7 @@ def _statistics(cube: xr.Dataset, name: str, where: str, lacking: Sequence[str])
 
     import numpy as np
 
-    from cinecube.store.cubes import read_values
+    from cinecube.store.cube.cubes import read_values
 
     over = [str(dim) for dim in cube[name].dims if dim not in ("time", "dim", "target")]
     rows = []
@@ -227,10 +227,10 @@ def verify(paths: tuple[Path, ...], repair: bool, as_json: bool, root: Path) -> 
     Example:
       cinecube verify data/features/vit --repair
     """
-    from cinecube.store.errors import StudyError
-    from cinecube.store.repair import verify_all
-    from cinecube.store.tracked import Records
-    from cinecube.store.verify import find_cubes
+    from cinecube.store.base.errors import StudyError
+    from cinecube.store.verify.find_cubes import find_cubes
+    from cinecube.store.verify.repair import verify_all
+    from cinecube.store.verify.tracked import Records
 
     folders, records = [root / path for path in paths] or [root], Records()
     # What is recorded need not be here.

@@ -14,8 +14,8 @@ from cinecube.cli.common import echo, echo_json, json_option, size_text, study_o
 if TYPE_CHECKING:
     from cinecube.origin import Origin
     from cinecube.privacy import Kept
-    from cinecube.store.leftovers import Leftover
-    from cinecube.store.params import Study
+    from cinecube.store.clean.leftovers import Leftover
+    from cinecube.store.params.document import Study
 
 _path = click.Path(path_type=Path)
 
@@ -83,7 +83,7 @@ def clean(yes: bool, dry_run: bool, caches: tuple[Path, ...], unused_days: float
 
 
 def _is_confirmed() -> bool:
-    from cinecube.store.errors import StudyError
+    from cinecube.store.base.errors import StudyError
 
     if not _can_ask():
         raise StudyError(
@@ -103,7 +103,7 @@ def _can_ask() -> bool:
 
 
 def _show(leftovers: Sequence[Leftover], root: Path) -> None:
-    from cinecube.store.paths import StudyPaths
+    from cinecube.store.base.paths import StudyPaths
 
     paths = StudyPaths(root)
     for kind, heading in _HEADINGS.items():
@@ -119,7 +119,7 @@ def _show(leftovers: Sequence[Leftover], root: Path) -> None:
 def _remove(leftovers: Sequence[Leftover], still: set[Path], root: Path, unused_days: float) -> list[Leftover]:
     """Remove those that may still go; what cannot be removed is said, a line each."""
     from cinecube.clean import remove_leftover
-    from cinecube.store.errors import StudyError
+    from cinecube.store.base.errors import StudyError
 
     gone = []
     for one in leftovers:
@@ -166,8 +166,8 @@ def card(out: Path | None, url: str | None, rev: str | None, root: Path) -> None
     from cinecube.ignoring import warn_of_taken
     from cinecube.origin import find_origin, knows, public_url, unrecorded
     from cinecube.privacy import shares
-    from cinecube.store.atomic import write_text
-    from cinecube.store.errors import StudyError, environment_error
+    from cinecube.store.base.atomic import write_text
+    from cinecube.store.base.errors import StudyError, environment_error
     from cinecube.study import load
 
     study, path, known = load(root), out or root / "CARD.html", find_origin(root)
@@ -198,7 +198,7 @@ def card(out: Path | None, url: str | None, rev: str | None, root: Path) -> None
 
 def _kept_outputs(root: Path, study: Study) -> list[Kept]:
     from cinecube.privacy import kept_outputs
-    from cinecube.store.errors import StudyError
+    from cinecube.store.base.errors import StudyError
 
     try:
         return kept_outputs(root, study)

@@ -24,8 +24,8 @@ def simulate(root: Path) -> None:
     """
     from cinecube.simulation.study import simulate as run
     from cinecube.simulation.study import simulated_folders
-    from cinecube.store.paths import StudyPaths
-    from cinecube.store.writing import one_writer
+    from cinecube.store.base.paths import StudyPaths
+    from cinecube.store.base.writing import one_writer
     from cinecube.study import load, simulate_spec
 
     study, paths = load(root), StudyPaths(root)
@@ -148,7 +148,7 @@ def imported(model: str, root: Path) -> None:
     Example:
       cinecube imported vit
     """
-    from cinecube.store.imported import record_imported
+    from cinecube.store.open.imported import record_imported
     from cinecube.study import load
 
     record = record_imported(load(root), root, model)
@@ -168,7 +168,7 @@ def brain(subject: str, root: Path) -> None:
     Example:
       cinecube brain sub-01
     """
-    from cinecube.store.brain import build_brain
+    from cinecube.store.scans.brain import build_brain
     from cinecube.study import load
 
     study = load(root)

@@ -151,10 +151,10 @@ def pull(stream: str | None, layer: str | None, film: str | None, root: Path, as
             raise click.UsageError("--layer and --film go with --model")
         _pull_all(root, as_json)
         return
-    from cinecube.store.dvc_index import open_index
-    from cinecube.store.params import load_study
-    from cinecube.store.paths import StudyPaths
-    from cinecube.store.pulling import pull_layers
+    from cinecube.store.base.paths import StudyPaths
+    from cinecube.store.dvc.dvc_index import open_index
+    from cinecube.store.dvc.pulling import pull_layers
+    from cinecube.store.params.document import load_study
 
     study, paths = load_study(root), StudyPaths(root)
     model = study.owner(stream)
@@ -175,7 +175,7 @@ def pull(stream: str | None, layer: str | None, film: str | None, root: Path, as
 
 
 def _pull_all(root: Path, as_json: bool) -> None:
-    from cinecube.store.pull_all import pull_all
+    from cinecube.store.dvc.pull_all import pull_all
 
     brought = pull_all(root)
     if as_json:

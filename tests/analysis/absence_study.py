@@ -19,10 +19,10 @@ from cinecube.analysis.report.stage import write_report
 from cinecube.analysis.residuals.residual_cubes import make_residual
 from cinecube.analysis.residuals.residual_tables import residual
 from cinecube.analysis.significance.stage import significance
-from cinecube.store.cubes import write_cube, write_feature_cube
-from cinecube.store.params import Study, parse
-from cinecube.store.paths import StudyPaths
-from cinecube.store.schema import Stream, feature_template, provenance, rows_index, string_coordinate
+from cinecube.store.base.paths import StudyPaths
+from cinecube.store.cube.cubes import write_cube, write_feature_cube
+from cinecube.store.cube.schema import Stream, feature_template, provenance, rows_index, string_coordinate
+from cinecube.store.params.document import Study, parse
 
 TR_S, ROWS, N_TARGETS = 1.5, 60, 3
 FILMS = {film: [f"{film}1", f"{film}2"] for film in ("amber", "birch", "dune")}

@@ -12,11 +12,11 @@ import numpy as np
 import pytest
 import xarray as xr
 
-from cinecube.store.cubes import write_cube, write_feature_cube
-from cinecube.store.labels import layer_labels
-from cinecube.store.params import Study, parse
-from cinecube.store.paths import StudyPaths
-from cinecube.store.schema import Stream, feature_template, provenance, rows_index, string_coordinate
+from cinecube.store.base.labels import layer_labels
+from cinecube.store.base.paths import StudyPaths
+from cinecube.store.cube.cubes import write_cube, write_feature_cube
+from cinecube.store.cube.schema import Stream, feature_template, provenance, rows_index, string_coordinate
+from cinecube.store.params.document import Study, parse
 
 TR_S = 1.49
 MODEL = "net"

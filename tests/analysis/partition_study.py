@@ -16,10 +16,10 @@ import pytest
 import xarray as xr
 
 from cinecube.analysis.encoders.stage import encode
-from cinecube.store.cubes import open_cube, write_cube, write_feature_cube
-from cinecube.store.params import Study, parse
-from cinecube.store.paths import StudyPaths
-from cinecube.store.schema import Stream, feature_template, provenance, rows_index, string_coordinate
+from cinecube.store.base.paths import StudyPaths
+from cinecube.store.cube.cubes import open_cube, write_cube, write_feature_cube
+from cinecube.store.cube.schema import Stream, feature_template, provenance, rows_index, string_coordinate
+from cinecube.store.params.document import Study, parse
 
 TR_S = 1.5
 FILMS = {film: [f"{film}01", f"{film}02"] for film in ("amber", "birch", "cedar", "dune")}

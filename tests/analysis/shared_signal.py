@@ -15,10 +15,10 @@ import numpy as np
 import xarray as xr
 
 from cinecube.analysis.ceilings.stage import ceiling
-from cinecube.store.cubes import open_cube, write_cube
-from cinecube.store.params import Study, parse
-from cinecube.store.paths import StudyPaths
-from cinecube.store.schema import provenance, string_coordinate
+from cinecube.store.base.paths import StudyPaths
+from cinecube.store.cube.cubes import open_cube, write_cube
+from cinecube.store.cube.schema import provenance, string_coordinate
+from cinecube.store.params.document import Study, parse
 
 TR_S = 1.49
 FILMS = {film: [f"{film}01", f"{film}02"] for film in ("amber", "birch", "cedar", "dune")}

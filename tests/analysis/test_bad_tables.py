@@ -14,8 +14,8 @@ import pytest
 from cinecube.analysis.cubes.tables import read_table, write_table
 from cinecube.analysis.regions.rois import load_rois
 from cinecube.analysis.truth.planted import planted_truth
-from cinecube.store.errors import StudyError
-from cinecube.store.paths import StudyPaths
+from cinecube.store.base.errors import StudyError
+from cinecube.store.base.paths import StudyPaths
 
 pytestmark = pytest.mark.usefixtures("bounded")
 

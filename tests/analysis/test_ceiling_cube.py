@@ -7,8 +7,8 @@ import pytest
 import xarray as xr
 
 from cinecube.analysis.ceilings.ceiling_cube import normalise_scores
-from cinecube.store.analysis_params import CeilingParams
-from cinecube.store.errors import StudyError
+from cinecube.store.base.errors import StudyError
+from cinecube.store.params.analysis_params import CeilingParams
 
 
 def _labelled(values: list[list[float]], targets: list[int], subjects: list[str]) -> xr.DataArray:

@@ -21,9 +21,9 @@ from cinecube.analysis.ceilings.cross_subject import cross_subject_scores
 from cinecube.analysis.ceilings.repeats import repeat_ceilings
 from cinecube.analysis.ceilings.saturation import Curve, compat_ceiling, compat_points, extrapolate
 from cinecube.analysis.ceilings.stage import ceiling, make_ceilings, read_brains, read_ceiling
-from cinecube.store.errors import StudyError
-from cinecube.store.params import Study
-from cinecube.store.paths import StudyPaths
+from cinecube.store.base.errors import StudyError
+from cinecube.store.base.paths import StudyPaths
+from cinecube.store.params.document import Study
 
 from .shared_signal import (
     IDLE,

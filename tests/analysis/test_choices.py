@@ -15,8 +15,8 @@ from sklearn.linear_model import Ridge
 from cinecube.analysis.encoders.choices import SQUARED_ALPHAS, WHAT
 from cinecube.analysis.encoders.layout import make_design, make_layout
 from cinecube.analysis.encoders.stage import make_settings, read_inputs, score_model
-from cinecube.store.cubes import open_cube, write_cube
-from cinecube.store.errors import StudyError
+from cinecube.store.base.errors import StudyError
+from cinecube.store.cube.cubes import open_cube, write_cube
 
 from .conftest import MODEL, make_study
 

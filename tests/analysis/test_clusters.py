@@ -24,10 +24,10 @@ from cinecube.analysis.encoders.stage import encode
 from cinecube.analysis.jobs import clusters, watch
 from cinecube.analysis.jobs.clusters import open_client
 from cinecube.analysis.jobs.tasks import run_jobs
-from cinecube.store.cubes import open_cube
-from cinecube.store.errors import StudyError
-from cinecube.store.paths import StudyPaths
-from cinecube.store.run_params import ClusterAddress, JobQueue
+from cinecube.store.base.errors import StudyError
+from cinecube.store.base.paths import StudyPaths
+from cinecube.store.cube.cubes import open_cube
+from cinecube.store.params.run_params import ClusterAddress, JobQueue
 
 from .batch import Batch, open_batch
 from .conftest import MODEL, make_study

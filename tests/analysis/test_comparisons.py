@@ -23,7 +23,7 @@ from cinecube.analysis.statistics.comparisons import (
     swap_blocks,
     swap_null,
 )
-from cinecube.store.errors import StudyError
+from cinecube.store.base.errors import StudyError
 
 Triple = tuple[np.ndarray, np.ndarray, np.ndarray]
 

@@ -20,7 +20,7 @@ from cinecube.analysis.ceilings.cross_subject import (
 )
 from cinecube.analysis.ceilings.saturation import extrapolate
 from cinecube.analysis.ridge.himalaya_ridge import pearson
-from cinecube.store.errors import StudyError
+from cinecube.store.base.errors import StudyError
 
 ALPHAS = np.geomspace(1, 1e4, 7)
 

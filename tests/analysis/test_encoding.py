@@ -16,11 +16,11 @@ from cinecube.analysis.encoders.stage import encode, layerwise, make_settings, r
 from cinecube.analysis.jobs import tasks
 from cinecube.analysis.jobs.clusters import open_client
 from cinecube.analysis.jobs.tasks import run_jobs
-from cinecube.store.cubes import open_cube
-from cinecube.store.errors import StudyError
-from cinecube.store.labels import layer_label
-from cinecube.store.paths import StudyPaths
-from cinecube.store.run_params import ClusterAddress, JobQueue
+from cinecube.store.base.errors import StudyError
+from cinecube.store.base.labels import layer_label
+from cinecube.store.base.paths import StudyPaths
+from cinecube.store.cube.cubes import open_cube
+from cinecube.store.params.run_params import ClusterAddress, JobQueue
 
 from .conftest import MODEL, PLANTED, make_study
 

@@ -15,10 +15,10 @@ from nibabel.cifti2 import BrainModelAxis, Cifti2Image, ScalarAxis, SeriesAxis
 from nibabel.gifti import GiftiImage
 
 from cinecube.analysis.maps.export import export_map, to_cifti, to_gifti, to_nifti, to_table
-from cinecube.store.brain import Targets, find_targets
-from cinecube.store.errors import StudyError
-from cinecube.store.fmriprep import ScanRun
-from cinecube.store.params import BrainParams, parse
+from cinecube.store.base.errors import StudyError
+from cinecube.store.params.document import BrainParams, parse
+from cinecube.store.scans.brain import Targets, find_targets
+from cinecube.store.scans.fmriprep import ScanRun
 
 # Oblique and unequal: neither a swap of axes nor a flip can hide.
 AFFINE = np.array([[-2.0, 0.1, 0, 9], [0.1, 2.5, 0.2, -11], [0, -0.2, 3.0, -6], [0, 0, 0, 1]])

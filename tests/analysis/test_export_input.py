@@ -12,7 +12,7 @@ import pytest
 import xarray as xr
 
 from cinecube.analysis.maps.export import export_map, to_gifti
-from cinecube.store.errors import StudyError
+from cinecube.store.base.errors import StudyError
 
 pytestmark = pytest.mark.usefixtures("bounded")
 

@@ -21,12 +21,12 @@ from cinecube.analysis.regions.rois import Members
 from cinecube.analysis.significance import significance_tables
 from cinecube.analysis.significance.stage import significance
 from cinecube.analysis.statistics.nulls import MIN_BLOCKS
-from cinecube.store.analysis_params import Statistics
-from cinecube.store.cubes import open_cube
-from cinecube.store.errors import StudyError
-from cinecube.store.model_params import ModelParams
-from cinecube.store.params import Study
-from cinecube.store.paths import StudyPaths
+from cinecube.store.base.errors import StudyError
+from cinecube.store.base.paths import StudyPaths
+from cinecube.store.cube.cubes import open_cube
+from cinecube.store.params.analysis_params import Statistics
+from cinecube.store.params.document import Study
+from cinecube.store.params.model_params import ModelParams
 
 from .conftest import MODEL, PLANTED, make_study
 

@@ -4,7 +4,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cinecube.analysis.ridge.folds import Gap, leave_segments_out
-from cinecube.store.errors import StudyError
+from cinecube.store.base.errors import StudyError
 
 TR_S = 1.5
 

@@ -18,10 +18,10 @@ import xarray as xr
 
 from cinecube.analysis.encoders.stage import encode, read_inputs, score_model
 from cinecube.analysis.jobs.clusters import open_client
-from cinecube.store.cubes import open_cube
-from cinecube.store.errors import StudyError
-from cinecube.store.paths import StudyPaths
-from cinecube.store.run_params import ClusterAddress
+from cinecube.store.base.errors import StudyError
+from cinecube.store.base.paths import StudyPaths
+from cinecube.store.cube.cubes import open_cube
+from cinecube.store.params.run_params import ClusterAddress
 
 from .conftest import MODEL, make_study
 
@@ -62,7 +62,7 @@ def test_blocks_of_a_killed_run_are_not_computed_twice(scored: Scored, synthetic
         "import sys, time\n"
         "from pathlib import Path\n"
         "from cinecube.analysis.encoders import encoding, stage\n"
-        "from cinecube.store.params import Study\n"
+        "from cinecube.store.params.document import Study\n"
         "solve = encoding.solve_block\n"
         "def slowly(*arguments):\n"
         "    time.sleep(0.3)\n"

@@ -22,10 +22,10 @@ from cinecube.analysis.partition.stage import partition
 from cinecube.analysis.residuals.residual_cubes import make_residual
 from cinecube.analysis.residuals.residual_tables import residual
 from cinecube.analysis.significance.stage import significance
-from cinecube.store.analysis_params import CeilingParams, Statistics
-from cinecube.store.cubes import open_cube, write_cube
-from cinecube.store.params import Study
-from cinecube.store.paths import StudyPaths
+from cinecube.store.base.paths import StudyPaths
+from cinecube.store.cube.cubes import open_cube, write_cube
+from cinecube.store.params.analysis_params import CeilingParams, Statistics
+from cinecube.store.params.document import Study
 
 from .residual_study import CONCAT, EYES, FILMS, STREAMS, SUBJECTS, TEST, make_study, write_brains, write_features
 

@@ -28,12 +28,12 @@ from cinecube.analysis.report.stage import write_report
 from cinecube.analysis.residuals.residual_cubes import make_residual
 from cinecube.analysis.residuals.residual_tables import pair_scores, residual
 from cinecube.features.constant import Telling
-from cinecube.store.checksums import write_checksums
-from cinecube.store.cubes import open_cube, write_cube
-from cinecube.store.errors import StudyError
-from cinecube.store.guarded import judged_by_reader
-from cinecube.store.paths import StudyPaths
-from cinecube.store.schema import string_coordinate
+from cinecube.store.base.errors import StudyError
+from cinecube.store.base.paths import StudyPaths
+from cinecube.store.cube.checksums import write_checksums
+from cinecube.store.cube.cubes import open_cube, write_cube
+from cinecube.store.cube.guarded import judged_by_reader
+from cinecube.store.cube.schema import string_coordinate
 
 from .absence_study import (
     EARS,

@@ -23,7 +23,7 @@ from cinecube.analysis.statistics.nulls import (
     permute_blocks,
     shift_circularly,
 )
-from cinecube.store.errors import StudyError
+from cinecube.store.base.errors import StudyError
 
 DRIFT = 0.85
 

@@ -12,11 +12,11 @@ import pytest
 from cinecube.analysis.encoders.stage import read_inputs, score_model
 from cinecube.analysis.residuals.residual_cubes import make_residual
 from cinecube.analysis.truth.residual_oracle import residual_oracle
-from cinecube.store.cubes import open_cube, write_cube
-from cinecube.store.errors import StudyError
-from cinecube.store.params import Study
-from cinecube.store.paths import StudyPaths
-from cinecube.store.schema import string_coordinate
+from cinecube.store.base.errors import StudyError
+from cinecube.store.base.paths import StudyPaths
+from cinecube.store.cube.cubes import open_cube, write_cube
+from cinecube.store.cube.schema import string_coordinate
+from cinecube.store.params.document import Study
 
 from .residual_study import CONCAT, EYES, VIDEO, Planted, make_study, write_brains, write_features, write_truth
 

@@ -18,10 +18,10 @@ from cinecube.analysis.encoders.stage import make_settings, read_inputs
 from cinecube.analysis.partition.shares import SHARES
 from cinecube.analysis.partition.stage import partition
 from cinecube.analysis.truth.partition_oracle import PartitionOracle, partition_oracle
-from cinecube.store.cubes import open_cube, write_cube
-from cinecube.store.errors import StudyError
-from cinecube.store.params import Study
-from cinecube.store.paths import StudyPaths
+from cinecube.store.base.errors import StudyError
+from cinecube.store.base.paths import StudyPaths
+from cinecube.store.cube.cubes import open_cube, write_cube
+from cinecube.store.params.document import Study
 
 from .partition_study import (
     PAIR,

@@ -14,7 +14,7 @@ import xarray as xr
 from nibabel.gifti import GiftiDataArray, GiftiImage, GiftiLabel, GiftiLabelTable
 
 from cinecube.analysis.maps.export import export_map
-from cinecube.store.errors import StudyError
+from cinecube.store.base.errors import StudyError
 
 AFFINE = np.diag([2.0, 2.5, 3.0, 1.0])
 SHAPE = (9, 8, 5)

@@ -13,7 +13,7 @@ from sklearn.metrics import r2_score
 from cinecube.analysis.partition.shares import Partition, inclusion_exclusion, partition
 from cinecube.analysis.ridge.banded import banded_ridge
 from cinecube.analysis.ridge.folds import Fold
-from cinecube.store.errors import StudyError
+from cinecube.store.base.errors import StudyError
 
 ALPHAS = np.geomspace(0.1, 1e5, 9)
 SHARES = (1.0, 0.3)

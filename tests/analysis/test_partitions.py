@@ -19,11 +19,11 @@ from cinecube.analysis.encoders.stage import make_settings, read_inputs
 from cinecube.analysis.partition import partition_fits
 from cinecube.analysis.partition.shares import partition as partition_arrays
 from cinecube.analysis.partition.stage import choose_layers, partition
-from cinecube.store.cubes import open_cube, write_cube
-from cinecube.store.errors import StudyError
-from cinecube.store.params import Study
-from cinecube.store.paths import StudyPaths
-from cinecube.store.schema import string_coordinate
+from cinecube.store.base.errors import StudyError
+from cinecube.store.base.paths import StudyPaths
+from cinecube.store.cube.cubes import open_cube, write_cube
+from cinecube.store.cube.schema import string_coordinate
+from cinecube.store.params.document import Study
 
 from ..conftest import tree_digest
 from .partition_study import (

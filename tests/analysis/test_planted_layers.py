@@ -14,7 +14,7 @@ import pandas as pd
 
 from cinecube.analysis.cubes import tables
 from cinecube.analysis.encoders.stage import read_inputs, score_model
-from cinecube.store.labels import layer_labels
+from cinecube.store.base.labels import layer_labels
 
 from .conftest import MODEL, N_BLOCKS, make_study
 

@@ -16,13 +16,13 @@ from click.testing import CliRunner, Result
 from cinecube.analysis.cubes.model_cubes import open_space
 from cinecube.analysis.encoders.stage import read_inputs
 from cinecube.cli import main
-from cinecube.store.asked import unlike
-from cinecube.store.cubes import open_cube, write_feature_cube
-from cinecube.store.errors import StudyError
-from cinecube.store.fingerprint import fingerprint
-from cinecube.store.params import Study, parse
-from cinecube.store.paths import StudyPaths
-from cinecube.store.schema import Stream, feature_template, provenance, rows_index
+from cinecube.store.base.errors import StudyError
+from cinecube.store.base.fingerprint import fingerprint
+from cinecube.store.base.paths import StudyPaths
+from cinecube.store.cube.cubes import open_cube, write_feature_cube
+from cinecube.store.cube.schema import Stream, feature_template, provenance, rows_index
+from cinecube.store.params.asked import unlike
+from cinecube.store.params.document import Study, parse
 
 from .conftest import FILMS, MODEL, TR_S, make_study
 

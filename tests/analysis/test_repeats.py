@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from cinecube.analysis.ceilings.repeats import RepeatCeilings, repeat_ceilings
-from cinecube.store.errors import StudyError
+from cinecube.store.base.errors import StudyError
 
 FIELDS = [field.name for field in fields(RepeatCeilings)]
 

@@ -19,11 +19,11 @@ from cinecube.analysis.encoders.stage import read_inputs, score_model
 from cinecube.analysis.residuals import residual_cubes
 from cinecube.analysis.residuals.residual_cubes import CHECKS, make_residual, open_pair
 from cinecube.analysis.residuals.unexplained import still_predicted
-from cinecube.store.cubes import open_cube
-from cinecube.store.errors import StudyError
-from cinecube.store.fingerprint import fingerprint
-from cinecube.store.paths import StudyPaths
-from cinecube.store.verify import verify_cube
+from cinecube.store.base.errors import StudyError
+from cinecube.store.base.fingerprint import fingerprint
+from cinecube.store.base.paths import StudyPaths
+from cinecube.store.cube.cubes import open_cube
+from cinecube.store.verify.find_cubes import verify_cube
 
 from .residual_study import (
     ALPHAS,

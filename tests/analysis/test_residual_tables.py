@@ -15,11 +15,11 @@ from cinecube.analysis.cubes.tables import EVERYONE, read_table, write_table
 from cinecube.analysis.regions.rois import find_members, load_rois, roi_summary
 from cinecube.analysis.residuals.residual_cubes import CHECKS
 from cinecube.analysis.residuals.residual_tables import brain_drop, drop_map, mean_drop, pair_scores, residual
-from cinecube.store.cubes import write_cube
-from cinecube.store.errors import StudyError
-from cinecube.store.params import Study
-from cinecube.store.paths import StudyPaths
-from cinecube.store.schema import provenance, string_coordinate
+from cinecube.store.base.errors import StudyError
+from cinecube.store.base.paths import StudyPaths
+from cinecube.store.cube.cubes import write_cube
+from cinecube.store.cube.schema import provenance, string_coordinate
+from cinecube.store.params.document import Study
 
 from .residual_study import CONCAT, EYES, SUBJECTS, VIDEO, make_study
 

@@ -14,7 +14,7 @@ from cinecube.analysis.residuals.unexplained import make_remover, still_predicte
 from cinecube.analysis.ridge.backends import Backend
 from cinecube.analysis.ridge.folds import Fold
 from cinecube.analysis.ridge.himalaya_ridge import fit_and_score, pearson
-from cinecube.store.errors import StudyError
+from cinecube.store.base.errors import StudyError
 
 ALPHAS = np.geomspace(0.1, 1e5, 13)
 WIDTHS = {"tall": 20, "wide": 260}

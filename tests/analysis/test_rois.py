@@ -21,7 +21,7 @@ from cinecube.analysis.regions.rois import (
     shipped_rois,
 )
 from cinecube.analysis.statistics.intervals import spread_over_subjects
-from cinecube.store.errors import StudyError
+from cinecube.store.base.errors import StudyError
 
 # HCP-MMP 1.0 in the order of its numbers, 1 to 180 (Glasser et al. 2016).
 HCP_MMP = """

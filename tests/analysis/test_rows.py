@@ -3,7 +3,7 @@ import pandas as pd
 import pytest
 
 from cinecube.analysis.cubes.rows import align, match_onsets
-from cinecube.store.errors import StudyError
+from cinecube.store.base.errors import StudyError
 
 TR_S = 1.49
 

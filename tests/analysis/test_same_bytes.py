@@ -9,7 +9,7 @@ import pytest
 
 from cinecube.analysis.encoders.stage import encode
 from cinecube.analysis.jobs import clusters, tasks
-from cinecube.store.paths import StudyPaths
+from cinecube.store.base.paths import StudyPaths
 
 from ..conftest import tree_digest
 from .conftest import MODEL, make_study

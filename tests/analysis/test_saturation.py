@@ -11,7 +11,7 @@ from scipy.optimize import curve_fit
 from sklearn.kernel_ridge import KernelRidge
 
 from cinecube.analysis.ceilings.saturation import compat_ceiling, compat_points, extrapolate
-from cinecube.store.errors import StudyError
+from cinecube.store.base.errors import StudyError
 
 # All subsets of five sources: 5, 10, 10, 5 and 1 of them.
 SIZE = np.array([k for k in range(1, 6) for _ in itertools.combinations(range(5), k)])

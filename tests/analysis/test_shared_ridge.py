@@ -13,7 +13,7 @@ from cinecube.analysis.ridge.factors import factorise, plain_grams
 from cinecube.analysis.ridge.folds import Fold
 from cinecube.analysis.ridge.himalaya_ridge import pearson
 from cinecube.analysis.ridge.shared_ridge import solve
-from cinecube.store.errors import StudyError
+from cinecube.store.base.errors import StudyError
 
 ALPHAS = np.geomspace(1, 1e8, 20)
 BACKENDS = [Backend("numpy"), Backend("torch")]

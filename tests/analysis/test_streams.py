@@ -16,12 +16,12 @@ from cinecube.analysis.encoders.stage import encode, layerwise, read_inputs, rea
 from cinecube.analysis.report import figures
 from cinecube.analysis.report.stage import write_report
 from cinecube.analysis.significance.stage import significance
-from cinecube.store.cubes import open_cube, write_cube, write_feature_cube
-from cinecube.store.errors import StudyError
-from cinecube.store.params import Study, parse
-from cinecube.store.paths import StudyPaths
-from cinecube.store.schema import Stream, feature_template, provenance, rows_index, string_coordinate
-from cinecube.store.study import open_folder
+from cinecube.store.base.errors import StudyError
+from cinecube.store.base.paths import StudyPaths
+from cinecube.store.cube.cubes import open_cube, write_cube, write_feature_cube
+from cinecube.store.cube.schema import Stream, feature_template, provenance, rows_index, string_coordinate
+from cinecube.store.open.open_study import open_folder
+from cinecube.store.params.document import Study, parse
 
 TR_S = 1.49
 FILMS = {film: [f"{film}1", f"{film}2"] for film in ("amber", "birch", "cedar")}

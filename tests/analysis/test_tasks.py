@@ -12,8 +12,8 @@ from threadpoolctl import threadpool_info
 from cinecube.analysis.jobs import tasks
 from cinecube.analysis.jobs.tasks import SMALL_WORK, Threads, open_threads, open_workers, run_jobs
 from cinecube.analysis.ridge.himalaya_ridge import _NumpyBackend
-from cinecube.store.errors import StudyError
-from cinecube.store.run_params import ClusterAddress
+from cinecube.store.base.errors import StudyError
+from cinecube.store.params.run_params import ClusterAddress
 
 
 def blas_threads() -> list[int]:

@@ -18,9 +18,9 @@ from cinecube.analysis.truth.planted import (
     network_agreement,
     read_truth,
 )
-from cinecube.store.cubes import open_cube
-from cinecube.store.paths import StudyPaths
-from cinecube.store.schema import Stream, feature_template, rows_index
+from cinecube.store.base.paths import StudyPaths
+from cinecube.store.cube.cubes import open_cube
+from cinecube.store.cube.schema import Stream, feature_template, rows_index
 
 from .conftest import FILMS, MODEL, PLANTED, make_study
 

@@ -17,12 +17,12 @@ from click.testing import CliRunner, Result
 
 import cinecube as cc
 from cinecube.cli.adding import add
-from cinecube.store.checksums import write_checksums
-from cinecube.store.cubes import write_cube
-from cinecube.store.errors import StudyError
-from cinecube.store.paths import StudyPaths
-from cinecube.store.schema import provenance, rows_index, string_coordinate
-from cinecube.store.verify import verify_cube
+from cinecube.store.base.errors import StudyError
+from cinecube.store.base.paths import StudyPaths
+from cinecube.store.cube.checksums import write_checksums
+from cinecube.store.cube.cubes import write_cube
+from cinecube.store.cube.schema import provenance, rows_index, string_coordinate
+from cinecube.store.verify.find_cubes import verify_cube
 
 TR_S, ROWS, DIMS = 1.5, 40, 3
 FILMS = {film: [f"{film}01", f"{film}02"] for film in ("amber", "birch", "cedar", "dune")}

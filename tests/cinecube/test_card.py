@@ -19,10 +19,10 @@ from click.testing import CliRunner, Result
 from cinecube.citing import study_citation
 from cinecube.cli import main
 from cinecube.origin import find_origin, public_url
-from cinecube.store.cubes import write_cube, write_feature_cube
-from cinecube.store.errors import StudyError
-from cinecube.store.paths import StudyPaths
-from cinecube.store.schema import Stream, feature_template, provenance, rows_index, string_coordinate
+from cinecube.store.base.errors import StudyError
+from cinecube.store.base.paths import StudyPaths
+from cinecube.store.cube.cubes import write_cube, write_feature_cube
+from cinecube.store.cube.schema import Stream, feature_template, provenance, rows_index, string_coordinate
 
 FILMS = {"amber": ["amber01", "amber02"], "dune": ["dune01"]}
 SPEC = {

@@ -23,13 +23,13 @@ from cinecube.cli import keeping, main
 from cinecube.features.network import READING_VERSION, Facts
 from cinecube.features.record import Record
 from cinecube.features.spec import feature_spec
-from cinecube.store import leftovers
-from cinecube.store.cubes import write_feature_cube
-from cinecube.store.fingerprint import canonical
-from cinecube.store.journal import blocks_of, journal_folder, open_journal
-from cinecube.store.params import load_study
-from cinecube.store.paths import StudyPaths
-from cinecube.store.schema import Stream, feature_template, provenance, rows_index
+from cinecube.store.base.fingerprint import canonical
+from cinecube.store.base.journal import blocks_of, journal_folder, open_journal
+from cinecube.store.base.paths import StudyPaths
+from cinecube.store.clean import leftovers
+from cinecube.store.cube.cubes import write_feature_cube
+from cinecube.store.cube.schema import Stream, feature_template, provenance, rows_index
+from cinecube.store.params.document import load_study
 
 from . import test_add
 
@@ -208,7 +208,7 @@ def test_other_kinds_of_journals_that_nothing_asks_for(root: Path) -> None:
 HOLD = """
 import json, sys, time
 from pathlib import Path
-from cinecube.store.journal import open_journal
+from cinecube.store.base.journal import open_journal
 with open_journal(Path(sys.argv[1]), json.loads(sys.argv[2]), "cube"):
     print("ready", flush=True)
     time.sleep(60)
@@ -301,7 +301,7 @@ def test_json_removes_with_yes_only(root: Path) -> None:
 
 
 def test_partial_cubes_locks_and_caches_beside_journals(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from cinecube.store.chunk_cache import ChunkCache
+    from cinecube.store.dvc.chunk_cache import ChunkCache
 
     paths = StudyPaths(root)
     with open_journal(paths.journals, _spec(root), "cube") as journal:

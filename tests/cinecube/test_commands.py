@@ -19,9 +19,9 @@ from click.testing import CliRunner
 
 from cinecube.analysis.encoders.stage import read_inputs, score_spec
 from cinecube.cli import _COMMANDS, main
-from cinecube.store.journal import Block, open_journal
-from cinecube.store.params import load_study
-from cinecube.store.paths import StudyPaths
+from cinecube.store.base.journal import Block, open_journal
+from cinecube.store.base.paths import StudyPaths
+from cinecube.store.params.document import load_study
 
 if TYPE_CHECKING:
     from tests.conftest import Folder

@@ -10,8 +10,8 @@ import pytest
 from click.testing import CliRunner, Result
 
 from cinecube.cli import main
-from cinecube.store.errors import StudyError
-from cinecube.store.params import load_study
+from cinecube.store.base.errors import StudyError
+from cinecube.store.params.document import load_study
 from cinecube.study import simulate_spec
 
 

@@ -13,9 +13,9 @@ from click.testing import CliRunner, Result
 
 from cinecube.cli import main
 from cinecube.ignoring import keep_out_of_git
-from cinecube.store.brain import asked_spec
-from cinecube.store.dvc_index import open_index
-from cinecube.store.params import load_study
+from cinecube.store.dvc.dvc_index import open_index
+from cinecube.store.params.document import load_study
+from cinecube.store.scans.brain import asked_spec
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 # What DVC and people keep in Git.

@@ -144,7 +144,9 @@ def test_sigterm_ends_with_one_line_and_keeps_what_is_finished(scratch: Folder, 
     code = "import time\nimport cinecube.analysis.jobs.tasks as tasks\nfrom cinecube.cli import main\n"
     code += f"if __name__ == '__main__':\n    tasks.SMALL_WORK = {0 if how == 'processes' else 1e15}\n"
     if how == "threads that do not end":
-        code += "    import cinecube.analysis.encoders.encoding as encoding, cinecube.store.interrupts as interrupts\n"
+        code += (
+            "    import cinecube.analysis.encoders.encoding as encoding, cinecube.store.base.interrupts as interrupts\n"
+        )
         code += "    interrupts._LAST_S, solve, done = 1.0, encoding.solve_block, []\n"
         code += "    def slowly(*arguments):\n        done.append(0)\n"
         code += "        return time.sleep(600) if len(done) > 8 else solve(*arguments)\n"

@@ -15,10 +15,10 @@ import numpy as np
 import pytest
 
 from cinecube.features.checkpoint import record_checkpoint
-from cinecube.store.atomic import write_text
-from cinecube.store.fingerprint import canonical
-from cinecube.store.params import Study
-from cinecube.store.paths import StudyPaths
+from cinecube.store.base.atomic import write_text
+from cinecube.store.base.fingerprint import canonical
+from cinecube.store.base.paths import StudyPaths
+from cinecube.store.params.document import Study
 
 WIDTH, HEIGHT, BITS = 96, 64, 12
 SOUND_HZ = 48000

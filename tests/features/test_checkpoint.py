@@ -12,8 +12,8 @@ import yaml
 from cinecube.features.checkpoint import find_checkpoint, read_licence, record_checkpoint, weights_digest
 from cinecube.features.network import Reading
 from cinecube.features.registry import find_network
-from cinecube.store.errors import StudyError
-from cinecube.store.model_params import ModelParams
+from cinecube.store.base.errors import StudyError
+from cinecube.store.params.model_params import ModelParams
 
 
 def _params(folder, **more) -> ModelParams:
@@ -144,7 +144,7 @@ def test_planning_needs_no_torch(study, tmp_path):
         "from pathlib import Path\n"
         "import cinecube.features.films\n"
         "from cinecube.features.spec import feature_spec\n"
-        "from cinecube.store.params import load_study\n"
+        "from cinecube.store.params.document import load_study\n"
         f"root = Path({str(tmp_path)!r})\n"
         "study = load_study(root)\n"
         "[feature_spec(study, model, 'amber', root) for model in study.models]\n"

@@ -13,10 +13,10 @@ import xarray as xr
 
 from cinecube.features.checkpoint import record_checkpoint
 from cinecube.features.extraction import extract_film
-from cinecube.store.atomic import write_text
-from cinecube.store.fingerprint import canonical
-from cinecube.store.model_params import ModelParams
-from cinecube.store.paths import StudyPaths
+from cinecube.store.base.atomic import write_text
+from cinecube.store.base.fingerprint import canonical
+from cinecube.store.base.paths import StudyPaths
+from cinecube.store.params.model_params import ModelParams
 
 PAGE = Path(__file__).resolve().parents[2] / "docs" / "networks.md"
 

@@ -15,10 +15,10 @@ from cinecube.features.extraction import extract_film
 from cinecube.features.network import Network
 from cinecube.features.registry import find_network
 from cinecube.features.spec import feature_spec
-from cinecube.store.errors import StudyError
-from cinecube.store.fingerprint import fingerprint
-from cinecube.store.journal import open_journal
-from cinecube.store.paths import StudyPaths
+from cinecube.store.base.errors import StudyError
+from cinecube.store.base.fingerprint import fingerprint
+from cinecube.store.base.journal import open_journal
+from cinecube.store.base.paths import StudyPaths
 
 LAYERS = ["embed", "block01", "block02", "block03"]
 ROWS = {"amber01": 9, "amber02": 7}

@@ -19,7 +19,7 @@ from cinecube.features.pictures import sampled_frames
 from cinecube.features.probing import probe
 from cinecube.features.segment import SegmentInfo
 from cinecube.features.sound import sound_windows
-from cinecube.store.errors import StudyError
+from cinecube.store.base.errors import StudyError
 
 RATE_HZ = 16000
 WIDTH, HEIGHT, BITS = 96, 64, 12

@@ -15,7 +15,7 @@ import torch
 
 from cinecube.features.network import Batch, Reading, read_checkpoint
 from cinecube.features.registry import find_network
-from cinecube.store.labels import layer_labels
+from cinecube.store.base.labels import layer_labels
 
 pytestmark = pytest.mark.slow
 SAME_INPUT, SAME_FRAMES = 1e-4, 2e-2

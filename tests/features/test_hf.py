@@ -14,7 +14,7 @@ import torch
 
 from cinecube.features.network import Batch, Reading, read_checkpoint
 from cinecube.features.registry import find_network
-from cinecube.store.errors import StudyError
+from cinecube.store.base.errors import StudyError
 
 TINY: dict[str, Any] = {
     "hidden_size": 24,

@@ -15,7 +15,7 @@ import torch
 from cinecube.features.hf import HfEncoder
 from cinecube.features.network import Batch, Facts, Reading, read_checkpoint
 from cinecube.features.registry import find_network
-from cinecube.store.errors import StudyError
+from cinecube.store.base.errors import StudyError
 
 from .hf_families import FAMILIES, SOUND, make_family
 

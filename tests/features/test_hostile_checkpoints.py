@@ -19,7 +19,7 @@ from tests.hostile import run_all
 from cinecube.features.hf import HfEncoder
 from cinecube.features.loading import load_network
 from cinecube.features.network import Reading
-from cinecube.store.errors import StudyError
+from cinecube.store.base.errors import StudyError
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 PROGRAM = "import os\nos.mkdir(os.environ['CANARY'])\n"

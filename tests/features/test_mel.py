@@ -9,7 +9,7 @@ import torch
 from cinecube.features.mel import fitted, kaldi_log_mel, tvlt_log_mel
 from cinecube.features.network import Checkpoint
 from cinecube.features.pixels import BICUBIC, HALF, IMAGENET, Pixels, cropped, read_pixels
-from cinecube.store.errors import StudyError
+from cinecube.store.base.errors import StudyError
 
 
 @pytest.mark.filterwarnings("ignore:At least one mel filter")

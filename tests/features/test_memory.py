@@ -25,10 +25,10 @@ from cinecube.features.checkpoint import record_checkpoint
 from cinecube.features.network import Batch, Features, Network, Reading
 from cinecube.features.registry import find_network
 from cinecube.features.windows import prefetched
-from cinecube.store.atomic import write_text
-from cinecube.store.fingerprint import canonical
-from cinecube.store.params import load_study
-from cinecube.store.paths import StudyPaths
+from cinecube.store.base.atomic import write_text
+from cinecube.store.base.fingerprint import canonical
+from cinecube.store.base.paths import StudyPaths
+from cinecube.store.params.document import load_study
 
 RATE, WIDTH, HEIGHT, SOUND_HZ = 25, 160, 128, 48000
 SHORT_S, TIMES = 60, 15

@@ -14,8 +14,8 @@ from cinecube.features.ast import own_times
 from cinecube.features.network import Batch, Features, Reading, read_checkpoint
 from cinecube.features.registry import find_network
 from cinecube.features.wav2vec2 import own_tokens, shortest_input
-from cinecube.store.errors import StudyError
-from cinecube.store.schema import Stream
+from cinecube.store.base.errors import StudyError
+from cinecube.store.cube.schema import Stream
 
 LABELS = ["embed", "block01", "block02", "block03"]
 WINDOW_S = 0.5

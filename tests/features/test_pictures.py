@@ -12,8 +12,8 @@ from cinecube.features.network import Reading
 from cinecube.features.pictures import sampled_frames
 from cinecube.features.probing import probe
 from cinecube.features.windows import frame_numbers
-from cinecube.store.clock import Clock
-from cinecube.store.errors import StudyError
+from cinecube.store.base.errors import StudyError
+from cinecube.store.clock.clock import Clock
 
 
 def _reading(n_frames: int) -> Reading:

@@ -8,7 +8,7 @@ import pytest
 
 from cinecube.features.containers import stated_bytes
 from cinecube.features.probing import probe
-from cinecube.store.errors import StudyError
+from cinecube.store.base.errors import StudyError
 
 NTSC_FILM, NTSC = Fraction(24000, 1001), Fraction(30000, 1001)
 

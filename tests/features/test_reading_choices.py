@@ -19,9 +19,9 @@ from cinecube.features.films import said_of_films, write_films_table
 from cinecube.features.record import read_record
 from cinecube.features.spec import feature_spec, make_spec
 from cinecube.features.stimuli import segment_files
-from cinecube.store.cubes import stored_spec
-from cinecube.store.errors import StudyError
-from cinecube.store.fingerprint import differences, fingerprint
+from cinecube.store.base.errors import StudyError
+from cinecube.store.base.fingerprint import differences, fingerprint
+from cinecube.store.cube.cubes import stored_spec
 
 
 def _ffmpeg(*words: object) -> None:

@@ -13,10 +13,10 @@ from hypothesis import strategies as st
 
 from cinecube.features.extraction import extract_film
 from cinecube.features.films import write_films_table
-from cinecube.store.clock import Clock
-from cinecube.store.params import Imported, Study
-from cinecube.store.paths import StudyPaths
-from cinecube.store.reclock import reclock
+from cinecube.store.base.paths import StudyPaths
+from cinecube.store.clock.clock import Clock
+from cinecube.store.cube.reclock import reclock
+from cinecube.store.params.document import Imported, Study
 
 RATE_HZ = 25
 

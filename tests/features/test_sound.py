@@ -9,7 +9,7 @@ from cinecube.features.network import Reading
 from cinecube.features.probing import probe
 from cinecube.features.sound import sound_windows
 from cinecube.features.windows import sound_spans
-from cinecube.store.errors import StudyError
+from cinecube.store.base.errors import StudyError
 
 RATE_HZ = 16000
 

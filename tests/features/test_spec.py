@@ -4,8 +4,8 @@ import pytest
 
 from cinecube.features.record import read_record
 from cinecube.features.spec import feature_spec, make_reading
-from cinecube.store.errors import StudyError
-from cinecube.store.fingerprint import differences, fingerprint
+from cinecube.store.base.errors import StudyError
+from cinecube.store.base.fingerprint import differences, fingerprint
 
 
 def _changed(study, model, **changes):

@@ -13,7 +13,7 @@ from cinecube.features.mel import tvlt_log_mel
 from cinecube.features.network import Batch, Checkpoint, Reading, read_checkpoint
 from cinecube.features.pixels import HALF, Pixels
 from cinecube.features.tvlt import NETWORK, TvltNetwork, rename
-from cinecube.store.errors import StudyError
+from cinecube.store.base.errors import StudyError
 
 RATE_HZ = 44_100
 N_SAMPLES = round(1.49 * RATE_HZ)

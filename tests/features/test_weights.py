@@ -12,7 +12,7 @@ import torch
 
 from cinecube.features.network import Batch, Extractor, Reading, read_checkpoint
 from cinecube.features.registry import find_network
-from cinecube.store.errors import StudyError
+from cinecube.store.base.errors import StudyError
 
 
 def _load(folder: Path) -> Extractor:

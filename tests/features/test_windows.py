@@ -12,8 +12,8 @@ from cinecube.features.compat import OOTA2025
 from cinecube.features.network import Reading
 from cinecube.features.probing import probe
 from cinecube.features.windows import batches, frame_numbers, prefetched
-from cinecube.store.clock import Clock
-from cinecube.store.journal import blocks_of
+from cinecube.store.base.journal import blocks_of
+from cinecube.store.clock.clock import Clock
 
 CLOCK = Clock(tr_s=1.0, window_s=1.0)
 PICTURE = Reading((), frames_per_window=4, rate_hz=0, window_s=1.0)

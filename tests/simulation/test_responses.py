@@ -10,7 +10,7 @@ from cinecube.simulation.networks import BLOCKS, STREAMS
 from cinecube.simulation.parcels import Parcel, Source, choose_parcels
 from cinecube.simulation.responses import plant
 from cinecube.simulation.spec import NETWORKS, SimulateSpec
-from cinecube.store.labels import HEAD, layer_number
+from cinecube.store.base.labels import HEAD, layer_number
 
 _ROWS = 200
 

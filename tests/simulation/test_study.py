@@ -16,7 +16,7 @@ import cinecube.simulation
 from cinecube.simulation.networks import STREAMS
 from cinecube.simulation.spec import SimulateSpec
 from cinecube.simulation.study import simulate
-from cinecube.store.errors import StudyError
+from cinecube.store.base.errors import StudyError
 
 
 def test_same_arguments_same_bytes(

@@ -14,10 +14,10 @@ import numpy as np
 import pytest
 import yaml
 
-from cinecube.store.cubes import write_feature_cube
-from cinecube.store.labels import layer_labels
-from cinecube.store.paths import StudyPaths
-from cinecube.store.schema import Stream, feature_template, provenance, rows_index
+from cinecube.store.base.labels import layer_labels
+from cinecube.store.base.paths import StudyPaths
+from cinecube.store.cube.cubes import write_feature_cube
+from cinecube.store.cube.schema import Stream, feature_template, provenance, rows_index
 
 from .scan_tree import Tree, make_tree
 from .servers import SITES, Site, lacking

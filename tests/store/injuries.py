@@ -19,13 +19,13 @@ import xarray as xr
 import yaml
 
 import cinecube as cc
-from cinecube.store.cubes import open_cube, refuse_another, write_cube, write_feature_cube
-from cinecube.store.errors import StudyError
-from cinecube.store.journal import blocks_of, open_journal
-from cinecube.store.repair import verify_all
-from cinecube.store.revision import open_revision
-from cinecube.store.schema import Stream, feature_template, provenance, rows_index, string_coordinate
-from cinecube.store.study import OpenStudy
+from cinecube.store.base.errors import StudyError
+from cinecube.store.base.journal import blocks_of, open_journal
+from cinecube.store.cube.cubes import open_cube, refuse_another, write_cube, write_feature_cube
+from cinecube.store.cube.schema import Stream, feature_template, provenance, rows_index, string_coordinate
+from cinecube.store.open.open_study import OpenStudy
+from cinecube.store.open.revision import open_revision
+from cinecube.store.verify.repair import verify_all
 
 from .verified import KINDS, PLACE, track
 

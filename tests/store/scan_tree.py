@@ -19,7 +19,7 @@ import pandas as pd
 import yaml
 from tests.conftest import Folder
 
-from cinecube.store.cubes import open_cube
+from cinecube.store.cube.cubes import open_cube
 
 TR_S, N_VOLUMES, N_ROWS, SHAPE = 1.49, 40, 39, (6, 7, 8)
 SPACE = "MNI152NLin2009cAsym"

@@ -17,8 +17,8 @@ import pytest
 import yaml
 
 from cinecube.simulation.spec import SimulateSpec
-from cinecube.store.errors import StudyError
-from cinecube.store.params import Study, load_study, parse, read_study
+from cinecube.store.base.errors import StudyError
+from cinecube.store.params.document import Study, load_study, parse, read_study
 
 pytestmark = pytest.mark.usefixtures("bounded")
 

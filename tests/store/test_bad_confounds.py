@@ -10,8 +10,8 @@ import pandas as pd
 import pytest
 from nilearn.interfaces.fmriprep import load_confounds
 
-from cinecube.store.confounds import read_confounds
-from cinecube.store.fmriprep import ScanRun
+from cinecube.store.scans.confounds import read_confounds
+from cinecube.store.scans.fmriprep import ScanRun
 
 from .scan_tree import N_VOLUMES, SPACE, TR_S, Tree, assert_four_parts
 

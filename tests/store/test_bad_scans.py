@@ -309,7 +309,7 @@ def test_no_permission(tree: Tree, monkeypatch: pytest.MonkeyPatch) -> None:
 def test_nothing_is_read_before_all_headers_are_known(tree: Tree, monkeypatch: pytest.MonkeyPatch) -> None:
     """The last run is too short: no voxel of the first has been touched."""
     tree.scan(lambda values: values[..., :20])
-    monkeypatch.setattr("cinecube.store.brain.read_inside", lambda *_: pytest.fail("read"))
+    monkeypatch.setattr("cinecube.store.scans.brain.read_inside", lambda *_: pytest.fail("read"))
     assert "found 20 volumes" in tree.error("brain", "sub-01")
 
 
@@ -333,7 +333,7 @@ def test_smoothing_does_not_hide_nan(tree: Tree) -> None:
 def test_smoothing_in_parts_is_that_of_all(tree: Tree, monkeypatch: pytest.MonkeyPatch) -> None:
     tree.brain(fwhm_mm=6)
     whole = tree.cube()["bold"]
-    monkeypatch.setattr("cinecube.store.nifti._SLAB_BYTES", 4 * 6 * 7 * 8 * 3)
+    monkeypatch.setattr("cinecube.store.scans.nifti._SLAB_BYTES", 4 * 6 * 7 * 8 * 3)
     np.testing.assert_array_equal(tree.cube()["bold"], whole)
 
 

@@ -18,12 +18,12 @@ from click.testing import CliRunner
 from zarr.storage import LocalStore, WrapperStore
 
 from cinecube.cli import main
-from cinecube.store.cubes import open_cube, open_stored, write_feature_cube
-from cinecube.store.dvc_index import open_index
-from cinecube.store.dvc_zarr import DvcZarrStore
-from cinecube.store.errors import StudyError
-from cinecube.store.schema import Stream, feature_template, provenance, rows_index
-from cinecube.store.verify import verify_cube
+from cinecube.store.base.errors import StudyError
+from cinecube.store.cube.cubes import open_cube, open_stored, write_feature_cube
+from cinecube.store.cube.schema import Stream, feature_template, provenance, rows_index
+from cinecube.store.dvc.dvc_index import open_index
+from cinecube.store.dvc.dvc_zarr import DvcZarrStore
+from cinecube.store.verify.find_cubes import verify_cube
 
 from .verified import KINDS, edit_root, files, track, write_features
 

@@ -12,10 +12,10 @@ import numpy as np
 import pytest
 import xarray as xr
 
-from cinecube.store import remotes
-from cinecube.store.chunk_cache import ChunkCache
-from cinecube.store.dvc_zarr import DvcZarrStore, dvc_zarr_store
-from cinecube.store.errors import StudyError
+from cinecube.store.base.errors import StudyError
+from cinecube.store.dvc import remotes
+from cinecube.store.dvc.chunk_cache import ChunkCache
+from cinecube.store.dvc.dvc_zarr import DvcZarrStore, dvc_zarr_store
 
 from .conftest import LAYERS, MODEL, SHARD_BYTES, Published, values
 from .servers import Wire

@@ -13,11 +13,11 @@ import zarr
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from cinecube.store.cubes import open_cube, write_feature_cube
-from cinecube.store.errors import StudyError
-from cinecube.store.labels import layer_labels
-from cinecube.store.schema import Stream, feature_template, provenance, rows_index
-from cinecube.store.verify import verify_cube
+from cinecube.store.base.errors import StudyError
+from cinecube.store.base.labels import layer_labels
+from cinecube.store.cube.cubes import open_cube, write_feature_cube
+from cinecube.store.cube.schema import Stream, feature_template, provenance, rows_index
+from cinecube.store.verify.find_cubes import verify_cube
 
 SPEC = {"weights": "abc", "clock": {"tr_s": 1.49}}
 ROWS = rows_index({"a01": np.arange(530) * 1.49, "a02": np.arange(20) * 1.49})

@@ -12,10 +12,10 @@ from pathlib import Path
 import pytest
 import yaml
 
-from cinecube.store import remotes
-from cinecube.store.dvc_index import DvcIndex, open_index
-from cinecube.store.errors import StudyError
-from cinecube.store.remotes import DvcObject
+from cinecube.store.base.errors import StudyError
+from cinecube.store.dvc import remotes
+from cinecube.store.dvc.dvc_index import DvcIndex, open_index
+from cinecube.store.dvc.remotes import DvcObject
 
 CONFIG = "[core]\n    remote = there\n['remote \"there\"']\n    url = {url}\n"
 
@@ -225,7 +225,7 @@ def test_reading_spares_the_collector_and_leaves_it_as_it_was(frozen: bool) -> N
     """What was made meanwhile is old at once, garbage of it still goes, and what others froze stays frozen."""
     code = f"""
 import gc, weakref
-from cinecube.store.dvc_repo import uncollected
+from cinecube.store.dvc.dvc_repo import uncollected
 class Node: pass
 gc.collect()
 if {frozen}: gc.freeze()

@@ -19,10 +19,10 @@ import pytest
 import xarray as xr
 import zarr
 
-from cinecube.store import remotes
-from cinecube.store.dvc_index import DvcIndex, open_index
-from cinecube.store.dvc_zarr import DvcZarrStore, dvc_zarr_store
-from cinecube.store.errors import StudyError
+from cinecube.store.base.errors import StudyError
+from cinecube.store.dvc import remotes
+from cinecube.store.dvc.dvc_index import DvcIndex, open_index
+from cinecube.store.dvc.dvc_zarr import DvcZarrStore, dvc_zarr_store
 
 CUBE = "data/features/vit/life.zarr"
 ROWS, DIMS, LAYERS = 1024, 32, 3

@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 import yaml
 
-from cinecube.store.editing import edit_params, edit_yaml, list_imported
-from cinecube.store.errors import StudyError
-from cinecube.store.params import load_study
+from cinecube.store.base.errors import StudyError
+from cinecube.store.params.document import load_study
+from cinecube.store.params.editing import edit_params, edit_yaml, list_imported
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 ENTRY = {"model": "vit", "source": "https://example.org/a.git", "rev": "v1"}

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from cinecube.store.errors import StudyError, environment_error
+from cinecube.store.base.errors import StudyError, environment_error
 
 REFUSED = {
     errno.ENOSPC: "no room left on the disk",

@@ -9,8 +9,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from cinecube.store.errors import StudyError
-from cinecube.store.foreign import read_foreign
+from cinecube.store.base.errors import StudyError
+from cinecube.store.foreign.foreign_arrays import read_foreign
 
 TR_S = 1.49
 LENGTHS = {"a01": 5, "a02": 4}

@@ -10,8 +10,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from cinecube.store.errors import StudyError
-from cinecube.store.foreign import Foreign, read_foreign
+from cinecube.store.base.errors import StudyError
+from cinecube.store.foreign.foreign_arrays import Foreign, read_foreign
 
 TR_S, N_ROWS = 1.5, 7
 SEGMENTS = ("hawk_01", "wolf_01", "wolf_02")

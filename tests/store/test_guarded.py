@@ -11,12 +11,12 @@ import pytest
 import xarray as xr
 import zarr
 
-from cinecube.store.cubes import open_cube, read_values, write_cube
-from cinecube.store.dvc_index import open_index
-from cinecube.store.dvc_zarr import dvc_zarr_store
-from cinecube.store.errors import StudyError
-from cinecube.store.pulling import PulledCubes, pull_layers
-from cinecube.store.revision import RevisionCubes
+from cinecube.store.base.errors import StudyError
+from cinecube.store.cube.cubes import open_cube, read_values, write_cube
+from cinecube.store.dvc.dvc_index import open_index
+from cinecube.store.dvc.dvc_zarr import dvc_zarr_store
+from cinecube.store.dvc.pulling import PulledCubes, pull_layers
+from cinecube.store.open.revision import RevisionCubes
 
 from .verified import KINDS, SHARD, files, track, write_features
 

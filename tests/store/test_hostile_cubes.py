@@ -19,12 +19,12 @@ import xarray as xr
 import zarr
 from tests.hostile import run_all
 
-from cinecube.store.cubes import open_cube, write_feature_cube
-from cinecube.store.dvc_index import Listing
-from cinecube.store.dvc_zarr import DvcZarrStore
-from cinecube.store.errors import StudyError
-from cinecube.store.remotes import DvcObject, Objects, cache_location
-from cinecube.store.schema import Stream, feature_template, provenance, rows_index
+from cinecube.store.base.errors import StudyError
+from cinecube.store.cube.cubes import open_cube, write_feature_cube
+from cinecube.store.cube.schema import Stream, feature_template, provenance, rows_index
+from cinecube.store.dvc.dvc_index import Listing
+from cinecube.store.dvc.dvc_zarr import DvcZarrStore
+from cinecube.store.dvc.remotes import DvcObject, Objects, cache_location
 
 OLD_NUMCODECS = "0.16.5"
 
@@ -340,8 +340,8 @@ _DOORS = """
 import sys
 from pathlib import Path
 import numcodecs, xarray as xr
-from cinecube.store.dvc_zarr import DvcZarrStore
-from cinecube.store.errors import StudyError
+from cinecube.store.dvc.dvc_zarr import DvcZarrStore
+from cinecube.store.base.errors import StudyError
 assert numcodecs.__version__ == sys.argv[1], numcodecs.__version__
 group, canary = Path(sys.argv[2]), Path(sys.argv[3])
 if sys.argv[4] == "plain":
@@ -351,8 +351,8 @@ if sys.argv[4] == "plain":
         pass
     assert canary.exists()
     sys.exit()
-import cinecube.store.cubes as cubes, cinecube.store.verify as verify, cinecube.store.listing as listing
-from cinecube.store.plain_zarr import open_plain
+import cinecube.store.cube.cubes as cubes, cinecube.store.verify.find_cubes as verify, cinecube.store.open.listing as listing
+from cinecube.store.cube.plain_zarr import open_plain
 from tests_hostile import stored
 refused = 0
 for door in (

@@ -16,10 +16,10 @@ from typing import Any
 import pytest
 from tests.hostile import SECONDS, run_all
 
-from cinecube.store import confined
-from cinecube.store.dvc_index import open_index
-from cinecube.store.errors import StudyError
-from cinecube.store.params import read_study
+from cinecube.store.base.errors import StudyError
+from cinecube.store.dvc import confined
+from cinecube.store.dvc.dvc_index import open_index
+from cinecube.store.params.document import read_study
 
 from .conftest import git
 

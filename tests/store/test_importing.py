@@ -15,8 +15,8 @@ from click.testing import CliRunner, Result
 
 import cinecube as cc
 from cinecube.cli import main
-from cinecube.store import remotes
-from cinecube.store.params import load_study
+from cinecube.store.dvc import remotes
+from cinecube.store.params.document import load_study
 
 from .conftest import LAYERS, MODEL, SHARD_BYTES, Published, git, values
 

@@ -11,8 +11,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from cinecube.store.errors import StudyError
-from cinecube.store.journal import blocks_of, journal_blocks, journal_folder, journal_rows, open_journal
+from cinecube.store.base.errors import StudyError
+from cinecube.store.base.journal import blocks_of, journal_blocks, journal_folder, journal_rows, open_journal
 
 SPEC = {"a": 1}
 

@@ -15,14 +15,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from cinecube.store import leftovers, unused_caches
-from cinecube.store.chunk_cache import ChunkCache
-from cinecube.store.cubes import open_cube
-from cinecube.store.errors import StudyError
-from cinecube.store.fingerprint import fingerprint
-from cinecube.store.journal import blocks_of, journal_folder, open_journal
-from cinecube.store.leftovers import Claim, Leftover
-from cinecube.store.paths import StudyPaths
+from cinecube.store.base.errors import StudyError
+from cinecube.store.base.fingerprint import fingerprint
+from cinecube.store.base.journal import blocks_of, journal_folder, open_journal
+from cinecube.store.base.paths import StudyPaths
+from cinecube.store.clean import leftovers, unused_caches
+from cinecube.store.clean.leftovers import Claim, Leftover
+from cinecube.store.cube.cubes import open_cube
+from cinecube.store.dvc.chunk_cache import ChunkCache
 
 from .conftest import write_cube_of
 
@@ -65,7 +65,7 @@ def another_process(code: str, *words: str) -> Iterator[subprocess.Popen[str]]:
 
 
 HOLD = """
-from cinecube.store.journal import open_journal
+from cinecube.store.base.journal import open_journal
 with open_journal(Path(sys.argv[1]), {"film": "amber"}, "cube"):
     print("ready", flush=True)
     time.sleep(60)
@@ -153,8 +153,8 @@ def test_locks_go_with_their_journals_only(paths: StudyPaths) -> None:
 
 KILLED = """
 import numpy as np
-from cinecube.store.cubes import write_feature_cube
-from cinecube.store.schema import Stream, feature_template, rows_index
+from cinecube.store.cube.cubes import write_feature_cube
+from cinecube.store.cube.schema import Stream, feature_template, rows_index
 rows = rows_index({"amber01": np.arange(600) * 1.5})
 template = feature_template(rows, 1.5, [Stream("vit", ["embed", "block01"], [8, 8])], "float32", {"schema": 1})
 def read(m, k):

@@ -12,8 +12,8 @@ from click.testing import CliRunner, Result
 
 import cinecube as cc
 from cinecube.cli import main
-from cinecube.store import remotes
-from cinecube.store.revision import is_repository
+from cinecube.store.dvc import remotes
+from cinecube.store.open.revision import is_repository
 
 from .conftest import LAYERS, MODEL, ROWS, SHARD_BYTES, Published, git, values
 

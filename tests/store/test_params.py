@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 import yaml
 
-from cinecube.store.errors import StudyError
-from cinecube.store.params import load_study
+from cinecube.store.base.errors import StudyError
+from cinecube.store.params.document import load_study
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 Change = Callable[[dict[str, Any]], Any]

@@ -19,11 +19,11 @@ from hypothesis import strategies as st
 from zarr.storage import LocalStore
 
 import cinecube as cc
-from cinecube.store.cubes import write_feature_cube
-from cinecube.store.labels import layer_label
-from cinecube.store.paths import StudyPaths
-from cinecube.store.schema import Stream, feature_template, merged_layers, provenance, rows_index
-from cinecube.store.verify import verify_cube
+from cinecube.store.base.labels import layer_label
+from cinecube.store.base.paths import StudyPaths
+from cinecube.store.cube.cubes import write_feature_cube
+from cinecube.store.cube.schema import Stream, feature_template, merged_layers, provenance, rows_index
+from cinecube.store.verify.find_cubes import verify_cube
 
 NAMES = st.from_regex(r"[A-Za-z0-9][A-Za-z0-9_-]{0,7}", fullmatch=True)
 HEADS = ("head", "logits", "proj_a")

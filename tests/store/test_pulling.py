@@ -16,7 +16,7 @@ from click.testing import CliRunner, Result
 
 import cinecube as cc
 from cinecube.cli import main
-from cinecube.store import remotes
+from cinecube.store.dvc import remotes
 
 from .conftest import LAYERS, MODEL, SHARD_BYTES, Published, git, values
 
@@ -196,8 +196,8 @@ def test_an_object_that_is_cut_at_the_server(http: Site, published: Published, c
 def test_two_pulls_at_once(http: Site, clone: Path, attempt: int) -> None:
     """An object that stood empty in its place for a moment was read by the other one in 1 of 30 attempts."""
     with ThreadPoolExecutor(2) as pool:
-        from cinecube.store.dvc_index import open_index
-        from cinecube.store.pulling import pull_layers
+        from cinecube.store.dvc.dvc_index import open_index
+        from cinecube.store.dvc.pulling import pull_layers
 
         done = list(pool.map(lambda _: pull_layers(open_index(clone), CUBE), range(2)))
     assert [part.shards for part in done] == [LAYERS, LAYERS]

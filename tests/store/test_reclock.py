@@ -11,12 +11,12 @@ import pandas as pd
 import pytest
 import xarray as xr
 
-from cinecube.store.cubes import open_cube, write_feature_cube
-from cinecube.store.errors import StudyError
-from cinecube.store.labels import layer_labels
-from cinecube.store.reclock import reclock
-from cinecube.store.schema import Stream, feature_template, provenance, rows_index
-from cinecube.store.verify import verify_cube
+from cinecube.store.base.errors import StudyError
+from cinecube.store.base.labels import layer_labels
+from cinecube.store.cube.cubes import open_cube, write_feature_cube
+from cinecube.store.cube.reclock import reclock
+from cinecube.store.cube.schema import Stream, feature_template, provenance, rows_index
+from cinecube.store.verify.find_cubes import verify_cube
 
 SECONDS = 90.0
 STREAMS = (Stream("m.video", layer_labels(2), [8, 8, 4]), Stream("m.audio", ["embed"], [3]))

@@ -17,7 +17,7 @@ import pytest
 from click.testing import CliRunner, Result
 
 from cinecube.cli import main
-from cinecube.store import remotes
+from cinecube.store.dvc import remotes
 
 from .conftest import MODEL, Published, git
 from .verified import SHARD, edit_root, files, flip, relabel, track, write_features

@@ -5,8 +5,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cinecube.store.errors import StudyError
-from cinecube.store.resampling import resampling_weights
+from cinecube.store.base.errors import StudyError
+from cinecube.store.clock.resampling import resampling_weights
 
 
 def _onsets(step_s: float, n: int) -> np.ndarray:

@@ -13,8 +13,8 @@ import pandas as pd
 import pytest
 import xarray as xr
 
-from cinecube.store.cubes import write_cube, write_feature_cube
-from cinecube.store.schema import Stream, feature_template, provenance, rows_index, string_coordinate
+from cinecube.store.cube.cubes import write_cube, write_feature_cube
+from cinecube.store.cube.schema import Stream, feature_template, provenance, rows_index, string_coordinate
 
 
 def shuffled(mapping: dict[str, object], backwards: bool) -> dict[str, object]:

@@ -12,9 +12,9 @@ import numpy as np
 import pytest
 import xarray as xr
 
-from cinecube.store import remotes
-from cinecube.store.dvc_zarr import dvc_zarr_store
-from cinecube.store.errors import StudyError
+from cinecube.store.base.errors import StudyError
+from cinecube.store.dvc import remotes
+from cinecube.store.dvc.dvc_zarr import dvc_zarr_store
 
 from .conftest import DIMS, LAYERS, MODEL, ROWS, SHARD_BYTES, Published, git, values
 from .servers import Site

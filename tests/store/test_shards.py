@@ -15,11 +15,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from zarr.codecs import BytesCodec, Crc32cCodec, ShardingCodec
 
-from cinecube.store.cubes import open_cube, write_feature_cube
-from cinecube.store.errors import StudyError
-from cinecube.store.labels import layer_labels
-from cinecube.store.schema import Stream, feature_template, provenance, rows_index
-from cinecube.store.shards import RowShards
+from cinecube.store.base.errors import StudyError
+from cinecube.store.base.labels import layer_labels
+from cinecube.store.cube.cubes import open_cube, write_feature_cube
+from cinecube.store.cube.schema import Stream, feature_template, provenance, rows_index
+from cinecube.store.cube.shards import RowShards
 
 CHUNK = 4
 FEW = settings(max_examples=60, deadline=None, derandomize=True)

@@ -18,7 +18,7 @@ from click.testing import CliRunner, Result
 
 import cinecube as cc
 from cinecube.cli import main
-from cinecube.store.dvc_repo import split_address
+from cinecube.store.dvc.dvc_repo import split_address
 
 from .conftest import FILMS, MODEL, REPOSITORY, git, values, write_cube_of
 from .test_importing import drop_model

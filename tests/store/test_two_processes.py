@@ -16,13 +16,13 @@ import pytest
 import xarray as xr
 from zarr.storage import LocalStore
 
-from cinecube.store import atomic
-from cinecube.store.cubes import open_cube, write_feature_cube
-from cinecube.store.errors import StudyError
-from cinecube.store.labels import layer_labels
-from cinecube.store.paths import StudyPaths
-from cinecube.store.schema import Stream, feature_template, provenance, rows_index
-from cinecube.store.verify import verify_cube
+from cinecube.store.base import atomic
+from cinecube.store.base.errors import StudyError
+from cinecube.store.base.labels import layer_labels
+from cinecube.store.base.paths import StudyPaths
+from cinecube.store.cube.cubes import open_cube, write_feature_cube
+from cinecube.store.cube.schema import Stream, feature_template, provenance, rows_index
+from cinecube.store.verify.find_cubes import verify_cube
 
 ROUNDS = 40
 
@@ -166,7 +166,7 @@ def test_opening_waits_while_a_cube_is_replaced(tmp_path: Path, monkeypatch: pyt
     path = StudyPaths(tmp_path).features("vit", "amber")
     code = (
         "import os, sys, time; from pathlib import Path\n"
-        "from cinecube.store.atomic import old_of\n"
+        "from cinecube.store.base.atomic import old_of\n"
         f"path = Path({str(path)!r}); path.rename(old_of(path)); print('gone', flush=True)\n"
         "time.sleep(0.05); os.replace(old_of(path), path)"
     )

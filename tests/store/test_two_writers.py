@@ -17,14 +17,14 @@ import pytest
 from tests.conftest import Folder
 from tests.killing import digests
 
-from cinecube.store.atomic import old_of, publish, staged, whole_of, write_text
-from cinecube.store.cubes import open_cube
-from cinecube.store.editing import edit_params, list_imported
-from cinecube.store.errors import StudyError
-from cinecube.store.params import load_study
-from cinecube.store.paths import StudyPaths
-from cinecube.store.verify import verify_cube
-from cinecube.store.writing import one_writer, scratch_folder
+from cinecube.store.base.atomic import old_of, publish, staged, whole_of, write_text
+from cinecube.store.base.errors import StudyError
+from cinecube.store.base.paths import StudyPaths
+from cinecube.store.base.writing import one_writer, scratch_folder
+from cinecube.store.cube.cubes import open_cube
+from cinecube.store.params.document import load_study
+from cinecube.store.params.editing import edit_params, list_imported
+from cinecube.store.verify.find_cubes import verify_cube
 
 from .test_kills import INPUTS, NOTES, STAGES
 from .test_two_processes import publish as publish_cube
@@ -148,7 +148,7 @@ def own(tmp_path: Path) -> Folder:
 
 WAITS = """
 import sys
-import cinecube.store.writing as writing
+import cinecube.store.base.writing as writing
 from cinecube.cli import main
 clear = writing.clear
 def slowly(path):

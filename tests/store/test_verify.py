@@ -15,11 +15,11 @@ import zarr
 from click.testing import CliRunner, Result
 
 from cinecube.cli import main
-from cinecube.store.cubes import open_cube, write_feature_cube
-from cinecube.store.errors import StudyError
-from cinecube.store.schema import string_coordinate
-from cinecube.store.tracked import Records
-from cinecube.store.verify import verify_cube
+from cinecube.store.base.errors import StudyError
+from cinecube.store.cube.cubes import open_cube, write_feature_cube
+from cinecube.store.cube.schema import string_coordinate
+from cinecube.store.verify.find_cubes import verify_cube
+from cinecube.store.verify.tracked import Records
 
 from .verified import KINDS, ROWS, SHARD, SPEC, edit_root, files, flip, relabel, track, write_features
 

@@ -18,11 +18,11 @@ from pydantic import BaseModel
 from cinecube.cli import main
 from cinecube.features.record import Record
 from cinecube.simulation.spec import SimulateSpec
-from cinecube.store.analysis_params import Pair
-from cinecube.store.errors import StudyError
-from cinecube.store.model_params import ModelParams
-from cinecube.store.params import Study, parse
-from cinecube.store.run_params import ClusterAddress, JobQueue
+from cinecube.store.base.errors import StudyError
+from cinecube.store.params.analysis_params import Pair
+from cinecube.store.params.document import Study, parse
+from cinecube.store.params.model_params import ModelParams
+from cinecube.store.params.run_params import ClusterAddress, JobQueue
 
 pytestmark = pytest.mark.usefixtures("bounded")
 

@@ -13,8 +13,8 @@ import numpy as np
 import xarray as xr
 import zarr
 
-from cinecube.store.cubes import write_cube, write_feature_cube
-from cinecube.store.schema import DIMS, Stream, feature_template, provenance, rows_index, string_coordinate
+from cinecube.store.cube.cubes import write_cube, write_feature_cube
+from cinecube.store.cube.schema import DIMS, Stream, feature_template, provenance, rows_index, string_coordinate
 
 N_TARGETS, ROWS = 6, (30, 20)
 SPEC = {"dtype": "float32", "layers": ["embed", "block01", "head"], "segments": ["a01", "a02"], "weights": "abc"}

@@ -1,0 +1,196 @@
+"""Files and texts that somebody else wrote, read within bounds: no pipe is waited for, nothing grows past its size."""
+
+from __future__ import annotations
+
+import json
+import os
+import stat
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from cinecube.store.base.errors import StudyError, environment_error
+
+MAX_TEXT_BYTES = 8 * 2**20
+"""Of a JSON file: the configuration of a network with 20,000 labels has one."""
+
+# Of YAML; a study of thousands of segments has 60 kB.
+_MAX_YAML_BYTES = 512 * 2**10
+_MAX_YAML_VALUES = 200_000
+_MAX_DEPTH = 64
+_KINDS = {
+    stat.S_IFIFO: "a pipe",
+    stat.S_IFSOCK: "a socket",
+    stat.S_IFCHR: "a device",
+    stat.S_IFBLK: "a device",
+    stat.S_IFDIR: "a folder",
+}
+
+
+def file_bytes(path: Path, where: str | None = None, limit: int | None = None) -> int:
+    """Bytes of a plain file, or of the one that a link leads to.
+
+    Parameters
+    ----------
+    path : Path
+    where : str, optional
+        What messages call it, the path by default.
+    limit : int, optional
+        The most that it may have.
+
+    Raises
+    ------
+    StudyError
+        If it is no plain file (opening a pipe waits for ever), cannot be looked at, or is larger.
+    """
+    try:
+        status = os.stat(path)
+    except (OSError, ValueError) as error:
+        reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
+        refused = environment_error(error, str(path))
+        raise refused or _no_file(where or str(path), f"nothing that can be read ({reason})") from None
+    if not stat.S_ISREG(status.st_mode):
+        raise _no_file(where or str(path), _KINDS.get(stat.S_IFMT(status.st_mode), "something that is no file"))
+    if limit is not None and status.st_size > limit:
+        raise too_large(where or str(path), f"{status.st_size} bytes", f"at most {limit}")
+    return status.st_size
+
+
+def refuse_special(path: Path) -> None:
+    """Refuse what is there and no plain file; that there is nothing is for the caller to say."""
+    if path.exists():
+        file_bytes(path)
+
+
+def _no_file(where: str, found: str) -> StudyError:
+    return StudyError(where=where, found=found, expected="a plain file", do="correct the path, or copy the file there")
+
+
+def too_large(where: str, found: str, expected: str) -> StudyError:
+    """The error of what is larger than anything real of its kind."""
+    return StudyError(where=where, found=found, expected=expected, do="get it again from where it was made")
+
+
+def read_text(path: Path, where: str | None = None, limit: int = MAX_TEXT_BYTES) -> str:
+    """Text of a plain file in UTF-8; raises as `file_bytes` does, and a UnicodeDecodeError."""
+    file_bytes(path, where, limit)
+    return path.read_text(encoding="utf-8")
+
+
+def parse_json(text: str | bytes) -> Any:
+    """What a JSON text holds.
+
+    Raises
+    ------
+    ValueError
+        If it is none, or nested deeper than anything that people write.
+    """
+    try:
+        found = json.loads(text)
+    except RecursionError:
+        found = _too_deep()
+    return found if _depth(found) <= _MAX_DEPTH else _too_deep()
+
+
+def _too_deep() -> Any:
+    raise ValueError(f"nested more than {_MAX_DEPTH} deep")
+
+
+def _depth(value: Any) -> int:
+    """How deep lists and objects lie in one another, as far as `_MAX_DEPTH`."""
+    layer, depth = [value], 0
+    while depth <= _MAX_DEPTH:
+        inner = [part for part in layer if isinstance(part, list | dict)]
+        if not inner:
+            return depth
+        layer = [one for part in inner for one in (part.values() if isinstance(part, dict) else part)]
+        depth += 1
+    return depth
+
+
+def parse_yaml(text: str, strict: bool = False) -> Any:
+    """What a YAML text holds, aliases expanded, plain values only.
+
+    Parameters
+    ----------
+    text : str
+    strict : bool
+        Whether people write it for this package: then a key that stands twice, of which YAML keeps the last without a
+        word, and characters that cannot be seen are refused.
+
+    Raises
+    ------
+    yaml.YAMLError
+        If it is none.
+    ValueError
+        If it is larger than any, holds a value that is none, or an alias that makes it endless or vast.
+    """
+    if len(text) > _MAX_YAML_BYTES:
+        raise ValueError(f"{len(text)} characters, more than {_MAX_YAML_BYTES}")
+    _refuse_endless(text)
+    loader = _SafeLoader(text)
+    try:
+        node = loader.get_single_node()
+        if node is None:
+            return None
+        _measure(node, {}, strict)
+        return loader.construct_document(node)
+    finally:
+        loader.dispose()
+
+
+# Where PyYAML was built with libyaml, which is ten times as fast.
+_SafeLoader: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+
+
+def _refuse_endless(text: str) -> None:
+    """Look at the events one by one: what makes nodes of them calls itself, and libyaml's crashes when that is deep."""
+    depth = 0
+    for number, event in enumerate(yaml.parse(text, Loader=_SafeLoader)):
+        depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
+        if depth > _MAX_DEPTH:
+            _too_deep()
+        if number > 2 * _MAX_YAML_VALUES:
+            raise _too_many()
+
+
+def _too_many() -> ValueError:
+    return ValueError(f"more than {_MAX_YAML_VALUES} values once its aliases are expanded")
+
+
+def _measure(node: Any, known: dict[int, tuple[int, int]], strict: bool) -> tuple[int, int]:
+    """Values in a node once its aliases are expanded, and how deep they lie."""
+    if id(node) in known:
+        if not known[id(node)][0]:
+            raise ValueError("an alias inside what it stands for")
+        return known[id(node)]
+    known[id(node)] = 0, 0
+    if strict:
+        _refuse_hidden(node)
+    inner = [] if isinstance(node, yaml.ScalarNode) else node.value
+    if isinstance(node, yaml.MappingNode):
+        inner = [part for pair in node.value for part in pair]
+    measured = [_measure(part, known, strict) for part in inner]
+    count, depth = 1 + sum(count for count, _ in measured), 1 + max((depth for _, depth in measured), default=0)
+    if count > _MAX_YAML_VALUES:
+        raise _too_many()
+    if depth > _MAX_DEPTH:
+        _too_deep()
+    known[id(node)] = count, depth
+    return count, depth
+
+
+def _refuse_hidden(node: Any) -> None:
+    """Refuse a key that another of its section hides, and characters that nobody sees."""
+    if isinstance(node, yaml.ScalarNode):
+        strange = next((letter for letter in node.value if not (letter.isprintable() or letter in "\n\t")), None)
+        if strange is not None:
+            raise ValueError(f"line {node.start_mark.line + 1}: the character {strange!a}")
+    elif isinstance(node, yaml.MappingNode):
+        keys = [key for key, _ in node.value if isinstance(key, yaml.ScalarNode)]
+        counts = Counter((key.tag, key.value) for key in keys)
+        twice = next((key for key in reversed(keys) if counts[key.tag, key.value] > 1), None)
+        if twice is not None:
+            raise ValueError(f"line {twice.start_mark.line + 1}: the key {twice.value!r} twice")

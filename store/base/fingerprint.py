@@ -1,0 +1,54 @@
+"""Fingerprints: the SHA-256 of everything that changes a cube's numbers (DESIGN §3)."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+from cinecube.store.base.bounded import refuse_special
+
+_BLOCK_BYTES = 1 << 20
+
+ABSENT = "(absent)"
+"""What `differences` shows for a field that one spec lacks."""
+
+
+def canonical(spec: Mapping[str, Any]) -> str:
+    """The one JSON text of a spec: sorted keys, no spaces, no NaN."""
+    return json.dumps(spec, sort_keys=True, separators=(",", ":"), allow_nan=False, ensure_ascii=True)
+
+
+def fingerprint(spec: Mapping[str, Any]) -> str:
+    """SHA-256 of a spec's canonical JSON, as hex."""
+    return hashlib.sha256(canonical(spec).encode()).hexdigest()
+
+
+def file_digest(path: Path) -> str:
+    """SHA-256 of a file's bytes, as hex."""
+    digest = hashlib.sha256()
+    refuse_special(path)
+    with path.open("rb") as file:
+        while block := file.read(_BLOCK_BYTES):
+            digest.update(block)
+    return digest.hexdigest()
+
+
+def files_digest(paths: Iterable[Path]) -> str:
+    """SHA-256 over the names and digests of several files, whatever folder holds them."""
+    lines = sorted(f"{path.name}\0{file_digest(path)}" for path in paths)
+    return hashlib.sha256("\n".join(lines).encode()).hexdigest()
+
+
+def differences(old: Mapping[str, Any], new: Mapping[str, Any], prefix: str = "") -> list[str]:
+    """Name the fields in which two specs differ, one line each: `clock.tr_s: 1.49 -> 2.0`."""
+    lines: list[str] = []
+    for key in sorted(set(old) | set(new)):
+        a, b = old.get(key, ABSENT), new.get(key, ABSENT)
+        if isinstance(a, Mapping) and isinstance(b, Mapping):
+            lines += differences(a, b, f"{prefix}{key}.")
+        elif a != b:
+            lines.append(f"{prefix}{key}: {a} -> {b}")
+    return lines

@@ -1,0 +1,82 @@
+"""The words on the axes: layers, networks, films, parcels."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+
+from cinecube.store.base.errors import StudyError
+
+EMBED = "embed"
+HEAD = "head"
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")
+_LONGEST_NAME = 100  # files are called after it, with suffixes, and no disk takes more than 255 bytes
+_BLOCK = re.compile(r"block(\d{2,})")
+
+
+def check_name(name: str, kind: str) -> str:
+    """Return `name` if it can safely become part of a path.
+
+    Raises
+    ------
+    StudyError
+        If it is empty, long, starts with a dot, or holds anything but letters, digits, `_`, `.` and `-`.
+    """
+    if not _NAME.fullmatch(name) or len(name) > _LONGEST_NAME:
+        raise StudyError(
+            where=f"{kind} name",
+            found=ascii(name[:_LONGEST_NAME]) + ("…" if len(name) > _LONGEST_NAME else ""),
+            expected=f"at most {_LONGEST_NAME} letters, digits, '_', '-' and '.', not starting with a sign",
+            do="rename it",
+        )
+    return name
+
+
+def layer_label(block: int) -> str:
+    """Label of a layer by its number: 0 is `embed`, k the output of block k."""
+    return EMBED if block == 0 else f"block{block:02d}"
+
+
+def layer_labels(n_blocks: int) -> list[str]:
+    """Labels of all layers of a network of `n_blocks` blocks, the embedding first."""
+    return [layer_label(block) for block in range(n_blocks + 1)]
+
+
+def layer_number(label: str) -> int | None:
+    """Block number of a layer label, 0 for `embed`; None for `head` and other projections."""
+    if label == EMBED:
+        return 0
+    match = _BLOCK.fullmatch(label)
+    return int(match.group(1)) if match else None
+
+
+def layer_depth(label: str, n_blocks: int) -> float:
+    """Place of a layer between input (0) and output (1); a head lies at 1."""
+    number = layer_number(label)
+    return 1.0 if number is None else number / n_blocks
+
+
+def find_layer(layer: int | str, known: Sequence[str], where: str) -> str:
+    """Label of a layer given by label or block number, which a command line gives as text.
+
+    Raises
+    ------
+    StudyError
+        If the network has no such layer.
+    """
+    if isinstance(layer, str) and layer.isdecimal():
+        layer = int(layer)
+    label = layer_label(layer) if isinstance(layer, int) else layer
+    if label not in known:
+        raise StudyError(
+            where=where,
+            found=f"no layer {layer!r}",
+            expected=f"one of {', '.join(known)}",
+            do="name one of these, or a block's number",
+        )
+    return label
+
+
+def bids_label(name: str) -> str:
+    """A segment's name as a BIDS entity value, which may hold letters and digits only."""
+    return re.sub(r"[^A-Za-z0-9]", "", name)

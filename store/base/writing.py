@@ -1,0 +1,84 @@
+"""Who may write: one process at a time for whatever a study publishes, and a place for its arrays meanwhile."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+
+from filelock import FileLock, Timeout
+
+from cinecube.store.base.atomic import clear, remove
+from cinecube.store.base.errors import StudyError
+from cinecube.store.base.paths import StudyPaths
+
+# How long `clean` may hold a lock, which it takes to see whether it is free.
+_GLANCE_S = 0.2
+
+
+@contextmanager
+def one_writer(paths: StudyPaths, *outputs: Path, wait_s: float = 0) -> Iterator[None]:
+    """Be the only writer of some outputs; what killed writers of them have left is taken away first.
+
+    Parameters
+    ----------
+    paths : StudyPaths
+    outputs : Path
+        Files or folders inside the study. Of a stage with several the first that no other stage writes is enough.
+    wait_s : float
+        Seconds to wait for another writer, where it will not take long.
+
+    Raises
+    ------
+    StudyError
+        If another process writes one of them. Killing `dvc` leaves its child running.
+    """
+    with ExitStack() as held:
+        for output in outputs:
+            held.enter_context(_locked(paths, output, wait_s))
+        for output in outputs:
+            clear(output)
+        yield
+
+
+@contextmanager
+def _locked(paths: StudyPaths, output: Path, wait_s: float) -> Iterator[None]:
+    lock = lock_of(paths, output)
+    lock.parent.mkdir(parents=True, exist_ok=True)
+    # It is never deleted: a waiting writer would lock a file without a name.
+    held = FileLock(lock)
+    try:
+        held.acquire(timeout=max(wait_s, _GLANCE_S))
+    except Timeout:
+        raise StudyError(
+            where=paths.relative(output),
+            found="another process writing it",
+            expected="one writer at a time",
+            do="wait for it, or stop it (killing dvc leaves its child running)",
+        ) from None
+    try:
+        yield
+    finally:
+        held.release()
+
+
+def lock_of(paths: StudyPaths, output: Path) -> Path:
+    """The file that whoever writes an output holds locked; DVC and Git look away from where it lies."""
+    digest = hashlib.sha256(paths.relative(output).encode()).hexdigest()
+    return paths.locks / f"{output.name[:40]}.{digest[:16]}.lock"
+
+
+@contextmanager
+def scratch_folder(paths: StudyPaths, name: str) -> Iterator[Path]:
+    """An empty folder for arrays that a stage does not hold in memory, gone at the end.
+
+    Whoever takes a name holds the lock of what it is for: what lies there is a dead writer's.
+    """
+    folder = paths.scratch / name
+    remove(folder)
+    folder.mkdir(parents=True)
+    try:
+        yield folder
+    finally:
+        remove(folder)

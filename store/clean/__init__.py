@@ -1,0 +1,1 @@
+"""What killed and finished work leaves behind."""

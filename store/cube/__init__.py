@@ -1,0 +1,1 @@
+"""The cube: its schema, writing, checksums and guarded reading."""

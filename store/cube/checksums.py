@@ -1,0 +1,277 @@
+"""Which bytes belong where in a cube: the checksums of all its chunks, in the file that opening a cube reads anyway.
+
+Every chunk ends in a checksum of its own, which shows that it is whole and not that it stands in its place.
+"""
+
+from __future__ import annotations
+
+import itertools
+import json
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import google_crc32c
+import numpy as np
+from zarr.abc.store import ByteRequest, RangeByteRequest
+
+from cinecube.store.base.bounded import parse_json
+from cinecube.store.base.errors import StudyError
+from cinecube.store.cube.plain_zarr import ROOT
+from cinecube.store.cube.schema import refuse_unknown
+
+RESTORE = "run `cinecube verify --repair`, or make it anew with `dvc repro`"
+OTHER = "other bytes than were written"
+_KEY = "checksums"
+_N_BYTES = 4
+_INDEX_BYTES = 16
+# Half a megabyte to open a cube of a hundred gigabytes; an array with more is left out.
+_MOST = 2**16
+
+# What a chunk of known size ends in.
+_BYTES = [{"name": "bytes", "configuration": {"endian": "little"}}, {"name": "crc32c"}]
+
+
+@dataclass(frozen=True)
+class Layout:
+    """How the files of an array end in checksums: one of a chunk, or one after each chunk of a shard and its index.
+
+    Parameters
+    ----------
+    name : str
+    files : tuple of int
+        How many there are along each axis.
+    chunks : int
+        In a shard; 0 where a file is one chunk.
+    chunk_bytes : int
+        Of a chunk in a shard, with its checksum.
+    """
+
+    name: str
+    files: tuple[int, ...]
+    chunks: int = 0
+    chunk_bytes: int = 0
+
+    @classmethod
+    def of(cls, name: str, described: Mapping[str, Any]) -> Layout | None:
+        """The layout that an array's metadata describe; None if it is none that this package writes."""
+        try:
+            shape, stored = described["shape"], described["chunk_grid"]["configuration"]["chunk_shape"]
+            files = tuple(math.ceil(length / size) for length, size in zip(shape, stored, strict=True))
+            codecs, (first, *_) = described["codecs"], described["codecs"]
+            if described["chunk_key_encoding"] != {"name": "default", "configuration": {"separator": "/"}}:
+                return None
+            if first["name"] != "sharding_indexed":
+                return cls(name, files) if codecs[-1]["name"] == "crc32c" else None
+            inner = first["configuration"]
+            if len(codecs) != 1 or inner["codecs"] != _BYTES or inner["index_codecs"] != _BYTES:
+                return None
+            if inner["index_location"] != "end":
+                return None
+            counts = [whole // part for whole, part in zip(stored, inner["chunk_shape"], strict=True)]
+            n_bytes = math.prod(inner["chunk_shape"]) * np.dtype(described["data_type"]).itemsize + _N_BYTES
+            return cls(name, files, math.prod(counts), n_bytes)
+        except (KeyError, TypeError, ValueError, ZeroDivisionError, AttributeError):
+            return None
+
+    @property
+    def index_bytes(self) -> int:
+        """Bytes of a shard's index, with its checksum."""
+        return self.chunks * _INDEX_BYTES + _N_BYTES
+
+    @property
+    def most(self) -> int:
+        """Checksums that its files may have, all together."""
+        return math.prod(self.files) * (self.chunks + 1)
+
+    def each_key(self) -> Iterator[str]:
+        """Its files, the last axis first."""
+        for place in itertools.product(*map(range, self.files)):
+            yield "/".join((self.name, "c", *map(str, place)))
+
+    def number(self, key: str) -> int | None:
+        """Which of `each_key` one is."""
+        parts = key.split("/")[2:]
+        if len(parts) != len(self.files) or not all(part.isdecimal() for part in parts):
+            return None
+        place = tuple(map(int, parts))
+        if any(at >= count for at, count in zip(place, self.files, strict=True)):
+            return None
+        return int(np.ravel_multi_index(place, self.files)) if place else 0
+
+    def ends(self, file: Path) -> bytes | None:
+        """The checksums that a file holds, one after another; None if it is too short or too long for them."""
+        size = file.stat().st_size
+        places = self._places(size)
+        if places is None or size < _N_BYTES:
+            return None
+        with file.open("rb", buffering=0) as opened:
+            found = []
+            for place in places:
+                opened.seek(place - _N_BYTES)
+                found.append(opened.read(_N_BYTES))
+        return b"".join(found)
+
+    def _places(self, size: int) -> list[int] | None:
+        """Where in a file of some bytes its checksums end; chunks that hold nothing but NaN are not in a shard."""
+        if not self.chunks:
+            return [size]
+        n_chunks, rest = divmod(size - self.index_bytes, self.chunk_bytes)
+        if rest or not 0 <= n_chunks <= self.chunks:
+            return None
+        return [*(self.chunk_bytes * (i + 1) for i in range(n_chunks)), size]
+
+    def part(self, data: np.ndarray, request: ByteRequest | None, n_listed: int) -> tuple[slice, bytes] | None:
+        """Checksums in bytes of a file, and which of its own they are; None if they cannot be where they were found.
+
+        Parameters
+        ----------
+        data : array of uint8
+        request : ByteRequest, optional
+            What was asked for; the whole file without it. Zarr asks for whole chunks, and for the index.
+        n_listed : int
+            Checksums that the file has.
+        """
+        last = data[-_N_BYTES:].tobytes()
+        if request is None or not self.chunks:
+            places = self._places(len(data))
+            if places is None:
+                return None
+            return slice(0, len(places)), b"".join(data[place - _N_BYTES : place].tobytes() for place in places)
+        if isinstance(request, RangeByteRequest):
+            number, rest = divmod(request.start, self.chunk_bytes)
+            return None if rest or len(data) != self.chunk_bytes else (slice(number, number + 1), last)
+        return slice(n_listed - 1, n_listed), last
+
+
+@dataclass(frozen=True)
+class Checksums:
+    """What `zarr.json` lists of a cube's chunks.
+
+    Attributes
+    ----------
+    layouts : mapping
+        Array -> how its files are cut, of the arrays that are listed.
+    listed : mapping
+        Array -> checksums of each of its files, in hexadecimal; "" of one that there is not.
+    """
+
+    layouts: Mapping[str, Layout]
+    listed: Mapping[str, Sequence[str]]
+
+    @classmethod
+    def read(cls, raw: bytes, where: str, do: str = RESTORE) -> Checksums | None:
+        """The list in the bytes of a cube's `zarr.json`; None if there is none, or a schema that is not known.
+
+        Raises
+        ------
+        StudyError
+            If the file is not as it was written.
+        """
+        try:
+            root = parse_json(raw)
+            gathered = root["consolidated_metadata"]
+            noted = gathered[_KEY]
+            stated = noted.pop("metadata")
+            refuse_unknown(root["attributes"].get("schema"), where)
+            digest = _digest(root)
+        except (ValueError, KeyError, TypeError, AttributeError, RecursionError, StudyError):
+            return None
+        if stated != digest:
+            raise StudyError(
+                where=where,
+                found=f"a {ROOT} that is not as it was written",
+                expected="text that has the checksum that stands in it",
+                do=do,
+            )
+        layouts, listed = {}, {}
+        for name, text in noted["chunks"].items():
+            layout, each = Layout.of(name, gathered["metadata"][name]), text.split(",")
+            if layout is not None and math.prod(layout.files) == len(each):
+                layouts[name], listed[name] = layout, each
+        return cls(layouts, listed)
+
+    def of(self, key: str) -> bytes | None:
+        """The checksums that a file must hold, none of a file that must not be there; None if it is not listed."""
+        name = key.split("/", 1)[0]
+        layout = self.layouts.get(name)
+        number = layout.number(key) if layout else None
+        return None if number is None else bytes.fromhex(self.listed[name][number])
+
+    def refuse_other(
+        self, key: str, data: np.ndarray, request: ByteRequest | None, where: str, do: str = RESTORE
+    ) -> None:
+        """Raise if bytes of a file are not those that belong there."""
+        expected = self.of(key)
+        if expected is None:
+            return
+        part = self.layouts[key.split("/", 1)[0]].part(data, request, len(expected) // _N_BYTES)
+        if part is not None:
+            which, found = part
+            if expected[which.start * _N_BYTES : which.stop * _N_BYTES] == found:
+                return
+        raise StudyError(
+            where=where,
+            found=f"{key} with {self.told(key, part)}",
+            expected=f"the bytes whose checksums {ROOT} lists",
+            do=do,
+        )
+
+    def told(self, key: str, part: tuple[slice, bytes] | None) -> str:
+        """What the checksums found in a file say of it: which other file they belong to, if any."""
+        if part is not None:
+            which, found = part
+            for other in self._owners.get(found[:_N_BYTES], ()):
+                if other != key and (self.of(other) or b"")[which.start * _N_BYTES : which.stop * _N_BYTES] == found:
+                    return f"what belongs to {other}"
+        return OTHER
+
+    def misplaced(self, cube: Path, key: str) -> str:
+        """What is wrong with the place of a file of a cube on this disk; empty if nothing is, or it is not listed."""
+        expected = self.of(key)
+        found = self.layouts[key.split("/", 1)[0]].ends(cube / key) if expected else None
+        if not expected or found == expected:
+            return ""
+        return self.told(key, None if found is None else (slice(0, len(found) // _N_BYTES), found))
+
+    @cached_property
+    def _owners(self) -> Mapping[bytes, list[str]]:
+        """Checksum -> files that hold it."""
+        found: dict[bytes, list[str]] = {}
+        for layout in self.layouts.values():
+            for key in layout.each_key():
+                own = self.of(key) or b""
+                for start in range(0, len(own), _N_BYTES):
+                    found.setdefault(own[start : start + _N_BYTES], []).append(key)
+        return found
+
+
+def write_checksums(path: Path) -> None:
+    """List the checksums of a finished cube in its `zarr.json`.
+
+    They stand among the gathered metadata, which any program that writes to the cube gathers anew: so there is no list
+    of chunks that are no longer there.
+    """
+    file = path / ROOT
+    root = json.loads(file.read_bytes())
+    gathered = root["consolidated_metadata"]
+    chunks = {}
+    for name, described in gathered["metadata"].items():
+        layout = Layout.of(name, described)
+        if layout is None or layout.most > _MOST:
+            continue
+        ends = [layout.ends(path / key) if (path / key).exists() else b"" for key in layout.each_key()]
+        if None not in ends:
+            chunks[name] = ",".join(end.hex() for end in ends if end is not None)
+    gathered[_KEY] = {"chunks": chunks}
+    gathered[_KEY]["metadata"] = _digest(root)
+    file.write_text(json.dumps(root, separators=(",", ":")), encoding="ascii")
+
+
+def _digest(root: Mapping[str, Any]) -> str:
+    """Checksum of metadata, whatever the order and spaces of their text."""
+    text = json.dumps(root, sort_keys=True, separators=(",", ":"))
+    return f"{google_crc32c.value(text.encode('ascii')):08x}"

@@ -1,0 +1,325 @@
+"""Cubes on disk: writing template first and then whole shards, reading what is whole."""
+
+from __future__ import annotations
+
+import json
+import math
+import time
+import warnings
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import xarray as xr
+import zarr
+from zarr.abc.store import Store
+from zarr.codecs import Crc32cCodec
+from zarr.storage import LocalStore
+
+from cinecube.store.base.atomic import old_of, staged
+from cinecube.store.base.errors import Refusal, StudyError, environment_error, first_line
+from cinecube.store.cube.checksums import RESTORE, write_checksums
+from cinecube.store.cube.guarded import folder_number, open_guarded, shard_key
+from cinecube.store.cube.plain_zarr import of_older_format, older_format, plain
+from cinecube.store.cube.schema import DIMS, ROWS_PER_CHUNK, refuse_unknown, stored_rows
+
+# Below this, splitting the dim axis into chunks costs more in index than absent NaN saves.
+_MIN_DIMS_PER_CHUNK = 64
+TARGETS_PER_SHARD = 4096
+# Metadata without blanks: half the bytes that opening a cube moves from a remote.
+_COMPACT = {"json_indent": None}
+
+# How long a reader waits for a cube that is being replaced.
+_WAITS_S = (0.001, 0.01, 0.1, 0.2)
+
+LayerReader = Callable[[int, int], np.ndarray]
+
+
+def write_feature_cube(path: Path, template: xr.Dataset, read_layer: LayerReader) -> None:
+    """Write a feature cube shard by shard: the labels first, then one layer after another.
+
+    Parameters
+    ----------
+    path : Path
+        Where the whole cube is put at the end.
+    template : Dataset
+        From `feature_template`.
+    read_layer : callable
+        `(model index, layer index) -> (time, width)`, called once per layer that exists.
+
+    Raises
+    ------
+    StudyError
+        If a layer holds NaN or infinity inside its width; nothing is published then.
+    """
+    n_rows = template.sizes["time"]
+    widths = template["width"].values
+    with staged(path) as partial, zarr.config.set(_COMPACT):
+        _write(template.drop_vars("features"), partial, {})
+        array = _create_features(partial, template)
+        for m, k in np.argwhere(widths > 0):
+            values = read_layer(int(m), int(k))
+            if not np.isfinite(values).all():
+                raise StudyError(
+                    where=f"{path.name} {template['model'].values[m]} {template['layer'].values[k]}",
+                    found=f"{int((~np.isfinite(values)).sum())} values that are NaN or infinite",
+                    expected="finite features",
+                    do="check the checkpoint, or use dtype float32",
+                )
+            whole = np.full((n_rows, template.sizes["dim"]), np.nan, dtype=array.dtype)
+            whole[:, : values.shape[1]] = values
+            array[:, :, int(m), int(k)] = whole
+        _consolidate(partial)
+
+
+def _create_features(path: Path, template: xr.Dataset) -> zarr.Array[Any]:
+    """The empty array of a feature cube: a shard per layer, in chunks of rows."""
+    shape = template["features"].shape
+    dim_chunk = _dims_per_chunk(template["width"].values, shape[1])
+    return zarr.open_group(path, mode="r+", use_consolidated=False).create_array(
+        "features",
+        shape=shape,
+        dtype=template["features"].dtype,
+        chunks=(ROWS_PER_CHUNK, dim_chunk, 1, 1),
+        shards=(stored_rows(shape[0]), math.ceil(shape[1] / dim_chunk) * dim_chunk, 1, 1),
+        compressors=[Crc32cCodec()],
+        fill_value=np.nan,
+        dimension_names=DIMS["features"],
+    )
+
+
+def write_cube(path: Path, cube: xr.Dataset) -> None:
+    """Write a brain or score cube whole.
+
+    Responses (time, target) are stored as all rows of a block of targets to a shard, since that is what an encoder
+    reads; lazy values must be chunked so. Scores are one chunk per subject and model.
+    """
+    encoding: dict[str, Any] = {}
+    for name, variable in cube.data_vars.items():
+        sizes = {str(dim): variable.sizes[dim] for dim in variable.dims}
+        target_chunk = min(sizes.get("target", 1), TARGETS_PER_SHARD)
+        if variable.dims == DIMS["bold"]:
+            shards = (stored_rows(sizes["time"]), target_chunk)
+            encoding[str(name)] = {"chunks": (ROWS_PER_CHUNK, target_chunk), "shards": shards}
+        else:
+            chunk = {"subject": 1, "model": 1, "target": target_chunk}
+            encoding[str(name)] = {"chunks": tuple(chunk.get(dim, size) for dim, size in sizes.items())}
+    with staged(path) as partial, zarr.config.set(_COMPACT):
+        _write(cube, partial, encoding)
+        _consolidate(partial)
+
+
+def _dims_per_chunk(widths: np.ndarray, n_dims: int) -> int:
+    common = math.gcd(*(int(width) for width in widths[widths > 0]))
+    return common if common >= _MIN_DIMS_PER_CHUNK else n_dims
+
+
+def _write(cube: xr.Dataset, path: Path, encoding: Mapping[str, Any]) -> None:
+    # Attributes have no order, and bytes have.
+    cube = cube.assign_attrs()
+    cube.attrs = dict(sorted(cube.attrs.items()))
+    checked = {str(name): {"compressors": [Crc32cCodec()], **encoding.get(str(name), {})} for name in cube.variables}
+    # Zarr leaves out chunks that hold nothing but its fill value; a reader could not tell them from lost ones.
+    cube.to_zarr(path, mode="w", zarr_format=3, encoding=checked, consolidated=False, write_empty_chunks=True)
+
+
+def _consolidate(path: Path) -> None:
+    """Gather all metadata in one file, so that opening a cube reads one file instead of a dozen; list its chunks."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="Consolidated metadata")
+        zarr.consolidate_metadata(path)
+    write_checksums(path)
+
+
+def open_cube(path: Path, *, where: str | None = None, complete: bool = True) -> xr.Dataset:
+    """Open a cube lazily, reading its labels only. What is missing or damaged is an error when it is read.
+
+    Parameters
+    ----------
+    path : Path
+    where : str, optional
+        What messages call it, the path by default.
+    complete : bool
+        Refuse a feature cube that lacks a shard, which plain `xr.open_zarr` would read as NaN.
+
+    Raises
+    ------
+    StudyError
+        If there is no cube, it is no cube of ours, its schema is newer than this package, or a shard is missing.
+    """
+    for wait_s in _WAITS_S:
+        before = folder_number(path)
+        try:
+            return _open_once(path, where or str(path), complete)
+        except StudyError:
+            if folder_number(path) == before and not old_of(path).exists():
+                raise
+        time.sleep(wait_s)  # it is being replaced, which takes no longer than two renames
+    return _open_once(path, where or str(path), complete)
+
+
+def _open_once(path: Path, where: str, complete: bool) -> xr.Dataset:
+    if path.is_dir() and not (path / "zarr.json").is_file():
+        if older := older_format(file.name for file in path.iterdir()):
+            raise of_older_format(older, where)
+        raise StudyError(
+            where=where,
+            found="a folder that is no cube",
+            expected="a Zarr v3 group",
+            do=f"look into it with `cinecube ls {path}`",
+        )
+    if path.is_file():
+        raise StudyError(where=where, found="a file", expected="a Zarr v3 group", do="see `cinecube ls` for cubes")
+    if path.parent.suffix == ".zarr":
+        whole = where.rpartition("/")[0]
+        raise StudyError(where=where, found="a part of a cube", expected="the whole", do=f"name {whole}")
+    if not (path / "zarr.json").is_file():
+        raise StudyError(where=where, found="no cube", expected="a Zarr v3 group", do="run `dvc repro` or pull it")
+    cube = open_stored(LocalStore(path, read_only=True), where)
+    if complete and "features" in cube:
+        _refuse_missing_shards(path, cube, where)
+    return cube
+
+
+def open_stored(store: Store, where: str) -> xr.Dataset:
+    """Open the cube of any store lazily, as `open_cube` does; its shards are looked for when they are read.
+
+    Raises
+    ------
+    StudyError
+        If it is no cube of ours, cannot be read, or its schema is newer than this package.
+    """
+    try:
+        cube = open_guarded(store, where)
+    except StudyError:
+        raise
+    except Exception as error:  # zarr raises a different class for every way a group can be broken
+        if refused := environment_error(error, where):
+            raise refused from error
+        _refuse_newer(store, where)
+        first = first_line(error)
+        raise StudyError(
+            where=where, found=f"an unreadable cube ({first})", expected="whole metadata", do="restore it with dvc"
+        ) from error
+    return cube
+
+
+def _refuse_newer(store: Store, where: str) -> None:
+    """Tell a cube whose arrays only a later version can open from a broken one."""
+    try:
+        schema = zarr.open_group(plain(store, where), mode="r", zarr_format=3, use_consolidated=False).attrs.get(
+            "schema"
+        )
+    except Exception:  # as above
+        return
+    refuse_unknown(schema, where)
+
+
+def read_values(array: xr.DataArray, where: str) -> np.ndarray:
+    """Values of a lazy part of a cube, which messages call by a name of its own.
+
+    Raises
+    ------
+    StudyError
+        If its bytes are missing or damaged: every chunk carries a checksum.
+    """
+    try:
+        values: np.ndarray = array.values
+    except Refusal:
+        raise
+    except StudyError as error:
+        raise StudyError(where=where, found=error.found, expected=error.expected, do=error.do) from error
+    return values
+
+
+def refuse_another(
+    cube: xr.Dataset,
+    where: str,
+    holds: str,
+    *,
+    model: str | None = None,
+    segments: Sequence[str] = (),
+    subject: str | None = None,
+) -> None:
+    """Refuse a cube that lies under another's name.
+
+    Parameters
+    ----------
+    cube : Dataset
+    where : str
+        What messages call it.
+    holds : str
+        The variable that it must have.
+    model : str, optional
+        Whose features or scores it must hold: streams of it are named after it.
+    segments : sequence of str
+        Of the film whose features it must hold, some at least.
+    subject : str, optional
+        Whose responses it must hold, where its spec tells.
+
+    Raises
+    ------
+    StudyError
+        If it holds those of another.
+    """
+    if holds not in cube:
+        kind = cube.attrs.get("kind", data_name(cube) or "nothing")
+        raise _another(where, f"a cube of {kind}", holds)
+    asked = [str(model or subject)]
+    if model is not None:
+        own = [str(name) for name in cube["model"].values]
+        wrong = [name for name in own if name != model and not name.startswith(f"{model}.")]
+    else:
+        spec = json.loads(cube.attrs.get("spec", "{}"))
+        wrong = [str(spec["subject"])] if spec.get("subject", subject) != subject else []
+    if segments and not wrong:
+        own, asked = list(dict.fromkeys(map(str, cube["segment"].values))), list(segments)
+        wrong = own if set(own).isdisjoint(asked) else []
+    if wrong:
+        raise _another(where, f"the cube of {wrong[0]}", f"that of {', '.join(asked)}")
+
+
+def _another(where: str, found: str, expected: str) -> StudyError:
+    do = "put the right one there with `dvc checkout --force`, or make it anew with `dvc repro --force`"
+    return StudyError(where=where, found=found, expected=expected, do=do)
+
+
+def _refuse_missing_shards(path: Path, cube: xr.Dataset, where: str) -> None:
+    files = {
+        f"{cube['model'].values[m]} {cube['layer'].values[k]}": path / shard_key(m, k)
+        for m, k in np.argwhere(cube["width"].values > 0)
+    }
+    sizes = {name: file.stat().st_size if file.is_file() else None for name, file in files.items()}
+    for size, word, do in ((None, "no", f"fetch the cube with `dvc pull {path}`"), (0, "an empty", RESTORE)):
+        wrong = [name for name, n_bytes in sizes.items() if n_bytes == size]
+        if wrong:
+            raise StudyError(
+                where=where,
+                found=f"{word} shard of {wrong[0]}" + (f" and {len(wrong) - 1} more" if wrong[1:] else ""),
+                expected="every layer",
+                do=do,
+            )
+
+
+def stored_bytes(path: Path) -> int:
+    """Bytes of a cube's files."""
+    return sum(file.stat().st_size for file in path.rglob("*") if file.is_file())
+
+
+def data_name(cube: xr.Dataset) -> str:
+    """What a cube holds: `features`, `bold` or `score`, else its first variable; "" of a cube without any."""
+    return next((name for name in (*DIMS, *sorted(map(str, cube.data_vars))) if name in cube), "")
+
+
+def stored_spec(path: Path) -> dict[str, Any]:
+    """What a cube's fingerprint hashes, as the cube tells it.
+
+    Raises
+    ------
+    StudyError
+        If there is no whole cube.
+    """
+    with open_cube(path) as cube:
+        spec: dict[str, Any] = json.loads(cube.attrs.get("spec", "{}"))
+    return spec

@@ -1,0 +1,304 @@
+"""Opening a repository of DVC at any revision, writing nothing to its working tree."""
+
+from __future__ import annotations
+
+import atexit
+import functools
+import gc
+import os
+import posixpath
+import re
+import tempfile
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from cinecube.store.base.errors import StudyError
+from cinecube.store.dvc.remotes import shown
+
+# The tip of what a clone was made of, whatever branch it stands on.
+_TIP = "refs/remotes/origin/HEAD"
+_CONFIG = ".dvc/config"
+_SCHEMES = ("http", "https", "ssh", "git", "git+ssh", "file")
+# `ext::` and its like run a program; a word that begins with a minus is an option of git's or ssh's.
+_PROGRAM = re.compile(r"::|(^|//|@)-|[^\x20-\x7e\x80-\U0010ffff]")
+
+
+def check_address(url: str, rev: str | None) -> None:
+    """Refuse what is no address of a Git repository, and a revision that is none.
+
+    Raises
+    ------
+    StudyError
+        Before anything is asked for it.
+    """
+    scheme, is_url, _ = url.partition("://")
+    if not os.path.isdir(url) and (_PROGRAM.search(url) or (is_url and scheme not in _SCHEMES)):
+        expected = f"a folder, user@host:path, or an address of {', '.join(_SCHEMES)}"
+        raise StudyError(where=shown(url), found="no Git repository", expected=expected, do="correct the address")
+    if rev is not None and (rev.startswith("-") or not rev.isprintable() or not rev.strip()):
+        raise StudyError(
+            where=shown(url), found=f"the revision {rev!r}", expected="a branch, tag or commit", do="correct --rev"
+        )
+
+
+def fetch_clone(url: str, rev: str | None) -> str:
+    """A clone of a repository elsewhere in a temporary folder, which goes when this process ends."""
+    from dvc.repo.open_repo import _cached_clone
+
+    _clean_up_at_exit()
+    path: str = _cached_clone(url, rev)
+    return path
+
+
+def split_address(address: str) -> tuple[str, str]:
+    """A repository and a folder in it: `REPO#FOLDER`, where no folder of this machine has that name."""
+    if "#" not in address or os.path.isdir(address):
+        return address, ""
+    repo, _, folder = address.rpartition("#")
+    folder = posixpath.normpath(posixpath.join("/", folder)).lstrip("/")
+    below = os.path.join(repo, folder)
+    if os.path.isdir(below) and not is_bare(repo):
+        return below, ""
+    return repo, folder
+
+
+def is_bare(folder: str) -> bool:
+    """Whether a folder is a Git repository without a working tree."""
+    return os.path.isfile(os.path.join(folder, "HEAD"))
+
+
+@dataclass(frozen=True)
+class Opened:
+    """A repository of DVC.
+
+    Attributes
+    ----------
+    repo : Repo
+        Of DVC.
+    cache : str, optional
+        Its local cache.
+    prefix : str
+        Path in it of the folder that was asked for.
+    top : str
+        Path of it in the Git repository, where that is known to matter.
+    rev : str, optional
+        The revision that was opened.
+    work : str, optional
+        Where it is in a working tree of Git, if it has one of its author's; its configuration there counts too.
+    """
+
+    repo: Any
+    cache: str | None
+    prefix: str = ""
+    top: str = ""
+    rev: str | None = None
+    work: str | None = None
+
+
+@contextmanager
+def opened_repo(url: str, rev: str | None, folder: str = "", *, is_clone: bool = False) -> Iterator[Opened]:
+    """A repository of DVC at the top of a folder's Git repository, or below.
+
+    Parameters
+    ----------
+    url : str
+        A folder.
+    rev : str, optional
+    folder : str
+        Where in the repository to look; by default at its top, or where else DVC is, if that is a single place.
+    is_clone : bool
+        Whether it is a clone of a repository elsewhere, whose cache is nobody's.
+
+    Raises
+    ------
+    StudyError
+        If there is no such revision, or DVC is in none or several of its folders.
+    """
+    with tempfile.TemporaryDirectory() as scratch:
+        root = None if folder or is_bare(url) else _root_of(url)
+        if root is None:
+            with _searched(url, rev, folder, scratch, is_clone=is_clone) as opened:
+                yield opened
+            return
+        prefix = Path(os.path.realpath(url)).relative_to(root).as_posix()
+        cache, work = _cache_of(root, is_clone=is_clone), None if is_clone else root
+        if rev is None and not is_clone:
+            with _quiet_repo()(root, scratch=scratch) as repo:
+                yield Opened(repo, cache, prefix, work=work)
+            return
+        scm = _scm(root)
+        top = Path(root).relative_to(os.path.realpath(scm.root_dir)).as_posix()
+        with _at_revision(scm, top, rev, scratch, is_clone=is_clone) as (repo, known):
+            _take_work_config(repo, root)
+            yield Opened(repo, cache, prefix, "" if top == "." else top, known, work)
+
+
+def _root_of(url: str) -> str | None:
+    from dvc.exceptions import NotDvcRepoError
+    from dvc.repo import Repo
+
+    try:
+        return os.path.realpath(Repo.find_root(url))
+    except NotDvcRepoError:
+        return None
+
+
+def _cache_of(root: str, *, is_clone: bool) -> str | None:
+    from dvc.config import Config
+
+    named: str | None = Config(os.path.join(root, ".dvc"))["cache"].get("dir")
+    return named or (None if is_clone else os.path.join(root, ".dvc", "cache"))
+
+
+def _take_work_config(repo: Any, root: str) -> None:
+    """Relative addresses, and passwords, are right in the working tree's configuration only."""
+    from dvc.config import Config
+
+    work = Config(os.path.join(root, ".dvc"))
+    repo.config["remote"] = {**repo.config["remote"], **work["remote"]}
+    repo.config["core"] = {**work["core"], **repo.config["core"]}
+
+
+@contextmanager
+def _searched(url: str, rev: str | None, folder: str, scratch: str, *, is_clone: bool) -> Iterator[Opened]:
+    """A repository of DVC that is looked for in a Git repository's tree."""
+    from dvc.config import Config
+
+    scm = _scm(url)
+    top, prefix = _place_of(scm, _resolved(scm, rev, is_clone=is_clone), folder)
+    with _at_revision(scm, top, rev, scratch, is_clone=is_clone) as (repo, known):
+        work = os.path.join(os.path.realpath(scm.root_dir), top)
+        if is_bare(url) or not os.path.isdir(os.path.join(work, ".dvc")):
+            cache = Config()["cache"].get("dir")
+        else:
+            _take_work_config(repo, work)
+            cache = _cache_of(work, is_clone=is_clone)
+        yield Opened(repo, cache, prefix, top, known, None if is_clone or is_bare(url) else work)
+
+
+def _scm(url: str) -> Any:
+    from dvc.scm import SCM
+
+    return SCM(url)
+
+
+def _resolved(scm: Any, rev: str | None, *, is_clone: bool) -> str:
+    """A revision that there is: the one asked for, or the tip of the default branch, or of the only one."""
+    from dvc.scm import RevError, resolve_rev
+
+    try:
+        resolve_rev(scm, rev or (_TIP if is_clone else "HEAD"))
+    except RevError:
+        base = "refs/remotes/origin/" if is_clone else "refs/heads/"
+        branches = sorted(name for ref in scm.iter_refs(base) if (name := ref.removeprefix(base)) != "HEAD")
+        if rev is None and len(branches) == 1:
+            return branches[0]
+        tags = sorted(ref.removeprefix("refs/tags/") for ref in scm.iter_refs("refs/tags/"))
+        known = "; ".join(f"{noun} {_some(names)}" for noun, names in (("branches", branches), ("tags", tags)) if names)
+        raise StudyError(
+            where="the repository",
+            found=f"no branch, tag or commit {rev!r}" if rev else "no default branch",
+            expected=f"one of its {known}" if known else "one commit at least, and it has none",
+            do="name one that it has as `rev`" if known else "ask its owner to push it, or correct the address",
+        ) from None
+    return rev or (_TIP if is_clone else "HEAD")
+
+
+def _some(names: Sequence[str]) -> str:
+    return ", ".join(names[-5:]) + (f" and {len(names) - 5} more" if names[5:] else "")
+
+
+def _place_of(scm: Any, rev: str, folder: str) -> tuple[str, str]:
+    """The folder of a Git tree that DVC is in, and the path of what was asked for in that."""
+    from dvc.fs import GitFileSystem
+
+    fs = GitFileSystem(scm=scm, rev=rev)
+    found = (str(path).strip("/") for path in fs.find("/"))
+    places = sorted(path[: -len(_CONFIG)].rstrip("/") for path in found if f"/{path}".endswith(f"/{_CONFIG}"))
+    if folder:
+        above = [place for place in places if f"{folder}/".startswith(f"{place}/") or not place]
+        if above and fs.isdir(f"/{folder}"):
+            place = max(above, key=len)
+            return place, posixpath.relpath(folder, place or ".")
+        raise _no_place(f"no folder {folder!r} that DVC knows", f"one of {_some(places)}" if places else "one")
+    if not places or (len(places) > 1 and "" not in places):
+        found_ = f"studies of DVC in {_some(places)}" if places else "a Git repository without DVC"
+        raise _no_place(found_, "one study" if places else "one with a folder .dvc, at its top or below")
+    return ("" if "" in places else places[0]), ""
+
+
+def _no_place(found: str, expected: str) -> StudyError:
+    several = found.startswith("studies")
+    do = "name one of them, as in `REPO#FOLDER`" if several else "correct the address, or ask its owner for another"
+    return StudyError(where="the repository", found=found, expected=expected, do=do)
+
+
+@contextmanager
+def uncollected() -> Iterator[None]:
+    """Nothing looks for garbage meanwhile: that takes a quarter of DVC's imports and reading, and finds none."""
+    was_enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was_enabled:
+            _count_as_old()
+            gc.enable()
+
+
+@functools.cache
+def _count_as_old() -> None:
+    """Spare the first collection afterwards the modules that were imported, which are there to stay.
+
+    Once in a process: later readings leave garbage, and no modules.
+    """
+    if gc.get_freeze_count() == 0:  # or what somebody else froze would thaw
+        gc.freeze()
+        gc.unfreeze()
+
+
+@contextmanager
+def _at_revision(scm: Any, top: str, rev: str | None, scratch: str, *, is_clone: bool) -> Iterator[tuple[Any, str]]:
+    from dvc.fs import GitFileSystem
+
+    known = _resolved(scm, rev, is_clone=is_clone)
+    config = {"cache": {"dir": scratch}}  # a bare repository has no folder for one
+    fs = GitFileSystem(scm=scm, rev=known)
+    place = "/" if top in ("", ".") else f"/{top}"
+    with _quiet_repo()(place, scratch=scratch, fs=fs, scm=scm, config=config) as repo:
+        yield repo, known
+
+
+@functools.cache
+def _quiet_repo() -> type:
+    """DVC's repository, made so that opening it leaves no temporary folder, database or ignore file behind."""
+    from dvc.repo import Repo
+
+    class QuietRepo(Repo):
+        def __init__(self, *args: Any, scratch: str, **kwargs: Any) -> None:
+            self.scratch = scratch
+            super().__init__(*args, **kwargs)
+
+        @property
+        def tmp_dir(self) -> str:
+            return self.scratch
+
+        @property
+        def site_cache_dir(self) -> str:
+            return self.scratch
+
+        def _ignore(self) -> None:
+            _count_as_old()
+
+    return QuietRepo
+
+
+@functools.cache
+def _clean_up_at_exit() -> None:
+    """DVC's commands remove its temporary clones at their end; whoever uses it as a library has to."""
+    from dvc.repo.open_repo import clean_repos
+
+    atexit.register(clean_repos)

@@ -1,0 +1,1 @@
+"""Studies opened for reading: cubes by name, in a folder or at a revision."""

@@ -1,0 +1,117 @@
+"""Which cubes a folder or a revision holds, told by their labels."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any, TypeVar
+
+import xarray as xr
+
+from cinecube.store.base.errors import StudyError
+from cinecube.store.cube.cubes import data_name, open_cube, stored_bytes
+from cinecube.store.dvc.dvc_index import DvcIndex
+from cinecube.store.dvc.pulling import PulledCubes
+from cinecube.store.open.revision import RevisionCubes, StoredCube, cubes_of
+from cinecube.store.verify.find_cubes import find_cubes
+
+# Enough to hide the way to a server and back: labels are a few kilobytes.
+_AT_ONCE = 8
+
+_OID = re.compile(r"[0-9a-f]{32}")
+
+_Where = TypeVar("_Where")
+_Told = TypeVar("_Told")
+
+
+def list_folder(folder: Path, tell: Callable[[StudyError], None]) -> list[dict[str, Any]]:
+    """Summaries of all cubes in a folder; `tell` hears of those that cannot be read."""
+
+    def summary(path: Path) -> dict[str, Any]:
+        return summarise(open_cube(path, complete=False), path.relative_to(folder), stored_bytes(path))
+
+    return list(_readable(summary, find_cubes(folder), tell))
+
+
+def list_pulled(root: Path, folder: Path, tell: Callable[[StudyError], None]) -> list[dict[str, Any]]:
+    """Summaries of a study's cubes under a folder that are in DVC's cache only, with the layers that `pull` brought."""
+    pulled = PulledCubes(root)
+
+    def summary(path: Path) -> list[dict[str, Any]]:
+        part = pulled.part(path, str(path))
+        return [] if part is None else [summarise(part.cube, path.relative_to(folder), part.n_bytes, part.here)]
+
+    paths = [path for path in pulled.paths() if path.is_relative_to(folder)]
+    return [row for rows in _readable(summary, sorted(paths), tell) for row in rows]
+
+
+def list_revision(index: DvcIndex, tell: Callable[[StudyError], None]) -> list[dict[str, Any]]:
+    """Summaries of all cubes in a revision, read from its remote; no values are.
+
+    Raises
+    ------
+    StudyError
+        If it records none.
+    """
+    cubes = RevisionCubes(index)
+    if not cubes_of(index):
+        unmade = sum(output.item is None and output.source is None for output in index.outputs)
+        found = f"{unmade} outputs that were never made, or whose dvc.lock is not committed" if unmade else "no cube"
+        raise StudyError(
+            where=index.where,
+            found=found,
+            expected="cubes that DVC has recorded",
+            do="ask its owner to commit dvc.lock, or .dvc files, of its cubes; or name another revision",
+        )
+
+    def summary(cube: StoredCube) -> dict[str, Any]:
+        return summarise(cubes.open(Path(cube.path)), Path(cube.path), cube.n_bytes)
+
+    return list(_readable(summary, cubes_of(index), tell))
+
+
+def merged(errors: Sequence[StudyError]) -> list[StudyError]:
+    """One error for all that differ only in which cube and object they are about; it names the first and how many."""
+    kinds: dict[tuple[str, str], list[StudyError]] = {}
+    for error in errors:
+        kinds.setdefault((_OID.sub("", error.found), error.do), []).append(error)
+    lines = []
+    for alike in kinds.values():
+        first, more = alike[0], len({error.where for error in alike}) - 1
+        where = first.where + (f" and {more} more" if more else "")
+        lines.append(StudyError(where=where, found=first.found, expected=first.expected, do=first.do))
+    return lines
+
+
+def summarise(cube: xr.Dataset, path: Path, n_bytes: int | None, pulled: Sequence[str] | None = None) -> dict[str, Any]:
+    """What a line about a cube tells: kind, name, axes with their sizes, models, layers, bytes, place, fingerprint.
+
+    `pulled` are the layers that are here, as `model layer`, of a cube that is in DVC's cache only.
+    """
+    name = data_name(cube)
+    sizes = {str(dim): size for dim, size in (cube[name].sizes if name else cube.sizes).items()}
+    return {
+        "kind": str(cube.attrs.get("kind", name)),
+        "name": f"{path.parent.name} {path.stem}" if name == "features" else path.stem,
+        "axes": ", ".join(f"{size} {dim}" for dim, size in sizes.items()),
+        **sizes,
+        "models": [str(model) for model in cube["model"].values] if "model" in cube else [],
+        "layers": [str(layer) for layer in cube["layer"].values] if "layer" in cube else [],
+        "bytes": n_bytes,
+        "path": path.as_posix(),
+        "fingerprint": cube.attrs.get("fingerprint"),
+        "pulled": None if pulled is None else list(pulled),
+    }
+
+
+def _readable(
+    summary: Callable[[_Where], _Told], places: Iterable[_Where], tell: Callable[[StudyError], None]
+) -> Iterator[_Told]:
+    with ThreadPoolExecutor(_AT_ONCE) as pool:
+        for future in [pool.submit(summary, place) for place in places]:
+            try:
+                yield future.result()
+            except StudyError as error:
+                tell(error)

@@ -1,0 +1,246 @@
+"""A study opened for reading: its cubes by name, lazily."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+import xarray as xr
+
+from cinecube.store.base.bounded import parse_json
+from cinecube.store.base.errors import StudyError
+from cinecube.store.base.labels import find_layer
+from cinecube.store.base.paths import StudyPaths
+from cinecube.store.cube.cubes import open_cube, refuse_another
+from cinecube.store.cube.schema import Stream, merged_layers
+from cinecube.store.dvc.pulling import PulledCubes
+from cinecube.store.params.document import Study, load_study
+
+
+class Cubes(Protocol):
+    """Where the cubes of a study are."""
+
+    def open(self, path: Path, model: str | None = None, layer: int | str | None = None) -> xr.Dataset:
+        """Open a cube lazily; `model` and `layer` are all that will be read of it, where they are known.
+
+        Raises
+        ------
+        StudyError
+            If it is not there, or lacks what will be read.
+        """
+        ...
+
+    def text(self, path: Path) -> str | None:
+        """A text file; None if there is none."""
+        ...
+
+
+class FolderCubes:
+    """Cubes of a working tree, and those of it that `cinecube pull` left in DVC's cache.
+
+    Parameters
+    ----------
+    paths : StudyPaths
+    """
+
+    def __init__(self, paths: StudyPaths) -> None:
+        self._paths, self._pulled = paths, PulledCubes(paths.root)
+
+    def open(self, path: Path, model: str | None = None, layer: int | str | None = None) -> xr.Dataset:
+        where = self._paths.relative(path)
+        self._pulled.refuse_kept_back(path, where)
+        cube = None if path.exists() or model is None else self._pulled.open(path, model, layer, where)
+        return open_cube(path, where=where) if cube is None else cube
+
+    def text(self, path: Path) -> str | None:
+        return path.read_text(encoding="utf-8") if path.is_file() else None
+
+
+class OpenStudy:
+    """The cubes of a study. Opening reads labels; values are read when they are asked for.
+
+    Parameters
+    ----------
+    params : Study
+    paths : StudyPaths
+    cubes : Cubes
+    """
+
+    def __init__(self, params: Study, paths: StudyPaths, cubes: Cubes) -> None:
+        self.params, self.paths, self._cubes = params, paths, cubes
+
+    def __repr__(self) -> str:
+        """The study's name, models, films and subjects."""
+        study = self.params
+        return (
+            f"<cinecube study {study.study!r}: models {', '.join(study.known_models)}; "
+            f"films {', '.join(study.films)}; subjects {', '.join(study.brain.subjects)}>"
+        )
+
+    def features(
+        self, model: str | Sequence[str], film: str | None = None, layer: int | str | None = None
+    ) -> xr.DataArray:
+        """Features of one or several models.
+
+        Parameters
+        ----------
+        model : str or sequence of str
+            Names in `params.yaml`, of one stream of such a model (`imagebind.video`), which gives its own layers and
+            dims only, or of a residual pair (`tvlt.joint-videomae`; films that were fitted or tested on). Several are
+            joined, and padded with NaN past their width, lazily.
+        film : str, optional
+            One film; all films of the study without it, one after another.
+        layer : int or str, optional
+            Block number (0 is `embed`) or label; all layers without it.
+
+        Returns
+        -------
+        DataArray
+            `(time, dim, model, layer)`, without `layer` if one was asked for. Rows are those of the cubes as they are
+            stored, by their labels; analyses bring cubes of another clock to the study's.
+
+        Raises
+        ------
+        StudyError
+            If there is no such model, film or layer, its cube is neither here nor in DVC's cache, or models that are
+            joined have other rows than each other.
+        """
+        names = [model] if isinstance(model, str) else list(model)
+        films = list(self.params.films) if film is None else [film]
+        by_model = [self._one_model(name, films, layer) for name in names]
+        if len(by_model) == 1:
+            return by_model[0]
+        _refuse_other_rows(names, by_model)
+        joined = xr.concat(by_model, dim="model", join="outer", coords="minimal", compat="override")
+        if "layer" not in joined.dims:
+            return joined
+        # An outer join orders labels by the alphabet.
+        streams = [Stream(name, part["layer"].values.tolist(), []) for name, part in zip(names, by_model, strict=True)]
+        return joined.sel(layer=merged_layers(streams))
+
+    def _one_model(self, name: str, films: list[str], layer: int | str | None) -> xr.DataArray:
+        model = self._owner(name)
+        pairs = {pair.name for pair in self.params.residual}
+        parts = []
+        for film in films:
+            self.params.film(film)
+            path = self.paths.residual(name, film) if name in pairs else self.paths.features(model, film)
+            where = self.paths.relative(path)
+            cube = self._cubes.open(path, name, layer)
+            refuse_another(cube, where, "features", model=model, segments=self.params.films[film])
+            if model != name:
+                cube = _select_stream(cube, name, where)
+                cube = cube.isel(layer=cube["width"].values[0] > 0)
+            features = cube["features"]
+            if len(films) > 1:  # labels stay as they are: to compare them nothing is computed
+                features = features.copy(data=features.variable.chunk({"model": 1, "layer": 1}).data)
+            if layer is not None:
+                label = find_layer(layer, list(cube["layer"].values), where)
+                _refuse_never(cube, label, where)
+                features = features.sel(layer=label)
+            if model != name:
+                features = features.isel(dim=slice(0, int(features["width"].max())))
+            parts.append(features)
+        if len(parts) == 1:
+            return parts[0]
+        return xr.concat(parts, dim="time", coords="minimal", compat="override", join="exact")
+
+    def _owner(self, name: str) -> str:
+        """The model of a name that may be one of its streams: `imagebind` of `imagebind.video`; a pair is its own."""
+        if any(name == pair.name for pair in self.params.residual):
+            return name
+        return self.params.owner(name)
+
+    def brain(self, subject: str) -> xr.Dataset:
+        """One subject's responses `bold (time, target)` with their labels."""
+        path = self.paths.brain(self.params.subject(subject))
+        cube = self._cubes.open(path)
+        refuse_another(cube, self.paths.relative(path), "bold", subject=subject)
+        return cube
+
+    def scores(self, model: str) -> xr.Dataset:
+        """Scores of a model, of a stream or of a residual pair: `score (subject, model, layer, target)` and more."""
+        owner = self._owner(model)
+        path = self.paths.scores(owner)
+        cube = self._cubes.open(path)
+        refuse_another(cube, self.paths.relative(path), "score", model=owner)
+        return cube if owner == model else _select_stream(cube, model, self.paths.relative(path))
+
+    def truth(self) -> dict[str, Any]:
+        """What was planted in a simulated study.
+
+        Raises
+        ------
+        StudyError
+            If the study was not simulated.
+        """
+        path = self.paths.truth
+        text = self._cubes.text(path)
+        if text is None:
+            raise StudyError(
+                where=self.paths.relative(path),
+                found="no truth",
+                expected="a simulated study",
+                do="run `dvc repro` in a study made with `cinecube init --template simulated`",
+            )
+        try:
+            truth: dict[str, Any] = parse_json(text)
+        except ValueError as error:
+            raise StudyError(
+                where=self.paths.relative(path),
+                found=f"no JSON ({error})",
+                expected="what was planted",
+                do="run `dvc repro`, which makes it anew",
+            ) from error
+        return truth
+
+
+def open_folder(root: Path) -> OpenStudy:
+    """Open the study in a folder.
+
+    Raises
+    ------
+    StudyError
+        If it holds no study.
+    """
+    params, paths = load_study(root), StudyPaths(root)
+    return OpenStudy(params, paths, FolderCubes(paths))
+
+
+def _refuse_other_rows(names: Sequence[str], parts: Sequence[xr.DataArray]) -> None:
+    """Joined by position, rows of two clocks would share a label that is that of one of them."""
+    first = parts[0]
+    for name, part in zip(names, parts, strict=True):
+        if not all(np.array_equal(part[label].values, first[label].values) for label in ("segment", "onset_s")):
+            raise StudyError(
+                where=f"models {names[0]} and {name}",
+                found=f"{first.sizes['time']} and {part.sizes['time']} rows, with other onsets or segments",
+                expected="the same rows",
+                do="ask for one at a time; analyses bring cubes from elsewhere to the study's clock",
+            )
+
+
+def _refuse_never(cube: xr.Dataset, label: str, where: str) -> None:
+    """A layer that none of a cube's streams has was never computed; others lack it as padding."""
+    if not (cube["width"].sel(layer=label) > 0).any():
+        raise StudyError(
+            where=where,
+            found=f"no layer {label} of {', '.join(map(str, cube['model'].values))}: it never existed",
+            expected="a layer with a width",
+            do="see `cinecube show` for the layers of each stream",
+        )
+
+
+def _select_stream(cube: xr.Dataset, name: str, where: str) -> xr.Dataset:
+    """A cube's part of one stream, with the axis `model` of length one."""
+    known = [str(label) for label in cube["model"].values]
+    if name not in known:
+        raise StudyError(
+            where=where,
+            found=f"no stream {name!r}",
+            expected=f"one of {', '.join(known)}",
+            do="see `cinecube show` for the streams of a cube",
+        )
+    return cube.isel(model=[known.index(name)])

@@ -1,0 +1,1 @@
+"""`params.yaml`: what its sections hold, how it is read once and how it is edited."""

@@ -1,0 +1,409 @@
+"""`params.yaml`, read once at the edge: frozen models, unknown keys are errors."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Collection
+from pathlib import Path
+from typing import Annotated, Any, Literal, TypeVar
+
+import yaml
+from pydantic import BaseModel, Field, ValidationError, model_validator
+
+from cinecube.store.base.bounded import parse_yaml, read_text
+from cinecube.store.base.errors import StudyError
+from cinecube.store.base.labels import check_name
+from cinecube.store.base.paths import PARAMS_FILE as PARAMS_FILE
+from cinecube.store.base.section import Section, WrongValue
+from cinecube.store.clock.clock import Clock
+from cinecube.store.params.analysis_params import CeilingParams, EncodeParams, Pair, Statistics, Unimodal
+from cinecube.store.params.model_params import ModelParams
+from cinecube.store.params.run_params import DaskParams, Run
+from cinecube.store.params.wrong_params import explain, shown, suggestion
+
+_PAIR = ("keep", "remove")
+
+_Model = TypeVar("_Model", bound=BaseModel)
+
+
+class Split(Section):
+    """Films to fit on and films to test on; `gap_s` is dropped where a fold cuts a film in two."""
+
+    train: list[str] = Field(min_length=1)
+    test: list[str] = Field(min_length=1)
+    gap_s: float = Field(4.0, ge=0, le=3600)
+
+
+class Compute(Section):
+    """What this study extracts itself; nothing in a study that reuses cubes of others."""
+
+    models: list[str] = Field(default_factory=list)
+    films: list[str] = Field(default_factory=list)
+
+
+class Imported(Section):
+    """A model whose feature cubes this study did not compute.
+
+    Attributes
+    ----------
+    model : str
+        If `models` has it too, its cubes must be what is asked for there.
+    source : str
+        Where they come from: a repository, or the file of an added array.
+    rev : str, optional
+        The revision of the repository that was asked for; `.dvc` files hold the commit.
+    resample : str
+        How rows of another clock become rows of this study's.
+    """
+
+    model: str
+    source: str
+    rev: str | None = None
+    resample: Literal["mean", "lanczos"] = "mean"
+
+
+class BrainParams(Section):
+    """Where the scans are and how they become brain cubes.
+
+    `publish` says whether `dvc push` sends scans and brain cubes; it changes no number.
+    """
+
+    source: Literal["fmriprep"] = "fmriprep"
+    path: str
+    subjects: list[str] = Field(min_length=1)
+    space: str = "MNI152NLin2009cAsym"
+    targets: Literal["voxels", "parcels"] = "voxels"
+    atlas: str | None = None
+    confounds: Literal["none", "motion", "simple", "simple+gsr"] = "simple"
+    high_pass_hz: float = Field(0.008, ge=0, le=10)
+    fwhm_mm: float = Field(0.0, ge=0, le=100)
+    repeats: Literal["average", "separate"] = "average"
+    publish: bool = False
+
+
+class Study(Section):
+    """One study: `params.yaml` and what follows from it."""
+
+    study: str
+    clock: Clock
+    stimuli: str | None = None
+    films: dict[str, Annotated[list[str], Field(min_length=1)]] = Field(min_length=2)
+    split: Split
+    models: dict[str, ModelParams] = Field(default_factory=dict)
+    compute: Compute = Compute()
+    imported: list[Imported] = Field(default_factory=list)
+    run: Run = Run()
+    brain: BrainParams
+    encode: EncodeParams = EncodeParams()
+    ceiling: CeilingParams = CeilingParams()
+    residual: list[Pair] = Field(default_factory=list)
+    partition: list[list[str]] = Field(default_factory=list)
+    statistics: Statistics = Statistics()
+    rois: str | None = None
+    unimodal: Unimodal = Unimodal()
+    dask: DaskParams = "local"
+    simulate: dict[str, Any] | None = None
+
+    @model_validator(mode="after")
+    def _names_are_known(self) -> Study:
+        for key, kind, names in (
+            ("films", "film", self.films),
+            ("films", "segment", self.segments()),
+            ("models", "model", self.models),
+            ("imported", "model", self._imported_names()),
+            ("brain.subjects", "subject", self.brain.subjects),
+        ):
+            for name in names:
+                _check_name(key, kind, name)
+        _known("split.train", "film", self.split.train, self.films)
+        _known("split.test", "film", self.split.test, self.films)
+        _known("compute.films", "film", self.compute.films, self.films)
+        _known("compute.models", "model", self.compute.models, self.models)
+        self._streams_are_known()
+        both = sorted(set(self.split.train) & set(self.split.test))
+        if both:
+            raise WrongValue(
+                key="split",
+                found=f"{', '.join(both)} in train and in test",
+                expected="test films that no encoder is fitted on",
+                do="remove it from one of them",
+            )
+        if twice := _twice(self.segments()):
+            raise WrongValue(
+                key="films", found=f"segment {twice} twice", expected="segment names that differ", do="rename one"
+            )
+        for key, kind, names in (
+            ("split.train", "film", self.split.train),
+            ("split.test", "film", self.split.test),
+            ("compute.films", "film", self.compute.films),
+            ("compute.models", "model", self.compute.models),
+            ("brain.subjects", "subject", self.brain.subjects),
+        ):
+            if twice := _twice(names):
+                raise WrongValue(
+                    key=key, found=f"the {kind} {twice} twice", expected="each once", do="remove one of them"
+                )
+        return self
+
+    def _named_streams(self) -> dict[str, str]:
+        """Models and streams that analyses name, by the key that names them: `residual.0.keep`, `unimodal.video.1`."""
+        named = {f"residual.{i}.{key}": getattr(pair, key) for i, pair in enumerate(self.residual) for key in _PAIR}
+        lists = {f"partition.{i}": streams for i, streams in enumerate(self.partition)}
+        lists |= {f"statistics.compare.{i}": list(pair) for i, pair in enumerate(self.statistics.compare)}
+        lists |= {"unimodal.video": self.unimodal.video, "unimodal.audio": self.unimodal.audio}
+        return named | {f"{key}.{i}": stream for key, streams in lists.items() for i, stream in enumerate(streams)}
+
+    def _streams_are_known(self) -> None:
+        for key, stream in self._named_streams().items():
+            if self._owner(stream) is None:
+                raise WrongValue(key=key, **self._no_model(stream))
+        for i, streams in enumerate(self.partition):
+            if len(streams) not in (2, 3) or len(set(streams)) < len(streams):
+                raise WrongValue(
+                    key=f"partition.{i}",
+                    found=shown(streams),
+                    expected="two or three different streams",
+                    do="name them",
+                )
+        for i, pair in enumerate(self.residual):
+            if pair.keep == pair.remove:
+                raise WrongValue(
+                    key=f"residual.{i}",
+                    found=f"{pair.keep} to keep and to remove",
+                    expected="two different streams",
+                    do="correct one of them",
+                )
+        imported = self._imported_names()
+        again = sorted({name for name in imported if imported.count(name) > 1 or name in self.compute.models})
+        if again:
+            raise WrongValue(
+                key="imported",
+                found=f"{again[0]}, which is listed twice or stands in compute.models",
+                expected="models that are computed here or come from elsewhere",
+                do="remove it from one of them",
+            )
+        names = [pair.name for pair in self.residual]
+        twice = sorted({name for name in names if names.count(name) > 1})
+        if twice:
+            raise WrongValue(
+                key="residual", found=f"the pair {twice[0]} twice", expected="each pair once", do="remove one of them"
+            )
+        models = sorted(set(names) & {*self.models, *imported})
+        if models:
+            raise WrongValue(
+                key="models",
+                found=f"{models[0]}, the name of a pair too",
+                expected="another name",
+                do="rename the model",
+            )
+
+    def _owner(self, stream: str) -> str | None:
+        # A model's own name may hold a dot: the longest that fits is the owner.
+        owners = [name for name in self.known_models if stream == name or stream.startswith(f"{name}.")]
+        return max(owners, key=len, default=None)
+
+    def _no_model(self, stream: str) -> dict[str, str]:
+        known = self.known_models
+        return {
+            "found": f"{stream!r}, no model nor a stream of one",
+            "expected": f"one of {', '.join(known)}, or a stream such as imagebind.video",
+            "do": suggestion(stream, known) or "correct it, or add its model to `models`",
+        }
+
+    def _imported_names(self) -> list[str]:
+        return [entry.model for entry in self.imported]
+
+    @property
+    def known_models(self) -> list[str]:
+        """Models of the section `models`, then the imported ones that it lacks."""
+        return list(dict.fromkeys([*self.models, *self._imported_names()]))
+
+    def import_of(self, model: str) -> Imported | None:
+        """Where a model's cubes come from; None if this study computes them."""
+        return next((entry for entry in self.imported if entry.model == model), None)
+
+    @property
+    def encoded(self) -> list[str]:
+        """Models that encoders are fitted to: those computed here, then the imported ones."""
+        return [*self.compute.models, *self._imported_names()]
+
+    def is_untrained(self, stream: str) -> bool:
+        """Whether a stream is of a model with fresh weights."""
+        params = self.models.get(self.owner(stream))
+        return params is not None and params.untrained is not None
+
+    def owner(self, stream: str) -> str:
+        """The model whose cubes hold a stream: `imagebind` of `imagebind.concat`.
+
+        Raises
+        ------
+        StudyError
+            If the study has no such model.
+        """
+        owner = self._owner(stream)
+        if owner is None:
+            raise StudyError(where=f"{PARAMS_FILE}: models", **self._no_model(stream))
+        return owner
+
+    def pair(self, name: str) -> Pair:
+        """A pair of the residual analysis by its name.
+
+        Raises
+        ------
+        StudyError
+            If the study has no such pair.
+        """
+        pairs = {pair.name: pair for pair in self.residual}
+        _refuse_unknown(name, pairs, "pair", "residual")
+        return pairs[name]
+
+    def scored(self, name: str) -> str:
+        """The name of a model or of a residual pair, if the study has it.
+
+        Raises
+        ------
+        StudyError
+            If it has not.
+        """
+        names = [*self.known_models, *(pair.name for pair in self.residual)]
+        _refuse_unknown(name, names, "model or pair", "models")
+        return name
+
+    def segments(self, films: list[str] | None = None) -> list[str]:
+        """Names of all segments of `films` (default: of all films), in order."""
+        return [segment for film in films or self.films for segment in self.films[film]]
+
+    def model(self, name: str) -> ModelParams:
+        """Parameters of a model by name.
+
+        Raises
+        ------
+        StudyError
+            If the study has no such model.
+        """
+        _refuse_unknown(name, self.models, "model", "models")
+        return self.models[name]
+
+    def film(self, name: str) -> list[str]:
+        """Segments of a film by name.
+
+        Raises
+        ------
+        StudyError
+            If the study has no such film.
+        """
+        _refuse_unknown(name, self.films, "film", "films")
+        return self.films[name]
+
+    def subject(self, name: str) -> str:
+        """A subject's name, if the study has it.
+
+        Raises
+        ------
+        StudyError
+            If it has not.
+        """
+        _refuse_unknown(name, self.brain.subjects, "subject", "brain.subjects")
+        return name
+
+    def film_of(self, segment: str) -> str:
+        """The film that a segment belongs to."""
+        return next(film for film, segments in self.films.items() if segment in segments)
+
+
+def _refuse_unknown(name: str, known: Collection[str], kind: str, section: str) -> None:
+    if name not in known:
+        owners = [one for one in known if name.startswith(f"{one}.") and "-" not in name]
+        hint = suggestion(name, known) or ("add it there, or ask for one of these" if known else "add it there")
+        raise StudyError(
+            where=f"{PARAMS_FILE}: {section}",
+            found=f"no {kind} {name!r}",
+            expected=f"one of {', '.join(known)}" if known else f"one in {section}, which has none",
+            do=f"streams of {max(owners, key=len)} come together: ask for it" if owners else hint,
+        )
+
+
+def _twice(names: list[str]) -> str | None:
+    """The first name that stands there more than once."""
+    return next((name for name, count in Counter(names).items() if count > 1), None)
+
+
+def _known(key: str, kind: str, names: list[str], known: Collection[str]) -> None:
+    for name in names:
+        if name not in known:
+            raise WrongValue(
+                key=key,
+                found=f"no {kind} {name!r}",
+                expected=f"one of {', '.join(known)}, the keys of `{kind}s`",
+                do=suggestion(name, known) or f"correct it, or add it to `{kind}s`",
+            )
+
+
+def _check_name(key: str, kind: str, name: str) -> None:
+    try:
+        check_name(name, kind)
+    except StudyError as error:
+        raise WrongValue(key=f"{key}: {error.where}", found=error.found, expected=error.expected, do=error.do) from None
+
+
+def load_study(root: Path) -> Study:
+    """Read and check `params.yaml` of the study in folder `root`.
+
+    Raises
+    ------
+    StudyError
+        If the file is missing, is no YAML, lacks a key, has an unknown one or a wrong value.
+    """
+    path = root / PARAMS_FILE
+    if not path.exists():
+        bare = (root / "HEAD").is_file() and (root / "objects").is_dir()
+        raise StudyError(
+            where=str(path),
+            found="a bare repository" if bare else "no such file",
+            expected="a study's parameters",
+            do="clone it and run there" if bare else "run in a study's folder, or make one with `cinecube init DIR`",
+        )
+    try:
+        text = read_text(path)
+    except UnicodeDecodeError as error:
+        raise _no_yaml(str(path), error) from None
+    return read_study(text, str(path))
+
+
+def read_study(text: str, where: str) -> Study:
+    """Check the text of a `params.yaml`; raises as `load_study` does."""
+    try:
+        raw = parse_yaml(text, strict=True)
+    except (yaml.YAMLError, ValueError) as error:
+        raise _no_yaml(where, error) from None
+    return parse(Study, raw, PARAMS_FILE)
+
+
+def _no_yaml(where: str, error: Exception) -> StudyError:
+    return StudyError(
+        where=where, found=f"broken YAML ({error})", expected="YAML in UTF-8", do="correct the line that it names"
+    )
+
+
+def parse(model: type[_Model], raw: Any, where: str, do: str | None = None) -> _Model:
+    """Check `raw` against a pydantic model; the first thing wrong becomes one line.
+
+    Parameters
+    ----------
+    model : type
+    raw : Any
+        What a YAML or JSON file holds.
+    where : str
+        The file.
+    do : str, optional
+        What to do about anything wrong, where that is not to edit the file.
+
+    Raises
+    ------
+    StudyError
+        Naming the key, what it holds and what was expected.
+    """
+    try:
+        return model.model_validate(raw)
+    except ValidationError as error:
+        raise explain(model, error, raw, where, do) from None

@@ -1,0 +1,1 @@
+"""Scans: fMRIPrep derivatives cleaned, averaged and labelled as brain cubes."""
