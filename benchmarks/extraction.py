@@ -40,11 +40,11 @@ from machine import describe_machine, middle_and_range, print_machine
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from cinecube.features import extraction
-from cinecube.features.checkpoint import record_checkpoint
-from cinecube.features.network import Batch, Extractor, Features, Network, Reading
-from cinecube.features.registry import find_network
-from cinecube.features.windows import BlockBatch, batches
+from cinecube.features.extraction import stage as extraction
+from cinecube.features.extraction.checkpoint import record_checkpoint
+from cinecube.features.extraction.windows import BlockBatch, batches
+from cinecube.features.networks.network import Batch, Extractor, Features, Network, Reading
+from cinecube.features.networks.registry import find_network
 from cinecube.store.base.atomic import write_text
 from cinecube.store.base.fingerprint import canonical
 from cinecube.store.base.paths import StudyPaths

@@ -15,7 +15,7 @@ import xarray as xr
 
 from cinecube.citing import Citation, package_citation, study_citation
 from cinecube.cli.common import size_text
-from cinecube.features.checkpoint import is_non_commercial
+from cinecube.features.extraction.checkpoint import is_non_commercial
 from cinecube.origin import Origin
 from cinecube.privacy import Share
 from cinecube.store.base.errors import StudyError

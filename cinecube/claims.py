@@ -48,9 +48,9 @@ class Claims:
         return judge(spec) if judge else Claim("an unknown kind of journal", None)
 
     def _features(self, spec: Spec) -> Claim:
-        from cinecube.features.probed import choices_of
-        from cinecube.features.record import read_record
-        from cinecube.features.spec import make_spec
+        from cinecube.features.extraction.record import read_record
+        from cinecube.features.extraction.spec import make_spec
+        from cinecube.features.films.probed import choices_of
 
         names, digests = list(spec.get("segments", [])), spec.get("stimulus", {})
         candidates = [
@@ -82,7 +82,7 @@ class Claims:
         return [f"{name} is another film by now" for name, path in files if file_digest(path) != stimulus[name]]
 
     def _files(self, film: str) -> Iterable[tuple[str, Path]]:
-        from cinecube.features.stimuli import find_segments
+        from cinecube.features.films.stimuli import find_segments
 
         return find_segments(self._study, film, self._root).items()
 

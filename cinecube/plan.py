@@ -167,8 +167,8 @@ def _with_journal(study: Study, model: str, root: Path, step: Step) -> Step:
 
 def _widest(study: Study, model: str, root: Path) -> int:
     """Dims of a model's widest layer, of one that is imported by its cubes."""
-    from cinecube.features.record import read_record
-    from cinecube.features.spec import make_reading
+    from cinecube.features.extraction.record import read_record
+    from cinecube.features.extraction.spec import make_reading
     from cinecube.store.open.imported import open_imported
 
     if study.import_of(model):
@@ -207,8 +207,8 @@ def _encode_step(study: Study, model: str, root: Path, stage: str = "encode") ->
 
 
 def _features_step(study: Study, model: str, film: str, root: Path) -> Step:
-    from cinecube.features.record import read_record
-    from cinecube.features.spec import feature_spec, make_reading
+    from cinecube.features.extraction.record import read_record
+    from cinecube.features.extraction.spec import feature_spec, make_reading
 
     stage, paths = f"features@{model}-{film}", StudyPaths(root)
     try:

@@ -131,7 +131,7 @@ def _compared(
     """A spec as it is stored and as it would be made now, as far as that is known without computing."""
     kind = stage.partition("@")[0]
     if kind == "features":
-        from cinecube.features.spec import feature_spec
+        from cinecube.features.extraction.spec import feature_spec
 
         return stored, feature_spec(study, name, film, root)
     if kind in ("encode", "encode_imported", "encode_residual"):

@@ -117,7 +117,7 @@ def _write_imagebind(seed: int, folder: Path) -> str:
     """ImageBind, whose official file is a dict of tensors that `torch.save` wrote."""
     import torch
 
-    from cinecube.features.imagebind import ImageBindNetwork, Sizes, rename
+    from cinecube.features.architectures.imagebind import ImageBindNetwork, Sizes, rename
 
     with torch.device("meta"):
         shapes = ImageBindNetwork(Sizes.model_validate(_IMAGEBIND)).state_dict()
@@ -136,8 +136,8 @@ def _write_tvlt(seed: int, folder: Path) -> str:
     import torch
     from safetensors.torch import save_file
 
-    from cinecube.features.network import Checkpoint
-    from cinecube.features.tvlt import TvltNetwork, rename
+    from cinecube.features.architectures.tvlt import TvltNetwork, rename
+    from cinecube.features.networks.network import Checkpoint
 
     with torch.device("meta"):
         shapes = TvltNetwork(Checkpoint(folder, _TVLT, _TVLT_PROCESSOR)).state_dict()

@@ -121,7 +121,7 @@ def _tvlt_pixels(rgb: np.ndarray) -> np.ndarray:
 def _load_imagebind(folder: Path) -> Any:
     import torch
 
-    from cinecube.features.imagebind import ImageBindNetwork, Sizes, rename
+    from cinecube.features.architectures.imagebind import ImageBindNetwork, Sizes, rename
 
     sizes = Sizes.model_validate(json.loads((folder / "config.json").read_text(encoding="utf-8")))
     tensors = torch.load(folder / "imagebind.pth", weights_only=True)
@@ -135,8 +135,8 @@ def _load_tvlt(folder: Path) -> Any:
     import torch
     from safetensors.torch import load_file
 
-    from cinecube.features.network import Checkpoint
-    from cinecube.features.tvlt import TvltNetwork, rename
+    from cinecube.features.architectures.tvlt import TvltNetwork, rename
+    from cinecube.features.networks.network import Checkpoint
 
     config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
     tensors = load_file(folder / "model.safetensors")

@@ -52,7 +52,7 @@ _MODULES = (
         for name in ("encoders", "ceilings", "partition", "significance", "truth", "report")
     ),
     *(f"cinecube.analysis.{name}" for name in ("report.paper_figures", "residuals.residual_tables")),
-    *(f"cinecube.features.{name}" for name in ("extraction", "films", "checkpoint", "adding", "vit", "wav2vec2")),
+    *(f"cinecube.features.{name}" for name in ("films.stage", "own.adding")),
     *("cinecube.store.scans.brain", "cinecube.simulation.study", "cinecube.importing", "cinecube.store.dvc.pulling"),
 )
 

@@ -14,9 +14,9 @@ import pandas as pd
 import pytest
 import xarray as xr
 
-from cinecube.features.pictures import sampled_frames
-from cinecube.features.probing import probe
-from cinecube.features.windows import frame_numbers
+from cinecube.features.extraction.windows import frame_numbers
+from cinecube.features.films.pictures import sampled_frames
+from cinecube.features.films.probing import probe
 from cinecube.simulation.frame_code import read_frame_number
 
 if TYPE_CHECKING:
@@ -58,8 +58,8 @@ def test_the_study_plants_enough(study: Folder) -> None:
 
 def test_sampled_frames_are_the_ones_the_clock_asks_for(study: Folder) -> None:
     """The number burned into each picture equals floor(t * rate): one frame off would show."""
-    from cinecube.features.record import read_record
-    from cinecube.features.spec import make_reading
+    from cinecube.features.extraction.record import read_record
+    from cinecube.features.extraction.spec import make_reading
     from cinecube.store.params.document import load_study
 
     params = load_study(study.root)

@@ -78,7 +78,7 @@ def films(root: Path) -> None:
     Example:
       cinecube films
     """
-    from cinecube.features.films import said_of_films, write_films_table
+    from cinecube.features.films.stage import said_of_films, write_films_table
     from cinecube.study import load
 
     study = load(root)
@@ -102,7 +102,7 @@ def checkpoint(model: str, root: Path) -> None:
     Example:
       cinecube checkpoint vit
     """
-    from cinecube.features.checkpoint import write_record
+    from cinecube.features.extraction.checkpoint import write_record
     from cinecube.study import load
 
     record = write_record(load(root), model, root)
@@ -123,7 +123,7 @@ def features(model: str, film: str, root: Path) -> None:
     Example:
       cinecube features vit amber
     """
-    from cinecube.features.extraction import extract_film
+    from cinecube.features.extraction.stage import extract_film
     from cinecube.study import load
 
     study = load(root)

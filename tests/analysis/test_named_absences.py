@@ -27,7 +27,7 @@ from cinecube.analysis.regions.rois import Members
 from cinecube.analysis.report.stage import write_report
 from cinecube.analysis.residuals.residual_cubes import make_residual
 from cinecube.analysis.residuals.residual_tables import pair_scores, residual
-from cinecube.features.constant import Telling
+from cinecube.features.extraction.constant import Telling
 from cinecube.store.base.errors import StudyError
 from cinecube.store.base.paths import StudyPaths
 from cinecube.store.cube.checksums import write_checksums

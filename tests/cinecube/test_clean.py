@@ -20,9 +20,9 @@ import yaml
 from click.testing import CliRunner, Result
 
 from cinecube.cli import keeping, main
-from cinecube.features.network import READING_VERSION, Facts
-from cinecube.features.record import Record
-from cinecube.features.spec import feature_spec
+from cinecube.features.extraction.record import Record
+from cinecube.features.extraction.spec import feature_spec
+from cinecube.features.networks.network import READING_VERSION, Facts
 from cinecube.store.base.fingerprint import canonical
 from cinecube.store.base.journal import blocks_of, journal_folder, open_journal
 from cinecube.store.base.paths import StudyPaths

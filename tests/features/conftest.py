@@ -14,7 +14,7 @@ import av
 import numpy as np
 import pytest
 
-from cinecube.features.checkpoint import record_checkpoint
+from cinecube.features.extraction.checkpoint import record_checkpoint
 from cinecube.store.base.atomic import write_text
 from cinecube.store.base.fingerprint import canonical
 from cinecube.store.base.paths import StudyPaths
@@ -138,8 +138,8 @@ def _own_checkpoints(root: Path) -> None:
     import torch
     from safetensors.torch import save_file
 
-    from cinecube.features import imagebind, tvlt
-    from cinecube.features.network import Checkpoint
+    from cinecube.features.architectures import imagebind, tvlt
+    from cinecube.features.networks.network import Checkpoint
 
     config = {"model_type": "tvlt", **TINY, "image_size": 32, "num_frames": 4}
     processor = {"size": {"shortest_edge": 32}, "crop_size": {"height": 32, "width": 32}}

@@ -9,9 +9,9 @@ import time
 import pytest
 import yaml
 
-from cinecube.features.checkpoint import find_checkpoint, read_licence, record_checkpoint, weights_digest
-from cinecube.features.network import Reading
-from cinecube.features.registry import find_network
+from cinecube.features.extraction.checkpoint import find_checkpoint, read_licence, record_checkpoint, weights_digest
+from cinecube.features.networks.network import Reading
+from cinecube.features.networks.registry import find_network
 from cinecube.store.base.errors import StudyError
 from cinecube.store.params.model_params import ModelParams
 
@@ -142,8 +142,8 @@ def test_planning_needs_no_torch(study, tmp_path):
     code = (
         "import sys; sys.modules['torch'] = None\n"
         "from pathlib import Path\n"
-        "import cinecube.features.films\n"
-        "from cinecube.features.spec import feature_spec\n"
+        "import cinecube.features.films.stage\n"
+        "from cinecube.features.extraction.spec import feature_spec\n"
         "from cinecube.store.params.document import load_study\n"
         f"root = Path({str(tmp_path)!r})\n"
         "study = load_study(root)\n"

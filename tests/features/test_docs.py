@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 import xarray as xr
 
-from cinecube.features.checkpoint import record_checkpoint
-from cinecube.features.extraction import extract_film
+from cinecube.features.extraction.checkpoint import record_checkpoint
+from cinecube.features.extraction.stage import extract_film
 from cinecube.store.base.atomic import write_text
 from cinecube.store.base.fingerprint import canonical
 from cinecube.store.base.paths import StudyPaths

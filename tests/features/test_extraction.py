@@ -10,11 +10,11 @@ import numpy as np
 import pytest
 import xarray as xr
 
-from cinecube.features import extraction
-from cinecube.features.extraction import extract_film
-from cinecube.features.network import Network
-from cinecube.features.registry import find_network
-from cinecube.features.spec import feature_spec
+from cinecube.features.extraction import stage as extraction
+from cinecube.features.extraction.spec import feature_spec
+from cinecube.features.extraction.stage import extract_film
+from cinecube.features.networks.network import Network
+from cinecube.features.networks.registry import find_network
 from cinecube.store.base.errors import StudyError
 from cinecube.store.base.fingerprint import fingerprint
 from cinecube.store.base.journal import open_journal

@@ -15,10 +15,10 @@ import av
 import numpy as np
 import pytest
 
-from cinecube.features.pictures import sampled_frames
-from cinecube.features.probing import probe
-from cinecube.features.segment import SegmentInfo
-from cinecube.features.sound import sound_windows
+from cinecube.features.films.pictures import sampled_frames
+from cinecube.features.films.probing import probe
+from cinecube.features.films.segment import SegmentInfo
+from cinecube.features.films.sound import sound_windows
 from cinecube.store.base.errors import StudyError
 
 RATE_HZ = 16000

@@ -12,9 +12,9 @@ import numpy as np
 import pytest
 import torch
 
-from cinecube.features.hf import HfEncoder
-from cinecube.features.network import Batch, Facts, Reading, read_checkpoint
-from cinecube.features.registry import find_network
+from cinecube.features.hf.hf import HfEncoder
+from cinecube.features.networks.network import Batch, Facts, Reading, read_checkpoint
+from cinecube.features.networks.registry import find_network
 from cinecube.store.base.errors import StudyError
 
 from .hf_families import FAMILIES, SOUND, make_family

@@ -16,9 +16,9 @@ import pytest
 import yaml
 from tests.hostile import run_all
 
-from cinecube.features.hf import HfEncoder
-from cinecube.features.loading import load_network
-from cinecube.features.network import Reading
+from cinecube.features.hf.hf import HfEncoder
+from cinecube.features.hf.loading import load_network
+from cinecube.features.networks.network import Reading
 from cinecube.store.base.errors import StudyError
 
 REPOSITORY = Path(__file__).resolve().parents[2]

@@ -9,8 +9,15 @@ import numpy as np
 import pytest
 import torch
 
-from cinecube.features.imagebind import ImageBindNetwork, Sizes, crops, log_mel, official_parameters, rename
-from cinecube.features.pixels import CLIP
+from cinecube.features.architectures.imagebind import (
+    ImageBindNetwork,
+    Sizes,
+    crops,
+    log_mel,
+    official_parameters,
+    rename,
+)
+from cinecube.features.networks.pixels import CLIP
 
 SIZES = Sizes(video=(64, 2, 4), audio=(48, 2, 4), head=32)
 TOLERANCE = 1e-5

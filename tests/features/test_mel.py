@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 import torch
 
-from cinecube.features.mel import fitted, kaldi_log_mel, tvlt_log_mel
-from cinecube.features.network import Checkpoint
-from cinecube.features.pixels import BICUBIC, HALF, IMAGENET, Pixels, cropped, read_pixels
+from cinecube.features.networks.mel import fitted, kaldi_log_mel, tvlt_log_mel
+from cinecube.features.networks.network import Checkpoint
+from cinecube.features.networks.pixels import BICUBIC, HALF, IMAGENET, Pixels, cropped, read_pixels
 from cinecube.store.base.errors import StudyError
 
 

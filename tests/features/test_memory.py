@@ -20,11 +20,11 @@ import numpy as np
 import pytest
 import yaml
 
-from cinecube.features import extraction
-from cinecube.features.checkpoint import record_checkpoint
-from cinecube.features.network import Batch, Features, Network, Reading
-from cinecube.features.registry import find_network
-from cinecube.features.windows import prefetched
+from cinecube.features.extraction import stage as extraction
+from cinecube.features.extraction.checkpoint import record_checkpoint
+from cinecube.features.extraction.windows import prefetched
+from cinecube.features.networks.network import Batch, Features, Network, Reading
+from cinecube.features.networks.registry import find_network
 from cinecube.store.base.atomic import write_text
 from cinecube.store.base.fingerprint import canonical
 from cinecube.store.base.paths import StudyPaths

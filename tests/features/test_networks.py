@@ -10,10 +10,10 @@ import numpy as np
 import pytest
 import torch
 
-from cinecube.features.ast import own_times
-from cinecube.features.network import Batch, Features, Reading, read_checkpoint
-from cinecube.features.registry import find_network
-from cinecube.features.wav2vec2 import own_tokens, shortest_input
+from cinecube.features.architectures.ast import own_times
+from cinecube.features.architectures.wav2vec2 import own_tokens, shortest_input
+from cinecube.features.networks.network import Batch, Features, Reading, read_checkpoint
+from cinecube.features.networks.registry import find_network
 from cinecube.store.base.errors import StudyError
 from cinecube.store.cube.schema import Stream
 
@@ -167,7 +167,7 @@ def test_pieces_change_nothing(name, checkpoints, monkeypatch):
     extractor = _extractor(name, checkpoints)
     batch = _batch(name, extractor, 3)
     whole = extractor(batch)
-    monkeypatch.setattr("cinecube.features.taps._TOKENS_AT_ONCE", 1)
+    monkeypatch.setattr("cinecube.features.networks.taps._TOKENS_AT_ONCE", 1)
     assert _largest(extractor(batch), whole) <= TOLERANCE
 
 
@@ -350,8 +350,8 @@ def test_unknown_extractor_is_refused_with_a_guess():
 def test_a_network_registers_by_an_entry_point(monkeypatch, checkpoints):
     from importlib.metadata import EntryPoint
 
-    entry = EntryPoint("mine", "cinecube.features.vit:NETWORK", "cinecube.extractors")
-    monkeypatch.setattr("cinecube.features.registry.entry_points", lambda group: [entry])
+    entry = EntryPoint("mine", "cinecube.features.architectures.vit:NETWORK", "cinecube.extractors")
+    monkeypatch.setattr("cinecube.features.networks.registry.entry_points", lambda group: [entry])
     assert find_network("mine", "models.mine") is find_network("vit", "models.vit")
 
 

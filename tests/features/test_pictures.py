@@ -8,10 +8,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from cinecube.features.network import Reading
-from cinecube.features.pictures import sampled_frames
-from cinecube.features.probing import probe
-from cinecube.features.windows import frame_numbers
+from cinecube.features.extraction.windows import frame_numbers
+from cinecube.features.films.pictures import sampled_frames
+from cinecube.features.films.probing import probe
+from cinecube.features.networks.network import Reading
 from cinecube.store.base.errors import StudyError
 from cinecube.store.clock.clock import Clock
 
@@ -67,8 +67,8 @@ def test_a_damaged_frame_is_refused_with_its_second(tmp_path, write_film):
 _PEAK = """
 import sys
 from pathlib import Path
-from cinecube.features.pictures import sampled_frames
-from cinecube.features.probing import probe
+from cinecube.features.films.pictures import sampled_frames
+from cinecube.features.films.probing import probe
 
 def peak_bytes():
     lines = Path("/proc/self/status").read_text().splitlines()

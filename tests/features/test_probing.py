@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from cinecube.features.containers import stated_bytes
-from cinecube.features.probing import probe
+from cinecube.features.films.containers import stated_bytes
+from cinecube.features.films.probing import probe
 from cinecube.store.base.errors import StudyError
 
 NTSC_FILM, NTSC = Fraction(24000, 1001), Fraction(30000, 1001)

@@ -13,12 +13,12 @@ import yaml
 from click.testing import CliRunner
 
 from cinecube.cli import main
-from cinecube.features import probing
-from cinecube.features.extraction import extract_film
-from cinecube.features.films import said_of_films, write_films_table
-from cinecube.features.record import read_record
-from cinecube.features.spec import feature_spec, make_spec
-from cinecube.features.stimuli import segment_files
+from cinecube.features.extraction.record import read_record
+from cinecube.features.extraction.spec import feature_spec, make_spec
+from cinecube.features.extraction.stage import extract_film
+from cinecube.features.films import probing
+from cinecube.features.films.stage import said_of_films, write_films_table
+from cinecube.features.films.stimuli import segment_files
 from cinecube.store.base.errors import StudyError
 from cinecube.store.base.fingerprint import differences, fingerprint
 from cinecube.store.cube.cubes import stored_spec

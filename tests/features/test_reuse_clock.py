@@ -11,8 +11,8 @@ import xarray as xr
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cinecube.features.extraction import extract_film
-from cinecube.features.films import write_films_table
+from cinecube.features.extraction.stage import extract_film
+from cinecube.features.films.stage import write_films_table
 from cinecube.store.base.paths import StudyPaths
 from cinecube.store.clock.clock import Clock
 from cinecube.store.cube.reclock import reclock

@@ -5,10 +5,10 @@ import tracemalloc
 import numpy as np
 import pytest
 
-from cinecube.features.network import Reading
-from cinecube.features.probing import probe
-from cinecube.features.sound import sound_windows
-from cinecube.features.windows import sound_spans
+from cinecube.features.extraction.windows import sound_spans
+from cinecube.features.films.probing import probe
+from cinecube.features.films.sound import sound_windows
+from cinecube.features.networks.network import Reading
 from cinecube.store.base.errors import StudyError
 
 RATE_HZ = 16000

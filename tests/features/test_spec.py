@@ -2,8 +2,8 @@ from __future__ import annotations
 
 import pytest
 
-from cinecube.features.record import read_record
-from cinecube.features.spec import feature_spec, make_reading
+from cinecube.features.extraction.record import read_record
+from cinecube.features.extraction.spec import feature_spec, make_reading
 from cinecube.store.base.errors import StudyError
 from cinecube.store.base.fingerprint import differences, fingerprint
 

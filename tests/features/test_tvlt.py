@@ -9,10 +9,10 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from cinecube.features.mel import tvlt_log_mel
-from cinecube.features.network import Batch, Checkpoint, Reading, read_checkpoint
-from cinecube.features.pixels import HALF, Pixels
-from cinecube.features.tvlt import NETWORK, TvltNetwork, rename
+from cinecube.features.architectures.tvlt import NETWORK, TvltNetwork, rename
+from cinecube.features.networks.mel import tvlt_log_mel
+from cinecube.features.networks.network import Batch, Checkpoint, Reading, read_checkpoint
+from cinecube.features.networks.pixels import HALF, Pixels
 from cinecube.store.base.errors import StudyError
 
 RATE_HZ = 44_100

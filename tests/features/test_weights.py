@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 import torch
 
-from cinecube.features.network import Batch, Extractor, Reading, read_checkpoint
-from cinecube.features.registry import find_network
+from cinecube.features.networks.network import Batch, Extractor, Reading, read_checkpoint
+from cinecube.features.networks.registry import find_network
 from cinecube.store.base.errors import StudyError
 
 

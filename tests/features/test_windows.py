@@ -8,10 +8,10 @@ from fractions import Fraction
 import numpy as np
 import pytest
 
-from cinecube.features.compat import OOTA2025
-from cinecube.features.network import Reading
-from cinecube.features.probing import probe
-from cinecube.features.windows import batches, frame_numbers, prefetched
+from cinecube.features.extraction.windows import batches, frame_numbers, prefetched
+from cinecube.features.films.probing import probe
+from cinecube.features.networks.compat import OOTA2025
+from cinecube.features.networks.network import Reading
 from cinecube.store.base.journal import blocks_of
 from cinecube.store.clock.clock import Clock
 

@@ -195,8 +195,8 @@ def test_two_codes_say_the_same_of_the_same_windows(
     made: Path, spec: SimulateSpec, frames: np.ndarray, sound: np.ndarray, drawn: dict[str, Layers], network: Network
 ) -> None:
     """What `features` makes of a window equals what is written here to judge it: preparing, network, pooling, head."""
-    from cinecube.features.network import Batch, Reading, read_checkpoint
-    from cinecube.features.registry import find_network
+    from cinecube.features.networks.network import Batch, Reading, read_checkpoint
+    from cinecube.features.networks.registry import find_network
 
     offered, view, folder = find_network(network, "test"), look(spec, network), made / "weights" / network
     facts = offered.describe(read_checkpoint(folder, "test", optional=True))

@@ -16,7 +16,7 @@ from click.testing import CliRunner
 from pydantic import BaseModel
 
 from cinecube.cli import main
-from cinecube.features.record import Record
+from cinecube.features.extraction.record import Record
 from cinecube.simulation.spec import SimulateSpec
 from cinecube.store.base.errors import StudyError
 from cinecube.store.params.analysis_params import Pair

@@ -1,0 +1,1 @@
+"""The networks of the reference study, one file each."""

@@ -1,0 +1,92 @@
+"""What probing has shown of films, remembered by the digest of each file: decoding all of them takes a while."""
+
+from __future__ import annotations
+
+import contextlib
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from pydantic import TypeAdapter, ValidationError
+
+from cinecube.features.films.segment import SegmentInfo
+from cinecube.store.base.atomic import write_text
+from cinecube.store.base.fingerprint import file_digest
+from cinecube.store.base.paths import StudyPaths
+
+# Raised when `probe` learns to see what it has not seen.
+_VERSION = 1
+
+
+@dataclass(frozen=True)
+class _Note:
+    version: int
+    info: SegmentInfo
+
+
+_NOTES = TypeAdapter(_Note)
+
+
+def probed(path: Path, root: Path, digest: str | None = None, told: Any = None) -> SegmentInfo:
+    """What `probe` says of a study's film; a file that is unchanged is not decoded again.
+
+    Parameters
+    ----------
+    path : Path
+        The film.
+    root : Path
+        The study's folder.
+    digest : str, optional
+        Of its bytes, where they have been read already.
+    told : callable, optional
+        See `probe`.
+
+    Raises
+    ------
+    StudyError
+        As `probe`.
+    """
+    from cinecube.features.films.probing import probe  # brings PyAV
+
+    paths = StudyPaths(root)
+    where = paths.relative(path)
+    if not path.is_file():
+        return probe(path, where)  # which says so
+    digest = digest or file_digest(path)
+    known = _remembered(paths, path, digest)
+    if known is not None:
+        return known
+    info = probe(path, where, told)
+    note = _Note(_VERSION, replace(info, path=Path(path.name)))
+    with contextlib.suppress(OSError):
+        write_text(_place(paths, digest), _NOTES.dump_json(note).decode())
+    return info
+
+
+def choices_of(path: Path, root: Path, digest: str) -> dict[str, dict[str, Any]]:
+    """What of a study's film is read out of the ordinary, see `Tracks.choices`; from its headers where need be.
+
+    Raises
+    ------
+    StudyError
+        If it cannot be read.
+    """
+    paths = StudyPaths(root)
+    known = _remembered(paths, path, digest)
+    if known is not None:
+        return known.tracks.choices
+    from cinecube.features.films.tracks import find_tracks
+
+    return find_tracks(path, paths.relative(path)).choices
+
+
+def _place(paths: StudyPaths, digest: str) -> Path:
+    return paths.probed / f"{digest}.json"
+
+
+def _remembered(paths: StudyPaths, path: Path, digest: str) -> SegmentInfo | None:
+    try:
+        note = _NOTES.validate_json(_place(paths, digest).read_bytes())
+    except (OSError, ValidationError):
+        return None
+    return replace(note.info, path=path, where=paths.relative(path)) if note.version == _VERSION else None

@@ -1,0 +1,1 @@
+"""Any encoder of the transformers library, by its checkpoint."""

@@ -1,0 +1,367 @@
+"""Any encoder of the transformers library, by its checkpoint: pictures, clips or sound, no code to write."""
+
+from __future__ import annotations
+
+import inspect
+import math
+from collections.abc import Mapping
+from functools import partial
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from cinecube.features.hf.hf_inputs import NEEDED_MASKS, frame_processor, sound_processor, unfit
+from cinecube.features.hf.loading import load_network, quiet
+from cinecube.features.networks.network import (
+    ALL_FRAMES,
+    Batch,
+    Checkpoint,
+    Facts,
+    Features,
+    Key,
+    Network,
+    Reading,
+    read_checkpoint,
+)
+from cinecube.features.networks.taps import Pool, in_pieces, mean_over_frames, pool_tokens
+from cinecube.store.base.errors import StudyError, first_line
+from cinecube.store.base.labels import layer_label, layer_labels
+from cinecube.store.cube.schema import Stream
+
+VERSION = 2
+Kind = Literal["stills", "clips", "sound"]
+_WIDTHS = ("hidden_size", "d_model", "embed_dim")
+_BLOCKS = ("num_hidden_layers", "encoder_layers", "num_layers")
+_CLIPS = ("num_frames", "frames_per_clip")
+_NORMS = (
+    "layernorm",
+    "layer_norm",
+    "norm",
+    "post_layernorm",
+    "final_layer_norm",
+    "out_norm",
+    "rms_norm",
+    "ln_post",
+)
+# Where networks that have more than one tower keep the one for pictures or sound, and its part of their configuration.
+_TOWERS = {
+    "pictures": ("vision_config", ("vision_model", "vision_tower", "visual", "vision_encoder")),
+    "sound": ("audio_config", ("audio_tower", "audio_model", "audio_encoder")),
+}
+# How many tokens an item has is known only when it has been read; this many keep most networks within bounds.
+_TOKENS = 1600
+# Samples by which two made-up windows differ when tokens are counted; a multiple of what encoders make one token of.
+_COUNTED_SAMPLES = 92160
+
+
+def describe(checkpoint: Checkpoint) -> Facts:
+    """What a checkpoint's configuration says: its layers, and whether it reads pictures, clips or sound.
+
+    Raises
+    ------
+    StudyError
+        If its blocks differ in width, or its processor says nothing of pictures or sound.
+    """
+    _refuse_own_code(checkpoint)
+    given, kind = checkpoint.processor, _kind(checkpoint)
+    config = _encoder_config(checkpoint, kind)
+    if any(isinstance(config.get(key), list | tuple) for key in (*_WIDTHS, *_BLOCKS, "depths", "hidden_sizes")):
+        raise unfit(checkpoint, "blocks of several widths", "blocks of one width, one after another")
+    width, n_blocks = (_number(config, names, checkpoint) for names in (_WIDTHS, _BLOCKS))
+    labels = layer_labels(n_blocks)
+    facts: dict[str, Any] = {
+        "streams": (Stream("", labels, [width] * len(labels)),),
+        "poolings": ("mean", "cls", "last"),
+        # Whether one follows is known when the network is loaded.
+        "final_norm": True,
+        "preprocessing": {key: value for key, value in sorted(given.items()) if not isinstance(value, dict | list)}
+        | {key: value for key, value in given.items() if key in ("size", "crop_size", "image_mean", "image_std")},
+    }
+    if kind == "sound":
+        chunk_s = given.get("chunk_length")
+        facts |= {"rate_hz": given["sampling_rate"], "longest_s": float(chunk_s) if chunk_s else None}
+    elif kind == "clips":
+        facts |= {"frames_per_window": _number(config, _CLIPS, checkpoint), "frames_fixed": True}
+    else:
+        facts |= {"frames_per_window": ALL_FRAMES, "stills": True}
+    return Facts(**facts)
+
+
+def _refuse_own_code(checkpoint: Checkpoint) -> None:
+    """Refuse a checkpoint that only a program of its own can read: nobody's program is run here."""
+    for name, given, key in (
+        ("config.json", checkpoint.config, "model_type"),
+        ("its processor", checkpoint.processor, "image_processor_type"),
+        ("its processor", checkpoint.processor, "feature_extractor_type"),
+    ):
+        if given.get("auto_map") and not _is_known(given.get(key), key) and (key == "model_type" or key in given):
+            raise StudyError(
+                where=str(checkpoint.path),
+                found=f"{name} for a program of its own ({key} {given.get(key)!r}), which is never run",
+                expected="a network that transformers has itself",
+                do="register an extractor of your own (docs/networks.md) if you trust it",
+            )
+
+
+def _is_known(value: Any, key: str) -> bool:
+    """Whether transformers has a class of that name, or of that type of network."""
+    import transformers
+
+    if not isinstance(value, str):
+        return False
+    return value in transformers.CONFIG_MAPPING if key == "model_type" else hasattr(transformers, value)
+
+
+def _encoder_config(checkpoint: Checkpoint, kind: Kind | None = None) -> Mapping[str, Any]:
+    """The part of a configuration that describes the encoder, with what the file leaves out as the library has it.
+
+    Of CLIP and its like that is the one for pictures.
+    """
+    from transformers import AutoConfig
+
+    folder = checkpoint.path if checkpoint.path.is_dir() else checkpoint.path.parent
+    try:
+        with quiet():
+            config = AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
+    except Exception as error:  # a class of its own for each way in which a configuration can be wrong
+        raise unfit(
+            checkpoint, f"a configuration that cannot be read ({first_line(error)})", "one of transformers"
+        ) from error
+    nested = getattr(config, _TOWERS["sound" if kind == "sound" else "pictures"][0], config)
+    values: dict[str, Any] = nested.to_dict()
+    # Other names of the same thing, such as `hidden_size` of `d_model`.
+    return values | {name: values[own] for name, own in nested.attribute_map.items() if own in values}
+
+
+def _kind(checkpoint: Checkpoint) -> Kind:
+    given = checkpoint.processor
+    if "sampling_rate" in given:
+        return "sound"
+    if any(key in _encoder_config(checkpoint) for key in _CLIPS):
+        return "clips"
+    if any(key in given for key in ("image_mean", "image_processor_type", "size", "do_resize")):
+        return "stills"
+    raise unfit(checkpoint, "a processor for neither pictures nor sound", "a vision, video or audio encoder")
+
+
+def _number(config: Mapping[str, Any], names: tuple[str, ...], checkpoint: Checkpoint) -> int:
+    found = next((config[name] for name in names if config.get(name)), None)
+    if not isinstance(found, int):
+        raise unfit(checkpoint, f"no {names[0]} in the configuration", "an encoder of equal blocks")
+    return found
+
+
+class HfEncoder:
+    """An encoder of transformers, read through hooks on its blocks.
+
+    Attributes
+    ----------
+    kind : str
+        `stills`, `clips` or `sound`.
+    network : nn.Module
+        The encoder alone.
+    input : str
+        What it calls pictures or sound.
+    blocks : sequence of nn.Module
+    norm : nn.Module or None
+        The one that seems to follow the last block.
+    is_normed : bool
+        Whether the last block's layer is taken after it.
+    padded_s : float or None
+        Seconds to which the processor pads all sound with silence.
+    """
+
+    def __init__(self, path: Path, reading: Reading) -> None:
+        checkpoint = read_checkpoint(path, str(path))
+        self.kind = _kind(checkpoint)
+        self.network = _encoder(load_network(path, reading), "sound" if self.kind == "sound" else "pictures")
+        self._reading, self.is_normed = reading, reading.final_norm
+        self.padded_s = checkpoint.processor.get("chunk_length") if self.kind == "sound" else None
+        if self.kind == "sound":
+            self._prepare_sound = sound_processor(path, _accepted(self.network))
+        else:
+            self._prepare_frame = frame_processor(path, checkpoint)
+        self.input = _input_name(self.network, checkpoint)
+        self._options = _options(self.network)
+        self.blocks, self.norm = _blocks(self.network, describe(checkpoint), checkpoint, reading.final_norm)
+        self._taken: dict[str, Tensor] = {}
+        self._pool: Pool = pool_tokens(reading.pooling)
+        wanted = set(reading.streams[0].layers)
+        if layer_label(0) in wanted:
+            self.blocks[0].register_forward_pre_hook(self._take_input, with_kwargs=True)
+        for number, block in enumerate(self.blocks, start=1):
+            if layer_label(number) in wanted:
+                norm = self.norm if self.is_normed and number == len(self.blocks) else None
+                block.register_forward_hook(partial(self._take_output, layer_label(number), norm))
+        looks_back = self.kind == "sound" and reading.context_s > 0 and not self.padded_s
+        self._samples_per_token = self._count_samples(checkpoint) if looks_back else None
+
+    def prepare_frame(self, rgb: np.ndarray) -> np.ndarray:
+        """What the checkpoint's own processor makes of a frame, (3, y, x) float32."""
+        return self._prepare_frame(rgb)
+
+    def __call__(self, batch: Batch) -> Features:
+        """Features of a batch of windows."""
+        inputs = self.inputs(batch)
+        if batch.sound is not None:
+            self._pool = self._own_pool(batch.sound.shape[1] / self._reading.rate_hz)
+        n_tokens = _TOKENS // 4 if self.kind == "stills" else _TOKENS
+        found = in_pieces(partial(self._run, tuple(inputs)), self.network, n_tokens, *inputs.values())
+        if batch.frames is None or self.kind == "clips":
+            return found
+        return mean_over_frames(found, len(batch.frames), self._reading.frame_pooling)
+
+    def inputs(self, batch: Batch) -> Mapping[str, np.ndarray]:
+        """What the network takes of a batch, by name: (row, …), of stills (row × frame, …)."""
+        if batch.sound is not None:
+            return self._prepare_sound(batch.sound)
+        assert batch.frames is not None
+        frames = batch.frames.reshape(-1, *batch.frames.shape[2:]) if self.kind == "stills" else batch.frames
+        return {self.input: frames}
+
+    def tokens(self, inputs: Mapping[str, np.ndarray]) -> dict[str, Tensor]:
+        """Layer to its tokens (row, token, dim), in one pass."""
+        self._pool = lambda tokens: tokens
+        with torch.inference_mode():
+            found = self._run(tuple(inputs), *(torch.from_numpy(values) for values in inputs.values()))
+        return {label: tokens for (_, label), tokens in found.items()}
+
+    def call(self, inputs: Mapping[str, Tensor], **options: Any) -> Any:
+        """The network's own answer."""
+        dtype = next(self.network.parameters()).dtype
+        given = {name: values.to(dtype) if values.is_floating_point() else values for name, values in inputs.items()}
+        n_rows = len(given[self.input])
+        own = {
+            name: value.expand(n_rows, -1) if isinstance(value, Tensor) else value
+            for name, value in self._options.items()
+        }
+        return self.network(**given, **own, **options)
+
+    def own(self, n_tokens: int, heard_s: float, window_s: float) -> slice:
+        """Which of a window's tokens are of its own sound, not of the look-back or of silence after it."""
+        if self.padded_s:  # silence is added after what was heard, up to the length that the network knows
+            tokens_per_s = n_tokens / self.padded_s
+            stop = max(1, math.floor(heard_s * tokens_per_s + 1e-9))
+            return slice(max(0, stop - max(1, math.floor(window_s * tokens_per_s + 1e-9))), stop)
+        if self._samples_per_token is None:
+            return slice(0, n_tokens)
+        n_own = max(1, math.floor(window_s * self._reading.rate_hz / self._samples_per_token + 1e-9))
+        return slice(max(0, n_tokens - n_own), n_tokens)
+
+    def _own_pool(self, heard_s: float) -> Pool:
+        pool = pool_tokens(self._reading.pooling)
+        if self._reading.pooling == "cls":
+            return pool
+        return lambda tokens: pool(tokens[:, self.own(tokens.shape[1], heard_s, self._reading.window_s)])
+
+    def _count_samples(self, checkpoint: Checkpoint) -> float:
+        """Samples that one token stands for: what a longer window has more of both."""
+        rate_hz = self._reading.rate_hz
+        short = round((self._reading.context_s + self._reading.window_s) * rate_hz)
+        sound = np.random.default_rng(0).normal(0, 0.1, (1, short + _COUNTED_SAMPLES)).astype(np.float32)
+        few, many = (
+            next(iter(self.tokens(self.inputs(Batch(sound=part))).values())).shape[1]
+            for part in (sound[:, :short], sound)
+        )
+        if many <= few:
+            raise unfit(checkpoint, "as many tokens for longer sound", "tokens in order of time, which look-back needs")
+        return _COUNTED_SAMPLES / (many - few)
+
+    def _run(self, names: tuple[str, ...], *values: Tensor) -> dict[Key, Tensor]:
+        self._taken.clear()
+        self.call(dict(zip(names, values, strict=True)))
+        return {("", label): value for label, value in self._taken.items()}
+
+    def _take_input(self, _: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        self._taken[layer_label(0)] = self._pool(in_line(args[0] if args else kwargs["hidden_states"]))
+
+    def _take_output(self, label: str, norm: nn.Module | None, _: nn.Module, __: Any, output: Any) -> None:
+        tokens = output[0] if isinstance(output, tuple) else output
+        self._taken[label] = self._pool(in_line(tokens if norm is None else norm(tokens)))
+
+
+def in_line(tokens: Tensor) -> Tensor:
+    """Tokens (row, …, dim) one after another: (row, token, dim)."""
+    return tokens if tokens.ndim == 3 else tokens.flatten(1, -2)
+
+
+def _accepted(network: Any) -> Mapping[str, inspect.Parameter]:
+    return inspect.signature(network.forward).parameters
+
+
+def _input_name(network: Any, checkpoint: Checkpoint) -> str:
+    """What a network calls pictures or sound: the one thing that it cannot do without.
+
+    Raises
+    ------
+    StudyError
+        If it asks for more.
+    """
+    accepted, main = _accepted(network), str(network.main_input_name)
+    needed = [
+        name
+        for name, parameter in accepted.items()
+        if parameter.default is parameter.empty
+        and parameter.kind in (parameter.POSITIONAL_OR_KEYWORD, parameter.KEYWORD_ONLY)
+        and name not in NEEDED_MASKS
+    ]
+    others = [name for name in needed if name != main]
+    if main not in accepted and len(others) == 1:
+        return others[0]
+    if others or main not in accepted:
+        raise unfit(checkpoint, f"a network that asks for {' and '.join(others or [main])}", "pictures or sound alone")
+    return main
+
+
+def _options(network: Any) -> dict[str, Any]:
+    """What else a network is told: nothing is hidden from it, and it predicts nothing. Tensors are (1, …)."""
+    accepted, options = _accepted(network), dict[str, Any]()
+    if "skip_predictor" in accepted:  # V-JEPA 2 would go on to predict what it was not shown
+        options["skip_predictor"] = True
+    if "noise" in accepted and hasattr(network.config, "mask_ratio"):  # masked autoencoders hide patches by chance
+        network.config.mask_ratio = 0.0
+        n_patches = network.embeddings.patch_embeddings.num_patches
+        options["noise"] = torch.arange(n_patches, dtype=torch.float32)[None] / n_patches
+    return options
+
+
+def _encoder(model: Any, senses: Literal["pictures", "sound"]) -> Any:
+    """The encoder of a network that has more: CLIP's tower for pictures, the first half of Whisper."""
+    for name in _TOWERS[senses][1]:
+        if hasattr(model, name):
+            return getattr(model, name)
+    if getattr(model.config, "is_encoder_decoder", False):
+        return model.get_encoder()
+    return model
+
+
+def _blocks(
+    network: nn.Module, facts: Facts, checkpoint: Checkpoint, normed: bool
+) -> tuple[nn.ModuleList, nn.Module | None]:
+    """The list of a network's blocks, and the norm that seems to follow it."""
+    n_blocks, width = len(facts.streams[0].layers) - 1, facts.streams[0].widths[0]
+    for parent in network.modules():
+        for child in parent.children():
+            if isinstance(child, nn.ModuleList) and len(child) == n_blocks:
+                norm = _norm_of(parent, width) or _norm_of(network, width)
+                if normed and norm is None:
+                    raise unfit(checkpoint, "no norm after the last block", "one, as final_norm: true says")
+                return child, norm
+    raise unfit(checkpoint, f"no list of {n_blocks} blocks", "one, as the configuration says")
+
+
+def _norm_of(parent: nn.Module, width: int) -> nn.Module | None:
+    named = ((name, child) for name, child in parent.named_children() if name in _NORMS)
+    return next((child for _, child in named if all(len(values) == width for values in child.parameters())), None)
+
+
+def _try_out(path: Path, reading: Reading) -> None:
+    from cinecube.features.hf.hf_trial import try_out
+
+    try_out(path, reading)
+
+
+NETWORK = Network(VERSION, describe, HfEncoder, check=_try_out)

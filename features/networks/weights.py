@@ -1,0 +1,192 @@
+"""Weights of a checkpoint into a network of our own: read by key, renamed, checked, or drawn afresh."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import TypeVar
+
+import torch
+from torch import Tensor, nn
+
+from cinecube.features.networks.checkpoint_files import check_weights, weight_files
+from cinecube.features.networks.network import Reading
+from cinecube.store.base.errors import StudyError, environment_error, first_line
+
+ZERO = ""
+"""In a rename: zeros as long as its neighbours, for a bias that a checkpoint leaves out."""
+
+Rename = Callable[[str], str | Sequence[str]]
+"""Our parameter's name to the checkpoint's, or to several that stand in ours one after another."""
+
+_INITIAL_STD = 0.02
+_Net = TypeVar("_Net", bound=nn.Module)
+PRECISIONS = {"float32": torch.float32, "bfloat16": torch.bfloat16}
+
+
+def build(make: Callable[[], _Net], path: Path, rename: Rename, reading: Reading) -> _Net:
+    """Make a network, fill it from a checkpoint or by a seed, and put it where it computes.
+
+    Parameters
+    ----------
+    make : callable
+        Makes the network; it is called where tensors have no memory, so that nothing is drawn to be overwritten.
+    path : Path
+        A checkpoint's folder or weight file.
+    rename : callable
+        The checkpoint's key of each parameter.
+    reading : Reading
+        Seed of an untrained twin, precision and device.
+
+    Raises
+    ------
+    StudyError
+        If weights are missing, unreadable or of another shape.
+    """
+    torch.backends.cudnn.allow_tf32 = False  # its ten bits of mantissa would tell a GPU's cube from a CPU's
+    with torch.device("meta"):
+        network = make()
+    if reading.untrained is None:
+        state = match_weights(network, read_weights(path), rename, str(path))
+    else:
+        state = draw_weights(network, reading.untrained)
+    network.load_state_dict(state, assign=True)
+    network = network.eval().requires_grad_(False)
+    return network.to(reading.device, PRECISIONS[reading.precision])
+
+
+def read_weights(path: Path) -> dict[str, Tensor]:
+    """All tensors of a checkpoint's folder or file by key, mapped rather than loaded where the format allows.
+
+    Raises
+    ------
+    StudyError
+        If there are none, or a file cannot be read.
+    """
+    tensors: dict[str, Tensor] = {}
+    files = weight_files(path)
+    if not files:
+        raise unreadable(str(path), "no weights")
+    check_weights(path)
+    for file in files:
+        if file.name.endswith(".index.json"):
+            continue
+        try:
+            tensors.update({_old_name(key): value for key, value in _read_file(file).items()})
+        except Exception as error:  # each way in which a file can be broken raises a class of its own
+            refused, found = environment_error(error, str(file)), f"{file.name}: {first_line(error)}"
+            raise refused or unreadable(str(path), f"weights that cannot be read ({found})") from error
+    index = next((file for file in files if file.name.endswith(".index.json")), None)
+    if index is not None:
+        absent = sorted(set(json.loads(index.read_text(encoding="utf-8"))["weight_map"]) - set(tensors))
+        if absent:
+            raise unreadable(str(path), f"no {absent[0]}, which {index.name} names")
+    return tensors
+
+
+def _read_file(file: Path) -> dict[str, Tensor]:
+    if file.suffix == ".safetensors":
+        from safetensors.torch import load_file
+
+        return load_file(file)
+    loaded = torch.load(file, map_location="cpu", weights_only=True, mmap=_is_zipped(file))
+    for key in ("state_dict", "model"):  # what training scripts wrap weights in
+        if isinstance(loaded.get(key), dict):
+            loaded = loaded[key]
+    return {key: value for key, value in loaded.items() if isinstance(value, Tensor)}
+
+
+def _old_name(key: str) -> str:
+    """The name that torch before 2.0 gave to the two parts of a weight with a norm of its own."""
+    part = ".parametrizations.weight.original"
+    return key.replace(f"{part}0", ".weight_g").replace(f"{part}1", ".weight_v")
+
+
+def _is_zipped(file: Path) -> bool:
+    with file.open("rb") as stream:
+        return stream.read(2) == b"PK"
+
+
+def match_weights(network: nn.Module, tensors: Mapping[str, Tensor], rename: Rename, where: str) -> dict[str, Tensor]:
+    """A network's state from a checkpoint's tensors.
+
+    Parameters
+    ----------
+    network : nn.Module
+        Its parameters' names and shapes count.
+    tensors : Mapping of str to Tensor
+        By the checkpoint's keys, with or without a prefix before all of them (`vit.`, `model.encoder.`, …).
+    rename : callable
+        The checkpoint's key of each parameter.
+    where : str
+        The checkpoint, for messages.
+
+    Raises
+    ------
+    StudyError
+        If a key is missing or a shape differs.
+    """
+    wanted = {name: _keys(rename(name)) for name in network.state_dict()}
+    prefix = _prefix(tensors, [key for keys in wanted.values() for key in keys if key])
+    missing = sorted(key for keys in wanted.values() for key in keys if key and prefix + key not in tensors)
+    if missing:
+        more = f" and {len(missing) - 1} more" if missing[1:] else ""
+        raise unreadable(where, f"no {missing[0]}{more}")
+    state = {}
+    for name, parameter in network.state_dict().items():
+        value = _joined([tensors[prefix + key] if key else None for key in wanted[name]])
+        if value.shape != parameter.shape:
+            raise unreadable(
+                where,
+                f"{prefix}{wanted[name][0]} of shape {tuple(value.shape)} (config.json says {tuple(parameter.shape)})",
+            )
+        state[name] = value.float()
+    return state
+
+
+def _keys(keys: str | Sequence[str]) -> list[str]:
+    return [keys] if isinstance(keys, str) else list(keys)
+
+
+def _joined(values: list[Tensor | None]) -> Tensor:
+    known = next(value for value in values if value is not None)
+    whole = [torch.zeros_like(known) if value is None else value for value in values]
+    return whole[0] if len(whole) == 1 else torch.cat(whole)
+
+
+def _prefix(tensors: Mapping[str, Tensor], wanted: Sequence[str]) -> str:
+    """What stands before every key in a checkpoint of a task's whole network; nothing in one of the encoder alone."""
+    if any(key in tensors for key in wanted):
+        return ""
+    found = [name[: -len(wanted[0])] for name in tensors if name.endswith("." + wanted[0])]
+    return min(found, key=len, default="")
+
+
+def draw_weights(network: nn.Module, seed: int) -> dict[str, Tensor]:
+    """Fresh weights: truncated normals of std 0.02, kernels of sound by their fan-in, norms and biases neutral.
+
+    Drawn in the order of the parameters from one generator, so that a seed names one network.
+    """
+    generator = torch.Generator().manual_seed(seed)
+    state = {}
+    for name, parameter in network.state_dict().items():
+        value = torch.empty(parameter.shape, dtype=torch.float32)
+        if parameter.ndim < 2:
+            value.fill_(1.0 if name.endswith(("norm.weight", "norm1.weight", "norm2.weight")) else 0.0)
+        elif parameter.ndim == 3 and "conv" in name:
+            # Convolutions over samples have no norm behind each of them: He et al. 2015 keeps the signal's size.
+            value.normal_(std=math.sqrt(2 / math.prod(parameter.shape[1:])), generator=generator)
+        else:
+            nn.init.trunc_normal_(value, std=_INITIAL_STD, generator=generator)
+        state[name] = value
+    settle = getattr(network, "settle", None)
+    if callable(settle):
+        settle(state)
+    return state
+
+
+def unreadable(where: str, found: str) -> StudyError:
+    """The error of a checkpoint whose weights cannot be used."""
+    return StudyError(where=where, found=found, expected="all weights of the network", do="copy the checkpoint again")

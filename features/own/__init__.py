@@ -1,0 +1,1 @@
+"""A lab's own features as cubes like any other."""
