@@ -11,8 +11,8 @@ from typing import Any
 import numpy as np
 import torch
 
-from cinecube.simulation.movie import write_movie
-from cinecube.simulation.spec import SimulateSpec
+from cinecube.simulation.film.movie import write_movie
+from cinecube.simulation.setup.simulate_params import SimulateSpec
 from cinecube.store.params.document import Study
 
 TR_S = 1.49

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from cinecube.simulation.spec import SimulateSpec
+from cinecube.simulation.setup.simulate_params import SimulateSpec
 from cinecube.store.base.errors import StudyError
 from cinecube.store.params.document import PARAMS_FILE, Study, load_study, parse
 

@@ -12,11 +12,11 @@ from typing import Any
 import numpy as np
 import xarray as xr
 
-from cinecube.simulation.networks import BLOCKS_OF, HEADS, LICENCE, STREAMS, look, pooling
-from cinecube.simulation.parcels import Parcel
-from cinecube.simulation.responses import Features
-from cinecube.simulation.scans import NOISE_PHI, subject_noise
-from cinecube.simulation.spec import NETWORKS, Network, SimulateSpec
+from cinecube.simulation.brain.planted_parcels import Parcel
+from cinecube.simulation.brain.responses import Features
+from cinecube.simulation.brain.scans import NOISE_PHI, subject_noise
+from cinecube.simulation.features.small_networks import BLOCKS_OF, HEADS, LICENCE, STREAMS, look, pooling
+from cinecube.simulation.setup.simulate_params import NETWORKS, Network, SimulateSpec
 from cinecube.store.cube.schema import Stream
 
 _SCHEMA = 2

@@ -17,7 +17,7 @@ import xarray as xr
 from cinecube.features.extraction.windows import frame_numbers
 from cinecube.features.films.pictures import sampled_frames
 from cinecube.features.films.probing import probe
-from cinecube.simulation.frame_code import read_frame_number
+from cinecube.simulation.film.frame_code import read_frame_number
 
 if TYPE_CHECKING:
     from tests.conftest import Folder

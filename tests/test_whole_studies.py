@@ -12,7 +12,7 @@ import pytest
 from click.testing import CliRunner
 
 from cinecube.cli import main
-from cinecube.simulation.checkpoints import write_checkpoint
+from cinecube.simulation.features.checkpoints import write_checkpoint
 
 from .conftest import Folder, dvc
 from .lab import make_lab, table_of

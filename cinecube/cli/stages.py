@@ -22,8 +22,8 @@ def simulate(root: Path) -> None:
     Example:
       cinecube simulate
     """
-    from cinecube.simulation.study import simulate as run
-    from cinecube.simulation.study import simulated_folders
+    from cinecube.simulation.simulate import simulate as run
+    from cinecube.simulation.simulate import simulated_folders
     from cinecube.store.base.paths import StudyPaths
     from cinecube.store.base.writing import one_writer
     from cinecube.study import load, simulate_spec

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from cinecube.simulation.spec import SimulateSpec
-from cinecube.simulation.study import simulate
+from cinecube.simulation.setup.simulate_params import SimulateSpec
+from cinecube.simulation.simulate import simulate
 
 _FILMS = {"amber": ["amber01", "amber02"], "dune": ["dune01"]}
 _SPEC = SimulateSpec(seed=3, subjects=2, segment_s=10, repeated=("dune",), parcels=40, targets_per_parcel=4)

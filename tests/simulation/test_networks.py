@@ -12,12 +12,12 @@ import pytest
 import torch
 import xarray as xr
 
-from cinecube.simulation import seen
-from cinecube.simulation.drawn import Layers, drawn_features
-from cinecube.simulation.movie import draw_frames, draw_sound
-from cinecube.simulation.networks import BLOCKS, STREAMS, look
-from cinecube.simulation.spec import NETWORKS, Network, SimulateSpec
-from cinecube.simulation.timeline import film_seconds, place
+from cinecube.simulation.features import seen
+from cinecube.simulation.features.drawn import Layers, drawn_features
+from cinecube.simulation.features.small_networks import BLOCKS, STREAMS, look
+from cinecube.simulation.film.movie import draw_frames, draw_sound
+from cinecube.simulation.film.timeline import film_seconds, place
+from cinecube.simulation.setup.simulate_params import NETWORKS, Network, SimulateSpec
 
 OF_TRANSFORMERS: dict[Network, tuple[int, ...]] = {
     "vit": (2, 3, 64, 64),

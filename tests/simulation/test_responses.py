@@ -5,11 +5,11 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from cinecube.simulation.drawn import Layers
-from cinecube.simulation.networks import BLOCKS, STREAMS
-from cinecube.simulation.parcels import Parcel, Source, choose_parcels
-from cinecube.simulation.responses import plant
-from cinecube.simulation.spec import NETWORKS, SimulateSpec
+from cinecube.simulation.brain.planted_parcels import Parcel, Source, choose_parcels
+from cinecube.simulation.brain.responses import plant
+from cinecube.simulation.features.drawn import Layers
+from cinecube.simulation.features.small_networks import BLOCKS, STREAMS
+from cinecube.simulation.setup.simulate_params import NETWORKS, SimulateSpec
 from cinecube.store.base.labels import HEAD, layer_number
 
 _ROWS = 200

@@ -13,9 +13,9 @@ import pytest
 from pydantic import ValidationError
 
 import cinecube.simulation
-from cinecube.simulation.networks import STREAMS
-from cinecube.simulation.spec import SimulateSpec
-from cinecube.simulation.study import simulate
+from cinecube.simulation.features.small_networks import STREAMS
+from cinecube.simulation.setup.simulate_params import SimulateSpec
+from cinecube.simulation.simulate import simulate
 from cinecube.store.base.errors import StudyError
 
 
@@ -113,7 +113,5 @@ def test_only_architectures_come_from_features() -> None:
 
 
 def test_spec_imports_nothing_heavy() -> None:
-    code = (
-        "import sys, cinecube.simulation.spec; sys.exit(bool({'torch', 'av', 'nilearn', 'scipy'} & set(sys.modules)))"
-    )
+    code = "import sys, cinecube.simulation.setup.simulate_params; sys.exit(bool({'torch', 'av', 'nilearn', 'scipy'} & set(sys.modules)))"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

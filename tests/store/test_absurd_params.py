@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 import yaml
 
-from cinecube.simulation.spec import SimulateSpec
+from cinecube.simulation.setup.simulate_params import SimulateSpec
 from cinecube.store.base.errors import StudyError
 from cinecube.store.params.document import Study, load_study, parse, read_study
 

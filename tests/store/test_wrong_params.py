@@ -17,7 +17,7 @@ from pydantic import BaseModel
 
 from cinecube.cli import main
 from cinecube.features.extraction.record import Record
-from cinecube.simulation.spec import SimulateSpec
+from cinecube.simulation.setup.simulate_params import SimulateSpec
 from cinecube.store.base.errors import StudyError
 from cinecube.store.params.analysis_params import Pair
 from cinecube.store.params.document import Study, parse

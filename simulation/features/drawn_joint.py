@@ -14,11 +14,11 @@ from typing import Any
 
 import numpy as np
 
-from cinecube.simulation.drawn_pictures import BATCH, middle_square
-from cinecube.simulation.networks import IMAGE_PX, IMAGEBIND_PX, PATCH_PX, look
-from cinecube.simulation.seen import clips_seen, prepare_once, sound_heard
-from cinecube.simulation.spec import SimulateSpec
-from cinecube.simulation.spectrograms import imagebind_spectrogram, tvlt_spectrogram
+from cinecube.simulation.features.drawn_pictures import BATCH, middle_square
+from cinecube.simulation.features.seen import clips_seen, prepare_once, sound_heard
+from cinecube.simulation.features.small_networks import IMAGE_PX, IMAGEBIND_PX, PATCH_PX, look
+from cinecube.simulation.features.spectrograms import imagebind_spectrogram, tvlt_spectrogram
+from cinecube.simulation.setup.simulate_params import SimulateSpec
 from cinecube.store.base.labels import HEAD, layer_label
 
 _CLIP_MEAN, _CLIP_STD = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)

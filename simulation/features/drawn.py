@@ -12,9 +12,9 @@ from pathlib import Path
 
 import numpy as np
 
-from cinecube.simulation.networks import FULL_RATE_HZ, SPEECH_RATE_HZ
-from cinecube.simulation.seen import resampled
-from cinecube.simulation.spec import SimulateSpec
+from cinecube.simulation.features.seen import resampled
+from cinecube.simulation.features.small_networks import FULL_RATE_HZ, SPEECH_RATE_HZ
+from cinecube.simulation.setup.simulate_params import SimulateSpec
 
 Layers = Mapping[str, np.ndarray]
 """(row, dim) float32 by layer."""
@@ -39,7 +39,7 @@ def drawn_features(spec: SimulateSpec, frames: np.ndarray, sound: np.ndarray, we
     dict of str to mapping of str to ndarray
         (row, dim) float32 by stream and layer.
     """
-    from cinecube.simulation import drawn_joint, drawn_pictures, drawn_sound
+    from cinecube.simulation.features import drawn_joint, drawn_pictures, drawn_sound
 
     speech = resampled(sound, spec.sample_rate_hz, SPEECH_RATE_HZ)
     full = resampled(sound, spec.sample_rate_hz, FULL_RATE_HZ)

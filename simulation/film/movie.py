@@ -11,12 +11,12 @@ import av
 import numpy as np
 from av.video.reformatter import ColorRange, Colorspace, VideoReformatter
 
-from cinecube.simulation.frame_code import burn_frame_number
-from cinecube.simulation.picture import Picture
-from cinecube.simulation.script import write_script
-from cinecube.simulation.sound import Sound
-from cinecube.simulation.spec import SimulateSpec
-from cinecube.simulation.timeline import Segment
+from cinecube.simulation.film.frame_code import burn_frame_number
+from cinecube.simulation.film.picture import Picture
+from cinecube.simulation.film.script import write_script
+from cinecube.simulation.film.soundtrack import Sound
+from cinecube.simulation.film.timeline import Segment
+from cinecube.simulation.setup.simulate_params import SimulateSpec
 
 _BT709, _LIMITED = 1, 1
 _SAMPLES_PER_PACKET = 1024

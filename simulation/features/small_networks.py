@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-from cinecube.simulation.spec import NETWORKS, Network, SimulateSpec
+from cinecube.simulation.setup.simulate_params import NETWORKS, Network, SimulateSpec
 from cinecube.store.base.labels import HEAD, layer_labels
 from cinecube.store.cube.schema import Stream
 

@@ -6,7 +6,7 @@ import re
 
 import numpy as np
 
-from cinecube.simulation.seeding import generator
+from cinecube.simulation.setup.seeding import generator
 
 # At transformers' own scale (0.02) the blocks of a small network all but copy their input (DESIGN §9).
 _WEIGHT_STD = 0.3

@@ -7,7 +7,7 @@ from functools import lru_cache
 
 import numpy as np
 
-from cinecube.simulation.networks import BANDS, FULL_RATE_HZ, IMAGEBIND_FRAMES, SPEECH_RATE_HZ
+from cinecube.simulation.features.small_networks import BANDS, FULL_RATE_HZ, IMAGEBIND_FRAMES, SPEECH_RATE_HZ
 
 # Of ImageBind's training data.
 _MEAN, _STD = -4.268, 9.138

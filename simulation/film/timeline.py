@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from fractions import Fraction
 
-from cinecube.simulation.spec import SimulateSpec
+from cinecube.simulation.setup.simulate_params import SimulateSpec
 
 
 @dataclass(frozen=True)

@@ -8,8 +8,8 @@ from math import ceil, floor, gcd
 
 import numpy as np
 
-from cinecube.simulation.networks import Look
-from cinecube.simulation.spec import SimulateSpec
+from cinecube.simulation.features.small_networks import Look
+from cinecube.simulation.setup.simulate_params import SimulateSpec
 
 
 def frames_seen(spec: SimulateSpec, look: Look, row: int, n_frames: int) -> list[int]:

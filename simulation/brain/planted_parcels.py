@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from cinecube.simulation.networks import BLOCKS
-from cinecube.simulation.seeding import generator
-from cinecube.simulation.spec import Network, SimulateSpec
+from cinecube.simulation.features.small_networks import BLOCKS
+from cinecube.simulation.setup.seeding import generator
+from cinecube.simulation.setup.simulate_params import Network, SimulateSpec
 from cinecube.store.base.labels import HEAD, layer_label
 
 # Centres of the right hemisphere in MNI millimetres, approximate to about a centimetre, in the order of the hierarchy.

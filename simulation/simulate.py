@@ -12,9 +12,9 @@ from pathlib import Path
 
 import numpy as np
 
-from cinecube.simulation.drawn import Layers
-from cinecube.simulation.spec import NETWORKS, Network, SimulateSpec
-from cinecube.simulation.timeline import Segment, film_seconds, place
+from cinecube.simulation.features.drawn import Layers
+from cinecube.simulation.film.timeline import Segment, film_seconds, place
+from cinecube.simulation.setup.simulate_params import NETWORKS, Network, SimulateSpec
 from cinecube.store.base.atomic import publish
 from cinecube.store.base.errors import StudyError
 from cinecube.store.base.interrupts import uninterrupted
@@ -162,15 +162,15 @@ def _make_films(
 
 def _checkpoint(seed: int, network: Network, folder: Path) -> None:
     """One network on disk (runs in a worker)."""
-    from cinecube.simulation.checkpoints import write_checkpoint
+    from cinecube.simulation.features.checkpoints import write_checkpoint
 
     write_checkpoint(seed, network, folder / network)
 
 
 def _segment(spec: SimulateSpec, segment: Segment, film_s: float, folder: Path) -> dict[str, Layers]:
     """One segment on disk and its drawn features (runs in a worker)."""
-    from cinecube.simulation.drawn import drawn_features
-    from cinecube.simulation.movie import draw_frames, draw_sound, write_movie
+    from cinecube.simulation.features.drawn import drawn_features
+    from cinecube.simulation.film.movie import draw_frames, draw_sound, write_movie
 
     frames = np.stack(list(draw_frames(spec, segment, film_s)))
     sound = draw_sound(spec, segment, film_s)
@@ -190,10 +190,10 @@ def _make_scans(
     """Truth and scans on disk."""
     from threadpoolctl import threadpool_limits
 
-    from cinecube.simulation.parcels import choose_parcels
-    from cinecube.simulation.responses import plant
-    from cinecube.simulation.scans import showings, write_description, write_subject
-    from cinecube.simulation.space import make_grid, write_atlas
+    from cinecube.simulation.brain.planted_parcels import choose_parcels
+    from cinecube.simulation.brain.responses import plant
+    from cinecube.simulation.brain.scans import showings, write_description, write_subject
+    from cinecube.simulation.brain.space import make_grid, write_atlas
     from cinecube.simulation.truth import write_drawn, write_truth
 
     parcels = choose_parcels(spec)

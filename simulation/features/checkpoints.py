@@ -8,7 +8,8 @@ import warnings
 from pathlib import Path
 from typing import Any
 
-from cinecube.simulation.networks import (
+from cinecube.simulation.features.random_weights import draw_weight
+from cinecube.simulation.features.small_networks import (
     AST_FRAMES,
     BANDS,
     BLOCKS,
@@ -25,8 +26,7 @@ from cinecube.simulation.networks import (
     VIVIT_SHORT_EDGE_PX,
     WIDTH,
 )
-from cinecube.simulation.spec import Network
-from cinecube.simulation.weights import draw_weight
+from cinecube.simulation.setup.simulate_params import Network
 
 _CARD = """---
 license: bsd-3-clause

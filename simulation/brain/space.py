@@ -9,7 +9,7 @@ from pathlib import Path
 import nibabel as nib
 import numpy as np
 
-from cinecube.simulation.parcels import Parcel
+from cinecube.simulation.brain.planted_parcels import Parcel
 
 SPACE = "MNI152NLin2009cAsym"
 _VOXEL_MM = 10

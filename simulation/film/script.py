@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from cinecube.simulation.seeding import generator
+from cinecube.simulation.setup.seeding import generator
 
 _CUT_S = (1.5, 6.0)
 _EVENT_GAP_S = (0.5, 2.5)

@@ -9,11 +9,11 @@ from pathlib import Path
 
 import numpy as np
 
-from cinecube.simulation.confounds import Confounds, autoregressive, draw_confounds, write_confounds
-from cinecube.simulation.parcels import Parcel
-from cinecube.simulation.seeding import generator
-from cinecube.simulation.space import SPACE, Grid, save_volume
-from cinecube.simulation.spec import SimulateSpec
+from cinecube.simulation.brain.confounds_table import Confounds, autoregressive, draw_confounds, write_confounds
+from cinecube.simulation.brain.planted_parcels import Parcel
+from cinecube.simulation.brain.space import SPACE, Grid, save_volume
+from cinecube.simulation.setup.seeding import generator
+from cinecube.simulation.setup.simulate_params import SimulateSpec
 from cinecube.store.base.labels import bids_label
 
 NOISE_PHI = 0.3

@@ -8,9 +8,9 @@ from typing import Any
 
 import numpy as np
 
-from cinecube.simulation.networks import IMAGE_PX, VIVIT_SHORT_EDGE_PX, look
-from cinecube.simulation.seen import clips_seen, prepare_once
-from cinecube.simulation.spec import SimulateSpec
+from cinecube.simulation.features.seen import clips_seen, prepare_once
+from cinecube.simulation.features.small_networks import IMAGE_PX, VIVIT_SHORT_EDGE_PX, look
+from cinecube.simulation.setup.simulate_params import SimulateSpec
 from cinecube.store.base.labels import layer_labels
 
 BATCH = 16

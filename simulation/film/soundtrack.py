@@ -7,8 +7,8 @@ from itertools import pairwise
 import numpy as np
 from scipy import signal
 
-from cinecube.simulation.script import Event, Script
-from cinecube.simulation.seeding import generator
+from cinecube.simulation.film.script import Event, Script
+from cinecube.simulation.setup.seeding import generator
 
 _KINDS = ("tones", "noise", "speech", "speech and tones", "quiet")
 _CHANCES = (0.24, 0.2, 0.26, 0.22, 0.08)

@@ -7,8 +7,8 @@ from functools import lru_cache
 
 import numpy as np
 
-from cinecube.simulation.script import Event, Script
-from cinecube.simulation.seeding import generator
+from cinecube.simulation.film.script import Event, Script
+from cinecube.simulation.setup.seeding import generator
 
 # The texture is larger than the picture so that the camera can travel over it.
 _TRAVEL_PX = 64

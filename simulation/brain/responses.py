@@ -6,10 +6,10 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from cinecube.simulation.drawn import Layers
-from cinecube.simulation.parcels import Parcel
-from cinecube.simulation.seeding import generator
-from cinecube.simulation.spec import SimulateSpec
+from cinecube.simulation.brain.planted_parcels import Parcel
+from cinecube.simulation.features.drawn import Layers
+from cinecube.simulation.setup.seeding import generator
+from cinecube.simulation.setup.simulate_params import SimulateSpec
 
 # The haemodynamic response: most at the parcel's delay, a little one volume before and after.
 _DISPERSION = {-1: 0.15, 0: 0.7, 1: 0.15}

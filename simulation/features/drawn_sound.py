@@ -10,10 +10,10 @@ from typing import Any
 
 import numpy as np
 
-from cinecube.simulation.drawn_pictures import BATCH, by_layer, hidden_states
-from cinecube.simulation.networks import MEL_FRAMES_PER_S, SPEECH_RATE_HZ, look
-from cinecube.simulation.seen import equal_runs, sound_heard
-from cinecube.simulation.spec import SimulateSpec
+from cinecube.simulation.features.drawn_pictures import BATCH, by_layer, hidden_states
+from cinecube.simulation.features.seen import equal_runs, sound_heard
+from cinecube.simulation.features.small_networks import MEL_FRAMES_PER_S, SPEECH_RATE_HZ, look
+from cinecube.simulation.setup.simulate_params import SimulateSpec
 
 _TOKENS_PER_S = 50
 _MEL_FRAME, _MEL_STEP = 400, 160

@@ -1,0 +1,1 @@
+"""Simulated brains: parcels, responses, confounds and scans."""

@@ -1,0 +1,1 @@
+"""Simulated films: script, picture, sound and files."""

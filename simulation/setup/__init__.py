@@ -1,0 +1,1 @@
+"""What a simulated study is made of, and its random generators."""
