@@ -53,7 +53,12 @@ _MODULES = (
     ),
     *(f"cinecube.analysis.{name}" for name in ("report.paper_figures", "residuals.residual_tables")),
     *(f"cinecube.features.{name}" for name in ("films.stage", "own.adding")),
-    *("cinecube.store.scans.brain", "cinecube.simulation.simulate", "cinecube.importing", "cinecube.store.dvc.pulling"),
+    *(
+        "cinecube.store.scans.brain",
+        "cinecube.simulation.simulate",
+        "cinecube.studies.importing",
+        "cinecube.store.dvc.pulling",
+    ),
 )
 
 

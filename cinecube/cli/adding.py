@@ -61,7 +61,7 @@ def add(
     from cinecube.features.own.adding import Adding, add_features, unknown_segments
     from cinecube.store.foreign.foreign_arrays import read_foreign
     from cinecube.store.params.editing import edit_params, list_imported
-    from cinecube.study import load
+    from cinecube.study_params import load
 
     study = load(root)
     foreign = read_foreign(array, table, dataset, tr_s, study.clock.tr_s, study.segments(), columns)
@@ -110,7 +110,7 @@ def import_(
       cinecube import https://example.org/movie10.git --model vit --rev v1.2
     """
 
-    from cinecube.importing import Wanted, import_cubes
+    from cinecube.studies.importing import Wanted, import_cubes
 
     wanted = Wanted(repo, model, films or None, rev, remote)
     with progress_bar(f"importing {model}", "films") as progress:

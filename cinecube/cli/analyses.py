@@ -23,7 +23,7 @@ def ceiling(root: Path) -> None:
       cinecube ceiling
     """
     from cinecube.analysis.ceilings.stage import ceiling as run
-    from cinecube.study import load
+    from cinecube.study_params import load
 
     with progress_bar("ceilings", "blocks") as progress:
         run(load(root), root, progress=progress)
@@ -44,7 +44,7 @@ def residual_features(pair: str, root: Path) -> None:
       cinecube residual-features tvlt.joint-videomae
     """
     from cinecube.analysis.residuals.residual_cubes import make_residual
-    from cinecube.study import load
+    from cinecube.study_params import load
 
     study = load(root)
     name = study.pair(pair).name
@@ -65,7 +65,7 @@ def residual(root: Path) -> None:
       cinecube residual
     """
     from cinecube.analysis.residuals.residual_tables import residual as run
-    from cinecube.study import load
+    from cinecube.study_params import load
 
     run(load(root), root)
     echo("scores before and after removal are in results/tables: residual.csv, residual_roi.csv")
@@ -84,7 +84,7 @@ def partition(root: Path) -> None:
       cinecube partition
     """
     from cinecube.analysis.partition.stage import partition as run
-    from cinecube.study import load
+    from cinecube.study_params import load
 
     with progress_bar("variance partitioning", "fits") as progress:
         run(load(root), root, progress=progress)
@@ -104,7 +104,7 @@ def significance(root: Path) -> None:
       cinecube significance
     """
     from cinecube.analysis.significance.stage import significance as run
-    from cinecube.study import load
+    from cinecube.study_params import load
 
     with progress_bar("significance", "models and subjects") as progress:
         run(load(root), root, progress=progress)
@@ -124,7 +124,7 @@ def figures(root: Path) -> None:
       cinecube figures
     """
     from cinecube.analysis.report.paper_figures import paper_figures
-    from cinecube.study import load
+    from cinecube.study_params import load
 
     paper_figures(load(root), root)
     echo("figures 2 to 5 are in results/figures")
@@ -143,7 +143,7 @@ def oracle(root: Path) -> None:
       cinecube oracle
     """
     from cinecube.analysis.truth.stage import oracles
-    from cinecube.study import load
+    from cinecube.study_params import load
 
     oracles(load(root), root)
     echo("what plain fits find is in results/tables: oracle_residual.csv, oracle_partition.csv")

@@ -31,7 +31,7 @@ class Stage(click.Command):
     """A command of the pipeline, which keeps how long it took for `plan`."""
 
     def invoke(self, ctx: click.Context) -> Any:
-        from cinecube.timings import note
+        from cinecube.status.timings import note
 
         began = time.monotonic()
         result = super().invoke(ctx)

@@ -95,8 +95,8 @@ def why(cube: Path, as_json: bool, root: Path) -> None:
     """
     from dataclasses import asdict
 
-    from cinecube.study import load
-    from cinecube.why import explain_cube
+    from cinecube.status.why import explain_cube
+    from cinecube.study_params import load
 
     found = explain_cube(load(root), root, cube)
     if as_json:
@@ -318,7 +318,7 @@ def export(
     """
     from cinecube.analysis.maps.export import export_map
     from cinecube.analysis.maps.map_values import map_values
-    from cinecube.study import load
+    from cinecube.study_params import load
 
     values, attrs = map_values(load(root), root, kind, stream, layer, subject)  # type: ignore[arg-type]
     for path in export_map(values, attrs, to, atlas=atlas, reference=reference):

@@ -12,8 +12,8 @@ import click
 from cinecube.cli.common import echo, echo_json, json_option, size_text, study_option
 
 if TYPE_CHECKING:
-    from cinecube.origin import Origin
-    from cinecube.privacy import Kept
+    from cinecube.sharing.origin import Origin
+    from cinecube.sharing.privacy import Kept
     from cinecube.store.clean.leftovers import Leftover
     from cinecube.store.params.document import Study
 
@@ -59,8 +59,8 @@ def clean(yes: bool, dry_run: bool, caches: tuple[Path, ...], unused_days: float
     Example:
       cinecube clean --dry-run
     """
-    from cinecube.clean import find_leftovers
-    from cinecube.study import load
+    from cinecube.status.clean import find_leftovers
+    from cinecube.study_params import load
 
     study = load(root)
     found = find_leftovers(study, root, caches, unused_days)
@@ -118,7 +118,7 @@ def _show(leftovers: Sequence[Leftover], root: Path) -> None:
 
 def _remove(leftovers: Sequence[Leftover], still: set[Path], root: Path, unused_days: float) -> list[Leftover]:
     """Remove those that may still go; what cannot be removed is said, a line each."""
-    from cinecube.clean import remove_leftover
+    from cinecube.status.clean import remove_leftover
     from cinecube.store.base.errors import StudyError
 
     gone = []
@@ -162,13 +162,13 @@ def card(out: Path | None, url: str | None, rev: str | None, root: Path) -> None
     """
     from dataclasses import replace
 
-    from cinecube.card import render_card
-    from cinecube.ignoring import warn_of_taken
-    from cinecube.origin import find_origin, knows, public_url, unrecorded
-    from cinecube.privacy import shares
+    from cinecube.sharing.card import render_card
+    from cinecube.sharing.ignoring import warn_of_taken
+    from cinecube.sharing.origin import find_origin, knows, public_url, unrecorded
+    from cinecube.sharing.privacy import shares
     from cinecube.store.base.atomic import write_text
     from cinecube.store.base.errors import StudyError, environment_error
-    from cinecube.study import load
+    from cinecube.study_params import load
 
     study, path, known = load(root), out or root / "CARD.html", find_origin(root)
     if path.is_dir():
@@ -197,7 +197,7 @@ def card(out: Path | None, url: str | None, rev: str | None, root: Path) -> None
 
 
 def _kept_outputs(root: Path, study: Study) -> list[Kept]:
-    from cinecube.privacy import kept_outputs
+    from cinecube.sharing.privacy import kept_outputs
     from cinecube.store.base.errors import StudyError
 
     try:
@@ -208,7 +208,7 @@ def _kept_outputs(root: Path, study: Study) -> list[Kept]:
 
 def _private(study: Study, outputs: Sequence[Kept]) -> Iterator[str]:
     """What of single subjects goes out."""
-    from cinecube.privacy import against_consent
+    from cinecube.sharing.privacy import against_consent
 
     if study.brain.publish:
         yield "brain.publish is true: `dvc push` sends scans and responses of single subjects; have their consent"
@@ -219,7 +219,7 @@ def _private(study: Study, outputs: Sequence[Kept]) -> Iterator[str]:
 
 def _lacking(origin: Origin, told: str | None) -> Iterator[str]:
     """What others would stumble over; a folder that the user named may be one that they share."""
-    from cinecube.origin import is_local
+    from cinecube.sharing.origin import is_local
 
     if origin.url is None:
         yield "it says REPO where an address belongs: add a remote `origin` to Git, or give --url"

@@ -26,7 +26,7 @@ def simulate(root: Path) -> None:
     from cinecube.simulation.simulate import simulated_folders
     from cinecube.store.base.paths import StudyPaths
     from cinecube.store.base.writing import one_writer
-    from cinecube.study import load, simulate_spec
+    from cinecube.study_params import load, simulate_spec
 
     study, paths = load(root), StudyPaths(root)
     with one_writer(paths, *simulated_folders(paths.data)), progress_bar("simulating", "films and scans") as progress:
@@ -47,9 +47,9 @@ def privacy(root: Path) -> None:
     Example:
       cinecube privacy
     """
-    from cinecube.ignoring import IGNORE_FILE, keep_out_of_git, warn_of_exposed, warn_of_taken
-    from cinecube.privacy import set_push
-    from cinecube.study import load
+    from cinecube.sharing.ignoring import IGNORE_FILE, keep_out_of_git, warn_of_exposed, warn_of_taken
+    from cinecube.sharing.privacy import set_push
+    from cinecube.study_params import load
 
     study = load(root)
     if added := keep_out_of_git(root, study):
@@ -79,7 +79,7 @@ def films(root: Path) -> None:
       cinecube films
     """
     from cinecube.features.films.stage import said_of_films, write_films_table
-    from cinecube.study import load
+    from cinecube.study_params import load
 
     study = load(root)
     with progress_bar("decoding films", "MB") as progress:
@@ -103,7 +103,7 @@ def checkpoint(model: str, root: Path) -> None:
       cinecube checkpoint vit
     """
     from cinecube.features.extraction.checkpoint import write_record
-    from cinecube.study import load
+    from cinecube.study_params import load
 
     record = write_record(load(root), model, root)
     echo(f"{model}: weights {record['weights_digest'][:12]}, licence {record['licence']}")
@@ -124,7 +124,7 @@ def features(model: str, film: str, root: Path) -> None:
       cinecube features vit amber
     """
     from cinecube.features.extraction.stage import extract_film
-    from cinecube.study import load
+    from cinecube.study_params import load
 
     study = load(root)
     study.model(model)
@@ -149,7 +149,7 @@ def imported(model: str, root: Path) -> None:
       cinecube imported vit
     """
     from cinecube.store.open.imported import record_imported
-    from cinecube.study import load
+    from cinecube.study_params import load
 
     record = record_imported(load(root), root, model)
     echo(f"{model}: {len(record['fingerprints'])} films are what this study asks for")
@@ -169,7 +169,7 @@ def brain(subject: str, root: Path) -> None:
       cinecube brain sub-01
     """
     from cinecube.store.scans.brain import build_brain
-    from cinecube.study import load
+    from cinecube.study_params import load
 
     study = load(root)
     study.subject(subject)
@@ -193,7 +193,7 @@ def encode(model: str, root: Path) -> None:
       cinecube encode vit
     """
     from cinecube.analysis.encoders.stage import encode as run
-    from cinecube.study import load
+    from cinecube.study_params import load
 
     study = load(root)
     study.scored(model)
@@ -214,7 +214,7 @@ def whole_brain(root: Path) -> None:
       cinecube whole-brain
     """
     from cinecube.analysis.encoders.stage import whole_brain as run
-    from cinecube.study import load
+    from cinecube.study_params import load
 
     run(load(root), root)
     echo("scores at each parcel's layer are in results/tables: whole_brain.csv, roi.csv and others")
@@ -232,7 +232,7 @@ def layerwise(root: Path) -> None:
       cinecube layerwise
     """
     from cinecube.analysis.encoders.stage import layerwise as run
-    from cinecube.study import load
+    from cinecube.study_params import load
 
     run(load(root), root)
     echo("scores by layer are in results/tables: layerwise.csv, depth.csv, lag.csv and others")
@@ -251,7 +251,7 @@ def report(root: Path) -> None:
       cinecube report
     """
     from cinecube.analysis.report.stage import write_report
-    from cinecube.study import load
+    from cinecube.study_params import load
 
     write_report(load(root), root)
     echo("the report is in results/report/index.html")

@@ -11,7 +11,7 @@ from cinecube.cli.common import echo, echo_json, json_option, seconds_text, size
 from cinecube.cli.progress import progress_bar
 
 if TYPE_CHECKING:
-    from cinecube.plan import Step
+    from cinecube.status.plan import Step
 
 _folder = click.Path(file_okay=False, path_type=Path)
 
@@ -48,8 +48,8 @@ def init(
       cinecube init movie10 --template own --stimuli films --scans fmriprep --test life
       cinecube init mine --template reuse --from https://example.org/movie10.git --scans fmriprep
     """
-    from cinecube.init import OwnData, init_own, init_simulated
-    from cinecube.reusing import init_reuse
+    from cinecube.studies.init import OwnData, init_own, init_simulated
+    from cinecube.studies.reusing import init_reuse
 
     data = folder / "data"
     own = OwnData(stimuli or data / "stimuli", scans or data / "scans", atlas, test, space)
@@ -88,8 +88,8 @@ def plan(root: Path, as_json: bool) -> None:
     """
     from dataclasses import asdict
 
-    from cinecube.plan import plan_study
-    from cinecube.study import load
+    from cinecube.status.plan import plan_study
+    from cinecube.study_params import load
 
     steps = plan_study(load(root), root)
     if as_json:

@@ -196,7 +196,7 @@ def _write_brain(root: Path) -> None:
 
 def test_encoders_read_added_features_like_any_other(root: Path) -> None:
     from cinecube.analysis.encoders.stage import read_inputs, score_model
-    from cinecube.study import load
+    from cinecube.study_params import load
 
     _must(root)
     _write_brain(root)

@@ -16,9 +16,9 @@ import xarray as xr
 import yaml
 from click.testing import CliRunner, Result
 
-from cinecube.citing import study_citation
 from cinecube.cli import main
-from cinecube.origin import find_origin, public_url
+from cinecube.sharing.citing import study_citation
+from cinecube.sharing.origin import find_origin, public_url
 from cinecube.store.base.errors import StudyError
 from cinecube.store.base.paths import StudyPaths
 from cinecube.store.cube.cubes import write_cube, write_feature_cube

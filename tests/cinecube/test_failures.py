@@ -36,7 +36,7 @@ def raises(root: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[BaseExcepti
         def fail(*_: object) -> None:
             raise error
 
-        monkeypatch.setattr("cinecube.plan.plan_study", fail)
+        monkeypatch.setattr("cinecube.status.plan.plan_study", fail)
         return CliRunner().invoke(main, ["plan", "--study", str(root)])
 
     return run

@@ -12,7 +12,7 @@ from click.testing import CliRunner, Result
 from cinecube.cli import main
 from cinecube.store.base.errors import StudyError
 from cinecube.store.params.document import load_study
-from cinecube.study import simulate_spec
+from cinecube.study_params import simulate_spec
 
 
 def _lab(root: Path, films: dict[str, list[str]]) -> None:

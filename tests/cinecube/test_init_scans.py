@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from tests.store.scan_tree import SPACE, TR_S, Tree, label_values, make_tree, save
 
-from cinecube.init import OwnData, values_of_scans
+from cinecube.studies.init import OwnData, values_of_scans
 
 
 @pytest.fixture

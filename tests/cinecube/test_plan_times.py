@@ -12,10 +12,10 @@ from click.testing import CliRunner, Result
 
 from cinecube.cli import main
 from cinecube.cli.common import seconds_text
+from cinecube.status.timings import expected_s, note
 from cinecube.store.base.paths import StudyPaths
 from cinecube.store.cube.cubes import write_feature_cube
 from cinecube.store.cube.schema import Stream, feature_template, provenance, rows_index
-from cinecube.timings import expected_s, note
 
 FILMS = {"amber": ["amber01"], "dune": ["dune01"]}
 

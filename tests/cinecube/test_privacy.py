@@ -12,7 +12,7 @@ import yaml
 from click.testing import CliRunner, Result
 
 from cinecube.cli import main
-from cinecube.ignoring import keep_out_of_git
+from cinecube.sharing.ignoring import keep_out_of_git
 from cinecube.store.dvc.dvc_index import open_index
 from cinecube.store.params.document import load_study
 from cinecube.store.scans.brain import asked_spec

@@ -17,10 +17,10 @@ import yaml
 from tests.conftest import Folder, make_small
 from tests.killing import Nursery, digests, open_nursery
 
+from cinecube.status.timings import expected_s
 from cinecube.store.base.paths import StudyPaths
 from cinecube.store.clean import leftovers
 from cinecube.store.verify.find_cubes import find_cubes, verify_cube
-from cinecube.timings import expected_s
 
 from .conftest import MODEL, Published
 from .test_importing import drop_model, mine

@@ -7,7 +7,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from cinecube.pipeline import ABSENT, ELSEWHERE, KEPT_BACK, changed_stages, is_only_absent, numbered
+from cinecube.status.pipeline import ABSENT, ELSEWHERE, KEPT_BACK, changed_stages, is_only_absent, numbered
+from cinecube.status.timings import expected_s
 from cinecube.store.base.errors import StudyError
 from cinecube.store.base.fingerprint import differences
 from cinecube.store.base.journal import journal_blocks, journal_rows
@@ -16,7 +17,6 @@ from cinecube.store.clock.films_table import read_films_table, rows_by_segment
 from cinecube.store.cube.cubes import open_cube, stored_bytes, stored_spec
 from cinecube.store.cube.schema import stored_rows
 from cinecube.store.params.document import Study
-from cinecube.timings import expected_s
 
 _BYTES = {"float16": 2, "float32": 4}
 # Torch with one of the architectures' libraries, before any weight is loaded.

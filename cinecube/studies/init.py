@@ -18,7 +18,7 @@ from typing import Any
 import yaml
 
 from cinecube.features.films.stimuli import one_file, segment_files
-from cinecube.ignoring import IGNORE_FILE, keep_out_of_git, warn_of_exposed
+from cinecube.sharing.ignoring import IGNORE_FILE, keep_out_of_git, warn_of_exposed
 from cinecube.store.base.errors import StudyError
 from cinecube.store.base.labels import bids_label, check_name
 from cinecube.store.params.document import PARAMS_FILE, Study, load_study, parse

@@ -13,11 +13,11 @@ from typing import Any
 import numpy as np
 import xarray as xr
 
-from cinecube.citing import Citation, package_citation, study_citation
 from cinecube.cli.common import size_text
 from cinecube.features.extraction.checkpoint import is_non_commercial
-from cinecube.origin import Origin
-from cinecube.privacy import Share
+from cinecube.sharing.citing import Citation, package_citation, study_citation
+from cinecube.sharing.origin import Origin
+from cinecube.sharing.privacy import Share
 from cinecube.store.base.errors import StudyError
 from cinecube.store.base.paths import StudyPaths
 from cinecube.store.cube.cubes import data_name, open_cube

@@ -6,14 +6,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from cinecube.claims import Claims
-from cinecube.importing import undo_stopped_import
+from cinecube.status.claims import Claims
 from cinecube.store.base.errors import StudyError
 from cinecube.store.base.paths import StudyPaths
 from cinecube.store.clean import leftovers, unused_caches
 from cinecube.store.clean.leftovers import Leftover
 from cinecube.store.dvc.dvc_index import open_index
 from cinecube.store.params.document import Study
+from cinecube.studies.importing import undo_stopped_import
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from cinecube.pipeline import changed_stages, numbered
+from cinecube.status.pipeline import changed_stages, numbered
 from cinecube.store.base.errors import StudyError
 from cinecube.store.base.fingerprint import differences
 from cinecube.store.base.paths import StudyPaths

@@ -7,13 +7,13 @@ from pathlib import Path
 
 from ruamel.yaml.comments import CommentedMap, CommentedSeq
 
-from cinecube.init import OwnData, refuse_existing, template_text, values_of_scans, write_study
 from cinecube.store.base.errors import StudyError
 from cinecube.store.dvc.dvc_index import open_index
 from cinecube.store.dvc.dvc_repo import is_bare
 from cinecube.store.dvc.remotes import shown
 from cinecube.store.open.revision import cubes_of, study_of
 from cinecube.store.params.editing import edit_yaml
+from cinecube.studies.init import OwnData, refuse_existing, template_text, values_of_scans, write_study
 
 # Stages that extract features or score those that were extracted here.
 _WITHOUT = ("checkpoint", "features", "encode")

@@ -1,0 +1,1 @@
+"""Making studies: from templates, from scans, and from another study's cubes."""
