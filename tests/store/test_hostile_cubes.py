@@ -351,7 +351,9 @@ if sys.argv[4] == "plain":
         pass
     assert canary.exists()
     sys.exit()
-import cinecube.store.cube.cubes as cubes, cinecube.store.verify.find_cubes as verify, cinecube.store.open.listing as listing
+from cinecube.store.cube import cubes
+from cinecube.store.open import listing
+from cinecube.store.verify import find_cubes as verify
 from cinecube.store.cube.plain_zarr import open_plain
 from tests_hostile import stored
 refused = 0
