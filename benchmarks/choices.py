@@ -21,9 +21,11 @@ from typing import Any
 import click
 from machine import describe_machine, print_machine
 
+from cinecube.analysis.cubes.results import read_scores
 from cinecube.analysis.cubes.tables import EVERYONE, layer_table, preferred_layers, whole_brain_means, write_table
 from cinecube.analysis.encoders.choices import WHAT
-from cinecube.analysis.encoders.stage import encode, layerwise, read_scores
+from cinecube.analysis.encoders.stage import encode
+from cinecube.analysis.regions.stage import layerwise
 from cinecube.analysis.truth.planted import compare_study
 from cinecube.store.base.paths import StudyPaths
 from cinecube.store.params.document import Study, load_study

@@ -1,9 +1,8 @@
-"""The stage `ceiling`: brain cubes in, the ceiling cube out; and what other stages need of it."""
+"""The stage `ceiling`: brain cubes in, the ceiling cube out."""
 
 from __future__ import annotations
 
 import json
-import logging
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,7 +19,7 @@ from cinecube.store.base.errors import StudyError
 from cinecube.store.base.journal import open_journal
 from cinecube.store.base.paths import StudyPaths
 from cinecube.store.base.writing import one_writer, scratch_folder
-from cinecube.store.cube.cubes import open_cube, read_values, refuse_another, write_cube
+from cinecube.store.cube.cubes import write_cube
 from cinecube.store.cube.schema import SCHEMA, provenance
 from cinecube.store.open.open_study import FolderCubes
 from cinecube.store.params.document import Study
@@ -29,8 +28,6 @@ if TYPE_CHECKING:
     from cinecube.analysis.ceilings.ceiling_blocks import Cohort
     from cinecube.analysis.encoders.encoding import Kept, Progress
     from cinecube.analysis.jobs.tasks import Threads
-
-_log = logging.getLogger(__name__)
 
 # Of the parameters those that change the cube's numbers; the others are of what is done with it.
 _IN_FINGERPRINT = {"curve", "bootstraps", "block_rows", "seed", "compat"}
@@ -279,63 +276,3 @@ def ceiling_spec(study: Study, brains: Mapping[str, Responses]) -> dict[str, Any
         "ceiling": study.ceiling.model_dump(include=_IN_FINGERPRINT),
         "brain": {name: str(brain.cube.attrs["fingerprint"]) for name, brain in brains.items()},
     }
-
-
-def read_ceiling(study: Study, root: Path, required: bool = True) -> xr.DataArray:
-    """The ceiling that `ceiling.use` names, dims (subject, target); NaN for `none`.
-
-    Parameters
-    ----------
-    study : Study
-    root : Path
-        The study's folder.
-    required : bool
-        Refuse a ceiling that is NaN throughout.
-
-    Raises
-    ------
-    StudyError
-        If the ceiling cube is missing or damaged, holds infinity, or no target has this ceiling where one is required.
-    """
-    paths, use = StudyPaths(root), study.ceiling.use
-    where = paths.relative(paths.ceiling)
-    cube = open_cube(paths.ceiling, where=where)
-    refuse_another(cube, where, "cross_subject")
-    if use == "none":
-        return xr.full_like(cube["repeats"].load(), np.nan)
-    array = cube[use]
-    values = read_values(array, f"{where} {use}")
-    if np.isinf(values).any():
-        raise StudyError(
-            where=f"{where} {use}",
-            found=f"infinity in {int(np.isinf(values).sum())} targets",
-            expected="ceilings up to 1",
-            do="make it again with `dvc repro -f -s ceiling`",
-        )
-    note = str(array.attrs.get("note", "no target varies"))
-    if required and np.isnan(values).all():
-        raise _no_ceiling(use, note)
-    if required:
-        _tell_of_absent(cube, values, use, note)
-    return array.copy(data=values)
-
-
-def _tell_of_absent(cube: xr.Dataset, values: np.ndarray, use: str, note: str) -> None:
-    """Log the subjects (subject, target) none of whose targets has a ceiling: means of shares are over the others."""
-    absent = [str(name) for name, own in zip(cube["subject"].values, values, strict=True) if np.isnan(own).all()]
-    if absent:
-        _log.warning("no %s ceiling of %s: shares are of the other subjects (%s)", use, ", ".join(absent), note)
-
-
-def _no_ceiling(use: str, reason: str) -> StudyError:
-    other, need = (
-        ("repeats", "name more subjects in brain.subjects")
-        if use == "cross_subject"
-        else ("cross_subject", "test on films that were shown twice")
-    )
-    return StudyError(
-        where=f"ceiling.use: {use}",
-        found=f"no such ceiling of any target ({reason})",
-        expected="one that these scans allow",
-        do=f"set ceiling.use: {other}, or {need}",
-    )

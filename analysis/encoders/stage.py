@@ -1,4 +1,4 @@
-"""The stages `encode`, `whole_brain` and `layerwise`: cubes in, score cubes and tables out."""
+"""The stage `encode`: feature cubes and brain cubes in, score cubes out."""
 
 from __future__ import annotations
 
@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import xarray as xr
 
-from cinecube.analysis.cubes import tables
 from cinecube.analysis.cubes.model_cubes import open_space
 from cinecube.analysis.cubes.rows import RowsGroup, align
 from cinecube.analysis.cubes.spaces import FeatureSpace, Responses, check_same_space, open_responses, step_s
@@ -20,7 +19,7 @@ from cinecube.store.base.errors import StudyError
 from cinecube.store.base.journal import open_journal
 from cinecube.store.base.paths import StudyPaths
 from cinecube.store.base.writing import one_writer
-from cinecube.store.cube.cubes import open_cube, refuse_another, write_cube
+from cinecube.store.cube.cubes import write_cube
 from cinecube.store.cube.schema import SCHEMA, provenance
 from cinecube.store.open.open_study import FolderCubes
 from cinecube.store.params.analysis_params import EncodeParams
@@ -29,8 +28,6 @@ from cinecube.store.params.document import Study
 _log = logging.getLogger(__name__)
 
 if TYPE_CHECKING:
-    import pandas as pd
-
     from cinecube.analysis.encoders.encoding import Kept, Progress
     from cinecube.analysis.encoders.layout import Settings
     from cinecube.analysis.jobs.tasks import Workers
@@ -211,131 +208,3 @@ def _encode_spec(params: EncodeParams) -> dict[str, Any]:
 def _count_rows(group: RowsGroup) -> dict[str, Any]:
     train = int(group.train.sum())
     return {"subjects": list(group.subjects), "train": train, "test": len(group.train) - train}
-
-
-def whole_brain(study: Study, root: Path) -> None:
-    """Write the tables of scores at each parcel's layer, raw and by their ceiling: of parcels, regions and all."""
-    from cinecube.analysis.ceilings.stage import read_ceiling
-    from cinecube.analysis.regions import roi_tables
-    from cinecube.analysis.regions.rois import study_members
-
-    paths, params, cubes = StudyPaths(root), study.ceiling, read_scores(study, root)
-    with one_writer(paths, paths.tables / "whole_brain.csv"):
-        preferred = tables.preferred_layers(tables.layer_table(cubes))
-        means = tables.whole_brain_means(preferred)
-        everyone = means[
-            (means["subject"] == tables.EVERYONE) & means["score"].notna()
-        ]  # an empty cell is drawn as zero
-        floor = 0.0 if params.compat else -np.inf
-        parcels = roi_tables.normalised_parcels(
-            cubes, preferred, read_ceiling(study, root), params.threshold, params.cap, floor
-        )
-        regions = roi_tables.region_scores(parcels, study_members(study.rois, root, parcels["parcel"]))
-        tables.write_table(paths.tables / "whole_brain.csv", preferred)
-        tables.write_table(paths.tables / "whole_brain_mean.csv", means)
-        tables.write_table(paths.tables / "normalised.csv", parcels)
-        tables.write_table(paths.tables / "roi.csv", regions)
-        tables.write_table(paths.tables / "roi_mean.csv", roi_tables.over_subjects(regions, seed=study.statistics.seed))
-        tables.write_table(paths.tables / "untrained.csv", roi_tables.untrained_table(regions, twins(study, regions)))
-        tables.write_table(paths.plots / "whole_brain.csv", everyone[["model", "score"]])
-
-
-def twins(study: Study, scores: pd.DataFrame) -> dict[str, str]:
-    """Pretrained stream -> the stream of the same network with fresh weights, of those that have scores."""
-    streams = list(dict.fromkeys(scores["model"]))
-    found = {}
-    for stream in streams:
-        name = study.owner(stream)
-        if name in study.models and not study.is_untrained(name):
-            for other, params in study.models.items():
-                twin = other + stream.removeprefix(name)
-                if params.untrained is not None and twin in streams and _same_but_weights(study, name, other):
-                    found[stream] = twin
-    return found
-
-
-def _same_but_weights(study: Study, a: str, b: str) -> bool:
-    first, second = (study.models[name].model_dump(exclude={"untrained"}) for name in (a, b))
-    return first == second
-
-
-def layerwise(study: Study, root: Path) -> None:
-    """Write the tables of scores at every layer and of single delays, of preferred depths, and curves for plots."""
-    from cinecube.analysis.regions import gradients
-    from cinecube.analysis.regions.rois import study_members
-
-    paths = StudyPaths(root)
-    with one_writer(paths, paths.tables / "layerwise.csv"):
-        cubes = read_scores(study, root)
-        table = tables.layer_table(cubes)
-        lags = tables.lag_curves(cubes)
-        depths = gradients.preferred_depth(cubes)
-        members = study_members(study.rois, root, table["parcel"])
-        tables.write_table(paths.tables / "layerwise.csv", table)
-        tables.write_table(
-            paths.tables / "layerwise_roi.csv", gradients.region_layers(table, members, study.statistics.seed)
-        )
-        tables.write_table(paths.tables / "depth.csv", depths)
-        tables.write_table(paths.tables / "depth_test.csv", gradients.compare_depth(depths, members))
-        tables.write_table(paths.tables / "lag.csv", tables.best_lags(lags))
-        tables.write_table(paths.tables / "lag_curve.csv", lags)
-        tables.write_by_model(paths.plots / "layers", tables.layer_curves(table))
-        known = lags[lags["lag_score"].notna()]  # `dvc plots` draws an empty cell as zero
-        tables.write_by_model(paths.plots / "lags", known.groupby(["model", "lag"])["lag_score"].mean().reset_index())
-
-
-def read_scores(study: Study, root: Path) -> list[xr.Dataset]:
-    """Score cubes of all models that the study computes or imports, lazily; one cube may hold several streams.
-
-    Their numbers are read once, so that what is missing has a reason: see `unscored.refuse_unexplained`.
-
-    Raises
-    ------
-    StudyError
-        If one is missing or lacks a subject, two hold a stream of the same name, a score is missing without a reason,
-        or cubes disagree about which targets have scores.
-    """
-    from cinecube.analysis.cubes.unscored import refuse_disagreement, refuse_unexplained
-
-    paths = StudyPaths(root)
-    cubes = {model: open_scores(root, model) for model in study.encoded}
-    owner: dict[str, str] = {}
-    for model, cube in cubes.items():
-        absent = sorted(set(study.brain.subjects) - {str(name) for name in cube["subject"].values})
-        if absent:
-            raise StudyError(
-                where=paths.relative(paths.scores(model)),
-                found=f"no scores of {', '.join(absent)}",
-                expected="all of brain.subjects",
-                do=f"run `dvc repro encode@{model}`, or take them out of brain.subjects",
-            )
-        for stream in map(str, cube["model"].values):
-            if stream in owner:
-                raise StudyError(
-                    where=paths.relative(paths.scores(model)),
-                    found=f"scores of {stream}, which those of {owner[stream]} hold too",
-                    expected="streams that differ in name",
-                    do=f"rename one of the models {owner[stream]} and {model}",
-                )
-            owner[stream] = model
-        refuse_unexplained(cube, paths.relative(paths.scores(model)))
-    refuse_disagreement({paths.relative(paths.scores(model)): cube for model, cube in cubes.items()})
-    return list(cubes.values())
-
-
-def open_scores(root: Path, model: str) -> xr.Dataset:
-    """A score cube by its model's name, lazily.
-
-    Raises
-    ------
-    StudyError
-        If it is missing, or holds another model's.
-    """
-    paths = StudyPaths(root)
-    cube = _open(paths, paths.scores(model))
-    refuse_another(cube, paths.relative(paths.scores(model)), "score", model=model)
-    return cube
-
-
-def _open(paths: StudyPaths, path: Path) -> xr.Dataset:
-    return open_cube(path, where=paths.relative(path))

@@ -9,10 +9,9 @@ from typing import Any, Literal, get_args
 import xarray as xr
 
 from cinecube.analysis.ceilings.ceiling_cube import normalise_scores
-from cinecube.analysis.ceilings.stage import read_ceiling
 from cinecube.analysis.cubes.parcels import best_layer
+from cinecube.analysis.cubes.results import open_scores, read_ceiling
 from cinecube.analysis.cubes.unscored import refuse_unexplained
-from cinecube.analysis.encoders.stage import open_scores
 from cinecube.analysis.residuals.residual_tables import drop_map, mean_drop
 from cinecube.analysis.statistics.comparisons import MIN_SUBJECTS
 from cinecube.store.base.errors import StudyError

@@ -12,10 +12,11 @@ import pandas as pd
 import xarray as xr
 
 from cinecube.analysis.cubes.parcels import best_layer, parcel_means, pool_subjects, regions
+from cinecube.analysis.cubes.results import open_scores
 from cinecube.analysis.cubes.tables import EVERYONE, write_table
 from cinecube.analysis.cubes.unscored import refuse_unexplained
 from cinecube.analysis.encoders.choices import without_choices
-from cinecube.analysis.encoders.stage import make_settings, open_scores, read_inputs
+from cinecube.analysis.encoders.stage import make_settings, read_inputs
 from cinecube.analysis.partition.shares import SHARES, inclusion_exclusion
 from cinecube.store.base.errors import StudyError
 from cinecube.store.base.journal import open_journal

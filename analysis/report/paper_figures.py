@@ -9,7 +9,7 @@ from pathlib import Path
 import pandas as pd
 
 from cinecube.analysis.cubes import tables
-from cinecube.analysis.encoders.stage import read_scores
+from cinecube.analysis.cubes.results import read_scores
 from cinecube.analysis.maps.map_values import map_values
 from cinecube.analysis.regions.roi_tables import SCORE_COLUMNS, WHOLE_BRAIN, over_subjects, with_means
 from cinecube.analysis.report import figures

@@ -15,9 +15,9 @@ import xarray as xr
 import yaml
 
 from cinecube.analysis.cubes import tables
+from cinecube.analysis.cubes.results import read_scores
 from cinecube.analysis.cubes.unscored import notes
 from cinecube.analysis.encoders.choices import WHAT
-from cinecube.analysis.encoders.stage import read_scores
 from cinecube.analysis.maps.map_values import map_values
 from cinecube.analysis.report import figures
 from cinecube.analysis.report.brain_pictures import draw_map

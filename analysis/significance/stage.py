@@ -13,10 +13,11 @@ import pandas as pd
 import xarray as xr
 
 from cinecube.analysis.cubes import tables
+from cinecube.analysis.cubes.results import open_scores, read_scores
 from cinecube.analysis.cubes.spaces import Responses, check_same_space, step_s
 from cinecube.analysis.cubes.target_axis import join_targets
 from cinecube.analysis.encoders.predictions import choose
-from cinecube.analysis.encoders.stage import make_settings, open_scores, read_inputs, read_scores
+from cinecube.analysis.encoders.stage import make_settings, read_inputs
 from cinecube.analysis.jobs.tasks import pinned
 from cinecube.analysis.significance.held import Held, begin, hold
 from cinecube.analysis.statistics.comparisons import MIN_SUBJECTS, choose_swap_rows, group_map, make_swaps, swap_blocks

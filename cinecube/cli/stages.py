@@ -213,7 +213,7 @@ def whole_brain(root: Path) -> None:
     Example:
       cinecube whole-brain
     """
-    from cinecube.analysis.encoders.stage import whole_brain as run
+    from cinecube.analysis.regions.stage import whole_brain as run
     from cinecube.study_params import load
 
     run(load(root), root)
@@ -231,7 +231,7 @@ def layerwise(root: Path) -> None:
     Example:
       cinecube layerwise
     """
-    from cinecube.analysis.encoders.stage import layerwise as run
+    from cinecube.analysis.regions.stage import layerwise as run
     from cinecube.study_params import load
 
     run(load(root), root)

@@ -20,7 +20,8 @@ from cinecube.analysis.ceilings.compat_ceiling import compat_scores
 from cinecube.analysis.ceilings.cross_subject import cross_subject_scores
 from cinecube.analysis.ceilings.repeats import repeat_ceilings
 from cinecube.analysis.ceilings.saturation import Curve, compat_ceiling, compat_points, extrapolate
-from cinecube.analysis.ceilings.stage import ceiling, make_ceilings, read_brains, read_ceiling
+from cinecube.analysis.ceilings.stage import ceiling, make_ceilings, read_brains
+from cinecube.analysis.cubes.results import read_ceiling
 from cinecube.store.base.errors import StudyError
 from cinecube.store.base.paths import StudyPaths
 from cinecube.store.params.document import Study

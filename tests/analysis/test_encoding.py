@@ -12,10 +12,11 @@ from cinecube.analysis.cubes import tables
 from cinecube.analysis.cubes.target_blocks import blocks_of, narrow_block
 from cinecube.analysis.encoders.lag import LAGS, lag_block
 from cinecube.analysis.encoders.layout import make_design, make_layout
-from cinecube.analysis.encoders.stage import encode, layerwise, make_settings, read_inputs, score_model, whole_brain
+from cinecube.analysis.encoders.stage import encode, make_settings, read_inputs, score_model
 from cinecube.analysis.jobs import tasks
 from cinecube.analysis.jobs.clusters import open_client
 from cinecube.analysis.jobs.tasks import run_jobs
+from cinecube.analysis.regions.stage import layerwise, whole_brain
 from cinecube.store.base.errors import StudyError
 from cinecube.store.base.labels import layer_label
 from cinecube.store.base.paths import StudyPaths

@@ -11,13 +11,15 @@ import pandas as pd
 import pytest
 import xarray as xr
 
-from cinecube.analysis.ceilings.stage import ceiling, read_ceiling
+from cinecube.analysis.ceilings.stage import ceiling
 from cinecube.analysis.cubes import tables
+from cinecube.analysis.cubes.results import read_ceiling
 from cinecube.analysis.encoders.predictions import choose, predict
-from cinecube.analysis.encoders.stage import encode, layerwise, make_settings, read_inputs, twins, whole_brain
+from cinecube.analysis.encoders.stage import encode, make_settings, read_inputs
 from cinecube.analysis.regions import roi_tables
 from cinecube.analysis.regions.gradients import compare_depth, preferred_depth
 from cinecube.analysis.regions.rois import Members
+from cinecube.analysis.regions.stage import layerwise, twins, whole_brain
 from cinecube.analysis.significance import significance_tables
 from cinecube.analysis.significance.stage import significance
 from cinecube.analysis.statistics.nulls import MIN_BLOCKS

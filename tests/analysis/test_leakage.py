@@ -17,8 +17,9 @@ from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
 from cinecube.analysis.ceilings.stage import ceiling
-from cinecube.analysis.encoders.stage import encode, layerwise, whole_brain
+from cinecube.analysis.encoders.stage import encode
 from cinecube.analysis.partition.stage import partition
+from cinecube.analysis.regions.stage import layerwise, whole_brain
 from cinecube.analysis.residuals.residual_cubes import make_residual
 from cinecube.analysis.residuals.residual_tables import residual
 from cinecube.analysis.significance.stage import significance

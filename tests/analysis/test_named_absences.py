@@ -16,14 +16,16 @@ import xarray as xr
 import zarr
 
 from cinecube.analysis.ceilings.stage import ceiling
+from cinecube.analysis.cubes.results import read_scores
 from cinecube.analysis.cubes.tables import EVERYONE, layer_table, preferred_layers, read_table, whole_brain_means
 from cinecube.analysis.cubes.unscored import SCORED, STILL
-from cinecube.analysis.encoders.stage import encode, layerwise, read_scores, whole_brain
+from cinecube.analysis.encoders.stage import encode
 from cinecube.analysis.maps.export import export_map
 from cinecube.analysis.maps.map_values import map_values
 from cinecube.analysis.partition.stage import choose_layers, partition
 from cinecube.analysis.regions.gradients import compare_depth, preferred_depth
 from cinecube.analysis.regions.rois import Members
+from cinecube.analysis.regions.stage import layerwise, whole_brain
 from cinecube.analysis.report.stage import write_report
 from cinecube.analysis.residuals.residual_cubes import make_residual
 from cinecube.analysis.residuals.residual_tables import pair_scores, residual

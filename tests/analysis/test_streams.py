@@ -12,7 +12,9 @@ import xarray as xr
 
 from cinecube.analysis.ceilings.stage import ceiling
 from cinecube.analysis.cubes import tables
-from cinecube.analysis.encoders.stage import encode, layerwise, read_inputs, read_scores, whole_brain
+from cinecube.analysis.cubes.results import read_scores
+from cinecube.analysis.encoders.stage import encode, read_inputs
+from cinecube.analysis.regions.stage import layerwise, whole_brain
 from cinecube.analysis.report import figures
 from cinecube.analysis.report.stage import write_report
 from cinecube.analysis.significance.stage import significance

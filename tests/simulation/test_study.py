@@ -113,5 +113,6 @@ def test_only_architectures_come_from_features() -> None:
 
 
 def test_spec_imports_nothing_heavy() -> None:
-    code = "import sys, cinecube.simulation.setup.simulate_params; sys.exit(bool({'torch', 'av', 'nilearn', 'scipy'} & set(sys.modules)))"
+    heavy = {"torch", "av", "nilearn", "scipy"}
+    code = f"import sys, cinecube.simulation.setup.simulate_params; sys.exit(bool({heavy} & set(sys.modules)))"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
