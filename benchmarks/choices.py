@@ -23,7 +23,7 @@ from machine import describe_machine, print_machine
 
 from cinecube.analysis.cubes.results import read_scores
 from cinecube.analysis.cubes.tables import EVERYONE, layer_table, preferred_layers, whole_brain_means, write_table
-from cinecube.analysis.encoders.choices import WHAT
+from cinecube.analysis.encoders.oota2025 import WHAT
 from cinecube.analysis.encoders.stage import encode
 from cinecube.analysis.regions.stage import layerwise
 from cinecube.analysis.truth.planted import compare_study

@@ -24,7 +24,7 @@ import numpy as np
 from machine import describe_machine, gib, middle_and_range, peak_bytes, print_machine
 from threadpoolctl import threadpool_limits
 
-from cinecube.analysis.ridge.himalaya_ridge import pearson
+from cinecube.analysis.ridge.scores import pearson
 from cinecube.analysis.statistics.nulls import BlockPlan, block_null, choose_block_rows, make_plan, permute_blocks
 
 DRIFT, GAIN = 0.85, 0.05

@@ -9,6 +9,7 @@ import select
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -87,10 +88,12 @@ class Nursery:
             os.killpg(pid, signal.SIGKILL)
         return int(said.readline())
 
-    def must(self, *words: str) -> None:
-        """Run a command that has to succeed."""
+    def must(self, *words: str) -> float:
+        """Run a command that has to succeed; the seconds that it took, within which others are killed."""
+        began_s = time.monotonic()
         status = self.run(*words)
         assert status == 0, f"{' '.join(words)}: {status}\n{self.log.read_text()}"
+        return time.monotonic() - began_s
 
 
 @contextmanager

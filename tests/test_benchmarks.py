@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from cinecube.analysis.encoders.choices import WHAT
+from cinecube.analysis.encoders.oota2025 import WHAT
 
 pytestmark = pytest.mark.slow
 

@@ -31,12 +31,11 @@ from cinecube.analysis.ceilings.cross_subject import (
 from cinecube.analysis.ceilings.repeats import RepeatCeilings, repeat_ceilings
 from cinecube.analysis.cubes.rows import RowsGroup
 from cinecube.analysis.cubes.spaces import Responses
-from cinecube.analysis.encoders.encoding import Kept, Progress
-from cinecube.analysis.jobs.tasks import Threads, run_jobs
+from cinecube.analysis.jobs.tasks import Progress, Threads, run_jobs
 from cinecube.analysis.ridge.backends import Backend
 from cinecube.analysis.ridge.factors import choose_form
 from cinecube.analysis.ridge.folds import Fold
-from cinecube.analysis.ridge.himalaya_ridge import Scores
+from cinecube.analysis.ridge.scores import Scores
 from cinecube.store.base import journal
 from cinecube.store.params.analysis_params import CeilingParams
 
@@ -99,7 +98,7 @@ def score_subsets(
     cohort: Cohort,
     scratch: Path,
     workers: Threads | None = None,
-    kept: Kept | None = None,
+    kept: journal.Journal | None = None,
     progress: Progress | None = None,
 ) -> dict[str, CrossScores]:
     """Predict every subject from every subset of the others; `cross_subject_scores` for cubes.
@@ -111,7 +110,7 @@ def score_subsets(
         An empty folder for kernels that do not fit in memory together.
     workers : Threads, optional
         Without them all runs here, one task after another.
-    kept : Kept, optional
+    kept : Journal, optional
         Blocks of an earlier run that was interrupted; new ones are added as they are finished.
     progress : callable, optional
         Told `(blocks done, blocks in all)`.

@@ -9,23 +9,18 @@ import numpy as np
 import pandas as pd
 import xarray as xr
 
-from cinecube.analysis.ceilings.compat_ceiling import CompatPoints
 from cinecube.analysis.ceilings.cross_subject import CrossScores
+from cinecube.analysis.ceilings.oota2025_ceiling import CompatPoints
 from cinecube.analysis.ceilings.repeats import RepeatCeilings
 from cinecube.analysis.ceilings.saturation import Saturation
-from cinecube.analysis.cubes.parcels import parcel_means, regions
+from cinecube.analysis.cubes.parcels import regions
 from cinecube.analysis.cubes.spaces import Responses
 from cinecube.analysis.cubes.tables import EVERYONE
 from cinecube.analysis.cubes.target_axis import join_targets
-from cinecube.analysis.statistics.normalising import normalised
-from cinecube.store.base.errors import StudyError
 from cinecube.store.cube.schema import string_coordinate
-from cinecube.store.params.analysis_params import CeilingParams
 
 CROSS = ("cross_subject", "cross_subject_low", "cross_subject_high", "cross_subject_converged")
 REPEATS = ("repeats", "repeats_low", "repeats_high", "explainable_variance", "split_half")
-# What `compat: oota2025` sets negative shares to.
-_COMPAT_FLOOR = 0.0
 _INTERVAL = "95 % of resamplings of"
 ABOUT = {
     "cross_subject": "Pearson r that predictors from infinitely many other subjects would reach: v0 of {curve}, fitted"
@@ -129,55 +124,6 @@ def ceiling_cube(
     )
 
 
-def normalise_scores(scores: xr.DataArray, ceiling: xr.DataArray, params: CeilingParams) -> xr.Dataset:
-    """Scores as shares of their ceilings.
-
-    Parameters
-    ----------
-    scores : DataArray, dims (subject, ..., target)
-    ceiling : DataArray, dims (subject, target)
-        From `read_ceiling`.
-    params : CeilingParams
-        Threshold and cap; `compat: oota2025` sets shares below zero to zero.
-
-    Returns
-    -------
-    Dataset
-        `score`, dims and labels of `scores`: 1 is the ceiling, NaN where it is unknown or below the threshold; and
-        `share` (subject): of the targets with a score, how many have a normalised one, NaN without any.
-
-    Raises
-    ------
-    StudyError
-        If a subject or target of the scores has no place in the ceilings.
-    """
-    for dim in ("subject", "target"):
-        _refuse_unlabelled(dim, scores, ceiling)
-    moved = scores.transpose("subject", ..., "target")
-    known = ceiling.sel(subject=moved["subject"].values, target=moved["target"].values).transpose("subject", "target")
-    floor = _COMPAT_FLOOR if params.compat else -np.inf
-    shares, parts = [], []
-    for s in range(moved.sizes["subject"]):
-        values, limit = moved.isel(subject=s).values.astype(np.float64), known.isel(subject=s).values
-        parts.append(normalised(values, limit, params.threshold, params.cap, floor).score)
-        scored = np.isfinite(values).any(axis=tuple(range(values.ndim - 1)))
-        share = normalised(limit[None, scored], limit[scored], params.threshold).share
-        shares.append(float(share[0]))
-    score = moved.copy(data=np.stack(parts).astype(moved.dtype)).transpose(*scores.dims)
-    return xr.Dataset({"score": score, "share": ("subject", shares)})
-
-
-def _refuse_unlabelled(dim: str, scores: xr.DataArray, ceiling: xr.DataArray) -> None:
-    absent = np.setdiff1d(scores[dim].values, ceiling[dim].values)
-    if len(absent):
-        raise StudyError(
-            where=f"ceilings of {dim} {absent[0]}",
-            found="none",
-            expected=f"every {dim} that has scores",
-            do="run the `ceiling` stage again",
-        )
-
-
 def ceiling_growth(cube: xr.Dataset) -> pd.DataFrame:
     """How scores from other subjects grow with their number.
 
@@ -203,42 +149,3 @@ def ceiling_growth(cube: xr.Dataset) -> pd.DataFrame:
         if (known := part[:, k][np.isfinite(part[:, k])]).size
     ]
     return pd.DataFrame(rows, columns=["subject", "size", "score"])
-
-
-def ceiling_errors(cube: xr.Dataset, raw_truth: Mapping[str, Any], averaged: bool) -> pd.DataFrame:
-    """Ceilings beside those that were planted, parcel by parcel.
-
-    Parameters
-    ----------
-    cube : Dataset
-        From `ceiling_cube`.
-    raw_truth : Mapping
-        What `truth.json` holds.
-    averaged : bool
-        Whether scores are of the mean over two showings, rather than of one.
-
-    Returns
-    -------
-    DataFrame
-        Columns `parcel`, `planted`, `repeats`, `repeats_error`, `cross_subject`, `cross_subject_error`, `converged`, a
-        row per driven parcel: means over subjects and their targets; errors are ceilings less the planted ones, and
-        `converged` the share of targets whose cross-subject ceiling is extrapolated.
-    """
-    key = "ceiling" if averaged else "ceiling_one_showing"
-    subjects = [str(name) for name in cube["subject"].values]
-    means = {name: parcel_means(cube[name]) for name in ("repeats", "cross_subject")}
-    converged = parcel_means(cube["cross_subject_converged"].astype(float).where(cube["cross_subject"].notnull()))
-    rows = []
-    for parcel, entry in raw_truth["parcels"].items():
-        if entry["sources"] and parcel in converged["parcel"].values:
-            row: dict[str, Any] = {"parcel": parcel, "planted": float(np.mean([entry[key][name] for name in subjects]))}
-            for name, values in means.items():
-                row[name] = float(values.sel(parcel=parcel).mean())
-                row[f"{name}_error"] = row[name] - row["planted"]
-            rows.append({**row, "converged": float(converged.sel(parcel=parcel).mean())})
-    return pd.DataFrame(rows)
-
-
-def ceiling_error(errors: pd.DataFrame) -> float:
-    """Mean absolute error of the ceilings from repeats over driven parcels, of a table of `ceiling_errors`."""
-    return float(errors["repeats_error"].abs().mean()) if len(errors) else float("nan")

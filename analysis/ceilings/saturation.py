@@ -13,18 +13,10 @@ score grows as x(k) = √(k / (k + τ)), the Spearman-Brown formula with τ the 
 
 from __future__ import annotations
 
-import itertools
-import warnings
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
-from scipy.linalg import cho_factor, cho_solve
-from scipy.optimize import OptimizeWarning, curve_fit
-
-from cinecube.analysis.ridge.himalaya_ridge import pearson
-from cinecube.store.base.errors import StudyError
 
 Curve = Literal["exponential", "reliability"]
 # Of the table of all τ tried for a batch of targets; small enough to stay in the processor's cache.
@@ -37,8 +29,6 @@ _RANGE: dict[Curve, tuple[float, float]] = {"exponential": (1 / 20, 1.96), "reli
 _STEP = 0.1
 # Where Newton's method stops, in log τ, and steps enough to halve the scan's step down to it.
 _CLOSE, _MAX_STEPS = 1e-11, 40
-# Below this spread the authors' normalisation of a row would divide by rounding.
-_CONSTANT = 1e-7
 
 
 @dataclass(frozen=True)
@@ -218,104 +208,3 @@ def _slope(log_tau: np.ndarray, sums: np.ndarray, points: _Points) -> tuple[np.n
     fit, fit_1, fit_2 = ((values * sums).sum(axis=0) for values in (rise, first, second))
     norm, half_norm_1, half_norm_2 = counts @ rise**2, counts @ (rise * first), counts @ (first**2 + rise * second)
     return fit_1 * norm - fit * half_norm_1, fit_2 * norm + fit_1 * half_norm_1 - fit * half_norm_2
-
-
-def compat_points(
-    train: Mapping[str, np.ndarray], test: Mapping[str, np.ndarray]
-) -> dict[str, tuple[np.ndarray, np.ndarray]]:
-    """Points of the curve as the authors of Oota et al. (2025) make them (`compat: oota2025`).
-
-    Responses are normalised over targets row by row, not over rows. Each source predicts each other subject by kernel
-    ridge (linear, penalty 1, no folds), and the score of several sources is the mean of their single scores. So the
-    mean over points is the same at every number of subjects, and the curve through them shows no saturation.
-
-    Parameters
-    ----------
-    train, test : Mapping of str to array, shape (row, target)
-        Responses by subject; rows are the same in all.
-
-    Returns
-    -------
-    dict of str to (x, v)
-        By subject: number of subjects (point,), the predicted one among them, and score (point, target).
-
-    Raises
-    ------
-    StudyError
-        If there are fewer than two subjects.
-    """
-    names = list(train)
-    if len(names) < 2:
-        raise StudyError(
-            where="cross-subject ceiling",
-            found=f"{len(names)} subject",
-            expected="at least 2, one to predict from another",
-            do="name more subjects in brain.subjects",
-        )
-    seen = {name: _over_targets(train[name]) for name in names}
-    shown = {name: _over_targets(test[name]) for name in names}
-    scores: dict[tuple[str, str], np.ndarray] = {}
-    for source in names:
-        kernel = seen[source] @ seen[source].T
-        kernel[np.diag_indices_from(kernel)] += 1.0
-        smoother = cho_solve(cho_factor(kernel), (shown[source] @ seen[source].T).T).T
-        for name in names:
-            if name != source:
-                scores[source, name] = pearson(smoother @ seen[name], shown[name])
-    return {name: _combine({source: scores[source, name] for source in names if source != name}) for name in names}
-
-
-def _over_targets(responses: np.ndarray) -> np.ndarray:
-    """Each row with mean 0 and standard deviation 1 over its targets, float64 (row, target); NaN becomes 0."""
-    values = responses.astype(np.float64)
-    mean, spread = values.mean(axis=1, keepdims=True), values.std(axis=1, keepdims=True)
-    return np.nan_to_num((values - mean) / np.where(spread > _CONSTANT * np.abs(mean), spread, np.inf))
-
-
-def _combine(single: Mapping[str, np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
-    """Number of subjects and mean score of every combination of sources."""
-    combinations = [which for k in range(1, len(single) + 1) for which in itertools.combinations(single, k)]
-    means = [np.mean([single[source] for source in which], axis=0) for which in combinations]
-    return np.array([len(which) + 1 for which in combinations]), np.stack(means)
-
-
-def compat_ceiling(x: np.ndarray, v: np.ndarray, n_bootstraps: int = 100, seed: int = 42) -> np.ndarray:
-    """Ceiling as the authors of Oota et al. (2025) extrapolate it: slow, one `curve_fit` per target and bootstrap.
-
-    Parameters
-    ----------
-    x : array, shape (point,)
-        From `compat_points`.
-    v : array, shape (point, target)
-    n_bootstraps : int
-    seed : int
-        Bootstraps draw points of all sizes together; which generator the authors drew them from, and whether anew for
-        every target, is unknown. Here one draw of `RandomState` serves all targets.
-
-    Returns
-    -------
-    array, shape (target,)
-        Median of v₀ over the bootstraps whose fit converged; NaN where none did.
-    """
-    drawn = np.random.RandomState(seed).randint(len(x), size=(n_bootstraps, len(x)))
-    ceilings = np.full(v.shape[1], np.nan)
-    for target in np.flatnonzero(np.isfinite(v).all(axis=0)):
-        fitted = [v0 for rows in drawn if (v0 := _curve_fit(x[rows], v[rows, target])) is not None]
-        if fitted:
-            ceilings[target] = np.median(fitted)
-    return ceilings
-
-
-def _curve_fit(x: np.ndarray, v: np.ndarray) -> float | None:
-    """v₀ by scipy with its own start, or None where that finds nothing."""
-
-    def curve(x: np.ndarray, v0: float, tau0: float) -> np.ndarray:
-        with np.errstate(all="ignore"):
-            return v0 * (1 - np.exp(-x / tau0))
-
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", OptimizeWarning)
-        try:
-            return float(curve_fit(curve, x, v, maxfev=6000)[0][0])
-        except (RuntimeError, ValueError):
-            return None

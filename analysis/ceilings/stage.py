@@ -26,8 +26,8 @@ from cinecube.store.params.document import Study
 
 if TYPE_CHECKING:
     from cinecube.analysis.ceilings.ceiling_blocks import Cohort
-    from cinecube.analysis.encoders.encoding import Kept, Progress
-    from cinecube.analysis.jobs.tasks import Threads
+    from cinecube.analysis.jobs.tasks import Progress, Threads
+    from cinecube.store.base.journal import Journal
 
 # Of the parameters those that change the cube's numbers; the others are of what is done with it.
 _IN_FINGERPRINT = {"curve", "bootstraps", "block_rows", "seed", "compat"}
@@ -99,8 +99,8 @@ def ceiling(study: Study, root: Path, progress: Progress | None = None) -> None:
         journal.remove()
 
 
-def read_brains(study: Study, root: Path) -> Inputs:
-    """Open all brain cubes, and match their rows.
+def read_brains(study: Study, root: Path, fitted: bool = True) -> Inputs:
+    """Open all brain cubes, and match their rows; `fitted` as for `read_problem`.
 
     Raises
     ------
@@ -109,9 +109,9 @@ def read_brains(study: Study, root: Path) -> Inputs:
     """
     from cinecube.analysis.ceilings.ceiling_blocks import Cohort
     from cinecube.analysis.encoders.layout import make_layout
-    from cinecube.analysis.encoders.stage import make_settings
+    from cinecube.analysis.encoders.settings import make_settings
 
-    paths, split, settings = StudyPaths(root), study.split, make_settings(study)
+    paths, split, settings = StudyPaths(root), study.split, make_settings(study, fitted)
     cubes = {name: paths.brain(name) for name in study.brain.subjects}
     brains = {
         name: open_responses(name, FolderCubes(paths).open(path), study.clock.tr_s, "the study's clock")
@@ -180,7 +180,7 @@ def make_ceilings(
     inputs: Inputs,
     scratch: Path,
     workers: Threads | None = None,
-    kept: Kept | None = None,
+    kept: Journal | None = None,
     progress: Progress | None = None,
 ) -> xr.Dataset:
     """Ceiling cube of a study; without workers all runs here, one task after another. `scratch` may not exist yet."""
@@ -212,7 +212,7 @@ def _cross(
     cohort: Cohort,
     scratch: Path,
     workers: Threads | None,
-    kept: Kept | None,
+    kept: Journal | None,
     progress: Progress | None,
 ) -> dict[str, dict[str, np.ndarray]]:
     """Extrapolated ceilings by subject and name."""
@@ -234,7 +234,7 @@ def _compat(
 ) -> dict[str, dict[str, np.ndarray]]:
     """Ceilings by subject and name as the authors computed them."""
     from cinecube.analysis.ceilings.ceiling_cube import compat_values
-    from cinecube.analysis.ceilings.compat_ceiling import compat_ceilings, compat_scores, count_fits
+    from cinecube.analysis.ceilings.oota2025_ceiling import compat_ceilings, compat_scores, count_fits
     from cinecube.analysis.jobs.tasks import open_workers
 
     cohort, bootstraps = inputs.cohort, study.ceiling.bootstraps

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -127,3 +128,21 @@ def _no_ceiling(use: str, reason: str) -> StudyError:
         expected="one that these scans allow",
         do=f"set ceiling.use: {other}, or {need}",
     )
+
+
+def find_stream(models: Sequence[str], stream: str, where: str, section: str = "residual") -> int:
+    """Position of a stream, which a section of `params.yaml` names, on the model axis.
+
+    Raises
+    ------
+    StudyError
+        If the cube has no such stream.
+    """
+    if stream not in models:
+        raise StudyError(
+            where=where,
+            found=f"no stream {stream!r}",
+            expected=f"one of {', '.join(models)}",
+            do=f"correct the name in `{section}` of params.yaml",
+        )
+    return list(models).index(stream)

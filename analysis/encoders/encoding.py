@@ -1,79 +1,53 @@
-"""Encoding one model: every layer, every subject, blocks of targets as tasks."""
+"""Encoding one model: every layer, every subject, blocks of targets as jobs."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
 from functools import cache
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple
 
 import numpy as np
 
-from cinecube.analysis.cubes.rows import RowsGroup
-from cinecube.analysis.cubes.spaces import FeatureSpace, Responses
-from cinecube.analysis.cubes.target_blocks import Block, blocks_of, read_block, split_block
-from cinecube.analysis.encoders.layout import Layout, Settings, make_design, make_layout
-from cinecube.analysis.encoders.one_alpha import Places, choose_places, places_of
-from cinecube.analysis.encoders.shared_encoding import factor_fold, prepare_layer, solve_block, training_design
-from cinecube.analysis.jobs.tasks import Workers, run_jobs, share, submit
-from cinecube.analysis.ridge.himalaya_ridge import Scores, fit_and_score
+from cinecube.analysis.cubes.target_blocks import Block, split_block
+from cinecube.analysis.encoders.factored import (
+    Factored,
+    factor_fold,
+    held_losses,
+    prepare_layer,
+    solve_responses,
+    training_design,
+)
+from cinecube.analysis.encoders.layout import Layout, make_design
+from cinecube.analysis.encoders.oota2025 import Places, choose_places, places_of
+from cinecube.analysis.encoders.problem import Plan, Problem
+from cinecube.analysis.encoders.score_cube import SCORES, Found
+from cinecube.analysis.encoders.settings import Settings
+from cinecube.analysis.jobs.tasks import Progress, Workers, run_jobs, share, submit
+from cinecube.analysis.ridge.himalaya_ridge import fit_and_score
+from cinecube.analysis.ridge.scores import Scores
 from cinecube.store.base import journal
 
-Progress = Callable[[int, int], None]
-SCORES = ("alpha", "cv_score", "score")
 # Blocks of a layer still to be solved when the next layer's factors are begun: they keep workers busy meanwhile.
 _BLOCKS_AHEAD = 4
 
 
-@dataclass
-class Found:
-    """Scores of one model by subject.
-
-    Attributes
-    ----------
-    values : dict of str to dict of str to array, shape (model, layer, target)
-        Subject -> name in `SCORES` -> values, NaN where a stream lacks a layer or its features are constant.
-    """
-
-    values: dict[str, dict[str, np.ndarray]] = field(default_factory=dict)
-
-
-def score_block(features: np.ndarray, responses: np.ndarray, layout: Layout, settings: Settings) -> Scores:
-    """Task: scores of one layer for a block of targets, `features` (time, dim), `responses` (row, target)."""
-    train, test = make_design(features, layout, settings.delays)
-    return fit_and_score(
-        (train, responses[layout.train]),
-        (test, responses[~layout.train]),
-        layout.folds,
-        settings.alphas,
-        settings.solver,
-    )
-
-
 def encode(
-    space: FeatureSpace,
-    groups: Sequence[RowsGroup],
-    brains: Mapping[str, Responses],
-    settings: Settings,
+    problem: Problem,
     workers: Workers = None,
     progress: Progress | None = None,
-    kept: Kept | None = None,
+    kept: journal.Journal | None = None,
 ) -> Found:
     """Score every layer of a model in every target of every subject.
 
     Parameters
     ----------
-    space : FeatureSpace
-    groups : sequence of RowsGroup
-        From `align`; one factorisation serves all subjects of a group.
-    brains : Mapping of str to Responses
-        By subject.
-    settings : Settings
+    problem : Problem
     workers : Client or Threads, optional
         Without them all runs here, one task after another.
     progress : callable, optional
         Told `(tasks done, tasks in all)`.
-    kept : Kept, optional
+    kept : Journal, optional
         Blocks of an earlier run that was interrupted; new ones are added as they are finished.
 
     Returns
@@ -85,233 +59,244 @@ def encode(
     StudyError
         If a worker is lost, or responses hold NaN in part.
     """
-    everything = {name: np.arange(brain.n_targets) for name, brain in brains.items()}
-    plans = [
-        Plan(number, group, blocks_of(group, everything, settings.targets_per_block))
-        for number, group in enumerate(groups)
+    settings, shape = problem.settings, problem.space.width.shape
+    found = Found(
+        {
+            name: {score: np.full((*shape, brain.n_targets), np.nan) for score in SCORES}
+            for name, brain in problem.brains.items()
+        }
+    )
+    plans = problem.plans(problem.targets, max(settings.delays))
+    units = [
+        Unit(plan, m, k, (settings,), dict.fromkeys(range(len(plan.blocks))))
+        for plan in plans
+        for m, k in problem.layers
     ]
-    found = Found({name: _empty(space, brain.n_targets) for name, brain in brains.items()})
-    todo = [job for plan in plans for job in _jobs_of(plan, space) if not _restore(found, plan, job, kept)]
-    n_tasks = len(existing_layers(space)) * sum(len(plan.blocks) for plan in plans)
-    done = n_tasks - len(todo)
+    n_jobs = sum(len(unit.blocks) for unit in units)
+    units = [left for unit in units if (left := _restore(found, unit, kept)).blocks]
+    done = n_jobs - sum(len(unit.blocks) for unit in units)
     if progress:
-        progress(done, n_tasks)
-    make_jobs = _shared_jobs if settings.solver == "shared" else _single_jobs
-    function, jobs = make_jobs(space, plans, todo, brains, settings, workers)
-    if settings.one_alpha:
-        jobs = _with_places(jobs, _choose_places(space, plans, todo, brains, settings, workers), plans)
-    for job, scores in run_jobs(workers, function, jobs, settings.threads):
-        values = np.stack([getattr(scores, name) for name in SCORES])
-        _place(found, plans[job.plan].blocks[job.block], job, values)
+        progress(done, n_jobs)
+    places = _choose_places(problem, units, workers) if settings.one_alpha else None
+    for job, scores in run_units(problem, units, workers, places):
+        _place(found, units[job.unit], job.block, scores[0])
         if kept:
-            kept.write(_file_of(plans[job.plan], job), values)
+            kept.write(_file_of(units[job.unit], job.block), scores[0])
         done += 1
         if progress:
-            progress(done, n_tasks)
+            progress(done, n_jobs)
     return found
 
 
 @dataclass(frozen=True)
-class Plan:
-    """Blocks of a group's targets, by its number."""
+class Unit:
+    """Fits that share their factors: one layer of one stream, for blocks of a group's targets.
 
-    number: int
-    group: RowsGroup
-    blocks: list[Block]
+    Attributes
+    ----------
+    plan : Plan
+    m, k : int
+        Positions of the stream and the layer.
+    variants : tuple of Settings
+        Each is fitted; they may differ in their delays.
+    blocks : dict of int to array of bool, shape (target,), or None
+        By a block's number, which of its targets are fitted; None for all.
+    """
+
+    plan: Plan
+    m: int
+    k: int
+    variants: tuple[Settings, ...]
+    blocks: dict[int, np.ndarray | None]
 
 
 class Job(NamedTuple):
-    """A block of a plan, and a layer of a stream; all by position."""
+    """A block of a unit; both by number."""
 
-    plan: int
+    unit: int
     block: int
-    m: int
-    k: int
 
 
-class Kept(Protocol):
-    """Where blocks are kept that an interrupted run has finished; a `store.journal.Journal` is one."""
-
-    def has(self, block: journal.Block) -> bool: ...
-
-    def read(self, block: journal.Block) -> np.ndarray: ...
-
-    def write(self, block: journal.Block, values: np.ndarray) -> None: ...
-
-
-def _jobs_of(plan: Plan, space: FeatureSpace) -> list[Job]:
-    return [Job(plan.number, block, m, k) for m, k in existing_layers(space) for block in range(len(plan.blocks))]
-
-
-def _file_of(plan: Plan, job: Job) -> journal.Block:
-    """What a job's scores are kept as: the targets of a group by their place among all of them."""
-    sizes = [sum(piece.targets.size for piece in block) for block in plan.blocks]
-    start = sum(sizes[: job.block])
-    return journal.Block(f"group{job.plan}.stream{job.m}.layer{job.k}", start, start + sizes[job.block])
-
-
-def _restore(found: Found, plan: Plan, job: Job, kept: Kept | None) -> bool:
-    """Put a job's scores in their place if an earlier run has kept them."""
-    if kept is None or not kept.has(_file_of(plan, job)):
-        return False
-    _place(found, plan.blocks[job.block], job, kept.read(_file_of(plan, job)))
-    return True
-
-
-def _place(found: Found, block: Block, job: Job, values: np.ndarray) -> None:
-    """Put scores (name in `SCORES`, target) of a block in their place."""
-    for name, scores in zip(SCORES, values, strict=True):
-        for piece, part in split_block(block, scores):
-            found.values[piece.subject][name][job.m, job.k, piece.targets] = part
-
-
-# Training rows of a layer's design, and the factors of its folds; futures where there are workers.
-Factored = tuple[Any, list[Any]]
-_Jobs = tuple[Callable[..., Scores], Iterator[tuple[Job, tuple[Any, ...]]]]
-
-
-def _single_jobs(
-    space: FeatureSpace,
-    plans: Sequence[Plan],
-    todo: Sequence[Job],
-    brains: Mapping[str, Responses],
-    settings: Settings,
-    workers: Workers,
-) -> _Jobs:
-    """Jobs that factor for themselves: a block's responses are read once for all layers."""
-    everywhere = Everywhere(workers, space, brains, settings)
-
-    def jobs() -> Iterator[tuple[Job, tuple[Any, ...]]]:
-        for plan in plans:
-            layout = share(workers, make_layout(space, plan.group, settings, max(settings.delays)))
-            mine = [job for job in todo if job.plan == plan.number]
-            for number in sorted({job.block for job in mine}):
-                responses = everywhere.responses(plan, plan.blocks[number])
-                for job in mine:
-                    if job.block == number:
-                        yield job, (everywhere.layer(job.m, job.k), responses, layout, everywhere.settings)
-
-    return score_block, jobs()
-
-
-def _shared_jobs(
-    space: FeatureSpace,
-    plans: Sequence[Plan],
-    todo: Sequence[Job],
-    brains: Mapping[str, Responses],
-    settings: Settings,
-    workers: Workers,
-) -> _Jobs:
-    """Jobs that share a layer's factors: a layer is read and factored once for all blocks of a group.
-
-    The next layer is factored while the last blocks of the one before are solved.
-    """
-    everywhere = Everywhere(workers, space, brains, settings)
-
-    def factored(m: int, k: int, layout: Any, n_folds: int) -> Factored:
-        features = everywhere.read_layer(m, k)
-        return submit_factors(workers, settings.threads, features, layout, everywhere.settings, n_folds)
-
-    def jobs() -> Iterator[tuple[Job, tuple[Any, ...]]]:
-        for plan in plans:
-            plain = make_layout(space, plan.group, settings, max(settings.delays))
-            layout, n_folds = share(workers, plain), len(plain.folds)
-            mine = [job for job in todo if job.plan == plan.number]
-            layers = list(dict.fromkeys((job.m, job.k) for job in mine))
-            following = [factored(*layers[0], layout, n_folds)] if layers else []
-            for place, layer in enumerate(layers):
-                design, parts = following.pop()
-                own = [job for job in mine if (job.m, job.k) == layer]
-                for left, job in zip(range(len(own), 0, -1), own, strict=True):
-                    if left == min(_BLOCKS_AHEAD, len(own)) and place + 1 < len(layers):
-                        following.append(factored(*layers[place + 1], layout, n_folds))
-                    source = everywhere.source(plan, plan.blocks[job.block])
-                    yield job, (design, parts, source, layout, everywhere.settings)
-
-    return solve_block, jobs()
-
-
-def submit_factors(workers: Workers, threads: int, features: Any, layout: Any, settings: Any, n_folds: int) -> Factored:
-    """Begin to prepare a layer (time, dim) and to factor its folds: what `solve_block` takes first."""
-    prepared = submit(workers, prepare_layer, threads, features, layout, settings)
-    parts = [submit(workers, factor_fold, threads, prepared, fold, layout, settings) for fold in range(n_folds + 1)]
-    # Blocks ask for the design alone, so that Gram matrices are let go as soon as they are factored.
-    return submit(workers, training_design, threads, prepared), parts
-
-
-def _choose_places(
-    space: FeatureSpace,
-    plans: Sequence[Plan],
-    todo: Sequence[Job],
-    brains: Mapping[str, Responses],
-    settings: Settings,
-    workers: Workers,
-) -> Places:
-    """Penalties that subjects' targets share, of the layers still to be solved."""
-    layers = {(job.plan, job.m, job.k) for job in todo}
-    voting = [job for plan in plans for job in _jobs_of(plan, space) if (job.plan, job.m, job.k) in layers]
-    _, jobs = _shared_jobs(space, plans, voting, brains, settings, workers)
-    blocks = {(plan.number, n): block for plan in plans for n, block in enumerate(plan.blocks)}
-    return choose_places(workers, jobs, blocks, len(settings.alphas), settings.threads)
-
-
-def _with_places(
-    jobs: Iterator[tuple[Job, tuple[Any, ...]]], places: Places, plans: Sequence[Plan]
-) -> Iterator[tuple[Job, tuple[Any, ...]]]:
-    for job, arguments in jobs:
-        yield job, (*arguments, places_of(plans[job.plan].blocks[job.block], job.m, job.k, places))
-
-
-class Everywhere:
-    """What all jobs need, sent to workers once; arrays are read there, so that a worker that is lost can be replaced.
+def run_units(
+    problem: Problem, units: Sequence[Unit], workers: Workers, places: Places | None = None, tested: bool = True
+) -> Iterator[tuple[Job, np.ndarray]]:
+    """Fit all blocks of all units, in any order.
 
     Parameters
     ----------
+    problem : Problem
+    units : sequence of Unit
     workers : Client, Threads or None
-    space : FeatureSpace
-    brains : Mapping of str to Responses
-    settings : Settings
-    """
+    places : Places, optional
+        Penalties that are shared; otherwise each target has its own.
+    tested : bool
+        Whether scores on the test films are needed.
 
-    def __init__(
-        self, workers: Workers, space: FeatureSpace, brains: Mapping[str, Responses], settings: Settings
-    ) -> None:
-        self._workers, self._threads = workers, settings.threads
-        self._space, self._brains = share(workers, space), share(workers, dict(brains))
-        self.settings = share(workers, settings)
-        # A layer that several blocks read is read once.
-        self.layer = cache(self.read_layer)
+    Yields
+    ------
+    Job, array of shape (variant, name in `SCORES`, target)
+    """
+    if problem.settings.solver == "shared":
+        jobs = _sharing_factors(problem, units, workers)
+        if places is not None:
+            jobs = (
+                (job, (*arguments, places_of(units[job.unit].plan.blocks[job.block], job.unit, places)))
+                for job, arguments in jobs
+            )
+        return run_jobs(workers, solve_block, jobs, problem.settings.threads)
+    return run_jobs(workers, score_block, _each_for_itself(problem, units, workers, tested), problem.settings.threads)
+
+
+_Arguments = tuple[Any, ...]
+
+
+def _sharing_factors(problem: Problem, units: Sequence[Unit], workers: Workers) -> Iterator[tuple[Job, _Arguments]]:
+    """Jobs of `solve_block`: a layer is read and factored once for all blocks.
+
+    The next unit is factored while the last blocks of the one before are solved.
+    """
+    there = _There(problem, workers)
+    following = [there.factored(units[0])] if units else []
+    for number, unit in enumerate(units):
+        factors = following.pop()
+        for left, (block, inside) in zip(range(len(unit.blocks), 0, -1), unit.blocks.items(), strict=True):
+            if left == min(_BLOCKS_AHEAD, len(unit.blocks)) and number + 1 < len(units):
+                following.append(there.factored(units[number + 1]))
+            # What a job reads its responses from: responses of waiting jobs would fill the memory.
+            source = [there.problem, unit.plan.blocks[block], unit.plan.number, inside]
+            yield Job(number, block), (factors, source, there.shared(unit.plan.layout), there.settings)
+
+
+def _each_for_itself(
+    problem: Problem, units: Sequence[Unit], workers: Workers, tested: bool
+) -> Iterator[tuple[Job, _Arguments]]:
+    """Jobs of `score_block`, which factor for themselves: a block's responses are read once for all layers."""
+    there = _There(problem, workers)
+    layer = cache(there.read_layer)
+    for plan in {unit.plan.number: unit.plan for unit in units}.values():
+        mine = [(number, unit) for number, unit in enumerate(units) if unit.plan.number == plan.number]
+        for block in sorted({block for _, unit in mine for block in unit.blocks}):
+            responses = submit(
+                workers, Problem.read_block, problem.settings.threads, there.problem, plan.blocks[block], plan.number
+            )
+            for number, unit in mine:
+                if block in unit.blocks:
+                    variants = [there.shared(variant) for variant in unit.variants]
+                    layout = there.shared(plan.layout)
+                    yield (
+                        Job(number, block),
+                        (layer(unit.m, unit.k), responses, unit.blocks[block], layout, variants, tested),
+                    )
+
+
+class _There:
+    """What all jobs need, sent to workers once; they read arrays themselves, so that a lost worker can be replaced."""
+
+    def __init__(self, problem: Problem, workers: Workers) -> None:
+        self._workers, self._threads = workers, problem.settings.threads
+        self.problem, self.settings = share(workers, problem), share(workers, problem.settings)
+        self._sent: dict[int, tuple[Any, Any]] = {}
+
+    def shared(self, value: Any) -> Any:
+        """A layout or settings, sent when they are first needed."""
+        if id(value) not in self._sent:
+            self._sent[id(value)] = value, share(self._workers, value)
+        return self._sent[id(value)][1]
 
     def read_layer(self, m: int, k: int) -> Any:
-        """One layer of one stream, (time, dim)."""
-        return submit(self._workers, FeatureSpace.read_layer, self._threads, self._space, m, k)
+        return submit(self._workers, Problem.read_layer, self._threads, self.problem, m, k)
 
-    def responses(self, plan: Plan, block: Block) -> Any:
-        """A block's responses, (row, target), for several jobs."""
-        return submit(self._workers, read_block, self._threads, *self.source(plan, block))
-
-    def source(self, plan: Plan, block: Block) -> list[Any]:
-        """What a job reads a block's responses from, itself: those of waiting jobs would fill the memory.
-
-        A list, which workers look for futures in.
-        """
-        return [block, plan.group, self._brains]
-
-
-def existing_layers(space: FeatureSpace) -> list[tuple[int, int]]:
-    """Positions (model, layer) of the layers that each stream has, but for those whose features are constant."""
-    return [(int(m), int(k)) for m, k in np.argwhere(space.width > 0) if (int(m), int(k)) not in space.constant]
+    def factored(self, unit: Unit) -> list[list[Any]]:
+        """Begin to factor a layer's folds for each variant; in lists, which workers search for futures."""
+        features, layout = self.read_layer(unit.m, unit.k), self.shared(unit.plan.layout)
+        parts = range(len(unit.plan.layout.folds) + 1)
+        factors = []
+        for variant in map(self.shared, unit.variants):
+            prepared = submit(self._workers, prepare_layer, self._threads, features, layout, variant)
+            folds = [submit(self._workers, factor_fold, self._threads, prepared, n, layout, variant) for n in parts]
+            # Blocks ask for the design alone, so that Gram matrices are let go as soon as they are factored.
+            factors.append([submit(self._workers, training_design, self._threads, prepared), folds])
+        return factors
 
 
-def count_work(
-    space: FeatureSpace, groups: Sequence[RowsGroup], brains: Mapping[str, Responses], settings: Settings
-) -> float:
-    """Multiplications of `encode`, roughly: those that predict all validation rows with every penalty."""
-    products = sum(
-        float(group.train.sum()) ** 2 * sum(brains[name].n_targets for name in group.subjects) for group in groups
+def solve_block(
+    factors: Sequence[Factored],
+    source: tuple[Problem, Block, int, np.ndarray | None],
+    layout: Layout,
+    settings: Settings,
+    places: np.ndarray | None = None,
+) -> np.ndarray:
+    """Task: scores of a block of targets, which it reads, with factors of each variant, (variant, SCORES, target)."""
+    responses = _read(*source)
+    return np.stack(
+        [_stacked(solve_responses(design, parts, responses, layout, settings, places)) for design, parts in factors]
     )
-    return products * len(settings.alphas) * len(existing_layers(space))
 
 
-def _empty(space: FeatureSpace, n_targets: int) -> dict[str, np.ndarray]:
-    return {name: np.full((*space.width.shape, n_targets), np.nan) for name in SCORES}
+def score_block(
+    features: np.ndarray,
+    responses: np.ndarray,
+    inside: np.ndarray | None,
+    layout: Layout,
+    variants: Sequence[Settings],
+    tested: bool = True,
+) -> np.ndarray:
+    """Task: scores of `features` (time, dim) in a block `responses` (row, target), (variant, SCORES, target)."""
+    known = responses if inside is None else responses[:, inside]
+    found = []
+    for settings in variants:
+        train, test = make_design(features, layout, settings.delays)
+        shown = (test, known[~layout.train]) if tested else None
+        fitted = fit_and_score((train, known[layout.train]), shown, layout.folds, settings.alphas, settings.solver)
+        found.append(_stacked(fitted))
+    return np.stack(found)
+
+
+def vote_block(
+    factors: Sequence[Factored],
+    source: tuple[Problem, Block, int, np.ndarray | None],
+    layout: Layout,
+    settings: Settings,
+) -> np.ndarray:
+    """Task: what a block's targets say of every penalty, (alpha, target)."""
+    return held_losses(factors[0], _read(*source), layout, settings)
+
+
+def _read(problem: Problem, block: Block, number: int, inside: np.ndarray | None) -> np.ndarray:
+    responses = problem.read_block(block, number)
+    return responses if inside is None else responses[:, inside]
+
+
+def _stacked(scores: Scores) -> np.ndarray:
+    return np.stack([getattr(scores, name) for name in SCORES])
+
+
+def _choose_places(problem: Problem, units: Sequence[Unit], workers: Workers) -> Places:
+    """Penalties that subjects' targets share, of the layers still to be solved; all their blocks have a say."""
+    voting = [replace(unit, blocks=dict.fromkeys(range(len(unit.plan.blocks)))) for unit in units]
+    blocks = {(n, block): unit.plan.blocks[block] for n, unit in enumerate(voting) for block in unit.blocks}
+    jobs = _sharing_factors(problem, voting, workers)
+    return choose_places(run_jobs(workers, vote_block, jobs, problem.settings.threads), blocks)
+
+
+def _file_of(unit: Unit, block: int) -> journal.Block:
+    """What a block's scores are kept as: the targets of a group by their place among all of them."""
+    sizes = [sum(piece.targets.size for piece in one) for one in unit.plan.blocks]
+    start = sum(sizes[:block])
+    return journal.Block(f"group{unit.plan.number}.stream{unit.m}.layer{unit.k}", start, start + sizes[block])
+
+
+def _restore(found: Found, unit: Unit, kept: journal.Journal | None) -> Unit:
+    """Put the scores that an earlier run has kept in their place; what is left of the unit."""
+    there = [block for block in unit.blocks if kept is not None and kept.has(_file_of(unit, block))]
+    for block in there:
+        assert kept is not None
+        _place(found, unit, block, kept.read(_file_of(unit, block)))
+    return replace(unit, blocks={block: inside for block, inside in unit.blocks.items() if block not in there})
+
+
+def _place(found: Found, unit: Unit, block: int, values: np.ndarray) -> None:
+    """Put scores (name in `SCORES`, target) of a block in their place."""
+    for name, scores in zip(SCORES, values, strict=True):
+        for piece, part in split_block(unit.plan.blocks[block], scores):
+            found.values[piece.subject][name][unit.m, unit.k, piece.targets] = part

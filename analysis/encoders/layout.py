@@ -1,59 +1,17 @@
-"""How encoders are fitted and to which rows: what tasks need beside numbers."""
+"""Rows, runs and folds by position: what tasks need to know of a group of rows beside its numbers."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 
 from cinecube.analysis.cubes.rows import RowsGroup
 from cinecube.analysis.cubes.spaces import FeatureSpace, step_s
-from cinecube.analysis.ridge.backends import Backend
+from cinecube.analysis.encoders.settings import Settings
 from cinecube.analysis.ridge.design import Run, constants, delayed, find_runs, join_runs, standardise
 from cinecube.analysis.ridge.folds import Fold, Gap, leave_segments_out
-
-
-@dataclass(frozen=True)
-class Settings:
-    """How encoders are fitted: the `encode` section as arrays, and what folds need.
-
-    Attributes
-    ----------
-    delays : tuple of int
-        FIR lags in TRs.
-    alphas : array, shape (alpha,)
-    n_folds : int
-    gap_s : float
-        Seconds of film dropped where a fold cuts a film in two.
-    films : dict of str to list of str
-        Training films with their segments in order.
-    targets_per_block : int
-    solver : {"shared", "himalaya"}
-    exhaustive : bool
-        Whether `shared` tries every penalty rather than walking to the best.
-    threads : int
-        BLAS threads of each task.
-    backend : Backend
-        What `shared` computes with.
-    one_alpha : bool
-        Whether all targets of a subject share the penalty with the best mean correlation on the folds.
-    across_runs : bool
-        Whether delays reach over the borders of runs.
-    """
-
-    delays: tuple[int, ...]
-    alphas: np.ndarray
-    n_folds: int
-    gap_s: float
-    films: Mapping[str, Sequence[str]]
-    targets_per_block: int = 4096
-    solver: str = "shared"
-    exhaustive: bool = False
-    threads: int = 1
-    backend: Backend = field(default_factory=Backend)
-    one_alpha: bool = False
-    across_runs: bool = False
 
 
 @dataclass(frozen=True)

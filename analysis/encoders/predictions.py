@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 import numpy as np
 import xarray as xr
 
 from cinecube.analysis.cubes.parcels import best_layer
-from cinecube.analysis.cubes.rows import RowsGroup
-from cinecube.analysis.cubes.spaces import FeatureSpace, Responses
+from cinecube.analysis.cubes.spaces import Responses
 from cinecube.analysis.cubes.target_blocks import Block, blocks_of, read_block
-from cinecube.analysis.encoders.encoding import existing_layers
-from cinecube.analysis.encoders.layout import Layout, Settings, make_layout
-from cinecube.analysis.encoders.shared_encoding import factor_fold, prepare_layer
+from cinecube.analysis.encoders.factored import factor_fold, prepare_layer, training_design
+from cinecube.analysis.encoders.layout import make_layout
+from cinecube.analysis.encoders.problem import Plan, Problem
 from cinecube.analysis.ridge.shared_ridge import refit
 
 
@@ -71,21 +70,14 @@ def choose(scores: xr.Dataset, brains: Mapping[str, Responses]) -> Chosen:
     return Chosen(layer, alpha)
 
 
-def predict(
-    space: FeatureSpace,
-    groups: Sequence[RowsGroup],
-    brains: Mapping[str, Responses],
-    chosen: Chosen,
-    settings: Settings,
-) -> Iterator[Predicted]:
+def predict(problem: Problem, chosen: Chosen) -> Iterator[Predicted]:
     """Fit every target again at its layer and penalty, and predict the test films.
 
     One factorisation of all training rows per layer is all that this takes: penalties are known.
 
     Parameters
     ----------
-    space, groups, brains, settings
-        As for `encoding.encode`.
+    problem : Problem
     chosen : Chosen
 
     Yields
@@ -93,31 +85,23 @@ def predict(
     Predicted
         Layer by layer; every target with a layer comes once per stream.
     """
-    for group in groups:
-        layout = make_layout(space, group, settings, max(settings.delays))
-        for m, k in existing_layers(space):
+    settings = problem.settings
+    for group in problem.groups:
+        layout = make_layout(problem.space, group, settings, max(settings.delays))
+        for m, k in problem.layers:
             targets = {name: np.flatnonzero(chosen.layer[name][m] == k) for name in group.subjects}
-            blocks = blocks_of(group, targets, settings.targets_per_block)
-            if blocks:
-                yield from _predict_layer(space, group, brains, chosen, settings, layout, (m, k), blocks)
+            plan = Plan(0, group, layout, blocks_of(group, targets, settings.targets_per_block))
+            if plan.blocks:
+                yield from _predict_layer(problem, plan, (m, k), chosen)
 
 
-def _predict_layer(
-    space: FeatureSpace,
-    group: RowsGroup,
-    brains: Mapping[str, Responses],
-    chosen: Chosen,
-    settings: Settings,
-    layout: Layout,
-    layer: tuple[int, int],
-    blocks: Sequence[Block],
-) -> Iterator[Predicted]:
-    m, k = layer
-    prepared = prepare_layer(space.read_layer(m, k), layout, settings)
+def _predict_layer(problem: Problem, plan: Plan, layer: tuple[int, int], chosen: Chosen) -> Iterator[Predicted]:
+    (m, k), layout, settings = layer, plan.layout, problem.settings
+    prepared = prepare_layer(problem.read_layer(m, k), layout, settings)
     whole = factor_fold(prepared, len(layout.folds), layout, settings)
-    design = prepared.design if prepared.form == "primal" else None
-    for block in blocks:
-        responses = read_block(block, group, brains)
+    design = training_design(prepared)
+    for block in plan.blocks:
+        responses = read_block(block, plan.group, problem.brains)
         alpha = np.concatenate([chosen.alpha[piece.subject][m, piece.targets] for piece in block])
         prediction = refit(whole, design, responses[layout.train], alpha, settings.backend)
         yield Predicted(m, block, prediction, responses[~layout.train])

@@ -2,25 +2,40 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 import xarray as xr
 
-from cinecube.analysis.cubes.spaces import FeatureSpace, Responses
 from cinecube.analysis.cubes.target_axis import TargetAxis, join_targets
 from cinecube.analysis.cubes.unscored import LACKING, MEANINGS, SCORED, STILL
-from cinecube.analysis.encoders.encoding import SCORES, Found, existing_layers
-from cinecube.analysis.encoders.lag import LAGS
+from cinecube.analysis.encoders.problem import Problem
 from cinecube.store.cube.schema import DIMS, string_coordinate
+
+SCORES = ("alpha", "cv_score", "score")
+# 0 to 12 s at a TR of 1.49 s: past the peak of any haemodynamic response.
+LAGS = tuple(range(8))
+
+
+@dataclass
+class Found:
+    """Scores of one model by subject.
+
+    Attributes
+    ----------
+    values : dict of str to dict of str to array, shape (model, layer, target)
+        Subject -> name in `SCORES` -> values, NaN where a stream lacks a layer or its features are constant.
+    """
+
+    values: dict[str, dict[str, np.ndarray]] = field(default_factory=dict)
 
 
 def score_cube(
     found: Found,
     lag_scores: Mapping[str, np.ndarray],
-    space: FeatureSpace,
-    brains: Sequence[Responses],
+    problem: Problem,
     attrs: Mapping[str, Any],
 ) -> xr.Dataset:
     """Join the subjects' scores.
@@ -31,9 +46,7 @@ def score_cube(
         From `encode`.
     lag_scores : Mapping of str to array, shape (model, lag, target)
         From `scan_lags`, by subject.
-    space : FeatureSpace
-    brains : sequence of Responses
-        Subjects in order.
+    problem : Problem
     attrs : Mapping
         Attributes of the cube, see `provenance`.
 
@@ -49,12 +62,12 @@ def score_cube(
     StudyError
         If two subjects call the same target by different names.
     """
-    axis = join_targets(brains)
+    space, axis = problem.space, join_targets(list(problem.brains.values()))
     variables: dict[str, Any] = {
         name: (DIMS["score"], axis.stack({s: values[name] for s, values in found.values.items()})) for name in SCORES
     }
     variables["lag_score"] = (("subject", "model", "lag", "target"), axis.stack(lag_scores))
-    variables |= _without_scores(found, space, axis)
+    variables |= _without_scores(found, problem, axis)
     return xr.Dataset(
         variables,
         coords={
@@ -69,12 +82,12 @@ def score_cube(
     )
 
 
-def _without_scores(found: Found, space: FeatureSpace, axis: TargetAxis) -> dict[str, Any]:
+def _without_scores(found: Found, problem: Problem, axis: TargetAxis) -> dict[str, Any]:
     """What has no scores: `constant (model, layer)`, and why targets have none, `unscored (subject, target)`."""
-    constant = np.zeros(space.width.shape, dtype=bool)
-    for place in space.constant:
+    constant = np.zeros(problem.space.width.shape, dtype=bool)
+    for place in problem.space.constant:
         constant[place] = True
-    fitted = existing_layers(space)
+    fitted = problem.layers
     # Whatever the features are, a penalty is chosen for every target that varies.
     still = {
         name: np.all([np.isnan(values["alpha"][m, k]) for m, k in fitted] or [np.zeros(values["alpha"].shape[-1])], 0)

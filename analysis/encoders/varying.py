@@ -7,18 +7,16 @@ from collections.abc import Iterator, Mapping, Sequence
 import numpy as np
 
 from cinecube.analysis.cubes.rows import RowsGroup
-from cinecube.analysis.cubes.spaces import FeatureSpace, Responses
-from cinecube.analysis.encoders.encoding import existing_layers
-from cinecube.analysis.encoders.layout import Settings, make_layout
+from cinecube.analysis.cubes.spaces import Responses
+from cinecube.analysis.encoders.layout import Layout
+from cinecube.analysis.encoders.problem import Problem
 from cinecube.analysis.jobs.tasks import Workers, run_jobs, share
 from cinecube.analysis.ridge.design import varying_dims
-from cinecube.analysis.ridge.himalaya_ridge import varying
+from cinecube.analysis.ridge.scores import varying
 from cinecube.store.base.errors import StudyError
 
 
-def find_constant(
-    space: FeatureSpace, groups: Sequence[RowsGroup], settings: Settings, workers: Workers = None
-) -> frozenset[tuple[int, int]]:
+def find_constant(problem: Problem, workers: Workers = None) -> frozenset[tuple[int, int]]:
     """Layers that can predict nothing, since all their dims are constant over the training or over the test rows.
 
     Reads every layer once, so that a value that is missing is found before anything is fitted.
@@ -33,13 +31,17 @@ def find_constant(
     StudyError
         If features hold NaN or infinity, or no run is longer than a delay.
     """
-    rows = [part for group in groups for part in _rows_seen(space, group, settings)]
-    everything = share(workers, space), share(workers, rows)
-    jobs = ((layer, (*everything, *layer)) for layer in existing_layers(space))
-    return frozenset(layer for layer, still in run_jobs(workers, _is_constant, jobs, settings.threads) if still)
+    rows = [
+        part
+        for plan in problem.plans(problem.targets, max(problem.settings.delays))
+        for part in _rows_seen(problem, plan.layout)
+    ]
+    everything = share(workers, problem), share(workers, rows)
+    jobs = ((layer, (*everything, *layer)) for layer in problem.layers)
+    return frozenset(layer for layer, still in run_jobs(workers, _is_constant, jobs, problem.settings.threads) if still)
 
 
-def _rows_seen(space: FeatureSpace, group: RowsGroup, settings: Settings) -> list[tuple[np.ndarray, ...]]:
+def _rows_seen(problem: Problem, layout: Layout) -> list[tuple[np.ndarray, ...]]:
     """Rows of features that must vary together: those of the training rows, and what delays show of them and the test.
 
     Raises
@@ -47,28 +49,28 @@ def _rows_seen(space: FeatureSpace, group: RowsGroup, settings: Settings) -> lis
     StudyError
         If delays show nothing of either.
     """
-    layout = make_layout(space, group, settings, max(settings.delays))
-    start = np.zeros(len(space.rows), dtype=np.int64)
+    delays = problem.settings.delays
+    start = np.zeros(len(problem.space.rows), dtype=np.int64)
     for first, stop in layout.runs:
         start[first:stop] = first
     seen = [layout.feature_row[layout.train]]
     for name, own in (("training", layout.train), ("test", ~layout.train)):
         rows = layout.feature_row[own]
-        shown = [rows[rows - delay >= start[rows]] - delay for delay in settings.delays]
+        shown = [rows[rows - delay >= start[rows]] - delay for delay in delays]
         seen.append(np.concatenate(shown))
         if not seen[-1].size:
             raise StudyError(
                 where="encode.delays",
-                found=f"{list(settings.delays)}, and no run of the {name} films with more rows than the shortest",
+                found=f"{list(delays)}, and no run of the {name} films with more rows than the shortest",
                 expected="a delay that is shorter than a run",
                 do="set shorter delays, or use longer segments",
             )
     return [tuple(np.unique(rows) for rows in seen)]
 
 
-def _is_constant(space: FeatureSpace, rows: Sequence[tuple[np.ndarray, ...]], m: int, k: int) -> bool:
+def _is_constant(problem: Problem, rows: Sequence[tuple[np.ndarray, ...]], m: int, k: int) -> bool:
     """Task: whether no dim of a layer varies over all the rows of a group that must vary."""
-    features = space.read_layer(m, k)
+    features = problem.read_layer(m, k)
     return not all(np.all([varying_dims(features[part]) for part in parts], axis=0).any() for parts in rows)
 
 

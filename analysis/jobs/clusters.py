@@ -21,7 +21,7 @@ from distributed import Client, LocalCluster, Security
 from distributed.comm.addressing import get_address_host_port
 from distributed.core import Status, rpc
 
-from cinecube.analysis.jobs.tasks import n_local_workers
+from cinecube.analysis.jobs.machine import n_local_workers
 from cinecube.analysis.jobs.watch import Jobs, Watch, bounded
 from cinecube.store.base.errors import StudyError, environment_error, first_line
 from cinecube.store.base.interrupts import uninterrupted

@@ -5,13 +5,13 @@ from __future__ import annotations
 import asyncio
 import concurrent.futures
 import itertools
-import sys
 import warnings
 from collections.abc import Callable, Hashable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
 
+from cinecube.analysis.jobs.machine import n_local_workers, pinned, pinned_blas
 from cinecube.store.base.errors import first_line
 from cinecube.store.base.interrupts import last_work
 from cinecube.store.params.run_params import DaskParams
@@ -45,6 +45,8 @@ class Threads:
 
 Workers: TypeAlias = "Client | Threads | None"
 """Who runs jobs: Dask's workers, threads, or None for the caller itself, one job after another."""
+Progress: TypeAlias = Callable[[int, int], None]
+"""Told `(done, in all)`."""
 
 
 @contextmanager
@@ -85,7 +87,7 @@ def open_threads(threads: int) -> Iterator[Threads]:
     """
     n_workers = n_local_workers(threads)
     with (
-        _pinned_blas(threads),
+        pinned_blas(threads),
         warnings.catch_warnings(),
         concurrent.futures.ThreadPoolExecutor(n_workers) as pool,
     ):
@@ -95,13 +97,6 @@ def open_threads(threads: int) -> Iterator[Threads]:
             with last_work("blocks"):
                 pool.shutdown(cancel_futures=True)
             raise
-
-
-def n_local_workers(threads: int) -> int:
-    """Processes or threads of this machine: workers times threads = cores."""
-    from dask.system import CPU_COUNT
-
-    return max(1, CPU_COUNT // threads)
 
 
 def share(workers: Workers, value: Any) -> Any:
@@ -267,26 +262,3 @@ def _fetched(future: Future[_Result], watch: Watch) -> tuple[_Result] | None:
         watch.look()
         wait_s *= 2
     return None
-
-
-def pinned(function: Callable[..., _Result], threads: int, *arguments: Any) -> _Result:
-    """Call a function with `threads` BLAS threads, whatever the environment says."""
-    with _pinned_blas(threads):
-        return function(*arguments)
-
-
-@contextmanager
-def _pinned_blas(threads: int) -> Iterator[None]:
-    import scipy.linalg  # noqa: F401 - brings a BLAS of its own, which must be loaded to be pinned
-    from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
-
-    torch = sys.modules.get("torch")  # pinned where it is used, not imported for it
-    before = torch.get_num_threads() if torch else threads
-    try:
-        if torch:
-            torch.set_num_threads(threads)
-        with threadpool_limits(limits=threads):
-            yield
-    finally:
-        if torch:
-            torch.set_num_threads(before)

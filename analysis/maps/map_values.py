@@ -8,12 +8,12 @@ from typing import Any, Literal, get_args
 
 import xarray as xr
 
-from cinecube.analysis.ceilings.ceiling_cube import normalise_scores
 from cinecube.analysis.cubes.parcels import best_layer
 from cinecube.analysis.cubes.results import open_scores, read_ceiling
 from cinecube.analysis.cubes.unscored import refuse_unexplained
 from cinecube.analysis.residuals.residual_tables import drop_map, mean_drop
 from cinecube.analysis.statistics.comparisons import MIN_SUBJECTS
+from cinecube.analysis.statistics.normalising import normalise_scores
 from cinecube.store.base.errors import StudyError
 from cinecube.store.base.labels import find_layer
 from cinecube.store.base.paths import StudyPaths

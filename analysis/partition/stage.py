@@ -12,12 +12,24 @@ import pandas as pd
 import xarray as xr
 
 from cinecube.analysis.cubes.parcels import best_layer, parcel_means, pool_subjects, regions
-from cinecube.analysis.cubes.results import open_scores
+from cinecube.analysis.cubes.results import find_stream, open_scores
 from cinecube.analysis.cubes.tables import EVERYONE, write_table
 from cinecube.analysis.cubes.unscored import refuse_unexplained
-from cinecube.analysis.encoders.choices import without_choices
-from cinecube.analysis.encoders.stage import make_settings, read_inputs
-from cinecube.analysis.partition.shares import SHARES, inclusion_exclusion
+from cinecube.analysis.encoders.oota2025 import without_choices
+from cinecube.analysis.encoders.problem import read_problem
+from cinecube.analysis.encoders.settings import make_settings
+from cinecube.analysis.partition.partition_fits import (
+    SHARES,
+    Best,
+    Entry,
+    Ground,
+    Subset,
+    candidates,
+    count_work,
+    fit_all,
+    inclusion_exclusion,
+    subsets,
+)
 from cinecube.store.base.errors import StudyError
 from cinecube.store.base.journal import open_journal
 from cinecube.store.base.paths import StudyPaths
@@ -29,8 +41,7 @@ from cinecube.store.params.document import Study
 if TYPE_CHECKING:
     from cinecube.analysis.cubes.rows import RowsGroup
     from cinecube.analysis.cubes.spaces import Responses
-    from cinecube.analysis.encoders.encoding import Progress
-    from cinecube.analysis.partition.partition_fits import Best, Entry, Ground, Subset
+    from cinecube.analysis.jobs.tasks import Progress
 
 COLUMNS = ("set", "part", "parcel", "subject", "layers", "r2", "targets")
 ROI_COLUMNS = ("roi", "set", "part", "subjects", "mean", "sem", "low", "high", "parcels")
@@ -55,7 +66,6 @@ def partition(study: Study, root: Path, progress: Progress | None = None) -> Non
         If a cube is missing, a stream is in none, streams differ in rows, or another process does the same.
     """
     from cinecube.analysis.jobs.tasks import open_workers
-    from cinecube.analysis.partition.partition_fits import candidates, count_work, fit_all
 
     root = root.absolute()  # a worker elsewhere stands in another folder
     paths = StudyPaths(root)
@@ -108,7 +118,7 @@ def choose_layers(study: Study, root: Path) -> dict[str, str]:
     for stream in dict.fromkeys(itertools.chain.from_iterable(study.partition)):
         where = StudyPaths(root).relative(StudyPaths(root).scores(study.owner(stream)))
         scores = open_scores(root, study.owner(stream))
-        _refuse_stranger(stream, list(map(str, scores["model"].values)), where)
+        find_stream(list(map(str, scores["model"].values)), stream, where, "partition")
         inside = np.flatnonzero(regions(scores["parcel"].values) != "")
         refuse_unexplained(scores, where)
         known = scores["cv_score"].sel(model=stream).isel(target=inside).load().astype(np.float64)
@@ -123,16 +133,6 @@ def choose_layers(study: Study, root: Path) -> dict[str, str]:
             )
         chosen[stream] = str(scores["layer"].values[place])
     return chosen
-
-
-def _refuse_stranger(stream: str, known: Sequence[str], where: str) -> None:
-    if stream not in known:
-        raise StudyError(
-            where=where,
-            found=f"no stream {stream}, which `partition` names",
-            expected=f"one of {', '.join(known)}",
-            do="correct the name in params.yaml",
-        )
 
 
 def read_entries(study: Study, root: Path, layers: Mapping[str, str]) -> tuple[dict[str, Entry], dict[str, Responses]]:
@@ -157,17 +157,15 @@ def read_entries(study: Study, root: Path, layers: Mapping[str, str]) -> tuple[d
     StudyError
         If a cube is missing, lacks a stream or its layer, or streams differ in rows.
     """
-    from cinecube.analysis.partition.partition_fits import Entry
 
-    opened = {owner: read_inputs(study, root, owner) for owner in dict.fromkeys(map(study.owner, layers))}
-    first, (_, brains, lead) = next(iter(opened.items()))
+    opened = {owner: read_problem(study, root, owner) for owner in dict.fromkeys(map(study.owner, layers))}
+    first, lead = next(iter(opened.items()))
     entries = {}
     for stream, layer in layers.items():
         owner = study.owner(stream)
-        space, _, groups = opened[owner]
-        _refuse_other_rows(owner, groups, first, lead)
-        _refuse_stranger(stream, space.models, f"features of {owner}")
-        m = space.models.index(stream)
+        space, groups = opened[owner].space, opened[owner].groups
+        _refuse_other_rows(owner, groups, first, lead.groups)
+        m = find_stream(space.models, stream, f"features of {owner}", "partition")
         if layer not in space.layers or not space.width[m, space.layers.index(layer)]:
             raise StudyError(
                 where=f"features of {owner}",
@@ -176,7 +174,7 @@ def read_entries(study: Study, root: Path, layers: Mapping[str, str]) -> tuple[d
                 do="run `dvc repro`",
             )
         entries[stream] = Entry(space, groups, m, space.layers.index(layer))
-    return entries, brains
+    return entries, dict(lead.brains)
 
 
 def _refuse_other_rows(owner: str, groups: Sequence[RowsGroup], first: str, lead: Sequence[RowsGroup]) -> None:
@@ -201,7 +199,6 @@ def make_grounds(study: Study, entries: Mapping[str, Entry], brains: Mapping[str
     """Folds and blocks of targets for each group of rows: targets in parcels, or all where there is no atlas."""
     from cinecube.analysis.cubes.target_blocks import blocks_of
     from cinecube.analysis.encoders.layout import make_layout
-    from cinecube.analysis.partition.partition_fits import Ground
 
     settings = make_settings(study)
     inside = {name: np.flatnonzero(regions(brain.cube["parcel"].values) != "") for name, brain in brains.items()}
@@ -297,7 +294,6 @@ def partition_cube(
 
 def _named(names: Sequence[str], order: Sequence[str], best: Mapping[Subset, Best]) -> dict[str, dict[str, np.ndarray]]:
     """A set's values in the targets of a ground: variable -> label -> (target,)."""
-    from cinecube.analysis.partition.partition_fits import subsets
 
     # Fits name their streams in one order, whatever the set's.
     fits = {subset: best[tuple(s for s in order if s in subset)] for subset in subsets(names)}
@@ -314,7 +310,6 @@ def _named(names: Sequence[str], order: Sequence[str], best: Mapping[Subset, Bes
 
 def _parts(names: Sequence[str]) -> list[str]:
     """Labels of a set's parts, in the order of `partition_fits.subsets`."""
-    from cinecube.analysis.partition.partition_fits import subsets
 
     return [f"{'unique' if len(subset) == 1 else 'shared'} {' + '.join(subset)}" for subset in subsets(names)]
 

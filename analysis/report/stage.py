@@ -17,7 +17,7 @@ import yaml
 from cinecube.analysis.cubes import tables
 from cinecube.analysis.cubes.results import read_scores
 from cinecube.analysis.cubes.unscored import notes
-from cinecube.analysis.encoders.choices import WHAT
+from cinecube.analysis.encoders.oota2025 import WHAT
 from cinecube.analysis.maps.map_values import map_values
 from cinecube.analysis.report import figures
 from cinecube.analysis.report.brain_pictures import draw_map

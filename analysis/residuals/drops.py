@@ -7,6 +7,8 @@ from collections.abc import Sequence
 import numpy as np
 import pandas as pd
 
+CHECKS = ("linear", "linear_shuffled", "kernel", "kernel_shuffled", "variance_left")
+"""Columns of the check of how much of a removed model is still there."""
 MINIMUM = 0.1
 """Full score below which a percentage says nothing."""
 

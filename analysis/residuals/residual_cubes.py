@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,12 +13,14 @@ import pandas as pd
 import xarray as xr
 
 from cinecube.analysis.cubes.model_cubes import open_space
+from cinecube.analysis.cubes.results import find_stream
 from cinecube.analysis.cubes.rows import match_onsets
 from cinecube.analysis.cubes.spaces import FeatureSpace, step_s
 from cinecube.analysis.cubes.tables import write_table
 from cinecube.analysis.cubes.unscored import listed
-from cinecube.analysis.encoders.choices import without_choices
-from cinecube.analysis.encoders.stage import make_settings
+from cinecube.analysis.encoders.oota2025 import without_choices
+from cinecube.analysis.encoders.settings import make_settings
+from cinecube.analysis.residuals.drops import CHECKS
 from cinecube.analysis.ridge.design import varying_dims
 from cinecube.analysis.ridge.folds import Fold, Gap, leave_segments_out
 from cinecube.store.base.atomic import staged
@@ -33,7 +35,7 @@ from cinecube.store.params.analysis_params import Pair
 from cinecube.store.params.document import Study
 
 if TYPE_CHECKING:
-    from cinecube.analysis.encoders.layout import Settings
+    from cinecube.analysis.encoders.settings import Settings
     from cinecube.analysis.residuals.unexplained import Remover, Residual
 
 _log = logging.getLogger(__name__)
@@ -41,7 +43,6 @@ _log = logging.getLogger(__name__)
 Progress = Callable[[int, int], None]
 VERSION = 1
 """Of the numbers: raise it when a change of code changes a residual."""
-CHECKS = ("linear", "linear_shuffled", "kernel", "kernel_shuffled", "variance_left")
 # The check shows means over dims: those of a thousand say what those of ten thousand would, in a tenth of the memory.
 _CHECK_DIMS = 1000
 _CHECK_KERNEL_ROWS = 1000
@@ -183,24 +184,6 @@ def open_pair(study: Study, root: Path, pair: Pair) -> PairInputs:
         train,
         _make_folds(study, rows[train], max(keep.window_s, remove.window_s)),
     )
-
-
-def find_stream(models: Sequence[str], stream: str, where: str) -> int:
-    """Position of a stream on the model axis.
-
-    Raises
-    ------
-    StudyError
-        If the cube has no such stream.
-    """
-    if stream not in models:
-        raise StudyError(
-            where=where,
-            found=f"no stream {stream!r}",
-            expected=f"one of {', '.join(models)}",
-            do="correct the name in `residual` of params.yaml",
-        )
-    return list(models).index(stream)
 
 
 def _layers_to_remove(space: FeatureSpace, m: int, pair: Pair) -> tuple[int, ...]:

@@ -11,11 +11,11 @@ import pandas as pd
 import xarray as xr
 
 from cinecube.analysis.cubes.parcels import best_layer, regions
+from cinecube.analysis.cubes.results import find_stream
 from cinecube.analysis.cubes.tables import EVERYONE, read_table, write_table
 from cinecube.analysis.cubes.unscored import constant_layers, refuse_disagreement, refuse_unexplained
 from cinecube.analysis.regions.rois import roi_means, roi_summary, study_members
-from cinecube.analysis.residuals.drops import MINIMUM, drop_percent, drop_table
-from cinecube.analysis.residuals.residual_cubes import CHECKS, find_stream
+from cinecube.analysis.residuals.drops import CHECKS, MINIMUM, drop_percent, drop_table
 from cinecube.store.base.errors import StudyError
 from cinecube.store.base.fingerprint import differences
 from cinecube.store.base.paths import StudyPaths

@@ -24,7 +24,7 @@ from cinecube.analysis.ridge.backends import Backend
 from cinecube.analysis.ridge.design import constants, standardise
 from cinecube.analysis.ridge.factors import Factors, Grams, factorise, plain_grams
 from cinecube.analysis.ridge.folds import Fold
-from cinecube.analysis.ridge.himalaya_ridge import pearson
+from cinecube.analysis.ridge.scores import pearson
 from cinecube.analysis.ridge.shared_ridge import solve
 from cinecube.store.base.errors import StudyError
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from cinecube.analysis.cubes.rows import RowsGroup
-from cinecube.analysis.cubes.spaces import FeatureSpace, Responses, step_s
+from cinecube.analysis.cubes.spaces import step_s
 from cinecube.analysis.cubes.target_blocks import split_block
-from cinecube.analysis.encoders.layout import Settings
 from cinecube.analysis.encoders.predictions import Chosen, predict
+from cinecube.analysis.encoders.problem import Problem
 from cinecube.analysis.ridge.design import Run, find_runs
 from cinecube.store.base.errors import StudyError
 
@@ -43,27 +43,19 @@ class Held:
     runs: list[Run]
 
 
-def begin(folder: Path, groups: Sequence[RowsGroup], brains: Mapping[str, Responses], tr_s: float) -> dict[str, Held]:
+def begin(folder: Path, problem: Problem) -> dict[str, Held]:
     """Held films without predictions, by subject; arrays are files in `folder`."""
     held = {}
-    for group in groups:
+    for group in problem.groups:
         segment, onset_s = group.segment[~group.train], group.onset_s[~group.train]
-        runs = find_runs(segment, onset_s, tr_s)
+        runs = find_runs(segment, onset_s, step_s(problem.space.rows))
         for name in group.subjects:
-            truth = _empty(folder / f"{name}.npy", (len(segment), brains[name].n_targets))
+            truth = _empty(folder / f"{name}.npy", (len(segment), problem.brains[name].n_targets))
             held[name] = Held({}, truth, segment, onset_s, runs)
     return held
 
 
-def hold(
-    held: Mapping[str, Held],
-    folder: Path,
-    space: FeatureSpace,
-    groups: Sequence[RowsGroup],
-    brains: Mapping[str, Responses],
-    chosen: Chosen,
-    settings: Settings,
-) -> None:
+def hold(held: Mapping[str, Held], folder: Path, problem: Problem, chosen: Chosen) -> None:
     """Predict the test films with every stream of a model, and add that to what is held.
 
     Raises
@@ -71,18 +63,17 @@ def hold(
     StudyError
         If the model's rows are not those that are held.
     """
-    for group in groups:
+    streams = problem.space.models
+    for group in problem.groups:
         for name in group.subjects:
-            _refuse_other_rows(held[name], group, space.rows, ", ".join(space.models))
-            for stream in space.models:
+            _refuse_other_rows(held[name], group, problem.space.rows, ", ".join(streams))
+            for stream in streams:
                 held[name].prediction[stream] = _empty(folder / f"{stream}.{name}.npy", held[name].truth.shape)
-    for part in predict(space, groups, brains, chosen, settings):
-        stream = space.models[part.m]
-        for values, into in ((part.prediction, "prediction"), (part.truth, "truth")):
-            for piece, own in split_block(part.block, values):
-                film = held[piece.subject]
-                array = film.truth if into == "truth" else film.prediction[stream]
-                array[:, piece.targets] = own
+    for part in predict(problem, chosen):
+        for piece, own in split_block(part.block, part.prediction):
+            held[piece.subject].prediction[streams[part.m]][:, piece.targets] = own
+        for piece, own in split_block(part.block, part.truth):
+            held[piece.subject].truth[:, piece.targets] = own
 
 
 def _empty(path: Path, shape: tuple[int, int]) -> np.ndarray:

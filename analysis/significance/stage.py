@@ -14,11 +14,11 @@ import xarray as xr
 
 from cinecube.analysis.cubes import tables
 from cinecube.analysis.cubes.results import open_scores, read_scores
-from cinecube.analysis.cubes.spaces import Responses, check_same_space, step_s
+from cinecube.analysis.cubes.spaces import Responses, check_same_space
 from cinecube.analysis.cubes.target_axis import join_targets
 from cinecube.analysis.encoders.predictions import choose
-from cinecube.analysis.encoders.stage import make_settings, read_inputs
-from cinecube.analysis.jobs.tasks import pinned
+from cinecube.analysis.encoders.problem import read_problem
+from cinecube.analysis.jobs.machine import pinned
 from cinecube.analysis.significance.held import Held, begin, hold
 from cinecube.analysis.statistics.comparisons import MIN_SUBJECTS, choose_swap_rows, group_map, make_swaps, swap_blocks
 from cinecube.analysis.statistics.nulls import (
@@ -36,7 +36,7 @@ from cinecube.store.cube.cubes import write_cube
 from cinecube.store.cube.schema import SCHEMA, provenance, string_coordinate
 
 if TYPE_CHECKING:
-    from cinecube.analysis.encoders.encoding import Progress
+    from cinecube.analysis.jobs.tasks import Progress
     from cinecube.store.params.analysis_params import Statistics
     from cinecube.store.params.document import Study
 
@@ -117,16 +117,16 @@ def _refuse_unknown(study: Study, root: Path) -> None:
 def _hold_all(
     study: Study, root: Path, folder: Path, progress: Progress | None
 ) -> tuple[dict[str, Held], dict[str, Responses], dict[str, str]]:
-    settings = make_settings(study)
     held: dict[str, Held] = {}
     brains: dict[str, Responses] = {}
     fingerprints: dict[str, str] = {}
     for number, model in enumerate(study.encoded):
-        space, brains, groups = read_inputs(study, root, model)
-        held = held or begin(folder, groups, brains, step_s(space.rows))
+        problem = read_problem(study, root, model)
+        brains = dict(problem.brains)
+        held = held or begin(folder, problem)
         scores = open_scores(root, model)
         fingerprints[model] = str(scores.attrs["fingerprint"])
-        pinned(hold, study.run.threads, held, folder, space, groups, brains, choose(scores, brains), settings)
+        pinned(hold, study.run.threads, held, folder, problem, choose(scores, brains))
         if progress:
             progress(number + 1, _n_steps(study))
     return held, brains, fingerprints

@@ -17,8 +17,8 @@ import numpy as np
 import pandas as pd
 import xarray as xr
 
-from cinecube.analysis.jobs.tasks import pinned
-from cinecube.analysis.partition.shares import SHARES
+from cinecube.analysis.jobs.machine import pinned
+from cinecube.analysis.partition.partition_fits import SHARES
 from cinecube.analysis.ridge.folds import Fold, Gap, leave_segments_out
 from cinecube.analysis.truth.planted import drawn_stream, planted_truth
 from cinecube.store.base.paths import StudyPaths

@@ -376,7 +376,7 @@ def _matched(cube: xr.Dataset, drawn: xr.DataArray) -> tuple[np.ndarray, np.ndar
 
 def _mean_correlation(a: np.ndarray, b: np.ndarray) -> float:
     """Mean over dims of the correlation over rows; dims that are constant in both say nothing."""
-    from cinecube.analysis.ridge.himalaya_ridge import pearson
+    from cinecube.analysis.ridge.scores import pearson
 
     told = (np.ptp(a, axis=0) > 0) | (np.ptp(b, axis=0) > 0)
     return float(np.nan_to_num(pearson(a[:, told], b[:, told])).mean()) if told.any() else float("nan")

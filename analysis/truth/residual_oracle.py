@@ -15,7 +15,7 @@ import numpy as np
 import pandas as pd
 import xarray as xr
 
-from cinecube.analysis.residuals.residual_cubes import find_stream
+from cinecube.analysis.cubes.results import find_stream
 from cinecube.analysis.ridge.folds import Fold, Gap, leave_segments_out
 from cinecube.analysis.truth.planted import drawn_stream, planted_truth
 from cinecube.store.base.paths import StudyPaths

@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from cinecube.cli.common import echo, echo_json, json_option, size_text, study_option
+from cinecube.cli.common import echo, echo_json, json_option, study_option
 from cinecube.cli.progress import progress_bar
+from cinecube.wording import size_text
 
 if TYPE_CHECKING:
     import xarray as xr

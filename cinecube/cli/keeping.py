@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING
 
 import click
 
-from cinecube.cli.common import echo, echo_json, json_option, size_text, study_option
+from cinecube.cli.common import echo, echo_json, json_option, study_option
+from cinecube.wording import size_text
 
 if TYPE_CHECKING:
     from cinecube.sharing.origin import Origin

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, TypeAlias
 
-from cinecube.cli.common import seconds_text
+from cinecube.wording import seconds_text
 
 if TYPE_CHECKING:
     from rich.console import Console

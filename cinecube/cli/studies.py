@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING
 
 import click
 
-from cinecube.cli.common import echo, echo_json, json_option, seconds_text, size_text, study_option
+from cinecube.cli.common import echo, echo_json, json_option, study_option
 from cinecube.cli.progress import progress_bar
+from cinecube.wording import seconds_text, size_text
 
 if TYPE_CHECKING:
     from cinecube.status.plan import Step

@@ -13,7 +13,6 @@ from typing import Any
 import numpy as np
 import xarray as xr
 
-from cinecube.cli.common import size_text
 from cinecube.features.extraction.checkpoint import is_non_commercial
 from cinecube.sharing.citing import Citation, package_citation, study_citation
 from cinecube.sharing.origin import Origin
@@ -23,6 +22,7 @@ from cinecube.store.base.paths import StudyPaths
 from cinecube.store.cube.cubes import data_name, open_cube
 from cinecube.store.cube.schema import stored_rows
 from cinecube.store.params.document import Study
+from cinecube.wording import size_text
 
 NOT_STATED = "not stated"
 

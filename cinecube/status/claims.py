@@ -87,7 +87,7 @@ class Claims:
         return find_segments(self._study, film, self._root).items()
 
     def _scores(self, spec: Spec) -> Claim:
-        from cinecube.analysis.encoders.stage import read_inputs, score_spec
+        from cinecube.analysis.encoders.problem import read_problem, score_spec
 
         streams = [str(stream) for stream in spec.get("models", [])]
         known = [*self._study.known_models, *(pair.name for pair in self._study.residual)]
@@ -95,8 +95,8 @@ class Claims:
         for name in known:
             if any(stream == name or stream.startswith(f"{name}.") for stream in streams):
                 try:
-                    space, brains, _ = read_inputs(self._study, self._root, name)
-                    wanted = _as_json(score_spec(self._study, space, brains))
+                    problem = read_problem(self._study, self._root, name, fitted=False)
+                    wanted = _as_json(score_spec(self._study, problem))
                 except (StudyError, OSError):
                     return Claim(f"scores of {name}", None)
                 place = {self._paths.scores(name): fingerprint(wanted)}
@@ -107,7 +107,9 @@ class Claims:
         from cinecube.analysis.ceilings.stage import ceiling_spec, read_brains
 
         try:
-            wanted = _as_json(ceiling_spec(self._study, read_brains(self._study, self._root).cohort.brains))
+            wanted = _as_json(
+                ceiling_spec(self._study, read_brains(self._study, self._root, fitted=False).cohort.brains)
+            )
         except (StudyError, OSError):
             return Claim("ceilings", None)
         asked = _Asked()
@@ -115,7 +117,7 @@ class Claims:
         return asked.claim("ceilings", "")
 
     def _partition(self, spec: Spec) -> Claim:
-        from cinecube.analysis.encoders.choices import without_choices
+        from cinecube.analysis.encoders.oota2025 import without_choices
         from cinecube.analysis.partition.stage import choose_layers, partition_spec, read_entries
 
         asked = _Asked()
@@ -130,7 +132,7 @@ class Claims:
         return asked.claim("partition", "params.yaml names no sets")
 
     def _residual(self, spec: Spec) -> Claim:
-        from cinecube.analysis.encoders.choices import without_choices
+        from cinecube.analysis.encoders.oota2025 import without_choices
         from cinecube.analysis.residuals.residual_cubes import open_pair, residual_spec
 
         study, films = without_choices(self._study), spec["films"]

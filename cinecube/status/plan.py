@@ -152,16 +152,16 @@ def _cube_step(stage: str, path: Path) -> Step:
 
 def _with_journal(study: Study, model: str, root: Path, step: Step) -> Step:
     """An encoding that was stopped is resumed from the blocks that it finished."""
-    from cinecube.analysis.encoders.stage import read_inputs, score_spec
+    from cinecube.analysis.encoders.problem import read_problem, score_spec
 
     journals = StudyPaths(root).journals
     if step.state != "to do" or not journals.is_dir():
         return step
     try:
-        space, brains, _ = read_inputs(study, root, model)
+        problem = read_problem(study, root, model, fitted=False)
     except StudyError:
         return step
-    n_blocks = journal_blocks(journals, score_spec(study, space, brains))
+    n_blocks = journal_blocks(journals, score_spec(study, problem))
     return replace(step, state="resumable", why=f"finished blocks: {n_blocks}") if n_blocks else step
 
 

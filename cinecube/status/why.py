@@ -135,10 +135,10 @@ def _compared(
 
         return stored, feature_spec(study, name, film, root)
     if kind in ("encode", "encode_imported", "encode_residual"):
-        from cinecube.analysis.encoders.stage import read_inputs, score_spec
+        from cinecube.analysis.encoders.problem import read_problem, score_spec
 
-        space, brains, _ = read_inputs(study, root, name)
-        return stored, score_spec(study, space, brains)
+        problem = read_problem(study, root, name, fitted=False)
+        return stored, score_spec(study, problem)
     if kind == "brain":
         # Scans are told by DVC, which has hashed them; here they would be read in full.
         asked = asked_spec(study, name)

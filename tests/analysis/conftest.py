@@ -201,7 +201,8 @@ def synthetic(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
 @pytest.fixture(scope="session")
 def scored(synthetic: Callable[..., Path]) -> Callable[..., xr.Dataset]:
     """Score a synthetic study in this process, one per variation."""
-    from cinecube.analysis.encoders.stage import read_inputs, score_model
+    from cinecube.analysis.encoders.problem import read_problem
+    from cinecube.analysis.encoders.stage import score_model
 
     made: dict[str, xr.Dataset] = {}
 
@@ -209,7 +210,7 @@ def scored(synthetic: Callable[..., Path]) -> Callable[..., xr.Dataset]:
         key = repr(sorted(changes.items()))
         if key not in made:
             study, root = make_study(), synthetic(**changes)
-            made[key] = score_model(study, *read_inputs(study, root, MODEL))
+            made[key] = score_model(study, read_problem(study, root, MODEL))
         return made[key]
 
     return score

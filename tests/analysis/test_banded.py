@@ -5,8 +5,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from cinecube.analysis.ridge.banded import banded_ridge
 from cinecube.analysis.ridge.himalaya_ridge import fit_and_score
+
+from .banded import banded_ridge
 
 ALPHAS = np.geomspace(0.1, 1e5, 13)
 

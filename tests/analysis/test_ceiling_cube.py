@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import xarray as xr
 
-from cinecube.analysis.ceilings.ceiling_cube import normalise_scores
+from cinecube.analysis.statistics.normalising import normalise_scores
 from cinecube.store.base.errors import StudyError
 from cinecube.store.params.analysis_params import CeilingParams
 

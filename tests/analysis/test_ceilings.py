@@ -15,17 +15,19 @@ from tests.conftest import tree_digest
 
 from cinecube.analysis.ceilings import ceiling_blocks
 from cinecube.analysis.ceilings.ceiling_blocks import score_subsets
-from cinecube.analysis.ceilings.ceiling_cube import ceiling_error, ceiling_errors, ceiling_growth
-from cinecube.analysis.ceilings.compat_ceiling import compat_scores
+from cinecube.analysis.ceilings.ceiling_cube import ceiling_growth
 from cinecube.analysis.ceilings.cross_subject import cross_subject_scores
+from cinecube.analysis.ceilings.oota2025_ceiling import compat_ceiling, compat_scores
 from cinecube.analysis.ceilings.repeats import repeat_ceilings
-from cinecube.analysis.ceilings.saturation import Curve, compat_ceiling, compat_points, extrapolate
+from cinecube.analysis.ceilings.saturation import Curve, extrapolate
 from cinecube.analysis.ceilings.stage import ceiling, make_ceilings, read_brains
 from cinecube.analysis.cubes.results import read_ceiling
+from cinecube.analysis.truth.ceiling_errors import ceiling_error, ceiling_errors
 from cinecube.store.base.errors import StudyError
 from cinecube.store.base.paths import StudyPaths
 from cinecube.store.params.document import Study
 
+from .plain_oota2025 import compat_points
 from .shared_signal import (
     IDLE,
     OUTSIDE,

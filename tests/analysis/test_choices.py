@@ -12,9 +12,11 @@ import xarray as xr
 from scipy.stats import zscore
 from sklearn.linear_model import Ridge
 
-from cinecube.analysis.encoders.choices import SQUARED_ALPHAS, WHAT
 from cinecube.analysis.encoders.layout import make_design, make_layout
-from cinecube.analysis.encoders.stage import make_settings, read_inputs, score_model
+from cinecube.analysis.encoders.oota2025 import WHAT
+from cinecube.analysis.encoders.problem import read_problem
+from cinecube.analysis.encoders.settings import SQUARED_ALPHAS
+from cinecube.analysis.encoders.stage import score_model
 from cinecube.store.base.errors import StudyError
 from cinecube.store.cube.cubes import open_cube, write_cube
 
@@ -25,7 +27,7 @@ Synthetic = Callable[..., Path]
 
 def score(root: Path, *compat: str) -> xr.Dataset:
     study = make_study(compat=compat)
-    return score_model(study, *read_inputs(study, root, MODEL))
+    return score_model(study, read_problem(study, root, MODEL))
 
 
 def test_none_is_the_default_and_the_name_of_the_paper_is_all_of_them() -> None:
@@ -43,9 +45,10 @@ def test_what_cannot_be_repeated_is_refused(changes: dict[str, object], found: s
 
 def test_one_alpha_is_the_best_by_the_mean_correlation_of_all_targets(synthetic: Synthetic) -> None:
     root, study = synthetic(), make_study(compat=["one_alpha"])
-    space, brains, groups = read_inputs(study, root, MODEL)
-    cube = score_model(study, space, brains, groups)
-    settings, (group,) = make_settings(study), groups
+    problem = read_problem(study, root, MODEL)
+    space, brains, groups = problem.space, problem.brains, problem.groups
+    cube = score_model(study, problem)
+    settings, (group,) = problem.settings, groups
     layout = make_layout(space, group, settings, max(settings.delays))
     design, test = make_design(space.read_layer(0, 4), layout, settings.delays)
     for subject, brain in brains.items():
@@ -101,8 +104,8 @@ def test_rows_are_normalised_over_targets(synthetic: Synthetic, tmp_path: Path) 
 
 def test_delays_reach_into_the_run_before(synthetic: Synthetic) -> None:
     study = make_study(compat=["delays_across_runs"])
-    space, _, (group,) = read_inputs(study, synthetic(), MODEL)
-    settings = make_settings(study)
+    problem = read_problem(study, synthetic(), MODEL)
+    space, (group,), settings = problem.space, problem.groups, problem.settings
     layout = make_layout(space, group, settings, max(settings.delays))
     features = space.read_layer(0, 3)
     train, test = make_design(features, layout, settings.delays)

@@ -19,7 +19,7 @@ from cinecube.analysis.ceilings.cross_subject import (
     sum_kernels,
 )
 from cinecube.analysis.ceilings.saturation import extrapolate
-from cinecube.analysis.ridge.himalaya_ridge import pearson
+from cinecube.analysis.ridge.scores import pearson
 from cinecube.store.base.errors import StudyError
 
 ALPHAS = np.geomspace(1, 1e4, 7)

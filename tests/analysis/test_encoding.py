@@ -1,5 +1,6 @@
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -10,9 +11,11 @@ import xarray as xr
 from cinecube.analysis.ceilings.stage import ceiling
 from cinecube.analysis.cubes import tables
 from cinecube.analysis.cubes.target_blocks import blocks_of, narrow_block
-from cinecube.analysis.encoders.lag import LAGS, lag_block
+from cinecube.analysis.encoders.encoding import score_block
 from cinecube.analysis.encoders.layout import make_design, make_layout
-from cinecube.analysis.encoders.stage import encode, make_settings, read_inputs, score_model
+from cinecube.analysis.encoders.problem import read_problem
+from cinecube.analysis.encoders.score_cube import LAGS
+from cinecube.analysis.encoders.stage import encode, score_model
 from cinecube.analysis.jobs import tasks
 from cinecube.analysis.jobs.clusters import open_client
 from cinecube.analysis.jobs.tasks import run_jobs
@@ -57,15 +60,16 @@ def test_a_slip_of_one_row_moves_the_best_delay_of_every_driven_parcel(scored: S
 
 def test_scans_of_delays_that_share_factors_equal_single_fits(scored: Scored, synthetic: Synthetic) -> None:
     study, root, cube = make_study(), synthetic(), scored()
-    space, brains, (group,) = read_inputs(study, root, MODEL)
-    settings = make_settings(study)
+    problem = read_problem(study, root, MODEL)
+    space, brains, (group,), settings = problem.space, problem.brains, problem.groups, problem.settings
     layout = make_layout(space, group, settings, max(LAGS))
     for parcel, (block, _) in DRIVEN.items():
         features = space.read_layer(0, block)
         for subject, brain in brains.items():
             inside = brain.cube["parcel"].values == parcel
             responses = brain.read(group.showings[subject], np.arange(brain.n_targets))
-            expected = lag_block(features, responses, inside, layout, settings)
+            single = [replace(settings, delays=(lag,)) for lag in LAGS]
+            expected = score_block(features, responses, inside, layout, single, tested=False)[:, 1]
             found = cube["lag_score"].isel(model=0).sel(subject=subject, target=brain.cube["target"].values[inside])
             np.testing.assert_allclose(found.transpose("lag", "target"), expected, atol=1e-5)
 
@@ -79,8 +83,8 @@ def test_test_films_change_nothing_that_is_fitted(scored: Scored, synthetic: Syn
 
 def test_constants_of_features_come_from_training_rows(synthetic: Synthetic) -> None:
     study, root = make_study(), synthetic()
-    space, _, (group,) = read_inputs(study, root, MODEL)
-    settings = make_settings(study)
+    problem = read_problem(study, root, MODEL)
+    space, (group,), settings = problem.space, problem.groups, problem.settings
     layout = make_layout(space, group, settings, max(settings.delays))
     features = space.read_layer(0, 3)
     train, _ = make_design(features, layout, settings.delays)
@@ -128,7 +132,7 @@ def test_stages_equal_one_task_after_another_bit_by_bit(
 def test_torch_says_what_numpy_says(scored: Scored, synthetic: Synthetic) -> None:
     study, root = make_study(), synthetic()
     study = study.model_copy(update={"run": study.run.model_copy(update={"backend": "torch", "device": "cpu"})})
-    cube = score_model(study, *read_inputs(study, root, MODEL))
+    cube = score_model(study, read_problem(study, root, MODEL))
     for name in ("score", "cv_score", "alpha"):
         np.testing.assert_allclose(cube[name], scored()[name], atol=1e-5)
     assert cube.attrs["fingerprint"] == scored().attrs["fingerprint"]
@@ -146,7 +150,7 @@ def test_a_cluster_says_what_this_machine_says(kind: str, scored: Scored, synthe
             options = {"cores": 1, "processes": 1, "memory": "1GB", "scheduler_options": {"dashboard_address": None}}
             where = JobQueue(jobqueue="LocalCluster", jobs=2, options=options)
         with open_client(where, 1, root) as client:
-            cube = score_model(study, *read_inputs(study, root, MODEL), client)
+            cube = score_model(study, read_problem(study, root, MODEL), client)
     for name in ("score", "cv_score", "alpha", "lag_score"):
         np.testing.assert_allclose(cube[name], scored()[name], atol=1e-5)
 
@@ -181,29 +185,29 @@ def test_tables_follow_from_scores(synthetic: Synthetic) -> None:
 
 
 def test_what_changes_no_number_leaves_the_fingerprint(scored: Scored, synthetic: Synthetic) -> None:
-    from cinecube.analysis.encoders.stage import score_spec
+    from cinecube.analysis.encoders.problem import score_spec
 
-    space, brains, _ = read_inputs(make_study(), synthetic(), MODEL)
-    spec = score_spec(make_study(), space, brains)
-    assert score_spec(make_study(targets_per_block=7), space, brains) == spec
-    assert score_spec(make_study(folds=4), space, brains) != spec
+    problem = read_problem(make_study(), synthetic(), MODEL)
+    spec = score_spec(make_study(), problem)
+    assert score_spec(make_study(targets_per_block=7), problem) == spec
+    assert score_spec(make_study(folds=4), problem) != spec
 
 
 def test_subjects_with_other_rows_are_scored_apart(synthetic: Synthetic) -> None:
     root = synthetic(missing_rows={("sub-02", "birch01"): 7})
     study = make_study(rows="own", targets_per_block=200, alphas={"min": 100, "max": 100, "n": 1})
-    cube = score_model(study, *read_inputs(study, root, MODEL))
+    cube = score_model(study, read_problem(study, root, MODEL))
     assert [group["train"] for group in json.loads(cube.attrs["rows"])] == [300, 293]
     assert cube["score"].notnull().any(["layer", "target"]).all()
 
 
 def test_errors_name_both_sides(synthetic: Synthetic, tmp_path: Path) -> None:
     with pytest.raises(StudyError, match="sub-02 cedar02: found no rows"):
-        read_inputs(make_study(), synthetic(missing=(("sub-02", "cedar02"),)), MODEL)
+        read_problem(make_study(), synthetic(missing=(("sub-02", "cedar02"),)), MODEL)
     with pytest.raises(StudyError, match="found a TR of 2 s, expected the clock of the feature cubes, 1.49 s"):
-        read_inputs(make_study(), synthetic(tr_s=2.0), MODEL)
+        read_problem(make_study(), synthetic(tr_s=2.0), MODEL)
     with pytest.raises(StudyError, match="found no cube"):
-        read_inputs(make_study(), tmp_path, MODEL)
+        read_problem(make_study(), tmp_path, MODEL)
 
 
 def test_no_scheduler_is_one_line(tmp_path: Path) -> None:
@@ -231,14 +235,14 @@ def test_dying_workers_are_one_line(monkeypatch: pytest.MonkeyPatch, tmp_path: P
 
 
 def test_blocks_cover_every_target_once(synthetic: Synthetic) -> None:
-    _, _, (group,) = read_inputs(make_study(), synthetic(), MODEL)
+    (group,) = read_problem(make_study(), synthetic(), MODEL).groups
     blocks = blocks_of(group, {"sub-01": np.arange(5), "sub-02": np.arange(10, 17)}, 4)
     assert [sum(len(piece.targets) for piece in block) for block in blocks] == [4, 4, 4]
     assert [[piece.subject for piece in block] for block in blocks] == [["sub-01"], ["sub-01", "sub-02"], ["sub-02"]]
 
 
 def test_part_of_a_block_keeps_its_order(synthetic: Synthetic) -> None:
-    _, _, (group,) = read_inputs(make_study(), synthetic(), MODEL)
+    (group,) = read_problem(make_study(), synthetic(), MODEL).groups
     (block,) = blocks_of(group, {"sub-01": np.arange(3), "sub-02": np.arange(10, 13)}, 6)
     narrow = narrow_block(block, np.array([False, True, True, True, False, False]))
     assert [(piece.subject, piece.targets.tolist()) for piece in narrow] == [("sub-01", [1, 2]), ("sub-02", [10])]
@@ -247,7 +251,8 @@ def test_part_of_a_block_keeps_its_order(synthetic: Synthetic) -> None:
 
 
 def test_scattered_targets_are_read_as_neighbours_are(synthetic: Synthetic) -> None:
-    _, brains, (group,) = read_inputs(make_study(), synthetic(), MODEL)
+    problem = read_problem(make_study(), synthetic(), MODEL)
+    brains, (group,) = problem.brains, problem.groups
     brain, showings = brains["sub-01"], group.showings["sub-01"]
     whole = brain.read(showings, np.arange(brain.n_targets))
     for targets in ([4, 5, 6], [7], [9, 2, 30], [3, 9, 5]):

@@ -15,7 +15,8 @@ from cinecube.analysis.ceilings.stage import ceiling
 from cinecube.analysis.cubes import tables
 from cinecube.analysis.cubes.results import read_ceiling
 from cinecube.analysis.encoders.predictions import choose, predict
-from cinecube.analysis.encoders.stage import encode, make_settings, read_inputs
+from cinecube.analysis.encoders.problem import read_problem
+from cinecube.analysis.encoders.stage import encode
 from cinecube.analysis.regions import roi_tables
 from cinecube.analysis.regions.gradients import compare_depth, preferred_depth
 from cinecube.analysis.regions.rois import Members
@@ -83,9 +84,9 @@ def test_no_scan_of_the_test_film_changes_what_is_predicted(
     encode(study, scrambled, MODEL)
     found = []
     for root in (analysed, scrambled):
-        space, brains, groups = read_inputs(study, root, MODEL)
-        chosen = choose(open_cube(StudyPaths(root).scores(MODEL)), brains)
-        parts = list(predict(space, groups, brains, chosen, make_settings(study)))
+        problem = read_problem(study, root, MODEL)
+        chosen = choose(open_cube(StudyPaths(root).scores(MODEL)), problem.brains)
+        parts = list(predict(problem, chosen))
         found.append((chosen, parts))
     for name in SUBJECTS:
         np.testing.assert_array_equal(found[0][0].layer[name], found[1][0].layer[name])

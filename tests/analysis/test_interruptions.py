@@ -16,7 +16,8 @@ import numpy as np
 import pytest
 import xarray as xr
 
-from cinecube.analysis.encoders.stage import encode, read_inputs, score_model
+from cinecube.analysis.encoders.problem import read_problem
+from cinecube.analysis.encoders.stage import encode, score_model
 from cinecube.analysis.jobs.clusters import open_client
 from cinecube.store.base.errors import StudyError
 from cinecube.store.base.paths import StudyPaths
@@ -45,9 +46,9 @@ def test_a_worker_that_dies_is_replaced_and_its_blocks_are_run_again(
                 killed.extend(list(client.run(os.getpid).values())[:1])
                 os.kill(killed[0], signal.SIGKILL)
 
-        cube = score_model(study, *read_inputs(study, root, MODEL), client, kill)
+        cube = score_model(study, read_problem(study, root, MODEL), client, kill)
         assert killed[0] not in client.run(os.getpid).values()
-    expected = score_model(study, *read_inputs(study, root, MODEL)) if solver == "himalaya" else scored()
+    expected = score_model(study, read_problem(study, root, MODEL)) if solver == "himalaya" else scored()
     for name in SCORES:
         np.testing.assert_array_equal(cube[name], expected[name])
 

@@ -9,7 +9,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from cinecube.analysis.encoders.stage import read_inputs, score_model
+from cinecube.analysis.encoders.problem import read_problem
+from cinecube.analysis.encoders.stage import score_model
 from cinecube.analysis.residuals.residual_cubes import make_residual
 from cinecube.analysis.truth.residual_oracle import residual_oracle
 from cinecube.store.base.errors import StudyError
@@ -29,7 +30,7 @@ def run_pipeline(study: Study, root: Path) -> None:
     for pair in study.residual:
         make_residual(study, root, pair.name)
     for name in ("bind", *(pair.name for pair in study.residual)):
-        write_cube(StudyPaths(root).scores(name), score_model(study, *read_inputs(study, root, name)))
+        write_cube(StudyPaths(root).scores(name), score_model(study, read_problem(study, root, name)))
 
 
 @pytest.fixture(scope="module")

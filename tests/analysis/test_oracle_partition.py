@@ -14,8 +14,9 @@ from sklearn.linear_model import Ridge
 from sklearn.metrics import r2_score
 
 from cinecube.analysis.encoders.layout import make_layout
-from cinecube.analysis.encoders.stage import make_settings, read_inputs
-from cinecube.analysis.partition.shares import SHARES
+from cinecube.analysis.encoders.problem import read_problem
+from cinecube.analysis.encoders.settings import make_settings
+from cinecube.analysis.partition.partition_fits import SHARES
 from cinecube.analysis.partition.stage import partition
 from cinecube.analysis.truth.partition_oracle import PartitionOracle, partition_oracle
 from cinecube.store.base.errors import StudyError
@@ -109,7 +110,8 @@ def _slow_r2(study: Study, root: Path, parcel: str) -> dict[tuple[str, ...], np.
     train = np.array([not segment.startswith("dune") for segment, _ in rows])
     designs = {stream: naive_design(root, stream, rows) for stream in PAIR[0]}
     known = np.hstack([_naive_in(root, subject, rows, parcel) for subject in study.brain.subjects])
-    space, _, groups = read_inputs(study, root, "solo")
+    problem = read_problem(study, root, "solo")
+    space, groups = problem.space, problem.groups
     settings = make_settings(study)
     folds = make_layout(space, groups[0], settings, 3).folds
     fits: dict[tuple[str, ...], list[tuple[np.ndarray, np.ndarray]]] = {(name,): [] for name in designs}

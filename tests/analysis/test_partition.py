@@ -10,10 +10,12 @@ import pytest
 from sklearn.linear_model import Ridge
 from sklearn.metrics import r2_score
 
-from cinecube.analysis.partition.shares import Partition, inclusion_exclusion, partition
-from cinecube.analysis.ridge.banded import banded_ridge
+from cinecube.analysis.partition.partition_fits import inclusion_exclusion
 from cinecube.analysis.ridge.folds import Fold
 from cinecube.store.base.errors import StudyError
+
+from .banded import banded_ridge
+from .plain_partition import Partition, partition
 
 ALPHAS = np.geomspace(0.1, 1e5, 9)
 SHARES = (1.0, 0.3)

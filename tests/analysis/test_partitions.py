@@ -15,9 +15,9 @@ import xarray as xr
 
 from cinecube.analysis.cubes.unscored import STILL
 from cinecube.analysis.encoders.layout import make_layout
-from cinecube.analysis.encoders.stage import make_settings, read_inputs
+from cinecube.analysis.encoders.problem import read_problem
+from cinecube.analysis.encoders.settings import make_settings
 from cinecube.analysis.partition import partition_fits
-from cinecube.analysis.partition.shares import partition as partition_arrays
 from cinecube.analysis.partition.stage import choose_layers, partition
 from cinecube.store.base.errors import StudyError
 from cinecube.store.base.paths import StudyPaths
@@ -38,6 +38,7 @@ from .partition_study import (
     naive_responses,
     scored_studies,
 )
+from .plain_partition import partition as partition_arrays
 
 Results = tuple[xr.Dataset, pd.DataFrame, pd.DataFrame]
 
@@ -74,7 +75,8 @@ def _naive(root: Path, study: Study, names: Sequence[str], subject: str, n_rows:
     """The array function on arrays made here; only the folds are the stage's own."""
     rows = [(segment, row) for segment in SEGMENTS for row in range(n_rows)]
     train = np.array([not segment.startswith("dune") for segment, _ in rows])
-    space, _, groups = read_inputs(study, root, "solo")
+    problem = read_problem(study, root, "solo")
+    space, groups = problem.space, problem.groups
     group = next(group for group in groups if subject in group.subjects)
     settings = make_settings(study)
     designs = {stream: naive_design(root, stream, rows) for stream in names}

@@ -13,7 +13,8 @@ import numpy as np
 import pandas as pd
 
 from cinecube.analysis.cubes import tables
-from cinecube.analysis.encoders.stage import read_inputs, score_model
+from cinecube.analysis.encoders.problem import read_problem
+from cinecube.analysis.encoders.stage import score_model
 from cinecube.store.base.labels import layer_labels
 
 from .conftest import MODEL, N_BLOCKS, make_study
@@ -41,7 +42,7 @@ def test_planted_layers_are_found(synthetic: Callable[..., Path]) -> None:
         parcels = planted_parcels(seed)
         root = synthetic(seed=seed, parcels=parcels, subjects=SUBJECTS, rows=75, noise=1.0)
         study = make_study(SUBJECTS)
-        cube = score_model(study, *read_inputs(study, root, MODEL))
+        cube = score_model(study, read_problem(study, root, MODEL))
         preferred = tables.preferred_layers(tables.layer_table([cube]))
         error, everyone = errors(preferred, parcels), preferred["subject"] == tables.EVERYONE
         together.append((error[everyone] == 0).mean())

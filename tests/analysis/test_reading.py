@@ -14,7 +14,7 @@ import yaml
 from click.testing import CliRunner, Result
 
 from cinecube.analysis.cubes.model_cubes import open_space
-from cinecube.analysis.encoders.stage import read_inputs
+from cinecube.analysis.encoders.problem import read_problem
 from cinecube.cli import main
 from cinecube.store.base.errors import StudyError
 from cinecube.store.base.fingerprint import fingerprint
@@ -101,7 +101,8 @@ def test_resampled_cubes_are_scored_with_brains_at_the_studys_tr(
     (tmp_path / "data").mkdir()
     (tmp_path / "data" / "brain").symlink_to(root / "data" / "brain")
     write_features(tmp_path, np.round(np.arange(0, LENGTH_S, 0.5), 6), 0.5, sine)
-    space, _, groups = read_inputs(imported(), tmp_path, MODEL)
+    problem = read_problem(imported(), tmp_path, MODEL)
+    space, groups = problem.space, problem.groups
     assert [len(group.train) for group in groups] == [8 * 50]
     assert all("reclock" in json.loads(cube.attrs["spec"]) for cube in space.cubes.values())
 

@@ -15,7 +15,8 @@ from sklearn.linear_model import Ridge
 from sklearn.preprocessing import StandardScaler
 
 from cinecube.analysis.cubes.tables import read_table
-from cinecube.analysis.encoders.stage import read_inputs, score_model
+from cinecube.analysis.encoders.problem import read_problem
+from cinecube.analysis.encoders.stage import score_model
 from cinecube.analysis.residuals import residual_cubes
 from cinecube.analysis.residuals.residual_cubes import CHECKS, make_residual, open_pair
 from cinecube.analysis.residuals.unexplained import still_predicted
@@ -182,8 +183,8 @@ def test_encode_takes_it_like_any_other_cube(fresh: Path) -> None:
     study = make_study({"keep": CONCAT, "remove": EYES})
     write_brains(fresh)
     make_residual(study, fresh, f"{CONCAT}-{EYES}")
-    full = score_model(study, *read_inputs(study, fresh, "bind")).sel(model=CONCAT, layer="head")
-    left = score_model(study, *read_inputs(study, fresh, f"{CONCAT}-{EYES}")).isel(model=0).sel(layer="head")
+    full = score_model(study, read_problem(study, fresh, "bind")).sel(model=CONCAT, layer="head")
+    left = score_model(study, read_problem(study, fresh, f"{CONCAT}-{EYES}")).isel(model=0).sel(layer="head")
 
     def mean(scores: xr.Dataset, parcel: str) -> float:
         return float(scores["score"].values[:, scores["parcel"].values == parcel].mean())

@@ -13,7 +13,8 @@ from sklearn.preprocessing import StandardScaler
 from cinecube.analysis.residuals.unexplained import make_remover, still_predicted
 from cinecube.analysis.ridge.backends import Backend
 from cinecube.analysis.ridge.folds import Fold
-from cinecube.analysis.ridge.himalaya_ridge import fit_and_score, pearson
+from cinecube.analysis.ridge.himalaya_ridge import fit_and_score
+from cinecube.analysis.ridge.scores import pearson
 from cinecube.store.base.errors import StudyError
 
 ALPHAS = np.geomspace(0.1, 1e5, 13)

@@ -5,7 +5,8 @@ import pytest
 from sklearn.linear_model import Ridge
 
 from cinecube.analysis.ridge.folds import Fold
-from cinecube.analysis.ridge.himalaya_ridge import fit_and_score, himalaya_ridge, pearson
+from cinecube.analysis.ridge.himalaya_ridge import fit_and_score, himalaya_ridge
+from cinecube.analysis.ridge.scores import pearson
 
 ALPHAS = np.geomspace(0.1, 1e4, 6)
 

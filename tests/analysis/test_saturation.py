@@ -10,8 +10,10 @@ import pytest
 from scipy.optimize import curve_fit
 from sklearn.kernel_ridge import KernelRidge
 
-from cinecube.analysis.ceilings.saturation import compat_ceiling, compat_points, extrapolate
-from cinecube.store.base.errors import StudyError
+from cinecube.analysis.ceilings.oota2025_ceiling import compat_ceiling
+from cinecube.analysis.ceilings.saturation import extrapolate
+
+from .plain_oota2025 import compat_points
 
 # All subsets of five sources: 5, 10, 10, 5 and 1 of them.
 SIZE = np.array([k for k in range(1, 6) for _ in itertools.combinations(range(5), k)])
@@ -194,9 +196,3 @@ def test_the_authors_ceiling_is_the_median_over_bootstraps_that_converge():
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         assert np.isnan(compat_ceiling(x, line, n_bootstraps=3)[1])
-
-
-def test_one_subject_alone_is_refused():
-    responses = _responses(n_subjects=1)
-    with pytest.raises(StudyError, match="found 1 subject, expected at least 2"):
-        compat_points(responses, responses)

@@ -11,7 +11,7 @@ from cinecube.analysis.ridge.alpha_search import search
 from cinecube.analysis.ridge.backends import Backend, check_backend
 from cinecube.analysis.ridge.factors import factorise, plain_grams
 from cinecube.analysis.ridge.folds import Fold
-from cinecube.analysis.ridge.himalaya_ridge import pearson
+from cinecube.analysis.ridge.scores import pearson
 from cinecube.analysis.ridge.shared_ridge import solve
 from cinecube.store.base.errors import StudyError
 

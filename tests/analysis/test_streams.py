@@ -13,7 +13,8 @@ import xarray as xr
 from cinecube.analysis.ceilings.stage import ceiling
 from cinecube.analysis.cubes import tables
 from cinecube.analysis.cubes.results import read_scores
-from cinecube.analysis.encoders.stage import encode, read_inputs
+from cinecube.analysis.encoders.problem import read_problem
+from cinecube.analysis.encoders.stage import encode
 from cinecube.analysis.regions.stage import layerwise, whole_brain
 from cinecube.analysis.report import figures
 from cinecube.analysis.report.stage import write_report
@@ -167,7 +168,7 @@ def test_depth_is_counted_in_each_stream(root: Path) -> None:
 
 
 def test_an_older_cube_has_one_depth_for_all_streams(root: Path) -> None:
-    space, _, _ = read_inputs(make_study(), root, "bind")
+    space = read_problem(make_study(), root, "bind").space
     shared = np.array([0, 0.25, 0.5, 0.75, 1, 1])
     older = {film: cube.drop_vars("depth").assign_coords(depth=("layer", shared)) for film, cube in space.cubes.items()}
     depth = type(space)(older, space.rows, space.window_s).depth

@@ -195,13 +195,14 @@ def _write_brain(root: Path) -> None:
 
 
 def test_encoders_read_added_features_like_any_other(root: Path) -> None:
-    from cinecube.analysis.encoders.stage import read_inputs, score_model
+    from cinecube.analysis.encoders.problem import read_problem
+    from cinecube.analysis.encoders.stage import score_model
     from cinecube.study_params import load
 
     _must(root)
     _write_brain(root)
     study = load(root)
-    scores = score_model(study, *read_inputs(study, root, "loudness"))
+    scores = score_model(study, read_problem(study, root, "loudness"))
     assert list(scores["layer"].values) == ["head"]
     assert float(scores["score"].min()) > 0.8
 

@@ -354,14 +354,13 @@ def test_pulls_that_were_killed_go_from_the_cache_of_dvc(root: Path, monkeypatch
 def test_journals_of_analyses_are_wanted_until_their_parameters_change(own_features: Path) -> None:
     """Scores and ceilings of a study with real cubes."""
     from cinecube.analysis.ceilings.stage import ceiling_spec, read_brains
-    from cinecube.analysis.encoders.stage import read_inputs, score_spec
+    from cinecube.analysis.encoders.problem import read_problem, score_spec
 
     root = own_features
     test_add._must(root)
     test_add._write_brain(root)
     study = load_study(root)
-    space, brains, _ = read_inputs(study, root, "loudness")
-    scores = _journal(root, score_spec(study, space, brains))
+    scores = _journal(root, score_spec(study, read_problem(study, root, "loudness")))
     _journal(root, ceiling_spec(study, read_brains(study, root).cohort.brains))
     assert _listed(root) == []
     StudyPaths(root).brain("sub-01").rename(root / "aside")

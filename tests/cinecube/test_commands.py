@@ -17,7 +17,7 @@ import pytest
 import xarray as xr
 from click.testing import CliRunner
 
-from cinecube.analysis.encoders.stage import read_inputs, score_spec
+from cinecube.analysis.encoders.problem import read_problem, score_spec
 from cinecube.cli import _COMMANDS, main
 from cinecube.store.base.journal import Block, open_journal
 from cinecube.store.base.paths import StudyPaths
@@ -121,9 +121,9 @@ def test_plan_tells_bytes_on_disk_and_an_encoding_that_was_stopped(scratch: Fold
     for stage, folder in folders.items():
         on_disk = sum(file.stat().st_size for file in folder.rglob("*") if file.is_file())
         assert steps[stage]["bytes_when_done"] == on_disk > 0
-    space, brains, _ = read_inputs(study, scratch.root, "vit")
+    problem = read_problem(study, scratch.root, "vit")
     shutil.rmtree(paths.scores("vit"))
-    with open_journal(paths.journals, score_spec(study, space, brains), "vit") as journal:
+    with open_journal(paths.journals, score_spec(study, problem), "vit") as journal:
         journal.write(Block("group0.stream0.layer0", 0, 4), np.zeros((1, 4)))
     steps = {step["stage"]: step for step in json.loads(scratch.must("plan", "--json").stdout)}
     assert (steps["encode@vit"]["state"], steps["encode@vit"]["why"]) == ("resumable", "finished blocks: 1")

@@ -11,11 +11,11 @@ import yaml
 from click.testing import CliRunner, Result
 
 from cinecube.cli import main
-from cinecube.cli.common import seconds_text
 from cinecube.status.timings import expected_s, note
 from cinecube.store.base.paths import StudyPaths
 from cinecube.store.cube.cubes import write_feature_cube
 from cinecube.store.cube.schema import Stream, feature_template, provenance, rows_index
+from cinecube.wording import seconds_text
 
 FILMS = {"amber": ["amber01"], "dune": ["dune01"]}
 

@@ -1,24 +1,22 @@
-"""Encoding with the shared-factor ridge: a layer is prepared and factored once, then blocks of targets are solved."""
+"""A layer prepared and factored once, by the shared-factor ridge, for any number of blocks of targets."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
-from cinecube.analysis.cubes.rows import RowsGroup
-from cinecube.analysis.cubes.spaces import Responses
-from cinecube.analysis.cubes.target_blocks import Block, read_block
-from cinecube.analysis.encoders.layout import Layout, Settings
+from cinecube.analysis.encoders.layout import Layout
+from cinecube.analysis.encoders.settings import Settings
 from cinecube.analysis.ridge.design import constants, delayed, standardise
 from cinecube.analysis.ridge.factors import Factor, Factors, Form, choose_form, factor, held_out
 from cinecube.analysis.ridge.grams import delayed_gram, delayed_kernel
-from cinecube.analysis.ridge.himalaya_ridge import Scores, score_fit
-from cinecube.analysis.ridge.shared_ridge import solve
+from cinecube.analysis.ridge.scores import Scores, score_fit
+from cinecube.analysis.ridge.shared_ridge import all_losses, solve
 
-# What `read_block` takes.
-Source = tuple[Block, RowsGroup, Mapping[str, Responses]]
+# What solving needs of a layer: its training rows, for the primal, and the factors of its folds and of all rows.
+Factored = tuple[np.ndarray | None, Sequence[Factor]]
 
 
 @dataclass(frozen=True)
@@ -89,18 +87,6 @@ def training_design(prepared: Prepared) -> np.ndarray | None:
     return prepared.design if prepared.form == "primal" else None
 
 
-def solve_block(
-    design: np.ndarray | None,
-    parts: Sequence[Factor],
-    source: Source,
-    layout: Layout,
-    settings: Settings,
-    places: np.ndarray | None = None,
-) -> Scores:
-    """Task: scores of one layer for a block of targets, which it reads; `places` (target,) of penalties."""
-    return solve_responses(design, parts, read_block(*source), layout, settings, places)
-
-
 def solve_responses(
     design: np.ndarray | None,
     parts: Sequence[Factor],
@@ -125,3 +111,15 @@ def factors_of(design: np.ndarray | None, parts: Sequence[Factor], layout: Layou
     form: Form = "dual" if design is None else "primal"
     known = None if design is None else settings.backend.put(design)
     return Factors(settings.backend, form, known, layout.folds, list(parts[:-1]), parts[-1])
+
+
+def held_losses(factored: Factored, responses: np.ndarray, layout: Layout, settings: Settings) -> np.ndarray:
+    """1 - r on held-out rows with every penalty, (alpha, target); NaN where a target is constant or absent."""
+    design, parts = factored
+    train = responses[layout.train]
+    known = np.isfinite(train).all(axis=0) & (np.ptp(train, axis=0) > 0)
+    losses = np.full((len(settings.alphas), train.shape[1]), np.nan)
+    if known.any():
+        joined = factors_of(design, parts, layout, settings)
+        losses[:, known] = all_losses(joined, train[:, known], settings.alphas, "correlation")
+    return losses

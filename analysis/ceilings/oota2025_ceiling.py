@@ -1,26 +1,27 @@
 """Cross-subject ceilings as the authors of Oota et al. (2025) compute them, out of core.
 
-What `saturation.compat_points` computes of arrays, of cubes that are read block by block: each row is normalised over
-its targets; each source predicts each other subject by kernel ridge (linear, penalty 1, no folds); the score of several
-sources is the mean of their single ones; a curve is fitted to resampled points, and the median v₀ is the ceiling.
+Each row is normalised over its targets, not each target over rows. Each source predicts each other subject by kernel
+ridge (linear, penalty 1, no folds), and the score of several sources is the mean of their single ones; a curve is
+fitted to resampled points, and the median v₀ is the ceiling. So the mean over points is the same at every number of
+subjects, and the curve through them shows no saturation.
 """
 
 from __future__ import annotations
 
 import itertools
+import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
 from scipy.linalg import cho_factor, cho_solve
+from scipy.optimize import OptimizeWarning, curve_fit
 
 from cinecube.analysis.ceilings.ceiling_blocks import Cohort, run_by_subject
 from cinecube.analysis.ceilings.cross_subject import Kernel, sum_kernels
-from cinecube.analysis.ceilings.saturation import compat_ceiling
-from cinecube.analysis.encoders.across_targets import RowConstants, row_constants
-from cinecube.analysis.encoders.encoding import Progress
-from cinecube.analysis.jobs.tasks import Threads, Workers, run_jobs
-from cinecube.analysis.ridge.himalaya_ridge import pearson
+from cinecube.analysis.encoders.oota2025 import RowConstants, row_constants
+from cinecube.analysis.jobs.tasks import Progress, Threads, Workers, run_jobs
+from cinecube.analysis.ridge.scores import pearson
 
 _PENALTY = 1.0
 # Targets of one task of fits: a second or so.
@@ -147,3 +148,45 @@ def compat_ceilings(
 def count_fits(points: Mapping[str, CompatPoints], n_bootstraps: int) -> int:
     """How many curves `compat_ceilings` fits."""
     return n_bootstraps * sum(own.score.shape[1] for own in points.values())
+
+
+def compat_ceiling(x: np.ndarray, v: np.ndarray, n_bootstraps: int = 100, seed: int = 42) -> np.ndarray:
+    """Ceiling as the authors of Oota et al. (2025) extrapolate it: slow, one `curve_fit` per target and bootstrap.
+
+    Parameters
+    ----------
+    x : array, shape (point,)
+        Number of subjects.
+    v : array, shape (point, target)
+    n_bootstraps : int
+    seed : int
+        Bootstraps draw points of all sizes together; which generator the authors drew them from, and whether anew for
+        every target, is unknown. Here one draw of `RandomState` serves all targets.
+
+    Returns
+    -------
+    array, shape (target,)
+        Median of v₀ over the bootstraps whose fit converged; NaN where none did.
+    """
+    drawn = np.random.RandomState(seed).randint(len(x), size=(n_bootstraps, len(x)))
+    ceilings = np.full(v.shape[1], np.nan)
+    for target in np.flatnonzero(np.isfinite(v).all(axis=0)):
+        fitted = [v0 for rows in drawn if (v0 := _curve_fit(x[rows], v[rows, target])) is not None]
+        if fitted:
+            ceilings[target] = np.median(fitted)
+    return ceilings
+
+
+def _curve_fit(x: np.ndarray, v: np.ndarray) -> float | None:
+    """v₀ by scipy with its own start, or None where that finds nothing."""
+
+    def curve(x: np.ndarray, v0: float, tau0: float) -> np.ndarray:
+        with np.errstate(all="ignore"):
+            return v0 * (1 - np.exp(-x / tau0))
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", OptimizeWarning)
+        try:
+            return float(curve_fit(curve, x, v, maxfev=6000)[0][0])
+        except (RuntimeError, ValueError):
+            return None

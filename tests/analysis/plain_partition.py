@@ -1,4 +1,4 @@
-"""Variance partitioning: what two or three feature spaces explain alone, and what they share. Pure array functions.
+"""Variance partitioning of plain arrays, in memory: what the stage does out of core, once more.
 
 R² of every subset of the spaces on films that no fit has seen; a part follows by inclusion and exclusion (de Heer et
 al. 2017, J. Neurosci. 37). A subset of several spaces is fitted with a penalty for each of them (banded ridge,
@@ -13,18 +13,15 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from cinecube.analysis.partition.partition_fits import SHARES, inclusion_exclusion
 from cinecube.analysis.ridge.backends import Backend
-from cinecube.analysis.ridge.banded import banded_ridge, split_scores
 from cinecube.analysis.ridge.factors import factorise, plain_grams
 from cinecube.analysis.ridge.folds import Fold
 from cinecube.analysis.ridge.shared_ridge import solve
 from cinecube.store.base.errors import StudyError
 
-# Measured on 600 rows, 5 delays, 48 to 100 dims: R² of two spaces together, mean over targets, within 0.0005 of that of
-# 25 joint fits with finer and wider shares, and means of 16 targets' parts within 0.003. One share is up to 0.013 and
-# 0.022 away; random shares 0.002 and 0.009 after 5 draws, 0.001 and 0.007 after 20 or 50, which take far longer.
-SHARES = (1.0, 0.4, 0.15, 0.05)
-"""Shares of a space in a subset's fit, beside none at all: its penalty is the subset's divided by its share."""
+from .banded import banded_ridge, split_scores
+
 _NUMPY = Backend()
 
 
@@ -160,25 +157,6 @@ def partition(
     else:
         explained = _by_chance(problem, subsets, n_iter, seed)
     return _result(names, explained, fitted)
-
-
-def inclusion_exclusion(r2: np.ndarray, n_spaces: int) -> np.ndarray:
-    """Parts of the variance that exactly the spaces of each subset explain (de Heer et al. 2017).
-
-    Parameters
-    ----------
-    r2 : array, shape (subset, target)
-        R² of the subsets of the spaces: singles, pairs, all three, each in the order of `itertools.combinations`.
-    n_spaces : int
-
-    Returns
-    -------
-    array, shape (subset, target)
-    """
-    subsets = _subsets(n_spaces)
-    # A subset explains all parts that one of its spaces has a hand in.
-    explains = np.array([[float(bool(set(subset) & set(part))) for part in subsets] for subset in subsets])
-    return np.linalg.solve(explains, r2)
 
 
 def _subsets(n_spaces: int) -> list[tuple[int, ...]]:
