@@ -13,12 +13,13 @@ import pandas as pd
 import xarray as xr
 
 from cinecube.analysis.cubes import tables
-from cinecube.analysis.cubes.rows import ONSET_TOLERANCE_S, RowsGroup, align
+from cinecube.analysis.cubes.rows import RowsGroup, align
 from cinecube.analysis.cubes.spaces import FeatureSpace, Responses, check_same_space, open_responses
 from cinecube.store.base.errors import StudyError
 from cinecube.store.base.journal import open_journal
 from cinecube.store.base.paths import StudyPaths
 from cinecube.store.base.writing import one_writer, scratch_folder
+from cinecube.store.clock.clock import SAME_S
 from cinecube.store.cube.cubes import write_cube
 from cinecube.store.cube.schema import SCHEMA, provenance
 from cinecube.store.open.open_study import FolderCubes
@@ -149,8 +150,8 @@ def film_rows(study: Study, brains: Mapping[str, Responses]) -> pd.DataFrame:
                 expected="scans of every segment of `split`",
                 do="add the scans, or take the segment out of `films`",
             )
-        # Onsets are rounded to a microsecond, and may be rounded differently.
-        new = np.diff(onsets_s, prepend=-np.inf) > 2 * ONSET_TOLERANCE_S
+        # Those of one moment may be rounded up in one cube and down in another.
+        new = np.diff(onsets_s, prepend=-np.inf) > 2 * SAME_S
         parts.append(pd.DataFrame({"segment": segment, "onset_s": onsets_s[new]}))
     return pd.concat(parts, ignore_index=True)
 

@@ -8,18 +8,15 @@ import numpy as np
 import pandas as pd
 import xarray as xr
 
-from cinecube.analysis.cubes.rows import match_onsets
-from cinecube.analysis.cubes.spaces import FeatureSpace, join_films, step_s
+from cinecube.analysis.cubes.spaces import FeatureSpace, join_films
 from cinecube.store.base.errors import StudyError
 from cinecube.store.base.paths import StudyPaths
-from cinecube.store.clock.clock import Clock
+from cinecube.store.clock.clock import SAME_STEP_S, Clock, covered_rows, match_onsets, step_s
 from cinecube.store.cube.cubes import open_cube, refuse_another
-from cinecube.store.cube.reclock import Method, covered_rows, reclock
+from cinecube.store.cube.reclock import Method, reclock
 from cinecube.store.cube.schema import rows_index
 from cinecube.store.open.imported import open_imported
 from cinecube.store.params.document import Study
-
-_SAME_TR_S = 1e-6
 
 
 def open_space(study: Study, root: Path, model: str) -> FeatureSpace:
@@ -105,7 +102,7 @@ def _on_clock(rows: pd.DataFrame, clock: Clock) -> bool:
     onsets_s = rows["onset_s"].to_numpy(float)
     known_s = clock.onsets_s(clock.n_rows(float(onsets_s.max(initial=0.0))) + 1)
     step = step_s(rows)
-    return bool((match_onsets(onsets_s, known_s) >= 0).all()) and not abs(step - clock.tr_s) > _SAME_TR_S
+    return bool((match_onsets(onsets_s, known_s) >= 0).all()) and not abs(step - clock.tr_s) > SAME_STEP_S
 
 
 def _covered(from_s: np.ndarray, step: float, window_s: float, clock: Clock) -> np.ndarray:

@@ -1,4 +1,4 @@
-"""Rows: which moments features and responses share, found by labels (DESIGN §4)."""
+"""Rows: which moments features and responses share, found by labels."""
 
 from __future__ import annotations
 
@@ -10,10 +10,7 @@ import numpy as np
 import pandas as pd
 
 from cinecube.store.base.errors import StudyError
-
-ONSET_TOLERANCE_S = 1e-6
-# Onsets are rounded to 1e-6, so two of them differ by that much and the last bit of a float.
-_TOLERANCE_S = ONSET_TOLERANCE_S * 1.001
+from cinecube.store.clock.clock import match_onsets
 
 _Key = tuple[int, int]  # (feature row, repeat); repeat 0 stands for the mean over repeats
 
@@ -93,16 +90,6 @@ def align(
         _group(features, _in_order(features, kept, segments), {name: keys[name] for name in names}, train, test)
         for kept, names in parts.items()
     ]
-
-
-def match_onsets(onsets_s: np.ndarray, known_s: np.ndarray) -> np.ndarray:
-    """Index into the rising `known_s` of each onset, -1 where none lies within a microsecond."""
-    if known_s.size == 0:
-        return np.full(onsets_s.shape, -1)
-    right = np.searchsorted(known_s, onsets_s).clip(0, known_s.size - 1)
-    left = (right - 1).clip(0)
-    nearest = np.where(np.abs(known_s[left] - onsets_s) < np.abs(known_s[right] - onsets_s), left, right)
-    return np.where(np.abs(known_s[nearest] - onsets_s) <= _TOLERANCE_S, nearest, -1)
 
 
 def _subject_rows(

@@ -14,10 +14,10 @@ import xarray as xr
 from cinecube.store.base.errors import StudyError
 from cinecube.store.base.fingerprint import differences
 from cinecube.store.base.labels import layer_number
+from cinecube.store.clock.clock import same_step
 from cinecube.store.cube.cubes import read_values, refuse_another
 from cinecube.store.cube.guarded import judged_by_reader
 
-_SAME_TR_S = 1e-4
 # A film's own part of its cube's spec; all else must agree between films.
 _OF_A_FILM = ("segments", "stimulus", "read")
 
@@ -175,12 +175,6 @@ def _without_film(cube: xr.Dataset) -> dict[str, Any]:
     return {key: value for key, value in spec.items() if key not in _OF_A_FILM}
 
 
-def step_s(rows: pd.DataFrame) -> float:
-    """Seconds between rows: the median step inside segments; NaN if no segment has two rows."""
-    steps = rows.groupby("segment", sort=False)["onset_s"].diff().dropna()
-    return float(steps.median()) if len(steps) else float("nan")
-
-
 @dataclass(frozen=True)
 class Responses:
     """One subject's brain cube.
@@ -264,7 +258,7 @@ def open_responses(subject: str, cube: xr.Dataset, clock_s: float, clock: str) -
     """
     refuse_another(cube, f"{subject} brain cube", "bold", subject=subject)
     tr_s = float(cube.attrs["tr_s"])
-    if abs(tr_s - clock_s) > _SAME_TR_S:
+    if not same_step(tr_s, clock_s):
         raise StudyError(
             where=f"{subject} brain cube",
             found=f"a TR of {tr_s:g} s",

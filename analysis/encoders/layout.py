@@ -8,10 +8,11 @@ from dataclasses import dataclass
 import numpy as np
 
 from cinecube.analysis.cubes.rows import RowsGroup
-from cinecube.analysis.cubes.spaces import FeatureSpace, step_s
+from cinecube.analysis.cubes.spaces import FeatureSpace
 from cinecube.analysis.encoders.settings import Settings
 from cinecube.analysis.ridge.design import Run, constants, delayed, find_runs, join_runs, standardise
 from cinecube.analysis.ridge.folds import Fold, Gap, leave_segments_out
+from cinecube.store.clock.clock import step_s
 
 
 @dataclass(frozen=True)

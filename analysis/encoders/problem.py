@@ -11,12 +11,13 @@ import numpy as np
 
 from cinecube.analysis.cubes.model_cubes import open_space
 from cinecube.analysis.cubes.rows import RowsGroup, align
-from cinecube.analysis.cubes.spaces import FeatureSpace, Responses, check_same_space, open_responses, step_s
+from cinecube.analysis.cubes.spaces import FeatureSpace, Responses, check_same_space, open_responses
 from cinecube.analysis.cubes.target_blocks import Block, blocks_of, read_block
 from cinecube.analysis.encoders.layout import Layout, make_layout
 from cinecube.analysis.encoders.oota2025 import choose_inputs
 from cinecube.analysis.encoders.settings import Settings, make_settings
 from cinecube.store.base.paths import StudyPaths
+from cinecube.store.clock.clock import step_s
 from cinecube.store.cube.schema import SCHEMA
 from cinecube.store.open.open_study import FolderCubes
 from cinecube.store.params.analysis_params import EncodeParams

@@ -34,6 +34,7 @@ from cinecube.store.base.errors import StudyError
 from cinecube.store.base.journal import open_journal
 from cinecube.store.base.paths import StudyPaths
 from cinecube.store.base.writing import one_writer
+from cinecube.store.clock.clock import SAME_S
 from cinecube.store.cube.cubes import write_cube
 from cinecube.store.cube.schema import SCHEMA, provenance, string_coordinate
 from cinecube.store.params.document import Study
@@ -46,7 +47,6 @@ if TYPE_CHECKING:
 COLUMNS = ("set", "part", "parcel", "subject", "layers", "r2", "targets")
 ROI_COLUMNS = ("roi", "set", "part", "subjects", "mean", "sem", "low", "high", "parcels")
 _AXES = {"part_r2": "part", "r2": "subset", "split_r2": "space", "penalty": "space"}
-_SAME_ONSET_S = 1e-5
 
 
 def partition(study: Study, root: Path, progress: Progress | None = None) -> None:
@@ -183,7 +183,7 @@ def _refuse_other_rows(owner: str, groups: Sequence[RowsGroup], first: str, lead
         count, expected = (len(group.segment) if group else 0 for group in (ours, theirs))
         if count != expected:
             found = f"{count} rows that all subjects have"
-        elif (ours.segment != theirs.segment).any() or np.abs(ours.onset_s - theirs.onset_s).max() > _SAME_ONSET_S:
+        elif (ours.segment != theirs.segment).any() or np.abs(ours.onset_s - theirs.onset_s).max() > 2 * SAME_S:
             found = "rows at other times"
         else:
             continue

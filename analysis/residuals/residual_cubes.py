@@ -14,8 +14,7 @@ import xarray as xr
 
 from cinecube.analysis.cubes.model_cubes import open_space
 from cinecube.analysis.cubes.results import find_stream
-from cinecube.analysis.cubes.rows import match_onsets
-from cinecube.analysis.cubes.spaces import FeatureSpace, step_s
+from cinecube.analysis.cubes.spaces import FeatureSpace
 from cinecube.analysis.cubes.tables import write_table
 from cinecube.analysis.cubes.unscored import listed
 from cinecube.analysis.encoders.oota2025 import without_choices
@@ -29,6 +28,7 @@ from cinecube.store.base.journal import Block, Journal, open_journal
 from cinecube.store.base.labels import find_layer
 from cinecube.store.base.paths import StudyPaths
 from cinecube.store.base.writing import one_writer
+from cinecube.store.clock.clock import match_onsets, step_s
 from cinecube.store.cube.cubes import write_feature_cube
 from cinecube.store.cube.schema import SCHEMA, Stream, feature_template, provenance, rows_index
 from cinecube.store.params.analysis_params import Pair

@@ -7,9 +7,10 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from cinecube.store.clock.clock import SAME_STEP_S
+
 # Below this share of its mean a spread is rounding of float32, not signal.
 _CONSTANT = 1e-7
-_SAME_STEP_S = 1e-3
 
 Run = tuple[int, int]
 
@@ -31,7 +32,7 @@ def find_runs(segment: np.ndarray, onset_s: np.ndarray, tr_s: float) -> list[Run
     list of (start, stop)
         In order, covering all rows.
     """
-    step = np.abs(np.diff(onset_s) - tr_s) > _SAME_STEP_S
+    step = np.abs(np.diff(onset_s) - tr_s) > SAME_STEP_S
     starts = np.flatnonzero(step | (segment[1:] != segment[:-1])) + 1
     edges = [0, *starts.tolist(), len(onset_s)]
     return list(itertools.pairwise(edges))

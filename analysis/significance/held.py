@@ -10,15 +10,15 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from cinecube.analysis.cubes.rows import RowsGroup
-from cinecube.analysis.cubes.spaces import step_s
 from cinecube.analysis.cubes.target_blocks import split_block
 from cinecube.analysis.encoders.predictions import Chosen, predict
 from cinecube.analysis.encoders.problem import Problem
 from cinecube.analysis.ridge.design import Run, find_runs
 from cinecube.store.base.errors import StudyError
+from cinecube.store.clock.clock import SAME_S, step_s
 
 if TYPE_CHECKING:
-    import pandas as pd
+    pass
 
 
 @dataclass(frozen=True)
@@ -66,7 +66,7 @@ def hold(held: Mapping[str, Held], folder: Path, problem: Problem, chosen: Chose
     streams = problem.space.models
     for group in problem.groups:
         for name in group.subjects:
-            _refuse_other_rows(held[name], group, problem.space.rows, ", ".join(streams))
+            _refuse_other_rows(held[name], group, ", ".join(streams))
             for stream in streams:
                 held[name].prediction[stream] = _empty(folder / f"{stream}.{name}.npy", held[name].truth.shape)
     for part in predict(problem, chosen):
@@ -83,10 +83,10 @@ def _empty(path: Path, shape: tuple[int, int]) -> np.ndarray:
     return array
 
 
-def _refuse_other_rows(held: Held, group: RowsGroup, rows: pd.DataFrame, where: str) -> None:
+def _refuse_other_rows(held: Held, group: RowsGroup, where: str) -> None:
     segment, onset_s = group.segment[~group.train], group.onset_s[~group.train]
     same = len(segment) == len(held.segment) and (segment == held.segment).all()
-    if not same or np.abs(onset_s - held.onset_s).max() > step_s(rows) / 2:
+    if not same or np.abs(onset_s - held.onset_s).max() > 2 * SAME_S:
         raise StudyError(
             where=f"test films of {where}",
             found=f"{len(segment)} rows",

@@ -1,4 +1,4 @@
-"""What was planted beside what was found, where a study was simulated (DESIGN §9)."""
+"""What was planted beside what was found, where a study was simulated."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ import pandas as pd
 import xarray as xr
 
 from cinecube.analysis.cubes import tables
-from cinecube.analysis.cubes.rows import match_onsets
 from cinecube.store.base.errors import StudyError
 from cinecube.store.base.input_files import read_json
 from cinecube.store.base.labels import HEAD, layer_label
 from cinecube.store.base.paths import StudyPaths
+from cinecube.store.clock.clock import match_onsets
 from cinecube.store.cube.cubes import open_cube
 from cinecube.store.cube.plain_zarr import open_plain
 from cinecube.store.params.document import Study

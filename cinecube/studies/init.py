@@ -21,6 +21,7 @@ from cinecube.features.films.stimuli import one_file, segment_files
 from cinecube.sharing.ignoring import IGNORE_FILE, keep_out_of_git, warn_of_exposed
 from cinecube.store.base.errors import StudyError
 from cinecube.store.base.labels import bids_label, check_name
+from cinecube.store.clock.clock import same_step
 from cinecube.store.params.document import PARAMS_FILE, Study, load_study, parse
 from cinecube.store.scans.atlas import check_atlas, space_unlike
 from cinecube.store.scans.fmriprep import ScanRun, bold_files, entities_of, find_runs
@@ -226,7 +227,7 @@ def _tr_s(runs: Sequence[ScanRun]) -> float:
         return _TR_S
     first = runs[0]
     for run in runs:
-        if abs(run.tr_s - first.tr_s) > 1e-4:
+        if not same_step(run.tr_s, first.tr_s):
             raise StudyError(
                 where=run.bold.name,
                 found=f"a TR of {run.tr_s:g} s",

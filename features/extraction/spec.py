@@ -14,6 +14,7 @@ from cinecube.features.networks.network import Facts, Reading
 from cinecube.store.base.errors import StudyError
 from cinecube.store.base.fingerprint import file_digest
 from cinecube.store.base.labels import find_layer, layer_number
+from cinecube.store.clock.clock import SAME_S
 from cinecube.store.cube.schema import SCHEMA, Stream, merged_layers
 from cinecube.store.params.document import Study
 from cinecube.store.params.model_params import ModelParams
@@ -188,7 +189,7 @@ def _refuse(wrong: bool, where: str, found: str, expected: str) -> None:
 def _context(params: ModelParams, facts: Facts, window_s: float, where: str) -> float:
     """Seconds of look-back: what the study says, or the network's own as far as it fits."""
     _refuse(
-        facts.longest_s is not None and window_s > facts.longest_s + 1e-6,
+        facts.longest_s is not None and window_s > facts.longest_s + SAME_S,
         f"{where}.window_s",
         f"{window_s:g} s",
         f"{facts.longest_s or 0:g} s or less: the network would drop the rest",
@@ -197,7 +198,7 @@ def _context(params: ModelParams, facts: Facts, window_s: float, where: str) -> 
     if params.context_s is None:
         return round(min(facts.context_s, room), 6)
     _refuse(
-        params.context_s > room + 1e-6,
+        params.context_s > room + SAME_S,
         f"{where}.context_s",
         f"{params.context_s:g} s before windows of {window_s:g} s",
         f"{room:g} s or less: the network takes {facts.longest_s or 0:g} s of sound, and would drop the newest",

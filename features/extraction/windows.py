@@ -17,10 +17,7 @@ from cinecube.features.films.segment import SegmentInfo
 from cinecube.features.films.sound import sound_windows
 from cinecube.features.networks.network import ALL_FRAMES, Batch, Reading
 from cinecube.store.base.journal import Block
-from cinecube.store.clock.clock import Clock
-
-# A window ends before the frame that is first shown at its end.
-_SLACK_S = 1e-6
+from cinecube.store.clock.clock import SAME_S, Clock
 
 PrepareFrame = Callable[[np.ndarray], np.ndarray]
 _Item = TypeVar("_Item")
@@ -138,7 +135,7 @@ def _picture_windows(
 def frame_numbers(info: SegmentInfo, row: int, onset_s: float, reading: Reading) -> list[int]:
     """Frames of a row's window, its look-back included; see `Reading.sampling`."""
     start_s, stop_s = max(0.0, onset_s - reading.context_s), onset_s + reading.window_s
-    first, last = info.frame_at(start_s), info.frame_at(stop_s - _SLACK_S)
+    first, last = info.frame_at(start_s), info.frame_at(stop_s - SAME_S)
     n = reading.frames_per_window
     if n == ALL_FRAMES:
         return list(range(first, last + 1))

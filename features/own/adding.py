@@ -18,9 +18,10 @@ from cinecube.store.base.errors import StudyError
 from cinecube.store.base.labels import HEAD, check_name
 from cinecube.store.base.paths import StudyPaths
 from cinecube.store.base.writing import one_writer
+from cinecube.store.clock.clock import covered_rows, same_step, step_s
 from cinecube.store.clock.films_table import read_films_table
 from cinecube.store.cube.cubes import stored_spec, write_feature_cube
-from cinecube.store.cube.reclock import Method, are_windows, covered_rows, segment_weights
+from cinecube.store.cube.reclock import Method, are_windows, segment_weights
 from cinecube.store.cube.schema import Stream, feature_template, provenance, rows_index
 from cinecube.store.foreign.foreign_arrays import Foreign
 from cinecube.store.foreign.segment_names import near_name
@@ -31,7 +32,6 @@ EXTRACTOR = "added"
 
 _PACKAGES = ("numpy", "xarray", "zarr")
 _DTYPE = "float32"
-_SAME_STEP_S = 1e-5
 
 
 @dataclass(frozen=True)
@@ -181,13 +181,12 @@ def _is_foreign(path: Path) -> bool:
 
 def _window_s(study: Study, rows: pd.DataFrame, model: str) -> float:
     """Seconds of film that a row of the features sees: the median step between rows; at the study's TR its window."""
-    steps = rows.groupby("segment", sort=False)["onset_s"].diff().dropna()
-    if not len(steps):
+    step = round(step_s(rows), 6)
+    if np.isnan(step):
         raise StudyError(
             where=f"model {model}", found="one row per segment", expected="two or more", do="give --window in seconds"
         )
-    step_s = round(float(steps.median()), 6)
-    return study.clock.window_s if abs(step_s - study.clock.tr_s) < _SAME_STEP_S else step_s
+    return study.clock.window_s if same_step(step, study.clock.tr_s) else step
 
 
 def unknown_segments(study: Study, foreign: Foreign) -> list[str]:

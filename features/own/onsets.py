@@ -8,13 +8,12 @@ import numpy as np
 import pandas as pd
 
 from cinecube.store.base.errors import StudyError
-from cinecube.store.clock.clock import Clock
+from cinecube.store.clock.clock import Clock, same_step
 
 _UNITS = {"milliseconds": 1e-3, "microseconds": 1e-6, "nanoseconds": 1e-9}
 # No scan goes on for so long, and no row of features that are worth encoding sees so many TRs.
 _LONGEST_S = 7200.0
 _LONGEST_STEP_TRS = 10
-_SAME_TR = 1e-3
 # Features of one row a second may end so much before their film.
 _LOST_S, _LOST_SHARE = 2.0, 0.05
 
@@ -76,7 +75,7 @@ def _refuse_row_numbers(
     by_segment: Mapping[str, np.ndarray], lengths_s: Mapping[str, float], clock: Clock, model: str
 ) -> None:
     """Refuse 0, 1, 2, … unless they are seconds by the films' lengths, or the clock's own."""
-    if abs(clock.tr_s - 1) <= _SAME_TR or not all((np.diff(onsets) == 1).all() for onsets in by_segment.values()):
+    if same_step(clock.tr_s, 1) or not all((np.diff(onsets) == 1).all() for onsets in by_segment.values()):
         return
     several = [name for name, onsets in by_segment.items() if len(onsets) > 1]
     known = [name for name in several if name in lengths_s]

@@ -2,7 +2,7 @@
 
 A plain loop over windows that calls each network directly. It repeats on purpose what `features` does, sharing no code
 with it but the two architectures that transformers lacks, because the truth must not inherit the errors of what it
-judges (DESIGN §9).
+judges.
 """
 
 from __future__ import annotations

@@ -8,7 +8,7 @@ import numpy as np
 
 from cinecube.simulation.setup.seeding import generator
 
-# At transformers' own scale (0.02) the blocks of a small network all but copy their input (DESIGN §9).
+# At transformers' own scale (0.02) the blocks of a small network all but copy their input.
 _WEIGHT_STD = 0.3
 _BIAS_STD = 0.1
 # Most of these networks add each block to a stream that is never scaled back, so late blocks of equal size would

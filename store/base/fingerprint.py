@@ -1,4 +1,4 @@
-"""Fingerprints: the SHA-256 of everything that changes a cube's numbers (DESIGN §3)."""
+"""Fingerprints: the SHA-256 of everything that changes a cube's numbers."""
 
 from __future__ import annotations
 

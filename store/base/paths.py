@@ -1,4 +1,4 @@
-"""Where a study keeps what (DESIGN §2, §3, §5)."""
+"""Where a study keeps what."""
 
 from __future__ import annotations
 

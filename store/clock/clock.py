@@ -1,16 +1,22 @@
-"""The clock: which stretch of a segment each row sees (DESIGN §4)."""
+"""The clock: which stretch of a segment each row sees, and when two onsets or two steps are the same."""
 
 from __future__ import annotations
 
 import math
+from typing import TYPE_CHECKING
 
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 from cinecube.store.base.section import WrongValue
 
-# A film whose length is a whole number of TRs must not gain a row by the last bit of a division.
-_SLACK = 1e-6
+if TYPE_CHECKING:
+    import pandas as pd
+
+SAME_S = 1.001e-6
+"""Seconds between onsets of one moment: they are rounded to a microsecond, and differ by the last bit of a float."""
+SAME_STEP_S = 1e-4
+"""Seconds between TRs that are one: headers keep 32 bits, tools round. A run of 1,000 rows drifts by 0.1 s at most."""
 
 
 class Clock(BaseModel):
@@ -43,12 +49,47 @@ class Clock(BaseModel):
 
     def n_rows(self, duration_s: float) -> int:
         """Number of rows whose window begins before a segment of `duration_s` seconds ends."""
-        return math.ceil(duration_s / self.tr_s - _SLACK)
+        # A film that lasts a whole number of TRs must not gain a row by the last bit of a division.
+        return math.ceil((duration_s - SAME_S) / self.tr_s)
 
     def n_rows_from(self, last_onset_s: float) -> int:
         """Number of rows that begin no later than `last_onset_s`, when a segment is known to go on."""
-        return math.floor(last_onset_s / self.tr_s + _SLACK) + 1
+        return math.floor((last_onset_s + SAME_S) / self.tr_s) + 1
 
     def onsets_s(self, n_rows: int) -> np.ndarray:
         """Window starts in seconds from the segment's first frame, shape (time,)."""
         return np.round(np.arange(n_rows) * self.tr_s, 6)
+
+
+def same_step(a_s: float, b_s: float) -> bool:
+    """Whether two TRs, in seconds, are the same."""
+    return abs(a_s - b_s) <= SAME_STEP_S
+
+
+def step_s(rows: pd.DataFrame) -> float:
+    """Seconds between rows: the median step inside segments; NaN if no segment has two rows.
+
+    Parameters
+    ----------
+    rows : DataFrame
+        Columns `segment`, `onset_s`.
+    """
+    steps = rows.groupby("segment", sort=False)["onset_s"].diff().dropna()
+    return float(steps.median()) if len(steps) else float("nan")
+
+
+def match_onsets(onsets_s: np.ndarray, known_s: np.ndarray) -> np.ndarray:
+    """Index into the rising `known_s` of each onset, -1 where none is the same moment; both in seconds, (row,)."""
+    if known_s.size == 0:
+        return np.full(onsets_s.shape, -1)
+    right = np.searchsorted(known_s, onsets_s).clip(0, known_s.size - 1)
+    left = (right - 1).clip(0)
+    nearest = np.where(np.abs(known_s[left] - onsets_s) < np.abs(known_s[right] - onsets_s), left, right)
+    return np.where(np.abs(known_s[nearest] - onsets_s) <= SAME_S, nearest, -1)
+
+
+def covered_rows(from_s: np.ndarray, from_window_s: float, to_s: np.ndarray, to_window_s: float) -> np.ndarray:
+    """Whether each row (row,) overlaps one of the windows (window,), whose onsets `from_s` rise; all in seconds."""
+    last = np.searchsorted(from_s, to_s + to_window_s - SAME_S) - 1
+    covered: np.ndarray = (last >= 0) & (from_s[last] + from_window_s > to_s + SAME_S)
+    return covered

@@ -1,4 +1,4 @@
-"""From one clock to another: weights that make rows of windows by their labels (DESIGN §4)."""
+"""From one clock to another: weights that make rows of windows by their labels."""
 
 from __future__ import annotations
 

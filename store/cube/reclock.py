@@ -1,4 +1,4 @@
-"""A feature cube at another clock: rows of other TRs, windows or fewer segments, made of those it has (DESIGN §4)."""
+"""A feature cube at another clock: rows of other TRs, windows or fewer segments, made of those it has."""
 
 from __future__ import annotations
 
@@ -16,12 +16,11 @@ from xarray.core import indexing
 
 from cinecube.store.base.errors import StudyError
 from cinecube.store.base.fingerprint import fingerprint
+from cinecube.store.clock.clock import SAME_S, covered_rows, match_onsets, step_s
 from cinecube.store.clock.resampling import resampling_weights
 from cinecube.store.cube.schema import string_coordinate
 
 Method = Literal["mean", "lanczos"]
-# Onsets are rounded to 1e-6, so two of them differ by that much and the last bit of a float.
-_TOLERANCE_S = 1.001e-6
 
 
 def reclock(cube: xr.Dataset, rows: pd.DataFrame, window_s: float, method: Method = "mean") -> xr.Dataset:
@@ -90,7 +89,7 @@ def segment_weights(
     if (np.diff(to_s) <= 0).any():
         raise StudyError(where=where, found="onsets out of order", expected="rising ones", do="sort the rows")
     if are_windows(from_s, from_window_s, to_s, to_window_s):
-        ones = (np.ones(len(to_s)), (np.arange(len(to_s)), _same_windows(from_s, to_s)))
+        ones = (np.ones(len(to_s)), (np.arange(len(to_s)), match_onsets(to_s, from_s)))
         return sparse.csr_array(ones, shape=(len(to_s), len(from_s)))
     covered = covered_rows(from_s, from_window_s, to_s, to_window_s)
     if not covered.all():
@@ -104,23 +103,10 @@ def segment_weights(
     return resampling_weights(method, from_s, from_window_s, to_s, to_window_s)
 
 
-def covered_rows(from_s: np.ndarray, from_window_s: float, to_s: np.ndarray, to_window_s: float) -> np.ndarray:
-    """Whether each row (row,) overlaps a window; `from_s` (window,) rises."""
-    last = np.searchsorted(from_s, to_s + to_window_s - _TOLERANCE_S) - 1
-    covered: np.ndarray = (last >= 0) & (from_s[last] + from_window_s > to_s + _TOLERANCE_S)
-    return covered
-
-
 def are_windows(from_s: np.ndarray, from_window_s: float, to_s: np.ndarray, to_window_s: float) -> bool:
     """Whether every row is one of the windows as it stands."""
-    same_length = abs(from_window_s - to_window_s) <= _TOLERANCE_S
-    return same_length and bool((_same_windows(from_s, to_s) >= 0).all())
-
-
-def _same_windows(from_s: np.ndarray, to_s: np.ndarray) -> np.ndarray:
-    """Index of the window that begins with each row, -1 where none does."""
-    right = np.searchsorted(from_s, to_s - _TOLERANCE_S).clip(max=len(from_s) - 1)
-    return np.where(np.abs(from_s[right] - to_s) <= _TOLERANCE_S, right, -1)
+    same_length = abs(from_window_s - to_window_s) <= SAME_S
+    return same_length and bool((match_onsets(to_s, from_s) >= 0).all())
 
 
 def _has_rows(cube: xr.Dataset, rows: pd.DataFrame, window_s: float) -> bool:
@@ -128,8 +114,8 @@ def _has_rows(cube: xr.Dataset, rows: pd.DataFrame, window_s: float) -> bool:
     return (
         len(rows) == cube.sizes["time"]
         and [str(name) for name in rows["segment"]] == [str(name) for name in cube["segment"].values]
-        and bool((np.abs(rows["onset_s"].to_numpy(float) - cube["onset_s"].values) <= _TOLERANCE_S).all())
-        and bool((np.abs(cube["window_s"].values - window_s) <= _TOLERANCE_S).all())
+        and bool((np.abs(rows["onset_s"].to_numpy(float) - cube["onset_s"].values) <= SAME_S).all())
+        and bool((np.abs(cube["window_s"].values - window_s) <= SAME_S).all())
     )
 
 
@@ -157,16 +143,15 @@ def _cube_weights(cube: xr.Dataset, rows: pd.DataFrame, window_s: float, method:
 def _attrs(cube: xr.Dataset, rows: pd.DataFrame, window_s: float, method: Method) -> dict[str, Any]:
     """The cube's attributes with the new clock in the spec, and the fingerprint of that."""
     spec = json.loads(cube.attrs.get("spec", "{}"))
-    by_segment = rows.groupby("segment", sort=False)["onset_s"]
     # What differs between films stands in `segments`: all else of a spec is compared between the films of a model.
     spec["segments"] = {
         str(segment): hashlib.sha256(onsets.to_numpy("<f8").round(6).tobytes()).hexdigest()
-        for segment, onsets in by_segment
+        for segment, onsets in rows.groupby("segment", sort=False)["onset_s"]
     }
-    steps = by_segment.diff().dropna()
+    step = step_s(rows)
     spec["reclock"] = {
         "method": method,
-        "tr_s": round(float(steps.median()), 6) if len(steps) else None,
+        "tr_s": None if np.isnan(step) else round(step, 6),
         "window_s": float(window_s),
     }
     return {**cube.attrs, "spec": json.dumps(spec, sort_keys=True), "fingerprint": fingerprint(spec)}

@@ -1,4 +1,4 @@
-"""What a cube is: axes, coordinates and attributes of each kind (DESIGN §3)."""
+"""What a cube is: axes, coordinates and attributes of each kind."""
 
 from __future__ import annotations
 

@@ -19,7 +19,7 @@ from cinecube.store.base.errors import StudyError
 from cinecube.store.base.fingerprint import file_digest
 from cinecube.store.base.paths import StudyPaths
 from cinecube.store.base.writing import one_writer, scratch_folder
-from cinecube.store.clock.clock import Clock
+from cinecube.store.clock.clock import Clock, same_step
 from cinecube.store.clock.films_table import read_films_table, rows_by_segment
 from cinecube.store.cube.cubes import TARGETS_PER_SHARD, write_cube
 from cinecube.store.cube.schema import provenance, string_coordinate
@@ -253,7 +253,7 @@ def read_run(
 
 def _check_length(run: ScanRun, rows: int, clock: Clock) -> None:
     n_volumes = run.image.shape[3]
-    if abs(run.tr_s - clock.tr_s) > 1e-4:
+    if not same_step(run.tr_s, clock.tr_s):
         raise StudyError(
             where=run.where, found=f"a TR of {run.tr_s} s", expected=f"clock.tr_s: {clock.tr_s}", do="set clock.tr_s"
         )

@@ -26,6 +26,8 @@ _VOLUMES = (".nii.gz", ".nii")
 _ABORTED = "__dup"
 # Seconds between volumes that no scanner has: what is larger is in milliseconds.
 _LEAST_TR_S, _MOST_TR_S = 0.01, 60.0
+# Header and sidecar are compared to find a wrong unit; some headers round to a millisecond.
+_SAME_TR = 1e-3
 
 
 def _stem(name: str) -> str:
@@ -105,7 +107,7 @@ class ScanRun:
         tr_s = about.get("RepetitionTime", header_s)
         if isinstance(tr_s, bool) or not isinstance(tr_s, int | float) or not _is_tr(tr_s):
             raise _wrong_tr(str(sidecar), f"RepetitionTime {str(tr_s)[:40]!r}", tr_s)
-        if known and abs(header_s - tr_s) > 1e-3 * tr_s:
+        if known and abs(header_s - tr_s) > _SAME_TR * tr_s:
             raise StudyError(
                 where=str(sidecar),
                 found=f"RepetitionTime {tr_s:g} s",

@@ -2,8 +2,9 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from cinecube.analysis.cubes.rows import align, match_onsets
+from cinecube.analysis.cubes.rows import align
 from cinecube.store.base.errors import StudyError
+from cinecube.store.clock.clock import match_onsets
 
 TR_S = 1.49
 

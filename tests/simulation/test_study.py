@@ -95,7 +95,7 @@ def test_spec_refuses(wrong: dict[str, object]) -> None:
 
 
 def test_only_architectures_come_from_features() -> None:
-    """What judges the pipeline must not share its code (DESIGN §9)."""
+    """What judges the pipeline must not share its code."""
     allowed = {
         "cinecube.features.architectures.imagebind": {"ImageBindNetwork", "Sizes", "rename"},
         "cinecube.features.architectures.tvlt": {"TvltNetwork", "rename"},
