@@ -25,7 +25,7 @@ import click
 import numpy as np
 from machine import describe_machine, gib, middle_and_range, peak_bytes, print_machine
 
-from cinecube.store.base.journal import Journal, blocks_of, open_journal
+from cinecube.store.base.journal import Journal, open_journal, row_blocks
 from cinecube.store.base.labels import layer_labels
 from cinecube.store.clock.clock import Clock
 from cinecube.store.cube.cubes import open_cube, read_values, write_feature_cube
@@ -51,7 +51,7 @@ def segments_of(film: str, share: int) -> dict[str, int]:
 def fill_journal(journal: Journal, segments: Mapping[str, int], dtype: str) -> None:
     """Random activations in blocks, layers outermost as an extraction keeps them."""
     rng = np.random.default_rng(0)
-    for block in blocks_of(segments, BLOCK_ROWS):
+    for block in row_blocks(segments, BLOCK_ROWS):
         values = rng.standard_normal((BLOCKS + 1, 1, DIMS, block.stop - block.start), np.float32)
         journal.write(block, values.transpose(3, 2, 1, 0).astype(dtype, order="F"))
 
@@ -62,7 +62,7 @@ def publish(journal: Journal, segments: Mapping[str, int], spec: Mapping[str, An
     rows = rows_index({segment: CLOCK.onsets_s(n) for segment, n in segments.items()})
     streams = [Stream("net", labels, [DIMS] * len(labels))]
     template = feature_template(rows, CLOCK.window_s, streams, spec["dtype"], provenance("features", spec, _PACKAGES))
-    blocks = [journal.read(block) for block in blocks_of(segments, BLOCK_ROWS)]
+    blocks = [journal.read(block) for block in row_blocks(segments, BLOCK_ROWS)]
     write_feature_cube(path, template, lambda m, k: np.concatenate([block[:, :, m, k] for block in blocks]))
 
 

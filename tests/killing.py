@@ -53,7 +53,7 @@ _MODULES = (
         for name in ("encoders", "ceilings", "partition", "significance", "truth", "report")
     ),
     *(f"cinecube.analysis.{name}" for name in ("report.paper_figures", "residuals.residual_tables")),
-    *(f"cinecube.features.{name}" for name in ("films.stage", "own.adding")),
+    *(f"cinecube.features.{name}" for name in ("films.stage", "own.add_features")),
     *(
         "cinecube.store.scans.brain",
         "cinecube.simulation.simulate",

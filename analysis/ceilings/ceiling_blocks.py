@@ -20,7 +20,7 @@ import numpy as np
 from cinecube.analysis.ceilings.cross_subject import (
     CrossScores,
     Kernel,
-    Source,
+    SourceSubject,
     block_kernel,
     factor_kernel,
     factor_targets,
@@ -245,7 +245,7 @@ def _map_to_disk(kernel: Kernel, folder: Path) -> Kernel:
     return Kernel(mapped("whole.npy", kernel.whole), mapped("test.npy", kernel.test))
 
 
-def _factor_subset(cohort: Cohort, subset: Subset, kernels: Mapping[str, Kernel]) -> Source:
+def _factor_subset(cohort: Cohort, subset: Subset, kernels: Mapping[str, Kernel]) -> SourceSubject:
     """Task: factor a subset of subjects."""
     if _is_kernel(cohort, subset):
         total = sum_kernels(kernels[name] for name in subset)
@@ -254,7 +254,7 @@ def _factor_subset(cohort: Cohort, subset: Subset, kernels: Mapping[str, Kernel]
     return factor_targets(responses, cohort.train, cohort.folds, backend=cohort.backend)
 
 
-def _score_piece(cohort: Cohort, piece: _Piece, source: Source) -> Scores:
+def _score_piece(cohort: Cohort, piece: _Piece, source: SourceSubject) -> Scores:
     """Task: predict a block of a subject's targets from a subset, and score it."""
     return score_targets(source, cohort.read(piece.name, cohort.blocks(piece.name)[piece.block]), cohort.train)
 

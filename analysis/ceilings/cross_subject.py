@@ -43,7 +43,7 @@ class Kernel:
 
 
 @dataclass(frozen=True)
-class Source:
+class SourceSubject:
     """A subset of subjects, factored to predict others from.
 
     Attributes
@@ -99,7 +99,7 @@ def subsets_of(subjects: Sequence[str]) -> list[tuple[str, ...]]:
     return [subset for size in range(1, len(subjects)) for subset in itertools.combinations(subjects, size)]
 
 
-def standardised(responses: np.ndarray, train: np.ndarray) -> np.ndarray:
+def standardised_targets(responses: np.ndarray, train: np.ndarray) -> np.ndarray:
     """Responses with mean 0 and standard deviation 1 over the training rows, float64.
 
     Parameters
@@ -122,7 +122,7 @@ def standardised(responses: np.ndarray, train: np.ndarray) -> np.ndarray:
 
 def block_kernel(responses: np.ndarray, train: np.ndarray) -> Kernel:
     """Kernel of a block of a subject's targets, `responses` (row, target); targets without values add nothing."""
-    values = np.nan_to_num(standardised(responses, train), copy=False)
+    values = np.nan_to_num(standardised_targets(responses, train), copy=False)
     seen = values[train]
     return Kernel(seen @ seen.T, values[~train] @ seen.T)
 
@@ -140,7 +140,7 @@ def sum_kernels(kernels: Iterable[Kernel]) -> Kernel:
 
 def factor_kernel(
     kernel: Kernel, folds: Sequence[Fold], alphas: np.ndarray | None = None, backend: Backend | None = None
-) -> Source:
+) -> SourceSubject:
     """Factor a subset of subjects by the sum of their kernels.
 
     Parameters
@@ -155,7 +155,7 @@ def factor_kernel(
     grams = Grams("dual", kernel.whole, [], kernel.test)
     no_design = np.empty((len(kernel.whole), 0), np.float32)
     factors = factorise(grams, no_design, None, folds, backend or Backend())
-    return Source(factors, _penalties(np.trace(kernel.whole), alphas))
+    return SourceSubject(factors, _penalties(np.trace(kernel.whole), alphas))
 
 
 def factor_targets(
@@ -164,7 +164,7 @@ def factor_targets(
     folds: Sequence[Fold],
     alphas: np.ndarray | None = None,
     backend: Backend | None = None,
-) -> Source:
+) -> SourceSubject:
     """Factor a subset of subjects by their targets: the same as by kernels, smaller where targets are few.
 
     Parameters
@@ -178,10 +178,10 @@ def factor_targets(
         As for `factor_kernel`.
     backend : Backend, optional
     """
-    design = np.concatenate([np.nan_to_num(standardised(values, train)) for values in responses], axis=1)
+    design = np.concatenate([np.nan_to_num(standardised_targets(values, train)) for values in responses], axis=1)
     seen, test = design[train], design[~train]
     factors = factorise(plain_grams(seen, folds, test), seen, test, folds, backend or Backend())
-    return Source(factors, _penalties(float((seen * seen).sum()), alphas))
+    return SourceSubject(factors, _penalties(float((seen * seen).sum()), alphas))
 
 
 def _penalties(trace: float, alphas: np.ndarray | None) -> np.ndarray:
@@ -189,12 +189,12 @@ def _penalties(trace: float, alphas: np.ndarray | None) -> np.ndarray:
     return RELATIVE_ALPHAS * (trace if trace > 0 else 1.0) if alphas is None else alphas
 
 
-def score_targets(source: Source, responses: np.ndarray, train: np.ndarray) -> Scores:
+def score_targets(source: SourceSubject, responses: np.ndarray, train: np.ndarray) -> Scores:
     """Predict a block of a subject's targets from others, and score it on the test rows.
 
     Parameters
     ----------
-    source : Source
+    source : SourceSubject
         Of subjects among whom this one is not.
     responses : array, shape (row, target)
     train : array of bool, shape (row,)
@@ -209,7 +209,7 @@ def score_targets(source: Source, responses: np.ndarray, train: np.ndarray) -> S
         found = solve(source.factors, known, source.alphas)
         return source.alphas[found.best], found.loss, found.prediction
 
-    values = standardised(responses, train)
+    values = standardised_targets(responses, train)
     return score_fit(fit, values[train], values[~train], source.factors.folds)
 
 

@@ -21,7 +21,7 @@ from cinecube.analysis.encoders.factored import (
 from cinecube.analysis.encoders.layout import Layout, make_design
 from cinecube.analysis.encoders.oota2025 import Places, choose_places, places_of
 from cinecube.analysis.encoders.problem import Plan, Problem
-from cinecube.analysis.encoders.score_cube import SCORES, Found
+from cinecube.analysis.encoders.score_cube import SCORES, Scored
 from cinecube.analysis.encoders.settings import Settings
 from cinecube.analysis.jobs.tasks import Progress, Workers, run_jobs, share, submit
 from cinecube.analysis.ridge.himalaya_ridge import fit_and_score
@@ -32,12 +32,12 @@ from cinecube.store.base import journal
 _BLOCKS_AHEAD = 4
 
 
-def encode(
+def encode_layers(
     problem: Problem,
     workers: Workers = None,
     progress: Progress | None = None,
     kept: journal.Journal | None = None,
-) -> Found:
+) -> Scored:
     """Score every layer of a model in every target of every subject.
 
     Parameters
@@ -52,7 +52,7 @@ def encode(
 
     Returns
     -------
-    Found
+    Scored
 
     Raises
     ------
@@ -60,7 +60,7 @@ def encode(
         If a worker is lost, or responses hold NaN in part.
     """
     settings, shape = problem.settings, problem.space.width.shape
-    found = Found(
+    found = Scored(
         {
             name: {score: np.full((*shape, brain.n_targets), np.nan) for score in SCORES}
             for name, brain in problem.brains.items()
@@ -286,7 +286,7 @@ def _file_of(unit: Unit, block: int) -> journal.Block:
     return journal.Block(f"group{unit.plan.number}.stream{unit.m}.layer{unit.k}", start, start + sizes[block])
 
 
-def _restore(found: Found, unit: Unit, kept: journal.Journal | None) -> Unit:
+def _restore(found: Scored, unit: Unit, kept: journal.Journal | None) -> Unit:
     """Put the scores that an earlier run has kept in their place; what is left of the unit."""
     there = [block for block in unit.blocks if kept is not None and kept.has(_file_of(unit, block))]
     for block in there:
@@ -295,7 +295,7 @@ def _restore(found: Found, unit: Unit, kept: journal.Journal | None) -> Unit:
     return replace(unit, blocks={block: inside for block, inside in unit.blocks.items() if block not in there})
 
 
-def _place(found: Found, unit: Unit, block: int, values: np.ndarray) -> None:
+def _place(found: Scored, unit: Unit, block: int, values: np.ndarray) -> None:
     """Put scores (name in `SCORES`, target) of a block in their place."""
     for name, scores in zip(SCORES, values, strict=True):
         for piece, part in split_block(unit.plan.blocks[block], scores):

@@ -12,20 +12,20 @@ from cinecube.analysis.cubes.spaces import Responses
 from cinecube.analysis.cubes.target_blocks import Block, narrow_block, split_block
 from cinecube.analysis.encoders.encoding import Unit, run_units
 from cinecube.analysis.encoders.problem import Problem
-from cinecube.analysis.encoders.score_cube import LAGS, SCORES, Found
+from cinecube.analysis.encoders.score_cube import LAGS, SCORES, Scored
 from cinecube.analysis.jobs.tasks import Workers
 
 # Whose factors of one layer are in memory together, and as many of the next; responses are read again for the others.
 _LAGS_AT_ONCE = 2
 
 
-def scan_lags(problem: Problem, found: Found, workers: Workers = None) -> dict[str, np.ndarray]:
+def scan_lags(problem: Problem, found: Scored, workers: Workers = None) -> dict[str, np.ndarray]:
     """Score single delays at each parcel's best layer of each stream, on training films only.
 
     Parameters
     ----------
     problem : Problem
-    found : Found
+    found : Scored
         From `encode`: its `cv_score` chooses the layers.
     workers : Client, Threads or None
 
@@ -72,7 +72,7 @@ def _inside(block: Block, best: Mapping[str, np.ndarray], k: int) -> np.ndarray:
     return np.concatenate([best[piece.subject][piece.targets] for piece in block]) == k
 
 
-def best_layers(found: Found, brains: Mapping[str, Responses], m: int) -> dict[str, np.ndarray]:
+def best_layers(found: Scored, brains: Mapping[str, Responses], m: int) -> dict[str, np.ndarray]:
     """Per subject, the layer of each target's parcel with the highest mean `cv_score`; -1 outside, or without scores.
 
     The mean is over the parcel's targets in all subjects, so that all scan one layer.

@@ -10,7 +10,7 @@ import numpy as np
 from cinecube.analysis.cubes.rows import RowsGroup
 from cinecube.analysis.cubes.spaces import FeatureSpace
 from cinecube.analysis.encoders.settings import Settings
-from cinecube.analysis.ridge.design import Run, constants, delayed, find_runs, join_runs, standardise
+from cinecube.analysis.ridge.design import Run, constants, cut_runs, delayed, join_runs, standardise
 from cinecube.analysis.ridge.folds import Fold, Gap, leave_segments_out
 from cinecube.store.clock.clock import step_s
 
@@ -47,7 +47,7 @@ def make_layout(space: FeatureSpace, group: RowsGroup, settings: Settings, max_d
     segment, onset_s = (space.rows[name].to_numpy() for name in ("segment", "onset_s"))
     gap = Gap(settings.gap_s, tr_s, space.window_s, max_delay)
     last_onset_s = {str(name): float(s) for name, s in space.rows.groupby("segment")["onset_s"].max().items()}
-    train, runs = group.train, find_runs(segment, onset_s, tr_s)
+    train, runs = group.train, cut_runs(segment, onset_s, tr_s)
     if settings.across_runs:
         trained = [name for names in settings.films.values() for name in names]
         runs = join_runs(runs, np.isin(segment, trained))

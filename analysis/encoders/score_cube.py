@@ -20,7 +20,7 @@ LAGS = tuple(range(8))
 
 
 @dataclass
-class Found:
+class Scored:
     """Scores of one model by subject.
 
     Attributes
@@ -33,7 +33,7 @@ class Found:
 
 
 def score_cube(
-    found: Found,
+    found: Scored,
     lag_scores: Mapping[str, np.ndarray],
     problem: Problem,
     attrs: Mapping[str, Any],
@@ -42,7 +42,7 @@ def score_cube(
 
     Parameters
     ----------
-    found : Found
+    found : Scored
         From `encode`.
     lag_scores : Mapping of str to array, shape (model, lag, target)
         From `scan_lags`, by subject.
@@ -82,7 +82,7 @@ def score_cube(
     )
 
 
-def _without_scores(found: Found, problem: Problem, axis: TargetAxis) -> dict[str, Any]:
+def _without_scores(found: Scored, problem: Problem, axis: TargetAxis) -> dict[str, Any]:
     """What has no scores: `constant (model, layer)`, and why targets have none, `unscored (subject, target)`."""
     constant = np.zeros(problem.space.width.shape, dtype=bool)
     for place in problem.space.constant:

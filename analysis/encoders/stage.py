@@ -92,7 +92,7 @@ def score_model(
     refuse_still_subjects(problem.brains, problem.groups, problem.settings.targets_per_block)
     problem = without_constant(problem, find_constant(problem, workers))
     _refuse_constant(study, problem)
-    found = encoding.encode(problem, workers, progress, kept)
+    found = encoding.encode_layers(problem, workers, progress, kept)
     lags = scan_lags(problem, found, workers)
     attrs = provenance(
         "scores",

@@ -45,7 +45,7 @@ def to_png(figure: Figure) -> bytes:
     return buffer.getvalue()
 
 
-def layer_curves(curves: pd.DataFrame, ylabel: str) -> bytes:
+def draw_layer_curves(curves: pd.DataFrame, ylabel: str) -> bytes:
     """Score against depth, a panel per model with its spread over subjects and all other models in grey.
 
     A cross at the bottom stands for a layer without a score.
@@ -173,7 +173,7 @@ def _short(layer: str) -> str:
     return layer.removeprefix("block").lstrip("0") or "0" if layer.startswith("block") else layer[:1]
 
 
-def lag_curves(lags: pd.DataFrame) -> bytes:
+def draw_lag_curves(lags: pd.DataFrame) -> bytes:
     """Score of one single delay against that delay, a grey line per parcel and the mean of all.
 
     Parameters

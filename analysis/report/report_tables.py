@@ -120,7 +120,7 @@ class Cell:
     kind: str = ""
 
 
-def grid_of(table: pd.DataFrame, good: Mapping[str, str] | None = None) -> dict[str, Any]:
+def table_grid(table: pd.DataFrame, good: Mapping[str, str] | None = None) -> dict[str, Any]:
     """A table's headings and cells as text.
 
     Parameters

@@ -23,7 +23,7 @@ from cinecube.analysis.report import figures
 from cinecube.analysis.report.brain_pictures import draw_map
 from cinecube.analysis.report.metrics import study_metrics
 from cinecube.analysis.report.report_findings import findings, oracle_tables
-from cinecube.analysis.report.report_tables import grid_of
+from cinecube.analysis.report.report_tables import table_grid
 from cinecube.analysis.truth.planted import Comparison, compare_study
 from cinecube.store.base.atomic import staged, write_text
 from cinecube.store.base.paths import StudyPaths
@@ -75,28 +75,28 @@ def render(study: Study, root: Path, truth: Comparison | None, metrics: Mapping[
         choices=_choices(study),
         imported=_imported(study, paths),
         maps=_maps(study, root, cubes),
-        whole_brain=grid_of(whole_brain),
+        whole_brain=table_grid(whole_brain),
         unscored=list(dict.fromkeys(line for cube in cubes for line in notes(cube))),
-        layer_curves=_inline(figures.layer_curves(_curves(table, models), "mean test r over parcels")),
+        layer_curves=_inline(figures.draw_layer_curves(_curves(table, models), "mean test r over parcels")),
         layer_caption=(
             f"Mean test r over parcels and {len(study.brain.subjects)} subjects, a panel per stream with all others in "
             "grey; the band is the standard error over subjects. A cross marks a layer without a score: its features "
             "do not vary."
         ),
         heatmap=_inline(_heatmap(table, preferred, truth, models)),
-        lag_curves=_inline(figures.lag_curves(_lags(paths))),
+        lag_curves=_inline(figures.draw_lag_curves(_lags(paths))),
         findings=[
-            vars(part) | {"grids": [(caption, grid_of(grid)) for caption, grid in part.grids]}
+            vars(part) | {"grids": [(caption, table_grid(grid)) for caption, grid in part.grids]}
             for part in findings(study, root)
         ],
-        oracle=[(caption, grid_of(grid)) for caption, grid in oracle_tables(study, root)] if truth else [],
-        truth=grid_of(truth.table, good=truth.flags) if truth else None,
+        oracle=[(caption, table_grid(grid)) for caption, grid in oracle_tables(study, root)] if truth else [],
+        truth=table_grid(truth.table, good=truth.flags) if truth else None,
         truth_lead=truth.summary if truth else "",
-        agreement=grid_of(truth.agreement) if truth else None,
-        quality=grid_of(_quality(study, paths)),
-        films=grid_of(films),
-        provenance=grid_of(_provenance(study, paths, cubes)),
-        versions=grid_of(_versions(cubes)),
+        agreement=table_grid(truth.agreement) if truth else None,
+        quality=table_grid(_quality(study, paths)),
+        films=table_grid(films),
+        provenance=table_grid(_provenance(study, paths, cubes)),
+        versions=table_grid(_versions(cubes)),
         params=yaml.safe_dump(study.model_dump(mode="json"), sort_keys=False, width=100),
     )
 

@@ -15,7 +15,7 @@ _CONSTANT = 1e-7
 Run = tuple[int, int]
 
 
-def find_runs(segment: np.ndarray, onset_s: np.ndarray, tr_s: float) -> list[Run]:
+def cut_runs(segment: np.ndarray, onset_s: np.ndarray, tr_s: float) -> list[Run]:
     """Half-open index ranges of rows that follow each other by one TR inside a segment.
 
     Parameters
@@ -88,7 +88,7 @@ def delayed(features: np.ndarray, delays: Sequence[int], runs: Sequence[Run]) ->
     delays : sequence of int
         FIR lags in TRs.
     runs : sequence of (start, stop)
-        From `find_runs`; rows before a run's start are zeros, never the run before.
+        From `cut_runs`; rows before a run's start are zeros, never the run before.
 
     Returns
     -------

@@ -13,7 +13,7 @@ from cinecube.analysis.cubes.rows import RowsGroup
 from cinecube.analysis.cubes.target_blocks import split_block
 from cinecube.analysis.encoders.predictions import Chosen, predict
 from cinecube.analysis.encoders.problem import Problem
-from cinecube.analysis.ridge.design import Run, find_runs
+from cinecube.analysis.ridge.design import Run, cut_runs
 from cinecube.store.base.errors import StudyError
 from cinecube.store.clock.clock import SAME_S, step_s
 
@@ -48,7 +48,7 @@ def begin(folder: Path, problem: Problem) -> dict[str, Held]:
     held = {}
     for group in problem.groups:
         segment, onset_s = group.segment[~group.train], group.onset_s[~group.train]
-        runs = find_runs(segment, onset_s, step_s(problem.space.rows))
+        runs = cut_runs(segment, onset_s, step_s(problem.space.rows))
         for name in group.subjects:
             truth = _empty(folder / f"{name}.npy", (len(segment), problem.brains[name].n_targets))
             held[name] = Held({}, truth, segment, onset_s, runs)

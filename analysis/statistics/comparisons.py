@@ -16,13 +16,13 @@ from cinecube.analysis.statistics.nulls import (
     ROUNDING,
     Blocks,
     Significance,
-    batches,
     chance_of,
     choose_block_rows,
     correlate,
     cut_blocks,
     evenly_spaced,
     fdr,
+    target_batches,
     unit_series,
 )
 from cinecube.store.base.errors import StudyError
@@ -143,7 +143,7 @@ def _swap_nulls(
 ) -> Iterator[tuple[slice, np.ndarray, np.ndarray]]:
     """Batches of targets: difference of r (target,), NaN where there is none, and of all permutations."""
     swapped = plan.swapped.astype(np.float64)
-    for part in batches(plan.blocks.n_rows, a, b, truth):
+    for part in target_batches(plan.blocks.n_rows, a, b, truth):
         own, other, known = (unit_series(x[:, part], plan.blocks.used_rows) for x in (a, b, truth))
         yield (
             part,

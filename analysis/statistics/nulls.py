@@ -170,7 +170,7 @@ def _block_nulls(
     """Batches of targets: r (target,), NaN where there is none, and r of all permutations (permutation, target)."""
     n_blocks, block_rows = plan.blocks.n_blocks, plan.blocks.block_rows
     groups = _one_hot(plan)
-    for part in batches(plan.blocks.n_rows, prediction, truth):
+    for part in target_batches(plan.blocks.n_rows, prediction, truth):
         series = [unit_series(x[:, part], plan.blocks.used_rows) for x in (prediction, truth)]
         a, b = (x.astype(np.float32).reshape(-1, n_blocks, block_rows) for x in series)
         null = np.zeros((len(plan.order), len(a)), dtype=np.float32)
@@ -221,7 +221,7 @@ def shift_circularly(
     if len(shifts) > n_permutations:
         shifts = np.random.default_rng(seed).choice(shifts, n_permutations, replace=False)
     score, p = np.full(n_targets, np.nan), np.full(n_targets, np.nan)
-    for part in batches(n_rows, prediction, truth):
+    for part in target_batches(n_rows, prediction, truth):
         series = [unit_series(x[:, part], n_rows) for x in (prediction, truth)]
         spectrum = np.multiply(fft.rfft(series[0], axis=1).conj(), fft.rfft(series[1], axis=1))
         shifted = fft.irfft(spectrum, n_rows, axis=1)
@@ -325,7 +325,7 @@ def fdr(p: np.ndarray) -> np.ndarray:
     return adjusted
 
 
-def batches(n_rows: int, *arrays: np.ndarray) -> Iterator[slice]:
+def target_batches(n_rows: int, *arrays: np.ndarray) -> Iterator[slice]:
     """Slices of few targets of arrays (row, target) that must have `n_rows` rows and the same targets.
 
     Raises

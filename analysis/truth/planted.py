@@ -109,7 +109,7 @@ def compare_study(study: Study, root: Path) -> Comparison | None:
                 for network in study.compute.models
             )
     lags = tables.read_table(paths.tables / "lag.csv", "parcel", "model", "lag")
-    return compare(planted, layers, lags, agreement)
+    return compare_planted(planted, layers, lags, agreement)
 
 
 def planted_truth(paths: StudyPaths) -> dict[str, Any]:
@@ -153,7 +153,7 @@ def _label(layer: int | str) -> str:
     return layer_label(layer) if isinstance(layer, int) else layer
 
 
-def compare(
+def compare_planted(
     planted: Mapping[str, Planted], layers: pd.DataFrame, lags: pd.DataFrame, agreement: pd.DataFrame
 ) -> Comparison:
     """Compare findings with the truth.

@@ -58,7 +58,7 @@ def add(
       cinecube add loudness.npy --rows loudness_rows.csv --model loudness
       cinecube add algonauts.h5 --dataset visual --model slow_r50
     """
-    from cinecube.features.own.adding import Adding, add_features, unknown_segments
+    from cinecube.features.own.add_features import Adding, add_features, unknown_segments
     from cinecube.store.foreign.foreign_arrays import read_foreign
     from cinecube.store.params.editing import edit_params, list_imported
     from cinecube.study_params import load

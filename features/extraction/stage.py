@@ -24,7 +24,7 @@ from cinecube.features.networks.network import READING_VERSION, Extractor, Featu
 from cinecube.features.networks.registry import find_network
 from cinecube.store.base.errors import StudyError
 from cinecube.store.base.fingerprint import file_digest, fingerprint
-from cinecube.store.base.journal import Block, Journal, blocks_of, open_journal
+from cinecube.store.base.journal import Block, Journal, open_journal, row_blocks
 from cinecube.store.base.paths import StudyPaths
 from cinecube.store.base.writing import one_writer
 from cinecube.store.clock.clock import Clock
@@ -102,7 +102,7 @@ class _Job:
     @property
     def blocks(self) -> list[Block]:
         """Blocks of windows of all segments."""
-        return blocks_of(self.windows, self.study.run.block_rows)
+        return row_blocks(self.windows, self.study.run.block_rows)
 
     @property
     def labels(self) -> list[str]:

@@ -15,7 +15,7 @@ _COSINE_PERIOD_S = 128.0
 
 
 @dataclass(frozen=True)
-class Confounds:
+class DrawnConfounds:
     """What disturbs one run.
 
     Attributes
@@ -30,7 +30,7 @@ class Confounds:
     tissue: np.ndarray
 
 
-def draw_confounds(rng: np.random.Generator, n_volumes: int) -> Confounds:
+def draw_confounds(rng: np.random.Generator, n_volumes: int) -> DrawnConfounds:
     """Motion and tissue signals, both mostly breathing and pulse, which a TR of a second or two folds into noise.
 
     A run of two minutes has few slow courses; confounds that were slow too would take the film's own with them.
@@ -40,7 +40,7 @@ def draw_confounds(rng: np.random.Generator, n_volumes: int) -> Confounds:
     motion = drift + jerks + rng.normal(0, 0.08, (n_volumes, 6))
     motion[:, 3:] /= _HEAD_RADIUS_MM
     tissue = autoregressive(rng, (n_volumes, 2), 0.2)
-    return Confounds(motion, tissue / tissue.std(axis=0))
+    return DrawnConfounds(motion, tissue / tissue.std(axis=0))
 
 
 def autoregressive(rng: np.random.Generator, shape: tuple[int, int], phi: float) -> np.ndarray:
@@ -51,14 +51,14 @@ def autoregressive(rng: np.random.Generator, shape: tuple[int, int], phi: float)
     return noise
 
 
-def write_confounds(stem: Path, confounds: Confounds, tissue_intensity: np.ndarray, tr_s: float) -> None:
+def write_confounds(stem: Path, confounds: DrawnConfounds, tissue_intensity: np.ndarray, tr_s: float) -> None:
     """The table and its description.
 
     Parameters
     ----------
     stem : Path
         The run without `_desc-…`.
-    confounds : Confounds
+    confounds : DrawnConfounds
         The run's motion.
     tissue_intensity : ndarray
         (volume, 3), mean intensity of white matter, CSF and the whole brain.

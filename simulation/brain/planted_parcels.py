@@ -93,7 +93,7 @@ _FIRST_SHARE = 0.7
 
 
 @dataclass(frozen=True)
-class Source:
+class PlantedSource:
     """A layer that a parcel follows, and the share of the parcel's signal variance that it makes.
 
     Attributes
@@ -119,7 +119,7 @@ class Parcel:
         HCP-MMP name with its hemisphere.
     centre_mm : tuple of float
         MNI coordinates.
-    sources : tuple of Source
+    sources : tuple of PlantedSource
         What it follows, the largest share first; nothing if empty.
     delay_tr : int
         Haemodynamic delay in volumes.
@@ -131,7 +131,7 @@ class Parcel:
 
     name: str
     centre_mm: tuple[float, float, float]
-    sources: tuple[Source, ...]
+    sources: tuple[PlantedSource, ...]
     delay_tr: int
     gain: float
     noise: float
@@ -146,18 +146,20 @@ def choose_parcels(spec: SimulateSpec) -> list[Parcel]:
     """
     n_driven = spec.parcels - spec.idle_parcels
     n_mixed, n_joint = round(_MIXED_SHARE * n_driven), round(_JOINT_SHARE * n_driven)
-    planted: list[tuple[str, tuple[float, float, float], tuple[Source, ...]]] = []
+    planted: list[tuple[str, tuple[float, float, float], tuple[PlantedSource, ...]]] = []
     for index, (network, areas) in enumerate(_SINGLE.items()):
         sides = _both_sides(areas)
         count = len(range(index, n_driven - n_mixed - n_joint, len(_SINGLE)))
         for place in range(count):
             depth = place / max(count - 1, 1)
             block = 1 + round(depth * (BLOCKS - 1))
-            planted.append((*sides[round(depth * (len(sides) - 1))], (Source(network, layer_label(block), 1.0),)))
+            planted.append(
+                (*sides[round(depth * (len(sides) - 1))], (PlantedSource(network, layer_label(block), 1.0),))
+            )
     for place, (name, centre) in enumerate(_both_sides(_ASSOCIATION)[:n_mixed]):
         planted.append((name, centre, _mixed(spec, place)))
     for (name, centre), source in zip(_both_sides(_CONVERGENCE), _JOINT[:n_joint], strict=False):
-        planted.append((name, centre, (Source(*source, 1.0),)))
+        planted.append((name, centre, (PlantedSource(*source, 1.0),)))
     planted.extend((name, centre, ()) for name, centre in _both_sides(_SOMATOMOTOR)[: spec.idle_parcels])
     return [_with_physiology(spec, *parcel) for parcel in planted]
 
@@ -171,7 +173,7 @@ def _both_sides(areas: dict[str, tuple[int, int, int]]) -> list[tuple[str, tuple
     ]
 
 
-def _mixed(spec: SimulateSpec, place: int) -> tuple[Source, ...]:
+def _mixed(spec: SimulateSpec, place: int) -> tuple[PlantedSource, ...]:
     """A picture layer and a sound layer, the leading one in turn.
 
     Both lie in the first half, where neighbouring blocks differ most: half a parcel's signal has to tell them apart.
@@ -182,13 +184,13 @@ def _mixed(spec: SimulateSpec, place: int) -> tuple[Source, ...]:
         networks.reverse()
     shares = (_FIRST_SHARE, round(1 - _FIRST_SHARE, 6))
     return tuple(
-        Source(network, layer_label(int(rng.integers(2, BLOCKS // 2 + 1))), share)
+        PlantedSource(network, layer_label(int(rng.integers(2, BLOCKS // 2 + 1))), share)
         for network, share in zip(networks, shares, strict=True)
     )
 
 
 def _with_physiology(
-    spec: SimulateSpec, name: str, centre: tuple[float, float, float], sources: tuple[Source, ...]
+    spec: SimulateSpec, name: str, centre: tuple[float, float, float], sources: tuple[PlantedSource, ...]
 ) -> Parcel:
     """A parcel with its own delay, gain and noise."""
     rng = generator(spec.seed, "parcel", name)

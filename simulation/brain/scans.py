@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
-from cinecube.simulation.brain.confounds_table import Confounds, autoregressive, draw_confounds, write_confounds
+from cinecube.simulation.brain.confounds_table import DrawnConfounds, autoregressive, draw_confounds, write_confounds
 from cinecube.simulation.brain.planted_parcels import Parcel
 from cinecube.simulation.brain.space import SPACE, Grid, save_volume
 from cinecube.simulation.setup.seeding import generator
@@ -147,7 +147,7 @@ class _Body:
         baseline = rng.uniform(8000, 12000, n_voxels)
         return cls(baseline, gain, noise, voxels.ravel(), np.concatenate([motion, tissue]))
 
-    def intensity(self, rng: np.random.Generator, signal: np.ndarray, confounds: Confounds) -> np.ndarray:
+    def intensity(self, rng: np.random.Generator, signal: np.ndarray, confounds: DrawnConfounds) -> np.ndarray:
         """Intensities of one run, (volume, voxel): the signal while the film lasts, noise throughout."""
         n_volumes = len(confounds.motion)
         change = autoregressive(rng, (n_volumes, len(self.baseline)), NOISE_PHI) * self.noise
@@ -161,7 +161,7 @@ class _Body:
         return self.baseline * (1 + 0.01 * self.gain * change)
 
 
-def _tissue_intensity(rng: np.random.Generator, confounds: Confounds, intensity: np.ndarray) -> np.ndarray:
+def _tissue_intensity(rng: np.random.Generator, confounds: DrawnConfounds, intensity: np.ndarray) -> np.ndarray:
     """Mean intensities that the table lists, (volume, 3): white matter, CSF, the whole mask."""
     tissue = _TISSUE_INTENSITY * (1 + 0.01 * (confounds.tissue + rng.normal(0, 0.1, confounds.tissue.shape)))
     return np.hstack([tissue, intensity.mean(axis=1, keepdims=True)])

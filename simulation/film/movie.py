@@ -12,9 +12,9 @@ import numpy as np
 from av.video.reformatter import ColorRange, Colorspace, VideoReformatter
 
 from cinecube.simulation.film.frame_code import burn_frame_number
-from cinecube.simulation.film.picture import Picture
+from cinecube.simulation.film.picture import DrawnPicture
 from cinecube.simulation.film.script import write_script
-from cinecube.simulation.film.soundtrack import Sound
+from cinecube.simulation.film.soundtrack import DrawnSound
 from cinecube.simulation.film.timeline import Segment
 from cinecube.simulation.setup.simulate_params import SimulateSpec
 
@@ -24,7 +24,7 @@ _SAMPLES_PER_PACKET = 1024
 
 def draw_frames(spec: SimulateSpec, segment: Segment, film_s: float) -> Iterator[np.ndarray]:
     """Frames of a segment in order, (height, width, 3) uint8 RGB, each with its number in the segment."""
-    picture = Picture(write_script(spec.seed, segment.film, film_s), spec.width, spec.height)
+    picture = DrawnPicture(write_script(spec.seed, segment.film, film_s), spec.width, spec.height)
     for number in range(segment.n_frames):
         rgb = picture.draw(float((segment.first_frame + number) / segment.rate))
         burn_frame_number(rgb, number)
@@ -32,8 +32,8 @@ def draw_frames(spec: SimulateSpec, segment: Segment, film_s: float) -> Iterator
 
 
 def draw_sound(spec: SimulateSpec, segment: Segment, film_s: float) -> np.ndarray:
-    """Sound of a segment, (2, samples) float32."""
-    sound = Sound(write_script(spec.seed, segment.film, film_s), spec.sample_rate_hz)
+    """DrawnSound of a segment, (2, samples) float32."""
+    sound = DrawnSound(write_script(spec.seed, segment.film, film_s), spec.sample_rate_hz)
     return sound.draw(segment.first_sample, segment.n_samples)
 
 

@@ -42,7 +42,7 @@ class _Scene:
     shapes: tuple[_Shape, ...]
 
 
-class Picture:
+class DrawnPicture:
     """Frames of one film.
 
     Parameters

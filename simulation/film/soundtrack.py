@@ -19,7 +19,7 @@ _VOWELS_HZ = np.array(
 _QUIET_S = 1.2
 
 
-class Sound:
+class DrawnSound:
     """Sound of one film.
 
     Parameters

@@ -45,7 +45,7 @@ class Block:
         return f"{self.segment}.{self.start:07d}-{self.stop:07d}.npy"
 
 
-def blocks_of(rows_by_segment: Mapping[str, int], block_rows: int) -> list[Block]:
+def row_blocks(rows_by_segment: Mapping[str, int], block_rows: int) -> list[Block]:
     """Cut segments into blocks of at most `block_rows` rows; no block crosses a border."""
     return [
         Block(segment, start, min(start + block_rows, n_rows))

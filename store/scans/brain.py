@@ -25,7 +25,7 @@ from cinecube.store.cube.cubes import TARGETS_PER_SHARD, write_cube
 from cinecube.store.cube.schema import provenance, string_coordinate
 from cinecube.store.params.document import BrainParams, Study
 from cinecube.store.scans.atlas import find_atlas, open_atlas, read_parcels, space_unlike
-from cinecube.store.scans.cleaning import clean_run, n_regressors, standardise, temporal_snr
+from cinecube.store.scans.cleaning import clean_run, n_regressors, standardise_run, temporal_snr
 from cinecube.store.scans.confounds import Confounds, read_confounds
 from cinecube.store.scans.fmriprep import ScanRun, find_runs
 from cinecube.store.scans.nifti import other_grid, read_inside
@@ -234,7 +234,7 @@ def read_run(
     cleaned = clean_run(signals, confounds.regressors, confounds.steady, params.high_pass_hz, run.tr_s)[:rows]
     if targets.members is not None:
         cleaned = cleaned @ targets.members
-    n_volumes, bold = run.image.shape[3], standardise(cleaned)
+    n_volumes, bold = run.image.shape[3], standardise_run(cleaned)
     if not np.isfinite(bold).all():
         found = f"intensities up to {np.abs(signals).max():.3g}, which cannot be cleaned"
         raise StudyError(where=run.where, found=found, expected="those of a scanner", do="check the scan's scale")

@@ -58,7 +58,7 @@ def n_regressors(confounds: pd.DataFrame | None, n_volumes: int, high_pass_hz: f
     return 2 + drift + (0 if confounds is None else confounds.shape[1])
 
 
-def standardise(signals: np.ndarray) -> np.ndarray:
+def standardise_run(signals: np.ndarray) -> np.ndarray:
     """Standardise each target of a run over time (sample variance); a constant target becomes 0.
 
     Parameters

@@ -4,7 +4,7 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cinecube.analysis.ridge.design import constants, delayed, find_runs, standardise
+from cinecube.analysis.ridge.design import constants, cut_runs, delayed, standardise
 
 
 @given(lengths=st.lists(st.integers(1, 9), min_size=1, max_size=4), delays=st.sets(st.integers(0, 12), min_size=1))
@@ -25,7 +25,7 @@ def test_delays_equal_the_obvious_loop(lengths: list[int], delays: set[int]) -> 
 def test_rows_after_a_border_or_a_gap_see_zeros() -> None:
     segment = np.array(["a", "a", "a", "a", "b", "b"], dtype=object)
     onset_s = np.array([0, 1.5, 6.0, 7.5, 0, 1.5])
-    runs = find_runs(segment, onset_s, 1.5)
+    runs = cut_runs(segment, onset_s, 1.5)
     assert runs == [(0, 2), (2, 4), (4, 6)]
     assert delayed(np.arange(1.0, 7)[:, None], [1], runs)[:, 0].tolist() == [0, 1, 0, 3, 0, 5]
 

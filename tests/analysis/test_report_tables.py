@@ -10,9 +10,9 @@ import pandas as pd
 import pytest
 from matplotlib.figure import Figure
 
-from cinecube.analysis.report.figures import colour_bar, grouped_bars, layer_curves, parcel_heatmap, residual_bars
+from cinecube.analysis.report.figures import colour_bar, draw_layer_curves, grouped_bars, parcel_heatmap, residual_bars
 from cinecube.analysis.report.paper_figures import marks_note
-from cinecube.analysis.report.report_tables import HEADS, Cell, grid_of
+from cinecube.analysis.report.report_tables import HEADS, Cell, table_grid
 
 from .conftest import make_study
 
@@ -21,7 +21,7 @@ PAGE_PX = 1280
 
 def test_text_stands_left_and_numbers_right() -> None:
     table = pd.DataFrame({"model": ["vit"], "score": [0.25], "p_fdr": [np.nan], "targets": [12], "found": [True]})
-    grid = grid_of(table, good={"found": "yes"})
+    grid = table_grid(table, good={"found": "yes"})
     assert [head.text for head in grid["heads"]] == ["model", "test r", "p after FDR", "targets (n)", "found"]
     assert [head.kind for head in grid["heads"]] == ["text", "", "", "", "text"]
     assert grid["rows"] == [[Cell("vit", "text"), Cell("0.250"), Cell(""), Cell("12"), Cell("yes", "yes")]]
@@ -35,12 +35,12 @@ def test_numbers_of_a_column_have_as_many_decimals() -> None:
     table = pd.DataFrame(
         {"p": [0.0625, 1e-6], "drop": [35.144, 2.0], "score": [-0.0001, 1.0], "found_delay_tr": [3.0, np.nan]}
     )
-    texts = [[cell.text for cell in row] for row in grid_of(table)["rows"]]
+    texts = [[cell.text for cell in row] for row in table_grid(table)["rows"]]
     assert texts == [["0.0625", "35.1", "0.000", "3"], ["< 0.0001", "2.0", "1.000", ""]]
 
 
 def test_names_of_subjects_stand_as_they_are() -> None:
-    grid = grid_of(pd.DataFrame({"model": ["vit"], "sub_01": [0.5]}))
+    grid = table_grid(pd.DataFrame({"model": ["vit"], "sub_01": [0.5]}))
     assert [head.text for head in grid["heads"]] == ["model", "sub_01"]
 
 
@@ -112,7 +112,7 @@ def test_pictures_are_no_wider_than_the_page(n_models: int) -> None:
     )
     found = {"parcel3": ("network_0.stream", "block05")}
     planted = {"parcel3": [("network_0.stream", "block06")]}
-    for png in (layer_curves(_curves(n_models), "r"), parcel_heatmap(scores, found, planted)):
+    for png in (draw_layer_curves(_curves(n_models), "r"), parcel_heatmap(scores, found, planted)):
         picture = matplotlib.image.imread(io.BytesIO(png))
         assert 150 < picture.shape[1] <= PAGE_PX
     marked, plain = parcel_heatmap(scores, found, planted), parcel_heatmap(scores, {}, {})

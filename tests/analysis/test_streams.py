@@ -214,7 +214,7 @@ def test_the_report_shows_each_stream(root: Path) -> None:
 def test_pictures_take_any_number_of_models() -> None:
     models = [f"m{n}" for n in range(40)]
     curves = pd.DataFrame({"model": models, "depth": 0.0, "score": 0.1, "sem": 0.0})
-    assert figures.layer_curves(curves, "r").startswith(b"\x89PNG")
+    assert figures.draw_layer_curves(curves, "r").startswith(b"\x89PNG")
 
 
 def test_a_stream_is_opened_by_its_name(root: Path) -> None:

@@ -10,7 +10,7 @@ import xarray as xr
 from cinecube.analysis.cubes import tables
 from cinecube.analysis.report.metrics import study_metrics
 from cinecube.analysis.truth.planted import (
-    compare,
+    compare_planted,
     compare_study,
     counts_as_found,
     counts_as_next,
@@ -36,7 +36,7 @@ RAW: dict[str, Any] = {
 
 def test_findings_meet_the_truth(scored: Callable[..., xr.Dataset]) -> None:
     layers, lags = tables.layer_table([scored()]), tables.best_lags(tables.lag_curves([scored()]))
-    compared = compare(read_truth(RAW), layers, lags, tables.layer_curves(layers).assign(correlation=0.99))
+    compared = compare_planted(read_truth(RAW), layers, lags, tables.layer_curves(layers).assign(correlation=0.99))
     assert compared.metrics["layer_found"] == 1
     assert compared.metrics["layer_found_or_next"] == 1
     assert compared.metrics["delay_error"] == 0
@@ -55,7 +55,7 @@ def test_wrong_findings_are_told(scored: Callable[..., xr.Dataset]) -> None:
     raw["parcels"]["L_V1"] = {"sources": [{"model": MODEL, "layer": "block01"}], "delay_tr": 5}
     raw["parcels"]["L_V2"] = {"sources": [{"model": MODEL, "layer": "block09"}], "delay_tr": 4}
     layers, lags = tables.layer_table([scored()]), tables.best_lags(tables.lag_curves([scored()]))
-    metrics = compare(read_truth(raw), layers, lags, layers.iloc[:0]).metrics
+    metrics = compare_planted(read_truth(raw), layers, lags, layers.iloc[:0]).metrics
     assert metrics["layer_found"] == pytest.approx(4 / 6)
     assert metrics["layer_found_or_next"] == pytest.approx(5 / 6)
     assert metrics["delay_error"] == pytest.approx(2 / 6)

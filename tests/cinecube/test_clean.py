@@ -24,7 +24,7 @@ from cinecube.features.extraction.record import Record
 from cinecube.features.extraction.spec import feature_spec
 from cinecube.features.networks.network import READING_VERSION, Facts
 from cinecube.store.base.fingerprint import canonical
-from cinecube.store.base.journal import blocks_of, journal_folder, open_journal
+from cinecube.store.base.journal import journal_folder, open_journal, row_blocks
 from cinecube.store.base.paths import StudyPaths
 from cinecube.store.clean import leftovers
 from cinecube.store.cube.cubes import write_feature_cube
@@ -101,7 +101,7 @@ def _spec(root: Path, film: str = "amber") -> dict[str, Any]:
 def _journal(root: Path, spec: dict[str, Any]) -> Path:
     """A journal with one finished block."""
     with open_journal(StudyPaths(root).journals, spec, "cube") as journal:
-        journal.write(blocks_of({"amber01": 4}, 4)[0], np.zeros((4, 4, 1, 2), np.float32))
+        journal.write(row_blocks({"amber01": 4}, 4)[0], np.zeros((4, 4, 1, 2), np.float32))
     return journal_folder(StudyPaths(root).journals, spec)
 
 

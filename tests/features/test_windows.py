@@ -12,7 +12,7 @@ from cinecube.features.extraction.windows import batches, frame_numbers, prefetc
 from cinecube.features.films.probing import probe
 from cinecube.features.networks.compat import OOTA2025
 from cinecube.features.networks.network import Reading
-from cinecube.store.base.journal import blocks_of
+from cinecube.store.base.journal import row_blocks
 from cinecube.store.clock.clock import Clock
 
 CLOCK = Clock(tr_s=1.0, window_s=1.0)
@@ -33,14 +33,14 @@ def _rows(items):
 
 
 def test_every_row_comes_once_and_batches_stay_inside_blocks(infos):
-    blocks = blocks_of({"a": 8, "b": 8}, 3)
+    blocks = row_blocks({"a": 8, "b": 8}, 3)
     items = list(batches(infos, blocks, CLOCK, PICTURE, lambda rgb: rgb, 2))
     assert _rows(items) == [(name, row) for name in "ab" for row in range(8)]
     assert [len(item.rows) for item in items] == [2, 1, 2, 1, 2] * 2
 
 
 def test_missing_blocks_alone_see_what_all_blocks_see(infos):
-    blocks = blocks_of({"a": 8, "b": 8}, 3)
+    blocks = row_blocks({"a": 8, "b": 8}, 3)
     whole = {item.block: item for item in batches(infos, blocks, CLOCK, PICTURE, lambda rgb: rgb, 3)}
     missing = [blocks[1], blocks[5]]
     for item in batches(infos, missing, CLOCK, PICTURE, lambda rgb: rgb, 3):
@@ -52,7 +52,7 @@ def test_a_flash_and_a_click_at_one_time_are_in_one_row(tmp_path, write_film, ma
         return np.full((64, 96, 3), 255 if 125 <= number < 150 else 0, np.uint8)  # from 5 to 6 s
 
     info = probe(write_film(tmp_path / "f.mp4", n_frames=200, frame=flash, sound=make_clicks(8, [5.5])))
-    blocks = blocks_of({"f": 8}, 4)
+    blocks = row_blocks({"f": 8}, 4)
     bright = {
         int(row): frames.mean()
         for item in batches({"f": info}, blocks, CLOCK, PICTURE, lambda rgb: rgb, 4)
@@ -71,7 +71,7 @@ def test_a_flash_and_a_click_at_one_time_are_in_one_row(tmp_path, write_film, ma
 
 
 def test_windows_of_unequal_length_are_grouped_never_padded(infos):
-    blocks = blocks_of({"a": 8}, 8)
+    blocks = row_blocks({"a": 8}, 8)
     items = list(batches(infos, blocks, CLOCK, SOUND, lambda rgb: rgb, 4))
     lengths = {int(row): item.batch.sound.shape[1] for item in items for row in item.rows}
     assert lengths == {row: 16000 * min(row + 1, 4) for row in range(8)}
@@ -87,7 +87,7 @@ def test_a_frame_that_windows_share_is_prepared_once(infos):
         prepared.append(rgb)
         return rgb
 
-    list(batches(infos, blocks_of({"a": 16}, 4), clock, reading, prepare, 4))
+    list(batches(infos, row_blocks({"a": 16}, 4), clock, reading, prepare, 4))
     wanted = {min(int((0.5 * i + 0.25 * (j + 0.5)) * 25 + 1e-6), 199) for i in range(16) for j in range(8)}
     assert len(prepared) == len(wanted)
 
@@ -142,7 +142,7 @@ def test_every_frame_of_a_window_is_read_and_windows_with_more_frames_are_batche
     info = probe(write_film(tmp_path / "f.mp4", n_frames=96, rate=Fraction(24000, 1001)))
     clock = Clock(tr_s=0.7, window_s=0.7)
     reading = Reading((), frames_per_window="all", window_s=0.7)
-    items = list(batches({"f": info}, blocks_of({"f": 6}, 6), clock, reading, lambda rgb: rgb, 4))
+    items = list(batches({"f": info}, row_blocks({"f": 6}, 6), clock, reading, lambda rgb: rgb, 4))
     assert len(_rows(items)) == 6
     counts = {int(row): item.batch.frames.shape[1] for item in items for row in item.rows}
     edges = [math.floor(0.7 * row * 24000 / 1001 + 1e-9) for row in range(7)]
@@ -162,7 +162,7 @@ def test_the_published_errors_are_made_only_when_asked_for(tmp_path, write_film,
     red = probe(write_film(tmp_path / "red.mp4", n_frames=50, frame=coloured))
     reading = Reading((), frames_per_window=16, window_s=1.0, sampling="consecutive")
     wrong = replace(reading, quirks=OOTA2025["vivit"])
-    blocks = blocks_of({"a": 8}, 8)
+    blocks = row_blocks({"a": 8}, 8)
 
     def seen(how):
         items = batches({"a": film}, blocks, CLOCK, how, lambda rgb: rgb, 8)
@@ -177,7 +177,7 @@ def test_the_published_errors_are_made_only_when_asked_for(tmp_path, write_film,
     assert seen(wrong) == theirs
 
     def colour(how):
-        (item,) = batches({"a": red}, blocks_of({"a": 2}, 2), CLOCK, how, lambda rgb: rgb, 2)
+        (item,) = batches({"a": red}, row_blocks({"a": 2}, 2), CLOCK, how, lambda rgb: rgb, 2)
         return item.batch.frames[0, 0].reshape(-1, 3).mean(axis=0)
 
     assert colour(reading)[0] > 150 > 50 > colour(reading)[2]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from cinecube.simulation.brain.planted_parcels import Parcel, Source, choose_parcels
+from cinecube.simulation.brain.planted_parcels import Parcel, PlantedSource, choose_parcels
 from cinecube.simulation.brain.responses import plant
 from cinecube.simulation.features.drawn import Layers
 from cinecube.simulation.features.small_networks import BLOCKS, STREAMS
@@ -49,7 +49,7 @@ def test_every_network_drives_something_from_its_first_block_to_its_last() -> No
     assert {source.model for source in joint} == {
         stream.name for network in ("imagebind", "tvlt") for stream in STREAMS[network]
     }
-    assert Source("imagebind.concat", HEAD, 1.0) in joint
+    assert PlantedSource("imagebind.concat", HEAD, 1.0) in joint
 
 
 def test_mixed_parcels_follow_picture_and_sound() -> None:
@@ -83,9 +83,14 @@ def _correlations(courses: np.ndarray, target: np.ndarray) -> np.ndarray:
 def test_signals_follow_their_layer_at_their_delay(features: dict[str, dict[str, Layers]]) -> None:
     spec = SimulateSpec(subjects=2, targets_per_parcel=5)
     parcels = [
-        Parcel("L_V1", (0, 0, 0), (Source("vit", "block03", 1.0),), 3, 1.0, 1.0),
+        Parcel("L_V1", (0, 0, 0), (PlantedSource("vit", "block03", 1.0),), 3, 1.0, 1.0),
         Parcel(
-            "L_PGi", (0, 0, 0), (Source("imagebind.concat", HEAD, 0.6), Source("wav2vec2", "block02", 0.4)), 2, 1.0, 1.0
+            "L_PGi",
+            (0, 0, 0),
+            (PlantedSource("imagebind.concat", HEAD, 0.6), PlantedSource("wav2vec2", "block02", 0.4)),
+            2,
+            1.0,
+            1.0,
         ),
         Parcel("L_4", (0, 0, 0), (), 2, 1.0, 1.0),
     ]

@@ -20,7 +20,7 @@ import yaml
 
 import cinecube as cc
 from cinecube.store.base.errors import StudyError
-from cinecube.store.base.journal import blocks_of, open_journal
+from cinecube.store.base.journal import open_journal, row_blocks
 from cinecube.store.cube.cubes import open_cube, refuse_another, write_cube, write_feature_cube
 from cinecube.store.cube.schema import Stream, feature_template, provenance, rows_index, string_coordinate
 from cinecube.store.open.open_study import OpenStudy
@@ -607,7 +607,7 @@ def run_journals(folder: Path, n: int, seed: int) -> Found:
     """Injuries of journals' blocks between two openings: a block is what was written, or none."""
     random, found = np.random.default_rng(seed), Found()
     specs = [{"weights": name} for name in ("abc", "abd")]
-    blocks = blocks_of({"a01": 96, "a02": 40}, 32)
+    blocks = row_blocks({"a01": 96, "a02": 40}, 32)
     written = {}
     for spec in specs:
         with open_journal(folder, spec, "cube") as journal:

@@ -12,13 +12,13 @@ import numpy as np
 import pytest
 
 from cinecube.store.base.errors import StudyError
-from cinecube.store.base.journal import blocks_of, journal_blocks, journal_folder, journal_rows, open_journal
+from cinecube.store.base.journal import journal_blocks, journal_folder, journal_rows, open_journal, row_blocks
 
 SPEC = {"a": 1}
 
 
 def test_blocks_cover_every_row_and_cross_no_border() -> None:
-    blocks = blocks_of({"a01": 130, "a02": 64, "a03": 1}, 64)
+    blocks = row_blocks({"a01": 130, "a02": 64, "a03": 1}, 64)
     assert [(b.segment, b.start, b.stop) for b in blocks] == [
         ("a01", 0, 64),
         ("a01", 64, 128),
@@ -29,7 +29,7 @@ def test_blocks_cover_every_row_and_cross_no_border() -> None:
 
 
 def test_finished_blocks_come_back(tmp_path: Path) -> None:
-    first, second = blocks_of({"a01": 100}, 64)
+    first, second = row_blocks({"a01": 100}, 64)
     values = np.random.default_rng(0).standard_normal((64, 3, 1, 2)).astype(np.float32)
     with open_journal(tmp_path, SPEC, "cube") as journal:
         journal.write(first, values)
@@ -51,13 +51,13 @@ def test_a_second_writer_must_stop(tmp_path: Path) -> None:
 
 
 def test_a_torn_block_is_not_a_block(tmp_path: Path) -> None:
-    block = blocks_of({"a01": 10}, 64)[0]
+    block = row_blocks({"a01": 10}, 64)[0]
     with open_journal(tmp_path, SPEC, "cube") as journal:
         (journal.folder / block.filename).with_suffix(".partial").write_bytes(b"half")
         assert not journal.has(block)
 
 
-BLOCKS = blocks_of({"a01": 20, "a02": 7}, 8)
+BLOCKS = row_blocks({"a01": 20, "a02": 7}, 8)
 
 
 def _values(number: int) -> np.ndarray:

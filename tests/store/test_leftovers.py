@@ -17,7 +17,7 @@ import pytest
 
 from cinecube.store.base.errors import StudyError
 from cinecube.store.base.fingerprint import fingerprint
-from cinecube.store.base.journal import blocks_of, journal_folder, open_journal
+from cinecube.store.base.journal import journal_folder, open_journal, row_blocks
 from cinecube.store.base.paths import StudyPaths
 from cinecube.store.clean import leftovers, unused_caches
 from cinecube.store.clean.leftovers import Claim, Leftover
@@ -45,7 +45,7 @@ def days_later(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def write_journal(paths: StudyPaths, spec: dict[str, str]) -> Path:
     with open_journal(paths.journals, spec, "cube") as journal:
-        journal.write(blocks_of({"amber01": 4}, 4)[0], np.zeros((4, 2, 1, 1), np.float32))
+        journal.write(row_blocks({"amber01": 4}, 4)[0], np.zeros((4, 2, 1, 1), np.float32))
     return journal_folder(paths.journals, spec)
 
 
