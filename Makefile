@@ -1,5 +1,5 @@
 # The study from nothing to its report:  make demo
-# The tests:                             make test
+# The tests:                             make test; all of them: make test-all
 # Another Python:                        make demo PYTHON=/path/to/python3.12
 
 SHELL := /bin/bash
@@ -12,12 +12,13 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet -c const
 # Commands in dvc.yaml find the environment that runs dvc by the path.
 export PATH := $(abspath $(BIN)):$(PATH)
 
-.PHONY: help demo test lint format benchmark clean
+.PHONY: help demo test test-all lint format benchmark clean
 .DEFAULT_GOAL := help
 
 help:
 	@echo "make demo    make $(VENV), install, run the simulated study, print where its report lies"
 	@echo "make test    install the test tools, run the tests (ARGS='-k store' passes options to pytest)"
+	@echo "make test-all  the tests that take an hour too: before a release, and after a change of how things are written"
 	@echo "make lint    ruff and mypy, as CI runs them"
 	@echo "make benchmark  measure speed and memory beside what a user would run instead (ARGS=--quick)"
 	@echo "make format  let ruff mend what it can"
@@ -30,6 +31,9 @@ demo: $(VENV)/.installed
 
 test: $(VENV)/.installed-dev
 	OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1 $(BIN)/python -m pytest -q -rs -n auto --dist loadgroup $(ARGS)
+
+test-all:
+	$(MAKE) test ARGS='-m "long or not long" $(ARGS)'
 
 lint: $(VENV)/.installed-dev
 	$(BIN)/ruff check .

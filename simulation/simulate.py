@@ -12,6 +12,7 @@ from pathlib import Path
 
 import numpy as np
 
+from cinecube.simulation.brain.reachable import Cleaning
 from cinecube.simulation.features.drawn import Layers
 from cinecube.simulation.film.timeline import Segment, film_seconds, place
 from cinecube.simulation.setup.simulate_params import NETWORKS, Network, SimulateSpec
@@ -37,6 +38,7 @@ def simulate(
     train: Sequence[str],
     root: Path,
     *,
+    cleaning: Cleaning | None = None,
     workers: int = 2,
     progress: Progress | None = None,
 ) -> None:
@@ -54,6 +56,8 @@ def simulate(
         Films whose rows set what a response of unit variance is.
     root : Path
         The study's data folder.
+    cleaning : Cleaning, optional
+        What the study takes out of its scans, and with it of what is planted.
     workers : int
         Processes, each of one thread.
     progress : callable, optional
@@ -74,7 +78,7 @@ def simulate(
     with tempfile.TemporaryDirectory(prefix=".simulate-", dir=root) as scratch, _pool(workers) as pool:
         folder = Path(scratch)
         features = _make_films(spec, films, folder, pool, tell)
-        _make_scans(spec, films, train, features, folder, pool, tell)
+        _make_scans(spec, films, train, cleaning or Cleaning(), features, folder, pool, tell)
         for name in _FOLDERS:
             publish(folder / name, root / name)
 
@@ -182,6 +186,7 @@ def _make_scans(
     spec: SimulateSpec,
     films: Mapping[str, Sequence[str]],
     train: Sequence[str],
+    cleaning: Cleaning,
     features: dict[str, dict[str, Layers]],
     folder: Path,
     pool: Executor,
@@ -198,16 +203,18 @@ def _make_scans(
 
     parcels = choose_parcels(spec)
     grid, runs, scans = make_grid(parcels, spec.targets_per_parcel), showings(spec, films), folder / "scans"
+    test = [segment for film, segments in films.items() if film not in train for segment in segments]
     with threadpool_limits(1):
         signals = plant(spec, parcels, features, [segment for film in train for segment in films[film]])
-    waiting = [
-        pool.submit(write_subject, spec, subject, runs, signals[subject], parcels, grid, scans)
+    waiting = {
+        pool.submit(write_subject, spec, subject, runs, signals[subject], parcels, grid, scans, cleaning, test): subject
         for subject in spec.subject_names()
-    ]
+    }
     write_description(scans)
     write_atlas(scans / "atlas", grid, parcels)
-    write_truth(folder / "truth" / "truth.json", spec, films, train, parcels)
     write_drawn(folder / "truth" / "drawn_features", spec, features)
     for future in as_completed(waiting):
         future.result()
         tell.step()
+    ceilings = {subject: future.result() for future, subject in waiting.items()}
+    write_truth(folder / "truth" / "truth.json", spec, films, train, parcels, ceilings)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
 import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -14,7 +13,7 @@ import xarray as xr
 
 from cinecube.simulation.brain.planted_parcels import Parcel
 from cinecube.simulation.brain.responses import Features
-from cinecube.simulation.brain.scans import NOISE_PHI, subject_noise
+from cinecube.simulation.brain.scans import NOISE_PHI, Ceilings, subject_noise
 from cinecube.simulation.features.small_networks import BLOCKS_OF, HEADS, LICENCE, STREAMS, look, pooling
 from cinecube.simulation.setup.simulate_params import NETWORKS, Network, SimulateSpec
 from cinecube.store.cube.schema import Stream
@@ -23,12 +22,17 @@ _SCHEMA = 2
 
 
 def write_truth(
-    path: Path, spec: SimulateSpec, films: Mapping[str, Sequence[str]], train: Sequence[str], parcels: Sequence[Parcel]
+    path: Path,
+    spec: SimulateSpec,
+    films: Mapping[str, Sequence[str]],
+    train: Sequence[str],
+    parcels: Sequence[Parcel],
+    ceilings: Mapping[str, Ceilings],
 ) -> None:
     """Write `truth.json`: what drives which parcel, with what delay, gain and noise, and what ceiling follows.
 
-    `ceiling` is by subject the correlation that the true signal reaches with a film shown as often as the `repeated`
-    ones are, its showings averaged; `ceiling_one_showing` that with a single showing. Cleaning lowers both a little.
+    `ceiling` is by subject the correlation that what cleaning leaves of the true signal reaches with the test films,
+    their showings averaged, mean over a parcel's targets; `ceiling_one_showing` that with a single showing.
     """
     truth = {
         "schema": _SCHEMA,
@@ -40,7 +44,7 @@ def write_truth(
         "noise_phi": NOISE_PHI,
         "subjects": {subject: {"noise_factor": subject_noise(spec, subject)} for subject in spec.subject_names()},
         "models": _models(spec),
-        "parcels": {parcel.name: _parcel(spec, parcel) for parcel in parcels},
+        "parcels": {parcel.name: _parcel(spec, place, parcel, ceilings) for place, parcel in enumerate(parcels)},
     }
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(json.dumps(truth, indent=2, sort_keys=True) + "\n", encoding="utf-8")
@@ -83,24 +87,22 @@ def _stacked(stream: Stream, features: Features) -> np.ndarray:
     return whole
 
 
-def _parcel(spec: SimulateSpec, parcel: Parcel) -> dict[str, Any]:
+def _parcel(spec: SimulateSpec, place: int, parcel: Parcel, ceilings: Mapping[str, Ceilings]) -> dict[str, Any]:
     """A parcel's entry in `truth.json`."""
-    noise = {subject: parcel.noise * subject_noise(spec, subject) for subject in spec.subject_names()}
-    shown = 2 if spec.repeated else 1
+    own = slice(place * spec.targets_per_parcel, (place + 1) * spec.targets_per_parcel)
     return {
         "sources": [{"model": s.model, "layer": s.layer, "share": s.share} for s in parcel.sources],
         "centre_mm": list(parcel.centre_mm),
         "delay_tr": parcel.delay_tr,
         "gain": parcel.gain,
         "noise": parcel.noise,
-        "ceiling": {subject: _ceiling(parcel, value / shown) for subject, value in noise.items()},
-        "ceiling_one_showing": {subject: _ceiling(parcel, value) for subject, value in noise.items()},
+        "ceiling": {subject: _mean(found.averaged[own]) for subject, found in ceilings.items()},
+        "ceiling_one_showing": {subject: _mean(found.single[own]) for subject, found in ceilings.items()},
     }
 
 
-def _ceiling(parcel: Parcel, noise: float) -> float:
-    """Correlation of a signal of unit variance with itself in noise; 0 where there is no signal."""
-    return round(1 / math.sqrt(1 + noise), 6) if parcel.sources else 0.0
+def _mean(values: np.ndarray) -> float:
+    return round(float(values.mean()), 6)
 
 
 def _models(spec: SimulateSpec) -> dict[str, Any]:

@@ -7,20 +7,27 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import pandas as pd
 import pytest
 import xarray as xr
+from click.testing import CliRunner
+from tests.conftest import Folder
 
+from cinecube.analysis.truth.ceiling_errors import ceiling_error
+from cinecube.analysis.truth.planted import planted_truth
+from cinecube.analysis.truth.stage import ceiling_table
+from cinecube.cli import main
 from cinecube.features.extraction.windows import frame_numbers
 from cinecube.features.films.pictures import sampled_frames
 from cinecube.features.films.probing import probe
 from cinecube.simulation.film.frame_code import read_frame_number
+from cinecube.store.base.paths import StudyPaths
+from cinecube.study_params import load
 
-if TYPE_CHECKING:
-    from tests.conftest import Folder
+REPOSITORY = Path(__file__).resolve().parents[1]
 
 
 @pytest.fixture(scope="module")
@@ -45,6 +52,23 @@ def test_what_follows_nothing_scores_nothing(metrics: dict[str, Any]) -> None:
 
 def test_decoded_features_are_those_of_the_drawn_frames(metrics: dict[str, Any]) -> None:
     assert metrics["truth"]["feature_agreement"] > 0.95
+
+
+def test_ceilings_of_the_default_study_are_those_that_were_planted() -> None:
+    truth = json.loads((REPOSITORY / "results/metrics.json").read_text(encoding="utf-8"))["truth"]
+    assert truth["ceiling_error"] < 0.03
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("seed", range(1, 6))
+def test_ceilings_of_other_seeds_are_those_that_were_planted(seed: int, tmp_path: Path) -> None:
+    root = tmp_path / "study"
+    assert CliRunner().invoke(main, ["init", str(root)]).exit_code == 0
+    folder = Folder(root)
+    folder.change(lambda params: params["simulate"].update(seed=seed))
+    for words in (["simulate"], ["films"], *(["brain", f"sub-{n:02d}"] for n in range(1, 5)), ["ceiling"]):
+        folder.must(*words)
+    assert ceiling_error(ceiling_table(load(root), root, planted_truth(StudyPaths(root)))) < 0.03
 
 
 def test_the_study_plants_enough(study: Folder) -> None:

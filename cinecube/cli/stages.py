@@ -15,13 +15,14 @@ from cinecube.cli.progress import progress_bar
 def simulate(root: Path) -> None:
     """Make the simulated study: films, scans, checkpoints and the truth.
 
-    Reads `simulate`, `films` and `split` of params.yaml. Writes data/stimuli (H.264 + AAC), data/scans (fMRIPrep
-    names), data/weights (small random networks) and data/truth.
+    Reads `simulate`, `films`, `split` and how `brain` cleans of params.yaml. Writes data/stimuli (H.264 + AAC),
+    data/scans (fMRIPrep names), data/weights (small random networks) and data/truth.
 
     \b
     Example:
       cinecube simulate
     """
+    from cinecube.simulation.brain.reachable import Cleaning
     from cinecube.simulation.simulate import simulate as run
     from cinecube.simulation.simulate import simulated_folders
     from cinecube.store.base.paths import StudyPaths
@@ -29,8 +30,9 @@ def simulate(root: Path) -> None:
     from cinecube.study_params import load, simulate_spec
 
     study, paths = load(root), StudyPaths(root)
+    cleaning = Cleaning(study.brain.confounds, study.brain.high_pass_hz)
     with one_writer(paths, *simulated_folders(paths.data)), progress_bar("simulating", "films and scans") as progress:
-        run(simulate_spec(study), study.films, study.split.train, paths.data, progress=progress)
+        run(simulate_spec(study), study.films, study.split.train, paths.data, cleaning=cleaning, progress=progress)
     echo(f"{len(study.segments())} segments of {len(study.films)} films and their scans are in data/")
 
 

@@ -51,8 +51,8 @@ def autoregressive(rng: np.random.Generator, shape: tuple[int, int], phi: float)
     return noise
 
 
-def write_confounds(stem: Path, confounds: DrawnConfounds, tissue_intensity: np.ndarray, tr_s: float) -> None:
-    """The table and its description.
+def write_confounds(stem: Path, confounds: DrawnConfounds, tissue_intensity: np.ndarray, tr_s: float) -> Path:
+    """Write the table and its description; the path of the table.
 
     Parameters
     ----------
@@ -84,6 +84,7 @@ def write_confounds(stem: Path, confounds: DrawnConfounds, tissue_intensity: np.
     path.write_text("\n".join(lines) + "\n", encoding="utf-8")
     about = {name: {"Method": "Mean"} for name in sorted(_TISSUES)}
     path.with_suffix(".json").write_text(json.dumps(about, indent=2) + "\n", encoding="utf-8")
+    return path
 
 
 def _cosines(n_volumes: int, tr_s: float) -> dict[str, np.ndarray]:

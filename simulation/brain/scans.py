@@ -11,6 +11,7 @@ import numpy as np
 
 from cinecube.simulation.brain.confounds_table import DrawnConfounds, autoregressive, draw_confounds, write_confounds
 from cinecube.simulation.brain.planted_parcels import Parcel
+from cinecube.simulation.brain.reachable import Cleaning, Left, cleaner, left_of, reachable
 from cinecube.simulation.brain.space import SPACE, Grid, save_volume
 from cinecube.simulation.setup.seeding import generator
 from cinecube.simulation.setup.simulate_params import SimulateSpec
@@ -77,8 +78,10 @@ def write_subject(
     parcels: Sequence[Parcel],
     grid: Grid,
     folder: Path,
-) -> None:
-    """Write one subject's runs: volumes, sidecar, mask and confounds.
+    cleaning: Cleaning,
+    test: Sequence[str],
+) -> Ceilings:
+    """Write one subject's runs: volumes, sidecar, mask and confounds; what can be predicted of its test films.
 
     Parameters
     ----------
@@ -96,8 +99,13 @@ def write_subject(
         Voxels and parcels.
     folder : Path
         The derivatives folder.
+    cleaning : Cleaning
+        What the study takes out of its scans.
+    test : sequence of str
+        Segments of the test films.
     """
     body = _Body.of(spec, subject, parcels, grid)
+    left: dict[str, list[Left]] = {segment: [] for segment in test}
     for run in runs:
         stem = folder / subject / f"ses-{run.session:03d}" / "func" / run.stem(subject)
         stem.parent.mkdir(parents=True, exist_ok=True)
@@ -106,8 +114,32 @@ def write_subject(
         n_volumes = max(2, len(signals[run.segment]) + int(rng.integers(low, high + 1)))
         confounds = draw_confounds(rng, n_volumes)
         intensity = body.intensity(rng, signals[run.segment], confounds)
-        write_confounds(stem, confounds, _tissue_intensity(rng, confounds, intensity), spec.tr_s)
+        table = write_confounds(stem, confounds, _tissue_intensity(rng, confounds, intensity), spec.tr_s)
         _write_run(stem, intensity, spec, run, grid)
+        if run.segment in left:
+            signal = signals[run.segment]
+            clean = cleaner(table, cleaning, min(n_volumes, len(signal)), spec.tr_s)
+            left[run.segment].append(body.left(clean, signal, confounds))
+    shown = [showing for showing in left.values() if showing]
+    if not shown:
+        return Ceilings(*np.zeros((2, len(body.targets))))
+    return Ceilings(reachable(shown, averaged=True), reachable(shown, averaged=False))
+
+
+@dataclass(frozen=True)
+class Ceilings:
+    """Correlations (target,) that true signals reach in one subject's cleaned test films.
+
+    Attributes
+    ----------
+    averaged : ndarray
+        With the mean over a film's showings.
+    single : ndarray
+        With one showing, mean over them.
+    """
+
+    averaged: np.ndarray
+    single: np.ndarray
 
 
 @dataclass(frozen=True)
@@ -151,14 +183,38 @@ class _Body:
         """Intensities of one run, (volume, voxel): the signal while the film lasts, noise throughout."""
         n_volumes = len(confounds.motion)
         change = autoregressive(rng, (n_volumes, len(self.baseline)), NOISE_PHI) * self.noise
-        rows = min(n_volumes, len(signal))
-        change[:rows, self.targets] += signal[:rows]
-        motion = confounds.motion - confounds.motion.mean(axis=0)
-        change += np.hstack([motion / motion.std(axis=0), confounds.tissue]) @ self.weights
-        course = np.linspace(-1, 1, n_volumes)
-        drift = np.stack([course * _TREND_SIZE, np.cos(np.pi * (course + 1)) * _BEND_SIZE])
-        change += drift.T @ rng.normal(0, 1, (2, len(self.baseline)))
+        change[:, self.targets] += _as_long(signal, n_volumes)
+        change += _disturbing(confounds) @ self.weights
+        change += _drift(n_volumes).T @ rng.normal(0, 1, (2, len(self.baseline)))
         return self.baseline * (1 + 0.01 * self.gain * change)
+
+    def left(self, clean: np.ndarray, signal: np.ndarray, confounds: DrawnConfounds) -> Left:
+        """What cleaning, a matrix (row, volume), leaves of one run in the targets, signal (row, target)."""
+        n_volumes, n_targets = clean.shape[1], len(self.targets)
+        own = _disturbing(confounds) @ self.weights[:, self.targets]
+        drifts = [np.tile(course[:, None], n_targets) for course in _drift(n_volumes)]
+        return left_of(
+            clean, _as_long(signal, n_volumes), np.stack([own, *drifts]), self.noise[self.targets], NOISE_PHI
+        )
+
+
+def _as_long(signal: np.ndarray, n_volumes: int) -> np.ndarray:
+    """A signal (row, target) as long as its scan: nothing is seen once the film has ended."""
+    whole = np.zeros((n_volumes, signal.shape[1]))
+    whole[: len(signal)] = signal[:n_volumes]
+    return whole
+
+
+def _disturbing(confounds: DrawnConfounds) -> np.ndarray:
+    """Motion and tissue signals of unit variance, (volume, confound)."""
+    motion = confounds.motion - confounds.motion.mean(axis=0)
+    return np.hstack([motion / motion.std(axis=0), confounds.tissue])
+
+
+def _drift(n_volumes: int) -> np.ndarray:
+    """Trend and bend of a scan's course, (2, volume), each of a random size in every voxel and run."""
+    course = np.linspace(-1, 1, n_volumes)
+    return np.stack([course * _TREND_SIZE, np.cos(np.pi * (course + 1)) * _BEND_SIZE])
 
 
 def _tissue_intensity(rng: np.random.Generator, confounds: DrawnConfounds, intensity: np.ndarray) -> np.ndarray:

@@ -1,0 +1,115 @@
+"""What cleaning leaves of planted signals, and the ceilings that follow; shares no code with what it judges."""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from scipy.linalg import toeplitz
+
+_MOTION = [f"{kind}_{axis}" for kind in ("trans", "rot") for axis in "xyz"]
+_EXPANDED = [f"{name}{how}" for how in ("", "_derivative1", "_power2", "_derivative1_power2") for name in _MOTION]
+_TISSUE = ["csf", "white_matter"]
+_COLUMNS = {
+    "none": [],
+    "motion": [*_MOTION, *_TISSUE],
+    "simple": [*_EXPANDED, *_TISSUE],
+    "simple+gsr": [*_EXPANDED, *_TISSUE, "global_signal"],
+}
+
+
+@dataclass(frozen=True)
+class Cleaning:
+    """How the study cleans its scans: the keys `confounds` and `high_pass_hz` of its section `brain`."""
+
+    confounds: str = "motion"
+    high_pass_hz: float = 0.008
+
+
+@dataclass(frozen=True)
+class Left:
+    """What is left of one run at the film's rows, in units of the standardised response.
+
+    Attributes
+    ----------
+    signal : ndarray
+        (row, target).
+    noise : ndarray
+        (target,) expected sum of squares over the rows.
+    """
+
+    signal: np.ndarray
+    noise: np.ndarray
+
+
+def cleaner(table: Path, cleaning: Cleaning, n_rows: int, tr_s: float) -> np.ndarray:
+    """The matrix (row, volume) that cleans a run, trims it to the film's rows and takes their mean away."""
+    with table.open(newline="", encoding="utf-8") as file:
+        rows = list(csv.DictReader(file, delimiter="\t"))
+    n = len(rows)
+    time = np.arange(n)
+    columns = [np.ones(n), np.linspace(-1, 1, n)]
+    for name in _COLUMNS[cleaning.confounds]:
+        values = [row[name] for row in rows]
+        columns.append(np.array([float(values[1] if value == "n/a" else value) for value in values]))
+    n_cosines = min(n - 1, int(2 * n * tr_s * cleaning.high_pass_hz))
+    columns += [np.cos(np.pi * (time + 0.5) * k / n) for k in range(1, n_cosines + 1)]
+    design = np.stack(columns, axis=1)
+    basis, scale, _ = np.linalg.svd(design / np.abs(design).max(axis=0), full_matrices=False)
+    basis = basis[:, scale > 1e-10 * scale[0]]
+    kept = (np.eye(n) - basis @ basis.T)[:n_rows]
+    return kept - kept.mean(axis=0)
+
+
+def left_of(clean: np.ndarray, signal: np.ndarray, disturbance: np.ndarray, sd: np.ndarray, phi: float) -> Left:
+    """What `cleaner` leaves of a run, standardised as its response is.
+
+    Parameters
+    ----------
+    clean : ndarray
+        (row, volume) from `cleaner`.
+    signal : ndarray
+        (volume, target), planted.
+    disturbance : ndarray
+        (course, volume, target): drifts and confounds; each has a sign or a size of its own in every showing.
+    sd : ndarray
+        (target,) of the noise.
+    phi : float
+        Correlation of the noise with itself a volume later.
+    """
+    n = clean.shape[1]
+    smooth = np.linalg.cholesky(toeplitz(phi ** np.arange(n)))
+    noise = sd**2 * ((clean @ smooth) ** 2).sum()
+    for course in disturbance:
+        noise = noise + ((clean @ course) ** 2).sum(axis=0)
+    signal = clean @ signal
+    scale = np.sqrt(((signal**2).sum(axis=0) + noise) / max(len(signal) - 1, 1))
+    scale = np.where(scale > 0, scale, np.inf)
+    return Left(signal / scale, noise / scale**2)
+
+
+def reachable(segments: Sequence[Sequence[Left]], averaged: bool) -> np.ndarray:
+    """Correlation (target,) that the best prediction from the film reaches with the response.
+
+    What one showing lacks of the signal, since its own motion took it away, no film can tell: the part that showings
+    share is what can be predicted. Of a film that was shown once, all that is left counts.
+
+    Parameters
+    ----------
+    segments : sequence of sequence of Left
+        By segment its showings.
+    averaged : bool
+        Of the mean over showings, rather than of single ones.
+    """
+    known, total = 0.0, 0.0
+    for shown in segments:
+        n_rows = min(len(one.signal) for one in shown)
+        signals = np.stack([one.signal[:n_rows] for one in shown])
+        n, whole, own = len(shown), (signals.sum(axis=0) ** 2).sum(axis=0), (signals**2).sum(axis=(0, 1))
+        noise = np.sum([one.noise for one in shown], axis=0)
+        known = known + ((whole - own) / (n * (n - 1)) if n > 1 else own)
+        total = total + ((whole + noise) / n**2 if averaged else (own + noise) / n)
+    return np.sqrt(np.divide(np.maximum(known, 0), total, out=np.zeros_like(total), where=np.asarray(total) > 0))
