@@ -290,7 +290,7 @@ def _refused(study: Study, root: Path) -> str:
 
 def test_wrong_input_is_refused_in_one_line(folder, tmp_path):
     line = _refused(make_study([["duo.smell", "solo"]]), folder())
-    assert "found no stream duo.smell, which `partition` names, expected one of duo.sight, duo.sound;" in line
+    assert "found no stream 'duo.smell', expected one of duo.sight, duo.sound; correct the name in `partition`" in line
     line = _refused(make_study(rows="own"), _with_scores(folder(short="solo"), folder(), tmp_path / "short"))
     assert "features of solo: found 312 rows that all subjects have, expected the 320 rows of duo" in line
     rescored = tmp_path / "rescored"
