@@ -12,6 +12,7 @@ import numpy as np
 import pandas as pd
 import xarray as xr
 
+from cinecube.analysis.ceilings import VERSIONS
 from cinecube.analysis.cubes import tables
 from cinecube.analysis.cubes.rows import RowsGroup, align
 from cinecube.analysis.cubes.spaces import FeatureSpace, Responses, check_same_space, open_responses
@@ -269,6 +270,7 @@ def ceiling_spec(study: Study, brains: Mapping[str, Responses]) -> dict[str, Any
     return {
         "schema": SCHEMA,
         "kind": "ceiling",
+        "version": VERSIONS,
         "films": {film: study.films[film] for film in films},
         "split": study.split.model_dump(),
         "window_s": study.clock.window_s,

@@ -1,1 +1,4 @@
 """Labelled inputs of every analysis: rows, feature spaces, responses, parcels, and tables of what came out."""
+
+VERSION = 1
+"""Of how rows, features and responses are matched: raise it when a change of code changes results."""

@@ -13,6 +13,7 @@ from cinecube.analysis.cubes.model_cubes import open_space
 from cinecube.analysis.cubes.rows import RowsGroup, align
 from cinecube.analysis.cubes.spaces import FeatureSpace, Responses, check_same_space, open_responses
 from cinecube.analysis.cubes.target_blocks import Block, blocks_of, read_block
+from cinecube.analysis.encoders import VERSIONS
 from cinecube.analysis.encoders.layout import Layout, make_layout
 from cinecube.analysis.encoders.oota2025 import choose_inputs
 from cinecube.analysis.encoders.settings import Settings, make_settings
@@ -140,6 +141,7 @@ def score_spec(study: Study, problem: Problem) -> dict[str, Any]:
     return {
         "schema": SCHEMA,
         "kind": "scores",
+        "version": VERSIONS,
         "models": problem.space.models,
         "films": {film: study.films[film] for film in films},
         "split": study.split.model_dump(),

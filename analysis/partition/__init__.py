@@ -1,1 +1,8 @@
 """Variance partitioning: what two or three streams explain alone, and what they share."""
+
+from cinecube.analysis import cubes, ridge
+
+VERSION = 1
+"""Of partitions: raise it when a change of code in this folder changes their numbers."""
+VERSIONS = {"partition": VERSION, "cubes": cubes.VERSION, "ridge": ridge.VERSION}
+"""Of this folder and of the shared ones that decide these numbers too."""

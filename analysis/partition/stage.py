@@ -18,6 +18,7 @@ from cinecube.analysis.cubes.unscored import refuse_unexplained
 from cinecube.analysis.encoders.oota2025 import without_choices
 from cinecube.analysis.encoders.problem import read_problem
 from cinecube.analysis.encoders.settings import make_settings
+from cinecube.analysis.partition import VERSIONS
 from cinecube.analysis.partition.partition_fits import (
     SHARES,
     Best,
@@ -223,6 +224,7 @@ def partition_spec(study: Study, entries: Mapping[str, Entry], brains: Mapping[s
     return {
         "schema": SCHEMA,
         "kind": "partition",
+        "version": VERSIONS,
         "sets": study.partition,
         "layers": {stream: entry.layer for stream, entry in entries.items()},
         "shares": list(SHARES),

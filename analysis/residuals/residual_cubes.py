@@ -19,11 +19,13 @@ from cinecube.analysis.cubes.tables import write_table
 from cinecube.analysis.cubes.unscored import listed
 from cinecube.analysis.encoders.oota2025 import without_choices
 from cinecube.analysis.encoders.settings import make_settings
+from cinecube.analysis.residuals import SHARED_VERSIONS, VERSION
 from cinecube.analysis.residuals.drops import CHECKS
 from cinecube.analysis.ridge.design import varying_dims
 from cinecube.analysis.ridge.folds import Fold, Gap, leave_segments_out
 from cinecube.store.base.atomic import staged
 from cinecube.store.base.errors import StudyError
+from cinecube.store.base.fingerprint import raised
 from cinecube.store.base.journal import Block, Journal, open_journal
 from cinecube.store.base.labels import find_layer
 from cinecube.store.base.paths import StudyPaths
@@ -41,8 +43,6 @@ if TYPE_CHECKING:
 _log = logging.getLogger(__name__)
 
 Progress = Callable[[int, int], None]
-VERSION = 1
-"""Of the numbers: raise it when a change of code changes a residual."""
 # The check shows means over dims: those of a thousand say what those of ten thousand would, in a tenth of the memory.
 _CHECK_DIMS = 1000
 _CHECK_KERNEL_ROWS = 1000
@@ -264,6 +264,7 @@ def residual_spec(study: Study, inputs: PairInputs, film: str) -> dict[str, Any]
         "fitted_on": {name: {"keep": keep[name], "remove": remove[name]} for name in train},
         "segments": study.films[film],
         "stimulus": {"keep": keep[film], "remove": remove[film]},
+        **raised(SHARED_VERSIONS),
     }
 
 

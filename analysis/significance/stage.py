@@ -19,6 +19,7 @@ from cinecube.analysis.cubes.target_axis import join_targets
 from cinecube.analysis.encoders.predictions import choose
 from cinecube.analysis.encoders.problem import read_problem
 from cinecube.analysis.jobs.machine import pinned
+from cinecube.analysis.significance import VERSIONS
 from cinecube.analysis.significance.held import Held, begin, hold
 from cinecube.analysis.statistics.comparisons import MIN_SUBJECTS, choose_swap_rows, group_map, make_swaps, swap_blocks
 from cinecube.analysis.statistics.nulls import (
@@ -227,18 +228,23 @@ def _with_group(cube: xr.Dataset) -> xr.Dataset:
     return cube
 
 
-def _attrs(
-    study: Study, tested: Mapping[str, Tested], brains: Sequence[Responses], fingerprints: Mapping[str, str]
-) -> dict[str, Any]:
-    spec = {
+def significance_spec(study: Study, fingerprints: Mapping[str, str]) -> dict[str, Any]:
+    """What the cube's fingerprint hashes; `fingerprints` are those of the score cubes, by model."""
+    return {
         "schema": SCHEMA,
         "kind": "significance",
+        "version": VERSIONS,
         "statistics": study.statistics.model_dump(),
         "scores": dict(fingerprints),
     }
+
+
+def _attrs(
+    study: Study, tested: Mapping[str, Tested], brains: Sequence[Responses], fingerprints: Mapping[str, str]
+) -> dict[str, Any]:
     return provenance(
         "significance",
-        spec,
+        significance_spec(study, fingerprints),
         ("numpy", "scipy"),
         **check_same_space(brains),
         block_rows=json.dumps({name: one.block_rows for name, one in tested.items()}, sort_keys=True),

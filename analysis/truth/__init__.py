@@ -1,1 +1,8 @@
 """What was planted in a simulated study beside what was found."""
+
+from cinecube.analysis import cubes, ridge
+
+VERSION = 1
+"""Of what plain fits find: raise it when a change of code in this folder changes it."""
+VERSIONS = {"truth": VERSION, "cubes": cubes.VERSION, "ridge": ridge.VERSION}
+"""Of this folder and of the shared ones that decide these numbers too."""

@@ -29,6 +29,7 @@ _AROUND = {
     "card": "keeping",
 }
 _STAGES = {
+    "inputs": "stages",
     "simulate": "stages",
     "privacy": "stages",
     "films": "stages",

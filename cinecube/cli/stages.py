@@ -12,6 +12,25 @@ from cinecube.cli.progress import progress_bar
 
 @click.command(cls=Stage)
 @study_option
+def inputs(root: Path) -> None:
+    """Write down the versions of what computes results, for the other stages to depend on.
+
+    Reads params.yaml. Writes data/versions.json. `dvc repro` runs it every time: DVC then sees that cinecube was
+    upgraded, and runs what has to be computed again.
+
+    \b
+    Example:
+      cinecube inputs
+    """
+    from cinecube.status.versions import write_versions
+    from cinecube.study_params import load
+
+    write_versions(load(root), root)
+    echo("versions of what computes results are in data/versions.json")
+
+
+@click.command(cls=Stage)
+@study_option
 def simulate(root: Path) -> None:
     """Make the simulated study: films, scans, checkpoints and the truth.
 

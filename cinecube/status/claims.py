@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
-from typing import Any
 
+from cinecube.status import specs
+from cinecube.status.specs import Spec
 from cinecube.store.base.errors import StudyError
-from cinecube.store.base.fingerprint import canonical, differences, file_digest, fingerprint
+from cinecube.store.base.fingerprint import differences, file_digest, fingerprint
 from cinecube.store.base.paths import StudyPaths
 from cinecube.store.clean.leftovers import Claim
 from cinecube.store.params.document import Study
-
-Spec = Mapping[str, Any]
 
 # Fields that are named at most of what a study asks for instead.
 _NAMED = 3
@@ -87,16 +85,13 @@ class Claims:
         return find_segments(self._study, film, self._root).items()
 
     def _scores(self, spec: Spec) -> Claim:
-        from cinecube.analysis.encoders.problem import read_problem, score_spec
-
         streams = [str(stream) for stream in spec.get("models", [])]
         known = [*self._study.known_models, *(pair.name for pair in self._study.residual)]
         asked = _Asked()
         for name in known:
             if any(stream == name or stream.startswith(f"{name}.") for stream in streams):
                 try:
-                    problem = read_problem(self._study, self._root, name, fitted=False)
-                    wanted = _as_json(score_spec(self._study, problem))
+                    wanted = specs.of_scores(self._study, self._root, name)
                 except (StudyError, OSError):
                     return Claim(f"scores of {name}", None)
                 place = {self._paths.scores(name): fingerprint(wanted)}
@@ -104,12 +99,8 @@ class Claims:
         return asked.claim(f"scores of {', '.join(streams)}", "params.yaml names no such model")
 
     def _ceiling(self, spec: Spec) -> Claim:
-        from cinecube.analysis.ceilings.stage import ceiling_spec, read_brains
-
         try:
-            wanted = _as_json(
-                ceiling_spec(self._study, read_brains(self._study, self._root, fitted=False).cohort.brains)
-            )
+            wanted = specs.of_ceiling(self._study, self._root)
         except (StudyError, OSError):
             return Claim("ceilings", None)
         asked = _Asked()
@@ -117,37 +108,27 @@ class Claims:
         return asked.claim("ceilings", "")
 
     def _partition(self, spec: Spec) -> Claim:
-        from cinecube.analysis.encoders.oota2025 import without_choices
-        from cinecube.analysis.partition.stage import choose_layers, partition_spec, read_entries
-
         asked = _Asked()
         if self._study.partition:
-            study = without_choices(self._study)
             try:
-                entries, brains = read_entries(study, self._root, choose_layers(study, self._root))
-                wanted = _as_json(partition_spec(study, entries, brains))
+                wanted = specs.of_partition(self._study, self._root)
             except (StudyError, OSError):
                 return Claim("partition", None)
             asked.add("partition", differences(spec, wanted), {self._paths.partition: fingerprint(wanted)})
         return asked.claim("partition", "params.yaml names no sets")
 
     def _residual(self, spec: Spec) -> Claim:
-        from cinecube.analysis.encoders.oota2025 import without_choices
-        from cinecube.analysis.residuals.residual_cubes import open_pair, residual_spec
-
-        study, films = without_choices(self._study), spec["films"]
+        films = spec["films"]
         one: Spec = next(iter(films.values()), {})
         asked = _Asked()
-        for pair in study.residual:
+        for pair in self._study.residual:
             if (pair.keep, pair.remove) == (one.get("keep"), one.get("remove")):
                 try:
-                    inputs = open_pair(study, self._root, pair)
-                    own = [*study.split.train, *study.split.test]
-                    specs = _as_json({film: residual_spec(study, inputs, film) for film in own})
+                    wanted = specs.of_residual(self._study, self._root, pair)
                 except (StudyError, OSError):
                     return Claim(f"residual {pair.name}", None)
-                places = {self._paths.residual(pair.name, film): fingerprint(each) for film, each in specs.items()}
-                asked.add(f"residual {pair.name}", differences(films, specs), places)
+                places = {self._paths.residual(pair.name, film): fingerprint(each) for film, each in wanted.items()}
+                asked.add(f"residual {pair.name}", differences(films, wanted), places)
         return asked.claim(f"residual of {one.get('keep')} and {one.get('remove')}", "params.yaml names no such pair")
 
 
@@ -171,9 +152,3 @@ class _Asked:
         """The claim on the spec; `name` and `nothing` where the study asks for nothing near it."""
         _, name, changed = self._nearest or (0, name, nothing)
         return Claim(name, self._cubes, "" if self._cubes else changed)
-
-
-def _as_json(spec: Spec) -> dict[str, Any]:
-    """A spec as a journal holds it: lists for tuples."""
-    found: dict[str, Any] = json.loads(canonical(spec))
-    return found

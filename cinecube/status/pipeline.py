@@ -6,21 +6,27 @@ from collections.abc import Collection, Iterator
 from pathlib import Path
 from typing import Any
 
+from cinecube.status.versions import Versions, told_apart
+from cinecube.store.base.paths import VERSIONS_FILE, StudyPaths
 from cinecube.store.params.document import Study
 
+ALWAYS = "inputs"
+"""The stage that runs whenever `dvc repro` does."""
 ELSEWHERE = "is not in the cache"
 KEPT_BACK = "is kept back by its owner"
 ABSENT = "is not here"
 _KINDS = {"modified": "changed", "deleted": "is missing", "new": "is new", "not in cache": ELSEWHERE}
 
 
-def changed_stages(root: Path) -> dict[str, str] | None:
+def changed_stages(root: Path, versions: Versions) -> dict[str, str] | None:
     """Stages whose recorded inputs, command or outputs are not those there are, and those that follow from them.
 
     Parameters
     ----------
     root : Path
         A folder with a `dvc.yaml`.
+    versions : Mapping
+        Of this installation, from `study_versions`: what the stage `inputs`, which always runs, would write.
 
     Returns
     -------
@@ -38,7 +44,11 @@ def changed_stages(root: Path) -> dict[str, str] | None:
         with Repo(str(root)) as repo:
             outs = (out for out in repo.index.outs if not out.can_push and not out.stage.is_import)
             kept = {str(out) for out in outs if not out.exists}
-            changed = {_name(key): "; ".join(_reasons(parts, kept)) for key, parts in repo.status().items()}
+            found = {_name(key): parts for key, parts in repo.status().items()}
+            found.pop(ALWAYS, None)  # what it would write is compared here instead
+            older = _of_other_versions(repo.index, StudyPaths(root).versions.resolve(), versions)
+            reasons = {name: [*_reasons(found.get(name, []), kept), *older.get(name, [])] for name in found | older}
+            changed = {name: "; ".join(lines) for name, lines in reasons.items() if lines}
             graph = repo.index.graph
             stages = {stage: _name(stage.addressing) for stage in graph}
             # Edges lead from a stage to what it needs.
@@ -75,6 +85,24 @@ def _name(address: str) -> str:
     return address.rpartition(":")[2]
 
 
+def _of_other_versions(index: Any, path: Path, versions: Versions) -> dict[str, list[str]]:
+    """Stages that ran with other versions than `versions`, and how these differ; the file may still hold old ones."""
+    found: dict[str, list[str]] = {}
+    for stage in index.stages:
+        ran = any(out.hash_info for out in stage.outs)
+        for dep in stage.deps if ran else ():
+            if Path(dep.fs_path) != path:
+                continue
+            recorded = dep.hash_info.value or {}
+            for key in getattr(dep, "params", ()):
+                kind, _, item = key.partition(".")
+                asked: Any = versions.get(kind, {})
+                asked = asked.get(item) if item else asked
+                if lines := told_apart(recorded.get(key), asked):
+                    found.setdefault(_name(stage.addressing), []).append(lines)
+    return found
+
+
 def _reasons(parts: list[Any], kept: Collection[str]) -> Iterator[str]:
     for part in parts:
         if isinstance(part, str):
@@ -82,6 +110,8 @@ def _reasons(parts: list[Any], kept: Collection[str]) -> Iterator[str]:
             continue
         for group, members in part.items():
             for path, kind in members.items():
+                if path.endswith(VERSIONS_FILE):
+                    continue
                 if isinstance(kind, dict):
                     yield from (f"{path} {key} {_KINDS.get(how, how)}" for key, how in kind.items())
                 elif kind == "deleted" and group == "changed deps":

@@ -7,8 +7,10 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from cinecube.status import specs
 from cinecube.status.pipeline import ABSENT, ELSEWHERE, KEPT_BACK, changed_stages, is_only_absent, numbered
 from cinecube.status.timings import expected_s
+from cinecube.status.versions import study_versions
 from cinecube.store.base.errors import StudyError
 from cinecube.store.base.fingerprint import differences
 from cinecube.store.base.journal import journal_blocks, journal_rows
@@ -65,7 +67,7 @@ def plan_study(study: Study, root: Path) -> list[Step]:
     Reads labels, records and film bytes, and asks DVC what has changed where it watches over the study; computes
     nothing.
     """
-    changed = changed_stages(root) or {}
+    changed = changed_stages(root, study_versions(study)) or {}
     steps = [replace(step, dvc_stage=numbered(study, step.stage)) for step in _steps(study, root)]
     # DVC numbers pairs and imported models.
     names = {f"follows {step.dvc_stage}": f"follows {step.stage}" for step in steps}
@@ -152,16 +154,13 @@ def _cube_step(stage: str, path: Path) -> Step:
 
 def _with_journal(study: Study, model: str, root: Path, step: Step) -> Step:
     """An encoding that was stopped is resumed from the blocks that it finished."""
-    from cinecube.analysis.encoders.problem import read_problem, score_spec
-
     journals = StudyPaths(root).journals
     if step.state != "to do" or not journals.is_dir():
         return step
     try:
-        problem = read_problem(study, root, model, fitted=False)
+        n_blocks = journal_blocks(journals, specs.of_scores(study, root, model))
     except StudyError:
         return step
-    n_blocks = journal_blocks(journals, score_spec(study, problem))
     return replace(step, state="resumable", why=f"finished blocks: {n_blocks}") if n_blocks else step
 
 

@@ -8,7 +8,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from cinecube.status import specs
 from cinecube.status.pipeline import changed_stages, numbered
+from cinecube.status.versions import study_versions, told_apart
 from cinecube.store.base.errors import StudyError
 from cinecube.store.base.fingerprint import differences
 from cinecube.store.base.paths import StudyPaths
@@ -78,12 +80,14 @@ def explain_cube(study: Study, root: Path, cube: Path) -> Explanation:
         return _explain_imported(study, root, place, imported, stored)
     reasons, fields = [], []
     try:
-        fields = differences(*_compared(study, root, stage, model, film, stored))
+        before, now = _compared(study, root, stage, model, film, stored)
+        fields = list(filter(None, [told_apart(before.get("version"), now.get("version"))]))
+        fields += differences(*({**spec, "version": None} for spec in (before, now)))
     except StudyError as error:
         reasons.append(f"its fields cannot be compared: {error}")
-    said = (changed_stages(root) or {}).get(numbered(study, stage))
-    if said:
-        reasons.append(f"DVC: {said}")
+    said = (changed_stages(root, study_versions(study)) or {}).get(numbered(study, stage), "")
+    if more := [reason for reason in said.split("; ") if reason and reason not in fields]:
+        reasons.append(f"DVC: {'; '.join(more)}")
     return Explanation(place, "stale" if fields or reasons else "up to date", fields, reasons)
 
 
@@ -135,15 +139,21 @@ def _compared(
 
         return stored, feature_spec(study, name, film, root)
     if kind in ("encode", "encode_imported", "encode_residual"):
-        from cinecube.analysis.encoders.problem import read_problem, score_spec
-
-        problem = read_problem(study, root, name, fitted=False)
-        return stored, score_spec(study, problem)
+        return stored, specs.of_scores(study, root, name)
+    if kind == "residual_features":
+        pair = next(pair for pair in study.residual if pair.name == name)
+        return stored, specs.of_residual(study, root, pair)[film]
+    if kind == "ceiling":
+        return stored, specs.of_ceiling(study, root)
+    if kind == "partition":
+        return stored, specs.of_partition(study, root)
+    if kind == "significance":
+        return stored, specs.of_significance(study, root)
     if kind == "brain":
         # Scans are told by DVC, which has hashed them; here they would be read in full.
         asked = asked_spec(study, name)
         return {key: stored.get(key) for key in asked}, asked
-    return {}, {}
+    raise AssertionError(stage)
 
 
 def _explain_imported(

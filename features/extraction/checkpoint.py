@@ -11,9 +11,10 @@ import yaml
 
 from cinecube.features.extraction.record import Record
 from cinecube.features.extraction.spec import make_reading
+from cinecube.features.networks import READING_VERSION
 from cinecube.features.networks.checkpoint_files import check_weights
 from cinecube.features.networks.checkpoint_files import weight_files as weight_files
-from cinecube.features.networks.network import PROCESSORS, READING_VERSION, Facts, Network, read_checkpoint
+from cinecube.features.networks.network import PROCESSORS, Facts, Network, read_checkpoint
 from cinecube.features.networks.registry import find_network
 from cinecube.store.base.atomic import write_text
 from cinecube.store.base.bounded import file_bytes, parse_yaml

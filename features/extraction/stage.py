@@ -20,7 +20,8 @@ from cinecube.features.extraction.windows import BlockBatch, batches, prefetched
 from cinecube.features.films.probed import probed
 from cinecube.features.films.segment import SegmentInfo
 from cinecube.features.films.stimuli import find_segments
-from cinecube.features.networks.network import READING_VERSION, Extractor, Features, Reading
+from cinecube.features.networks import READING_VERSION
+from cinecube.features.networks.network import Extractor, Features, Reading
 from cinecube.features.networks.registry import find_network
 from cinecube.store.base.errors import StudyError
 from cinecube.store.base.fingerprint import file_digest, fingerprint

@@ -9,13 +9,11 @@ from typing import Any
 
 from pydantic import TypeAdapter, ValidationError
 
+from cinecube.features.films import PROBED_VERSION
 from cinecube.features.films.segment import SegmentInfo
 from cinecube.store.base.atomic import write_text
 from cinecube.store.base.fingerprint import file_digest
 from cinecube.store.base.paths import StudyPaths
-
-# Raised when `probe` learns to see what it has not seen.
-_VERSION = 1
 
 
 @dataclass(frozen=True)
@@ -57,7 +55,7 @@ def probed(path: Path, root: Path, digest: str | None = None, told: Any = None) 
     if known is not None:
         return known
     info = probe(path, where, told)
-    note = _Note(_VERSION, replace(info, path=Path(path.name)))
+    note = _Note(PROBED_VERSION, replace(info, path=Path(path.name)))
     with contextlib.suppress(OSError):
         write_text(_place(paths, digest), _NOTES.dump_json(note).decode())
     return info
@@ -89,4 +87,4 @@ def _remembered(paths: StudyPaths, path: Path, digest: str) -> SegmentInfo | Non
         note = _NOTES.validate_json(_place(paths, digest).read_bytes())
     except (OSError, ValidationError):
         return None
-    return replace(note.info, path=path, where=paths.relative(path)) if note.version == _VERSION else None
+    return replace(note.info, path=path, where=paths.relative(path)) if note.version == PROBED_VERSION else None

@@ -15,9 +15,6 @@ from cinecube.store.base.errors import StudyError, environment_error
 from cinecube.store.base.section import Section
 from cinecube.store.cube.schema import Stream
 
-# Raised whenever decoding, windows or batches change what networks are given; a network's own VERSION covers the rest.
-READING_VERSION = 3
-
 PROCESSORS = ("preprocessor_config.json", "processor_config.json", "video_preprocessor_config.json")
 
 

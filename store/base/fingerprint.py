@@ -42,6 +42,12 @@ def files_digest(paths: Iterable[Path]) -> str:
     return hashlib.sha256("\n".join(lines).encode()).hexdigest()
 
 
+def raised(versions: Mapping[str, int]) -> dict[str, dict[str, int]]:
+    """The field `version` of a spec whose cubes are older than it: versions above 1, and no field without any."""
+    above = {name: version for name, version in versions.items() if version > 1}
+    return {"version": above} if above else {}
+
+
 def differences(old: Mapping[str, Any], new: Mapping[str, Any], prefix: str = "") -> list[str]:
     """Name the fields in which two specs differ, one line each: `clock.tr_s: 1.49 -> 2.0`."""
     lines: list[str] = []

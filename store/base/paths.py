@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 PARAMS_FILE = "params.yaml"
+VERSIONS_FILE = "data/versions.json"
 
 
 @dataclass(frozen=True)
@@ -21,6 +22,11 @@ class StudyPaths:
     @property
     def films(self) -> Path:
         return self.data / "films.csv"
+
+    @property
+    def versions(self) -> Path:
+        """Versions of the code that computes, which the stage `inputs` writes for others to depend on."""
+        return self.root / VERSIONS_FILE
 
     @property
     def results(self) -> Path:

@@ -16,7 +16,7 @@ import xarray as xr
 
 from cinecube.store.base.atomic import staged
 from cinecube.store.base.errors import StudyError
-from cinecube.store.base.fingerprint import file_digest
+from cinecube.store.base.fingerprint import file_digest, raised
 from cinecube.store.base.paths import StudyPaths
 from cinecube.store.base.writing import one_writer, scratch_folder
 from cinecube.store.clock.clock import Clock, same_step
@@ -24,6 +24,7 @@ from cinecube.store.clock.films_table import read_films_table, rows_by_segment
 from cinecube.store.cube.cubes import TARGETS_PER_SHARD, write_cube
 from cinecube.store.cube.schema import provenance, string_coordinate
 from cinecube.store.params.document import BrainParams, Study
+from cinecube.store.scans import VERSION
 from cinecube.store.scans.atlas import find_atlas, open_atlas, read_parcels, space_unlike
 from cinecube.store.scans.cleaning import clean_run, n_regressors, standardise_run, temporal_snr
 from cinecube.store.scans.confounds import Confounds, read_confounds
@@ -314,7 +315,7 @@ def _refuse_not_finite(signals: np.ndarray, run: ScanRun, targets: Targets, cloc
 def asked_spec(study: Study, subject: str) -> dict[str, Any]:
     """What of a brain cube's spec `params.yaml` decides; scans and atlas are the rest."""
     params = study.brain.model_dump(exclude={"subjects", "repeats", "path", "atlas", "publish"})
-    return {"subject": subject, "brain": params, "tr_s": study.clock.tr_s}
+    return {"subject": subject, "brain": params, "tr_s": study.clock.tr_s, **raised({"scans": VERSION})}
 
 
 def _spec(study: Study, subject: str, runs: list[ScanRun], root: Path) -> dict[str, Any]:

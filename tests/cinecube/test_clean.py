@@ -22,7 +22,8 @@ from click.testing import CliRunner, Result
 from cinecube.cli import keeping, main
 from cinecube.features.extraction.record import Record
 from cinecube.features.extraction.spec import feature_spec
-from cinecube.features.networks.network import READING_VERSION, Facts
+from cinecube.features.networks import READING_VERSION
+from cinecube.features.networks.network import Facts
 from cinecube.store.base.fingerprint import canonical
 from cinecube.store.base.journal import journal_folder, open_journal, row_blocks
 from cinecube.store.base.paths import StudyPaths

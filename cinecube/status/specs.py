@@ -1,0 +1,70 @@
+"""The specs of what a study asks for, as far as they are known without computing: JSON values, as cubes hold them."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from cinecube.store.base.fingerprint import canonical
+from cinecube.store.params.analysis_params import Pair
+from cinecube.store.params.document import Study
+
+Spec = Mapping[str, Any]
+
+
+def of_scores(study: Study, root: Path, name: str) -> Spec:
+    """Of the score cube of a model or pair.
+
+    Raises
+    ------
+    StudyError
+        If a cube that it is made from is missing, or they do not fit each other; so do the others here.
+    """
+    from cinecube.analysis.encoders.problem import read_problem, score_spec
+
+    return _as_json(score_spec(study, read_problem(study, root, name, fitted=False)))
+
+
+def of_ceiling(study: Study, root: Path) -> Spec:
+    """Of the ceiling cube."""
+    from cinecube.analysis.ceilings.stage import ceiling_spec, read_brains
+
+    return _as_json(ceiling_spec(study, read_brains(study, root, fitted=False).cohort.brains))
+
+
+def of_partition(study: Study, root: Path) -> Spec:
+    """Of the partition; without sets, of the empty cube that stands for none."""
+    from cinecube.analysis.encoders.oota2025 import without_choices
+    from cinecube.analysis.partition.stage import choose_layers, partition_spec, read_entries
+
+    if not study.partition:
+        return {"sets": []}
+    study = without_choices(study)
+    return _as_json(partition_spec(study, *read_entries(study, root, choose_layers(study, root))))
+
+
+def of_residual(study: Study, root: Path, pair: Pair) -> Mapping[str, Spec]:
+    """Of a pair's feature cubes, by film."""
+    from cinecube.analysis.encoders.oota2025 import without_choices
+    from cinecube.analysis.residuals.residual_cubes import open_pair, residual_spec
+
+    study = without_choices(study)
+    inputs = open_pair(study, root, pair)
+    return {film: _as_json(residual_spec(study, inputs, film)) for film in [*study.split.train, *study.split.test]}
+
+
+def of_significance(study: Study, root: Path) -> Spec:
+    """Of the tests."""
+    from cinecube.analysis.cubes.results import open_scores
+    from cinecube.analysis.significance.stage import significance_spec
+
+    fingerprints = {model: str(open_scores(root, model).attrs["fingerprint"]) for model in study.encoded}
+    return _as_json(significance_spec(study, fingerprints))
+
+
+def _as_json(spec: Spec) -> Spec:
+    """Lists for tuples."""
+    found: Spec = json.loads(canonical(spec))
+    return found

@@ -1,0 +1,81 @@
+"""The versions of what computes results: pipelines of studies that hold no code depend on them in its place."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from cinecube import simulation
+from cinecube.analysis import ceilings, encoders, partition, regions, report, residuals, significance, truth
+from cinecube.features import films
+from cinecube.features.networks import READING_VERSION
+from cinecube.features.networks.registry import network_version
+from cinecube.store import scans
+from cinecube.store.base.atomic import write_text
+from cinecube.store.base.paths import StudyPaths
+from cinecube.store.params.document import Study
+
+Versions = Mapping[str, Mapping[str, Any]]
+
+
+def study_versions(study: Study) -> Versions:
+    """What this installation computes a study's results with.
+
+    Returns
+    -------
+    Mapping
+        Kind of result -> folder of code -> its version; of `networks` model -> its network's version, and that of
+        decoding and windows.
+
+    Raises
+    ------
+    StudyError
+        If `params.yaml` names an extractor that there is not.
+    """
+    networks = {model: study.model(model).extractor for model in study.compute.models}
+    return {
+        "brain": {"scans": scans.VERSION},
+        "ceiling": ceilings.VERSIONS,
+        "films": films.VERSIONS,
+        "networks": {
+            model: {"network": network_version(name, f"models.{model}.extractor"), "reading": READING_VERSION}
+            for model, name in networks.items()
+        },
+        "partition": partition.VERSIONS,
+        "regions": regions.VERSIONS,
+        "report": {"report": report.VERSION},
+        "residual_features": {"residuals": residuals.VERSION, **residuals.SHARED_VERSIONS},
+        "residual_tables": residuals.TABLES_VERSIONS,
+        "scores": encoders.VERSIONS,
+        "significance": significance.VERSIONS,
+        "simulation": {"simulation": simulation.VERSION},
+        "truth": truth.VERSIONS,
+    }
+
+
+def write_versions(study: Study, root: Path) -> Versions:
+    """Write the versions to `data/versions.json`, on which the other stages depend, and return them."""
+    versions = study_versions(study)
+    write_text(StudyPaths(root).versions, json.dumps(versions, indent=1, sort_keys=True) + "\n")
+    return versions
+
+
+def told_apart(stored: Any, asked: Any) -> str:
+    """In words, how the versions that made a result differ from this installation's; empty where they do not.
+
+    Parameters
+    ----------
+    stored, asked : Mapping or None
+        Folder of code -> version; None where a result says none, as those of earlier versions do.
+    """
+    if stored == asked or not asked:
+        return ""
+    if not isinstance(stored, Mapping):
+        return "it is of an older version of cinecube, which did not record its own"
+    changed = {name: (stored.get(name, 1), asked.get(name, 1)) for name in sorted({*stored, *asked})}
+    changed = {name: both for name, both in changed.items() if both[0] != both[1]}
+    age = "an older" if all(before < now for before, now in changed.values()) else "another"
+    named = ", ".join(f"{name} {before}, here {now}" for name, (before, now) in changed.items())
+    return f"it is of {age} version of cinecube ({named})"
