@@ -12,7 +12,7 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet -c const
 # Commands in dvc.yaml find the environment that runs dvc by the path.
 export PATH := $(abspath $(BIN)):$(PATH)
 
-.PHONY: help demo test test-all lint format benchmark clean
+.PHONY: help demo test test-all lint format pipeline benchmark clean
 .DEFAULT_GOAL := help
 
 help:
@@ -21,6 +21,7 @@ help:
 	@echo "make test-all  the tests that take an hour too: before a release, and after a change of how things are written"
 	@echo "make lint    ruff and mypy, as CI runs them"
 	@echo "make benchmark  measure speed and memory beside what a user would run instead (ARGS=--quick)"
+	@echo "make pipeline  write dvc.yaml of the default study anew: after a change of its template, or of what code imports"
 	@echo "make format  let ruff mend what it can"
 	@echo "make clean   remove $(VENV) and tool caches; data and results stay"
 
@@ -43,6 +44,9 @@ lint: $(VENV)/.installed-dev
 format: $(VENV)/.installed-dev
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
+
+pipeline: $(VENV)/.installed-dev
+	$(BIN)/python -m tests.stage_code
 
 benchmark: $(VENV)/.installed-dev
 	for name in extraction cube store ridge permutation ceiling residual choices; do $(BIN)/python benchmarks/$$name.py $(ARGS) || exit 1; done

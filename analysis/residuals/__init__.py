@@ -1,6 +1,6 @@
 """Residual analyses: how far scores drop without what another model explains."""
 
-from cinecube.analysis import cubes, regions, ridge
+from cinecube.analysis import cubes, ridge
 
 VERSION = 1
 """Of residual feature cubes: raise it when a change of code in this folder changes their numbers."""
@@ -8,5 +8,3 @@ TABLES_VERSION = 1
 """Of the tables of drops: raise it when a change of code changes them and leaves the cubes as they are."""
 SHARED_VERSIONS = {"cubes": cubes.VERSION, "ridge": ridge.VERSION}
 """Of the shared folders that decide the cubes' numbers too."""
-TABLES_VERSIONS = {"tables": TABLES_VERSION, **regions.VERSIONS}
-"""Of all that decides the tables beside the score cubes they are made of."""

@@ -47,7 +47,7 @@ def study_versions(study: Study) -> Versions:
         "regions": regions.VERSIONS,
         "report": {"report": report.VERSION},
         "residual_features": {"residuals": residuals.VERSION, **residuals.SHARED_VERSIONS},
-        "residual_tables": residuals.TABLES_VERSIONS,
+        "residual_tables": {"tables": residuals.TABLES_VERSION, **regions.VERSIONS},
         "scores": encoders.VERSIONS,
         "significance": significance.VERSIONS,
         "simulation": {"simulation": simulation.VERSION},

@@ -82,7 +82,7 @@ def explain_cube(study: Study, root: Path, cube: Path) -> Explanation:
     try:
         before, now = _compared(study, root, stage, model, film, stored)
         fields = list(filter(None, [told_apart(before.get("version"), now.get("version"))]))
-        fields += differences(*({**spec, "version": None} for spec in (before, now)))
+        fields += differences({**before, "version": None}, {**now, "version": None})
     except StudyError as error:
         reasons.append(f"its fields cannot be compared: {error}")
     said = (changed_stages(root, study_versions(study)) or {}).get(numbered(study, stage), "")

@@ -11,7 +11,6 @@ import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +24,7 @@ from cinecube.store.clock.clock import same_step
 from cinecube.store.params.document import PARAMS_FILE, Study, load_study, parse
 from cinecube.store.scans.atlas import check_atlas, space_unlike
 from cinecube.store.scans.fmriprep import ScanRun, bold_files, entities_of, find_runs
+from cinecube.studies.pipelines import pipelines, template_text
 
 _log = logging.getLogger(__name__)
 _TR_S = 1.49  # Movie10's, where no scan says another
@@ -67,9 +67,10 @@ def init_simulated(folder: Path) -> None:
     """
     refuse_existing(folder)
     with _whole(folder):
-        for name in ("params.yaml", "dvc.yaml", "README.md"):
+        for name in ("params.yaml", "README.md"):
             _write(folder / name, template_text(f"simulated/{name}"))
-        _write(folder / "data" / "dvc.yaml", template_text("simulated/data.dvc.yaml"))
+        for name, text in pipelines(simulated=True).items():
+            _write(folder / name, text)
         _finish(folder)
 
 
@@ -86,7 +87,7 @@ def init_own(folder: Path, own: OwnData) -> None:
     test = [own.test or list(films)[-1]]
     split = {"train": [film for film in films if film not in test], "test": test}
     values = values_of_scans(folder, own, films, split) | {"stimuli": _from(folder, own.stimuli)}
-    write_study(folder, values, "own", template_text("own/dvc.yaml"))
+    write_study(folder, values, "own")
 
 
 def values_of_scans(
@@ -131,7 +132,7 @@ def values_of_scans(
     }
 
 
-def write_study(folder: Path, values: Mapping[str, Any], template: str, pipeline: str) -> None:
+def write_study(folder: Path, values: Mapping[str, Any], template: str) -> None:
     """Fill the templates of a study of scans, and put it under Git and DVC.
 
     Raises
@@ -150,7 +151,8 @@ def write_study(folder: Path, values: Mapping[str, Any], template: str, pipeline
     with _whole(folder):
         _write(folder / "params.yaml", params)
         _write(folder / "README.md", readme)
-        _write(folder / "dvc.yaml", pipeline if values["atlas"] else pipeline.replace(', "${brain.atlas}"', ""))
+        for name, text in pipelines(stimuli=bool(values["stimuli"]), atlas=bool(values["atlas"])).items():
+            _write(folder / name, text)
         _finish(folder)
 
 
@@ -248,11 +250,6 @@ def refuse_existing(folder: Path) -> None:
             raise StudyError(
                 where=str(folder / name), found="a study", expected="an empty or new folder", do="choose another folder"
             )
-
-
-def template_text(name: str) -> str:
-    """A template as it is shipped."""
-    return files("cinecube").joinpath("templates", name).read_text(encoding="utf-8")
 
 
 def _write(path: Path, text: str) -> None:

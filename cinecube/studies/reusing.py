@@ -5,18 +5,12 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from ruamel.yaml.comments import CommentedMap, CommentedSeq
-
 from cinecube.store.base.errors import StudyError
 from cinecube.store.dvc.dvc_index import open_index
 from cinecube.store.dvc.dvc_repo import is_bare
 from cinecube.store.dvc.remotes import shown
 from cinecube.store.open.revision import cubes_of, study_of
-from cinecube.store.params.editing import edit_yaml
-from cinecube.studies.init import OwnData, refuse_existing, template_text, values_of_scans, write_study
-
-# Stages that extract features or score those that were extracted here.
-_WITHOUT = ("checkpoint", "features", "encode")
+from cinecube.studies.init import OwnData, refuse_existing, values_of_scans, write_study
 
 
 def init_reuse(folder: Path, repo: str, rev: str | None, own: OwnData) -> list[str]:
@@ -62,20 +56,5 @@ def init_reuse(folder: Path, repo: str, rev: str | None, own: OwnData) -> list[s
             do="name the film to test on by --test, or another revision by --rev",
         )
     values = values_of_scans(folder, own, films, split)
-    write_study(folder, values | {"stimuli": None, "repo": shown(repo)}, "reuse", _pipeline())
+    write_study(folder, values | {"stimuli": None, "repo": shown(repo)}, "reuse")
     return models
-
-
-def _pipeline() -> str:
-    """The stages of a study of one's own, without those that need films or weights."""
-
-    def reduce(pipeline: CommentedMap) -> None:
-        for stage in _WITHOUT:
-            del pipeline["stages"][stage]
-        films = pipeline["stages"]["films"]
-        films["deps"] = CommentedSeq(["data/features"])
-        films["params"] = CommentedSeq(["films", "stimuli", "imported", "clock.tr_s"])
-        for key in ("deps", "params"):
-            films[key].fa.set_flow_style()
-
-    return edit_yaml(template_text("own/dvc.yaml"), reduce)

@@ -17,6 +17,7 @@ import cinecube as cc
 from cinecube.cli import main
 from cinecube.store.dvc import remotes
 from cinecube.store.params.document import load_study
+from cinecube.studies.pipelines import pipelines
 
 from .conftest import LAYERS, MODEL, SHARD_BYTES, Published, git, values
 
@@ -174,8 +175,7 @@ def test_parameters_are_edited_and_keep_their_comments(published: Published, min
 
 def test_no_stage_claims_what_is_imported(published: Published, mine: Path) -> None:
     """A model that the study computes moves from `compute` to `imported`, in the real pipeline."""
-    repository = Path(__file__).resolve().parents[2]
-    shutil.copy(repository / "cinecube/templates/simulated/dvc.yaml", mine / "dvc.yaml")
+    (mine / "dvc.yaml").write_text(pipelines(simulated=True)["dvc.yaml"], encoding="utf-8")
     assert MODEL in load_study(mine).compute.models
     ask(mine, pooling="cls")
     assert "pooling: mean -> cls" in refused(mine, published.bare, "--remote", "http")
