@@ -18,7 +18,8 @@ import pandas as pd
 import pytest
 import yaml
 from click.testing import CliRunner
-from tests.conftest import Folder, dvc, dvc_environment, tree_digest
+from tests.conftest import REPOSITORY, Folder, dvc, dvc_environment, tree_digest
+from tests.stage_code import ROOMS, WITHOUT_CODE, code_of_stages, commands
 
 from cinecube.cli import main
 
@@ -28,8 +29,36 @@ FILMS = {"amber": ["amber01", "amber02"], "dune": ["dune01"]}
 TINY = {"subjects": 1, "segment_s": 24, "overlap_s": 2, "repeated": [], "parcels": 8, "targets_per_parcel": 4}
 
 
-def _stages_run(output: str) -> set[str]:
+# Stages that fit something by `analysis/ridge`.
+SOLVE = {"ceiling", "encode@vit", "encode@wav2vec2", "encode_residual@pair0", "partition", "residual_features@pair0"}
+# Notes which files of ours a command has loaded by its end.
+RECORDER = """
+import atexit, os, sys
+from pathlib import Path
+
+def note():
+    if Path(sys.argv[0]).name == "cinecube":
+        files = {getattr(module, "__file__", None) or "" for name, module in sys.modules.items() if "cinecube" in name}
+        Path(os.environ["LOADED"], f"{sys.argv[1]} {os.getpid()}").write_text("\\n".join(files))
+
+atexit.register(note)
+"""
+
+
+def _running(output: str) -> set[str]:
     return {name.removeprefix("data/dvc.yaml:") for name in re.findall(r"Running stage '([^']+)'", output)}
+
+
+def _stages_run(output: str) -> set[str]:
+    """Stages that ran, but for the one that always does."""
+    running = _running(output)
+    assert "inputs" in running
+    return running - {"inputs"}
+
+
+def _changed(status: str) -> set[str]:
+    """Stages that `dvc status` names."""
+    return {line.removesuffix(":") for line in status.splitlines() if line.endswith(":") and line[:1].strip()}
 
 
 def _shrink(params: dict[str, Any]) -> None:
@@ -54,7 +83,12 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Folder:
     assert result.exit_code == 0, result.output
     folder = Folder(root)
     folder.change(_shrink)
-    dvc(root, "repro")
+    (root.parent / "sitecustomize.py").write_text(RECORDER)
+    (root.parent / "loaded").mkdir()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("PYTHONPATH", str(root.parent))
+        patch.setenv("LOADED", str(root.parent / "loaded"))
+        dvc(root, "repro")
     assert (root / "results/report/index.html").is_file()
     return folder
 
@@ -66,17 +100,55 @@ def tiny(finished: Folder, tmp_path: Path) -> Folder:
     return Folder(tmp_path / "tiny")
 
 
-def test_a_second_repro_runs_nothing(finished: Folder) -> None:
-    output = dvc(finished.root, "repro")
-    assert _stages_run(output) == set()
-    assert "up to date" in output
+def test_a_second_repro_runs_nothing_but_inputs(finished: Folder) -> None:
+    kept = [finished.root / name for name in ("dvc.lock", "data/dvc.lock", "data/versions.json")]
+    before = [path.read_bytes() for path in kept]
+    assert _running(dvc(finished.root, "repro")) == {"inputs"}
+    assert [path.read_bytes() for path in kept] == before
+    assert dvc(finished.root, "status").split() == ["inputs:", "always", "changed"]
+
+
+def test_what_a_stage_loads_is_among_what_it_depends_on(finished: Folder) -> None:
+    """As it ran; `tests.stage_code` reads it off the imports."""
+    code = {name: [REPOSITORY / folder for folder in folders] for name, folders in code_of_stages().items()}
+    # The face reads all of params.yaml, whatever the stage; rooms themselves hold names only.
+    anyway = REPOSITORY / "simulation" / "setup"
+    rooms = {REPOSITORY / room for room in ROOMS}
+    inits = {room / "__init__.py" for room in rooms}
+    seen = set()
+    for note in (finished.root.parent / "loaded").iterdir():
+        command = note.name.split()[0]
+        seen.add(command)
+        loaded = {Path(line) for line in note.read_text().splitlines()}
+        folders = {*code.get(command, []), anyway}
+        strange = {path for path in loaded - inits if rooms & set(path.parents) and not folders & set(path.parents)}
+        assert not strange or command in WITHOUT_CODE, (command, strange)
+    assert seen == set(commands()) - {"imported"}
+
+
+def test_a_change_of_a_solver_is_seen_by_all_that_solve(tiny: Folder) -> None:
+    """In a study that holds the code, as the default one does."""
+    for room in ROOMS:
+        shutil.copytree(REPOSITORY / room, tiny.root / room, ignore=shutil.ignore_patterns("__pycache__"))
+    for name in ("dvc.yaml", "data/dvc.yaml", ".dvcignore"):
+        shutil.copy(REPOSITORY / name, tiny.root / name)
+    dvc(tiny.root, "commit", "-f")
+    assert _changed(dvc(tiny.root, "status")) == {"inputs"}
+    with (tiny.root / "analysis/ridge/factors.py").open("a") as file:
+        file.write("# another solver\n")
+    changed = _changed(dvc(tiny.root, "status"))
+    assert changed >= SOLVE
+    assert not [name for name in changed if name.split("@")[0] in ("films", "checkpoint", "features", "brain")]
+    assert "simulate" not in {name.removeprefix("data/dvc.yaml:") for name in changed}
+    assert {stage for stage, (state, _) in _plan(tiny).items() if state == "done"} >= {"brain@sub-01", "films"}
+    assert _plan(tiny)["ceiling"] == ("stale", "analysis/ridge changed")
 
 
 def test_forcing_everything_leaves_the_locks_as_they_were(tiny: Folder) -> None:
     locks = [tiny.root / "dvc.lock", tiny.root / "data/dvc.lock"]
     before = [lock.read_bytes() for lock in locks]
     output = dvc(tiny.root, "repro", "-f")
-    assert len(_stages_run(output)) == len(yaml.safe_load(before[0])["stages"]) + 1
+    assert len(_running(output)) == len(yaml.safe_load(before[0])["stages"]) + 1
     assert [lock.read_bytes() for lock in locks] == before
 
 
@@ -225,12 +297,15 @@ def test_added_features_are_encoded_like_any_other(tiny: Folder) -> None:
     assert {"imported@entry0", "imported@entry1"} <= run
 
 
-def test_a_lab_with_its_own_films_and_scans(finished: Folder, tmp_path: Path) -> None:
-    """`init --template own` on the simulated data laid out as a lab would have it."""
+@pytest.fixture(scope="module")
+def own(finished: Folder, tmp_path_factory: pytest.TempPathFactory) -> Folder:
+    """`init --template own` on the simulated data laid out as a lab would have it, run by `dvc repro`."""
+    tmp_path = tmp_path_factory.mktemp("own")
     lab, root = tmp_path / "lab", tmp_path / "mystudy"
     shutil.copytree(finished.root / "data/stimuli", lab / "films")
     shutil.copytree(finished.root / "data/scans", lab / "fmriprep")
-    shutil.copytree(finished.root / "data/weights/vit", lab / "vit")
+    for name in ("vit", "wav2vec2"):
+        shutil.copytree(finished.root / "data/weights" / name, lab / name)
     words = ["--stimuli", str(lab / "films"), "--scans", str(lab / "fmriprep"), "--atlas", str(lab / "fmriprep/atlas")]
     result = CliRunner().invoke(main, ["init", str(root), "--template", "own", *words, "--test", "dune"])
     assert result.exit_code == 0, result.output
@@ -242,17 +317,82 @@ def test_a_lab_with_its_own_films_and_scans(finished: Folder, tmp_path: Path) ->
     assert params["clock"]["tr_s"] == 1.49
 
     def choose(params: dict[str, Any]) -> None:
-        params["models"] = {"vit": {"extractor": "vit", "checkpoint": "../lab/vit"}}
-        params["compute"]["models"] = ["vit"]
+        params["models"] = {name: {"extractor": name, "checkpoint": f"../lab/{name}"} for name in ("vit", "wav2vec2")}
+        params["compute"]["models"] = ["vit", "wav2vec2"]
         params["brain"]["confounds"] = "motion"
-        params["statistics"]["block_rows"] = 2
+        params["residual"] = [{"keep": "vit", "remove": "wav2vec2"}]
+        params["partition"] = [["vit", "wav2vec2"]]
+        params["statistics"] |= {"permutations": 99, "block_rows": 2}
 
     own.change(choose)
     dvc(root, "repro")
-    page = (root / "results/report/index.html").read_text(encoding="utf-8")
+    return own
+
+
+def test_a_lab_with_its_own_films_and_scans(own: Folder) -> None:
+    page = (own.root / "results/report/index.html").read_text(encoding="utf-8")
     assert "mystudy" in page
     assert "The truth beside what was found" not in page
+    assert _stages_run(dvc(own.root, "repro")) == set()
+
+
+@pytest.fixture
+def installed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A copy of the package that commands run instead of this one, to raise versions in."""
+    package = tmp_path / "site" / "cinecube"
+    unwanted = shutil.ignore_patterns("__pycache__")
+    shutil.copytree(REPOSITORY / "cinecube", package, ignore=unwanted)
+    for room in ROOMS:
+        shutil.copytree(REPOSITORY / room, package / room, ignore=unwanted)
+    monkeypatch.setenv("PYTHONPATH", str(package.parent))
+    return package
+
+
+def _raise_version(file: Path) -> None:
+    text = file.read_text(encoding="utf-8")
+    raised = re.sub(r"^VERSION = (\d+)$", lambda found: f"VERSION = {int(found[1]) + 1}", text, flags=re.MULTILINE)
+    assert raised != text
+    file.write_text(raised, encoding="utf-8")
+
+
+def _said(root: Path, *words: str) -> str:
+    """What the installed `cinecube` prints."""
+    done = subprocess.run(
+        ["cinecube", *words], cwd=root, env=dvc_environment(), capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def test_an_upgrade_runs_again_what_it_has_to(own: Folder, installed: Path, tmp_path: Path) -> None:
+    """A study that holds no code knows of it by versions alone."""
+    shutil.copytree(own.root, tmp_path / "own" / "mystudy", symlinks=True)
+    root = Path(shutil.copytree(own.root.parent / "lab", tmp_path / "own" / "lab")).parent / "mystudy"
     assert _stages_run(dvc(root, "repro")) == set()
+
+    # The same table comes out, so nothing follows from it.
+    _raise_version(installed / "features/films/__init__.py")
+    assert _stages_run(dvc(root, "repro")) == {"films"}
+
+    _raise_version(installed / "analysis/ridge/__init__.py")
+    plan = {step["dvc_stage"]: (step["state"], step["why"]) for step in json.loads(_said(root, "plan", "--json"))}
+    older = "it is of an older version of cinecube (ridge 1, here 2)"
+    assert {plan[stage] for stage in SOLVE} == {("stale", older)}, "before anything has run"
+    assert {plan[stage][0] for stage in ("films", "checkpoint@vit", "features@vit-dune", "brain@sub-01")} == {"done"}
+    assert older in _said(root, "why", "results/scores/vit.zarr")
+    run = _stages_run(dvc(root, "repro"))
+    assert run >= SOLVE
+    assert not [name for name in run if name.split("@")[0] in ("films", "checkpoint", "features", "brain")]
+    assert "up to date" in _said(root, "why", "results/scores/vit.zarr")
+    assert _stages_run(dvc(root, "repro")) == set()
+
+    # A record of the same checkpoint by another version of its network.
+    _raise_version(installed / "features/architectures/vit.py")
+    assert _stages_run(dvc(root, "repro", "checkpoint")) == {"checkpoint@vit"}
+    changed = _changed(dvc(root, "status"))
+    assert {name for name in changed if name.startswith("features")} == {"features@vit-amber", "features@vit-dune"}
+    _raise_version(installed / "store/scans/__init__.py")
+    assert _stages_run(dvc(root, "repro", "brain")) == {"brain@sub-01"}
 
 
 def test_init_refuses_what_it_cannot_do(tmp_path: Path, finished: Folder) -> None:

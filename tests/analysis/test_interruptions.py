@@ -16,12 +16,13 @@ import numpy as np
 import pytest
 import xarray as xr
 
+from cinecube.analysis import encoders
 from cinecube.analysis.encoders.problem import read_problem
 from cinecube.analysis.encoders.stage import encode, score_model
 from cinecube.analysis.jobs.clusters import open_client
 from cinecube.store.base.errors import StudyError
 from cinecube.store.base.paths import StudyPaths
-from cinecube.store.cube.cubes import open_cube
+from cinecube.store.cube.cubes import open_cube, stored_spec
 from cinecube.store.params.run_params import ClusterAddress
 
 from .conftest import MODEL, make_study
@@ -90,6 +91,27 @@ def test_blocks_of_a_killed_run_are_not_computed_twice(scored: Scored, synthetic
     for name in SCORES:
         np.testing.assert_array_equal(cube[name], scored()[name])
     assert not list(journals.rglob("*.npy"))
+
+
+@pytest.mark.parametrize("raised", ["encoders", "ridge"])
+def test_a_raised_version_keeps_no_block_of_a_stopped_run(
+    raised: str, synthetic: Synthetic, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    root = shutil.copytree(synthetic(), tmp_path / "study")
+    shutil.rmtree(root / "results", ignore_errors=True)
+
+    def stop(done: int, total: int) -> None:
+        if done == 5:
+            raise InterruptedError
+
+    with pytest.raises(InterruptedError):
+        encode(make_study(), root, MODEL, progress=stop)
+    assert len(list(StudyPaths(root).journals.rglob("*.npy"))) >= 5
+    monkeypatch.setitem(encoders.VERSIONS, raised, 2)
+    seen: list[int] = []
+    encode(make_study(), root, MODEL, progress=lambda done, total: seen.append(done))
+    assert seen[0] == 0
+    assert stored_spec(StudyPaths(root).scores(MODEL))["version"][raised] == 2
 
 
 @pytest.fixture

@@ -1,50 +1,108 @@
-"""The shipped templates and the repository's own pipeline are one pipeline."""
+"""Every pipeline is made from one source, and a stage depends on all the code that it can reach."""
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
+import pytest
 import yaml
+from tests.stage_code import REPOSITORY, ROOMS, WITHOUT_CODE, code_of_stages, commands, reached_files
 
-REPOSITORY = Path(__file__).resolve().parents[2]
+from cinecube.studies.pipelines import pipelines
+
 TEMPLATES = REPOSITORY / "cinecube" / "templates"
-ROOMS = {"features", "analysis", "store", "simulation"}
 # What only the simulated study has.
 SIMULATED = {"data/weights", "data/truth"}
+# Stages without a result of numbers, or whose record carries the versions.
+WITHOUT_VERSION = {"inputs", "privacy", "features", "imported"}
 
 
-def _pipeline(path: Path, *without: str) -> dict[str, Any]:
-    loaded: dict[str, Any] = yaml.safe_load(path.read_text(encoding="utf-8"))
-    for stage in loaded["stages"].values():
-        stage["deps"] = [dep for dep in stage.get("deps", []) if dep.split("/")[0] not in ROOMS and dep not in without]
-    return loaded
+def _stages(text: str) -> dict[str, Any]:
+    stages: dict[str, Any] = yaml.safe_load(text)["stages"]
+    return stages
 
 
-def test_simulated_template_is_the_default_study() -> None:
-    assert _pipeline(TEMPLATES / "simulated/dvc.yaml") == _pipeline(REPOSITORY / "dvc.yaml")
-    assert _pipeline(TEMPLATES / "simulated/data.dvc.yaml") == _pipeline(REPOSITORY / "data/dvc.yaml")
+def _default() -> dict[str, Any]:
+    return {
+        name: stage
+        for file in ("dvc.yaml", "data/dvc.yaml")
+        for name, stage in _stages((REPOSITORY / file).read_text(encoding="utf-8")).items()
+    }
+
+
+def _command(stage: dict[str, Any]) -> str:
+    found = re.match(r"\$\{cinecube\} ([a-z-]+)", stage["cmd"])
+    assert found is not None
+    return found[1]
+
+
+def _code(stage: dict[str, Any]) -> list[Path]:
+    return [REPOSITORY / dep for dep in stage.get("deps", []) if dep.split("/")[0] in ROOMS]
+
+
+def test_the_default_study_is_written_by_make_pipeline() -> None:
+    for name, text in pipelines(simulated=True, code=code_of_stages()).items():
+        assert (REPOSITORY / name).read_text(encoding="utf-8") == text, f"{name} is old: run `make pipeline`"
     assert (TEMPLATES / "simulated/params.yaml").read_bytes() == (REPOSITORY / "params.yaml").read_bytes()
 
 
-def test_own_template_lacks_only_what_is_simulated() -> None:
-    whole = _pipeline(REPOSITORY / "dvc.yaml", *SIMULATED)
-    del whole["stages"]["oracle"]
-    assert _pipeline(TEMPLATES / "own/dvc.yaml") == whole
+@pytest.mark.parametrize("name", _default())
+def test_a_stage_depends_on_every_file_that_it_reaches(name: str) -> None:
+    stage = _default()[name]
+    folders, command = _code(stage), _command(stage)
+    assert all(folder.is_dir() for folder in folders), "code is named by folders"
+    if command in WITHOUT_CODE:
+        assert not folders
+        return
+    assert folders
+    uncovered = {path for path in reached_files(command) if not set(folders) & set(path.parents)}
+    assert not uncovered, f"{name} reaches what it does not depend on: {sorted(map(str, uncovered))}"
+
+
+def test_every_command_of_a_stage_is_in_the_pipeline() -> None:
+    assert {_command(stage) for stage in _default().values()} == set(commands())
+
+
+def test_imports_are_followed_into_functions_and_registries_and_not_where_types_alone_are_read() -> None:
+    """Of files that were missing among dependencies, and one that must not be there."""
+    found = {name: {path.relative_to(REPOSITORY).as_posix() for path in reached_files(name)} for name in commands()}
+    assert {"analysis/encoders/stage.py", "analysis/ridge/factors.py", "store/cube/cubes.py"} <= found["encode"]
+    assert {"analysis/ridge/factors.py", "analysis/cubes/rows.py", "analysis/jobs/tasks.py"} <= found["ceiling"]
+    assert "features/architectures/tvlt.py" in found["checkpoint"], "networks are imported by the registry's names"
+    assert not any(path.startswith(("analysis/report", "features/")) for path in found["encode"])
+    assert not any(path.startswith("analysis/encoders") for path in found["layerwise"])
+
+
+def test_every_result_depends_on_its_version() -> None:
+    """In every kind of study, since an upgraded package changes no file of a study that holds no code."""
+    for kind in ({"simulated": True}, {}, {"stimuli": False}, {"atlas": False}):
+        stages = {name: stage for text in pipelines(**kind).values() for name, stage in _stages(text).items()}
+        for name, stage in stages.items():
+            files = [file for file in stage.get("params", []) if isinstance(file, dict)]
+            assert [list(file) for file in files] == ([] if name in WITHOUT_VERSION else [["data/versions.json"]]), name
+            assert not _code(stage), "these studies hold no code"
+
+
+def test_studies_of_ones_own_lack_only_what_is_simulated() -> None:
+    whole = _stages(pipelines(simulated=True)["dvc.yaml"])
+    del whole["oracle"]
+    for stage in whole.values():
+        stage["deps"] = [dep for dep in stage.get("deps", []) if dep not in SIMULATED]
+    own = _stages(pipelines()["dvc.yaml"])
+    assert {name: {"deps": [], **stage} for name, stage in own.items()} == whole
+    reuse = _stages(pipelines(stimuli=False)["dvc.yaml"])
+    assert set(own) - set(reuse) == {"checkpoint", "features", "encode"}
+    assert [name for name, stage in reuse.items() if stage != own[name]] == ["films"]
+    without = _stages(pipelines(atlas=False)["dvc.yaml"])
+    assert [name for name, stage in without.items() if stage != own[name]] == ["brain"]
+    assert "${brain.atlas}" not in without["brain"]["deps"]
 
 
 def test_git_ignores_in_the_default_study_what_it_ignores_in_others() -> None:
     ours, theirs = (path.read_text(encoding="utf-8") for path in (REPOSITORY / ".gitignore", TEMPLATES / "gitignore"))
     assert theirs in ours
-
-
-def test_every_module_a_stage_depends_on_exists() -> None:
-    stages = yaml.safe_load((REPOSITORY / "dvc.yaml").read_text(encoding="utf-8"))["stages"]
-    for name, stage in stages.items():
-        modules = [dep for dep in stage.get("deps", []) if dep.split("/")[0] in ROOMS]
-        assert modules or name in ("features", "privacy"), f"{name} depends on no module"
-        for module in modules:
-            assert (REPOSITORY / module).exists(), f"{name}: {module}"
 
 
 def test_own_readme_is_five_lines() -> None:
