@@ -7,6 +7,7 @@ from pathlib import Path
 
 from cinecube.status import specs
 from cinecube.status.specs import Spec
+from cinecube.status.versions import differing
 from cinecube.store.base.errors import StudyError
 from cinecube.store.base.fingerprint import differences, file_digest, fingerprint
 from cinecube.store.base.paths import StudyPaths
@@ -95,7 +96,7 @@ class Claims:
                 except (StudyError, OSError):
                     return Claim(f"scores of {name}", None)
                 place = {self._paths.scores(name): fingerprint(wanted)}
-                asked.add(f"scores of {name}", differences(spec, wanted), place)
+                asked.add(f"scores of {name}", differing(spec, wanted), place)
         return asked.claim(f"scores of {', '.join(streams)}", "params.yaml names no such model")
 
     def _ceiling(self, spec: Spec) -> Claim:
@@ -104,7 +105,7 @@ class Claims:
         except (StudyError, OSError):
             return Claim("ceilings", None)
         asked = _Asked()
-        asked.add("ceilings", differences(spec, wanted), {self._paths.ceiling: fingerprint(wanted)})
+        asked.add("ceilings", differing(spec, wanted), {self._paths.ceiling: fingerprint(wanted)})
         return asked.claim("ceilings", "")
 
     def _partition(self, spec: Spec) -> Claim:
@@ -114,7 +115,7 @@ class Claims:
                 wanted = specs.of_partition(self._study, self._root)
             except (StudyError, OSError):
                 return Claim("partition", None)
-            asked.add("partition", differences(spec, wanted), {self._paths.partition: fingerprint(wanted)})
+            asked.add("partition", differing(spec, wanted), {self._paths.partition: fingerprint(wanted)})
         return asked.claim("partition", "params.yaml names no sets")
 
     def _residual(self, spec: Spec) -> Claim:

@@ -98,8 +98,8 @@ def _of_other_versions(index: Any, path: Path, versions: Versions) -> dict[str, 
                 kind, _, item = key.partition(".")
                 asked: Any = versions.get(kind, {})
                 asked = asked.get(item) if item else asked
-                if lines := told_apart(recorded.get(key), asked):
-                    found.setdefault(_name(stage.addressing), []).append(lines)
+                if asked and (line := told_apart(recorded.get(key), asked)):
+                    found.setdefault(_name(stage.addressing), []).append(line)
     return found
 
 

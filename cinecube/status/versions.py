@@ -14,6 +14,7 @@ from cinecube.features.networks import READING_VERSION
 from cinecube.features.networks.registry import network_version
 from cinecube.store import scans
 from cinecube.store.base.atomic import write_text
+from cinecube.store.base.fingerprint import differences
 from cinecube.store.base.paths import StudyPaths
 from cinecube.store.params.document import Study
 
@@ -62,20 +63,30 @@ def write_versions(study: Study, root: Path) -> Versions:
     return versions
 
 
+def differing(stored: Mapping[str, Any], asked: Mapping[str, Any]) -> list[str]:
+    """Name the fields in which two specs differ, as `differences` does; of their versions say it in words."""
+    versions = told_apart(stored.get("version"), asked.get("version"))
+    return [*filter(None, [versions]), *differences({**stored, "version": None}, {**asked, "version": None})]
+
+
 def told_apart(stored: Any, asked: Any) -> str:
     """In words, how the versions that made a result differ from this installation's; empty where they do not.
 
     Parameters
     ----------
     stored, asked : Mapping or None
-        Folder of code -> version; None where a result says none, as those of earlier versions do.
+        Folder of code -> version; None where a result says none, as those of earlier versions do. A folder that is not
+        among them is at version 1.
     """
-    if stored == asked or not asked:
+    if stored == asked:
         return ""
     if not isinstance(stored, Mapping):
         return "it is of an older version of cinecube, which did not record its own"
-    changed = {name: (stored.get(name, 1), asked.get(name, 1)) for name in sorted({*stored, *asked})}
-    changed = {name: both for name, both in changed.items() if both[0] != both[1]}
+    asked = asked or {}
+    both = {name: (stored.get(name, 1), asked.get(name, 1)) for name in sorted({*stored, *asked})}
+    changed = {name: pair for name, pair in both.items() if pair[0] != pair[1]}
+    if not changed:
+        return ""
     age = "an older" if all(before < now for before, now in changed.values()) else "another"
     named = ", ".join(f"{name} {before}, here {now}" for name, (before, now) in changed.items())
     return f"it is of {age} version of cinecube ({named})"

@@ -10,9 +10,8 @@ from typing import Any
 
 from cinecube.status import specs
 from cinecube.status.pipeline import changed_stages, numbered
-from cinecube.status.versions import study_versions, told_apart
+from cinecube.status.versions import differing, study_versions
 from cinecube.store.base.errors import StudyError
-from cinecube.store.base.fingerprint import differences
 from cinecube.store.base.paths import StudyPaths
 from cinecube.store.cube.cubes import stored_spec
 from cinecube.store.dvc.dvc_index import open_index
@@ -80,9 +79,7 @@ def explain_cube(study: Study, root: Path, cube: Path) -> Explanation:
         return _explain_imported(study, root, place, imported, stored)
     reasons, fields = [], []
     try:
-        before, now = _compared(study, root, stage, model, film, stored)
-        fields = list(filter(None, [told_apart(before.get("version"), now.get("version"))]))
-        fields += differences({**before, "version": None}, {**now, "version": None})
+        fields = differing(*_compared(study, root, stage, model, film, stored))
     except StudyError as error:
         reasons.append(f"its fields cannot be compared: {error}")
     said = (changed_stages(root, study_versions(study)) or {}).get(numbered(study, stage), "")
@@ -152,7 +149,7 @@ def _compared(
     if kind == "brain":
         # Scans are told by DVC, which has hashed them; here they would be read in full.
         asked = asked_spec(study, name)
-        return {key: stored.get(key) for key in asked}, asked
+        return {key: stored.get(key) for key in (*asked, "version")}, asked
     raise AssertionError(stage)
 
 

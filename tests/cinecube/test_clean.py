@@ -19,6 +19,7 @@ import pytest
 import yaml
 from click.testing import CliRunner, Result
 
+from cinecube.analysis import encoders
 from cinecube.cli import keeping, main
 from cinecube.features.extraction.record import Record
 from cinecube.features.extraction.spec import feature_spec
@@ -352,7 +353,9 @@ def test_pulls_that_were_killed_go_from_the_cache_of_dvc(root: Path, monkeypatch
     assert not left.exists()
 
 
-def test_journals_of_analyses_are_wanted_until_their_parameters_change(own_features: Path) -> None:
+def test_journals_of_analyses_are_wanted_until_their_parameters_or_versions_change(
+    own_features: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Scores and ceilings of a study with real cubes."""
     from cinecube.analysis.ceilings.stage import ceiling_spec, read_brains
     from cinecube.analysis.encoders.problem import read_problem, score_spec
@@ -367,6 +370,12 @@ def test_journals_of_analyses_are_wanted_until_their_parameters_change(own_featu
     StudyPaths(root).brain("sub-01").rename(root / "aside")
     assert _listed(root) == []
     (root / "aside").rename(StudyPaths(root).brain("sub-01"))
+    with monkeypatch.context() as newer:
+        newer.setitem(encoders.VERSIONS, "ridge", 2)
+        (found,) = _listed(root)
+        older = "it is of an older version of cinecube (ridge 1, here 2)"
+        assert (found["path"], found["why"]) == (str(scores), f"scores of loudness: {older}")
+    assert _listed(root) == []
     _change(root, lambda params: params["encode"].update(delays=[1, 2, 3]))
     (found,) = _listed(root)
     assert found["path"] == str(scores)

@@ -82,6 +82,8 @@ def test_a_cube_that_says_no_version_is_told_to_be_older(scratch: Folder) -> Non
         (None, {"ridge": 1}, OLDER),
         (7, {"ridge": 1}, OLDER),
         ({"ridge": 1}, None, ""),
+        ({"ridge": 2}, None, "it is of another version of cinecube (ridge 2, here 1)"),
+        (None, None, ""),
     ],
 )
 def test_versions_in_words(stored: object, asked: object, words: str) -> None:
@@ -130,14 +132,14 @@ def test_networks_of_others_may_say_their_version_as_they_like(
 ) -> None:
     """It is read off the file where it is written there, and else the file is imported."""
     head = ("import dataclasses", "from cinecube.features.networks import network", "Network = network.Network")
-    (tmp_path / "gist.py").write_text("\n".join([*head, text]))
-    (tmp_path / "gist-1.dist-info").mkdir()
-    (tmp_path / "gist-1.dist-info/METADATA").write_text("Name: gist\nVersion: 1\n")
-    (tmp_path / "gist-1.dist-info/entry_points.txt").write_text("[cinecube.extractors]\ngist = gist:NETWORK\n")
+    (tmp_path / "quirky.py").write_text("\n".join([*head, text]))
+    (tmp_path / "quirky-1.dist-info").mkdir()
+    (tmp_path / "quirky-1.dist-info/METADATA").write_text("Name: quirky\nVersion: 1\n")
+    (tmp_path / "quirky-1.dist-info/entry_points.txt").write_text("[cinecube.extractors]\nquirky = quirky:NETWORK\n")
     monkeypatch.syspath_prepend(str(tmp_path))
-    monkeypatch.delitem(sys.modules, "gist", raising=False)
-    assert network_version("gist", "") == 7
-    monkeypatch.delitem(sys.modules, "gist", raising=False)
+    found = network_version("quirky", "")
+    sys.modules.pop("quirky", None)
+    assert found == 7
 
 
 def test_an_extractor_that_there_is_not_is_told_at_once(raw: Folder) -> None:
