@@ -7,9 +7,9 @@ Three systems read the same windows on the same threads:
 - *pipeline*: `extract_film` from a film file to a cube, with decoding, journal and all; from the first batch that
   reaches the network to the last one in the journal, and again as a whole, with its start (hashes, weights, the first
   batch's frames) and its end (the cube).
-- *bare*: the same network, all its blocks, over a batch that lies ready in memory as floats; no decoding, no pooling,
+- *bare*: the model class of transformers over a batch that lies ready in memory as floats; no decoding, no pooling,
   nothing kept.
-- *transformers*: the same with the model class of transformers and `output_hidden_states`.
+- *transformers*: the same with `output_hidden_states`.
 
 They take turns batch by batch, so that whatever else the machine does meets all three: after each batch of the
 pipeline its clock stops, its decoding waits, and the other two run a batch of that shape. A round is one film; its
@@ -24,7 +24,7 @@ import shutil
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -37,7 +37,7 @@ import numpy as np
 import torch
 from extraction_cases import CASES, TR_S, Place, load_transformers, make_study, write_checkpoint, write_film
 from machine import describe_machine, middle_and_range, print_machine
-from torch import Tensor, nn
+from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
 from cinecube.features.extraction import stage as extraction
@@ -170,7 +170,6 @@ class Beside:
 
     def __init__(self, extractor: Extractor, bench: Bench, watch: Watch) -> None:
         self._extractor, self._bench, self._watch = extractor, bench, watch
-        self._network: Any = next(value for value in vars(extractor).values() if isinstance(value, nn.Module))
         self._fresh = True
         self.prepare_frame = extractor.prepare_frame
         watch.loaded_s = watch.now()
@@ -182,13 +181,13 @@ class Beside:
             watch.first_s, self._fresh = watch.now(), False
             with watch.stopped():
                 # The first pass pays for libraries that set themselves up.
-                self._bench.timed(lambda values: exhaust(self._network.states(values), blocks=1), batch)
+                self._bench.timed(self._bench.run_bare, batch)
         features = self._extractor(batch)
         with watch.stopped():
-            watch.bare_s += self._bench.timed(lambda values: exhaust(self._network.states(values)), batch)
+            watch.bare_s += self._bench.timed(self._bench.run_bare, batch)
             watch.transformers_s += self._bench.timed(self._bench.run_transformers, batch)
             if self._bench.place.device != "cpu":
-                self._bench.count_operations(self._network, batch)
+                self._bench.count_operations(batch)
         return features
 
 
@@ -261,16 +260,20 @@ class Bench:
             self.place.wait()
         return time.perf_counter() - began_s
 
-    def run_transformers(self, values: Tensor) -> None:
+    def run_bare(self, values: Tensor) -> None:
         """The model of transformers."""
+        self._rival(values)
+
+    def run_transformers(self, values: Tensor) -> None:
+        """The same, as it returns its hidden states."""
         self._rival(values, output_hidden_states=True)
 
-    def count_operations(self, network: Any, batch: Batch) -> None:
+    def count_operations(self, batch: Batch) -> None:
         """Note the floating-point operations of one window: those of matrix products and convolutions."""
         if self.operations == 0:
             values = self._ready(batch)
             with FlopCounterMode(display=False) as counter, torch.inference_mode():
-                exhaust(network.states(values))
+                self._rival(values)
             self.operations = counter.get_total_flops() / rows_of(batch)
 
     def _ready(self, batch: Batch) -> Tensor:
@@ -289,13 +292,6 @@ def rows_of(batch: Batch) -> int:
     inputs = batch.frames if batch.frames is not None else batch.sound
     assert inputs is not None
     return len(inputs)
-
-
-def exhaust(states: Iterable[tuple[int, object]], blocks: int | None = None) -> None:
-    """Run all blocks, or some; keep nothing."""
-    for number, _ in states:
-        if number == blocks:
-            return
 
 
 def measure(bench: Bench, rounds: int) -> Found:

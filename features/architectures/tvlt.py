@@ -6,6 +6,7 @@ seen both modalities: they are parts of one joint sequence, not unimodal network
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from cinecube.features.architectures.vit_family import vit_encoder, vit_key, vit_size
+from cinecube.features.networks.blocks import Block, Encoder, activation
 from cinecube.features.networks.mel import tvlt_log_mel
 from cinecube.features.networks.network import (
     Batch,
@@ -43,7 +44,7 @@ _EPS = 1e-6
 def describe(checkpoint: Checkpoint) -> Facts:
     """What a TVLT checkpoint says about itself."""
     check_architecture(checkpoint, "tvlt")
-    width, n_blocks = vit_size(checkpoint)
+    width, n_blocks = _size(checkpoint)
     labels = layer_labels(n_blocks)
     return Facts(
         streams=tuple(Stream(name, labels, [width] * len(labels)) for name in STREAMS),
@@ -55,6 +56,11 @@ def describe(checkpoint: Checkpoint) -> Facts:
         final_norm=not checkpoint.config.get("use_mean_pooling", False),
         preprocessing=_pixels(checkpoint).as_dict(sound="log mel, 2048 samples every 512", bands=_bands(checkpoint)),
     )
+
+
+def _size(checkpoint: Checkpoint) -> tuple[int, int]:
+    """Width and number of blocks; what a configuration leaves out is as in the base size."""
+    return checkpoint.config.get("hidden_size", 768), checkpoint.config.get("num_hidden_layers", 12)
 
 
 def _pixels(checkpoint: Checkpoint) -> Pixels:
@@ -80,7 +86,7 @@ class TvltNetwork(nn.Module):
     def __init__(self, checkpoint: Checkpoint) -> None:
         super().__init__()
         config = checkpoint.config
-        width, self.n_blocks = vit_size(checkpoint)
+        width, self.n_blocks = _size(checkpoint)
         image, patch = config.get("image_size", 224), _square(config.get("image_patch_size", 16))
         sound_patch = _square(config.get("audio_patch_size", 16))
         n_frames, n_times = config.get("num_frames", 8), config.get("spectrogram_length", 2048) // sound_patch
@@ -99,9 +105,14 @@ class TvltNetwork(nn.Module):
             parameter(1),
         )
         self.sound_times, self.sound_bands, self.sound_type = parameter(n_times), parameter(n_bands), parameter(1)
-        self.encoder = vit_encoder(checkpoint, default_eps=_EPS)
-        normed = not config.get("use_mean_pooling", False)
-        self.norm = nn.LayerNorm(width, eps=config.get("layer_norm_eps", _EPS)) if normed else None
+        act, eps = (
+            activation(config.get("hidden_act", "gelu"), str(checkpoint.path)),
+            config.get("layer_norm_eps", _EPS),
+        )
+        heads, hidden = config.get("num_attention_heads", 12), config.get("intermediate_size", 4 * 768)
+        bias, eps = config.get("qkv_bias", True), config.get("layer_norm_eps", _EPS)
+        self.encoder = Encoder(Block(width, heads, hidden, act, eps, bias=bias) for _ in range(self.n_blocks))
+        self.norm = None if config.get("use_mean_pooling", False) else nn.LayerNorm(width, eps=eps)
 
     def states(self, frames: Tensor, mel: Tensor) -> Iterator[tuple[int, Tensor]]:
         """Layers of clips: frames (item, frame, 3, y, x), and mel features of their sound (item, time, band)."""
@@ -127,6 +138,14 @@ class TvltNetwork(nn.Module):
         return n_frames * self.frame_places.shape[1]
 
 
+_BLOCK = re.compile(r"encoder\.blocks\.(\d+)\.(.+)\.(weight|bias)")
+_PARTS = {
+    "norm1": "layernorm_before",
+    "attention.out": "attention.output.dense",
+    "norm2": "layernorm_after",
+    "fc1": "intermediate.dense",
+    "fc2": "output.dense",
+}
 _NAMES = {
     "frame_patches": "pixel_embeddings.patch_embeddings.projection",
     "sound_patches": "audio_embeddings.patch_embeddings.projection",
@@ -143,8 +162,15 @@ _NAMES = {
 
 def rename(name: str) -> str | list[str]:
     """The checkpoint's key of one of our parameters."""
-    part, dot, kind = name.partition(".")
-    return _NAMES[part] + dot + kind if part in _NAMES else vit_key(name)
+    match = _BLOCK.fullmatch(name)
+    if match is None:
+        part, dot, kind = name.partition(".")
+        return _NAMES[part] + dot + kind
+    number, part, kind = match.groups()
+    layer = f"encoder.layer.{number}"
+    if part == "attention.qkv":
+        return [f"{layer}.attention.attention.{projection}.{kind}" for projection in ("query", "key", "value")]
+    return f"{layer}.{_PARTS[part]}.{kind}"
 
 
 class Tvlt:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import inspect
-import math
 from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
@@ -11,10 +10,11 @@ from typing import Any, Literal
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from cinecube.features.hf.hf_inputs import NEEDED_MASKS, frame_processor, sound_processor, unfit
-from cinecube.features.hf.loading import load_network, quiet
+from cinecube.features.hf.hf_inputs import NEEDED_MASKS, frame_processor, sound_processor
+from cinecube.features.hf.hooks import Tapped
+from cinecube.features.hf.loading import library_config, load_network, unfit
 from cinecube.features.networks.network import (
     ALL_FRAMES,
     Batch,
@@ -22,30 +22,18 @@ from cinecube.features.networks.network import (
     Facts,
     Features,
     Key,
-    Network,
     Reading,
     read_checkpoint,
 )
-from cinecube.features.networks.taps import Pool, in_pieces, mean_over_frames, pool_tokens
-from cinecube.store.base.errors import StudyError, first_line
-from cinecube.store.base.labels import layer_label, layer_labels
+from cinecube.features.networks.taps import Pool, in_pieces, mean_over_frames, own_tokens, pool_tokens
+from cinecube.store.base.errors import StudyError
+from cinecube.store.base.labels import layer_labels
 from cinecube.store.cube.schema import Stream
 
-VERSION = 2
 Kind = Literal["stills", "clips", "sound"]
 _WIDTHS = ("hidden_size", "d_model", "embed_dim")
 _BLOCKS = ("num_hidden_layers", "encoder_layers", "num_layers")
 _CLIPS = ("num_frames", "frames_per_clip")
-_NORMS = (
-    "layernorm",
-    "layer_norm",
-    "norm",
-    "post_layernorm",
-    "final_layer_norm",
-    "out_norm",
-    "rms_norm",
-    "ln_post",
-)
 # Where networks that have more than one tower keep the one for pictures or sound, and its part of their configuration.
 _TOWERS = {
     "pictures": ("vision_config", ("vision_model", "vision_tower", "visual", "vision_encoder")),
@@ -120,16 +108,7 @@ def _encoder_config(checkpoint: Checkpoint, kind: Kind | None = None) -> Mapping
 
     Of CLIP and its like that is the one for pictures.
     """
-    from transformers import AutoConfig
-
-    folder = checkpoint.path if checkpoint.path.is_dir() else checkpoint.path.parent
-    try:
-        with quiet():
-            config = AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
-    except Exception as error:  # a class of its own for each way in which a configuration can be wrong
-        raise unfit(
-            checkpoint, f"a configuration that cannot be read ({first_line(error)})", "one of transformers"
-        ) from error
+    config = library_config(checkpoint)
     nested = getattr(config, _TOWERS["sound" if kind == "sound" else "pictures"][0], config)
     values: dict[str, Any] = nested.to_dict()
     # Other names of the same thing, such as `hidden_size` of `d_model`.
@@ -161,15 +140,10 @@ class HfEncoder:
     ----------
     kind : str
         `stills`, `clips` or `sound`.
-    network : nn.Module
+    tapped : Tapped
         The encoder alone.
     input : str
         What it calls pictures or sound.
-    blocks : sequence of nn.Module
-    norm : nn.Module or None
-        The one that seems to follow the last block.
-    is_normed : bool
-        Whether the last block's layer is taken after it.
     padded_s : float or None
         Seconds to which the processor pads all sound with silence.
     """
@@ -177,25 +151,15 @@ class HfEncoder:
     def __init__(self, path: Path, reading: Reading) -> None:
         checkpoint = read_checkpoint(path, str(path))
         self.kind = _kind(checkpoint)
-        self.network = _encoder(load_network(path, reading), "sound" if self.kind == "sound" else "pictures")
-        self._reading, self.is_normed = reading, reading.final_norm
+        network = _encoder(load_network(checkpoint, reading), "sound" if self.kind == "sound" else "pictures")
+        self._reading = reading
         self.padded_s = checkpoint.processor.get("chunk_length") if self.kind == "sound" else None
         if self.kind == "sound":
-            self._prepare_sound = sound_processor(path, _accepted(self.network))
+            self._prepare_sound = sound_processor(path, _accepted(network))
         else:
             self._prepare_frame = frame_processor(path, checkpoint)
-        self.input = _input_name(self.network, checkpoint)
-        self._options = _options(self.network)
-        self.blocks, self.norm = _blocks(self.network, describe(checkpoint), checkpoint, reading.final_norm)
-        self._taken: dict[str, Tensor] = {}
-        self._pool: Pool = pool_tokens(reading.pooling)
-        wanted = set(reading.streams[0].layers)
-        if layer_label(0) in wanted:
-            self.blocks[0].register_forward_pre_hook(self._take_input, with_kwargs=True)
-        for number, block in enumerate(self.blocks, start=1):
-            if layer_label(number) in wanted:
-                norm = self.norm if self.is_normed and number == len(self.blocks) else None
-                block.register_forward_hook(partial(self._take_output, layer_label(number), norm))
+        self.input = _input_name(network, checkpoint)
+        self.tapped = Tapped(network, describe(checkpoint).streams[0], checkpoint, reading, _options(network))
         looks_back = self.kind == "sound" and reading.context_s > 0 and not self.padded_s
         self._samples_per_token = self._count_samples(checkpoint) if looks_back else None
 
@@ -205,11 +169,11 @@ class HfEncoder:
 
     def __call__(self, batch: Batch) -> Features:
         """Features of a batch of windows."""
-        inputs = self.inputs(batch)
+        inputs, pool = self.inputs(batch), pool_tokens(self._reading.pooling)
         if batch.sound is not None:
-            self._pool = self._own_pool(batch.sound.shape[1] / self._reading.rate_hz)
+            pool = self._own_pool(pool, batch.sound.shape[1] / self._reading.rate_hz)
         n_tokens = _TOKENS // 4 if self.kind == "stills" else _TOKENS
-        found = in_pieces(partial(self._run, tuple(inputs)), self.network, n_tokens, *inputs.values())
+        found = in_pieces(partial(self._run, tuple(inputs), pool), self.tapped.network, n_tokens, *inputs.values())
         if batch.frames is None or self.kind == "clips":
             return found
         return mean_over_frames(found, len(batch.frames), self._reading.frame_pooling)
@@ -224,35 +188,23 @@ class HfEncoder:
 
     def tokens(self, inputs: Mapping[str, np.ndarray]) -> dict[str, Tensor]:
         """Layer to its tokens (row, token, dim), in one pass."""
-        self._pool = lambda tokens: tokens
         with torch.inference_mode():
-            found = self._run(tuple(inputs), *(torch.from_numpy(values) for values in inputs.values()))
+            tensors = (torch.from_numpy(values) for values in inputs.values())
+            found = self._run(tuple(inputs), lambda tokens: tokens, *tensors)
         return {label: tokens for (_, label), tokens in found.items()}
-
-    def call(self, inputs: Mapping[str, Tensor], **options: Any) -> Any:
-        """The network's own answer."""
-        dtype = next(self.network.parameters()).dtype
-        given = {name: values.to(dtype) if values.is_floating_point() else values for name, values in inputs.items()}
-        n_rows = len(given[self.input])
-        own = {
-            name: value.expand(n_rows, -1) if isinstance(value, Tensor) else value
-            for name, value in self._options.items()
-        }
-        return self.network(**given, **own, **options)
 
     def own(self, n_tokens: int, heard_s: float, window_s: float) -> slice:
         """Which of a window's tokens are of its own sound, not of the look-back or of silence after it."""
         if self.padded_s:  # silence is added after what was heard, up to the length that the network knows
             tokens_per_s = n_tokens / self.padded_s
-            stop = max(1, math.floor(heard_s * tokens_per_s + 1e-9))
-            return slice(max(0, stop - max(1, math.floor(window_s * tokens_per_s + 1e-9))), stop)
+            stop = own_tokens(heard_s, tokens_per_s)
+            return slice(max(0, stop - own_tokens(window_s, tokens_per_s)), stop)
         if self._samples_per_token is None:
             return slice(0, n_tokens)
-        n_own = max(1, math.floor(window_s * self._reading.rate_hz / self._samples_per_token + 1e-9))
+        n_own = own_tokens(window_s, self._reading.rate_hz / self._samples_per_token)
         return slice(max(0, n_tokens - n_own), n_tokens)
 
-    def _own_pool(self, heard_s: float) -> Pool:
-        pool = pool_tokens(self._reading.pooling)
+    def _own_pool(self, pool: Pool, heard_s: float) -> Pool:
         if self._reading.pooling == "cls":
             return pool
         return lambda tokens: pool(tokens[:, self.own(tokens.shape[1], heard_s, self._reading.window_s)])
@@ -270,22 +222,8 @@ class HfEncoder:
             raise unfit(checkpoint, "as many tokens for longer sound", "tokens in order of time, which look-back needs")
         return _COUNTED_SAMPLES / (many - few)
 
-    def _run(self, names: tuple[str, ...], *values: Tensor) -> dict[Key, Tensor]:
-        self._taken.clear()
-        self.call(dict(zip(names, values, strict=True)))
-        return {("", label): value for label, value in self._taken.items()}
-
-    def _take_input(self, _: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        self._taken[layer_label(0)] = self._pool(in_line(args[0] if args else kwargs["hidden_states"]))
-
-    def _take_output(self, label: str, norm: nn.Module | None, _: nn.Module, __: Any, output: Any) -> None:
-        tokens = output[0] if isinstance(output, tuple) else output
-        self._taken[label] = self._pool(in_line(tokens if norm is None else norm(tokens)))
-
-
-def in_line(tokens: Tensor) -> Tensor:
-    """Tokens (row, …, dim) one after another: (row, token, dim)."""
-    return tokens if tokens.ndim == 3 else tokens.flatten(1, -2)
+    def _run(self, names: tuple[str, ...], pool: Pool, *values: Tensor) -> dict[Key, Tensor]:
+        return self.tapped.read(dict(zip(names, values, strict=True)), pool)
 
 
 def _accepted(network: Any) -> Mapping[str, inspect.Parameter]:
@@ -336,32 +274,3 @@ def _encoder(model: Any, senses: Literal["pictures", "sound"]) -> Any:
     if getattr(model.config, "is_encoder_decoder", False):
         return model.get_encoder()
     return model
-
-
-def _blocks(
-    network: nn.Module, facts: Facts, checkpoint: Checkpoint, normed: bool
-) -> tuple[nn.ModuleList, nn.Module | None]:
-    """The list of a network's blocks, and the norm that seems to follow it."""
-    n_blocks, width = len(facts.streams[0].layers) - 1, facts.streams[0].widths[0]
-    for parent in network.modules():
-        for child in parent.children():
-            if isinstance(child, nn.ModuleList) and len(child) == n_blocks:
-                norm = _norm_of(parent, width) or _norm_of(network, width)
-                if normed and norm is None:
-                    raise unfit(checkpoint, "no norm after the last block", "one, as final_norm: true says")
-                return child, norm
-    raise unfit(checkpoint, f"no list of {n_blocks} blocks", "one, as the configuration says")
-
-
-def _norm_of(parent: nn.Module, width: int) -> nn.Module | None:
-    named = ((name, child) for name, child in parent.named_children() if name in _NORMS)
-    return next((child for _, child in named if all(len(values) == width for values in child.parameters())), None)
-
-
-def _try_out(path: Path, reading: Reading) -> None:
-    from cinecube.features.hf.hf_trial import try_out
-
-    try_out(path, reading)
-
-
-NETWORK = Network(VERSION, describe, HfEncoder, check=_try_out)

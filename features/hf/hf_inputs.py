@@ -8,10 +8,9 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from cinecube.features.hf.loading import quiet
+from cinecube.features.hf.loading import quiet, unfit
 from cinecube.features.networks.network import Checkpoint
 from cinecube.features.networks.pixels import HALF, IMAGENET, Pixels, cropped, read_pixels
-from cinecube.store.base.errors import StudyError
 
 FrameProcessor = Callable[[np.ndarray], np.ndarray]
 """(height, width, 3) uint8 RGB to (3, y, x) float32."""
@@ -30,16 +29,6 @@ _NEED_TORCHVISION = {
 # Masks that networks which know them do not run without.
 NEEDED_MASKS = ("input_features_mask", "padding_mask")
 _MODES = {2: "bilinear", 3: "bicubic"}
-
-
-def unfit(checkpoint: Checkpoint, found: str, expected: str) -> StudyError:
-    """The error of a checkpoint that this way of reading does not fit."""
-    return StudyError(
-        where=str(checkpoint.path),
-        found=found,
-        expected=expected,
-        do="register an extractor of your own (docs/networks.md)",
-    )
 
 
 def frame_processor(path: Path, checkpoint: Checkpoint) -> FrameProcessor:

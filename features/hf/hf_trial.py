@@ -10,12 +10,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from cinecube.features.hf.hf import HfEncoder, describe, in_line
-from cinecube.features.hf.hf_inputs import unfit
-from cinecube.features.networks.network import ALL_FRAMES, Batch, Checkpoint, Reading, read_checkpoint
+from cinecube.features.hf.hf import HfEncoder, describe
+from cinecube.features.hf.hooks import in_line
+from cinecube.features.hf.loading import unfit
+from cinecube.features.networks.network import ALL_FRAMES, Batch, Checkpoint, Network, Reading, read_checkpoint
 from cinecube.store.base.errors import StudyError, first_line
 from cinecube.store.base.labels import layer_label
-from cinecube.store.cube.schema import Stream
 
 _ROWS = 3
 _STILLS = 2
@@ -51,7 +51,7 @@ def try_out(path: Path, reading: Reading) -> None:
     try:
         encoder = HfEncoder(path, reading)
         batch = _made_up(encoder, reading)
-        _check_layers(encoder, batch, reading.streams[0], checkpoint)
+        _check_layers(encoder, batch, reading, checkpoint)
         _check_rows(encoder, batch, checkpoint)
         if encoder.kind == "sound" and (reading.context_s or encoder.padded_s):
             _check_time(encoder, reading.rate_hz, checkpoint)
@@ -74,22 +74,24 @@ def _made_up(encoder: HfEncoder, reading: Reading) -> Batch:
     return Batch(frames=np.stack([[encoder.prepare_frame(rgb) for rgb in row] for row in frames]))
 
 
-def _check_layers(encoder: HfEncoder, batch: Batch, stream: Stream, checkpoint: Checkpoint) -> None:
+def _check_layers(encoder: HfEncoder, batch: Batch, reading: Reading, checkpoint: Checkpoint) -> None:
     """Refuse layers that are not what transformers calls its hidden states."""
-    inputs = encoder.inputs(batch)
+    inputs, stream = encoder.inputs(batch), reading.streams[0]
     tokens = encoder.tokens(inputs)
     with torch.inference_mode():
         tensors = {name: torch.from_numpy(values) for name, values in inputs.items()}
-        answer = encoder.call(tensors, output_hidden_states=True)
+        answer = encoder.tapped.call(tensors, output_hidden_states=True)
     states = list(getattr(answer, "hidden_states", None) or [])
     if len(states) != len(stream.layers):
         found = f"{len(states)} hidden states of transformers"
         raise unfit(checkpoint, found, f"{len(stream.layers)}, to compare layers with")
+    if any(len(values) != len(inputs[encoder.input]) for values in tokens.values()):
+        raise _beside_others(checkpoint)
     *before, last = stream.layers
     for label, state in zip(before, states, strict=False):
         if not _same(tokens[label], state):
             raise _other(label, checkpoint)
-    if encoder.is_normed:
+    if reading.final_norm:
         _check_norm(tokens[last], answer, checkpoint)
     elif not _is_last(encoder, tokens[last], states[-1]):
         raise _other(last, checkpoint)
@@ -113,10 +115,11 @@ def _is_last(encoder: HfEncoder, tokens: Tensor, state: Tensor) -> bool:
     The last of transformers' hidden states may be after what follows: a norm, or a pooling that leaves fewer tokens.
     The block is then the last one if it is of the kind of those before it, whose outputs are hidden states.
     """
-    normed = () if encoder.norm is None else (encoder.norm(tokens),)
+    blocks, norm = encoder.tapped.blocks, encoder.tapped.norm
+    normed = () if norm is None else (norm(tokens),)
     if any(_same(values, state) for values in (tokens, *normed)):
         return True
-    return len(encoder.blocks) > 1 and type(encoder.blocks[-1]) is type(encoder.blocks[-2])
+    return len(blocks) > 1 and type(blocks[-1]) is type(blocks[-2])
 
 
 def _other(label: str, checkpoint: Checkpoint) -> StudyError:
@@ -133,7 +136,11 @@ def _check_rows(encoder: HfEncoder, batch: Batch, checkpoint: Checkpoint) -> Non
         if not np.array_equal(values, again[key]):
             raise unfit(checkpoint, "other numbers in a second run over the same window", "an encoder without chance")
         if not _same(torch.from_numpy(values), torch.from_numpy(np.concatenate([own[key] for own in alone]))):
-            raise unfit(checkpoint, "other numbers for a window that is read beside others", "windows read apart")
+            raise _beside_others(checkpoint)
+
+
+def _beside_others(checkpoint: Checkpoint) -> StudyError:
+    return unfit(checkpoint, "other numbers for a window that is read beside others", "windows read apart")
 
 
 def _row(batch: Batch, row: int) -> Batch:
@@ -166,3 +173,6 @@ def _same(values: Tensor, expected: Tensor | None) -> bool:
     if wanted.shape != values.shape:
         return False
     return float((values - wanted).abs().max()) <= _SAME * max(float(wanted.abs().max()), 1e-12)
+
+
+NETWORK = Network(2, describe, HfEncoder, check=try_out)

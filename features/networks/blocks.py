@@ -1,4 +1,4 @@
-"""Transformer encoders, block by block: every network of this room but those of `hf` is made of these."""
+"""Transformer encoders, block by block, for the networks that transformers does not have: ImageBind and TVLT."""
 
 from __future__ import annotations
 
@@ -32,8 +32,9 @@ def activation(name: str, where: str) -> Activation:
         "swish": F.silu,
     }
     if name not in known:
+        expected = f"one of {', '.join(known)}"
         raise StudyError(
-            where=where, found=f"activation {name!r}", expected=f"one of {', '.join(known)}", do="read it with `hf`"
+            where=where, found=f"activation {name!r}", expected=expected, do="correct hidden_act in config.json"
         )
     return known[name]
 
@@ -73,7 +74,7 @@ class Attention(nn.Module):
 
 
 class Block(nn.Module):
-    """One block: attention, then a layer-wise perceptron, each added to what it reads.
+    """One block: attention, then a layer-wise perceptron, each after a norm and added to what it reads.
 
     Parameters
     ----------
@@ -83,8 +84,6 @@ class Block(nn.Module):
         Its activation.
     eps : float
         Of both norms.
-    norm_first : bool
-        Whether norms stand before the two parts (ViT) or after their sums (the first Transformer, wav2vec 2.0).
     bias, learned_pair : bool
         See `Attention`.
     """
@@ -97,7 +96,6 @@ class Block(nn.Module):
         act: Activation,
         eps: float,
         *,
-        norm_first: bool = True,
         bias: bool = True,
         learned_pair: bool = False,
     ) -> None:
@@ -107,19 +105,12 @@ class Block(nn.Module):
         self.norm2 = nn.LayerNorm(width, eps=eps)
         self.fc1 = nn.Linear(width, hidden)
         self.fc2 = nn.Linear(hidden, width)
-        self._act, self._norm_first = act, norm_first
+        self._act = act
 
     def forward(self, tokens: Tensor) -> Tensor:
         """Tokens (item, token, dim) to the same shape."""
-        if self._norm_first:
-            tokens = tokens + self.attention(self.norm1(tokens))
-            return tokens + self._perceptron(self.norm2(tokens))
-        tokens = self.norm1(tokens + self.attention(tokens))
-        normed: Tensor = self.norm2(tokens + self._perceptron(tokens))
-        return normed
-
-    def _perceptron(self, tokens: Tensor) -> Tensor:
-        out: Tensor = self.fc2(self._act(self.fc1(tokens)))
+        tokens = tokens + self.attention(self.norm1(tokens))
+        out: Tensor = tokens + self.fc2(self._act(self.fc1(self.norm2(tokens))))
         return out
 
 

@@ -38,7 +38,7 @@ _LIMITS = ((_LAYERS, 1000), (_PICTURES, 8192), (_SIZES, 4_000_000))
 _MAX_WIDTH = 65_536
 # Of blocks: the largest encoders have 2e10. Of a table with a row per patch: 64 frames of 1,024 pixels have 3e8.
 _MAX_PARAMETERS, _MAX_PLACES = 10**11, 2**29
-_KERNELS = ("attn_implementation", "_attn_implementation", "_attn_implementation_internal", "experts_implementation")
+KERNELS = ("attn_implementation", "_attn_implementation", "_attn_implementation_internal", "experts_implementation")
 
 
 def weight_files(folder: Path) -> list[Path]:
@@ -160,7 +160,7 @@ def check_sizes(config: Mapping[str, Any], where: str) -> None:
         for key in ("hidden_size", "d_model", "embed_dim", "num_hidden_layers", "encoder_layers", "num_layers"):
             if isinstance(part.get(key), str | dict | bool | float):
                 raise _strange(where, f"{key} {json.dumps(part[key])[:80]}", "a whole number")
-        for key in _KERNELS:
+        for key in KERNELS:
             if isinstance(part.get(key), str) and not part[key].isidentifier():
                 raise _strange(where, f"{key} {part[key][:80]!r}, a program on the hub", "one of transformers' own")
         width = max((_int(part, key) for key in ("hidden_size", "d_model", "embed_dim")), default=0)

@@ -16,14 +16,14 @@ if TYPE_CHECKING:
 
 GROUP = "cinecube.extractors"
 BUILT_IN = {
-    "vit": "cinecube.features.architectures.vit:NETWORK",
-    "videomae": "cinecube.features.architectures.videomae:NETWORK",
-    "vivit": "cinecube.features.architectures.vivit:NETWORK",
-    "wav2vec2": "cinecube.features.architectures.wav2vec2:NETWORK",
-    "ast": "cinecube.features.architectures.ast:NETWORK",
+    "vit": "cinecube.features.architectures.presets:VIT",
+    "videomae": "cinecube.features.architectures.presets:VIDEOMAE",
+    "vivit": "cinecube.features.architectures.presets:VIVIT",
+    "wav2vec2": "cinecube.features.architectures.presets:WAV2VEC2",
+    "ast": "cinecube.features.architectures.presets:AST",
     "imagebind": "cinecube.features.architectures.imagebind:NETWORK",
     "tvlt": "cinecube.features.architectures.tvlt:NETWORK",
-    "hf": "cinecube.features.hf.hf:NETWORK",
+    "hf": "cinecube.features.hf.hf_trial:NETWORK",
 }
 
 

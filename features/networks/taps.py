@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 
 import numpy as np
@@ -36,6 +37,11 @@ def pool_tokens(pooling: str, n_special: int = 0) -> Pool:
         "last": lambda tokens: tokens[:, -1],
     }
     return pools[pooling]
+
+
+def own_tokens(window_s: float, tokens_per_s: float) -> int:
+    """Tokens that a window's own sound fills, at least one; the look-back's come before them."""
+    return max(1, math.floor(window_s * tokens_per_s + 1e-9))
 
 
 def read_states(

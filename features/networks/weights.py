@@ -15,9 +15,6 @@ from cinecube.features.networks.checkpoint_files import check_weights, weight_fi
 from cinecube.features.networks.network import Reading
 from cinecube.store.base.errors import StudyError, environment_error, first_line
 
-ZERO = ""
-"""In a rename: zeros as long as its neighbours, for a bias that a checkpoint leaves out."""
-
 Rename = Callable[[str], str | Sequence[str]]
 """Our parameter's name to the checkpoint's, or to several that stand in ours one after another."""
 
@@ -74,7 +71,7 @@ def read_weights(path: Path) -> dict[str, Tensor]:
         if file.name.endswith(".index.json"):
             continue
         try:
-            tensors.update({_old_name(key): value for key, value in _read_file(file).items()})
+            tensors.update(_read_file(file))
         except Exception as error:  # each way in which a file can be broken raises a class of its own
             refused, found = environment_error(error, str(file)), f"{file.name}: {first_line(error)}"
             raise refused or unreadable(str(path), f"weights that cannot be read ({found})") from error
@@ -96,12 +93,6 @@ def _read_file(file: Path) -> dict[str, Tensor]:
         if isinstance(loaded.get(key), dict):
             loaded = loaded[key]
     return {key: value for key, value in loaded.items() if isinstance(value, Tensor)}
-
-
-def _old_name(key: str) -> str:
-    """The name that torch before 2.0 gave to the two parts of a weight with a norm of its own."""
-    part = ".parametrizations.weight.original"
-    return key.replace(f"{part}0", ".weight_g").replace(f"{part}1", ".weight_v")
 
 
 def _is_zipped(file: Path) -> bool:
@@ -129,18 +120,19 @@ def match_weights(network: nn.Module, tensors: Mapping[str, Tensor], rename: Ren
         If a key is missing or a shape differs.
     """
     wanted = {name: _keys(rename(name)) for name in network.state_dict()}
-    prefix = _prefix(tensors, [key for keys in wanted.values() for key in keys if key])
-    missing = sorted(key for keys in wanted.values() for key in keys if key and prefix + key not in tensors)
+    tensors = without_prefix(tensors, *(key for keys in wanted.values() for key in keys))
+    missing = sorted(key for keys in wanted.values() for key in keys if key not in tensors)
     if missing:
         more = f" and {len(missing) - 1} more" if missing[1:] else ""
         raise unreadable(where, f"no {missing[0]}{more}")
     state = {}
     for name, parameter in network.state_dict().items():
-        value = _joined([tensors[prefix + key] if key else None for key in wanted[name]])
+        parts = [tensors[key] for key in wanted[name]]
+        value = parts[0] if len(parts) == 1 else torch.cat(parts)
         if value.shape != parameter.shape:
             raise unreadable(
                 where,
-                f"{prefix}{wanted[name][0]} of shape {tuple(value.shape)} (config.json says {tuple(parameter.shape)})",
+                f"{wanted[name][0]} of shape {tuple(value.shape)} (config.json says {tuple(parameter.shape)})",
             )
         state[name] = value.float()
     return state
@@ -150,34 +142,46 @@ def _keys(keys: str | Sequence[str]) -> list[str]:
     return [keys] if isinstance(keys, str) else list(keys)
 
 
-def _joined(values: list[Tensor | None]) -> Tensor:
-    known = next(value for value in values if value is not None)
-    whole = [torch.zeros_like(known) if value is None else value for value in values]
-    return whole[0] if len(whole) == 1 else torch.cat(whole)
+def without_prefix(tensors: Mapping[str, Tensor], *wanted: str) -> dict[str, Tensor]:
+    """Tensors of an encoder by the keys of its own file, out of one of a task's whole network too.
 
-
-def _prefix(tensors: Mapping[str, Tensor], wanted: Sequence[str]) -> str:
-    """What stands before every key in a checkpoint of a task's whole network; nothing in one of the encoder alone."""
+    Parameters
+    ----------
+    tensors : Mapping of str to Tensor
+        By the checkpoint's keys, with or without a prefix before all of them (`vit.`, `model.encoder.`, …).
+    *wanted : str
+        Keys of the encoder's own file.
+    """
     if any(key in tensors for key in wanted):
-        return ""
-    found = [name[: -len(wanted[0])] for name in tensors if name.endswith("." + wanted[0])]
-    return min(found, key=len, default="")
+        return dict(tensors)
+    found = [name.removesuffix(wanted[0]) for name in tensors if name.endswith("." + wanted[0])]
+    prefix = min(found, key=len, default="")
+    return {name.removeprefix(prefix): value for name, value in tensors.items() if name.startswith(prefix)}
 
 
-def draw_weights(network: nn.Module, seed: int) -> dict[str, Tensor]:
+def draw_weights(network: nn.Module, seed: int, order: Sequence[str] | None = None) -> dict[str, Tensor]:
     """Fresh weights: truncated normals of std 0.02, kernels of sound by their fan-in, norms and biases neutral.
 
-    Drawn in the order of the parameters from one generator, so that a seed names one network.
+    All are drawn one after another from one generator, so that a seed names one network.
+
+    Parameters
+    ----------
+    network : nn.Module
+        Its parameters' names and shapes count.
+    seed : int
+    order : sequence of str, optional
+        Names of all parameters in the order in which they are drawn; by default their own.
     """
     generator = torch.Generator().manual_seed(seed)
+    shapes = network.state_dict()
     state = {}
-    for name, parameter in network.state_dict().items():
-        value = torch.empty(parameter.shape, dtype=torch.float32)
-        if parameter.ndim < 2:
-            value.fill_(1.0 if name.endswith(("norm.weight", "norm1.weight", "norm2.weight")) else 0.0)
-        elif parameter.ndim == 3 and "conv" in name:
+    for name in order or shapes:
+        value = torch.empty(shapes[name].shape, dtype=torch.float32)
+        if value.ndim < 2:
+            value.fill_(1.0 if name.endswith(".weight") else 0.0)  # weights of one axis are those of norms
+        elif value.ndim == 3 and "conv_layers" in name:
             # Convolutions over samples have no norm behind each of them: He et al. 2015 keeps the signal's size.
-            value.normal_(std=math.sqrt(2 / math.prod(parameter.shape[1:])), generator=generator)
+            value.normal_(std=math.sqrt(2 / math.prod(value.shape[1:])), generator=generator)
         else:
             nn.init.trunc_normal_(value, std=_INITIAL_STD, generator=generator)
         state[name] = value

@@ -1,8 +1,8 @@
 """Drawn features: what the networks say of frames and sound as they were drawn, before any file is written.
 
-A plain loop over windows that calls each network directly. It repeats on purpose what `features` does, sharing no code
-with it but the two architectures that transformers lacks, because the truth must not inherit the errors of what it
-judges.
+A plain loop over windows that calls each network directly. It repeats on purpose what `features` does, because the
+truth must not inherit the errors of what it judges. The two share the architectures, which are transformers' own or, of
+the two that it lacks, ours, and no other code.
 """
 
 from __future__ import annotations

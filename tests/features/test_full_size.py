@@ -1,7 +1,6 @@
-"""Every architecture at the size that its authors published, with random weights, against transformers.
+"""Encoders that `hf` reads at the size that their authors published, with random weights, against transformers.
 
-From identical pixels or sound every layer's every token agrees to 1e-4; from the same decoded frames, resized by either
-side, every layer's features agree to 2e-2.
+From the same decoded frames, resized by either side, every layer's features agree to 2e-2.
 """
 
 from __future__ import annotations
@@ -18,15 +17,10 @@ from cinecube.features.networks.registry import find_network
 from cinecube.store.base.labels import layer_labels
 
 pytestmark = pytest.mark.slow
-SAME_INPUT, SAME_FRAMES = 1e-4, 2e-2
+SAME_FRAMES = 2e-2
 WINDOW_S = 1.49
 # What is read of a window: (frames, seconds of sound).
 INPUTS = {
-    "vit": (2, 0),
-    "videomae": (16, 0),
-    "vivit": (32, 0),
-    "wav2vec2": (0, 4),
-    "ast": (0, 4),
     "hubert": (0, 4),
     "dinov2": (2, 0),
     "whisper": (0, 4),
@@ -38,11 +32,6 @@ def _make(name: str) -> tuple[Any, Any]:
     import transformers as hf
 
     makers = {
-        "vit": lambda: (hf.ViTModel(hf.ViTConfig(), add_pooling_layer=False), hf.ViTImageProcessorPil()),
-        "videomae": lambda: (hf.VideoMAEModel(hf.VideoMAEConfig()), hf.VideoMAEImageProcessorPil()),
-        "vivit": lambda: (hf.VivitModel(hf.VivitConfig(), add_pooling_layer=False), hf.VivitImageProcessor()),
-        "wav2vec2": lambda: (hf.Wav2Vec2Model(hf.Wav2Vec2Config()), hf.Wav2Vec2FeatureExtractor()),
-        "ast": lambda: (hf.ASTModel(hf.ASTConfig()), hf.ASTFeatureExtractor()),
         "hubert": lambda: (hf.HubertModel(hf.HubertConfig()), hf.Wav2Vec2FeatureExtractor()),
         "dinov2": lambda: (
             hf.Dinov2Model(hf.Dinov2Config(image_size=518, patch_size=14)),
@@ -75,7 +64,7 @@ def _inputs(name: str, processor: Any) -> torch.Tensor:
         values = processor(_sound(seconds), sampling_rate=16000, return_tensors="pt")
         return values[processor.model_input_names[0]]
     frames = list(_frames(n))
-    return processor(frames if name in ("vit", "dinov2") else [frames], return_tensors="pt").pixel_values
+    return processor(frames, return_tensors="pt").pixel_values
 
 
 def _reference(model: Any, name: str, inputs: torch.Tensor, n_blocks: int) -> list[torch.Tensor]:
@@ -106,7 +95,7 @@ def test_every_layer_at_full_size(name: str, tmp_path: Path) -> None:
     model, processor = _make(name)
     model.eval().save_pretrained(tmp_path)
     processor.save_pretrained(tmp_path)
-    ours = find_network(name if name in ("vit", "videomae", "vivit", "wav2vec2", "ast") else "hf", name)
+    ours = find_network("hf", name)
     facts = ours.describe(read_checkpoint(tmp_path, name))
     labels = list(facts.streams[0].layers)
     assert labels == layer_labels(len(labels) - 1)
@@ -120,11 +109,6 @@ def test_every_layer_at_full_size(name: str, tmp_path: Path) -> None:
         facts.streams, frames_per_window=n, rate_hz=facts.rate_hz, window_s=WINDOW_S, context_s=look_back_s
     )
     extractor = ours.load(tmp_path, reading)
-    if ours.load.__name__ != "HfEncoder":
-        with torch.inference_mode():
-            tokens = [value for _, value in extractor._network.states(inputs)]
-        for label, found, expected in zip(labels, tokens, states, strict=True):
-            assert _difference(found, expected) <= SAME_INPUT, label
     if seconds:
         found = extractor(Batch(sound=_sound(seconds)[None]))
     else:
@@ -136,11 +120,6 @@ def test_every_layer_at_full_size(name: str, tmp_path: Path) -> None:
 
 def _pooled(name: str, state: torch.Tensor, seconds: int) -> torch.Tensor:
     """The tokens that are pooled: those of the window's own sound, or all."""
-    if name == "ast":
-        n_frames = 1 + (16000 * seconds - 400) // 160
-        grid = state[:, 2:].unflatten(1, (12, 101))
-        first = -(-(n_frames - round(100 * WINDOW_S)) // 10)
-        return grid[:, :, first : (n_frames - 16) // 10 + 1]
     if name == "whisper":
         return state[:, 50 * seconds - int(50 * WINDOW_S) : 50 * seconds]
     return state[:, -int(50 * WINDOW_S) :] if seconds else state

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import json
 import shutil
@@ -174,6 +175,25 @@ def test_an_untrained_twin(make, name):
     for key, values in _load(folder, untrained=1)[1](batch).items():
         np.testing.assert_array_equal(found[key], values)
     assert all(np.abs(found[key] - values).max() > 0 for key, values in _load(folder, untrained=2)[1](batch).items())
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_what_lies_deeper_than_the_layers_that_are_read_does_not_run(make, name):
+    _, folder = make(name)
+    facts, whole = _load(folder)
+    stream = facts.streams[0]
+    network, ran = find_network("hf", ""), []
+    reading = dataclasses.replace(whole._reading, streams=(dataclasses.replace(stream, layers=["embed", "block01"]),))
+    extractor = network.load(folder, reading)
+    for number, block in enumerate(extractor.tapped.blocks):
+        block.register_forward_hook(lambda *_, number=number: ran.append(number))
+    batch = _batch(facts, extractor)
+    ran.clear()
+    found, expected = extractor(batch), whole(batch)
+    assert set(ran) == {0}
+    assert [label for _, label in found] == ["embed", "block01"]
+    for key, values in found.items():
+        np.testing.assert_array_equal(values, expected[key])
 
 
 def test_what_cannot_be_read_is_refused(tmp_path):

@@ -135,7 +135,7 @@ def _compare(name: str, model: Any, folder: Path, facts: Facts, reading: Reading
     for n_rows in (1, 3):
         batch = _batch(encoder, facts, n_rows, reading.context_s)
         layers = encoder(batch)
-        with _last_output(model, type(encoder.blocks[-1])) as outputs:
+        with _last_output(model, type(encoder.tapped.blocks[-1])) as outputs:
             answer = _answer(name, model, folder, batch, facts)
         *labels, last = reading.streams[0].layers
         *states, _ = answer.hidden_states

@@ -18,7 +18,7 @@ from tests.hostile import run_all
 
 from cinecube.features.hf.hf import HfEncoder
 from cinecube.features.hf.loading import load_network
-from cinecube.features.networks.network import Reading
+from cinecube.features.networks.network import Reading, read_checkpoint
 from cinecube.store.base.errors import StudyError
 
 REPOSITORY = Path(__file__).resolve().parents[2]
@@ -174,7 +174,7 @@ def test_no_program_runs_when_a_network_is_loaded(
     own_code(folder)
     for reading in (Reading((), untrained=None), Reading((), untrained=0)):
         with pytest.raises((StudyError, ValueError)):
-            load_network(folder, reading)
+            load_network(read_checkpoint(folder, "x"), reading)
         with pytest.raises((StudyError, ValueError)):
             HfEncoder(folder, reading)
     assert not (tmp_path / "ran").exists()
@@ -187,5 +187,5 @@ def test_pickles_of_weights_run_nothing(checkpoints: dict[str, Path], tmp_path: 
     (folder / "model.safetensors").unlink()
     (folder / "pytorch_model.bin").write_bytes(pickle.dumps({"x": Canary()}))
     with pytest.raises(StudyError, match="weights that cannot be read"):
-        load_network(folder, Reading(()))
+        load_network(read_checkpoint(folder, "x"), Reading(()))
     assert not (tmp_path / "ran").exists()
