@@ -8,8 +8,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from cinecube.status.pipeline import changed_stages
-from cinecube.status.versions import study_versions, write_versions
+from cinecube.features.extraction.record import read_record
+from cinecube.status.pipeline import changed_stages, numbered
+from cinecube.status.versions import Versions, study_versions, write_versions
 from cinecube.status.why import explain_cube
 from cinecube.store.base.atomic import write_text
 from cinecube.store.base.bounded import parse_yaml, read_text
@@ -21,7 +22,7 @@ from cinecube.store.params.editing import edit_yaml
 from cinecube.studies.pipelines import pipelines
 
 # What a stage of an earlier pipeline depended on beside data: the study itself may hold no code.
-_CODE = ("analysis/", "features/", "simulation/", "store/", "analysis", "features", "simulation", "store")
+_ROOMS = ("analysis", "features", "simulation", "store")
 # Lists to which a lab may have added what its own stages make.
 _OPEN = ("deps", "params")
 
@@ -85,10 +86,14 @@ def _loaded(text: str) -> Any:
 
 def _merge(pipeline: Any, wanted: Any) -> None:
     """Make the stages that both have as `wanted` has them, and add those that only it has."""
-    stages = pipeline["stages"]
-    for place, (name, stage) in enumerate(wanted["stages"].items()):
+    stages = pipeline.get("stages") if isinstance(pipeline, dict) else None
+    if not isinstance(stages, dict) or not all(isinstance(stage, dict) for stage in stages.values()):
+        raise StudyError(
+            where="dvc.yaml", found="no stages", expected="a pipeline", do="restore the one that `cinecube init` wrote"
+        )
+    for name, stage in wanted["stages"].items():
         if name not in stages:
-            stages.insert(min(place, len(stages)), name, stage)
+            stages[name] = stage  # at the end: comments are above what they are of
             continue
         own = stages[name]
         for key in [key for key in own if key not in stage and key != "desc"]:
@@ -104,11 +109,12 @@ def _merged(own: Any, wanted: Any, key: str) -> Any:
     if not isinstance(own, Sequence) or isinstance(own, str) or key not in (*_OPEN, "outs"):
         return wanted
     known = {_path(entry): entry for entry in own}
-    # What an output is pushed for is the study's own choice.
-    merged = [known.get(_path(entry), entry) if key == "outs" else entry for entry in wanted]
+    # Whether an output is pushed is the study's own choice, where it made one.
+    chosen = {path: entry for path, entry in known.items() if key == "outs" and isinstance(entry, dict)}
+    merged = [chosen.get(_path(entry), entry) for entry in wanted]
     if key in _OPEN:
-        ours = {_path(entry) for entry in wanted}
-        merged += [entry for path, entry in known.items() if path not in ours and not _is_code(path)]
+        ours = [_path(entry) for entry in wanted]
+        merged += [entry for path, entry in known.items() if not _is_ours(path, ours)]
     if merged == list(wanted):
         return wanted
     kept = type(wanted)(merged)
@@ -122,8 +128,10 @@ def _path(entry: Any) -> str:
     return str(next(iter(entry))) if isinstance(entry, dict) else str(entry)
 
 
-def _is_code(path: str) -> bool:
-    return path in _CODE or path.startswith(_CODE[:4])
+def _is_ours(path: str, ours: Sequence[str]) -> bool:
+    """Whether an entry is one of this version's, a whole section of which it names keys, or code."""
+    is_code = path in _ROOMS or path.startswith(tuple(f"{room}/" for room in _ROOMS))
+    return is_code or any(one == path or one.startswith(f"{path}.") for one in ours)
 
 
 def upgrade(study: Study, root: Path, files: Sequence[Rewritten]) -> list[str]:
@@ -149,14 +157,33 @@ def upgrade(study: Study, root: Path, files: Sequence[Rewritten]) -> list[str]:
         changed = changed_stages(root, versions)
         if before is None or changed is None:
             return []
-        cubes = {f"brain@{subject}": paths.brain(subject) for subject in study.brain.subjects}
-        kept = [
-            stage
-            for stage, cube in cubes.items()
-            if stage in changed and stage not in before and cube.exists() and not explain_cube(study, root, cube).fields
-        ]
+        kept = [stage for stage in _unaltered(study, root, versions) if stage in changed and stage not in before]
         _record(root, kept)
     return kept
+
+
+def _unaltered(study: Study, root: Path, versions: Versions) -> Iterator[str]:
+    """Stages whose results this version would make again as they are, by what these say of themselves."""
+    paths = StudyPaths(root)
+    # What says no version was made by code of version 1.
+    if paths.films.is_file() and set(versions["films"].values()) == {1}:
+        yield "films"
+    for model, wanted in versions["networks"].items():
+        try:
+            record = read_record(study, model, root)
+        except StudyError:
+            continue
+        if wanted == {"network": record.extractor_version, "reading": record.reading_version}:
+            yield f"checkpoint@{model}"
+    films = [*study.split.train, *study.split.test]
+    cubes = {f"brain@{subject}": [paths.brain(subject)] for subject in study.brain.subjects}
+    cubes |= {
+        numbered(study, f"residual_features@{pair.name}"): [paths.residual(pair.name, film) for film in films]
+        for pair in study.residual
+    }
+    for stage, made in cubes.items():
+        if all(cube.exists() and not explain_cube(study, root, cube).fields for cube in made):
+            yield stage
 
 
 def _record(root: Path, stages: Sequence[str]) -> None:
