@@ -192,4 +192,5 @@ def _record(root: Path, stages: Sequence[str]) -> None:
 
     with Repo(str(root)) as repo:
         for stage in stages:
-            repo.commit(target=stage, force=True)
+            # A stage's name alone is looked for where the command is run.
+            repo.commit(target=f"{(root / 'dvc.yaml').absolute()}:{stage}", force=True)
