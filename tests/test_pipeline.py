@@ -404,3 +404,19 @@ def test_init_refuses_what_it_cannot_do(tmp_path: Path, finished: Folder) -> Non
     again = CliRunner().invoke(main, ["init", str(finished.root)])
     assert again.exit_code == 1
     assert "found a study" in again.stderr
+
+
+def test_a_study_of_an_earlier_version_goes_on(tiny: Folder) -> None:
+    """Its pipeline is upgraded; no cube whose fingerprint holds is made again."""
+    for name, earlier in (("dvc.yaml", "simulated.dvc.yaml"), ("data/dvc.yaml", "simulated.data.dvc.yaml")):
+        shutil.copy(Path(__file__).parent / "earlier" / earlier, tiny.root / name)
+    (tiny.root / "data/versions.json").unlink()
+    dvc(tiny.root, "commit", "-f")
+    assert _running(dvc(tiny.root, "repro")) == set()
+    done = tiny.must("upgrade", "--yes")
+    kept = "films, checkpoint@vit, checkpoint@wav2vec2, brain@sub-01, residual_features@pair0"
+    assert f"kept: {kept}" in done.stdout.splitlines()
+    run = _stages_run(dvc(tiny.root, "repro"))
+    assert {"simulate", "encode@vit", "encode@wav2vec2", "ceiling", "report"} <= run
+    assert not {stage for stage in run if stage.startswith(("features", "checkpoint", "films", "brain", "residual_f"))}
+    assert _stages_run(dvc(tiny.root, "repro")) == set()

@@ -26,6 +26,7 @@ _AROUND = {
     "verify": "inspection",
     "export": "inspection",
     "clean": "keeping",
+    "upgrade": "keeping",
     "card": "keeping",
 }
 _STAGES = {

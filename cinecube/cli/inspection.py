@@ -96,10 +96,12 @@ def why(cube: Path, as_json: bool, root: Path) -> None:
     """
     from dataclasses import asdict
 
+    from cinecube.status.pipeline import warn_of_earlier
     from cinecube.status.why import explain_cube
     from cinecube.study_params import load
 
     found = explain_cube(load(root), root, cube)
+    warn_of_earlier(root)
     if as_json:
         echo_json(asdict(found))
         return

@@ -1,4 +1,4 @@
-"""Keeping a study tidy and telling others of it: `clean` and `card`."""
+"""Keeping a study tidy and up to date, and telling others of it: `clean`, `upgrade` and `card`."""
 
 from __future__ import annotations
 
@@ -33,6 +33,10 @@ _HEADINGS = {
     "chunks": "unused caches of chunks",
     "abandoned": "abandoned journals: they would be resumed if params.yaml went back to what they are of",
 }
+
+# The question, what is said after a no, and the way without it.
+_ABOUT_CLEAN = ("remove them?", "nothing was removed", "--dry-run to list only")
+_ABOUT_UPGRADE = ("rewrite the pipeline?", "nothing was written", "--dry-run to see what differs")
 
 
 @click.command()
@@ -70,7 +74,14 @@ def clean(yes: bool, dry_run: bool, caches: tuple[Path, ...], unused_days: float
         _show(found.leftovers, root)
     if found.busy:
         echo("a stage of this study runs: partial cubes and scratch arrays are left alone", err=True)
-    removing = bool(found.leftovers) and not dry_run and (yes or (not as_json and _is_confirmed()))
+    removing = (
+        bool(found.leftovers)
+        and not dry_run
+        and (
+            yes
+            or (not as_json and _is_confirmed("clean", "remove them?", "nothing was removed", "--dry-run to list only"))
+        )
+    )
     if removing:
         # While the question stood, somebody may have begun to use one of them.
         still = found if yes else find_leftovers(study, root, caches, unused_days)
@@ -83,24 +94,59 @@ def clean(yes: bool, dry_run: bool, caches: tuple[Path, ...], unused_days: float
         raise SystemExit(1)
 
 
-def _is_confirmed() -> bool:
+def _is_confirmed(command: str, question: str, otherwise: str, without: str) -> bool:
     from cinecube.store.base.errors import StudyError
 
     if not _can_ask():
         raise StudyError(
-            where="cinecube clean",
+            where=f"cinecube {command}",
             found="no terminal to ask on",
             expected="a yes",
-            do="run again with --yes, or with --dry-run to list only",
+            do=f"run again with --yes, or with {without}",
         )
-    confirmed = click.confirm("remove them?")
+    confirmed = click.confirm(question)
     if not confirmed:
-        echo("nothing was removed")
+        echo(otherwise)
     return confirmed
 
 
 def _can_ask() -> bool:
     return sys.stdin.isatty()
+
+
+@click.command()
+@click.option("--yes", is_flag=True, help="Rewrite without asking.")
+@click.option("--dry-run", is_flag=True, help="Show the difference only.")
+@study_option
+def upgrade(yes: bool, dry_run: bool, root: Path) -> None:
+    """Bring the pipeline of a study that an earlier version wrote up to this version of cinecube.
+
+    Reads params.yaml and dvc.yaml; shows what differs, and asks. Writes dvc.yaml, data/versions.json and dvc.lock. What
+    a lab added to the pipeline stays: stages, inputs, variables, comments. Results that this version would make again
+    as they are, are kept; `dvc repro` makes the others.
+
+    \b
+    Example:
+      cinecube upgrade --dry-run
+    """
+    from cinecube.studies.upgrading import rewritten_pipeline
+    from cinecube.studies.upgrading import upgrade as run
+    from cinecube.study_params import load
+
+    study = load(root)
+    files = rewritten_pipeline(study, root)
+    if not files:
+        return echo("the pipeline is that of this version")
+    for file in files:
+        for line in file.lines():
+            echo(line)
+    if dry_run or not (yes or _is_confirmed("upgrade", *_ABOUT_UPGRADE)):
+        return None
+    kept = run(study, root, files)
+    echo(f"written: {', '.join(file.name for file in files)}")
+    if kept:
+        echo(f"kept: {', '.join(kept)}")
+    return echo("`cinecube plan` says what `dvc repro` will make again")
 
 
 def _show(leftovers: Sequence[Leftover], root: Path) -> None:

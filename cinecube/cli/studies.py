@@ -89,10 +89,12 @@ def plan(root: Path, as_json: bool) -> None:
     """
     from dataclasses import asdict
 
+    from cinecube.status.pipeline import warn_of_earlier
     from cinecube.status.plan import plan_study
     from cinecube.study_params import load
 
     steps = plan_study(load(root), root)
+    warn_of_earlier(root)
     if as_json:
         echo_json([asdict(step) for step in steps])
         return

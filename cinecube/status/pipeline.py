@@ -2,13 +2,20 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Collection, Iterator
 from pathlib import Path
 from typing import Any
 
+from yaml import YAMLError
+
 from cinecube.status.versions import Versions, told_apart
+from cinecube.store.base.bounded import parse_yaml, read_text
+from cinecube.store.base.errors import StudyError
 from cinecube.store.base.paths import VERSIONS_FILE, StudyPaths
 from cinecube.store.params.document import Study
+
+_log = logging.getLogger(__name__)
 
 ALWAYS = "inputs"
 """The stage that runs whenever `dvc repro` does."""
@@ -62,6 +69,22 @@ def changed_stages(root: Path, versions: Versions) -> dict[str, str] | None:
     except DvcException:
         return None
     return follow | changed
+
+
+def warn_of_earlier(root: Path) -> None:
+    """Say that an earlier version of cinecube wrote the pipeline: DVC sees no change of code by it."""
+    if not (root / "dvc.yaml").is_file():
+        return
+    try:
+        pipeline = parse_yaml(read_text(root / "dvc.yaml"))
+    except (OSError, ValueError, YAMLError, StudyError):
+        return  # DVC says what is wrong with it
+    stages = pipeline.get("stages") if isinstance(pipeline, dict) else None
+    if isinstance(stages, dict) and "encode" in stages and ALWAYS not in stages:
+        _log.warning(
+            "dvc.yaml is of an earlier version of cinecube, by which `dvc repro` keeps results of older code: "
+            "`cinecube upgrade` brings it up to date"
+        )
 
 
 def is_only_absent(why: str) -> bool:

@@ -1,0 +1,196 @@
+"""Bringing the pipeline of a study that an earlier version of cinecube wrote up to this version."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from cinecube.features.extraction.record import read_record
+from cinecube.status.pipeline import changed_stages, numbered
+from cinecube.status.versions import Versions, study_versions, write_versions
+from cinecube.status.why import explain_cube
+from cinecube.store.base.atomic import write_text
+from cinecube.store.base.bounded import parse_yaml, read_text
+from cinecube.store.base.errors import StudyError
+from cinecube.store.base.paths import StudyPaths
+from cinecube.store.base.writing import one_writer
+from cinecube.store.params.document import Study
+from cinecube.store.params.editing import edit_yaml
+from cinecube.studies.pipelines import pipelines
+
+# What a stage of an earlier pipeline depended on beside data: the study itself may hold no code.
+_ROOMS = ("analysis", "features", "simulation", "store")
+# Lists to which a lab may have added what its own stages make.
+_OPEN = ("deps", "params")
+
+
+@dataclass(frozen=True)
+class Rewritten:
+    """A file of the pipeline before and after.
+
+    Attributes
+    ----------
+    name : str
+        Path from the study's folder.
+    before, after : str
+        Its text.
+    """
+
+    name: str
+    before: str
+    after: str
+
+    def lines(self) -> Iterator[str]:
+        """The difference as `diff -u` shows it."""
+        before, after = self.before.splitlines(), self.after.splitlines()
+        yield from difflib.unified_diff(before, after, self.name, f"{self.name} (upgraded)", lineterm="", n=2)
+
+
+def rewritten_pipeline(study: Study, root: Path) -> list[Rewritten]:
+    """The files of a study's pipeline that this version writes otherwise, as it would write them.
+
+    Stages of the lab's own, inputs that it added to ours, variables, comments and what `dvc push` may send stay.
+
+    Raises
+    ------
+    StudyError
+        If there is no pipeline, it is the one of cinecube's own repository, or it cannot be edited.
+    """
+    if (root / "cinecube" / "__init__.py").is_file():
+        raise StudyError(
+            where=str(root),
+            found="cinecube's own repository",
+            expected="a study that `cinecube init` made",
+            do="run `make pipeline`, which writes its pipeline",
+        )
+    simulated = (root / "data" / "dvc.yaml").is_file()
+    wanted = pipelines(simulated=simulated, stimuli=bool(study.stimuli), atlas=bool(study.brain.atlas))
+    found = []
+    for name, text in wanted.items():
+        before = read_text(root / name, name)
+        after = edit_yaml(before, lambda pipeline, text=text: _merge(pipeline, _loaded(text)), name)  # type: ignore[misc]
+        if parse_yaml(before) != parse_yaml(after):
+            found.append(Rewritten(name, before, after))
+    return found
+
+
+def _loaded(text: str) -> Any:
+    """A pipeline of ours with its comments and layout."""
+    kept: list[Any] = []
+    edit_yaml(text, kept.append)
+    return kept[0]
+
+
+def _merge(pipeline: Any, wanted: Any) -> None:
+    """Make the stages that both have as `wanted` has them, and add those that only it has."""
+    stages = pipeline.get("stages") if isinstance(pipeline, dict) else None
+    if not isinstance(stages, dict) or not all(isinstance(stage, dict) for stage in stages.values()):
+        raise StudyError(
+            where="dvc.yaml", found="no stages", expected="a pipeline", do="restore the one that `cinecube init` wrote"
+        )
+    for name, stage in wanted["stages"].items():
+        if name not in stages:
+            stages[name] = stage  # at the end: comments are above what they are of
+            continue
+        own = stages[name]
+        for key in [key for key in own if key not in stage and key != "desc"]:
+            del own[key]
+        for key, value in stage.items():
+            merged = _merged(own.get(key), value, key)
+            if own.get(key) != merged:
+                own[key] = merged
+
+
+def _merged(own: Any, wanted: Any, key: str) -> Any:
+    """One key of a stage: `own` as it is, `wanted` as this version writes it."""
+    if not isinstance(own, Sequence) or isinstance(own, str) or key not in (*_OPEN, "outs"):
+        return wanted
+    known = {_path(entry): entry for entry in own}
+    # Whether an output is pushed is the study's own choice, where it made one.
+    chosen = {path: entry for path, entry in known.items() if key == "outs" and isinstance(entry, dict)}
+    merged = [chosen.get(_path(entry), entry) for entry in wanted]
+    if key in _OPEN:
+        ours = [_path(entry) for entry in wanted]
+        merged += [entry for path, entry in known.items() if not _is_ours(path, ours)]
+    if merged == list(wanted):
+        return wanted
+    kept = type(wanted)(merged)
+    if hasattr(wanted, "fa"):
+        kept.fa.set_block_style()
+    return kept
+
+
+def _path(entry: Any) -> str:
+    """What an entry of a list names: itself, or the one key of a mapping."""
+    return str(next(iter(entry))) if isinstance(entry, dict) else str(entry)
+
+
+def _is_ours(path: str, ours: Sequence[str]) -> bool:
+    """Whether an entry is one of this version's, a whole section of which it names keys, or code."""
+    is_code = path in _ROOMS or path.startswith(tuple(f"{room}/" for room in _ROOMS))
+    return is_code or any(one == path or one.startswith(f"{path}.") for one in ours)
+
+
+def upgrade(study: Study, root: Path, files: Sequence[Rewritten]) -> list[str]:
+    """Write the pipeline, and tell DVC which results are what their stages would make again.
+
+    Returns
+    -------
+    list of str
+        Stages whose results are kept as they are.
+
+    Raises
+    ------
+    StudyError
+        If a stage of the study is running.
+    """
+    paths = StudyPaths(root)
+    versions = study_versions(study)
+    before = changed_stages(root, {})  # by the pipeline as it was: what it calls changed stays to do
+    with one_writer(paths, root / "dvc.yaml"):
+        for file in files:
+            write_text(root / file.name, file.after)
+        write_versions(study, root)
+        changed = changed_stages(root, versions)
+        if before is None or changed is None:
+            return []
+        kept = [stage for stage in _unaltered(study, root, versions) if stage in changed and stage not in before]
+        _record(root, kept)
+    return kept
+
+
+def _unaltered(study: Study, root: Path, versions: Versions) -> Iterator[str]:
+    """Stages whose results this version would make again as they are, by what these say of themselves."""
+    paths = StudyPaths(root)
+    # What says no version was made by code of version 1.
+    if paths.films.is_file() and set(versions["films"].values()) == {1}:
+        yield "films"
+    for model, wanted in versions["networks"].items():
+        try:
+            record = read_record(study, model, root)
+        except StudyError:
+            continue
+        if wanted == {"network": record.extractor_version, "reading": record.reading_version}:
+            yield f"checkpoint@{model}"
+    films = [*study.split.train, *study.split.test]
+    cubes = {f"brain@{subject}": [paths.brain(subject)] for subject in study.brain.subjects}
+    cubes |= {
+        numbered(study, f"residual_features@{pair.name}"): [paths.residual(pair.name, film) for film in films]
+        for pair in study.residual
+    }
+    for stage, made in cubes.items():
+        if all(cube.exists() and not explain_cube(study, root, cube).fields for cube in made):
+            yield stage
+
+
+def _record(root: Path, stages: Sequence[str]) -> None:
+    """Let DVC take what is there for what the stages make."""
+    from dvc.repo import Repo
+
+    with Repo(str(root)) as repo:
+        for stage in stages:
+            # A stage's name alone is looked for where the command is run.
+            repo.commit(target=f"{(root / 'dvc.yaml').absolute()}:{stage}", force=True)
