@@ -87,6 +87,7 @@ def told_apart(stored: Any, asked: Any) -> str:
     changed = {name: pair for name, pair in both.items() if pair[0] != pair[1]}
     if not changed:
         return ""
-    age = "an older" if all(before < now for before, now in changed.values()) else "another"
+    older = all(isinstance(before, int) and before < now for before, now in changed.values())
+    age = "an older" if older else "another"
     named = ", ".join(f"{name} {before}, here {now}" for name, (before, now) in changed.items())
     return f"it is of {age} version of cinecube ({named})"

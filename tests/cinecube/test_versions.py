@@ -83,6 +83,7 @@ def test_a_cube_that_says_no_version_is_told_to_be_older(scratch: Folder) -> Non
         (7, {"ridge": 1}, OLDER),
         ({"ridge": 1}, None, ""),
         ({"ridge": 2}, None, "it is of another version of cinecube (ridge 2, here 1)"),
+        ({"ridge": "x"}, {"ridge": 1}, "it is of another version of cinecube (ridge x, here 1)"),
         (None, None, ""),
     ],
 )
