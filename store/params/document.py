@@ -306,10 +306,6 @@ class Study(Section):
         _refuse_unknown(name, self.brain.subjects, "subject", "brain.subjects")
         return name
 
-    def film_of(self, segment: str) -> str:
-        """The film that a segment belongs to."""
-        return next(film for film, segments in self.films.items() if segment in segments)
-
 
 def _refuse_unknown(name: str, known: Collection[str], kind: str, section: str) -> None:
     if name not in known:
