@@ -205,7 +205,7 @@ def _pushed(root: Path, remote: Path) -> dict[str, bool]:
     index, found = open_index(root), {}
     for output in index.outputs:
         assert output.item is not None
-        found[output.path] = is_there(output.item.oid + ".dir" * output.is_dir)
+        found[output.path] = is_there(output.item.oid)
         # Labels of a brain cube may be those of a score cube.
         files = index.folder(output.path).files if output.is_dir else {}
         own = [item.oid for name, item in files.items() if name.startswith(("bold/c", "sub-", "atlas"))]

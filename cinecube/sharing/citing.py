@@ -17,12 +17,10 @@ from cinecube.store.base.errors import StudyError
 CITATION_FILE = "CITATION.cff"
 
 # What TeX reads as more than itself.
-_TEX = {
-    "\\": r"\textbackslash{}",
-    "~": r"\textasciitilde{}",
-    "^": r"\textasciicircum{}",
-    **{sign: f"\\{sign}" for sign in "&%$#_{}"},
-}
+_TEX = str.maketrans(
+    {"\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}"}
+    | {sign: f"\\{sign}" for sign in "&%$#_{}"}
+)
 
 
 @dataclass(frozen=True)
@@ -79,7 +77,7 @@ def package_citation(version: str) -> Citation:
 
 def _broken(path: Path, found: str) -> StudyError:
     return StudyError(
-        where=path.name, found=found, expected="a citation file (citation-file-format.github.io)", do="mend it"
+        where=path.name, found=found, expected="a citation file (citation-file-format.github.io)", do="correct it"
     )
 
 
@@ -89,8 +87,9 @@ def _citation(what: str, about: Mapping[str, Any]) -> Citation:
     url = str(about.get("url") or about.get("repository-code") or about.get("repository") or "")
     venue, title = str(about.get("journal") or ""), str(about["title"])
     address = f"https://doi.org/{doi}" if doi else url
+    names = ", ".join(f"{given} {family}".strip() for family, given in authors)
     parts = [
-        " ".join(part for part in (", ".join(_shown(*name) for name in authors), f"({year})" if year else "") if part),
+        " ".join(filter(None, (names, f"({year})" if year else ""))),
         title + (f" (version {version})" if version else ""),
         venue,
         str(about.get("license") or ""),
@@ -99,10 +98,10 @@ def _citation(what: str, about: Mapping[str, Any]) -> Citation:
     text = ". ".join(part.rstrip(".") for part in parts if part) + ("" if address else ".")
     fields = {
         "author": " and ".join(_tex_name(*name) for name in authors),
-        "title": f"{{{_tex(title)}}}",
-        "journal": _tex(venue),
+        "title": f"{{{title.translate(_TEX)}}}",
+        "journal": venue.translate(_TEX),
         "year": year,
-        "version": _tex(version),
+        "version": version.translate(_TEX),
         "doi": _plain(doi),
         "url": _plain(url),
     }
@@ -121,17 +120,9 @@ def _authors(about: Mapping[str, Any]) -> list[tuple[str, str]]:
     return [name for name in found if name[0]]
 
 
-def _shown(family: str, given: str) -> str:
-    return f"{given} {family}".strip()
-
-
 def _tex_name(family: str, given: str) -> str:
     # Without braces, the words of an entity would be taken for first and last names.
-    return f"{_tex(family)}, {_tex(given)}" if given else f"{{{_tex(family)}}}"
-
-
-def _tex(text: str) -> str:
-    return "".join(_TEX.get(sign, sign) for sign in text)
+    return f"{family.translate(_TEX)}, {given.translate(_TEX)}" if given else f"{{{family.translate(_TEX)}}}"
 
 
 def _plain(text: str) -> str:

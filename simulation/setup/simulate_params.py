@@ -6,9 +6,9 @@ import math
 from fractions import Fraction
 from typing import Annotated, Literal
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, Field
 
-from cinecube.store.base.section import WrongValue
+from cinecube.store.base.section import Section, WrongValue
 
 Network = Literal["vit", "videomae", "vivit", "wav2vec2", "ast", "imagebind", "tvlt"]
 NETWORKS: tuple[Network, ...] = ("vit", "videomae", "vivit", "wav2vec2", "ast", "imagebind", "tvlt")
@@ -28,7 +28,7 @@ def _is_rate(text: str) -> str:
     return text
 
 
-class SimulateSpec(BaseModel):
+class SimulateSpec(Section):
     """The `simulate` section: every number that the simulated study follows from.
 
     Attributes
@@ -70,8 +70,6 @@ class SimulateSpec(BaseModel):
     voxel_mm : float
         Edge of a voxel.
     """
-
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
     seed: int = Field(default=0, ge=0, lt=2**63)
     subjects: int = Field(default=4, ge=1, le=99)

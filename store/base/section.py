@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from pydantic import BaseModel, ConfigDict
+import contextlib
+import difflib
+from collections.abc import Collection
+from typing import Any
 
+import yaml
+from pydantic import BaseModel, ConfigDict, model_validator
 
-class Section(BaseModel):
-    """A section of `params.yaml`: frozen, and unknown keys are errors."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+_LONGEST = 60
 
 
 class WrongValue(ValueError):
@@ -25,3 +27,55 @@ class WrongValue(ValueError):
     def __init__(self, *, found: str, expected: str, do: str, key: str = "") -> None:
         self.found, self.expected, self.do, self.key = found, expected, do, key
         super().__init__(f"found {found}, expected {expected}")
+
+
+NOTHING = object()
+"""The value of a key that is required and not there: of no type, so that pydantic says which one it wants."""
+
+
+class Section(BaseModel):
+    """A section of `params.yaml`: frozen, and unknown keys are errors."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _has_its_keys(cls, value: Any) -> Any:
+        """Refuse an unknown key before what may be missing for its sake."""
+        if isinstance(value, cls):
+            return value
+        needed = [name for name, field in cls.model_fields.items() if field.is_required()]
+        if not isinstance(value, dict):
+            raise WrongValue(
+                found=as_written(value),
+                expected=f"a section with {', '.join(needed)}" if needed else "a section of keys",
+                do="write one, as `key: value`",
+            )
+        for name in value:
+            if name not in cls.model_fields:
+                raise WrongValue(
+                    key=str(name),
+                    found=f"an unknown key {name!r}",
+                    expected=f"one of {', '.join(cls.model_fields)}",
+                    do=suggestion(str(name), cls.model_fields) or "remove it or correct its name",
+                )
+        return dict.fromkeys(needed, NOTHING) | value
+
+
+def as_written(value: Any) -> str:
+    """A value as a reader of YAML knows it, cut where it is long."""
+    if value is None or value is NOTHING:
+        return "nothing"
+    text = repr(value)
+    if not isinstance(value, str):
+        with contextlib.suppress(yaml.YAMLError):
+            text = yaml.safe_dump(value, default_flow_style=True, width=float("inf"), sort_keys=False)
+        text = text.strip().removesuffix("...").strip()
+    return text if len(text) <= _LONGEST else f"{text[:_LONGEST]}…"
+
+
+def suggestion(name: str, known: Collection[str]) -> str | None:
+    """`did you mean …?` if one of the known names is close to `name`."""
+    by_lower = {other.lower(): other for other in known}
+    close = difflib.get_close_matches(name.lower(), list(by_lower), n=1)
+    return f"did you mean {by_lower[close[0]]!r}?" if close else None

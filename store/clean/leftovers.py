@@ -21,6 +21,7 @@ import re
 import shutil
 import time
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -329,7 +330,7 @@ def remove(paths: StudyPaths, leftover: Leftover) -> None:
         If somebody uses it by now, or it cannot be removed.
     """
     path = leftover.path
-    try:
+    with removing(path):
         if leftover.kind in ("journal", "abandoned", "lock"):
             lock = _inside_or_refuse(paths, path.with_suffix(".lock"))
             _remove_journal(path.with_suffix(""), lock, bare=leftover.kind == "lock")
@@ -347,12 +348,19 @@ def remove(paths: StudyPaths, leftover: Leftover) -> None:
             shutil.rmtree(path)
         else:
             path.unlink()
+
+
+@contextmanager
+def removing(path: Path) -> Iterator[None]:
+    """Say in one line why something cannot be removed."""
+    try:
+        yield
     except OSError as error:
         raise environment_error(error, str(path)) or StudyError(
             where=str(path),
             found=str(error),
-            expected="something to remove, and the right to",
-            do="mend it, and run `cinecube clean` again",
+            expected="something to remove, and permission to",
+            do="fix it, and run `cinecube clean` again",
         ) from error
 
 

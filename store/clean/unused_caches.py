@@ -10,9 +10,9 @@ from contextlib import closing
 from pathlib import Path
 from urllib.parse import quote
 
-from cinecube.store.base.errors import StudyError, environment_error
+from cinecube.store.base.errors import StudyError
 from cinecube.store.base.paths import StudyPaths
-from cinecube.store.clean.leftovers import Leftover, bytes_freed
+from cinecube.store.clean.leftovers import Leftover, bytes_freed, removing
 
 DAY_S = 24 * 3600.0
 
@@ -79,20 +79,8 @@ def remove_cache(folder: Path, unused_days: float) -> None:
         raise StudyError(
             where=str(folder), found="a cache that was used by now", expected="an unused one", do="leave it"
         )
-    try:
-        for path in folder.iterdir():
-            if path.is_dir():
-                shutil.rmtree(path)
-            else:
-                path.unlink()
-        folder.rmdir()
-    except OSError as error:
-        raise environment_error(error, str(folder)) or StudyError(
-            where=str(folder),
-            found=str(error),
-            expected="the right to remove it",
-            do="mend it, and run `cinecube clean` again",
-        ) from error
+    with removing(folder):
+        shutil.rmtree(folder)
 
 
 def _is_folder_of_cache(path: Path) -> bool:

@@ -6,9 +6,9 @@ import math
 from typing import TYPE_CHECKING
 
 import numpy as np
-from pydantic import BaseModel, ConfigDict, Field, field_validator
+from pydantic import Field, field_validator
 
-from cinecube.store.base.section import WrongValue
+from cinecube.store.base.section import Section, WrongValue
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -19,7 +19,7 @@ SAME_STEP_S = 1e-4
 """Seconds between TRs that are one: headers keep 32 bits, tools round. A run of 1,000 rows drifts by 0.1 s at most."""
 
 
-class Clock(BaseModel):
+class Clock(Section):
     """Row i of a segment is the window `[i * tr_s, i * tr_s + window_s)` from its first frame.
 
     Attributes
@@ -31,8 +31,6 @@ class Clock(BaseModel):
     max_trim_s : float
         Largest mismatch between a scan and its film that is trimmed rather than refused.
     """
-
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
     tr_s: float
     window_s: float = Field(ge=0.001, le=3600)

@@ -9,8 +9,7 @@ import functools
 import logging
 import os
 import posixpath
-import re
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -20,14 +19,11 @@ from cinecube.store.base.errors import StudyError, environment_error
 from cinecube.store.dvc.confined import confined
 from cinecube.store.dvc.dvc_repo import check_address, fetch_clone, is_bare, split_address
 from cinecube.store.dvc.remotes import DvcObject, Location, Objects, cache_location, remote_location, shown
+from cinecube.store.dvc.untrusted import check_oid, check_path, refuse_nested, refuse_programs, unreadable
 
 _log = logging.getLogger(__name__)
-_OID = re.compile(r"[0-9a-f]{32}(\.dir)?")
-_MAX_PATH = 1000
 # A line of it takes 100 bytes; a dataset of 300,000 files is one that no study has.
 _MAX_LIST_BYTES = 32 * 2**20
-_PROGRAMS = ("bearer_token_command", "ask_password", "ask_passphrase")
-_FILES = ("configpath", "credentialpath")  # AWS reads a `credential_process` there, and runs it
 
 
 @dataclass(frozen=True)
@@ -51,7 +47,6 @@ class Output:
         From the repository's root, with `/`.
     item : DvcObject, optional
         Its hash; none if it was never made, or imported without its bytes.
-    is_dir : bool
     remote : str, optional
         The remote it is kept in, if not the default one.
     source : Source, optional
@@ -65,12 +60,16 @@ class Output:
 
     path: str
     item: DvcObject | None
-    is_dir: bool
     remote: str | None = None
     source: Source | None = None
     n_bytes: int | None = None
     kept: bool = False
     defined_in: str = ""
+
+    @property
+    def is_dir(self) -> bool:
+        """Whether it is a folder, or nobody knows."""
+        return self.item is None or self.item.oid.endswith(".dir")
 
 
 @dataclass(frozen=True)
@@ -206,8 +205,7 @@ class DvcIndex:
         """Whether an output's owner did not publish it, and it is not in the cache of this machine either."""
         if not output.kept or output.item is None:
             return False
-        item = replace(output.item, oid=output.item.oid + ".dir") if output.is_dir else output.item
-        return self.cache is None or not os.path.isfile(cache_location(self.cache).path(item))
+        return self.cache is None or not os.path.isfile(cache_location(self.cache).path(output.item))
 
     def offline(self) -> DvcIndex:
         """The same without remotes: bytes are looked for in the local cache."""
@@ -247,7 +245,7 @@ class DvcIndex:
 
     def _own_list(self, output: Output, objects: Objects, where: str) -> tuple[DvcObject, bytes] | None:
         assert output.item is not None
-        listed = replace(output.item, oid=output.item.oid + ".dir")
+        listed = output.item
         if output.source is not None:
             if not output.is_dir:
                 return None
@@ -324,20 +322,6 @@ def inside(path: str, prefix: str) -> str | None:
     return path[len(prefix) + 1 :] if path.startswith(f"{prefix}/") else None
 
 
-def unreadable(error: Exception, url: str, rev: str | None) -> StudyError:
-    """The error of a repository that Git or DVC cannot read."""
-    cause: BaseException = error
-    if str(error) == "SCM error":  # DVC's words for whatever Git says; the reason is what all of it comes from
-        while cause.__cause__ is not None:
-            cause = cause.__cause__
-    return StudyError(
-        where=shown(url) + (f" at {rev}" if rev else ""),
-        found=f"nothing that can be read ({shown((str(cause) or type(cause).__name__).splitlines()[0])})",
-        expected="a Git repository with DVC in it, and a revision that it has",
-        do="correct the address or the revision",
-    )
-
-
 def _configured(config: dict[str, Any], remote: str | None, options: Mapping[str, Any]) -> dict[str, Any]:
     """The configuration with a caller's choices of remote. DVC's own merge mixes options of two kinds of address."""
     name = remote or config.setdefault("core", {}).get("remote") or ("given" if options else None)
@@ -373,31 +357,8 @@ def _output(
     defined_in: str,
 ) -> Output:
     known = Source(**source) if source else None
-    item = None if oid is None else DvcObject(oid.removesuffix(".dir"), legacy)
-    is_dir = oid is None or oid.endswith(".dir")
-    return Output(path, item, is_dir, remote, known, None if oid is None else size, kept, defined_in)
-
-
-def refuse_programs(options: Mapping[str, Any], where: str, *, files: bool = True) -> None:
-    """Refuse options of a remote that somebody else's repository must not choose.
-
-    They name programs, or files that may name programs, or make DVC ask for a password.
-
-    Parameters
-    ----------
-    options : mapping
-    where : str
-    files : bool
-        Whether files are refused too.
-    """
-    for name in (*_PROGRAMS, *(_FILES if files else ())):
-        if options.get(name):
-            raise StudyError(
-                where=where,
-                found=f"the option {name} in what is committed",
-                expected="options that run no program and ask nothing",
-                do="ask its owner to keep it in .dvc/config.local; in a clone of yours move it there if you trust it",
-            )
+    item = None if oid is None else DvcObject(oid, legacy)
+    return Output(path, item, remote, known, None if oid is None else size, kept, defined_in)
 
 
 def _parse_listing(raw: bytes, legacy: bool, where: str) -> dict[str, DvcObject]:
@@ -409,36 +370,12 @@ def _parse_listing(raw: bytes, legacy: bool, where: str) -> dict[str, DvcObject]
             check_path(str(entry["relpath"])): DvcObject(check_oid(str(entry["md5"]), entry["relpath"]), legacy)
             for entry in entries
         }
-        _refuse_nested(files, len(entries))
+        refuse_nested(files, len(entries))
     except (ValueError, KeyError, TypeError) as error:
         raise StudyError(
             where=where, found=f"an unreadable list of files ({error})", expected="DVC's", do="`dvc push` it again"
         ) from error
     return files
-
-
-def check_path(path: str) -> str:
-    """A path that leads to nothing outside its folder; it comes from a file of someone else."""
-    strange = path.startswith("/") or any(part in ("", ".", "..") for part in path.split("/"))
-    if strange or "\0" in path or "\\" in path or len(path) > _MAX_PATH:
-        raise ValueError(f"{path[:100]!r}, which is no path in a folder")
-    return path
-
-
-def _refuse_nested(files: Collection[str], n_entries: int) -> None:
-    """Refuse a list that names a file twice, or a file as a folder: which one is there would be chance."""
-    if len(files) < n_entries:
-        raise ValueError(f"{n_entries - len(files)} files twice")
-    folders = {path[:at] for path in files for at, sign in enumerate(path) if sign == "/"}
-    if both := folders & set(files):
-        raise ValueError(f"{min(both)!r} as a file and as a folder")
-
-
-def check_oid(oid: str, path: str) -> str:
-    """A hash that is one: it becomes a path, and comes from a file of someone else."""
-    if not _OID.fullmatch(oid):
-        raise ValueError(f"{path} has the hash {oid[:100]!r}, which is no MD5")
-    return oid
 
 
 def _under(files: Mapping[str, DvcObject], folder: str) -> dict[str, DvcObject]:

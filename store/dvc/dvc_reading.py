@@ -14,9 +14,9 @@ from dvc.repo import Repo
 
 from cinecube.store.base.errors import StudyError, environment_error
 from cinecube.store.base.paths import PARAMS_FILE
-from cinecube.store.dvc.dvc_index import check_oid, check_path, refuse_programs, unreadable
 from cinecube.store.dvc.dvc_repo import opened_repo, uncollected
 from cinecube.store.dvc.remotes import shown
+from cinecube.store.dvc.untrusted import check_oid, check_path, refuse_programs, unreadable
 
 # DVC's own time grows with the square of a pipeline's stages: 200 take a minute.
 _MAX_OUTPUTS = 20_000

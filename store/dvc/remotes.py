@@ -7,7 +7,8 @@ import json
 import re
 import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -49,7 +50,10 @@ class OverlongError(OSError):
 
 @dataclass(frozen=True)
 class DvcObject:
-    """The content of one file: its MD5 hash, and whether DVC 2 wrote it, whose objects lie in another folder."""
+    """The content of one file: its MD5 hash, and whether DVC 2 wrote it, whose objects lie in another folder.
+
+    The content of a folder is a list of files, and its hash ends in `.dir`.
+    """
 
     oid: str
     legacy: bool = False
@@ -254,22 +258,19 @@ class Objects:
         StudyError
             If no location has.
         """
-        asked: list[Location] = []
         failed: StudyError | None = None
-        for extended in (False, True):
-            for location in self.locations(extended=extended)[len(asked) :]:
-                asked.append(location)
-                try:
-                    data = _patiently(lambda at: at.read(item, None, limit), location, item, where)
-                except FileNotFoundError:
-                    continue
-                except StudyError as error:
-                    failed = error
-                    continue
-                if is_whole(item, data):
-                    return data
-                failed = _damaged(item, location, where)
-        raise failed or self._absent(item, asked, where)
+        for location in self._in_turn():
+            try:
+                data = _patiently(lambda at: at.read(item, None, limit), location, item, where)
+            except FileNotFoundError:
+                continue
+            except StudyError as error:
+                failed = error
+                continue
+            if is_whole(item, data):
+                return data
+            failed = _damaged(item, location, where)
+        raise failed or self._absent(item, where)
 
     def keeping(self, chunks: ChunkCache) -> Objects:
         """The same, with what remotes send kept."""
@@ -280,17 +281,19 @@ class Objects:
         return self._first(lambda location: location.size(item), item, where)
 
     def _first(self, ask: Callable[[Location], T], item: DvcObject, where: str) -> T:
-        asked: list[Location] = []
-        for extended in (False, True):
-            for location in self.locations(extended=extended)[len(asked) :]:
-                try:
-                    return _patiently(ask, location, item, where)
-                except FileNotFoundError:
-                    asked.append(location)
-        raise self._absent(item, asked, where)
+        for location in self._in_turn():
+            with suppress(FileNotFoundError):
+                return _patiently(ask, location, item, where)
+        raise self._absent(item, where)
 
-    def _absent(self, item: DvcObject, asked: Sequence[Location], where: str) -> StudyError:
-        return kept_back(where) if self._kept else _nowhere(item, asked, where)
+    def _absent(self, item: DvcObject, where: str) -> StudyError:
+        return kept_back(where) if self._kept else _nowhere(item, self.locations(), where)
+
+    def _in_turn(self) -> Iterator[Location]:
+        """Every location; where an import comes from is asked only once the others have been."""
+        known = self.locations(extended=False)
+        yield from known
+        yield from self.locations()[len(known) :]
 
     def locations(self, *, extended: bool = True) -> list[Location]:
         """Where objects are looked for; `extended` asks where an import comes from."""

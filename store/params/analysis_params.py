@@ -6,8 +6,7 @@ from typing import Annotated, Any, Literal, get_args
 
 from pydantic import Field, field_validator, model_validator
 
-from cinecube.store.base.section import Section, WrongValue
-from cinecube.store.params.wrong_params import shown
+from cinecube.store.base.section import Section, WrongValue, as_written
 
 _LONGEST_DELAY = 1000
 
@@ -78,7 +77,7 @@ class EncodeParams(Section):
         if self.delays != sorted(set(self.delays)) or self.delays[0] < 0 or self.delays[-1] > _LONGEST_DELAY:
             raise WrongValue(
                 key="delays",
-                found=shown(self.delays),
+                found=as_written(self.delays),
                 expected=f"different whole numbers of TRs, 0 to {_LONGEST_DELAY}, in rising order",
                 do="sort them, and take out what stands twice, is negative or further back",
             )

@@ -14,12 +14,12 @@ from cinecube.store.base.bounded import parse_yaml, read_text
 from cinecube.store.base.errors import StudyError
 from cinecube.store.base.labels import check_name
 from cinecube.store.base.paths import PARAMS_FILE as PARAMS_FILE
-from cinecube.store.base.section import Section, WrongValue
+from cinecube.store.base.section import Section, WrongValue, as_written, suggestion
 from cinecube.store.clock.clock import Clock
 from cinecube.store.params.analysis_params import CeilingParams, EncodeParams, Pair, Statistics, Unimodal
 from cinecube.store.params.model_params import ModelParams
 from cinecube.store.params.run_params import DaskParams, Run
-from cinecube.store.params.wrong_params import explain, shown, suggestion
+from cinecube.store.params.wrong_params import explain
 
 _PAIR = ("keep", "remove")
 
@@ -161,7 +161,7 @@ class Study(Section):
             if len(streams) not in (2, 3) or len(set(streams)) < len(streams):
                 raise WrongValue(
                     key=f"partition.{i}",
-                    found=shown(streams),
+                    found=as_written(streams),
                     expected="two or three different streams",
                     do="name them",
                 )
@@ -306,10 +306,6 @@ class Study(Section):
         _refuse_unknown(name, self.brain.subjects, "subject", "brain.subjects")
         return name
 
-    def film_of(self, segment: str) -> str:
-        """The film that a segment belongs to."""
-        return next(film for film, segments in self.films.items() if segment in segments)
-
 
 def _refuse_unknown(name: str, known: Collection[str], kind: str, section: str) -> None:
     if name not in known:
@@ -334,7 +330,9 @@ def _known(key: str, kind: str, names: list[str], known: Collection[str]) -> Non
             raise WrongValue(
                 key=key,
                 found=f"no {kind} {name!r}",
-                expected=f"one of {', '.join(known)}, the keys of `{kind}s`",
+                expected=f"one of {', '.join(known)}, the keys of `{kind}s`"
+                if known
+                else f"a key of `{kind}s`, which has none",
                 do=suggestion(name, known) or f"correct it, or add it to `{kind}s`",
             )
 
@@ -406,4 +404,4 @@ def parse(model: type[_Model], raw: Any, where: str, do: str | None = None) -> _
     try:
         return model.model_validate(raw)
     except ValidationError as error:
-        raise explain(model, error, raw, where, do) from None
+        raise explain(error, raw, where, do) from None

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import re
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import Field, field_validator
+from pydantic import Discriminator, Field, Tag, field_validator
 
-from cinecube.store.base.section import Section, WrongValue
+from cinecube.store.base.section import Section, WrongValue, suggestion
 
 _DEVICE = re.compile(r"auto|cpu|mps|cuda(:\d+)?")
 
@@ -60,5 +60,27 @@ class JobQueue(Section):
     options: dict[str, Any] = Field(default_factory=dict)
 
 
-DaskParams = Literal["local"] | ClusterAddress | JobQueue
+def _kind_of_workers(value: Any) -> str | None:
+    """The name of the class whose keys are most like those that were written."""
+    if value == "local" or isinstance(value, Section):
+        return "local" if value == "local" else type(value).__name__
+    if not isinstance(value, dict):
+        return None
+
+    def known(section: type[Section]) -> int:
+        return sum(suggestion(str(key), section.model_fields) is not None for key in value)
+
+    return max((ClusterAddress, JobQueue), key=known).__name__
+
+
+DaskParams = Annotated[
+    Annotated[Literal["local"], Tag("local")]
+    | Annotated[ClusterAddress, Tag("ClusterAddress")]
+    | Annotated[JobQueue, Tag("JobQueue")],
+    Discriminator(
+        _kind_of_workers,
+        custom_error_type="no_workers",
+        custom_error_message="Input should be 'local', or a section with address, or one with jobqueue",
+    ),
+]
 """Where blocks of targets are computed."""

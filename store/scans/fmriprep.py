@@ -16,7 +16,7 @@ import numpy as np
 from cinecube.store.base.errors import StudyError
 from cinecube.store.base.input_files import read_json
 from cinecube.store.base.labels import bids_label
-from cinecube.store.params.wrong_params import suggestion
+from cinecube.store.base.section import suggestion
 from cinecube.store.scans.nifti import open_nifti, other_grid, read_volume
 
 _log = logging.getLogger(__name__)

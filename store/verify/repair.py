@@ -157,7 +157,7 @@ def _informed(record: Record, cube: Path) -> Record:
     assert record.output.item is not None
     objects, cache = record.index.objects(record.output), ObjectCache(record.index)
     if record.files is None:
-        item = replace(record.output.item, oid=record.output.item.oid + ".dir")
+        item = record.output.item
         if cache.has(item):  # damaged, or the record would have its files
             cache.keep(item, objects.read_whole(item, f"{cube} (its list of files)"), str(cube))
         listing = record.index.folder(record.path)

@@ -227,4 +227,4 @@ def _folder_oid(cube: Path, item: DvcObject) -> str:
         with file.open("rb") as opened:
             tree.add(file.relative_to(cube).parts, None, HashInfo("md5", md5_of(opened, item)))
     tree.digest()
-    return str(tree.hash_info.value).removesuffix(".dir")
+    return str(tree.hash_info.value)

@@ -7,6 +7,7 @@ says whether a number was wrong, `verify` silent, or an error no `StudyError`; t
 from __future__ import annotations
 
 import json
+import os
 import shutil
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import chdir, contextmanager
@@ -198,10 +199,11 @@ class Lab:
             self.objects[cube] = {listed, *(entry["md5"] for entry in entries)}
         self.files = {file: file.read_bytes() for folder in folders for file in _files(folder)}
         self._marks = {file: _mark(file) for file in self.files}
+        self._of = {cube: [file for file in self.files if file.is_relative_to(root / cube)] for cube in self.cubes}
 
     def of(self, cube: str) -> list[Path]:
         """Files of a cube, sorted."""
-        return [file for file in self.files if file.is_relative_to(self.root / cube)]
+        return self._of[cube]
 
     def cube_of(self, file: Path) -> str:
         """The cube that a file is of."""
@@ -267,9 +269,13 @@ class Lab:
 
 
 def _files(folder: Path) -> list[Path]:
-    """All files but those in which DVC keeps what it remembers."""
-    scratch = folder / ".dvc" / "tmp"
-    return sorted(file for file in folder.rglob("*") if file.is_file() and not file.is_relative_to(scratch))
+    """All files but those in which DVC keeps what it remembers; by `os.walk`, since `rglob` took half of all time."""
+    found = []
+    for place, folders, files in os.walk(folder):
+        if place == str(folder / ".dvc"):
+            folders[:] = [name for name in folders if name != "tmp"]
+        found += [Path(place, file) for file in files if os.path.isfile(os.path.join(place, file))]
+    return sorted(found)
 
 
 def _mark(file: Path) -> tuple[int, int, int] | None:

@@ -26,7 +26,6 @@ def _study_with(tmp_path: Path, change: Change) -> Path:
 def test_default_study_loads() -> None:
     study = load_study(REPOSITORY)
     assert study.segments(study.split.test) == ["dune01", "dune02"]
-    assert study.film_of("birch02") == "birch"
 
 
 @pytest.mark.parametrize(

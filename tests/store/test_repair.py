@@ -248,7 +248,7 @@ def test_a_link_that_leads_out_of_the_cube(tracked: Path, tmp_path: Path) -> Non
 def test_a_killed_repair_leaves_no_half_file(tracked: Path) -> None:
     """Killed while it writes: the old file stands, or the new one."""
     code = (
-        "import os, sys; from pathlib import Path; from cinecube.store import repair\n"
+        "import os, sys; from pathlib import Path; from cinecube.store.verify import repair\n"
         "os.replace = lambda *_: os._exit(9)\n"
         "repair.verify_all([Path(sys.argv[1])], repair=True)\n"
     )
