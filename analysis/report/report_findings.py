@@ -25,7 +25,7 @@ from cinecube.store.params.document import Study
 
 
 @dataclass(frozen=True)
-class Section:
+class Finding:
     """A section of the page.
 
     Attributes
@@ -41,7 +41,7 @@ class Section:
     grids: list[tuple[str, pd.DataFrame]]
 
 
-def findings(study: Study, root: Path) -> list[Section]:
+def findings(study: Study, root: Path) -> list[Finding]:
     """Sections in the order of the page; those without anything to say are left out.
 
     Raises
@@ -54,7 +54,7 @@ def findings(study: Study, root: Path) -> list[Section]:
     return [part for make in makers for part in make(study, paths)]
 
 
-def _regions(study: Study, paths: StudyPaths) -> Iterator[Section]:
+def _regions(study: Study, paths: StudyPaths) -> Iterator[Finding]:
     mean = tables.read_table(paths.tables / "roi_mean.csv", "roi", "model")
     untrained = tables.read_table(paths.tables / "untrained.csv", "roi", "model")
     growth = tables.read_table(paths.tables / "ceiling_growth.csv", "size", "score")
@@ -82,7 +82,7 @@ def _regions(study: Study, paths: StudyPaths) -> Iterator[Section]:
                 untrained[untrained["roi"] == WHOLE_BRAIN].drop(columns="roi"),
             )
         )
-    yield Section("Regions, and shares of the ceiling", text, _pictures(study, paths, ("figure2", "figure3")), grids)
+    yield Finding("Regions, and shares of the ceiling", text, _pictures(study, paths, ("figure2", "figure3")), grids)
 
 
 def _saturation(study: Study, paths: StudyPaths) -> str:
@@ -99,17 +99,17 @@ def _saturation(study: Study, paths: StudyPaths) -> str:
     )
 
 
-def _depth(study: Study, paths: StudyPaths) -> Iterator[Section]:
+def _depth(study: Study, paths: StudyPaths) -> Iterator[Finding]:
     test = tables.read_table(paths.tables / "depth_test.csv")
     if len(test):
         text = (
             "Depth (0 embedding, 1 last block) that targets prefer on the training films: early sensory regions beside "
             "language and semantic ones, one-sided over subjects. " + reachable(len(study.brain.subjects), sides=1)
         )
-        yield Section("Depth over the cortex", text, [], [("Mean depth over subjects.", test)])
+        yield Finding("Depth over the cortex", text, [], [("Mean depth over subjects.", test)])
 
 
-def _residuals(study: Study, paths: StudyPaths) -> Iterator[Section]:
+def _residuals(study: Study, paths: StudyPaths) -> Iterator[Finding]:
     if not study.residual:
         return
     table = tables.read_table(
@@ -130,7 +130,7 @@ def _residuals(study: Study, paths: StudyPaths) -> Iterator[Section]:
     if lost:
         text += f" Nothing to lose anywhere, and so no map: {', '.join(lost)}."
     by_pair = check.groupby("pair", sort=False).mean(numeric_only=True).reset_index()
-    yield Section(
+    yield Finding(
         "Residuals",
         text,
         _pictures(study, paths, ("figure4", *(f"figure5.{pair.name}" for pair in study.residual))),
@@ -141,17 +141,17 @@ def _residuals(study: Study, paths: StudyPaths) -> Iterator[Section]:
     )
 
 
-def _partition(study: Study, paths: StudyPaths) -> Iterator[Section]:
+def _partition(study: Study, paths: StudyPaths) -> Iterator[Finding]:
     if not study.partition:
         return
     table = tables.read_table(paths.tables / "partition.csv", "parcel", "subject", "set", "part", "r2")
     own = table[(table["subject"] == tables.EVERYONE) & (table["parcel"] != WHOLE)]
     means = own.groupby(["set", "part"], sort=False)["r2"].agg(["mean", "min", "max"]).reset_index()
     text = "R² on the test film that streams explain alone and together, by banded ridge; over parcels."
-    yield Section("Variance partitioning", text, [], [("Over parcels, mean over subjects.", means)])
+    yield Finding("Variance partitioning", text, [], [("Over parcels, mean over subjects.", means)])
 
 
-def _significance(study: Study, paths: StudyPaths) -> Iterator[Section]:
+def _significance(study: Study, paths: StudyPaths) -> Iterator[Finding]:
     counts = tables.read_table(
         paths.tables / "significance.csv", "parcel", "subject", "model", "targets", "significant"
     )
@@ -174,7 +174,7 @@ def _significance(study: Study, paths: StudyPaths) -> Iterator[Section]:
         if len(table):
             grids.append((caption, table.drop(columns="note", errors="ignore")))
     pictures, words = _group_maps(study, paths)
-    yield Section("Significance", text + words, pictures, grids)
+    yield Finding("Significance", text + words, pictures, grids)
 
 
 def _group_maps(study: Study, paths: StudyPaths) -> tuple[list[tuple[str, str]], str]:

@@ -18,7 +18,7 @@ import torch.nn.functional as F
 from pydantic import PositiveInt
 from torch import Tensor, nn
 
-from cinecube.features.networks.blocks import Block, Encoder
+from cinecube.features.networks.blocks import Encoder, EncoderBlock
 from cinecube.features.networks.mel import RATE_HZ, fitted, kaldi_log_mel
 from cinecube.features.networks.network import (
     Batch,
@@ -137,7 +137,7 @@ class Tower(nn.Module):
         self.stem_norm = nn.LayerNorm(width, eps=_STEM_EPS) if sound else None
         self.first_norm = None if sound else nn.LayerNorm(width, eps=_TRUNK_EPS)
         self.encoder = Encoder(
-            Block(width, heads, 4 * width, F.gelu, _TRUNK_EPS, learned_pair=sound) for _ in range(self.n_blocks)
+            EncoderBlock(width, heads, 4 * width, F.gelu, _TRUNK_EPS, learned_pair=sound) for _ in range(self.n_blocks)
         )
         self.head_norm = nn.LayerNorm(width, eps=_TRUNK_EPS)
         self.head = nn.Linear(width, head, bias=False)

@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from cinecube.features.networks.blocks import Block, Encoder, activation
+from cinecube.features.networks.blocks import Encoder, EncoderBlock, activation
 from cinecube.features.networks.mel import tvlt_log_mel
 from cinecube.features.networks.network import (
     Batch,
@@ -111,7 +111,7 @@ class TvltNetwork(nn.Module):
         )
         heads, hidden = config.get("num_attention_heads", 12), config.get("intermediate_size", 4 * 768)
         bias, eps = config.get("qkv_bias", True), config.get("layer_norm_eps", _EPS)
-        self.encoder = Encoder(Block(width, heads, hidden, act, eps, bias=bias) for _ in range(self.n_blocks))
+        self.encoder = Encoder(EncoderBlock(width, heads, hidden, act, eps, bias=bias) for _ in range(self.n_blocks))
         self.norm = None if config.get("use_mean_pooling", False) else nn.LayerNorm(width, eps=eps)
 
     def states(self, frames: Tensor, mel: Tensor) -> Iterator[tuple[int, Tensor]]:

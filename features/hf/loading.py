@@ -11,7 +11,13 @@ import torch
 
 from cinecube.features.networks.checkpoint_files import KERNELS
 from cinecube.features.networks.network import Checkpoint, Reading
-from cinecube.features.networks.weights import PRECISIONS, draw_weights, read_weights, unreadable, without_prefix
+from cinecube.features.networks.weights import (
+    PRECISIONS,
+    draw_weights,
+    read_weights,
+    unreadable_weights,
+    without_prefix,
+)
 from cinecube.store.base.errors import StudyError, environment_error, first_line
 
 # Modules whose output no layer reads: a checkpoint may lack them. The norm is read where a study asks for it.
@@ -96,7 +102,7 @@ def load_network(checkpoint: Checkpoint, reading: Reading, anchor: str | None = 
         except Exception as error:  # each way in which numbers may not fit together raises a class of its own
             where = str(checkpoint.path)
             found = f"a network that cannot be made ({first_line(error)})"
-            raise environment_error(error, where) or unreadable(where, found) from error
+            raise environment_error(error, where) or unreadable_weights(where, found) from error
     return network.eval().requires_grad_(False).to(reading.device, PRECISIONS[reading.precision])
 
 
@@ -155,10 +161,10 @@ def _with_weights(config: Any, checkpoint: Checkpoint, reading: Reading, anchor:
     missing = sorted(key for key in info["missing_keys"] if not key.startswith(unread))
     if missing:
         # transformers would go on with random numbers there.
-        raise unreadable(where, f"no {missing[0]}" + (f" and {len(missing) - 1} more" if missing[1:] else ""))
+        raise unreadable_weights(where, f"no {missing[0]}" + (f" and {len(missing) - 1} more" if missing[1:] else ""))
     for key, held, wanted in sorted(info["mismatched_keys"]):
         if not key.startswith(unread):
-            raise unreadable(where, f"{key} of shape {tuple(held)} (config.json says {tuple(wanted)})")
+            raise unreadable_weights(where, f"{key} of shape {tuple(held)} (config.json says {tuple(wanted)})")
     return network
 
 

@@ -73,7 +73,7 @@ class Attention(nn.Module):
         return whole
 
 
-class Block(nn.Module):
+class EncoderBlock(nn.Module):
     """One block: attention, then a layer-wise perceptron, each after a norm and added to what it reads.
 
     Parameters
@@ -119,11 +119,11 @@ class Encoder(nn.Module):
 
     Parameters
     ----------
-    blocks : iterable of Block
+    blocks : iterable of EncoderBlock
         In order.
     """
 
-    def __init__(self, blocks: Iterator[Block]) -> None:
+    def __init__(self, blocks: Iterator[EncoderBlock]) -> None:
         super().__init__()
         self.blocks = nn.ModuleList(blocks)
 

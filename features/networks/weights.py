@@ -65,7 +65,7 @@ def read_weights(path: Path) -> dict[str, Tensor]:
     tensors: dict[str, Tensor] = {}
     files = weight_files(path)
     if not files:
-        raise unreadable(str(path), "no weights")
+        raise unreadable_weights(str(path), "no weights")
     check_weights(path)
     for file in files:
         if file.name.endswith(".index.json"):
@@ -74,12 +74,12 @@ def read_weights(path: Path) -> dict[str, Tensor]:
             tensors.update(_read_file(file))
         except Exception as error:  # each way in which a file can be broken raises a class of its own
             refused, found = environment_error(error, str(file)), f"{file.name}: {first_line(error)}"
-            raise refused or unreadable(str(path), f"weights that cannot be read ({found})") from error
+            raise refused or unreadable_weights(str(path), f"weights that cannot be read ({found})") from error
     index = next((file for file in files if file.name.endswith(".index.json")), None)
     if index is not None:
         absent = sorted(set(json.loads(index.read_text(encoding="utf-8"))["weight_map"]) - set(tensors))
         if absent:
-            raise unreadable(str(path), f"no {absent[0]}, which {index.name} names")
+            raise unreadable_weights(str(path), f"no {absent[0]}, which {index.name} names")
     return tensors
 
 
@@ -124,13 +124,13 @@ def match_weights(network: nn.Module, tensors: Mapping[str, Tensor], rename: Ren
     missing = sorted(key for keys in wanted.values() for key in keys if key not in tensors)
     if missing:
         more = f" and {len(missing) - 1} more" if missing[1:] else ""
-        raise unreadable(where, f"no {missing[0]}{more}")
+        raise unreadable_weights(where, f"no {missing[0]}{more}")
     state = {}
     for name, parameter in network.state_dict().items():
         parts = [tensors[key] for key in wanted[name]]
         value = parts[0] if len(parts) == 1 else torch.cat(parts)
         if value.shape != parameter.shape:
-            raise unreadable(
+            raise unreadable_weights(
                 where,
                 f"{wanted[name][0]} of shape {tuple(value.shape)} (config.json says {tuple(parameter.shape)})",
             )
@@ -191,6 +191,6 @@ def draw_weights(network: nn.Module, seed: int, order: Sequence[str] | None = No
     return state
 
 
-def unreadable(where: str, found: str) -> StudyError:
+def unreadable_weights(where: str, found: str) -> StudyError:
     """The error of a checkpoint whose weights cannot be used."""
     return StudyError(where=where, found=found, expected="all weights of the network", do="copy the checkpoint again")

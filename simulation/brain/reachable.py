@@ -91,7 +91,7 @@ def left_of(clean: np.ndarray, signal: np.ndarray, disturbance: np.ndarray, sd: 
     return Left(signal / scale, noise / scale**2)
 
 
-def reachable(segments: Sequence[Sequence[Left]], averaged: bool) -> np.ndarray:
+def best_correlation(segments: Sequence[Sequence[Left]], averaged: bool) -> np.ndarray:
     """Correlation (target,) that the best prediction from the film reaches with the response.
 
     What one showing lacks of the signal, since its own motion took it away, no film can tell: the part that showings

@@ -11,7 +11,7 @@ import numpy as np
 
 from cinecube.simulation.brain.confounds_table import DrawnConfounds, autoregressive, draw_confounds, write_confounds
 from cinecube.simulation.brain.planted_parcels import Parcel
-from cinecube.simulation.brain.reachable import Cleaning, Left, cleaner, left_of, reachable
+from cinecube.simulation.brain.reachable import Cleaning, Left, best_correlation, cleaner, left_of
 from cinecube.simulation.brain.space import SPACE, Grid, save_volume
 from cinecube.simulation.setup.seeding import generator
 from cinecube.simulation.setup.simulate_params import SimulateSpec
@@ -123,7 +123,7 @@ def write_subject(
     shown = [showing for showing in left.values() if showing]
     if not shown:
         return Ceilings(*np.zeros((2, len(body.targets))))
-    return Ceilings(reachable(shown, averaged=True), reachable(shown, averaged=False))
+    return Ceilings(best_correlation(shown, averaged=True), best_correlation(shown, averaged=False))
 
 
 @dataclass(frozen=True)

@@ -66,7 +66,7 @@ def cannot_read(path: Path, error: Exception, expected: str, do: str) -> StudyEr
     return environment_error(error, str(path)) or StudyError(where=str(path), found=found, expected=expected, do=do)
 
 
-def read_text(path: Path, expected: str, do: str, most_bytes: float = _MOST_TEXT_BYTES) -> str:
+def read_input_text(path: Path, expected: str, do: str, most_bytes: float = _MOST_TEXT_BYTES) -> str:
     """A text file as UTF-8, with or without a byte order mark.
 
     Raises
@@ -95,9 +95,9 @@ def read_json(path: Path, expected: str, do: str) -> dict[str, Any]:
     Raises
     ------
     StudyError
-        As of `read_text`; if it is no JSON, or no object.
+        As of `read_input_text`; if it is no JSON, or no object.
     """
-    text = read_text(path, expected, do)
+    text = read_input_text(path, expected, do)
     try:
         found = parse_json(text)
     except ValueError as error:
@@ -130,9 +130,9 @@ def read_text_table(path: Path, columns: Iterable[str], expected: str, do: str, 
     Raises
     ------
     StudyError
-        As of `read_text`; if a column is missing or there twice, or a row has more or fewer fields than columns.
+        As of `read_input_text`; if a column is missing or there twice, or a row has more or fewer fields than columns.
     """
-    text = read_text(path, expected, do, math.inf if ours else _MOST_TEXT_BYTES)
+    text = read_input_text(path, expected, do, math.inf if ours else _MOST_TEXT_BYTES)
     if ours and not text.endswith("\n"):
         raise StudyError(where=str(path), found="a last line that is cut", expected=expected, do=do)
     delimiter = "\t" if "\t" in text.split("\n", 1)[0] else ","

@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 
 from cinecube.store.cube.schema import rows_index
-from cinecube.store.foreign.foreign_bounds import as_numbers, look_at_numpy, unreadable, wrong
+from cinecube.store.foreign.foreign_bounds import as_numbers, look_at_numpy, unreadable_array, wrong
 from cinecube.store.foreign.foreign_hdf5 import read_hdf5
 from cinecube.store.foreign.foreign_tables import LABELS, TABLES, read_columns
 from cinecube.store.foreign.no_features import features_of, told
@@ -180,7 +180,7 @@ def _read_numpy(path: Path, table: Path | None = None) -> _Array | dict[str, _Ar
             names = [name for name in loaded.files if not _is_hidden(name)]
             arrays = {name: _unnamed(as_numbers(loaded[name], f"{path} {name}")) for name in names}
     except (ValueError, OSError, EOFError, MemoryError, zipfile.BadZipFile, zlib.error) as error:
-        raise unreadable(path, error) from None
+        raise unreadable_array(path, error) from None
     if not arrays:
         raise wrong(str(path), "no array", "one of all rows, or one per segment", "save it again")
     return next(iter(arrays.values())) if table is not None and len(arrays) == 1 else arrays

@@ -148,7 +148,7 @@ def as_numbers(values: Any, where: str) -> np.ndarray:
     return array.reshape(len(array), -1).astype(np.float64)
 
 
-def unreadable(path: Path, error: Exception) -> StudyError:
+def unreadable_array(path: Path, error: Exception) -> StudyError:
     """What is said of a file that a library cannot read."""
     if refused := environment_error(error, str(path)):
         return refused

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from cinecube.store.foreign.foreign_bounds import NUMBERS, as_numbers, look_at, look_at_dataset, unreadable, wrong
+from cinecube.store.foreign.foreign_bounds import NUMBERS, as_numbers, look_at, look_at_dataset, unreadable_array, wrong
 from cinecube.store.foreign.segment_names import near_name, segment_of
 
 _MOST = 100_000
@@ -76,7 +76,7 @@ def read_hdf5(
             said = (f"left out: data sets {_listed(others)}",) if others else ()
             return {name: _numbers(sets[place], f"{path} {place}") for name, place in chosen.items()}, said
     except (OSError, RuntimeError, MemoryError, KeyError) as error:  # h5py has no class of its own for damage
-        raise unreadable(path, error) from None
+        raise unreadable_array(path, error) from None
 
 
 def _data_sets(file: Any) -> Iterator[tuple[str, Any]]:

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from cinecube.store.foreign.foreign_bounds import look_at_table, unreadable, wrong
+from cinecube.store.foreign.foreign_bounds import look_at_table, unreadable_array, wrong
 
 LABELS = ("segment", "onset_s")
 TABLES = (".csv", ".tsv")
@@ -79,7 +79,7 @@ def read_columns(path: Path, n_rows: int | None = None) -> Table:
                 "as many in each",
                 "save it again; if commas are decimal points, with semicolons between values",
             ) from None
-        raise unreadable(path, error) from None  # pandas' own errors of parsing are ValueErrors
+        raise unreadable_array(path, error) from None  # pandas' own errors of parsing are ValueErrors
     columns = columns.iloc[: max(0, len(columns) - _blank_lines_below(path))]
     said = []
     if is_named and not set(LABELS) & set(columns) and any(_is_fraction(name) for name in names):
