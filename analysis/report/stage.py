@@ -31,7 +31,7 @@ from cinecube.store.base.writing import one_writer
 from cinecube.store.clock.films_table import read_films_table
 from cinecube.store.cube.cubes import open_cube, stored_spec
 from cinecube.store.dvc.pulling import PulledCubes
-from cinecube.store.dvc.remotes import shown
+from cinecube.store.dvc.remotes import shown_address
 from cinecube.store.params.asked import becomes
 from cinecube.store.params.document import Study
 
@@ -120,7 +120,7 @@ def _imported(study: Study, paths: StudyPaths) -> list[str]:
     for entry in study.imported:
         rev = f" at {entry.rev}" if entry.rev else ""
         rows = becomes(study, entry, stored_spec(paths.features(entry.model, study.split.test[0])))
-        told.append(f"{entry.model}: from {shown(entry.source)}{rev}" + (f"; {rows}" if rows else ""))
+        told.append(f"{entry.model}: from {shown_address(entry.source)}{rev}" + (f"; {rows}" if rows else ""))
     return told
 
 

@@ -149,9 +149,9 @@ def _nobody_reads() -> bool:
 
 
 def _unexpected(error: Exception, ctx: click.Context | None) -> StudyError:
-    from cinecube.store.dvc.remotes import shown
+    from cinecube.store.dvc.remotes import shown_address
 
-    said = shown(" ".join(str(error).split()))
+    said = shown_address(" ".join(str(error).split()))
     said = f"{type(error).__name__}: {said[:_LONGEST]}" if said else type(error).__name__
     return StudyError(
         where=_command(ctx),
@@ -173,7 +173,7 @@ def _place(error: Exception) -> str:
 
 def _write_log(error: Exception, root: Path | None) -> str:
     """Keep the traceback in the study's folder, or among temporary files, and say where."""
-    from cinecube.store.dvc.remotes import shown
+    from cinecube.store.dvc.remotes import shown_address
 
     name = f"cinecube-{time.strftime('%Y%m%d-%H%M%S')}-{os.getpid()}.log"
     text = "\n".join(
@@ -187,7 +187,7 @@ def _write_log(error: Exception, root: Path | None) -> str:
     for folder in _log_folders(root):
         try:
             folder.mkdir(parents=True, exist_ok=True)
-            write_text(folder / name, shown(text).encode(errors="backslashreplace").decode())
+            write_text(folder / name, shown_address(text).encode(errors="backslashreplace").decode())
         except OSError as failure:
             refused = refused or f" ({folder}: {failure.strerror})"
             continue

@@ -17,7 +17,7 @@ from cinecube.wording import size_text
 if TYPE_CHECKING:
     import xarray as xr
 
-    from cinecube.store.verify.repair import Found
+    from cinecube.store.verify.repair import Verified
 
 # Whether it exists is for the store to say, in its own words.
 _path = click.Path(path_type=Path)
@@ -260,7 +260,7 @@ def verify(paths: tuple[Path, ...], repair: bool, as_json: bool, root: Path) -> 
         raise SystemExit(1)
 
 
-def _tell_of(found: Found) -> None:
+def _tell_of(found: Verified) -> None:
     for cube, files in found.repaired.items():
         for file in files:
             echo(f"repaired {cube}/{file}")

@@ -17,7 +17,7 @@ from cinecube.studies.importing import undo_stopped_import
 
 
 @dataclass(frozen=True)
-class Found:
+class Cleanable:
     """What can go.
 
     Attributes
@@ -32,7 +32,7 @@ class Found:
     busy: bool
 
 
-def find_leftovers(study: Study, root: Path, caches: Sequence[Path], unused_days: float) -> Found:
+def find_leftovers(study: Study, root: Path, caches: Sequence[Path], unused_days: float) -> Cleanable:
     """Everything that can go from a study's folder, from its cache of DVC, and from caches of chunks.
 
     Parameters
@@ -65,7 +65,7 @@ def find_leftovers(study: Study, root: Path, caches: Sequence[Path], unused_days
         *{one.path.resolve(): one for one in unused if one}.values(),
         *(one for one in journals if one.kind == "abandoned"),
     ]
-    return Found(found, leftovers.is_busy(paths))
+    return Cleanable(found, leftovers.is_busy(paths))
 
 
 def _pulls(root: Path) -> list[Leftover]:
@@ -89,4 +89,4 @@ def remove_leftover(root: Path, leftover: Leftover, unused_days: float) -> None:
     elif leftover.kind == "import":
         undo_stopped_import(root, leftover.path.stem)
     else:
-        leftovers.remove(StudyPaths(root), leftover)
+        leftovers.discard(StudyPaths(root), leftover)

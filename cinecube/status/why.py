@@ -16,7 +16,7 @@ from cinecube.store.base.paths import StudyPaths
 from cinecube.store.cube.cubes import stored_spec
 from cinecube.store.dvc.dvc_index import open_index
 from cinecube.store.dvc.pulling import PulledCubes
-from cinecube.store.dvc.remotes import shown
+from cinecube.store.dvc.remotes import shown_address
 from cinecube.store.params.asked import becomes, of_folder, unlike
 from cinecube.store.params.document import PARAMS_FILE, Imported, Study
 from cinecube.store.scans.brain import asked_spec
@@ -182,4 +182,4 @@ def _source(root: Path, place: str, imported: Imported) -> str:
         found = next((output.source for output in index.outputs if output.path == whole), None)
     except StudyError:  # cubes may lie in a folder without DVC
         found = None
-    return f"{shown(found.url)} at {found.rev}" if found else imported.source
+    return f"{shown_address(found.url)} at {found.rev}" if found else imported.source

@@ -21,7 +21,7 @@ from cinecube.store.base.paths import StudyPaths
 from cinecube.store.base.writing import one_writer
 from cinecube.store.dvc.dvc_index import DvcIndex, Listing, open_index
 from cinecube.store.dvc.dvc_repo import is_bare, split_address
-from cinecube.store.dvc.remotes import shown
+from cinecube.store.dvc.remotes import shown_address
 from cinecube.store.open.revision import RevisionCubes, cubes_of
 from cinecube.store.params.asked import unlike
 from cinecube.store.params.document import PARAMS_FILE, Study, load_study
@@ -109,7 +109,7 @@ def _import_cubes(
     sizes = {cube.path: cube.n_bytes for cube in cubes_of(index)}
     _check(study, paths, index, wanted.model, films, sizes)
     made = []
-    entry = {"model": wanted.model, "source": shown(wanted.address), "rev": wanted.rev}
+    entry = {"model": wanted.model, "source": shown_address(wanted.address), "rev": wanted.rev}
     cubes = [paths.features(wanted.model, film) for film in films]
     with one_writer(paths, *cubes), _undone_unless_finished(paths, films, entry):
         # Last, so that whoever kills us finds the study as it was; but DVC refuses an import in the place of an output.
@@ -299,8 +299,8 @@ def _dvc_import(
                 _pin(stage, *pinned)
     except Exception as error:  # every filesystem has its own classes for a lost connection
         raise environment_error(error, f"dvc import {source.path}") or StudyError(
-            where=f"dvc import {shown(wanted.repo)} {source.path}",
-            found=shown(first_line(error)),
+            where=f"dvc import {shown_address(wanted.repo)} {source.path}",
+            found=shown_address(first_line(error)),
             expected="the cube",
             do="try again, or check the repository's remote",
         ) from error

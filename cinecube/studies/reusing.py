@@ -8,7 +8,7 @@ from pathlib import Path
 from cinecube.store.base.errors import StudyError
 from cinecube.store.dvc.dvc_index import open_index
 from cinecube.store.dvc.dvc_repo import is_bare
-from cinecube.store.dvc.remotes import shown
+from cinecube.store.dvc.remotes import shown_address
 from cinecube.store.open.revision import cubes_of, study_of
 from cinecube.studies.init import OwnData, refuse_existing, values_of_scans, write_study
 
@@ -56,5 +56,5 @@ def init_reuse(folder: Path, repo: str, rev: str | None, own: OwnData) -> list[s
             do="name the film to test on by --test, or another revision by --rev",
         )
     values = values_of_scans(folder, own, films, split)
-    write_study(folder, values | {"stimuli": None, "repo": shown(repo)}, "reuse")
+    write_study(folder, values | {"stimuli": None, "repo": shown_address(repo)}, "reuse")
     return models

@@ -321,7 +321,7 @@ def _is_inside(paths: StudyPaths, path: Path) -> bool:
     return path.is_relative_to(paths.root) and path.resolve() == paths.root.resolve() / path.relative_to(paths.root)
 
 
-def remove(paths: StudyPaths, leftover: Leftover) -> None:
+def discard(paths: StudyPaths, leftover: Leftover) -> None:
     """Remove a leftover, or put the only copy of a cube back in its place.
 
     Raises
@@ -359,7 +359,7 @@ def removing(path: Path) -> Iterator[None]:
         raise environment_error(error, str(path)) or StudyError(
             where=str(path),
             found=str(error),
-            expected="something to remove, and permission to",
+            expected="something to discard, and permission to",
             do="fix it, and run `cinecube clean` again",
         ) from error
 

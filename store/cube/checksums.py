@@ -36,7 +36,7 @@ _BYTES = [{"name": "bytes", "configuration": {"endian": "little"}}, {"name": "cr
 
 
 @dataclass(frozen=True)
-class Layout:
+class ChunkLayout:
     """How the files of an array end in checksums: one of a chunk, or one after each chunk of a shard and its index.
 
     Parameters
@@ -56,7 +56,7 @@ class Layout:
     chunk_bytes: int = 0
 
     @classmethod
-    def of(cls, name: str, described: Mapping[str, Any]) -> Layout | None:
+    def of(cls, name: str, described: Mapping[str, Any]) -> ChunkLayout | None:
         """The layout that an array's metadata describe; None if it is none that this package writes."""
         try:
             shape, stored = described["shape"], described["chunk_grid"]["configuration"]["chunk_shape"]
@@ -159,7 +159,7 @@ class Checksums:
         Array -> checksums of each of its files, in hexadecimal; "" of one that there is not.
     """
 
-    layouts: Mapping[str, Layout]
+    layouts: Mapping[str, ChunkLayout]
     listed: Mapping[str, Sequence[str]]
 
     @classmethod
@@ -189,7 +189,7 @@ class Checksums:
             )
         layouts, listed = {}, {}
         for name, text in noted["chunks"].items():
-            layout, each = Layout.of(name, gathered["metadata"][name]), text.split(",")
+            layout, each = ChunkLayout.of(name, gathered["metadata"][name]), text.split(",")
             if layout is not None and math.prod(layout.files) == len(each):
                 layouts[name], listed[name] = layout, each
         return cls(layouts, listed)
@@ -260,7 +260,7 @@ def write_checksums(path: Path) -> None:
     gathered = root["consolidated_metadata"]
     chunks = {}
     for name, described in gathered["metadata"].items():
-        layout = Layout.of(name, described)
+        layout = ChunkLayout.of(name, described)
         if layout is None or layout.most > _MOST:
             continue
         ends = [layout.ends(path / key) if (path / key).exists() else b"" for key in layout.each_key()]

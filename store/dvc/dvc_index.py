@@ -18,7 +18,7 @@ from cinecube.store.base.bounded import parse_json
 from cinecube.store.base.errors import StudyError, environment_error
 from cinecube.store.dvc.confined import confined
 from cinecube.store.dvc.dvc_repo import check_address, fetch_clone, is_bare, split_address
-from cinecube.store.dvc.remotes import DvcObject, Location, Objects, cache_location, remote_location, shown
+from cinecube.store.dvc.remotes import DvcObject, Location, Objects, cache_location, remote_location, shown_address
 from cinecube.store.dvc.untrusted import check_oid, check_path, refuse_nested, refuse_programs, unreadable
 
 _log = logging.getLogger(__name__)
@@ -135,7 +135,7 @@ class DvcIndex:
     @property
     def where(self) -> str:
         """What messages call it."""
-        return shown(self.url) + (f" at {self.rev}" if self.rev else "")
+        return shown_address(self.url) + (f" at {self.rev}" if self.rev else "")
 
     @property
     def folder_in_git(self) -> str:
@@ -293,7 +293,7 @@ def open_index(
     check_address(url, rev)
     clone = None if os.path.isdir(url) else _cloned(url, rev)
     asked = {"url": url, "rev": rev, "clone": clone, "folder": folder}
-    where = shown(url) + (f" at {rev}" if rev else "")
+    where = shown_address(url) + (f" at {rev}" if rev else "")
     found = confined("cinecube.store.dvc.dvc_reading:read_repository", asked, where)
     outputs = tuple(_output(**described) for described in found.pop("outputs"))
     config = _configured(found.pop("config"), remote, remote_config or {})
@@ -302,7 +302,7 @@ def open_index(
         rev = tip  # the only branch, which is not the default one
     place = posixpath.normpath(posixpath.join(found["top"], found["prefix"]))
     if found["top"] and not folder and found["prefix"] == "":
-        _log.info("%s: its study lies in %s", shown(url), place)
+        _log.info("%s: its study lies in %s", shown_address(url), place)
     if place != "." and (clone is not None or is_bare(url) or found["prefix"] == "" != found["top"]):
         url = f"{url}#{place}"
     return DvcIndex(url, rev, outputs, config, **found)
@@ -312,7 +312,7 @@ def _cloned(url: str, rev: str | None) -> str:
     try:
         return fetch_clone(url, rev)
     except Exception as error:  # Git's backends, DVC and the network have classes of their own
-        raise environment_error(error, shown(url)) or unreadable(error, url, rev) from error
+        raise environment_error(error, shown_address(url)) or unreadable(error, url, rev) from error
 
 
 def inside(path: str, prefix: str) -> str | None:
@@ -335,7 +335,7 @@ def _configured(config: dict[str, Any], remote: str | None, options: Mapping[str
 
 def open_source(source: Source, base: str) -> DvcIndex:
     """The index of the repository that an output was imported from; relative paths start at `base`."""
-    refuse_programs(source.remote_config or {}, f"{shown(base)}: the remote of an import")
+    refuse_programs(source.remote_config or {}, f"{shown_address(base)}: the remote of an import")
     beside = Path(split_address(base)[0]) / source.url
     url = str(beside) if "://" not in source.url and beside.is_dir() else source.url
     return open_index(url, source.rev, remote=source.remote, remote_config=source.remote_config)

@@ -15,7 +15,7 @@ from dvc.repo import Repo
 from cinecube.store.base.errors import StudyError, environment_error
 from cinecube.store.base.paths import PARAMS_FILE
 from cinecube.store.dvc.dvc_repo import opened_repo, uncollected
-from cinecube.store.dvc.remotes import shown
+from cinecube.store.dvc.remotes import shown_address
 from cinecube.store.dvc.untrusted import check_oid, check_path, refuse_programs, unreadable
 
 # DVC's own time grows with the square of a pipeline's stages: 200 take a minute.
@@ -45,7 +45,7 @@ def read_repository(url: str, rev: str | None, clone: str | None, folder: str) -
     try:
         with uncollected(), opened_repo(clone or url, rev, folder, is_clone=clone is not None) as opened:
             repo, prefix = opened.repo, opened.prefix
-            _refuse_programs(repo, shown(url), opened.work)
+            _refuse_programs(repo, shown_address(url), opened.work)
             outputs = [_described(out, repo) for out in repo.index.outs if out.use_cache]
             if len(outputs) > _MAX_OUTPUTS:
                 raise ValueError(f"{len(outputs)} outputs, more than {_MAX_OUTPUTS}")
@@ -61,12 +61,12 @@ def read_repository(url: str, rev: str | None, clone: str | None, folder: str) -
                 "studies": _studies(repo, prefix, outputs),
             }
     except StudyError as error:
-        where = error.where.replace("the repository", shown(url), 1)
+        where = error.where.replace("the repository", shown_address(url), 1)
         raise StudyError(where=where, found=error.found, expected=error.expected, do=error.do) from error
     except (DvcException, OSError, ValueError) as error:
         if _is_of_memory(error):
             raise MemoryError from error  # of this process, which has little
-        raise environment_error(error, shown(url)) or unreadable(error, url, rev) from error
+        raise environment_error(error, shown_address(url)) or unreadable(error, url, rev) from error
 
 
 def _is_of_memory(error: BaseException | None) -> bool:

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from cinecube.store.base.errors import StudyError
-from cinecube.store.dvc.remotes import shown
+from cinecube.store.dvc.remotes import shown_address
 
 # The tip of what a clone was made of, whatever branch it stands on.
 _TIP = "refs/remotes/origin/HEAD"
@@ -37,10 +37,15 @@ def check_address(url: str, rev: str | None) -> None:
     scheme, is_url, _ = url.partition("://")
     if not os.path.isdir(url) and (_PROGRAM.search(url) or (is_url and scheme not in _SCHEMES)):
         expected = f"a folder, user@host:path, or an address of {', '.join(_SCHEMES)}"
-        raise StudyError(where=shown(url), found="no Git repository", expected=expected, do="correct the address")
+        raise StudyError(
+            where=shown_address(url), found="no Git repository", expected=expected, do="correct the address"
+        )
     if rev is not None and (rev.startswith("-") or not rev.isprintable() or not rev.strip()):
         raise StudyError(
-            where=shown(url), found=f"the revision {rev!r}", expected="a branch, tag or commit", do="correct --rev"
+            where=shown_address(url),
+            found=f"the revision {rev!r}",
+            expected="a branch, tag or commit",
+            do="correct --rev",
         )
 
 

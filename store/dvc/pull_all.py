@@ -10,7 +10,7 @@ from pathlib import Path
 
 from cinecube.store.base.errors import StudyError
 from cinecube.store.dvc.dvc_index import DvcIndex, Output, inside, open_index
-from cinecube.store.dvc.remotes import shown
+from cinecube.store.dvc.remotes import shown_address
 
 
 @dataclass(frozen=True)
@@ -62,7 +62,7 @@ def pull_all(root: Path) -> Brought:
     except Exception as error:  # every filesystem has its own classes for a lost connection
         raise StudyError(
             where=f"dvc pull in {root}",
-            found=shown(" ".join(str(error).split()) or type(error).__name__),
+            found=shown_address(" ".join(str(error).split()) or type(error).__name__),
             expected="what the study's remote has",
             do="check the remote (`dvc remote list`), or move away what stands in the way",
         ) from error

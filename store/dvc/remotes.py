@@ -82,7 +82,7 @@ class Location:
     filesystem : class
         The filesystem class of DVC, made on first use so that a location travels to Dask workers as plain data.
     options : dict
-        What the class is made with; may hold a password, so it is never shown.
+        What the class is made with; may hold a password, so it is never shown_address.
     root : str
     trusted : bool
         Whole objects of more than a megabyte are not hashed again: DVC hashed them when it filled its cache, and chunks
@@ -374,7 +374,7 @@ def _failure(error: Exception, location: Location, where: str) -> StudyError:
     reason = first_line(error)
     return StudyError(
         where=where,
-        found=f"{location.name} failing ({shown(reason)})",
+        found=f"{location.name} failing ({shown_address(reason)})",
         expected="a whole answer" if not refused else "leave to read",
         do="try again, or check the remote's server" if not refused else "check the remote's credentials",
     )
@@ -405,7 +405,7 @@ def remote_location(config: Mapping[str, Any], name: str, where: str) -> Locatio
         if package := _lacking_package(error):
             raise StudyError(
                 where=where,
-                found=f"remote '{name}' ({shown(_address(config, name))}), and no package {package}",
+                found=f"remote '{name}' ({shown_address(_address(config, name))}), and no package {package}",
                 expected="it, which reads such remotes",
                 do=f"pip install {package}",
             ) from error
@@ -416,7 +416,7 @@ def remote_location(config: Mapping[str, Any], name: str, where: str) -> Locatio
     if options.get("worktree") or options.get("version_aware"):
         found = f"remote '{name}', which keeps files by cloud version"
         raise StudyError(where=where, found=found, expected="a remote that keeps objects by hash", do="use another one")
-    return Location(f"remote '{name}' ({shown(_address(config, name))})", filesystem, options, root)
+    return Location(f"remote '{name}' ({shown_address(_address(config, name))})", filesystem, options, root)
 
 
 def _address(config: Mapping[str, Any], name: str) -> str:
@@ -433,6 +433,6 @@ def _lacking_package(error: BaseException) -> str:
     return ""
 
 
-def shown(text: str) -> str:
+def shown_address(text: str) -> str:
     """A URL, or a message with URLs in it, without the users and passwords."""
     return re.sub(r"(?<=://)[^/@\s]+@", "", text)

@@ -7,7 +7,7 @@ from collections.abc import Collection, Mapping
 from typing import Any
 
 from cinecube.store.base.errors import StudyError
-from cinecube.store.dvc.remotes import shown
+from cinecube.store.dvc.remotes import shown_address
 
 _OID = re.compile(r"[0-9a-f]{32}(\.dir)?")
 _MAX_PATH = 1000
@@ -22,8 +22,8 @@ def unreadable(error: Exception, url: str, rev: str | None) -> StudyError:
         while cause.__cause__ is not None:
             cause = cause.__cause__
     return StudyError(
-        where=shown(url) + (f" at {rev}" if rev else ""),
-        found=f"nothing that can be read ({shown((str(cause) or type(cause).__name__).splitlines()[0])})",
+        where=shown_address(url) + (f" at {rev}" if rev else ""),
+        found=f"nothing that can be read ({shown_address((str(cause) or type(cause).__name__).splitlines()[0])})",
         expected="a Git repository with DVC in it, and a revision that it has",
         do="correct the address or the revision",
     )

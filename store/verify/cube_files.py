@@ -25,7 +25,7 @@ _NAME = re.compile(r"[A-Za-z0-9_]+")
 
 
 @dataclass(frozen=True)
-class Problem:
+class Fault:
     """One thing that is wrong with a cube.
 
     Attributes
@@ -145,7 +145,7 @@ class Contents:
         None if the cube's own metadata cannot be read.
     arrays : dict of str to list of Stored
         Every array, once; twice where its own metadata and the cube's disagree.
-    problems : list of Problem
+    problems : list of Fault
     checksums : Checksums, optional
         None if the cube's own metadata list none, or are not as they were written.
     altered : bool
@@ -154,7 +154,7 @@ class Contents:
 
     attrs: dict[str, Any] | None
     arrays: dict[str, list[Stored]] = field(default_factory=dict)
-    problems: list[Problem] = field(default_factory=list)
+    problems: list[Fault] = field(default_factory=list)
     checksums: Checksums | None = None
     altered: bool = False
 
@@ -170,9 +170,9 @@ def read_contents(path: Path) -> Contents:
     attrs = root.get("attributes") if root else None
     contents = Contents(attrs if isinstance(attrs, dict) else None)
     if fault:
-        contents.problems.append(Problem(f"{ROOT} {fault}", (ROOT,)))
+        contents.problems.append(Fault(f"{ROOT} {fault}", (ROOT,)))
     if root and root.get("zarr_format") != 3:
-        contents.problems.append(Problem(f"{ROOT} is of Zarr format {root.get('zarr_format')!r}", (ROOT,)))
+        contents.problems.append(Fault(f"{ROOT} is of Zarr format {root.get('zarr_format')!r}", (ROOT,)))
     gathered = _gathered(root) if root else None
     if root:
         try:
@@ -180,15 +180,15 @@ def read_contents(path: Path) -> Contents:
         except StudyError:
             contents.altered = True
     if root and gathered is None:
-        contents.problems.append(Problem(f"{ROOT} {UNGATHERED}", (ROOT,)))
+        contents.problems.append(Fault(f"{ROOT} {UNGATHERED}", (ROOT,)))
     own = {child.name for child in path.iterdir() if child.is_dir() and (child / ROOT).is_file()}
     if len(own | set(gathered or ())) > MAX_ARRAYS:
-        contents.problems.append(Problem(f"more than {MAX_ARRAYS} arrays", (ROOT,)))
+        contents.problems.append(Fault(f"more than {MAX_ARRAYS} arrays", (ROOT,)))
         return contents
     known = Plainness(str(path))  # of all arrays together
     for name in sorted(own | set(gathered or ())):
         if not _NAME.fullmatch(name):
-            contents.problems.append(Problem(f"an array with the name {name!r}", (ROOT,)))
+            contents.problems.append(Fault(f"an array with the name {name!r}", (ROOT,)))
             continue
         _add_array(contents, path, name, gathered, known)
     return contents
@@ -216,7 +216,7 @@ def _add_array(contents: Contents, path: Path, name: str, gathered: dict[str, An
         stored += [opened] if isinstance(opened, Stored) else []
     # What disagrees may be wrong in either, unless the cube's are known to be right.
     files = (file, ROOT) if differs and not fault and contents.checksums is None else (file,)
-    contents.problems += [Problem(f"{name}: {file} {text}", files) for text in faults]
+    contents.problems += [Fault(f"{name}: {file} {text}", files) for text in faults]
     contents.arrays[name] = stored
 
 

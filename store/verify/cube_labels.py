@@ -15,7 +15,7 @@ import pandas as pd
 from cinecube.store.base.fingerprint import fingerprint
 from cinecube.store.base.labels import layer_label, layer_number
 from cinecube.store.cube.schema import DIMS, ON_TARGET
-from cinecube.store.verify.cube_files import ROOT, Problem, Stored
+from cinecube.store.verify.cube_files import ROOT, Fault, Stored
 
 Axes = tuple[str, ...]
 
@@ -106,16 +106,16 @@ class Labels:
     arrays: Mapping[str, Stored]
     values: Mapping[str, np.ndarray]
 
-    def problem(self, name: str, text: str) -> Problem:
+    def problem(self, name: str, text: str) -> Fault:
         """What is wrong with the values of a label."""
-        return Problem(f"{name}: {text}", tuple(self.arrays[name].files()))
+        return Fault(f"{name}: {text}", tuple(self.arrays[name].files()))
 
     def texts(self, name: str) -> list[str] | None:
         """Values of a label as text, if they can be read."""
         return [str(value) for value in self.values[name]] if name in self.values else None
 
 
-def check_labels(labels: Labels, lost: frozenset[str]) -> list[Problem]:
+def check_labels(labels: Labels, lost: frozenset[str]) -> list[Fault]:
     """Everything wrong with labels and attributes.
 
     Parameters
@@ -124,7 +124,7 @@ def check_labels(labels: Labels, lost: frozenset[str]) -> list[Problem]:
     lost : frozenset of str
         Arrays that were told to be damaged or missing already.
     """
-    problems = [Problem(f"no attribute {name}", (ROOT,)) for name in _EVERY if name not in labels.attrs]
+    problems = [Fault(f"no attribute {name}", (ROOT,)) for name in _EVERY if name not in labels.attrs]
     problems += [*_kind_problems(labels, lost), *_axis_problems(labels)]
     if {"onset_s", "segment"} <= labels.values.keys():
         problems += _row_problems(labels)
@@ -133,29 +133,29 @@ def check_labels(labels: Labels, lost: frozenset[str]) -> list[Problem]:
     return [*problems, *_spec_problems(labels)]
 
 
-def _kind_problems(labels: Labels, lost: frozenset[str]) -> Iterator[Problem]:
+def _kind_problems(labels: Labels, lost: frozenset[str]) -> Iterator[Fault]:
     kind = labels.attrs.get("kind")
     if kind is None:
         return
     if not isinstance(kind, str) or kind not in FORMS:
-        yield Problem(f"kind {kind!r}, expected one of {', '.join(FORMS)}", (ROOT,))
+        yield Fault(f"kind {kind!r}, expected one of {', '.join(FORMS)}", (ROOT,))
         return
     form = FORMS[kind]
-    yield from (Problem(f"no attribute {name}", (ROOT,)) for name in form.attrs if name not in labels.attrs)
+    yield from (Fault(f"no attribute {name}", (ROOT,)) for name in form.attrs if name not in labels.attrs)
     wanted = {name: (axes, "float") for name, axes in form.data.items()} | dict(form.labels)
     for name, (axes, type_) in wanted.items():
         stored = labels.arrays.get(name)
         if stored is None:
             if name not in lost:
                 noun = "coordinate" if name in form.labels else "variable"
-                yield Problem(f"no {noun} {name}", (f"{name}/{ROOT}",))
+                yield Fault(f"no {noun} {name}", (f"{name}/{ROOT}",))
         elif stored.dims != axes:
-            yield Problem(f"{name}: axes {_listed(stored.dims)}, expected {_listed(axes)}", (f"{name}/{ROOT}", ROOT))
+            yield Fault(f"{name}: axes {_listed(stored.dims)}, expected {_listed(axes)}", (f"{name}/{ROOT}", ROOT))
         elif stored.kind != type_:
-            yield Problem(f"{name}: values of type {stored.array.dtype}, expected {type_}", (f"{name}/{ROOT}", ROOT))
+            yield Fault(f"{name}: values of type {stored.array.dtype}, expected {type_}", (f"{name}/{ROOT}", ROOT))
     beside = {name for name, (axes, _) in form.labels.items() if axes != (name,)}
     if unnamed := sorted((beside & labels.arrays.keys()) - _coordinates(labels)):
-        yield Problem(f"{ROOT} does not list {', '.join(unnamed)} among the coordinates", (ROOT,))
+        yield Fault(f"{ROOT} does not list {', '.join(unnamed)} among the coordinates", (ROOT,))
 
 
 def _listed(axes: Axes) -> str:
@@ -168,18 +168,18 @@ def _coordinates(labels: Labels) -> set[str]:
     return {name for attrs in every for name in str(attrs.get("coordinates", "")).split()}
 
 
-def _axis_problems(labels: Labels) -> Iterator[Problem]:
+def _axis_problems(labels: Labels) -> Iterator[Fault]:
     sizes: dict[str, int] = {}
     for name, stored in sorted(labels.arrays.items(), key=lambda item: (item[1].dims != (item[0],), item[0])):
         if not stored.has_checksums:
-            yield Problem(f"{name}: {NO_CHECKSUMS}", (f"{name}/{ROOT}", ROOT))
+            yield Fault(f"{name}: {NO_CHECKSUMS}", (f"{name}/{ROOT}", ROOT))
         if len(stored.dims) != stored.array.ndim:
-            yield Problem(f"{name}: axes without names", (f"{name}/{ROOT}", ROOT))
+            yield Fault(f"{name}: axes without names", (f"{name}/{ROOT}", ROOT))
             continue
         for dim, size in zip(stored.dims, stored.array.shape, strict=True):
             if sizes.setdefault(dim, size) != size:
                 text = f"{name}: {size} along {dim}, where other arrays have {sizes[dim]}"
-                yield Problem(text, (f"{name}/{ROOT}", ROOT))
+                yield Fault(text, (f"{name}/{ROOT}", ROOT))
     for name, values in labels.values.items():
         if labels.arrays[name].dims != (name,):
             continue
@@ -192,7 +192,7 @@ def _axis_problems(labels: Labels) -> Iterator[Problem]:
             yield labels.problem(name, "a label without a name")
 
 
-def _row_problems(labels: Labels) -> Iterator[Problem]:
+def _row_problems(labels: Labels) -> Iterator[Fault]:
     segments, onsets_s = labels.texts("segment") or [], labels.values["onset_s"]
     rows = pd.DataFrame({"segment": pd.Series(segments, dtype=object)})
     repeat = labels.values.get("repeat")
@@ -214,7 +214,7 @@ def _row_problems(labels: Labels) -> Iterator[Problem]:
         yield from _run_problems(labels, " ".join(str(part) for part in name), run)
 
 
-def _run_problems(labels: Labels, name: str, run: pd.DataFrame) -> Iterator[Problem]:
+def _run_problems(labels: Labels, name: str, run: pd.DataFrame) -> Iterator[Fault]:
     """One segment, shown once."""
     stuck = np.flatnonzero(np.diff(run["onset_s"].to_numpy()) <= 0)
     if stuck.size:
@@ -224,7 +224,7 @@ def _run_problems(labels: Labels, name: str, run: pd.DataFrame) -> Iterator[Prob
         yield labels.problem("segment", f"rows of {name} do not stand together")
 
 
-def _layer_problems(labels: Labels) -> Iterator[Problem]:
+def _layer_problems(labels: Labels) -> Iterator[Fault]:
     layers = labels.texts("layer") or []
     shape = (len(labels.values["model"]), len(layers))
     if labels.arrays["layer"].dims == ("layer",):
@@ -242,7 +242,7 @@ def _layer_problems(labels: Labels) -> Iterator[Problem]:
         yield labels.problem("depth", "a number for a layer without width, expected NaN")
 
 
-def _order_problems(labels: Labels, layers: list[str]) -> Iterator[Problem]:
+def _order_problems(labels: Labels, layers: list[str]) -> Iterator[Fault]:
     def depth(label: str) -> tuple[float, str]:
         number = layer_number(label)
         return (np.inf if number is None else number, label)
@@ -256,7 +256,7 @@ def _order_problems(labels: Labels, layers: list[str]) -> Iterator[Problem]:
         yield labels.problem("layer", f"layers out of order: {', '.join(layers)}")
 
 
-def _width_problems(labels: Labels, width: np.ndarray) -> Iterator[Problem]:
+def _width_problems(labels: Labels, width: np.ndarray) -> Iterator[Fault]:
     features = labels.arrays.get("features")
     if features is None or features.dims != DIMS["features"]:
         return
@@ -268,33 +268,33 @@ def _width_problems(labels: Labels, width: np.ndarray) -> Iterator[Problem]:
         yield labels.problem("width", f"at most {width.max()}, where features have {n_dims} dims")
 
 
-def _spec_problems(labels: Labels) -> Iterator[Problem]:
+def _spec_problems(labels: Labels) -> Iterator[Fault]:
     for name in ("spec", "created_by"):
         if name in labels.attrs and _object(labels.attrs[name]) is None:
-            yield Problem(f"{name} is no JSON object", (ROOT,))
+            yield Fault(f"{name} is no JSON object", (ROOT,))
     spec, stated = _object(labels.attrs.get("spec")), labels.attrs.get("fingerprint")
     if spec is None:
         return
     try:
         real = fingerprint(spec)
     except ValueError:  # NaN, which JSON does not know and Python reads
-        yield Problem("spec holds NaN or infinity", (ROOT,))
+        yield Fault("spec holds NaN or infinity", (ROOT,))
         return
     if stated is not None and real != stated:
-        yield Problem(f"fingerprint {str(stated)[:12]} does not match its spec ({real[:12]})", (ROOT,))
+        yield Fault(f"fingerprint {str(stated)[:12]} does not match its spec ({real[:12]})", (ROOT,))
     if "kind" in spec and spec["kind"] != labels.attrs.get("kind"):
-        yield Problem(f"kind {labels.attrs.get('kind')!r}, its spec says {spec['kind']!r}", (ROOT,))
+        yield Fault(f"kind {labels.attrs.get('kind')!r}, its spec says {spec['kind']!r}", (ROOT,))
     if labels.attrs.get("kind") == "features":
         yield from _contradictions(labels, spec)
 
 
-def _contradictions(labels: Labels, spec: dict[str, Any]) -> Iterator[Problem]:
+def _contradictions(labels: Labels, spec: dict[str, Any]) -> Iterator[Fault]:
     """Labels of a feature cube against the fields that specs of networks, of added features and of residuals share."""
     features, layers, width = labels.arrays.get("features"), labels.texts("layer"), labels.values.get("width")
     stated = spec.get("dtype")
     if features is not None and isinstance(stated, str) and str(features.array.dtype) != stated:
         text = f"features: values of type {features.array.dtype}, its spec says {stated}"
-        yield Problem(text, (f"features/{ROOT}", ROOT))
+        yield Fault(text, (f"features/{ROOT}", ROOT))
     stated = spec.get("layers")
     if layers is not None and isinstance(stated, list | dict) and set(layers) != set(map(str, stated)):
         strange = sorted(set(layers) ^ set(map(str, stated)))

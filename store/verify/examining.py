@@ -17,7 +17,7 @@ from cinecube.store.verify.cube_files import (
     UNGATHERED,
     Chunk,
     Contents,
-    Problem,
+    Fault,
     Stored,
     codec_said,
     read_contents,
@@ -34,7 +34,7 @@ class Examined:
 
     Attributes
     ----------
-    problems : tuple of Problem
+    problems : tuple of Fault
     expected : frozenset of str
         The files that it should have.
     opened : frozenset of str
@@ -47,7 +47,7 @@ class Examined:
         Whether nothing tells which chunk belongs where.
     """
 
-    problems: tuple[Problem, ...]
+    problems: tuple[Fault, ...]
     expected: frozenset[str] = frozenset()
     opened: frozenset[str] = frozenset()
     unopened: frozenset[str] = frozenset()
@@ -63,10 +63,10 @@ class Examined:
 def examine(path: Path) -> Examined:
     """What a cube's own files tell, whoever recorded it."""
     if not path.is_dir():
-        return Examined((Problem("no cube"),))
+        return Examined((Fault("no cube"),))
     if older := older_format(file.name for file in path.iterdir()):
         text = f"Zarr v2 ({older}), saved by another program; ask its owner for a cube as cinecube writes it"
-        return Examined((Problem(text, is_damage=False),))
+        return Examined((Fault(text, is_damage=False),))
     contents = read_contents(path)
     if newer := _schema_problem(contents):
         return Examined((newer,))
@@ -74,7 +74,7 @@ def examine(path: Path) -> Examined:
     chosen: dict[str, Stored] = {}
     values: dict[str, np.ndarray] = {}
     expected = {ROOT}
-    others = [Problem(f"{ROOT} is not as it was written", (ROOT,))] if contents.altered else []
+    others = [Fault(f"{ROOT} is not as it was written", (ROOT,))] if contents.altered else []
     # The labels first: they say which shards there must be.
     for name in sorted(contents.arrays, key=lambda name: not _is_label(name, contents)):
         expected.add(f"{name}/{ROOT}")
@@ -91,7 +91,7 @@ def examine(path: Path) -> Examined:
     if contents.attrs is not None:
         problems += _label_problems(Labels(contents.attrs, chosen, values), frozenset(contents.arrays))
     if contents.attrs is not None and _all_open(contents):
-        problems += [Problem(f"{file} is no part of the cube") for file in strays(path, expected)]
+        problems += [Fault(f"{file} is no part of the cube") for file in strays(path, expected)]
     named = {file for problem in problems for file in problem.files}
     problems += [other for other in others if not named.issuperset(other.files)]
     problems = _saved_again(problems, contents)
@@ -107,7 +107,7 @@ def examine(path: Path) -> Examined:
     )
 
 
-def _saved_again(problems: list[Problem], contents: Contents) -> list[Problem]:
+def _saved_again(problems: list[Fault], contents: Contents) -> list[Fault]:
     """One line for all that a cube lacks which another program saved: its arrays are whole, and nothing guards them."""
     lacking = [problem for problem in problems if problem.text.endswith(NO_CHECKSUMS)]
     if contents.checksums or contents.altered or not lacking or len(lacking) < len(contents.arrays):
@@ -117,28 +117,28 @@ def _saved_again(problems: list[Problem], contents: Contents) -> list[Problem]:
     line = f"saved again by xarray or another program: lacks {', '.join(lacks[:-1])} and {lacks[-1]}, so that damage "
     line += "cannot be told; ask its owner for the cube as cinecube wrote it"
     others = [problem for problem in problems if problem not in lacking and problem not in ungathered]
-    return [*others, Problem(line, is_damage=False)]
+    return [*others, Fault(line, is_damage=False)]
 
 
-def _label_problems(labels: Labels, lost: frozenset[str]) -> list[Problem]:
+def _label_problems(labels: Labels, lost: frozenset[str]) -> list[Fault]:
     try:
         return check_labels(labels, lost)
     except Exception as error:  # metadata that contradict each other give arrays of any shape and type
-        return [Problem(f"labels cannot be judged ({codec_said(error)})", (ROOT,))]
+        return [Fault(f"labels cannot be judged ({codec_said(error)})", (ROOT,))]
 
 
 def _all_open(contents: Contents) -> bool:
     return all(contents.arrays.values())
 
 
-def _schema_problem(contents: Contents) -> Problem | None:
+def _schema_problem(contents: Contents) -> Fault | None:
     """Why the rest of a cube cannot be judged: its metadata are whole, and this package does not know its schema."""
     if contents.attrs is None:
         return None
     try:
         refuse_unknown(contents.attrs.get("schema"), "")
     except StudyError as error:
-        return Problem(f"found {error.found}, expected {error.expected}; {error.do}", (ROOT,))
+        return Fault(f"found {error.found}, expected {error.expected}; {error.do}", (ROOT,))
     return None
 
 
@@ -151,8 +151,8 @@ class _Reading:
 
     Attributes
     ----------
-    problems : list of Problem
-    others : list of Problem
+    problems : list of Fault
+    others : list of Fault
         Chunks that are whole and not those that were written; what they hold may say more.
     files : set of str
         Those that it should have.
@@ -162,8 +162,8 @@ class _Reading:
 
     def __init__(self, stored: Stored, labels: Mapping[str, np.ndarray], checksums: Checksums | None) -> None:
         self.stored, self._labels, self._checksums = stored, labels, checksums
-        self.problems: list[Problem] = []
-        self.others: list[Problem] = []
+        self.problems: list[Fault] = []
+        self.others: list[Fault] = []
         self.files: set[str] = set()
         self.whole: np.ndarray | None = None
         self._is_features = stored.name == "features" and stored.dims == DIMS["features"]
@@ -213,7 +213,7 @@ class _Reading:
             bad = int((~np.isfinite(chunk.values)).sum())
             self._tell(f"{label}: {bad} values are NaN or infinite ({chunk.file})", chunk)
         if misplaced == OTHER:
-            self.others.append(Problem(f"{label}: {chunk.file} holds {OTHER}", (chunk.file,)))
+            self.others.append(Fault(f"{label}: {chunk.file} holds {OTHER}", (chunk.file,)))
 
     def _judge_features(self, chunk: Chunk, label: str) -> None:
         widths, values = self._widths(chunk), chunk.values
@@ -227,7 +227,7 @@ class _Reading:
             self._tell(f"{label}: values past the width of {widths.max()} ({chunk.file})", chunk)
 
     def _tell(self, text: str, chunk: Chunk) -> None:
-        self.problems.append(Problem(text, (chunk.file,)))
+        self.problems.append(Fault(text, (chunk.file,)))
 
     def _name(self, chunk: Chunk) -> str:
         """What a chunk holds: the array, and the labels that all its values share."""

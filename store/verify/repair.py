@@ -11,7 +11,7 @@ from cinecube.store.base.errors import StudyError, environment_error
 from cinecube.store.dvc.pulling import ObjectCache
 from cinecube.store.dvc.remotes import DvcObject, Objects
 from cinecube.store.verify.cube_files import ROOT
-from cinecube.store.verify.tracked import Record, Records, Verdict
+from cinecube.store.verify.tracked import Recorded, Records, Verdict
 
 
 @dataclass(frozen=True)
@@ -31,7 +31,7 @@ class Repaired:
 
 
 @dataclass(frozen=True)
-class Found:
+class Verified:
     """What `verify_all` found, and did.
 
     Attributes
@@ -67,7 +67,7 @@ def verify_all(
     *,
     repair: bool = False,
     progress: Callable[[int, int], None] | None = None,
-) -> Found:
+) -> Verified:
     """Verify cubes; with `repair`, put broken files in place again and verify those cubes once more.
 
     Parameters
@@ -109,7 +109,7 @@ def verify_all(
     absent = dict.fromkeys(path for folder in folders for path in records.absent(folder))
     kept = tuple(os.path.relpath(path) for path in absent if records.keeps_back(path))
     gone = tuple(map(os.path.relpath, absent))
-    return Found(tuple(map(str, cubes)), wrong, repaired, tuple(notes), gone, kept, tuple(foreign))
+    return Verified(tuple(map(str, cubes)), wrong, repaired, tuple(notes), gone, kept, tuple(foreign))
 
 
 def repair_cube(cube: Path, verdict: Verdict, records: Records) -> Repaired:
@@ -152,7 +152,7 @@ def _refusal(cube: Path, found: str, expected: str, do: str) -> StudyError:
     return StudyError(where=f"{cube} cannot be repaired", found=found, expected=expected, do=do)
 
 
-def _informed(record: Record, cube: Path) -> Record:
+def _informed(record: Recorded, cube: Path) -> Recorded:
     """The record with its list of files, and with the cube's own metadata as recorded, in the cache."""
     assert record.output.item is not None
     objects, cache = record.index.objects(record.output), ObjectCache(record.index)
@@ -181,7 +181,7 @@ def _keep_whole(objects: Objects, cache: ObjectCache, item: DvcObject, where: st
 class _Source:
     """Where whole files of a recorded cube come from."""
 
-    def __init__(self, record: Record) -> None:
+    def __init__(self, record: Recorded) -> None:
         self._record, self._cache = record, ObjectCache(record.index)
         self._objects = record.index.objects(record.output)
 

@@ -12,12 +12,12 @@ from typing import Any
 from cinecube.store.base.errors import StudyError
 from cinecube.store.dvc.dvc_index import DvcIndex, Output, open_index
 from cinecube.store.dvc.remotes import DvcObject, cache_location, is_whole, md5_of
-from cinecube.store.verify.cube_files import ROOT, Problem, of_file_manager
+from cinecube.store.verify.cube_files import ROOT, Fault, of_file_manager
 from cinecube.store.verify.examining import Examined, examine
 
 
 @dataclass(frozen=True)
-class Record:
+class Recorded:
     """What DVC knows of a cube in a working tree.
 
     Attributes
@@ -44,8 +44,8 @@ class Verdict:
 
     Attributes
     ----------
-    problems : tuple of Problem
-    record : Record, optional
+    problems : tuple of Fault
+    record : Recorded, optional
         None if DVC does not track the cube.
     differing : tuple of str
         Files that are missing or not as they were recorded.
@@ -55,8 +55,8 @@ class Verdict:
         Neither the cube nor DVC tells which chunk belongs where.
     """
 
-    problems: tuple[Problem, ...]
-    record: Record | None = None
+    problems: tuple[Fault, ...]
+    record: Recorded | None = None
     differing: tuple[str, ...] = ()
     made_anew: bool = False
     unplaced: bool = False
@@ -79,14 +79,14 @@ class Records:
         """Examine a cube, and compare it with what DVC recorded."""
         return self.judge_by(cube, self.of(cube))
 
-    def judge_by(self, cube: Path, record: Record | None) -> Verdict:
+    def judge_by(self, cube: Path, record: Recorded | None) -> Verdict:
         """The same by a record that is known."""
         examined = examine(cube)
         if record is None or not cube.is_dir():
             return Verdict(examined.problems, record, unplaced=examined.unplaced)
         return compare(cube, examined, record)
 
-    def of(self, cube: Path) -> Record | None:
+    def of(self, cube: Path) -> Recorded | None:
         """What DVC recorded of a cube; none if it does not track it."""
         place = Path(os.path.abspath(cube))
         root, index = self._repository(place.parents)
@@ -96,7 +96,7 @@ class Records:
         output = next((o for o in index.outputs if o.item and f"{path}/".startswith(f"{o.path}/")), None)
         if output is None:
             return None
-        return Record(index, path, output, _listed(index, output, path))
+        return Recorded(index, path, output, _listed(index, output, path))
 
     def absent(self, folder: Path) -> list[Path]:
         """Cubes at or under a folder that DVC has recorded and that are not there, sorted."""
@@ -141,7 +141,7 @@ def _listed(index: DvcIndex, output: Output, path: str) -> Mapping[str, DvcObjec
     return None if listing.listed is None else listing.files
 
 
-def compare(cube: Path, examined: Examined, record: Record) -> Verdict:
+def compare(cube: Path, examined: Examined, record: Recorded) -> Verdict:
     """Tell damage from a cube that was made anew, of which every file may differ and none is damaged.
 
     A damaged file does not decode, or says what no writer writes; metadata may be damaged where nobody looks, so those
@@ -151,7 +151,7 @@ def compare(cube: Path, examined: Examined, record: Record) -> Verdict:
     if record.files is None:
         return replace(_compare_whole(cube, problems, record), unplaced=examined.unplaced)
     if strange := next((file for file in record.files if not is_inside(file)), None):
-        problems.append(Problem(f"DVC's list of its files names {strange!r}, which lies outside it"))
+        problems.append(Fault(f"DVC's list of its files names {strange!r}, which lies outside it"))
         return Verdict(tuple(problems), record, made_anew=True)
     own = {file: item for file, item in record.files.items() if not of_file_manager(file)}
     differing = [file for file, item in own.items() if not _is_recorded(cube / file, item)]
@@ -161,17 +161,17 @@ def compare(cube: Path, examined: Examined, record: Record) -> Verdict:
     if not others:
         return Verdict(tuple(problems), record, tuple(differing))
     if all(Path(file).name == ROOT for file in others) and _same_fingerprint(cube, record):
-        problems += [Problem(f"{file}: other bytes than DVC recorded", (file,)) for file in others]
+        problems += [Fault(f"{file}: other bytes than DVC recorded", (file,)) for file in others]
         return Verdict(tuple(problems), record, tuple(differing))
     some = ", ".join(others[:3]) + (f" and {len(others) - 3} more" if len(others) > 3 else "")
     text = (
         f"not the cube that DVC recorded, though its bytes are sound: {len(others)} files differ ({some}); "
         f"`dvc repro` or `dvc commit` if it was made anew, else `dvc checkout --force {record.output.path}`"
     )
-    return Verdict((*problems, Problem(text)), record, tuple(differing), made_anew=True)
+    return Verdict((*problems, Fault(text)), record, tuple(differing), made_anew=True)
 
 
-def _compare_whole(cube: Path, problems: list[Problem], record: Record) -> Verdict:
+def _compare_whole(cube: Path, problems: list[Fault], record: Recorded) -> Verdict:
     """The same where nothing says which file has which hash: that of the whole folder is known."""
     item = record.output.item
     if not problems and item and record.output.path == record.path and _folder_oid(cube, item) != item.oid:
@@ -179,7 +179,7 @@ def _compare_whole(cube: Path, problems: list[Problem], record: Record) -> Verdi
             "not what DVC recorded, and DVC's cache does not list its files; "
             "`dvc commit` if it was made anew, else `cinecube verify --repair`, which asks the remote"
         )
-        problems.append(Problem(text))
+        problems.append(Fault(text))
     return Verdict(tuple(problems), record)
 
 
@@ -196,7 +196,7 @@ def _is_recorded(file: Path, item: DvcObject) -> bool:
         return md5_of(opened, item) == item.oid
 
 
-def _same_fingerprint(cube: Path, record: Record) -> bool:
+def _same_fingerprint(cube: Path, record: Recorded) -> bool:
     """Whether the cube says that it is made of what the recorded one is made of."""
     item = (record.files or {}).get(ROOT)
     if item is None or record.index.cache is None:

@@ -140,6 +140,17 @@ def test_no_two_files_have_one_name() -> None:
     assert sorted(set(names)) == sorted(names)
 
 
+def test_no_two_public_things_have_one_name() -> None:
+    """But commands, called as the stages that they run, and what every network's file has to define."""
+    places: dict[str, list[str]] = defaultdict(list)
+    for module, path in _modules().items():
+        if not module.startswith("cinecube.cli."):
+            for node in ast.parse(path.read_text(encoding="utf-8")).body:
+                if isinstance(node, ast.FunctionDef | ast.ClassDef) and not node.name.startswith("_"):
+                    places[node.name].append(module)
+    assert not {name: found for name, found in places.items() if len(found) > 1 and name not in ("describe", "rename")}
+
+
 def test_the_wheel_has_every_folder() -> None:
     packages = tomllib.loads((REPOSITORY / "pyproject.toml").read_text(encoding="utf-8"))["tool"]["setuptools"][
         "packages"

@@ -83,7 +83,7 @@ def test_a_journal_goes_when_its_cube_is_published_and_not_before(paths: StudyPa
     (found,) = leftovers.find_journals(paths, lambda _: published(paths))
     assert (found.path, found.kind, found.why) == (folder, "journal", "vit amber: its cube is published")
     assert found.bytes > 4 * 2 * 4
-    leftovers.remove(paths, found)
+    leftovers.discard(paths, found)
     assert list(paths.journals.iterdir()) == []
 
 
@@ -123,14 +123,14 @@ def test_what_another_process_holds_is_not_listed_and_not_removed(paths: StudyPa
         assert leftovers.find_journals(paths, lambda _: published(paths)) == []
         assert leftovers.find_partials(paths) == []
         with pytest.raises(StudyError, match="found a process that holds its lock"):
-            leftovers.remove(paths, journal)
+            leftovers.discard(paths, journal)
         with pytest.raises(StudyError, match="found a stage that runs"):
-            leftovers.remove(paths, half)
+            leftovers.discard(paths, half)
         assert journal.path.is_dir()
         assert partial.is_dir()
     assert not leftovers.is_busy(paths)
-    leftovers.remove(paths, journal)
-    leftovers.remove(paths, half)
+    leftovers.discard(paths, journal)
+    leftovers.discard(paths, half)
     assert not journal.path.exists()
     assert not partial.exists()
 
@@ -145,9 +145,9 @@ def test_locks_go_with_their_journals_only(paths: StudyPaths) -> None:
     assert (found.path, found.bytes) == (journal.folder.with_suffix(".lock"), 0)
     write_journal(paths, SPEC)
     with pytest.raises(StudyError, match="found a new journal"):
-        leftovers.remove(paths, found)
+        leftovers.discard(paths, found)
     journal.remove()
-    leftovers.remove(paths, found)
+    leftovers.discard(paths, found)
     assert sorted(path.name for path in paths.journals.iterdir()) == [wanted.name, f"{wanted.name}.lock"]
 
 
@@ -180,7 +180,7 @@ def test_a_killed_writer_leaves_a_partial_cube_that_goes_after_a_day(
     assert re.fullmatch(r"\.amber\.zarr\.\d+-[0-9a-f]{8}\.partial", found.path.name)
     assert (found.kind, found.why) == ("partial", "amber.zarr was never finished")
     assert found.bytes > 600 * 8 * 4
-    leftovers.remove(paths, found)
+    leftovers.discard(paths, found)
     assert list(cube.parent.iterdir()) == []
 
 
@@ -194,7 +194,7 @@ def test_a_writer_that_goes_on_writing_is_left_alone(paths: StudyPaths) -> None:
     os.utime(fresh, (leftovers.time.time(),) * 2)
     assert leftovers.find_partials(paths) == []
     with pytest.raises(StudyError, match="found something written by now"):
-        leftovers.remove(paths, found)
+        leftovers.discard(paths, found)
     assert fresh.exists()
 
 
@@ -206,12 +206,12 @@ def test_the_only_copy_of_a_cube_is_put_back(paths: StudyPaths) -> None:
     cube.rename(cube.with_name(".amber.zarr.old"))
     (found,) = leftovers.find_partials(paths)
     assert (found.kind, found.bytes) == ("only copy", 0)
-    leftovers.remove(paths, found)
+    leftovers.discard(paths, found)
     assert open_cube(cube).attrs["fingerprint"] == fingerprint(SPEC)
     cube.with_name(".amber.zarr.old").mkdir()
     (found,) = leftovers.find_partials(paths)
     assert (found.kind, found.why) == ("old", "another amber.zarr has taken its place")
-    leftovers.remove(paths, found)
+    leftovers.discard(paths, found)
     assert [path.name for path in cube.parent.iterdir()] == ["amber.zarr"]
 
 
@@ -230,7 +230,7 @@ def test_a_cube_that_came_meanwhile_is_not_replaced(paths: StudyPaths) -> None:
     (found,) = leftovers.find_partials(paths)
     paths.features("vit", "amber").mkdir()
     with pytest.raises(StudyError, match="found another amber.zarr"):
-        leftovers.remove(paths, found)
+        leftovers.discard(paths, found)
     assert old.is_dir()
 
 
@@ -259,7 +259,7 @@ def test_links_out_of_the_study_are_not_followed(paths: StudyPaths, tmp_path: Pa
     (paths.root / linked).symlink_to(elsewhere)
     assert leftovers.find_partials(paths) == []
     with pytest.raises(StudyError, match="found a link"):
-        leftovers.remove(paths, found)
+        leftovers.discard(paths, found)
     assert partial.is_dir()
 
 
@@ -280,7 +280,7 @@ def test_a_link_inside_a_partial_cube_goes_without_its_target(paths: StudyPaths,
     (mine / "file").write_text("kept", encoding="utf-8")
     (partial / "link").symlink_to(mine)
     (found,) = leftovers.find_partials(paths)
-    leftovers.remove(paths, found)
+    leftovers.discard(paths, found)
     assert not partial.exists()
     assert (mine / "file").read_text(encoding="utf-8") == "kept"
 
@@ -323,7 +323,7 @@ def test_a_log_goes_a_day_after_also_while_a_stage_runs(
     (found,) = leftovers.find_logs(paths)
     assert (found.path.name, found.kind, found.bytes) == ("cinecube-1.log", "log", 9)
     with another_process(HOLD, str(paths.journals)):
-        leftovers.remove(paths, found)
+        leftovers.discard(paths, found)
     assert [path.name for path in paths.logs.iterdir()] == ["link.log"]
     assert (tmp_path / "elsewhere.log").is_file()
 
@@ -410,4 +410,4 @@ def test_other_folders_are_no_caches(tmp_path: Path, other: str) -> None:
 def test_what_cannot_be_removed_is_one_line(paths: StudyPaths) -> None:
     gone = Leftover(paths.results / ".report.partial", "partial", "", 0)
     with pytest.raises(StudyError, match="No such file"):
-        leftovers.remove(paths, gone)
+        leftovers.discard(paths, gone)
