@@ -129,8 +129,8 @@ def upgrade(yes: bool, dry_run: bool, root: Path) -> None:
     Example:
       cinecube upgrade --dry-run
     """
-    from cinecube.studies.upgrading import rewritten_pipeline
-    from cinecube.studies.upgrading import upgrade as run
+    from cinecube.status.upgrading import rewritten_pipeline
+    from cinecube.status.upgrading import upgrade as run
     from cinecube.study_params import load
 
     study = load(root)

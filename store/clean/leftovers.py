@@ -359,7 +359,7 @@ def removing(path: Path) -> Iterator[None]:
         raise environment_error(error, str(path)) or StudyError(
             where=str(path),
             found=str(error),
-            expected="something to discard, and permission to",
+            expected="something to remove, and permission to",
             do="fix it, and run `cinecube clean` again",
         ) from error
 

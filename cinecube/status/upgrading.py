@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import difflib
+import logging
 from collections.abc import Iterator, Sequence
+from contextlib import chdir
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -188,9 +190,10 @@ def _unaltered(study: Study, root: Path, versions: Versions) -> Iterator[str]:
 
 def _record(root: Path, stages: Sequence[str]) -> None:
     """Let DVC take what is there for what the stages make."""
+    from dvc.logger import set_loggers_level
     from dvc.repo import Repo
 
-    with Repo(str(root)) as repo:
+    # DVC looks for stages where it is run.
+    with set_loggers_level(logging.WARNING), chdir(root), Repo(".") as repo:
         for stage in stages:
-            # A stage's name alone is looked for where the command is run.
-            repo.commit(target=f"{(root / 'dvc.yaml').absolute()}:{stage}", force=True)
+            repo.commit(target=stage, force=True)
