@@ -1,4 +1,4 @@
-"""How well other subjects' responses predict a subject's: what a cross-subject ceiling is extrapolated from.
+"""Scores of predicting a subject's responses from other subjects': a cross-subject ceiling is extrapolated from them.
 
 Linear kernels add over subjects: with Y_s the responses (row, target) of subject s, the ridge from several subjects'
 targets side by side has the kernel Σ_s Y_s Y_sᵀ. So a subject's targets are read once, block by block, into a kernel;

@@ -39,7 +39,7 @@ _WORK_OF_FIT = 2e7
 
 @dataclass(frozen=True)
 class Inputs:
-    """What ceilings are computed from.
+    """Inputs that ceilings are computed from.
 
     Attributes
     ----------
@@ -160,8 +160,8 @@ def film_rows(study: Study, brains: Mapping[str, Responses]) -> pd.DataFrame:
 def _repeated(shown: RowsGroup, averaged: bool) -> tuple[dict[str, np.ndarray], str]:
     """Test rows that were shown several times, (row, showing) by subject, and why some have none.
 
-    A mean over showings has one ceiling only where all rows are a mean over as many; of single showings, rows that were
-    shown as often as any tell for all.
+    A mean over showings has one ceiling only if all rows are averages over the same number of showings. The ceiling of
+    a single showing is taken from the rows that were shown most often.
     """
     found, reasons = {}, []
     for name in shown.subjects:
@@ -265,7 +265,7 @@ def _about(study: Study, inputs: Inputs) -> dict[str, dict[str, str]]:
 
 
 def ceiling_spec(study: Study, brains: Mapping[str, Responses]) -> dict[str, Any]:
-    """What the ceiling cube's fingerprint hashes; sizes of blocks change its speed only."""
+    """Spec that the ceiling cube's fingerprint hashes, without sizes of blocks, which change the speed only."""
     films = [*study.split.train, *study.split.test]
     return {
         "schema": SCHEMA,

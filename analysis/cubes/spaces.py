@@ -160,7 +160,7 @@ def join_films(cubes: Mapping[str, xr.Dataset], segments: Mapping[str, Sequence[
 
 
 def _first_difference(a: xr.Dataset, b: xr.Dataset) -> str:
-    """What sets two films' cubes of a model apart beside the film; empty if nothing does."""
+    """First difference between two films' cubes of a model, beside the film; empty if there is none."""
     for name in ("model", "layer", "width"):
         if not np.array_equal(a[name].values, b[name].values):
             return f"{name} differs"
@@ -275,7 +275,7 @@ def check_same_space(responses: Sequence[Responses]) -> dict[str, Any]:
     Raises
     ------
     StudyError
-        If two subjects lie in different spaces or grids.
+        If two subjects are in different spaces or grids.
     """
     names = ("space", "targets", "affine", "shape")
     first = responses[0]

@@ -190,7 +190,7 @@ def _each_for_itself(
 
 
 class _There:
-    """What all jobs need, sent to workers once; they read arrays themselves, so that a lost worker can be replaced."""
+    """Inputs of all jobs, sent to workers once; they read arrays themselves, so that a lost worker can be replaced."""
 
     def __init__(self, problem: Problem, workers: Workers) -> None:
         self._workers, self._threads = workers, problem.settings.threads
@@ -280,7 +280,7 @@ def _choose_places(problem: Problem, units: Sequence[Unit], workers: Workers) ->
 
 
 def _file_of(unit: Unit, block: int) -> journal.Block:
-    """What a block's scores are kept as: the targets of a group by their place among all of them."""
+    """Journal block of a block's scores: the targets of a group by their place among all of them."""
     sizes = [sum(piece.targets.size for piece in one) for one in unit.plan.blocks]
     start = sum(sizes[:block])
     return journal.Block(f"group{unit.plan.number}.stream{unit.m}.layer{unit.k}", start, start + sizes[block])

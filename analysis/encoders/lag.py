@@ -68,7 +68,7 @@ def _units(problem: Problem, chosen: Sequence[Mapping[str, np.ndarray]]) -> Iter
 
 
 def _inside(block: Block, best: Mapping[str, np.ndarray], k: int) -> np.ndarray:
-    """Which targets of a block are scanned at a layer, (target,)."""
+    """Mask (target,) of a block's targets that are scanned at a layer."""
     return np.concatenate([best[piece.subject][piece.targets] for piece in block]) == k
 
 

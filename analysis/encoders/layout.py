@@ -17,7 +17,7 @@ from cinecube.store.clock.clock import step_s
 
 @dataclass(frozen=True)
 class Layout:
-    """What tasks need to know of a group's rows: no labels, only positions.
+    """Rows of a group as tasks need them: no labels, only positions.
 
     Attributes
     ----------

@@ -1,4 +1,4 @@
-"""What the code of Oota et al. (2025) did otherwise, and `encode.compat` repeats: for comparison only."""
+"""Choices of the code of Oota et al. (2025) that `encode.compat` repeats, for comparison only."""
 
 from __future__ import annotations
 

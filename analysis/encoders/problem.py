@@ -136,7 +136,7 @@ def without_constant(problem: Problem, constant: frozenset[tuple[int, int]]) -> 
 
 
 def score_spec(study: Study, problem: Problem) -> dict[str, Any]:
-    """What a score cube's fingerprint hashes; sizes of blocks change its speed only."""
+    """Spec that a score cube's fingerprint hashes, without sizes of blocks, which change the speed only."""
     films = [*study.split.train, *study.split.test]
     return {
         "schema": SCHEMA,
@@ -153,5 +153,5 @@ def score_spec(study: Study, problem: Problem) -> dict[str, Any]:
 
 
 def _encode_spec(params: EncodeParams) -> dict[str, Any]:
-    """How scores were fitted; without the choices that no study makes by default, older cubes stay what they are."""
+    """Settings of the fit, without choices that are off: so the fingerprints of older cubes hold."""
     return params.model_dump(exclude={"targets_per_block", *(() if params.compat else ("compat",))})

@@ -1,4 +1,4 @@
-"""What varies: layers and subjects of which nothing does are found before anything is fitted."""
+"""Checks that layers and subjects vary, made before anything is fitted."""
 
 from __future__ import annotations
 
@@ -75,7 +75,7 @@ def _is_constant(problem: Problem, rows: Sequence[tuple[np.ndarray, ...]], m: in
 
 
 def refuse_still_subjects(brains: Mapping[str, Responses], groups: Sequence[RowsGroup], targets_per_block: int) -> None:
-    """Refuse a subject none of whose targets varies over the training and the test films; reads until one does.
+    """Refuse a subject if none of its targets varies over the training and the test films; reads until one does.
 
     Raises
     ------

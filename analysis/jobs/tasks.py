@@ -112,7 +112,7 @@ def _same(value: Any) -> Any:
 
 
 def submit(workers: Workers, function: Callable[..., Any], threads: int, *arguments: Any) -> Any:
-    """Begin what several jobs need; its result stands for itself among the arguments of jobs and of `submit`.
+    """Begin what several jobs need; its result is passed as an argument to jobs and to `submit`.
 
     Parameters
     ----------

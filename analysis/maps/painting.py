@@ -34,7 +34,7 @@ def paint(values: xr.DataArray, cube_attrs: Attrs, atlas: Path) -> xr.DataArray:
     Raises
     ------
     StudyError
-        If the map has other axes, or the atlas cannot be read, lies in another space, or lacks a parcel of the map.
+        If the map has other axes, or the atlas cannot be read, is in another space, or lacks a parcel of the map.
     """
     targets_of(values, None)
     if cube_attrs.get("space") in VERTICES:

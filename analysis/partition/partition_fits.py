@@ -72,7 +72,7 @@ class Candidate:
 
 @dataclass(frozen=True)
 class Ground:
-    """What all fits to one group of rows have in common.
+    """Inputs that all fits to one group of rows share.
 
     Attributes
     ----------

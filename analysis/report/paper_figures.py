@@ -63,7 +63,7 @@ def paper_figures(study: Study, root: Path) -> None:
 
 
 def marks_note(study: Study) -> str:
-    """What the marks of figure 3 mean, and that there are none where so few subjects cannot differ."""
+    """Note on the marks of figure 3, or on why there are none: so few subjects cannot differ."""
     names = list(groups(study))
     if not names:
         return ""

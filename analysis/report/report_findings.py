@@ -86,7 +86,7 @@ def _regions(study: Study, paths: StudyPaths) -> Iterator[Finding]:
 
 
 def _saturation(study: Study, paths: StudyPaths) -> str:
-    """Whether ceilings by other subjects are of many of them, or of those there are."""
+    """Sentence on ceilings by other subjects: extrapolated to many of them, or from those there are."""
     if study.ceiling.use != "cross_subject":
         return ""
     with open_cube(paths.ceiling) as cube:

@@ -1,4 +1,4 @@
-"""What arrays are computed with: numpy, or torch on a CPU or a GPU; an argument, never a setting of the process."""
+"""Libraries that arrays are computed with: numpy, or torch on a CPU or a GPU; an argument, never a global setting."""
 
 from __future__ import annotations
 

@@ -68,7 +68,7 @@ def constants(features: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 
 def varying_dims(features: np.ndarray) -> np.ndarray:
-    """Which dims of `features` (time, dim) vary, (dim,); see `constants`."""
+    """Mask (dim,) of the dims of `features` (time, dim) that vary; see `constants`."""
     varies: np.ndarray = np.isfinite(constants(features)[1])
     return varies
 

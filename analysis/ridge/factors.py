@@ -1,4 +1,4 @@
-"""What a ridge needs of a design: Gram matrices and factors of every fold, shared by all targets. Pure array functions.
+"""Gram matrices and factors of a design for every fold of a ridge, shared by all targets. Pure array functions.
 
 XᵀX of a fold is that of all rows less that of the rows it leaves out. Where features outnumber rows, XXᵀ takes its
 place. Gram matrices and factors are float64, what predicts is float32.
@@ -43,7 +43,7 @@ class Grams:
 
 @dataclass(frozen=True)
 class Factor:
-    """What one fold, or all rows together, need of a design.
+    """Factors of a design for one fold, or for all rows together.
 
     Attributes
     ----------

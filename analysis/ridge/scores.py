@@ -64,7 +64,7 @@ def score_fit(
 
 
 def varying(responses: np.ndarray) -> np.ndarray:
-    """Which targets (target,) of responses (row, target) are there and vary."""
+    """Mask (target,) of targets in responses (row, target) that are there and vary."""
     varies: np.ndarray = np.isfinite(responses).all(axis=0) & (np.ptp(responses, axis=0) > 0)
     return varies
 

@@ -106,7 +106,7 @@ def solve(
 def all_losses(
     factors: Factors, responses: np.ndarray, alphas: np.ndarray, criterion: Criterion = "squared error"
 ) -> np.ndarray:
-    """What every penalty loses in every target, shape (alpha, target): squared error or 1 - r, mean over folds.
+    """Loss of every penalty in every target, shape (alpha, target): squared error or 1 - r, average over folds.
 
     See `solve` for the parameters. Squared errors are less those of predicting nothing.
     """

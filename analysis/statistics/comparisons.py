@@ -39,7 +39,7 @@ _ENUMERATED = 13
 
 @dataclass(frozen=True)
 class SwapPlan:
-    """Which blocks of two models' predictions change places, the same for every target.
+    """Blocks of two models' predictions that change places, the same for every target.
 
     Attributes
     ----------
@@ -190,7 +190,7 @@ def compare_by_roi(scores: pd.DataFrame, model_a: str, model_b: str) -> pd.DataF
     Raises
     ------
     StudyError
-        If a model has no score, or a score stands there twice.
+        If a model has no score, or has one twice.
 
     Notes
     -----

@@ -63,7 +63,7 @@ class BlockPlan:
     ----------
     blocks : Blocks
     order : array of int, shape (permutation, block)
-        Which block of the prediction stands at each place.
+        Number of the prediction's block at each place.
     """
 
     blocks: Blocks
@@ -182,7 +182,7 @@ def _block_nulls(
 
 
 def _one_hot(plan: BlockPlan) -> list[tuple[sparse.csr_matrix, slice]]:
-    """Per group of places, a matrix (permutation, place x block) of ones where a block of the prediction stands."""
+    """Per group of places, a matrix (permutation, place x block) of ones where a block of the prediction is."""
     n_permutations, n_blocks = plan.order.shape
     groups = []
     for first in range(0, n_blocks, _BLOCKS_PER_GROUP):
@@ -346,7 +346,7 @@ def target_batches(n_rows: int, *arrays: np.ndarray) -> Iterator[slice]:
 
 
 def unit_series(values: np.ndarray, used_rows: int) -> np.ndarray:
-    """The first rows of each target, centred and of length one, as (target, row) of float64.
+    """The first rows of each target, centred and of length one, as float64 (target, row).
 
     Zeros where a target is constant or has a value that is not finite, in any of its rows.
     """

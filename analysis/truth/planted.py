@@ -1,4 +1,4 @@
-"""What was planted beside what was found, where a study was simulated."""
+"""Planted signals beside what was found, for a simulated study."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ _CONCAT, _PARTS = "concat", ("video", "audio")
 
 @dataclass(frozen=True)
 class Planted:
-    """What one parcel follows.
+    """The signal that one parcel follows.
 
     Attributes
     ----------
@@ -113,7 +113,7 @@ def compare_study(study: Study, root: Path) -> Comparison | None:
 
 
 def planted_truth(paths: StudyPaths) -> dict[str, Any]:
-    """What `truth.json` holds.
+    """Contents of `truth.json`.
 
     Raises
     ------
@@ -204,12 +204,12 @@ def containing(source: Source) -> list[Source]:
 
 
 def counts_as_found(found: Source, sources: Sequence[Source]) -> bool:
-    """Whether a model and layer is a planted one, or contains one."""
+    """True if a model and layer is a planted one, or contains one."""
     return any(found in containing(source) for source in sources)
 
 
 def counts_as_next(found: Source, sources: Sequence[Source], order: Mapping[str, Sequence[str]]) -> bool:
-    """Whether a model and layer is a planted one or contains one, or is the next layer of the same model."""
+    """True if a model and layer is a planted one or contains one, or is the next layer of the same model."""
     return any(
         model == found[0] and abs(order[model].index(layer) - order[model].index(found[1])) <= 1
         for source in sources
