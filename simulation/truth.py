@@ -1,4 +1,4 @@
-"""What was planted, on disk: `truth.json`, and the drawn features that it was made of."""
+"""The planted truth on disk: `truth.json`, and the drawn features that it was made of."""
 
 from __future__ import annotations
 
@@ -106,12 +106,12 @@ def _mean(values: np.ndarray) -> float:
 
 
 def _models(spec: SimulateSpec) -> dict[str, Any]:
-    """How each stream was read, under the label that it has in cubes."""
+    """Reading of each stream, under the label that it has in cubes."""
     return {stream.name: _model(spec, network, stream) for network in NETWORKS for stream in STREAMS[network]}
 
 
 def _model(spec: SimulateSpec, network: Network, stream: Stream) -> dict[str, Any]:
-    """How a stream was read."""
+    """Reading of a stream."""
     seen = look(spec, network)
     return {
         "network": network,

@@ -16,7 +16,7 @@ _COSINE_PERIOD_S = 128.0
 
 @dataclass(frozen=True)
 class DrawnConfounds:
-    """What disturbs one run.
+    """Confounds of one run.
 
     Attributes
     ----------

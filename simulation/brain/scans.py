@@ -144,7 +144,7 @@ class Ceilings:
 
 @dataclass(frozen=True)
 class _Body:
-    """What stays the same over a subject's runs, per voxel of the mask.
+    """Properties that are the same over a subject's runs, per voxel of the mask.
 
     Attributes
     ----------
@@ -189,7 +189,7 @@ class _Body:
         return self.baseline * (1 + 0.01 * self.gain * change)
 
     def left(self, clean: np.ndarray, signal: np.ndarray, confounds: DrawnConfounds) -> Left:
-        """What cleaning, a matrix (row, volume), leaves of one run in the targets, signal (row, target)."""
+        """Signal and noise of one run's targets after cleaning, a matrix (row, volume); `signal` is (row, target)."""
         n_volumes, n_targets = clean.shape[1], len(self.targets)
         own = _disturbing(confounds) @ self.weights[:, self.targets]
         drifts = [np.tile(course[:, None], n_targets) for course in _drift(n_volumes)]

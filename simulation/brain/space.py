@@ -50,7 +50,7 @@ def make_grid(parcels: Sequence[Parcel], targets_per_parcel: int) -> Grid:
     numbers = np.zeros(len(xyz), np.int16)
     for number, parcel in enumerate(parcels, start=1):
         distance = np.linalg.norm(xyz - parcel.centre_mm, axis=1)
-        # A parcel keeps to its hemisphere, however near the midline it lies.
+        # A parcel keeps to its hemisphere, however near the midline it is.
         distance[(numbers > 0) | (xyz[:, 0] * parcel.centre_mm[0] < 0)] = np.inf
         numbers[np.argsort(distance, kind="stable")[:targets_per_parcel]] = number
     labels = np.zeros(mask.shape, np.int16)

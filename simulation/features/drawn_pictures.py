@@ -46,7 +46,7 @@ def read_vivit(spec: SimulateSpec, frames: np.ndarray, folder: Path) -> dict[str
 
 
 def _vivit_pixels(rgb: np.ndarray) -> np.ndarray:
-    """What ViViT's processor makes of a frame, (3, y, x); its own code takes many times as long."""
+    """A frame as ViViT's processor prepares it, (3, y, x); the processor's own code takes many times as long."""
     levels = middle_square(rgb, VIVIT_SHORT_EDGE_PX).astype(np.float32) / 127.5 - 1
     return ((levels - 0.5) / 0.5).transpose(2, 0, 1)
 
@@ -74,7 +74,7 @@ def _read_clips(model: Any, shown: dict[int, np.ndarray], clips: list[list[int]]
 
 
 def hidden_states(model: Any, values: Any) -> np.ndarray:
-    """What enters block 1 and what leaves each block, (layer, item, token, dim) float32."""
+    """Input of block 1 and outputs of every block, (layer, item, token, dim) float32."""
     import torch
 
     # In transformers 5 the last hidden state of all of these is the last block's own output, before any final norm.

@@ -1,4 +1,4 @@
-"""What each row sees and hears of a segment as it was drawn: numbers of frames, and stretches of sound."""
+"""Parts of a segment, as it was drawn, that each row sees and hears: numbers of frames, and stretches of sound."""
 
 from __future__ import annotations
 

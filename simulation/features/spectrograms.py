@@ -61,7 +61,7 @@ def _kaldi_filters() -> np.ndarray:
     from transformers.audio_utils import mel_filter_bank
 
     with warnings.catch_warnings():
-        # So many bands are narrower than the lowest frequencies lie apart.
+        # So many bands are narrower than the spacing of the lowest frequencies.
         warnings.filterwarnings("ignore", message="At least one mel filter")
         filters: np.ndarray = mel_filter_bank(
             257,

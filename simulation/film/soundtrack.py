@@ -81,7 +81,7 @@ class DrawnSound:
 
 
 def _add(out: np.ndarray, part: np.ndarray, at: int) -> None:
-    """Add `part` to `out` from sample `at` on, leaving off what lies outside."""
+    """Add `part` to `out` from sample `at` on, leaving off what is outside."""
     low, high = max(at, 0), min(at + part.shape[1], out.shape[1])
     if low < high:
         out[:, low:high] += part[:, low - at : high - at]

@@ -1,4 +1,4 @@
-"""Where each segment lies on its film's own timeline, in frames and in samples."""
+"""Place of each segment on its film's own timeline, in frames and in samples."""
 
 from __future__ import annotations
 
