@@ -63,7 +63,7 @@ def _regions(study: Study, paths: StudyPaths) -> Iterator[Finding]:
     )
     divided = (
         f"Scores as shares of a ceiling, {use}, where it is at least {study.ceiling.threshold:g}; "
-        "“survive” is the share of targets of which that holds. "
+        "“survive” is the share of targets whose ceiling is that high. "
     )
     text = (
         (divided if use else "")
@@ -208,7 +208,7 @@ def _pictures(study: Study, paths: StudyPaths, names: tuple[str, ...]) -> list[t
     for pair in study.residual:
         captions[f"figure5.{pair.name}"] = (
             f"{pair_title(pair)}: drop of the mean test r over subjects, in percent; positive where something was "
-            f"lost, empty where the score before is not above {MINIMUM:g}. Pointed ends: drops lie beyond 100 %."
+            f"lost, empty where the score before is not above {MINIMUM:g}. Pointed ends: drops beyond 100 %."
         )
     found = []
     for name in names:

@@ -1,4 +1,4 @@
-"""What `dvc repro` would find: which stages are done, which are to do, which can be resumed."""
+"""Plan of `dvc repro`: stages that are done, are to do, or can be resumed."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ _PROGRAM_BYTES = 600_000_000
 
 @dataclass(frozen=True)
 class Step:
-    """One stage as it stands.
+    """The present state of one stage.
 
     Attributes
     ----------

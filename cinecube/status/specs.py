@@ -35,7 +35,7 @@ def of_ceiling(study: Study, root: Path) -> Spec:
 
 
 def of_partition(study: Study, root: Path) -> Spec:
-    """Of the partition; without sets, of the empty cube that stands for none."""
+    """Of the partition; without sets, of the empty cube."""
     from cinecube.analysis.encoders.oota2025 import without_choices
     from cinecube.analysis.partition.stage import choose_layers, partition_spec, read_entries
 

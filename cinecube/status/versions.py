@@ -22,7 +22,7 @@ Versions = Mapping[str, Mapping[str, Any]]
 
 
 def study_versions(study: Study) -> Versions:
-    """What this installation computes a study's results with.
+    """Versions with which this installation computes a study's results.
 
     Returns
     -------

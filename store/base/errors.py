@@ -254,7 +254,7 @@ def _no_memory(error: BaseException, where: str) -> Refusal:
     return Refusal(
         where=where or "this machine",
         found=f"not enough memory for {asked[1]} more" if asked else "not enough memory",
-        expected="what the stage needs, which `cinecube plan` tells",
+        expected="what the stage needs, which `cinecube plan` shows",
         do="close other programs, or set run.batch and encode.targets_per_block lower, and run the same command again",
     )
 

@@ -201,7 +201,7 @@ class Checksums:
             raise StudyError(
                 where=where,
                 found=f"a {ROOT} that is not as it was written",
-                expected="text that has the checksum that stands in it",
+                expected="text that has the checksum that it states",
                 do=do,
             )
         layouts, listed = {}, {}

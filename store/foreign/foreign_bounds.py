@@ -122,7 +122,7 @@ def look_at_dataset(dataset: Any, where: str) -> None:
     if dataset.is_virtual or dataset.external:
         raise StudyError(
             where=where,
-            found="a data set whose bytes lie in other files",
+            found="a data set whose bytes are in other files",
             expected="its own bytes",
             do="copy it into one file",
         )
