@@ -82,7 +82,19 @@ class Cohort:
         return [everything[at : at + self.targets_per_block] for at in everything[:: self.targets_per_block]]
 
     def read(self, name: str, targets: np.ndarray) -> np.ndarray:
-        """Responses of some of a subject's targets, float32 (row, target)."""
+        """Responses of some of a subject's targets, float32 (row, target).
+
+        Parameters
+        ----------
+        name : str
+            The subject's.
+        targets : array of int, shape (target,)
+            Positions on the subject's target axis.
+
+        Returns
+        -------
+        array of float32, shape (row, target)
+        """
         return self.brains[name].read(self.group.showings[name], targets)
 
 
@@ -302,6 +314,21 @@ def _repeat_block(brain: Responses, showings: np.ndarray, targets: np.ndarray, p
 def run_by_subject(
     workers: Threads | None, function: Callable[..., _Item], arguments: Mapping[str, tuple[object, ...]], threads: int
 ) -> dict[str, _Item]:
-    """Run a function for each subject, side by side."""
+    """Run a function for each subject, side by side.
+
+    Parameters
+    ----------
+    workers : Threads or None
+    function : callable
+    arguments : Mapping of str to tuple
+        Arguments of the call, by subject.
+    threads : int
+        BLAS threads of each call.
+
+    Returns
+    -------
+    dict
+        Subject -> result, in the order of `arguments`.
+    """
     found = dict(run_jobs(workers, function, list(arguments.items()), threads))
     return {name: found[name] for name in arguments}

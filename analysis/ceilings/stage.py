@@ -104,6 +104,14 @@ def ceiling(study: Study, root: Path, progress: Progress | None = None) -> None:
 def read_brains(study: Study, root: Path, fitted: bool = True) -> Inputs:
     """Open all brain cubes, and match their rows; `fitted` as for `read_problem`.
 
+    Parameters
+    ----------
+    study : Study
+    root : Path
+        The study's folder.
+    fitted : bool
+        As for `read_problem`.
+
     Raises
     ------
     StudyError
@@ -134,6 +142,17 @@ def read_brains(study: Study, root: Path, fitted: bool = True) -> Inputs:
 
 def film_rows(study: Study, brains: Mapping[str, Responses]) -> pd.DataFrame:
     """Rows of the films as far as anybody was scanned: columns `segment`, `onset_s`, segments in the films' order.
+
+    Parameters
+    ----------
+    study : Study
+    brains : Mapping of str to Responses
+        By subject.
+
+    Returns
+    -------
+    DataFrame
+        `segment`, `onset_s` (s).
 
     Raises
     ------
@@ -185,7 +204,25 @@ def make_ceilings(
     kept: Journal | None = None,
     progress: Progress | None = None,
 ) -> xr.Dataset:
-    """Ceiling cube of a study; without workers all runs here, one task after another. `scratch` may not exist yet."""
+    """Ceiling cube of a study; without workers all runs here, one task after another. `scratch` may not exist yet.
+
+    Parameters
+    ----------
+    study : Study
+    inputs : Inputs
+    scratch : Path
+        Folder for kernels that do not fit in memory.
+    workers : Threads, optional
+    kept : Journal, optional
+        Blocks in it are not computed again.
+    progress : callable, optional
+        Told (done, total).
+
+    Returns
+    -------
+    Dataset
+        See `ceiling_cube`.
+    """
     from cinecube.analysis.ceilings import ceiling_blocks, ceiling_cube
 
     cohort, brains = inputs.cohort, inputs.cohort.brains
@@ -265,7 +302,14 @@ def _about(study: Study, inputs: Inputs) -> dict[str, dict[str, str]]:
 
 
 def ceiling_spec(study: Study, brains: Mapping[str, Responses]) -> dict[str, Any]:
-    """Spec that the ceiling cube's fingerprint hashes, without sizes of blocks, which change the speed only."""
+    """Spec that the ceiling cube's fingerprint hashes, without sizes of blocks, which change the speed only.
+
+    Parameters
+    ----------
+    study : Study
+    brains : Mapping of str to Responses
+        By subject.
+    """
     films = [*study.split.train, *study.split.test]
     return {
         "schema": SCHEMA,

@@ -85,6 +85,11 @@ class FeatureSpace:
     def read_layer(self, m: int, k: int) -> np.ndarray:
         """Features of one layer of one stream, float32 (time, dim).
 
+        Parameters
+        ----------
+        m, k : int
+            Positions on the model and the layer axis.
+
         Raises
         ------
         StudyError

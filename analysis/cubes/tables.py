@@ -161,14 +161,29 @@ def best_lags(curves: pd.DataFrame) -> pd.DataFrame:
 
 
 def write_by_model(folder: Path, table: pd.DataFrame) -> None:
-    """Write a table as a folder of one CSV per model: `dvc plots` draws one file as one line."""
+    """Write a table as a folder of one CSV per model: `dvc plots` draws one file as one line.
+
+    Parameters
+    ----------
+    folder : Path
+        It is replaced.
+    table : DataFrame
+        With a column `model`, which the files lack.
+    """
     with staged(folder) as partial:
         for model, rows in table.groupby("model"):
             write_table(partial / f"{model}.csv", rows.drop(columns="model"))
 
 
 def write_table(path: Path, table: pd.DataFrame) -> None:
-    """Write a table as CSV, floats rounded so that runs on one machine give the same bytes."""
+    """Write a table as CSV, floats rounded so that runs on one machine give the same bytes.
+
+    Parameters
+    ----------
+    path : Path
+    table : DataFrame
+        Its index is not written.
+    """
     rounded = table.copy()
     for name in rounded.columns[[np.issubdtype(kind, np.floating) for kind in _kinds(rounded)]]:
         rounded[name] = rounded[name].round(DECIMALS) + 0.0  # never "-0.0"

@@ -47,6 +47,13 @@ def refuse_unexplained(cube: xr.Dataset, where: str) -> None:
     Older cubes give no reasons. There a target that has no score at any layer of any stream is taken for one that does
     not vary; a layer without scores has none.
 
+    Parameters
+    ----------
+    cube : Dataset
+        A score cube.
+    where : str
+        What messages call it.
+
     Raises
     ------
     StudyError

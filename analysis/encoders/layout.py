@@ -38,6 +38,14 @@ class Layout:
 def make_layout(space: FeatureSpace, group: RowsGroup, settings: Settings, max_delay: int) -> Layout:
     """Runs and folds of a group of rows, for delays up to `max_delay` TRs.
 
+    Parameters
+    ----------
+    space : FeatureSpace
+    group : RowsGroup
+    settings : Settings
+    max_delay : int
+        TRs.
+
     Raises
     ------
     StudyError

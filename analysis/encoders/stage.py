@@ -79,6 +79,21 @@ def score_model(
 
     Blocks in `kept` are not computed again.
 
+    Parameters
+    ----------
+    study : Study
+    problem : Problem
+    workers : Client, Threads or None
+    progress : callable, optional
+        Told (done, total).
+    kept : Journal, optional
+        Of this cube.
+
+    Returns
+    -------
+    Dataset
+        `score (subject, model, layer, target)` and more.
+
     Raises
     ------
     StudyError

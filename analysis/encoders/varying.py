@@ -21,6 +21,11 @@ def find_constant(problem: Problem, workers: Workers = None) -> frozenset[tuple[
 
     Reads every layer once, so that a value that is missing is found before anything is fitted.
 
+    Parameters
+    ----------
+    problem : Problem
+    workers : Client, Threads or None
+
     Returns
     -------
     frozenset of (model, layer)
@@ -76,6 +81,14 @@ def _is_constant(problem: Problem, rows: Sequence[tuple[np.ndarray, ...]], m: in
 
 def refuse_still_subjects(brains: Mapping[str, Responses], groups: Sequence[RowsGroup], targets_per_block: int) -> None:
     """Refuse a subject if none of its targets varies over the training and the test films; reads until one does.
+
+    Parameters
+    ----------
+    brains : Mapping of str to Responses
+        By subject.
+    groups : sequence of RowsGroup
+    targets_per_block : int
+        Targets that are read at once.
 
     Raises
     ------

@@ -44,6 +44,13 @@ _LIST = {"sbatch": "squeue", "qsub": "qstat", "bsub": "bjobs", "condor_submit": 
 def bounded(seconds: float, call: Callable[[], _Result]) -> _Result:
     """Call what may never come back.
 
+    Parameters
+    ----------
+    seconds : float
+        The longest wait.
+    call : callable
+        Without arguments.
+
     Raises
     ------
     TimeoutError
@@ -290,7 +297,15 @@ class Watch:
 
 
 def lost_scheduler(where: str, reason: str) -> StudyError:
-    """Error for a scheduler that is gone."""
+    """Error for a scheduler that is gone.
+
+    Parameters
+    ----------
+    where : str
+        What was lost, or the stage that lost it.
+    reason : str
+        The library's message.
+    """
     return StudyError(
         where=where,
         found=f"a lost scheduler or worker ({reason})",

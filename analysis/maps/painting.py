@@ -46,6 +46,12 @@ def paint(values: xr.DataArray, cube_attrs: Attrs, atlas: Path) -> xr.DataArray:
 def read_surface_atlas(folder: Path, cube_attrs: Attrs) -> dict[str, GiftiImage]:
     """Labels (vertex,) of `L` and `R`: the one `*hemi-L*.label.gii` and the one `*hemi-R*.label.gii` in a folder.
 
+    Parameters
+    ----------
+    folder : Path
+    cube_attrs : Mapping
+        Attributes of the cube, whose `space` says the number of vertices.
+
     Raises
     ------
     StudyError

@@ -110,6 +110,17 @@ def choose_layers(study: Study, root: Path) -> dict[str, str]:
 
     Test films have no say in `cv_score`. With one layer for the whole brain the parts of all parcels can be compared.
 
+    Parameters
+    ----------
+    study : Study
+    root : Path
+        The study's folder.
+
+    Returns
+    -------
+    dict
+        Stream -> label of its layer.
+
     Raises
     ------
     StudyError
@@ -197,7 +208,16 @@ def _refuse_other_rows(owner: str, groups: Sequence[RowsGroup], first: str, lead
 
 
 def make_grounds(study: Study, entries: Mapping[str, Entry], brains: Mapping[str, Responses]) -> list[Ground]:
-    """Folds and blocks of targets for each group of rows: targets in parcels, or all where there is no atlas."""
+    """Folds and blocks of targets for each group of rows: targets in parcels, or all where there is no atlas.
+
+    Parameters
+    ----------
+    study : Study
+    entries : Mapping of str to Entry
+        By stream.
+    brains : Mapping of str to Responses
+        By subject.
+    """
     from cinecube.analysis.cubes.target_blocks import blocks_of
     from cinecube.analysis.encoders.layout import make_layout
 
@@ -219,7 +239,16 @@ def make_grounds(study: Study, entries: Mapping[str, Entry], brains: Mapping[str
 
 
 def partition_spec(study: Study, entries: Mapping[str, Entry], brains: Mapping[str, Responses]) -> dict[str, Any]:
-    """Spec that the cube's fingerprint hashes, without sizes of blocks, which change the speed only."""
+    """Spec that the cube's fingerprint hashes, without sizes of blocks, which change the speed only.
+
+    Parameters
+    ----------
+    study : Study
+    entries : Mapping of str to Entry
+        By stream.
+    brains : Mapping of str to Responses
+        By subject.
+    """
     films = [*study.split.train, *study.split.test]
     return {
         "schema": SCHEMA,
@@ -361,6 +390,14 @@ def _means(values: xr.DataArray) -> xr.Dataset:
 
 def roi_table(study: Study, root: Path, table: pd.DataFrame) -> pd.DataFrame:
     """Means over subjects of the study's regions, from `partition_table`.
+
+    Parameters
+    ----------
+    study : Study
+    root : Path
+        The study's folder.
+    table : DataFrame
+        From `partition_table`.
 
     Returns
     -------

@@ -251,7 +251,17 @@ def glass_brain(
 
 
 def colour_bar(figure: Figure, top: float, label: str, *, clipped: bool = False) -> Colorbar:
-    """A labelled bar of the colours from -`top` to `top`, right of a map; pointed where values are beyond."""
+    """A labelled bar of the colours from -`top` to `top`, right of a map; pointed where values are beyond.
+
+    Parameters
+    ----------
+    figure : Figure
+    top : float
+        In the unit of `label`.
+    label : str
+    clipped : bool
+        Whether values are beyond `top`.
+    """
     scale = ScalarMappable(Normalize(-top, top), _DIVERGING)
     axes = figure.add_axes((0.91, 0.1, 0.016, 0.78))
     ends = "both" if clipped else "neither"

@@ -44,6 +44,12 @@ class Finding:
 def findings(study: Study, root: Path) -> list[Finding]:
     """Sections in the order of the page; those without anything to say are left out.
 
+    Parameters
+    ----------
+    study : Study
+    root : Path
+        The study's folder.
+
     Raises
     ------
     StudyError
@@ -219,7 +225,19 @@ def _pictures(study: Study, paths: StudyPaths, names: tuple[str, ...]) -> list[t
 
 
 def oracle_tables(study: Study, root: Path) -> list[tuple[str, pd.DataFrame]]:
-    """Of a simulated study: planted ceilings, and scikit-learn on the truth's features, beside what was found."""
+    """Of a simulated study: planted ceilings, and scikit-learn on the truth's features, beside what was found.
+
+    Parameters
+    ----------
+    study : Study
+    root : Path
+        The study's folder.
+
+    Returns
+    -------
+    list of (str, DataFrame)
+        Title and table.
+    """
     paths = StudyPaths(root)
     raw = planted_truth(paths)
     captions = {

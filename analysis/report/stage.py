@@ -39,6 +39,12 @@ from cinecube.store.params.document import Study
 def write_report(study: Study, root: Path) -> None:
     """Write `results/report/index.html` and `results/metrics.json`.
 
+    Parameters
+    ----------
+    study : Study
+    root : Path
+        The study's folder.
+
     Raises
     ------
     StudyError
@@ -55,7 +61,18 @@ def write_report(study: Study, root: Path) -> None:
 
 
 def render(study: Study, root: Path, truth: Comparison | None, metrics: Mapping[str, Any]) -> str:
-    """The page as HTML; everything that comes from files is escaped."""
+    """The page as HTML; everything that comes from files is escaped.
+
+    Parameters
+    ----------
+    study : Study
+    root : Path
+        The study's folder.
+    truth : Comparison, optional
+        Of a simulated study.
+    metrics : Mapping
+        See `study_metrics`.
+    """
     import jinja2
 
     environment = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True)

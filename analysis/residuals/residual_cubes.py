@@ -158,6 +158,13 @@ def _tell(pair_name: str, checks: pd.DataFrame) -> None:
 def open_pair(study: Study, root: Path, pair: Pair) -> PairInputs:
     """Open the cubes of both models, and match their rows by segment and onset.
 
+    Parameters
+    ----------
+    study : Study
+    root : Path
+        The study's folder.
+    pair : Pair
+
     Raises
     ------
     StudyError
@@ -244,6 +251,12 @@ def residual_spec(study: Study, inputs: PairInputs, film: str) -> dict[str, Any]
 
     A training film's residual does not depend on the test films, so neither does its fingerprint. What belongs to the
     film alone is under the keys that `join_films` lets differ between films.
+
+    Parameters
+    ----------
+    study : Study
+    inputs : PairInputs
+    film : str
     """
     keep, remove = inputs.keep.fingerprints(), inputs.remove.fingerprints()
     train = {name: segments for name, segments in study.films.items() if name in study.split.train}

@@ -15,7 +15,18 @@ from cinecube.analysis.ridge.design import Run
 
 
 def row_ranges(rows: np.ndarray, runs: Sequence[Run]) -> list[Run]:
-    """Rising row numbers as half-open ranges that do not cross a run's border."""
+    """Rising row numbers as half-open ranges that do not cross a run's border.
+
+    Parameters
+    ----------
+    rows : array of int, shape (row,)
+        Rising.
+    runs : sequence of (start, stop)
+
+    Returns
+    -------
+    list of (start, stop)
+    """
     ranges = []
     for start, stop in runs:
         inside = rows[np.searchsorted(rows, start) : np.searchsorted(rows, stop)]

@@ -70,7 +70,16 @@ def varying(responses: np.ndarray) -> np.ndarray:
 
 
 def pearson(a: np.ndarray, b: np.ndarray) -> np.ndarray:
-    """Correlation of two arrays (row, target) column by column in float64; NaN where one is constant."""
+    """Correlation of two arrays (row, target) column by column in float64; NaN where one is constant.
+
+    Parameters
+    ----------
+    a, b : arrays, shape (row, target)
+
+    Returns
+    -------
+    array, shape (target,)
+    """
     a, b = (x - x.mean(axis=0) for x in (a.astype(np.float64), b.astype(np.float64)))
     norm = np.sqrt((a * a).sum(axis=0)) * np.sqrt((b * b).sum(axis=0))
     return _ratio((a * b).sum(axis=0), norm)

@@ -109,6 +109,13 @@ def all_losses(
     """Loss of every penalty in every target, shape (alpha, target): squared error or 1 - r, average over folds.
 
     See `solve` for the parameters. Squared errors are less those of predicting nothing.
+
+    Parameters
+    ----------
+    factors : Factors
+    responses : array, shape (row, target)
+    alphas : array, shape (alpha,)
+    criterion : {"squared error", "correlation"}
     """
     parts = []
     for batch in _batches(factors, responses.shape[1]):

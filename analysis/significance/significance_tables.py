@@ -45,6 +45,13 @@ def counts_table(cube: xr.Dataset, level: float) -> pd.DataFrame:
 def differences_table(cube: xr.Dataset, level: float) -> pd.DataFrame:
     """Number of targets in which one model scores higher than another, per comparison and subject.
 
+    Parameters
+    ----------
+    cube : Dataset
+        Of significance.
+    level : float
+        Largest q that counts.
+
     Returns
     -------
     DataFrame

@@ -67,6 +67,14 @@ def significance(study: Study, root: Path, progress: Progress | None = None) -> 
     Models are fitted again at penalties that are known; their predictions of the test films are kept on disk meanwhile:
     4 bytes per test TR, target, stream and subject.
 
+    Parameters
+    ----------
+    study : Study
+    root : Path
+        The study's folder.
+    progress : callable, optional
+        Told (done, total).
+
     Raises
     ------
     StudyError
@@ -229,7 +237,13 @@ def _with_group(cube: xr.Dataset) -> xr.Dataset:
 
 
 def significance_spec(study: Study, fingerprints: Mapping[str, str]) -> dict[str, Any]:
-    """Spec that the cube's fingerprint hashes; `fingerprints` are those of the score cubes, by model."""
+    """Spec that the cube's fingerprint hashes; `fingerprints` are those of the score cubes, by model.
+
+    Parameters
+    ----------
+    study : Study
+    fingerprints : Mapping of str to str
+    """
     return {
         "schema": SCHEMA,
         "kind": "significance",
