@@ -54,6 +54,13 @@ def write_drawn(path: Path, spec: SimulateSpec, features: Features) -> None:
     """Write the drawn features, one variable (row, `<stream>.layer`, `<stream>.dim`) per stream.
 
     Rows are labelled by segment and onset; past the width of a layer values are NaN.
+
+    Parameters
+    ----------
+    path : Path
+    spec : SimulateSpec
+    features : Features
+        By segment, stream and layer.
     """
     counts = {segment: len(streams["vit"]["embed"]) for segment, streams in features.items()}
     segment = [name for name, count in counts.items() for _ in range(count)]

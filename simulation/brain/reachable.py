@@ -46,7 +46,22 @@ class Left:
 
 
 def cleaner(table: Path, cleaning: Cleaning, n_rows: int, tr_s: float) -> np.ndarray:
-    """The matrix (row, volume) that cleans a run, trims it to the film's rows and subtracts their mean."""
+    """The matrix (row, volume) that cleans a run, trims it to the film's rows and subtracts their mean.
+
+    Parameters
+    ----------
+    table : Path
+        Confounds of the run, as fMRIPrep writes them.
+    cleaning : Cleaning
+    n_rows : int
+        Rows of the film.
+    tr_s : float
+        Seconds between volumes.
+
+    Returns
+    -------
+    ndarray (row, volume)
+    """
     with table.open(newline="", encoding="utf-8") as file:
         rows = list(csv.DictReader(file, delimiter="\t"))
     n = len(rows)

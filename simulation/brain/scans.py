@@ -41,7 +41,14 @@ class Showing:
 
 
 def showings(spec: SimulateSpec, films: Mapping[str, Sequence[str]]) -> list[Showing]:
-    """All showings of a study, two films a session; repeated films are seen twice."""
+    """All showings of a study, two films a session; repeated films are seen twice.
+
+    Parameters
+    ----------
+    spec : SimulateSpec
+    films : Mapping of str to sequence of str
+        Film -> its segments.
+    """
     return [
         Showing(1 + place // _FILMS_PER_SESSION, segment, number, count)
         for place, (film, segments) in enumerate(films.items())
@@ -52,7 +59,18 @@ def showings(spec: SimulateSpec, films: Mapping[str, Sequence[str]]) -> list[Sho
 
 
 def subject_noise(spec: SimulateSpec, subject: str) -> float:
-    """By how much a subject's noise variance exceeds its parcels'."""
+    """Factor by which a subject's noise variance exceeds its parcels'.
+
+    Parameters
+    ----------
+    spec : SimulateSpec
+    subject : str
+
+    Returns
+    -------
+    float
+        A factor of the variance.
+    """
     spread = generator(spec.seed, "subject noise", subject).uniform(-_NOISE_SPREAD, _NOISE_SPREAD)
     return round(1 + float(spread), 6)
 

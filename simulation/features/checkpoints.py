@@ -83,7 +83,14 @@ _TVLT_PROCESSOR = {
 
 
 def write_checkpoint(seed: int, network: Network, folder: Path) -> None:
-    """Save `network` with its configuration and a model card in `folder`; the same seed gives the same bytes."""
+    """Save `network` with its configuration and a model card in `folder`; the same seed gives the same bytes.
+
+    Parameters
+    ----------
+    seed : int
+    network : str
+    folder : Path
+    """
     if network == "imagebind":
         architecture = _write_imagebind(seed, folder)
     elif network == "tvlt":

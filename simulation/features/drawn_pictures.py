@@ -17,7 +17,16 @@ BATCH = 16
 
 
 def read_vit(spec: SimulateSpec, frames: np.ndarray, folder: Path) -> dict[str, np.ndarray]:
-    """ViT: the mean over a window's frames and their tokens, (row, dim) by layer."""
+    """ViT: the mean over a window's frames and their tokens, (row, dim) by layer.
+
+    Parameters
+    ----------
+    spec : SimulateSpec
+    frames : ndarray (frame, height, width, 3)
+        uint8 RGB of a segment.
+    folder : Path
+        Of the checkpoint.
+    """
     import torch
 
     model, processor = _load_vit(folder)
@@ -31,7 +40,16 @@ def read_vit(spec: SimulateSpec, frames: np.ndarray, folder: Path) -> dict[str, 
 
 
 def read_videomae(spec: SimulateSpec, frames: np.ndarray, folder: Path) -> dict[str, np.ndarray]:
-    """VideoMAE: the mean over a clip's tokens, (row, dim) by layer."""
+    """VideoMAE: the mean over a clip's tokens, (row, dim) by layer.
+
+    Parameters
+    ----------
+    spec : SimulateSpec
+    frames : ndarray (frame, height, width, 3)
+        uint8 RGB of a segment.
+    folder : Path
+        Of the checkpoint.
+    """
     model, processor = _load_videomae(folder)
     clips = clips_seen(spec, look(spec, "videomae"), len(frames))
     shown = prepare_once(frames, clips, lambda rgb: processor([rgb], return_tensors="np")["pixel_values"][0][0])
@@ -39,7 +57,16 @@ def read_videomae(spec: SimulateSpec, frames: np.ndarray, folder: Path) -> dict[
 
 
 def read_vivit(spec: SimulateSpec, frames: np.ndarray, folder: Path) -> dict[str, np.ndarray]:
-    """ViViT: the mean over a clip's tokens, CLS included, (row, dim) by layer."""
+    """ViViT: the mean over a clip's tokens, CLS included, (row, dim) by layer.
+
+    Parameters
+    ----------
+    spec : SimulateSpec
+    frames : ndarray (frame, height, width, 3)
+        uint8 RGB of a segment.
+    folder : Path
+        Of the checkpoint.
+    """
     model = _load_vivit(folder)
     clips = clips_seen(spec, look(spec, "vivit"), len(frames))
     return _read_clips(model, prepare_once(frames, clips, _vivit_pixels), clips)
@@ -52,7 +79,15 @@ def _vivit_pixels(rgb: np.ndarray) -> np.ndarray:
 
 
 def middle_square(rgb: np.ndarray, short_edge: int) -> np.ndarray:
-    """The middle of a frame whose shorter edge became `short_edge`, (y, x, 3) uint8."""
+    """The middle of a frame whose shorter edge became `short_edge`, (y, x, 3) uint8.
+
+    Parameters
+    ----------
+    rgb : ndarray (height, width, 3)
+        uint8.
+    short_edge : int
+        Pixels.
+    """
     from PIL import Image
 
     height, width = rgb.shape[:2]

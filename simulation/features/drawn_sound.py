@@ -23,7 +23,16 @@ _SPECIAL = 2
 
 
 def read_wav2vec2(spec: SimulateSpec, mono: np.ndarray, folder: Path) -> dict[str, np.ndarray]:
-    """Wav2Vec2: the mean over the tokens of the row's own window, (row, dim) by layer."""
+    """Wav2Vec2: the mean over the tokens of the row's own window, (row, dim) by layer.
+
+    Parameters
+    ----------
+    spec : SimulateSpec
+    mono : ndarray (sample,)
+        Sound of a segment.
+    folder : Path
+        Of the checkpoint.
+    """
     model, extractor = _load_wav2vec2(folder)
     own = max(1, int(spec.window_s * _TOKENS_PER_S + 1e-6))
     rows = []
@@ -34,7 +43,16 @@ def read_wav2vec2(spec: SimulateSpec, mono: np.ndarray, folder: Path) -> dict[st
 
 
 def read_ast(spec: SimulateSpec, mono: np.ndarray, folder: Path) -> dict[str, np.ndarray]:
-    """AST: the mean over the patches of the row's own window, (row, dim) by layer."""
+    """AST: the mean over the patches of the row's own window, (row, dim) by layer.
+
+    Parameters
+    ----------
+    spec : SimulateSpec
+    mono : ndarray (sample,)
+        Sound of a segment.
+    folder : Path
+        Of the checkpoint.
+    """
     model, extractor = _load_ast(folder)
     rows = []
     for batch in equal_runs(sound_heard(spec, look(spec, "ast"), mono), BATCH):

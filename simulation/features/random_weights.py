@@ -21,7 +21,16 @@ _INTO_STREAM = re.compile(
 
 
 def draw_weight(seed: int, network: str, name: str, shape: tuple[int, ...]) -> np.ndarray:
-    """Values of a parameter, float32, that follow from its own name, so that no order matters."""
+    """Values of a parameter, float32, that follow from its own name, so that no order matters.
+
+    Parameters
+    ----------
+    seed : int
+    network : str
+    name : str
+        Of the parameter.
+    shape : tuple of int
+    """
     rng = generator(seed, "weights", network, name)
     values = rng.normal(0, 1, shape) * _spread(name, shape)
     if len(shape) == 1 and name.endswith("weight"):

@@ -37,6 +37,12 @@ class DrawnSound:
         """Samples `first` on of the film, (2, count) float32 in [-1, 1].
 
         A sample's value depends on its place in the film alone, not on the stretch that is asked for.
+
+        Parameters
+        ----------
+        first : int
+        count : int
+            Samples.
         """
         out = np.zeros((2, count))
         cuts = np.round(self._script.sound_cuts_s * self._rate_hz).astype(int)
