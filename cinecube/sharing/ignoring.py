@@ -49,14 +49,28 @@ def keep_out_of_git(root: Path, study: Study) -> list[str]:
 
 
 def inputs_of(root: Path, study: Study) -> Iterator[str]:
-    """Paths that `params.yaml` names: films, scans, atlas, and weights that are no name of a hub."""
+    """Paths that `params.yaml` names: films, scans, atlas, and weights that are no name of a hub.
+
+    Parameters
+    ----------
+    root : Path
+        The study's folder.
+    study : Study
+    """
     yield from filter(None, (study.stimuli, study.brain.path, study.brain.atlas))
     checkpoints = (model.checkpoint for model in study.models.values())
     yield from (place for place in checkpoints if place and (root / place).exists())
 
 
 def warn_of_exposed(root: Path, study: Study) -> None:
-    """Say which inputs beside the study Git would take: its `.gitignore` cannot name them."""
+    """Say which inputs beside the study Git would take: its `.gitignore` cannot name them.
+
+    Parameters
+    ----------
+    root : Path
+        The study's folder.
+    study : Study
+    """
     for place in _exposed(root, study):
         _log.warning(
             "%s lies in the study's Git repository: name it in a .gitignore there, or `git add` takes it", place

@@ -48,7 +48,15 @@ def find_origin(root: Path) -> Origin:
 
 
 def knows(root: Path, rev: str) -> bool:
-    """True if the study's repository has a revision, or the study is in none."""
+    """True if the study's repository has a revision, or the study is in none.
+
+    Parameters
+    ----------
+    root : Path
+        The study's folder.
+    rev : str
+        A branch, tag or commit.
+    """
     return (
         _git(root, "rev-parse", "HEAD") is None or _git(root, "rev-parse", "--verify", f"{rev}^{{commit}}") is not None
     )

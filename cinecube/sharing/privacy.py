@@ -46,6 +46,12 @@ class Kept:
 def kept_outputs(root: Path, study: Study) -> list[Kept]:
     """All that DVC keeps of a study and that was made here; imports are their owners' to push.
 
+    Parameters
+    ----------
+    root : Path
+        The study's folder.
+    study : Study
+
     Raises
     ------
     StudyError
@@ -90,12 +96,24 @@ def shares(outputs: Iterable[Kept]) -> list[Share]:
 
 
 def against_consent(outputs: Iterable[Kept], study: Study) -> list[Kept]:
-    """Outputs that `dvc push` would treat otherwise than `brain.publish` says."""
+    """Outputs that `dvc push` would treat otherwise than `brain.publish` says.
+
+    Parameters
+    ----------
+    outputs : iterable of Kept
+    study : Study
+    """
     return [output for output in outputs if output.private and output.stays == study.brain.publish]
 
 
 def set_push(root: Path, study: Study) -> list[str]:
     """Make `push:` of single subjects' scans and responses what `brain.publish` says.
+
+    Parameters
+    ----------
+    root : Path
+        The study's folder.
+    study : Study
 
     Returns
     -------

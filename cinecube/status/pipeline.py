@@ -93,7 +93,14 @@ def is_only_absent(why: str) -> bool:
 
 
 def numbered(study: Study, stage: str) -> str:
-    """A stage as DVC names it, which numbers pairs and imported models: `encode_residual@pair0`."""
+    """A stage as DVC names it, which numbers pairs and imported models: `encode_residual@pair0`.
+
+    Parameters
+    ----------
+    study : Study
+    stage : str
+        With the name of its pair or model: `encode_residual@KEEP-REMOVE`.
+    """
     name, at, item = stage.partition("@")
     numbers = {}
     if name in ("residual_features", "encode_residual"):

@@ -66,6 +66,12 @@ def plan_study(study: Study, root: Path) -> list[Step]:
 
     Reads labels, records and film bytes, and asks DVC what has changed where it watches over the study; computes
     nothing.
+
+    Parameters
+    ----------
+    study : Study
+    root : Path
+        The study's folder.
     """
     changed = changed_stages(root, study_versions(study)) or {}
     steps = [replace(step, dvc_stage=numbered(study, step.stage)) for step in _steps(study, root)]

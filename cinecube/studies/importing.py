@@ -223,6 +223,12 @@ def _undone_unless_finished(paths: StudyPaths, films: Sequence[str], entry: dict
 def undo_stopped_import(root: Path, model: str) -> None:
     """Undo an import of a model that was killed, if there was one.
 
+    Parameters
+    ----------
+    root : Path
+        The study's folder.
+    model : str
+
     Raises
     ------
     StudyError

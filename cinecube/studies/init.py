@@ -77,6 +77,12 @@ def init_simulated(folder: Path) -> None:
 def init_own(folder: Path, own: OwnData) -> None:
     """Make a study of a lab's own films and scans in `folder`.
 
+    Parameters
+    ----------
+    folder : Path
+        New or empty.
+    own : OwnData
+
     Raises
     ------
     StudyError
@@ -94,6 +100,16 @@ def values_of_scans(
     folder: Path, own: OwnData, films: Mapping[str, Sequence[str]], split: Mapping[str, Sequence[str]]
 ) -> dict[str, Any]:
     """Values of a lab's scans that fill the templates.
+
+    Parameters
+    ----------
+    folder : Path
+        The study's.
+    own : OwnData
+    films : Mapping of str to sequence of str
+        Film -> its segments.
+    split : Mapping of str to sequence of str
+        `train` and `test` -> films.
 
     Raises
     ------
@@ -134,6 +150,15 @@ def values_of_scans(
 
 def write_study(folder: Path, values: Mapping[str, Any], template: str) -> None:
     """Fill the templates of a study of scans, and put it under Git and DVC.
+
+    Parameters
+    ----------
+    folder : Path
+        The study's.
+    values : Mapping
+        What the templates are filled with.
+    template : str
+        `own` or `reuse`.
 
     Raises
     ------

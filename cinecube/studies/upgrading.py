@@ -54,6 +54,12 @@ def rewritten_pipeline(study: Study, root: Path) -> list[Rewritten]:
 
     Stages of the lab's own, inputs that it added to ours, variables, comments and what `dvc push` may send stay.
 
+    Parameters
+    ----------
+    study : Study
+    root : Path
+        The study's folder.
+
     Raises
     ------
     StudyError
@@ -136,6 +142,14 @@ def _is_ours(path: str, ours: Sequence[str]) -> bool:
 
 def upgrade(study: Study, root: Path, files: Sequence[Rewritten]) -> list[str]:
     """Write the pipeline, and record in DVC the results that their stages would make again.
+
+    Parameters
+    ----------
+    study : Study
+    root : Path
+        The study's folder.
+    files : sequence of Rewritten
+        From `rewritten_pipeline`.
 
     Returns
     -------
