@@ -1,7 +1,7 @@
 """Films, scans and checkpoints with a planted, known truth.
 
 Nothing here is imported by `features` or `analysis`, and nothing of theirs is imported here but the architectures of
-two networks, of which there is no other code: what judges the pipeline must not share its code. Importing
+two networks, for which there is no other code: what judges the pipeline must not share its code. Importing
 this package is cheap; torch, PyAV and nilearn load when a study is made.
 """
 

@@ -28,7 +28,7 @@ _FOLDERS = ("truth", "stimuli", "scans", "weights")
 
 
 def simulated_folders(root: Path) -> list[Path]:
-    """What `simulate` writes under a data folder."""
+    """Folders that `simulate` writes under a data folder."""
     return [root / name for name in _FOLDERS]
 
 

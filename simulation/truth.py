@@ -1,4 +1,4 @@
-"""What was planted, on disk: `truth.json`, and the drawn features that it was made of."""
+"""The planted truth on disk: `truth.json`, and the drawn features that it was made of."""
 
 from __future__ import annotations
 
@@ -54,6 +54,13 @@ def write_drawn(path: Path, spec: SimulateSpec, features: Features) -> None:
     """Write the drawn features, one variable (row, `<stream>.layer`, `<stream>.dim`) per stream.
 
     Rows are labelled by segment and onset; past the width of a layer values are NaN.
+
+    Parameters
+    ----------
+    path : Path
+    spec : SimulateSpec
+    features : Features
+        By segment, stream and layer.
     """
     counts = {segment: len(streams["vit"]["embed"]) for segment, streams in features.items()}
     segment = [name for name, count in counts.items() for _ in range(count)]
@@ -106,12 +113,12 @@ def _mean(values: np.ndarray) -> float:
 
 
 def _models(spec: SimulateSpec) -> dict[str, Any]:
-    """How each stream was read, under the label that it has in cubes."""
+    """Reading of each stream, under the label that it has in cubes."""
     return {stream.name: _model(spec, network, stream) for network in NETWORKS for stream in STREAMS[network]}
 
 
 def _model(spec: SimulateSpec, network: Network, stream: Stream) -> dict[str, Any]:
-    """How a stream was read."""
+    """Reading of a stream."""
     seen = look(spec, network)
     return {
         "network": network,

@@ -3,7 +3,7 @@
 Of a subset of subjects, with n training and m test rows and k folds, 8 n (n + m) bytes of kernel, four matrices of 8 n²
 while one of its parts is factored, and k + 1 factors of 4 n² or less are held at once: 8 GB for the 11,013 + 2,008 rows
 of Movie10. Several subsets are factored side by side where that stays below `SUBSETS_IN_MEMORY`. Kernels of single
-subjects, 1.1 GB each there, lie on disk where they exceed `KERNELS_IN_MEMORY` together. While targets are scored a
+subjects, 1.1 GB each there, are kept on disk where they exceed `KERNELS_IN_MEMORY` together. While targets are scored a
 subset's factors are left, and each thread holds 50 bytes per row and target of its block, 2.7 GB there, and a batch of
 256 MB.
 """
@@ -73,7 +73,7 @@ class Cohort:
 
     @property
     def train(self) -> np.ndarray:
-        """Whether a row is a training film's, (row,)."""
+        """Mask (row,) of the training films' rows."""
         return self.group.train
 
     def blocks(self, name: str) -> list[np.ndarray]:
@@ -82,7 +82,19 @@ class Cohort:
         return [everything[at : at + self.targets_per_block] for at in everything[:: self.targets_per_block]]
 
     def read(self, name: str, targets: np.ndarray) -> np.ndarray:
-        """Responses of some of a subject's targets, float32 (row, target)."""
+        """Responses of some of a subject's targets, float32 (row, target).
+
+        Parameters
+        ----------
+        name : str
+            The subject's.
+        targets : array of int, shape (target,)
+            Positions on the subject's target axis.
+
+        Returns
+        -------
+        array of float32, shape (row, target)
+        """
         return self.brains[name].read(self.group.showings[name], targets)
 
 
@@ -199,7 +211,7 @@ def _waves(items: Sequence[_Item], at_once: int, workers: Threads | None) -> Ite
 
 
 def _is_kernel(cohort: Cohort, subset: Subset) -> bool:
-    """Whether a subset has more targets than there are training rows, so that its kernel is the smaller matrix."""
+    """True if a subset has more targets than there are training rows, so that its kernel is the smaller matrix."""
     n_targets = sum(cohort.brains[name].n_targets for name in subset)
     return choose_form(int(cohort.train.sum()), n_targets) == "dual"
 
@@ -302,6 +314,21 @@ def _repeat_block(brain: Responses, showings: np.ndarray, targets: np.ndarray, p
 def run_by_subject(
     workers: Threads | None, function: Callable[..., _Item], arguments: Mapping[str, tuple[object, ...]], threads: int
 ) -> dict[str, _Item]:
-    """Run a function for each subject, side by side."""
+    """Run a function for each subject, side by side.
+
+    Parameters
+    ----------
+    workers : Threads or None
+    function : callable
+    arguments : Mapping of str to tuple
+        Arguments of the call, by subject.
+    threads : int
+        BLAS threads of each call.
+
+    Returns
+    -------
+    dict
+        Subject -> result, in the order of `arguments`.
+    """
     found = dict(run_jobs(workers, function, list(arguments.items()), threads))
     return {name: found[name] for name in arguments}

@@ -49,7 +49,19 @@ COMPAT_ABOUT = {
 
 
 def cross_values(scores: CrossScores, fitted: Saturation) -> dict[str, np.ndarray]:
-    """What the cube holds of a subject's extrapolated ceilings, (target,) each, and scores (size, target)."""
+    """The cube's variables of a subject's extrapolated ceilings, (target,) each, and scores (size, target).
+
+    Parameters
+    ----------
+    scores : CrossScores
+        `score` (subset, target) and `size` (subset,).
+    fitted : Saturation
+
+    Returns
+    -------
+    dict of str to array
+        (target,), and `cross_subject_score` (size, target).
+    """
     sizes = np.unique(scores.size)
     means = [scores.score[scores.size == size].mean(axis=0) for size in sizes]
     found = dict(zip(CROSS, (fitted.ceiling, fitted.low, fitted.high, fitted.converged), strict=True))
@@ -57,7 +69,18 @@ def cross_values(scores: CrossScores, fitted: Saturation) -> dict[str, np.ndarra
 
 
 def compat_values(points: CompatPoints, ceiling: np.ndarray) -> dict[str, np.ndarray]:
-    """The same of the authors' procedure."""
+    """The same variables by the authors' procedure.
+
+    Parameters
+    ----------
+    points : CompatPoints
+    ceiling : array, shape (target,)
+
+    Returns
+    -------
+    dict of str to array
+        As of `cross_values`; there is no interval.
+    """
     nothing = np.full(ceiling.shape, np.nan)
     means = [points.score[points.subjects == count].mean(axis=0) for count in np.unique(points.subjects)]
     found = dict(zip(CROSS, (ceiling, nothing, nothing, np.isfinite(ceiling)), strict=True))
@@ -65,7 +88,19 @@ def compat_values(points: CompatPoints, ceiling: np.ndarray) -> dict[str, np.nda
 
 
 def repeat_values(found: RepeatCeilings, averaged: bool) -> dict[str, np.ndarray]:
-    """What the cube holds of a subject's repeats: the ceiling of r with the mean over showings, or with one."""
+    """The cube's variables of a subject's repeats, (target,): ceilings of r with the mean of showings, or with one.
+
+    Parameters
+    ----------
+    found : RepeatCeilings
+    averaged : bool
+        Whether responses are averages over showings.
+
+    Returns
+    -------
+    dict of str to array
+        (target,).
+    """
     kind = "averaged" if averaged else "single"
     ceilings = [getattr(found, f"{kind}{end}") for end in ("", "_low", "_high")]
     return dict(zip(REPEATS, (*ceilings, found.explainable, found.split_half), strict=True))
@@ -125,7 +160,7 @@ def ceiling_cube(
 
 
 def ceiling_growth(cube: xr.Dataset) -> pd.DataFrame:
-    """How scores from other subjects grow with their number.
+    """Growth of scores from other subjects with the number of these subjects.
 
     Parameters
     ----------

@@ -1,4 +1,4 @@
-"""How well other subjects' responses predict a subject's: what a cross-subject ceiling is extrapolated from.
+"""Scores of predicting a subject's responses from other subjects': a cross-subject ceiling is extrapolated from them.
 
 Linear kernels add over subjects: with Y_s the responses (row, target) of subject s, the ridge from several subjects'
 targets side by side has the kernel Σ_s Y_s Y_sᵀ. So a subject's targets are read once, block by block, into a kernel;
@@ -121,7 +121,18 @@ def standardised_targets(responses: np.ndarray, train: np.ndarray) -> np.ndarray
 
 
 def block_kernel(responses: np.ndarray, train: np.ndarray) -> Kernel:
-    """Kernel of a block of a subject's targets, `responses` (row, target); targets without values add nothing."""
+    """Kernel of a block of a subject's targets, `responses` (row, target); targets without values add nothing.
+
+    Parameters
+    ----------
+    responses : array, shape (row, target)
+    train : array of bool, shape (row,)
+
+    Returns
+    -------
+    Kernel
+        (train row, train row) and (test row, train row).
+    """
     values = np.nan_to_num(standardised_targets(responses, train), copy=False)
     seen = values[train]
     return Kernel(seen @ seen.T, values[~train] @ seen.T)

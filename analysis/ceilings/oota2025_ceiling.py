@@ -146,7 +146,14 @@ def compat_ceilings(
 
 
 def count_fits(points: Mapping[str, CompatPoints], n_bootstraps: int) -> int:
-    """How many curves `compat_ceilings` fits."""
+    """Number of curves that `compat_ceilings` fits.
+
+    Parameters
+    ----------
+    points : Mapping of str to CompatPoints
+        By subject.
+    n_bootstraps : int
+    """
     return n_bootstraps * sum(own.score.shape[1] for own in points.values())
 
 

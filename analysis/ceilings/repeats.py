@@ -27,7 +27,7 @@ _MOST_LISTED, _N_RANDOM = 8, 70
 
 @dataclass(frozen=True)
 class RepeatCeilings:
-    """What the showings of films say of a block of targets, (target,) each; NaN where a target is constant or absent.
+    """Ceilings of a block of targets from repeated films, (target,) each; NaN where a target is constant or absent.
 
     Attributes
     ----------
@@ -57,7 +57,7 @@ class RepeatCeilings:
 
 @dataclass(frozen=True)
 class _Sums:
-    """What variances need of some rows; with leading axes (block, target), or (resampling, target).
+    """Sums over rows from which variances follow; with leading axes (block, target), or (resampling, target).
 
     Attributes
     ----------

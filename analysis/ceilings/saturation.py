@@ -22,10 +22,10 @@ Curve = Literal["exponential", "reliability"]
 # Of the table of all τ tried for a batch of targets; small enough to stay in the processor's cache.
 BATCH_BYTES = 8 * 2**20
 # Smallest τ by the smallest size, and largest by the largest. At the smallest one subject reaches v₀ to 2e-9, or 5e-5:
-# the curve is flat. At the largest all subjects together reach 0.4 of it; beyond, points lie on a line (or on a root),
+# the curve is flat. At the largest all subjects together reach 0.4 of it; beyond, points are on a line (or on a root),
 # and v₀ would be drawn from the little that they bend.
 _RANGE: dict[Curve, tuple[float, float]] = {"exponential": (1 / 20, 1.96), "reliability": (1e-4, 5.25)}
-# Steps of log τ of the scan; two maxima of one curve lie further apart.
+# Steps of log τ of the scan; two maxima of one curve are further apart.
 _STEP = 0.1
 # Where Newton's method stops, in log τ, and steps enough to halve the scan's step down to it.
 _CLOSE, _MAX_STEPS = 1e-11, 40
@@ -44,8 +44,8 @@ class Saturation:
     tau : array, shape (target,)
         τ in subjects; NaN where the fit did not converge.
     converged : array of bool, shape (target,)
-        Whether a saturation is to be seen: subsets of two sizes or more, of which the largest reach more than 0.4 of
-        v₀, and 0 < v₀ ≤ 1.
+        Whether a saturation is to be seen: subsets have two sizes or more, the largest reach more than 0.4 of v₀, and
+        0 < v₀ ≤ 1.
     """
 
     ceiling: np.ndarray
@@ -116,8 +116,8 @@ def extrapolate(
         Subjects in each subset.
     n_bootstraps : int
     interval : float
-        Share of resamplings between `low` and `high`. Their v₀ are cut to 0 to 1, between which a correlation's
-        ceiling lies, and are those of the largest τ tried where none is found.
+        Share of resamplings between `low` and `high`. Their v₀ are cut to 0 to 1, the bounds of a
+        correlation's ceiling, and are those of the largest τ tried where none is found.
     seed : int
     curve : {"exponential", "reliability"}
         x(k) = 1 - exp(-k / τ) or √(k / (k + τ)).
@@ -144,7 +144,7 @@ def extrapolate(
 
 
 def _draw(points: _Points, n_bootstraps: int, seed: int) -> np.ndarray:
-    """How often each resampling draws a subset, (1 + bootstrap, subset); the first draws each of them once."""
+    """Number of times that each resampling draws a subset, (1 + bootstrap, subset); the first draws each once."""
     rng = np.random.default_rng(seed)
     drawn = np.ones((1 + n_bootstraps, len(points.group)))
     for number, count in enumerate(points.counts):

@@ -39,7 +39,7 @@ _WORK_OF_FIT = 2e7
 
 @dataclass(frozen=True)
 class Inputs:
-    """What ceilings are computed from.
+    """Inputs that ceilings are computed from.
 
     Attributes
     ----------
@@ -104,6 +104,14 @@ def ceiling(study: Study, root: Path, progress: Progress | None = None) -> None:
 def read_brains(study: Study, root: Path, fitted: bool = True) -> Inputs:
     """Open all brain cubes, and match their rows; `fitted` as for `read_problem`.
 
+    Parameters
+    ----------
+    study : Study
+    root : Path
+        The study's folder.
+    fitted : bool
+        As for `read_problem`.
+
     Raises
     ------
     StudyError
@@ -135,6 +143,17 @@ def read_brains(study: Study, root: Path, fitted: bool = True) -> Inputs:
 def film_rows(study: Study, brains: Mapping[str, Responses]) -> pd.DataFrame:
     """Rows of the films as far as anybody was scanned: columns `segment`, `onset_s`, segments in the films' order.
 
+    Parameters
+    ----------
+    study : Study
+    brains : Mapping of str to Responses
+        By subject.
+
+    Returns
+    -------
+    DataFrame
+        `segment`, `onset_s` (s).
+
     Raises
     ------
     StudyError
@@ -160,8 +179,8 @@ def film_rows(study: Study, brains: Mapping[str, Responses]) -> pd.DataFrame:
 def _repeated(shown: RowsGroup, averaged: bool) -> tuple[dict[str, np.ndarray], str]:
     """Test rows that were shown several times, (row, showing) by subject, and why some have none.
 
-    A mean over showings has one ceiling only where all rows are a mean over as many; of single showings, rows that were
-    shown as often as any tell for all.
+    A mean over showings has one ceiling only if all rows are averages over the same number of showings. The ceiling of
+    a single showing is taken from the rows that were shown most often.
     """
     found, reasons = {}, []
     for name in shown.subjects:
@@ -185,7 +204,25 @@ def make_ceilings(
     kept: Journal | None = None,
     progress: Progress | None = None,
 ) -> xr.Dataset:
-    """Ceiling cube of a study; without workers all runs here, one task after another. `scratch` may not exist yet."""
+    """Ceiling cube of a study; without workers all runs here, one task after another. `scratch` may not exist yet.
+
+    Parameters
+    ----------
+    study : Study
+    inputs : Inputs
+    scratch : Path
+        Folder for kernels that do not fit in memory.
+    workers : Threads, optional
+    kept : Journal, optional
+        Blocks in it are not computed again.
+    progress : callable, optional
+        Told (done, total).
+
+    Returns
+    -------
+    Dataset
+        See `ceiling_cube`.
+    """
     from cinecube.analysis.ceilings import ceiling_blocks, ceiling_cube
 
     cohort, brains = inputs.cohort, inputs.cohort.brains
@@ -265,7 +302,14 @@ def _about(study: Study, inputs: Inputs) -> dict[str, dict[str, str]]:
 
 
 def ceiling_spec(study: Study, brains: Mapping[str, Responses]) -> dict[str, Any]:
-    """What the ceiling cube's fingerprint hashes; sizes of blocks change its speed only."""
+    """Spec that the ceiling cube's fingerprint hashes, without sizes of blocks, which change the speed only.
+
+    Parameters
+    ----------
+    study : Study
+    brains : Mapping of str to Responses
+        By subject.
+    """
     films = [*study.split.train, *study.split.test]
     return {
         "schema": SCHEMA,

@@ -95,7 +95,7 @@ def at_clock(cube: xr.Dataset, clock: Clock, segments: list[str], method: Method
 
 
 def _on_clock(rows: pd.DataFrame, clock: Clock) -> bool:
-    """Whether every row begins with a row of the clock, and they lie as close.
+    """True if every row begins with a row of the clock, and the steps are the same.
 
     Windows may be longer than the clock's: they are how the features were read, and no row moves for them.
     """

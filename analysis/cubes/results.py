@@ -23,6 +23,17 @@ def read_scores(study: Study, root: Path) -> list[xr.Dataset]:
 
     Their numbers are read once, so that what is missing has a reason: see `unscored.refuse_unexplained`.
 
+    Parameters
+    ----------
+    study : Study
+    root : Path
+        The study's folder.
+
+    Returns
+    -------
+    list of Dataset
+        `score (subject, model, layer, target)` and more.
+
     Raises
     ------
     StudyError
@@ -57,6 +68,12 @@ def read_scores(study: Study, root: Path) -> list[xr.Dataset]:
 
 def open_scores(root: Path, model: str) -> xr.Dataset:
     """A score cube by its model's name, lazily.
+
+    Parameters
+    ----------
+    root : Path
+        The study's folder.
+    model : str
 
     Raises
     ------
@@ -132,6 +149,16 @@ def _no_ceiling(use: str, reason: str) -> StudyError:
 
 def find_stream(models: Sequence[str], stream: str, where: str, section: str = "residual") -> int:
     """Position of a stream, which a section of `params.yaml` names, on the model axis.
+
+    Parameters
+    ----------
+    models : sequence of str
+        Labels of the model axis.
+    stream : str
+    where : str
+        What messages call the cube.
+    section : str
+        Of `params.yaml`.
 
     Raises
     ------

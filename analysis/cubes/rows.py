@@ -12,7 +12,7 @@ import pandas as pd
 from cinecube.store.base.errors import StudyError
 from cinecube.store.clock.clock import match_onsets
 
-_Key = tuple[int, int]  # (feature row, repeat); repeat 0 stands for the mean over repeats
+_Key = tuple[int, int]  # (feature row, repeat); repeat 0 is the mean over repeats
 
 
 @dataclass(frozen=True)

@@ -85,6 +85,11 @@ class FeatureSpace:
     def read_layer(self, m: int, k: int) -> np.ndarray:
         """Features of one layer of one stream, float32 (time, dim).
 
+        Parameters
+        ----------
+        m, k : int
+            Positions on the model and the layer axis.
+
         Raises
         ------
         StudyError
@@ -160,7 +165,7 @@ def join_films(cubes: Mapping[str, xr.Dataset], segments: Mapping[str, Sequence[
 
 
 def _first_difference(a: xr.Dataset, b: xr.Dataset) -> str:
-    """What sets two films' cubes of a model apart beside the film; empty if nothing does."""
+    """First difference between two films' cubes of a model, beside the film; empty if there is none."""
     for name in ("model", "layer", "width"):
         if not np.array_equal(a[name].values, b[name].values):
             return f"{name} differs"
@@ -275,7 +280,7 @@ def check_same_space(responses: Sequence[Responses]) -> dict[str, Any]:
     Raises
     ------
     StudyError
-        If two subjects lie in different spaces or grids.
+        If two subjects are in different spaces or grids.
     """
     names = ("space", "targets", "affine", "shape")
     first = responses[0]

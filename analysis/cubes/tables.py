@@ -53,8 +53,8 @@ def layer_table(cubes: Iterable[xr.Dataset]) -> pd.DataFrame:
     Returns
     -------
     DataFrame
-        Columns `parcel`, `subject`, `model`, `layer`, `depth`, `cv_score`, `score`, `targets`; means over a parcel's
-        targets, of which `targets` counts those with a score. The subject `all` is the mean over all subjects'. All
+        Columns `parcel`, `subject`, `model`, `layer`, `depth`, `cv_score`, `score`, `targets`; averages over a parcel's
+        targets; `targets` counts those with a score. The subject `all` is the average over all subjects. All
         parcels, subjects and layers of a stream have a row; scores are NaN where no target has one.
     """
     parts = []
@@ -73,7 +73,7 @@ def layer_table(cubes: Iterable[xr.Dataset]) -> pd.DataFrame:
 
 
 def _counts(values: xr.DataArray) -> xr.DataArray:
-    """How many targets of each parcel are known, dims (..., parcel)."""
+    """Number of known targets in each parcel, dims (..., parcel)."""
     inside = values["parcel"].copy(data=regions(values["parcel"].values))
     known = values.notnull().assign_coords(parcel=inside)
     means = parcel_means(known.astype(float))
@@ -107,7 +107,7 @@ def preferred_layers(table: pd.DataFrame) -> pd.DataFrame:
 
 
 def whole_brain_means(preferred: pd.DataFrame) -> pd.DataFrame:
-    """Mean test score per subject and model over all targets that lie in a parcel, at their parcel's layer.
+    """Mean test score per subject and model over all targets in parcels, at their parcel's layer.
 
     Parameters
     ----------
@@ -161,14 +161,29 @@ def best_lags(curves: pd.DataFrame) -> pd.DataFrame:
 
 
 def write_by_model(folder: Path, table: pd.DataFrame) -> None:
-    """Write a table as a folder of one CSV per model: `dvc plots` draws one file as one line."""
+    """Write a table as a folder of one CSV per model: `dvc plots` draws one file as one line.
+
+    Parameters
+    ----------
+    folder : Path
+        It is replaced.
+    table : DataFrame
+        With a column `model`, which the files lack.
+    """
     with staged(folder) as partial:
         for model, rows in table.groupby("model"):
             write_table(partial / f"{model}.csv", rows.drop(columns="model"))
 
 
 def write_table(path: Path, table: pd.DataFrame) -> None:
-    """Write a table as CSV, floats rounded so that runs on one machine give the same bytes."""
+    """Write a table as CSV, floats rounded so that runs on one machine give the same bytes.
+
+    Parameters
+    ----------
+    path : Path
+    table : DataFrame
+        Its index is not written.
+    """
     rounded = table.copy()
     for name in rounded.columns[[np.issubdtype(kind, np.floating) for kind in _kinds(rounded)]]:
         rounded[name] = rounded[name].round(DECIMALS) + 0.0  # never "-0.0"
@@ -200,7 +215,7 @@ def read_table(path: Path, *columns: str) -> pd.DataFrame:
 
 
 def _typed(column: pd.Series) -> pd.Series:
-    """Labels as they stand, an area may be called NA or 7; of the rest numbers and truths where all are."""
+    """Labels unchanged, since an area may be called NA or 7; other columns as numbers or truths if all values are."""
     known = column.where(column != "")
     if column.name in _LABELS:
         return known

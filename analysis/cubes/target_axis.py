@@ -23,7 +23,7 @@ class TargetAxis:
     labels : DataFrame
         `ON_TARGET` by rising target.
     place : dict of str to array of int, shape (target of the subject,)
-        By subject: where its targets stand on the axis.
+        By subject: positions of its targets on the axis.
     """
 
     labels: pd.DataFrame

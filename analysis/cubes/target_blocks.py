@@ -23,7 +23,16 @@ Block = tuple[Piece, ...]
 
 
 def blocks_of(group: RowsGroup, targets: Mapping[str, np.ndarray], size: int) -> list[Block]:
-    """Cut targets of a group's subjects (positions by subject), one subject after another, into blocks of `size`."""
+    """Cut targets of a group's subjects (positions by subject), one subject after another, into blocks of `size`.
+
+    Parameters
+    ----------
+    group : RowsGroup
+    targets : Mapping of str to array of int, shape (target,)
+        Positions by subject.
+    size : int
+        Targets of a block; the last may have fewer.
+    """
     blocks: list[list[Piece]] = []
     room = 0
     for subject in group.subjects:
@@ -38,17 +47,46 @@ def blocks_of(group: RowsGroup, targets: Mapping[str, np.ndarray], size: int) ->
 
 
 def read_block(block: Block, group: RowsGroup, brains: Mapping[str, Responses]) -> np.ndarray:
-    """Responses of a block at the group's rows, float32 (row, target)."""
+    """Responses of a block at the group's rows, float32 (row, target).
+
+    Parameters
+    ----------
+    block : Block
+    group : RowsGroup
+    brains : Mapping of str to Responses
+        By subject.
+
+    Returns
+    -------
+    array of float32, shape (row, target)
+    """
     parts = [brains[piece.subject].read(group.showings[piece.subject], piece.targets) for piece in block]
     return np.concatenate(parts, axis=1)
 
 
 def narrow_block(block: Block, inside: np.ndarray) -> Block:
-    """The part of a block where `inside` (target,) is true, of the subjects that have some of it."""
+    """The part of a block where `inside` (target,) is true, of the subjects that have some of it.
+
+    Parameters
+    ----------
+    block : Block
+    inside : array of bool, shape (target,)
+    """
     return tuple(Piece(piece.subject, piece.targets[kept]) for piece, kept in split_block(block, inside) if kept.any())
 
 
 def split_block(block: Block, values: np.ndarray) -> Iterator[tuple[Piece, np.ndarray]]:
-    """A block's values (..., target) by piece."""
+    """A block's values (..., target) by piece.
+
+    Parameters
+    ----------
+    block : Block
+    values : array, shape (..., target)
+
+    Yields
+    ------
+    piece : Piece
+    values : array, shape (..., target)
+    """
     edges = np.cumsum([piece.targets.size for piece in block])[:-1]
     yield from zip(block, np.split(values, edges, axis=-1), strict=True)

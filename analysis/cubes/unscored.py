@@ -1,7 +1,7 @@
-"""Scores that are not there: which, why, and that there are no others.
+"""Missing scores: a reason for each, and no others.
 
 A target has no score where its responses are absent or constant, a layer where its features are constant. A score cube
-says which those are, so that whoever reads it can tell them from numbers that were lost.
+names them, so that its readers can distinguish them from numbers that were lost.
 """
 
 from __future__ import annotations
@@ -46,6 +46,13 @@ def refuse_unexplained(cube: xr.Dataset, where: str) -> None:
 
     Older cubes give no reasons. There a target that has no score at any layer of any stream is taken for one that does
     not vary; a layer without scores has none.
+
+    Parameters
+    ----------
+    cube : Dataset
+        A score cube.
+    where : str
+        What messages call it.
 
     Raises
     ------
@@ -143,12 +150,12 @@ def _disagree(where: str, found: str, other: str) -> StudyError:
 
 
 def notes(cube: xr.Dataset, reason: str = "features are constant over the training or the test films") -> list[str]:
-    """What of a score cube has no scores, a sentence each: layers, targets, and parcels that have no target left.
+    """Sentences on what has no scores in a score cube: layers, targets, and parcels that have no target left.
 
     Parameters
     ----------
     cube : Dataset
-        A score cube; one of an earlier version tells nothing.
+        A score cube; one of an earlier version gives no sentence.
     reason : str
         Why a layer has none.
     """

@@ -190,7 +190,7 @@ def _each_for_itself(
 
 
 class _There:
-    """What all jobs need, sent to workers once; they read arrays themselves, so that a lost worker can be replaced."""
+    """Inputs of all jobs, sent to workers once; they read arrays themselves, so that a lost worker can be replaced."""
 
     def __init__(self, problem: Problem, workers: Workers) -> None:
         self._workers, self._threads = workers, problem.settings.threads
@@ -226,7 +226,23 @@ def solve_block(
     settings: Settings,
     places: np.ndarray | None = None,
 ) -> np.ndarray:
-    """Task: scores of a block of targets, which it reads, with factors of each variant, (variant, SCORES, target)."""
+    """Task: scores of a block of targets, which it reads, with factors of each variant, (variant, SCORES, target).
+
+    Parameters
+    ----------
+    factors : sequence of Factored
+        Of the layer, one per variant of the settings.
+    source : (Problem, Block, int, array or None)
+        What to read: a block, the number of its group, and a mask (target,) of its targets.
+    layout : Layout
+    settings : Settings
+    places : array of int, shape (target,), optional
+        Places on the grid of penalties; without them each target chooses its own.
+
+    Returns
+    -------
+    array, shape (variant, SCORES, target)
+    """
     responses = _read(*source)
     return np.stack(
         [_stacked(solve_responses(design, parts, responses, layout, settings, places)) for design, parts in factors]
@@ -241,7 +257,24 @@ def score_block(
     variants: Sequence[Settings],
     tested: bool = True,
 ) -> np.ndarray:
-    """Task: scores of `features` (time, dim) in a block `responses` (row, target), (variant, SCORES, target)."""
+    """Task: scores of `features` (time, dim) in a block `responses` (row, target), (variant, SCORES, target).
+
+    Parameters
+    ----------
+    features : array, shape (time, dim)
+        A layer at all rows of its cubes.
+    responses : array, shape (row, target)
+    inside : array of bool, shape (target,), or None
+        The targets to score; all without it.
+    layout : Layout
+    variants : sequence of Settings
+    tested : bool
+        Whether test rows are scored, too.
+
+    Returns
+    -------
+    array, shape (variant, SCORES, target)
+    """
     known = responses if inside is None else responses[:, inside]
     found = []
     for settings in variants:
@@ -258,7 +291,22 @@ def vote_block(
     layout: Layout,
     settings: Settings,
 ) -> np.ndarray:
-    """Task: what a block's targets say of every penalty, (alpha, target)."""
+    """Task: what a block's targets say of every penalty, (alpha, target).
+
+    Parameters
+    ----------
+    factors : sequence of Factored
+        Of the layer, one per variant of the settings.
+    source : (Problem, Block, int, array or None)
+        What to read: a block, the number of its group, and a mask (target,) of its targets.
+    layout : Layout
+    settings : Settings
+
+    Returns
+    -------
+    array, shape (alpha, target)
+        See `factored.held_losses`.
+    """
     return held_losses(factors[0], _read(*source), layout, settings)
 
 
@@ -280,7 +328,7 @@ def _choose_places(problem: Problem, units: Sequence[Unit], workers: Workers) ->
 
 
 def _file_of(unit: Unit, block: int) -> journal.Block:
-    """What a block's scores are kept as: the targets of a group by their place among all of them."""
+    """Journal block of a block's scores: the targets of a group by their place among all of them."""
     sizes = [sum(piece.targets.size for piece in one) for one in unit.plan.blocks]
     start = sum(sizes[:block])
     return journal.Block(f"group{unit.plan.number}.stream{unit.m}.layer{unit.k}", start, start + sizes[block])

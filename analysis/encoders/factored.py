@@ -45,7 +45,14 @@ class Prepared:
 
 
 def prepare_layer(features: np.ndarray, layout: Layout, settings: Settings) -> Prepared:
-    """Task: standardise a layer (time, dim), delay it, and make its Gram matrix of shifted blocks."""
+    """Task: standardise a layer (time, dim), delay it, and make its Gram matrix of shifted blocks.
+
+    Parameters
+    ----------
+    features : array, shape (time, dim)
+    layout : Layout
+    settings : Settings
+    """
     train_rows, test_rows = layout.feature_row[layout.train], layout.feature_row[~layout.train]
     mean, spread = constants(features[np.unique(train_rows)])
     known = standardise(features, mean, spread)
@@ -68,7 +75,16 @@ def _gram(features: np.ndarray, design: np.ndarray, rows: np.ndarray, layout: La
 
 
 def factor_fold(prepared: Prepared, number: int, layout: Layout, settings: Settings) -> Factor:
-    """Task: factor one fold, or all training rows where `number` is that of the last fold and one more."""
+    """Task: factor one fold, or all training rows where `number` is that of the last fold and one more.
+
+    Parameters
+    ----------
+    prepared : Prepared
+    number : int
+        Of the fold.
+    layout : Layout
+    settings : Settings
+    """
     backend = settings.backend
     if number == len(layout.folds):
         predicted = prepared.test if prepared.test_kernel is None else prepared.test_kernel
@@ -95,7 +111,20 @@ def solve_responses(
     settings: Settings,
     places: np.ndarray | None = None,
 ) -> Scores:
-    """Scores of one layer for `responses` (row, target); `places` (target,) of penalties."""
+    """Scores of one layer for `responses` (row, target); `places` (target,) of penalties.
+
+    Parameters
+    ----------
+    design : array, shape (row, feature), or None
+        From `training_design`.
+    parts : sequence of Factor
+        Of the folds, then of all rows.
+    responses : array, shape (row, target)
+    layout : Layout
+    settings : Settings
+    places : array of int, shape (target,), optional
+        Places on the grid of penalties; without them each target chooses its own.
+    """
     factors = factors_of(design, parts, layout, settings)
 
     def fit(known: np.ndarray, fitted: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -107,14 +136,36 @@ def solve_responses(
 
 
 def factors_of(design: np.ndarray | None, parts: Sequence[Factor], layout: Layout, settings: Settings) -> Factors:
-    """Factors of a layer's folds and of all its rows, the last of `parts`, together; `design` as `training_design`."""
+    """Factors of a layer's folds and of all its rows, the last of `parts`, together; `design` as `training_design`.
+
+    Parameters
+    ----------
+    design : array, shape (row, feature), or None
+        From `training_design`.
+    parts : sequence of Factor
+        Of the folds, then of all rows.
+    layout : Layout
+    settings : Settings
+    """
     form: Form = "dual" if design is None else "primal"
     known = None if design is None else settings.backend.put(design)
     return Factors(settings.backend, form, known, layout.folds, list(parts[:-1]), parts[-1])
 
 
 def held_losses(factored: Factored, responses: np.ndarray, layout: Layout, settings: Settings) -> np.ndarray:
-    """1 - r on held-out rows with every penalty, (alpha, target); NaN where a target is constant or absent."""
+    """1 - r on held-out rows with every penalty, (alpha, target); NaN where a target is constant or absent.
+
+    Parameters
+    ----------
+    factored : Factored
+    responses : array, shape (row, target)
+    layout : Layout
+    settings : Settings
+
+    Returns
+    -------
+    array, shape (alpha, target)
+    """
     design, parts = factored
     train = responses[layout.train]
     known = np.isfinite(train).all(axis=0) & (np.ptp(train, axis=0) > 0)

@@ -68,7 +68,7 @@ def _units(problem: Problem, chosen: Sequence[Mapping[str, np.ndarray]]) -> Iter
 
 
 def _inside(block: Block, best: Mapping[str, np.ndarray], k: int) -> np.ndarray:
-    """Which targets of a block are scanned at a layer, (target,)."""
+    """Mask (target,) of a block's targets that are scanned at a layer."""
     return np.concatenate([best[piece.subject][piece.targets] for piece in block]) == k
 
 
@@ -76,6 +76,20 @@ def best_layers(found: Scored, brains: Mapping[str, Responses], m: int) -> dict[
     """Per subject, the layer of each target's parcel with the highest mean `cv_score`; -1 outside, or without scores.
 
     The mean is over the parcel's targets in all subjects, so that all scan one layer.
+
+    Parameters
+    ----------
+    found : Scored
+        Scores of all layers.
+    brains : Mapping of str to Responses
+        By subject.
+    m : int
+        Position on the model axis.
+
+    Returns
+    -------
+    dict of str to array of int, shape (target,)
+        Position on the layer axis, by subject.
     """
     labels = {name: regions(brain.cube["parcel"].values) for name, brain in brains.items()}
     best = {name: np.full(len(label), -1) for name, label in labels.items()}

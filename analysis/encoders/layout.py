@@ -17,7 +17,7 @@ from cinecube.store.clock.clock import step_s
 
 @dataclass(frozen=True)
 class Layout:
-    """What tasks need to know of a group's rows: no labels, only positions.
+    """Rows of a group as tasks need them: no labels, only positions.
 
     Attributes
     ----------
@@ -37,6 +37,14 @@ class Layout:
 
 def make_layout(space: FeatureSpace, group: RowsGroup, settings: Settings, max_delay: int) -> Layout:
     """Runs and folds of a group of rows, for delays up to `max_delay` TRs.
+
+    Parameters
+    ----------
+    space : FeatureSpace
+    group : RowsGroup
+    settings : Settings
+    max_delay : int
+        TRs.
 
     Raises
     ------

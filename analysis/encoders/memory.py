@@ -1,4 +1,4 @@
-"""How much memory encoding needs, before it is begun."""
+"""Memory that encoding needs, computed before it begins."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _PROGRAM_BYTES = 350_000_000
 
 @dataclass(frozen=True)
 class EncodeSize:
-    """What the memory of one worker follows from.
+    """Sizes that the memory of one worker follows from.
 
     Attributes
     ----------

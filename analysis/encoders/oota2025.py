@@ -1,4 +1,4 @@
-"""What the code of Oota et al. (2025) did otherwise, and `encode.compat` repeats: for comparison only."""
+"""Choices of the code of Oota et al. (2025) that `encode.compat` repeats, for comparison only."""
 
 from __future__ import annotations
 
@@ -53,7 +53,15 @@ class AcrossTargets(Responses):
     """A subject's brain cube whose rows have mean 0 and spread 1 over all its targets, once showings are averaged."""
 
     def read(self, showings: np.ndarray, targets: np.ndarray) -> np.ndarray:
-        """Responses of some targets, float32 (row, target); see `Responses.read`."""
+        """Responses of some targets, float32 (row, target); see `Responses.read`.
+
+        Parameters
+        ----------
+        showings : array of int, shape (row, showing)
+            Rows of the cube to average; -1 for none.
+        targets : array of int, shape (target,)
+            Positions on the target axis.
+        """
         mean, spread = _constants_of(self, showings.shape, showings.tobytes())
         values: np.ndarray = ((super().read(showings, targets) - mean) / spread).astype(np.float32)
         return values

@@ -41,7 +41,7 @@ class Predicted:
     m : int
         Position on the model axis.
     block : Block
-        Which targets of which subjects.
+        The targets, by subject.
     prediction, truth : arrays, shape (test row, target)
     """
 

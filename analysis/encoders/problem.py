@@ -56,7 +56,15 @@ class Problem:
         return {name: np.arange(brain.n_targets) for name, brain in self.brains.items()}
 
     def plans(self, targets: Mapping[str, np.ndarray], max_delay: int) -> list[Plan]:
-        """Blocks of some targets (positions by subject), and where the rows of each group are, for delays in TRs."""
+        """Blocks of some targets (positions by subject), and where the rows of each group are, for delays in TRs.
+
+        Parameters
+        ----------
+        targets : Mapping of str to array of int, shape (target,)
+            Positions by subject.
+        max_delay : int
+            TRs.
+        """
         size = self.settings.targets_per_block
         return [
             Plan(n, group, make_layout(self.space, group, self.settings, max_delay), blocks_of(group, targets, size))
@@ -64,11 +72,24 @@ class Problem:
         ]
 
     def read_layer(self, m: int, k: int) -> np.ndarray:
-        """Task: features of one layer of one stream, float32 (time, dim)."""
+        """Task: features of one layer of one stream, float32 (time, dim).
+
+        Parameters
+        ----------
+        m, k : int
+            Positions on the model and the layer axis.
+        """
         return self.space.read_layer(m, k)
 
     def read_block(self, block: Block, number: int) -> np.ndarray:
-        """Task: responses of a block at the rows of a group, by its number, float32 (row, target)."""
+        """Task: responses of a block at the rows of a group, by its number, float32 (row, target).
+
+        Parameters
+        ----------
+        block : Block
+        number : int
+            Of the group.
+        """
         return read_block(block, self.groups[number], self.brains)
 
     @property
@@ -131,12 +152,25 @@ def read_problem(study: Study, root: Path, model: str, fitted: bool = True) -> P
 
 
 def without_constant(problem: Problem, constant: frozenset[tuple[int, int]]) -> Problem:
-    """The same problem without layers (model, layer) whose features do not vary."""
+    """The same problem without layers (model, layer) whose features do not vary.
+
+    Parameters
+    ----------
+    problem : Problem
+    constant : frozenset of (int, int)
+        Positions on the model and the layer axis.
+    """
     return replace(problem, space=replace(problem.space, constant=constant))
 
 
 def score_spec(study: Study, problem: Problem) -> dict[str, Any]:
-    """What a score cube's fingerprint hashes; sizes of blocks change its speed only."""
+    """Spec that a score cube's fingerprint hashes, without sizes of blocks, which change the speed only.
+
+    Parameters
+    ----------
+    study : Study
+    problem : Problem
+    """
     films = [*study.split.train, *study.split.test]
     return {
         "schema": SCHEMA,
@@ -153,5 +187,5 @@ def score_spec(study: Study, problem: Problem) -> dict[str, Any]:
 
 
 def _encode_spec(params: EncodeParams) -> dict[str, Any]:
-    """How scores were fitted; without the choices that no study makes by default, older cubes stay what they are."""
+    """Settings of the fit, without choices that are off: so the fingerprints of older cubes hold."""
     return params.model_dump(exclude={"targets_per_block", *(() if params.compat else ("compat",))})

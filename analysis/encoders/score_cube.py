@@ -83,7 +83,7 @@ def score_cube(
 
 
 def _without_scores(found: Scored, problem: Problem, axis: TargetAxis) -> dict[str, Any]:
-    """What has no scores: `constant (model, layer)`, and why targets have none, `unscored (subject, target)`."""
+    """Variables of missing scores: `constant (model, layer)`, and reasons of targets, `unscored (subject, target)`."""
     constant = np.zeros(problem.space.width.shape, dtype=bool)
     for place in problem.space.constant:
         constant[place] = True

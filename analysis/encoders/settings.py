@@ -1,4 +1,4 @@
-"""How encoders are fitted: the `encode` section of `params.yaml` as arrays, and what folds need."""
+"""Settings of encoders: the `encode` section of `params.yaml` as arrays, and what folds need."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ SQUARED_ALPHAS = np.logspace(1, 3, 10) ** 2
 
 @dataclass(frozen=True)
 class Settings:
-    """How encoders are fitted.
+    """Settings of encoders.
 
     Attributes
     ----------

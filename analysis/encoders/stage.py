@@ -48,7 +48,7 @@ def encode(study: Study, root: Path, model: str, progress: Progress | None = Non
     from cinecube.analysis.cubes.unscored import notes
     from cinecube.analysis.jobs.tasks import open_workers
 
-    root = root.absolute()  # a worker elsewhere stands in another folder
+    root = root.absolute()  # a worker may run in another folder
     # What can be refused is refused before any worker starts.
     problem = read_problem(study, root, model)
     paths = StudyPaths(root)
@@ -79,6 +79,21 @@ def score_model(
 
     Blocks in `kept` are not computed again.
 
+    Parameters
+    ----------
+    study : Study
+    problem : Problem
+    workers : Client, Threads or None
+    progress : callable, optional
+        Told (done, total).
+    kept : Journal, optional
+        Of this cube.
+
+    Returns
+    -------
+    Dataset
+        `score (subject, model, layer, target)` and more.
+
     Raises
     ------
     StudyError
@@ -106,7 +121,7 @@ def score_model(
 
 
 def _refuse_constant(study: Study, problem: Problem) -> None:
-    """Refuse features of which nothing varies; of a pair they may be what a removal leaves."""
+    """Refuse features that do not vary at all; those of a pair may be what a removal leaves."""
     if problem.layers or _is_pair(study, problem.space.models[0]):
         return
     raise StudyError(

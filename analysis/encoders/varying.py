@@ -1,4 +1,4 @@
-"""What varies: layers and subjects of which nothing does are found before anything is fitted."""
+"""Checks that layers and subjects vary, made before anything is fitted."""
 
 from __future__ import annotations
 
@@ -20,6 +20,11 @@ def find_constant(problem: Problem, workers: Workers = None) -> frozenset[tuple[
     """Layers that can predict nothing, since all their dims are constant over the training or over the test rows.
 
     Reads every layer once, so that a value that is missing is found before anything is fitted.
+
+    Parameters
+    ----------
+    problem : Problem
+    workers : Client, Threads or None
 
     Returns
     -------
@@ -75,7 +80,15 @@ def _is_constant(problem: Problem, rows: Sequence[tuple[np.ndarray, ...]], m: in
 
 
 def refuse_still_subjects(brains: Mapping[str, Responses], groups: Sequence[RowsGroup], targets_per_block: int) -> None:
-    """Refuse a subject none of whose targets varies over the training and the test films; reads until one does.
+    """Refuse a subject if none of its targets varies over the training and the test films; reads until one does.
+
+    Parameters
+    ----------
+    brains : Mapping of str to Responses
+        By subject.
+    groups : sequence of RowsGroup
+    targets_per_block : int
+        Targets that are read at once.
 
     Raises
     ------

@@ -128,7 +128,7 @@ def _refuse_no_scheduler(address: str) -> None:
 
 
 def _silence(host: str, port: int) -> str:
-    """Why nobody answered as a scheduler does."""
+    """The reason, in words, why nobody answered as a scheduler does."""
     try:
         socket.create_connection((host, port), _CONNECT_S).close()
     except (OSError, OverflowError) as error:
@@ -147,7 +147,7 @@ def _no_scheduler(where: str, reason: str) -> StudyError:
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Keep tracebacks of lost connections and refused jobs off the terminal: a StudyError tells of them in one line."""
+    """Keep tracebacks of lost connections and refused jobs off the terminal: a StudyError reports them in one line."""
     known = [name for name in logging.root.manager.loggerDict if name.split(".")[0] in _NOISY]
     names = list(dict.fromkeys([*_NOISY, "tornado.application", *known]))
     levels = {name: logging.getLogger(name).level for name in names}
@@ -258,6 +258,6 @@ def _options(queue: JobQueue, root: Path, config_name: str) -> dict[str, Any]:
 
 
 def _reason(error: Exception) -> str:
-    """What a batch system, or its class, said: without the words around it."""
+    """The message of a batch system, or of its class, without the words around it."""
     said = str(error).partition("stderr:\n")[2].strip() or str(error) or type(error).__name__
     return " ".join(said.split())[:300]

@@ -18,7 +18,15 @@ def n_local_workers(threads: int) -> int:
 
 
 def pinned(function: Callable[..., _Result], threads: int, *arguments: Any) -> _Result:
-    """Call a function with `threads` BLAS threads, whatever the environment says."""
+    """Call a function with `threads` BLAS threads, whatever the environment says.
+
+    Parameters
+    ----------
+    function : callable
+    threads : int
+    *arguments
+        Of the function.
+    """
     with pinned_blas(threads):
         return function(*arguments)
 

@@ -103,6 +103,12 @@ def share(workers: Workers, value: Any) -> Any:
     """Send labels and settings to Dask's workers once, for any number of jobs; elsewhere they stay where they are.
 
     The scheduler keeps them, so that they outlive a worker. Arrays are read by the workers themselves, see `submit`.
+
+    Parameters
+    ----------
+    workers : Client, Threads or None
+    value
+        Anything that can be pickled.
     """
     return value if workers is None or isinstance(workers, Threads) else workers.submit(_same, value, pure=False)
 
@@ -112,7 +118,7 @@ def _same(value: Any) -> Any:
 
 
 def submit(workers: Workers, function: Callable[..., Any], threads: int, *arguments: Any) -> Any:
-    """Begin what several jobs need; its result stands for itself among the arguments of jobs and of `submit`.
+    """Begin what several jobs need; its result is passed as an argument to jobs and to `submit`.
 
     Parameters
     ----------

@@ -1,4 +1,4 @@
-"""What becomes of Dask's workers: none ever, none any more, others than expected, jobs that ended."""
+"""Watches Dask's workers: none ever came, none are left, others than expected, jobs that ended."""
 
 from __future__ import annotations
 
@@ -44,6 +44,13 @@ _LIST = {"sbatch": "squeue", "qsub": "qstat", "bsub": "bjobs", "condor_submit": 
 def bounded(seconds: float, call: Callable[[], _Result]) -> _Result:
     """Call what may never come back.
 
+    Parameters
+    ----------
+    seconds : float
+        The longest wait.
+    call : callable
+        Without arguments.
+
     Raises
     ------
     TimeoutError
@@ -83,7 +90,7 @@ class Jobs:
     command : str
         The one that submits a job.
     logs : str, optional
-        Where their output lies.
+        Folder of their output.
     refused : list of str
         Why jobs were not taken, as it happens.
     """
@@ -95,7 +102,7 @@ class Jobs:
 
     @property
     def ids(self) -> list[str]:
-        """What the batch system calls them."""
+        """Numbers that the batch system gave the jobs."""
         return sorted({str(job.job_id) for job in list(self.cluster.workers.values()) if job.job_id})
 
     def replace_ended(self, alive: Iterable[str]) -> None:
@@ -124,7 +131,7 @@ class Jobs:
             self.cluster.scale(jobs=self.wanted)
 
     def advice(self) -> str:
-        """Where to look for why jobs do not run."""
+        """Advice on where to see why jobs do not run."""
         ids, tool = self.ids, _LIST.get(self.command.split()[0])
         query = f"ask `{tool}` why" + (f" (jobs {', '.join(ids[:3])})" if ids else "") if tool else ""
         return " and ".join(part for part in (query, f"look into {self.logs}" if self.logs else "") if part)
@@ -264,7 +271,7 @@ class Watch:
         except TimeoutError as error:
             raise lost_scheduler(self._where, f"no answer in {_ANSWER_S} s") from error
         except OSError:
-            return  # gone in the meantime, which the next look tells
+            return  # gone in the meantime, which the next look shows
         here = _own_versions()
         for answer in answers.values():
             if isinstance(answer, dict):  # an exception: gone in the meantime
@@ -290,7 +297,15 @@ class Watch:
 
 
 def lost_scheduler(where: str, reason: str) -> StudyError:
-    """What to say when a scheduler, or who it speaks for, is gone."""
+    """Error for a scheduler that is gone.
+
+    Parameters
+    ----------
+    where : str
+        What was lost, or the stage that lost it.
+    reason : str
+        The library's message.
+    """
     return StudyError(
         where=where,
         found=f"a lost scheduler or worker ({reason})",

@@ -1,7 +1,7 @@
 """Maps as files of other tools: NIfTI, GIFTI, CIFTI and CSV.
 
 Values are float32. NaN stays NaN and means no value; so does NaN wherever a file has a place that is no target.
-How cubes number their targets stands in `map_targets`.
+`map_targets` says how cubes number their targets.
 """
 
 from __future__ import annotations
@@ -130,7 +130,7 @@ def to_nifti(values: xr.DataArray, cube_attrs: Attrs) -> nib.Nifti1Image:
     Raises
     ------
     StudyError
-        If the grid is missing, or targets do not lie on it.
+        If the grid is missing, or targets are not on it.
     """
     affine, shape = grid_of(cube_attrs)
     target = targets_of(values, int(np.prod(shape)))
@@ -159,7 +159,7 @@ def to_gifti(values: xr.DataArray, cube_attrs: Attrs, intent: str = "NIFTI_INTEN
     Raises
     ------
     StudyError
-        If the space is unknown, or targets do not lie on it or on another hemisphere than `hemi` says.
+        If the space is unknown, or targets are not on it or on another hemisphere than `hemi` says.
     """
     n_vertices = size_of(cube_attrs, VERTICES)
     target = targets_of(values, 2 * n_vertices)

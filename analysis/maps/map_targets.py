@@ -1,4 +1,4 @@
-"""What a map's targets are and where they lie: spaces, grids, numbers and labels.
+"""Targets of a map and their places: spaces, grids, numbers and labels.
 
 Cubes number voxels by flat index (C order) of the grid in their attributes, vertices of fsaverage through both
 hemispheres, left first, grayordinates by row of the CIFTI file they came from, and parcels by number in the atlas.
@@ -36,7 +36,7 @@ _SAME_PLACE_MM = 0.1
 
 
 def kind_of(cube_attrs: Attrs) -> Kind:
-    """What the targets of a cube are."""
+    """Kind of a cube's targets."""
     space = cube_attrs.get("space")
     if cube_attrs.get("targets") == "parcels":
         return "parcels"
@@ -46,7 +46,7 @@ def kind_of(cube_attrs: Attrs) -> Kind:
 
 
 def grid_of(cube_attrs: Attrs) -> tuple[np.ndarray, tuple[int, int, int]]:
-    """Affine (4, 4) in millimetres and shape of the volume that voxels lie in."""
+    """Affine (4, 4) in millimetres and shape of the volume that voxels belong to."""
     try:
         raw = [cube_attrs[name] for name in ("affine", "shape")]
         affine, shape = (np.array(json.loads(v) if isinstance(v, str) else v) for v in raw)
@@ -69,7 +69,15 @@ def size_of(cube_attrs: Attrs, sizes: Mapping[str, int]) -> int:
 
 
 def targets_of(values: xr.DataArray, size: int | None) -> np.ndarray:
-    """Numbers of the targets, shape (target,), each once and below `size`."""
+    """Numbers of the targets, shape (target,), each once and below `size`.
+
+    Parameters
+    ----------
+    values : DataArray (target,)
+        With the coordinate `target`.
+    size : int, optional
+        Places of the space; not checked without it.
+    """
     if values.dims != ("target",) or "target" not in values.coords:
         raise StudyError(
             where="map",
@@ -91,12 +99,26 @@ def targets_of(values: xr.DataArray, size: int | None) -> np.ndarray:
 
 
 def labels_of(values: xr.DataArray, name: str) -> np.ndarray:
-    """A coordinate of strings on target; empty ones where the map has none."""
+    """A coordinate of strings on target; empty ones where the map has none.
+
+    Parameters
+    ----------
+    values : DataArray (target,)
+    name : str
+        Of the coordinate.
+    """
     return string_coordinate(values[name].values if name in values.coords else [""] * values.sizes["target"])
 
 
 def check_hemispheres(values: xr.DataArray, expected: np.ndarray) -> None:
-    """Refuse targets that `hemi` puts on another side than `expected` (target,), "" where either cannot say."""
+    """Refuse targets that `hemi` puts on another side than `expected` (target,), "" where either cannot say.
+
+    Parameters
+    ----------
+    values : DataArray (target,)
+    expected : array of str, shape (target,)
+        `L`, `R` or empty.
+    """
     hemi = labels_of(values, "hemi")
     wrong = np.flatnonzero((hemi != expected) & (hemi != "") & (expected != ""))
     if wrong.size:
@@ -110,7 +132,14 @@ def check_hemispheres(values: xr.DataArray, expected: np.ndarray) -> None:
 
 
 def check_places(values: xr.DataArray, expected_mm: np.ndarray) -> None:
-    """Refuse targets whose coordinates lie elsewhere than `expected_mm` (target, 3), NaN where either is unknown."""
+    """Refuse targets with other coordinates than `expected_mm` (target, 3), NaN where either is unknown.
+
+    Parameters
+    ----------
+    values : DataArray (target,)
+        With the coordinates `x_mm`, `y_mm`, `z_mm`.
+    expected_mm : array, shape (target, 3)
+    """
     names = [f"{axis}_mm" for axis in "xyz"]
     if not all(name in values.coords for name in names):
         return

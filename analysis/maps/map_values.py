@@ -127,7 +127,7 @@ def _cube_of(study: Study, stream: str) -> str:
 
 
 def _refuse_idle(kind: Kind, stream: str | None, layer: str | None) -> None:
-    """What a map has no use for is a misunderstanding."""
+    """Refuse options that the map does not use: giving them is a misunderstanding."""
     if layer is not None and kind not in ("score", "normalised"):
         raise StudyError(
             where=f"map {kind}",

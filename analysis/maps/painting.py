@@ -34,7 +34,7 @@ def paint(values: xr.DataArray, cube_attrs: Attrs, atlas: Path) -> xr.DataArray:
     Raises
     ------
     StudyError
-        If the map has other axes, or the atlas cannot be read, lies in another space, or lacks a parcel of the map.
+        If the map has other axes, or the atlas cannot be read, is in another space, or lacks a parcel of the map.
     """
     targets_of(values, None)
     if cube_attrs.get("space") in VERTICES:
@@ -45,6 +45,12 @@ def paint(values: xr.DataArray, cube_attrs: Attrs, atlas: Path) -> xr.DataArray:
 
 def read_surface_atlas(folder: Path, cube_attrs: Attrs) -> dict[str, GiftiImage]:
     """Labels (vertex,) of `L` and `R`: the one `*hemi-L*.label.gii` and the one `*hemi-R*.label.gii` in a folder.
+
+    Parameters
+    ----------
+    folder : Path
+    cube_attrs : Mapping
+        Attributes of the cube, whose `space` says the number of vertices.
 
     Raises
     ------

@@ -72,7 +72,7 @@ class Candidate:
 
 @dataclass(frozen=True)
 class Ground:
-    """What all fits to one group of rows have in common.
+    """Inputs that all fits to one group of rows share.
 
     Attributes
     ----------
@@ -174,7 +174,13 @@ def candidates(streams: Sequence[str], sets: Sequence[Sequence[str]]) -> list[Ca
 
 
 def count_work(tried: Sequence[Candidate], grounds: Sequence[Ground]) -> float:
-    """Multiplications, roughly: those that factor folds, and those that predict held-out rows with every penalty."""
+    """Multiplications, roughly: those that factor folds, and those that predict held-out rows with every penalty.
+
+    Parameters
+    ----------
+    tried : sequence of Candidate
+    grounds : sequence of Ground
+    """
     total = 0.0
     for ground in grounds:
         n_rows, n_alphas = float(ground.layout.train.sum()), len(ground.settings.alphas)
@@ -248,7 +254,17 @@ def _jobs(
 
 
 def stream_design(entry: Entry, ground: Ground) -> tuple[np.ndarray, np.ndarray]:
-    """Task: a stream's designs of the training and the test rows, (row, delay x dim) each."""
+    """Task: a stream's designs of the training and the test rows, (row, delay x dim) each.
+
+    Parameters
+    ----------
+    entry : Entry
+    ground : Ground
+
+    Returns
+    -------
+    train, test : arrays, shape (row, delay x dim)
+    """
     settings = ground.settings
     layout = make_layout(entry.space, entry.groups[ground.number], settings, max(settings.delays))
     return make_design(entry.space.read_layer(entry.m, entry.k), layout, settings.delays)
@@ -328,7 +344,14 @@ class Race:
         self._number = {subset: np.full(n_targets, len(tried)) for subset in self._subsets}
 
     def enter(self, number: int, values: np.ndarray) -> None:
-        """Take in what `fit_candidate` returned for the candidate of this number."""
+        """Take in what `fit_candidate` returned for the candidate of this number.
+
+        Parameters
+        ----------
+        number : int
+        values : array
+            (1 + 2 × streams, target): loss, then parts of R² and penalties of each stream.
+        """
         leading, by = (kept[self._subsets[number]] for kept in (self._leading, self._number))
         better = (values[0] < leading[0]) | ((values[0] == leading[0]) & (number < by))
         leading[:, better], by[better] = values[:, better], number

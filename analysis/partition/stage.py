@@ -68,7 +68,7 @@ def partition(study: Study, root: Path, progress: Progress | None = None) -> Non
     """
     from cinecube.analysis.jobs.tasks import open_workers
 
-    root = root.absolute()  # a worker elsewhere stands in another folder
+    root = root.absolute()  # a worker may run in another folder
     paths = StudyPaths(root)
     if not study.partition:
         return _write_nothing(study, root)
@@ -90,7 +90,7 @@ def partition(study: Study, root: Path, progress: Progress | None = None) -> Non
 
 
 def _write_nothing(study: Study, root: Path) -> None:
-    """What a study without sets has instead: DVC expects a stage's outputs."""
+    """Write empty outputs for a study without sets: DVC expects a stage's outputs."""
     paths = StudyPaths(root)
     with one_writer(paths, paths.partition):
         write_cube(paths.partition, xr.Dataset(attrs=provenance("partition", {"sets": []}, ())))
@@ -109,6 +109,17 @@ def choose_layers(study: Study, root: Path) -> dict[str, str]:
     """The layer of each stream with the highest `cv_score`, mean over targets in parcels and subjects.
 
     Test films have no say in `cv_score`. With one layer for the whole brain the parts of all parcels can be compared.
+
+    Parameters
+    ----------
+    study : Study
+    root : Path
+        The study's folder.
+
+    Returns
+    -------
+    dict
+        Stream -> label of its layer.
 
     Raises
     ------
@@ -197,7 +208,16 @@ def _refuse_other_rows(owner: str, groups: Sequence[RowsGroup], first: str, lead
 
 
 def make_grounds(study: Study, entries: Mapping[str, Entry], brains: Mapping[str, Responses]) -> list[Ground]:
-    """Folds and blocks of targets for each group of rows: targets in parcels, or all where there is no atlas."""
+    """Folds and blocks of targets for each group of rows: targets in parcels, or all where there is no atlas.
+
+    Parameters
+    ----------
+    study : Study
+    entries : Mapping of str to Entry
+        By stream.
+    brains : Mapping of str to Responses
+        By subject.
+    """
     from cinecube.analysis.cubes.target_blocks import blocks_of
     from cinecube.analysis.encoders.layout import make_layout
 
@@ -219,7 +239,16 @@ def make_grounds(study: Study, entries: Mapping[str, Entry], brains: Mapping[str
 
 
 def partition_spec(study: Study, entries: Mapping[str, Entry], brains: Mapping[str, Responses]) -> dict[str, Any]:
-    """What the cube's fingerprint hashes; sizes of blocks change its speed only."""
+    """Spec that the cube's fingerprint hashes, without sizes of blocks, which change the speed only.
+
+    Parameters
+    ----------
+    study : Study
+    entries : Mapping of str to Entry
+        By stream.
+    brains : Mapping of str to Responses
+        By subject.
+    """
     films = [*study.split.train, *study.split.test]
     return {
         "schema": SCHEMA,
@@ -262,7 +291,7 @@ def partition_cube(
     -------
     Dataset
         float32, NaN where a set lacks a label or a subject a target: `part_r2 (set, part, subject, target)`, shares of
-        variance, of which some may be slightly negative; `r2 (set, subset, subject, target)`; and of all streams of a
+        variance, which may be slightly negative; `r2 (set, subset, subject, target)`; and of all streams of a
         set together `split_r2` and `penalty`, `(set, space, subject, target)`. A space is a stream by its `layer`.
     """
     from cinecube.analysis.cubes.target_axis import join_targets
@@ -361,6 +390,14 @@ def _means(values: xr.DataArray) -> xr.Dataset:
 
 def roi_table(study: Study, root: Path, table: pd.DataFrame) -> pd.DataFrame:
     """Means over subjects of the study's regions, from `partition_table`.
+
+    Parameters
+    ----------
+    study : Study
+    root : Path
+        The study's folder.
+    table : DataFrame
+        From `partition_table`.
 
     Returns
     -------

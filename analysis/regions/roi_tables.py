@@ -16,7 +16,7 @@ from cinecube.analysis.statistics.normalising import normalised
 
 SCORE_COLUMNS = ("roi", "subject", "model", "score", "normalised", "survive")
 WHOLE_BRAIN = "whole brain"
-"""In the column `roi`: the mean over all targets that lie in a parcel."""
+"""In the column `roi`: the average over all targets in parcels."""
 
 
 def normalised_parcels(

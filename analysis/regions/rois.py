@@ -188,7 +188,7 @@ def find_members(rois: RoiSet, parcels: Iterable[str]) -> Members:
 
 
 def _note(roi: str, labels: Sequence[str], missing: Sequence[str], strangers: Sequence[str]) -> str:
-    """What of a region the atlas lacks; a likely slip of the pen is named."""
+    """A line on the parcels of a region that the atlas lacks; it names a likely slip of the pen."""
     folded = {area.casefold(): area for area in strangers}
     words = []
     for label in missing:
@@ -295,6 +295,6 @@ def roi_summary(
 
 
 def _in_order(table: pd.DataFrame, like: pd.DataFrame, keys: Sequence[str]) -> pd.DataFrame:
-    """Rows sorted by where each label first stands in another table."""
+    """Rows sorted by the first place of each label in another table."""
     places = [table[key].map({label: i for i, label in enumerate(like[key].unique())}) for key in keys]
     return table.iloc[np.lexsort(places[::-1])].reset_index(drop=True)

@@ -17,7 +17,14 @@ from cinecube.store.params.document import Study
 
 
 def whole_brain(study: Study, root: Path) -> None:
-    """Write the tables of scores at each parcel's layer, raw and by their ceiling: of parcels, regions and all."""
+    """Write the tables of scores at each parcel's layer, raw and by their ceiling: of parcels, regions and all.
+
+    Parameters
+    ----------
+    study : Study
+    root : Path
+        The study's folder.
+    """
     paths, params, cubes = StudyPaths(root), study.ceiling, read_scores(study, root)
     with one_writer(paths, paths.tables / "whole_brain.csv"):
         preferred = tables.preferred_layers(tables.layer_table(cubes))
@@ -40,7 +47,14 @@ def whole_brain(study: Study, root: Path) -> None:
 
 
 def twins(study: Study, scores: pd.DataFrame) -> dict[str, str]:
-    """Pretrained stream -> the stream of the same network with fresh weights, of those that have scores."""
+    """Pretrained stream -> the stream of the same network with fresh weights, of those that have scores.
+
+    Parameters
+    ----------
+    study : Study
+    scores : DataFrame
+        With a column `model`.
+    """
     streams = list(dict.fromkeys(scores["model"]))
     found = {}
     for stream in streams:
@@ -59,7 +73,14 @@ def _same_but_weights(study: Study, a: str, b: str) -> bool:
 
 
 def layerwise(study: Study, root: Path) -> None:
-    """Write the tables of scores at every layer and of single delays, of preferred depths, and curves for plots."""
+    """Write the tables of scores at every layer and of single delays, of preferred depths, and curves for plots.
+
+    Parameters
+    ----------
+    study : Study
+    root : Path
+        The study's folder.
+    """
     paths = StudyPaths(root)
     with one_writer(paths, paths.tables / "layerwise.csv"):
         cubes = read_scores(study, root)

@@ -18,6 +18,22 @@ def draw_map(
     """A glass brain of values (target,) per voxel, up to `top`; None where targets are no voxels, or none has a value.
 
     `label` says what the values are, with their unit.
+
+    Parameters
+    ----------
+    values : DataArray (target,)
+    cube_attrs : Mapping
+        Attributes of the brain or score cube: space and grid.
+    title : str
+    label : str
+        Of the colour bar.
+    top : float, optional
+        The largest value of the colour bar; that of the values without it.
+
+    Returns
+    -------
+    bytes or None
+        PNG.
     """
     if cube_attrs.get("targets") != "voxels" or not np.isfinite(values.values).any():
         return None

@@ -19,7 +19,7 @@ from matplotlib.colorbar import Colorbar
 from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
 
-# Okabe and Ito's palette, which colour-blind readers can tell apart.
+# Okabe and Ito's palette, whose colours colour-blind readers can distinguish.
 PALETTE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
 _DPI = 110
 _DIVERGING = "RdBu_r"
@@ -29,7 +29,7 @@ _NO_SCORE = "#c8c8c8"
 _PAGE_INCHES = 9.0
 _GROUPS_A_ROW, _MOST_GROUPS = 12, 72
 _GROUPS_OF_TWO = 15  # of two bars each, in one row
-# Of bars that stand side by side: hatched where colours come again, black last.
+# Bars side by side: hatched where colours repeat, black last.
 _FILLS = tuple(itertools.product((None, "///", "..."), PALETTE))
 # Of a heatmap's cell, and of one letter of a model's name above its columns.
 _COLUMN_INCHES, _ROW_INCHES, _LETTER_INCHES = 0.12, 0.13, 0.08
@@ -48,7 +48,7 @@ def to_png(figure: Figure) -> bytes:
 def draw_layer_curves(curves: pd.DataFrame, ylabel: str) -> bytes:
     """Score against depth, a panel per model with its spread over subjects and all other models in grey.
 
-    A cross at the bottom stands for a layer without a score.
+    A cross at the bottom marks a layer without a score.
 
     Parameters
     ----------
@@ -230,7 +230,7 @@ def glass_brain(
     top = top or max(largest, 1e-3)
     figure = plt.figure(figsize=(9, 3))
     with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message="empty mask")  # of a map on which nothing stands
+        warnings.filterwarnings("ignore", message="empty mask")  # of an empty map
         plot_glass_brain(
             image,
             figure=figure,
@@ -251,12 +251,22 @@ def glass_brain(
 
 
 def colour_bar(figure: Figure, top: float, label: str, *, clipped: bool = False) -> Colorbar:
-    """A labelled bar of the colours from -`top` to `top`, right of a map; pointed where values lie beyond."""
+    """A labelled bar of the colours from -`top` to `top`, right of a map; pointed where values are beyond.
+
+    Parameters
+    ----------
+    figure : Figure
+    top : float
+        In the unit of `label`.
+    label : str
+    clipped : bool
+        Whether values are beyond `top`.
+    """
     scale = ScalarMappable(Normalize(-top, top), _DIVERGING)
     axes = figure.add_axes((0.91, 0.1, 0.016, 0.78))
     ends = "both" if clipped else "neither"
     bar = figure.colorbar(scale, cax=axes, label=label, extend=ends, ticks=np.linspace(-top, top, 5), format="{x:.3g}")
-    # Maps stand two by two on the page, at half their size.
+    # The page shows maps two by two, at half their size.
     bar.ax.tick_params(labelsize=14)
     bar.ax.yaxis.label.set_fontsize(14)
     return bar
@@ -291,7 +301,7 @@ def bars(table: pd.DataFrame, label: str, value: str, xlabel: str) -> bytes:
 
 
 def _lacking(has_score: bool) -> str:
-    """Why there is no bar."""
+    """The reason, in words, why there is no bar."""
     return "no ceiling" if has_score else "no score"
 
 
@@ -332,7 +342,7 @@ def grouped_bars(
 
 
 def _shown_groups(table: pd.DataFrame, group: str, value: str, most: int) -> list[str]:
-    """All groups as they come; the first and those with the highest bars where there are too many to read."""
+    """All groups in their order; only the first and those with the highest bars if there are too many to read."""
     highest = table.groupby(group, sort=False)[value].max()
     if len(highest) <= most:
         return list(highest.index)

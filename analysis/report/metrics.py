@@ -16,7 +16,7 @@ DECIMALS = 4
 
 
 def study_metrics(study: Study, root: Path, truth: Comparison | None = None) -> dict[str, Any]:
-    """What `results/metrics.json` holds.
+    """Contents of `results/metrics.json`.
 
     Parameters
     ----------

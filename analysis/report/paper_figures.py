@@ -30,6 +30,12 @@ MARKS = {VIDEO: "*", AUDIO: "^"}
 def paper_figures(study: Study, root: Path) -> None:
     """Write `results/figures`: a table for each figure, and its picture.
 
+    Parameters
+    ----------
+    study : Study
+    root : Path
+        The study's folder.
+
     Raises
     ------
     StudyError
@@ -63,7 +69,7 @@ def paper_figures(study: Study, root: Path) -> None:
 
 
 def marks_note(study: Study) -> str:
-    """What the marks of figure 3 mean, and that there are none where so few subjects cannot differ."""
+    """Note on the marks of figure 3, or on why there are none: so few subjects cannot differ."""
     names = list(groups(study))
     if not names:
         return ""
@@ -99,7 +105,14 @@ def groups(study: Study) -> dict[str, list[str]]:
 
 
 def streams(study: Study, root: Path) -> list[str]:
-    """Trained streams that are in no unimodal bar: the paper's multi-modal models."""
+    """Trained streams that are in no unimodal bar: the paper's multi-modal models.
+
+    Parameters
+    ----------
+    study : Study
+    root : Path
+        The study's folder.
+    """
     every = [str(name) for cube in read_scores(study, root) for name in cube["model"].values]
     unimodal = {*study.unimodal.video, *study.unimodal.audio}
     return [name for name in every if name not in unimodal and not study.is_untrained(name)]
@@ -163,7 +176,20 @@ def region_bars(
 
 
 def draw_drops(study: Study, root: Path, pair: Pair) -> bytes | None:
-    """A glass brain of the drop of mean scores in percent; None where targets are no voxels."""
+    """A glass brain of the drop of mean scores in percent; None where targets are no voxels.
+
+    Parameters
+    ----------
+    study : Study
+    root : Path
+        The study's folder.
+    pair : Pair
+
+    Returns
+    -------
+    bytes or None
+        PNG.
+    """
     return draw_map(*map_values(study, root, "drop", pair.name), pair_title(pair), "drop (%)", top=100)
 
 

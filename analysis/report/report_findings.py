@@ -44,6 +44,12 @@ class Finding:
 def findings(study: Study, root: Path) -> list[Finding]:
     """Sections in the order of the page; those without anything to say are left out.
 
+    Parameters
+    ----------
+    study : Study
+    root : Path
+        The study's folder.
+
     Raises
     ------
     StudyError
@@ -63,7 +69,7 @@ def _regions(study: Study, paths: StudyPaths) -> Iterator[Finding]:
     )
     divided = (
         f"Scores as shares of a ceiling, {use}, where it is at least {study.ceiling.threshold:g}; "
-        "“survive” is the share of targets of which that holds. "
+        "“survive” is the share of targets whose ceiling is that high. "
     )
     text = (
         (divided if use else "")
@@ -86,7 +92,7 @@ def _regions(study: Study, paths: StudyPaths) -> Iterator[Finding]:
 
 
 def _saturation(study: Study, paths: StudyPaths) -> str:
-    """Whether ceilings by other subjects are of many of them, or of those there are."""
+    """Sentence on ceilings by other subjects: extrapolated to many of them, or from those there are."""
     if study.ceiling.use != "cross_subject":
         return ""
     with open_cube(paths.ceiling) as cube:
@@ -208,7 +214,7 @@ def _pictures(study: Study, paths: StudyPaths, names: tuple[str, ...]) -> list[t
     for pair in study.residual:
         captions[f"figure5.{pair.name}"] = (
             f"{pair_title(pair)}: drop of the mean test r over subjects, in percent; positive where something was "
-            f"lost, empty where the score before is not above {MINIMUM:g}. Pointed ends: drops lie beyond 100 %."
+            f"lost, empty where the score before is not above {MINIMUM:g}. Pointed ends: drops beyond 100 %."
         )
     found = []
     for name in names:
@@ -219,7 +225,19 @@ def _pictures(study: Study, paths: StudyPaths, names: tuple[str, ...]) -> list[t
 
 
 def oracle_tables(study: Study, root: Path) -> list[tuple[str, pd.DataFrame]]:
-    """Of a simulated study: planted ceilings, and scikit-learn on the truth's features, beside what was found."""
+    """Of a simulated study: planted ceilings, and scikit-learn on the truth's features, beside what was found.
+
+    Parameters
+    ----------
+    study : Study
+    root : Path
+        The study's folder.
+
+    Returns
+    -------
+    list of (str, DataFrame)
+        Title and table.
+    """
     paths = StudyPaths(root)
     raw = planted_truth(paths)
     captions = {

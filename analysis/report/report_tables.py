@@ -9,7 +9,7 @@ from typing import Any
 
 import pandas as pd
 
-# Of every column that the report shows; names of subjects, which are columns too, stand as they are.
+# Of every column that the report shows; names of subjects, which are columns too, are unchanged.
 HEADS = {
     "model": "model",
     "subject": "subject",

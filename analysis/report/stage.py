@@ -39,6 +39,12 @@ from cinecube.store.params.document import Study
 def write_report(study: Study, root: Path) -> None:
     """Write `results/report/index.html` and `results/metrics.json`.
 
+    Parameters
+    ----------
+    study : Study
+    root : Path
+        The study's folder.
+
     Raises
     ------
     StudyError
@@ -55,7 +61,18 @@ def write_report(study: Study, root: Path) -> None:
 
 
 def render(study: Study, root: Path, truth: Comparison | None, metrics: Mapping[str, Any]) -> str:
-    """The page as HTML; everything that comes from files is escaped."""
+    """The page as HTML; everything that comes from files is escaped.
+
+    Parameters
+    ----------
+    study : Study
+    root : Path
+        The study's folder.
+    truth : Comparison, optional
+        Of a simulated study.
+    metrics : Mapping
+        See `study_metrics`.
+    """
     import jinja2
 
     environment = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True)
@@ -115,7 +132,7 @@ def _lead(study: Study, films: pd.DataFrame, cubes: Sequence[xr.Dataset]) -> str
 
 
 def _imported(study: Study, paths: StudyPaths) -> list[str]:
-    """Where models that were not extracted here come from, and what became of their rows."""
+    """Lines on the source of models that were not extracted here, and on what became of their rows."""
     told = []
     for entry in study.imported:
         rev = f" at {entry.rev}" if entry.rev else ""
@@ -125,7 +142,7 @@ def _imported(study: Study, paths: StudyPaths) -> list[str]:
 
 
 def _choices(study: Study) -> list[tuple[str, str]]:
-    """Keys of published choices that are on, and what each of them means."""
+    """Keys of published choices that are on, and the meaning of each."""
     found = [(f"encode.compat: {name}", WHAT[name]) for name in study.encode.compat]
     if study.ceiling.compat:
         found.append((f"ceiling.compat: {study.ceiling.compat}", "ceilings by the authors' procedure"))
@@ -146,7 +163,7 @@ def _scores(rows: pd.DataFrame) -> list[dict[str, str]]:
 
 
 def _distances(metrics: Mapping[str, Any]) -> list[dict[str, str]]:
-    """How far what was found lies from what was planted; empty where nothing was."""
+    """Differences between what was found and what was planted; empty if nothing was."""
     names = {
         "layer_found": ("of driven parcels show their planted layer", "{:.0%}"),
         "layer_found_or_next": ("… or the next one, parcel by parcel and subject by subject", "{:.0%}"),

@@ -1,4 +1,4 @@
-"""How far a score drops when features of another model are removed, in percent."""
+"""Drop of a score when features of another model are removed, in percent."""
 
 from __future__ import annotations
 

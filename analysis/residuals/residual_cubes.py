@@ -148,7 +148,7 @@ def make_residual(study: Study, root: Path, pair_name: str, progress: Progress |
 
 
 def _tell(pair_name: str, checks: pd.DataFrame) -> None:
-    """Log the layers of which nothing is left on the test films; NaN is one that was constant before."""
+    """Log the layers with nothing left on the test films; NaN marks one that was constant before."""
     left = checks["variance_left"]
     for gone, words in (((left == 0), "nothing is left of"), (left.isna(), "constant before the removal, too:")):
         if gone.any():
@@ -157,6 +157,13 @@ def _tell(pair_name: str, checks: pd.DataFrame) -> None:
 
 def open_pair(study: Study, root: Path, pair: Pair) -> PairInputs:
     """Open the cubes of both models, and match their rows by segment and onset.
+
+    Parameters
+    ----------
+    study : Study
+    root : Path
+        The study's folder.
+    pair : Pair
 
     Raises
     ------
@@ -240,10 +247,16 @@ def _make_folds(study: Study, rows: pd.DataFrame, window_s: float) -> list[Fold]
 
 
 def residual_spec(study: Study, inputs: PairInputs, film: str) -> dict[str, Any]:
-    """What the fingerprint of a film's residual hashes: the films it is fitted on, and its own cubes.
+    """Spec that the fingerprint of a film's residual hashes: the films it is fitted on, and its own cubes.
 
-    A training film's residual does not depend on the test films, so neither does its fingerprint. What is the film's
-    own stands under the keys that `join_films` lets differ between films.
+    A training film's residual does not depend on the test films, so neither does its fingerprint. What belongs to the
+    film alone is under the keys that `join_films` lets differ between films.
+
+    Parameters
+    ----------
+    study : Study
+    inputs : PairInputs
+    film : str
     """
     keep, remove = inputs.keep.fingerprints(), inputs.remove.fingerprints()
     train = {name: segments for name, segments in study.films.items() if name in study.split.train}
@@ -300,7 +313,7 @@ def _fill(journal: Journal, inputs: PairInputs, settings: Settings, progress: Pr
 
 
 def _refuse_constant(inputs: PairInputs, removed: np.ndarray) -> None:
-    """Refuse a pair of which one side does not vary over the training films: nothing would be removed, or was there."""
+    """Refuse a pair if one side does not vary over the training films: nothing would be removed, or was there."""
     pair, train = inputs.pair, inputs.train
     kept = (varying_dims(inputs.read_kept(place)[train]).any() for place in range(len(inputs.keep_layers)))
     for stream, layers, varies in (

@@ -91,6 +91,13 @@ def mean_drop(study: Study, root: Path, pair_name: str) -> xr.DataArray:
     """Drop in percent of each target's mean score over subjects, dims (target,).
 
     Of one subject's scores chance alone exceeds `drops.MINIMUM` here and there; of their mean it seldom does.
+
+    Parameters
+    ----------
+    study : Study
+    root : Path
+        The study's folder.
+    pair_name : str
     """
     scores = pair_scores(study, root, study.pair(pair_name))
     full, left = (scores[name].mean("subject", skipna=True) for name in ("full", "residual"))
@@ -99,6 +106,13 @@ def mean_drop(study: Study, root: Path, pair_name: str) -> xr.DataArray:
 
 def pair_scores(study: Study, root: Path, pair: Pair) -> xr.Dataset:
     """Test scores before and after a removal, at the layer that the training films prefer before it.
+
+    Parameters
+    ----------
+    study : Study
+    root : Path
+        The study's folder.
+    pair : Pair
 
     Returns
     -------

@@ -1,4 +1,4 @@
-"""What a layer holds that features of another model do not explain. Pure array functions.
+"""The part of a layer that features of another model do not explain. Pure array functions.
 
 With A a layer of the model kept and B features of the model removed, both standardised with constants of the training
 rows, the residual is A - f(B), where f is a linear ridge fitted on the training rows with a penalty per dim of A
@@ -32,7 +32,7 @@ By = Literal["dim", "direction"]
 _NUMPY = Backend()
 # Shares of a variance: what sums of squares in float32 resolve, and what is never taken for a rest of shrinkage.
 _ROUNDING, _OWN = 1e-5, 1e-3
-# Of the largest variance of a direction; what is below is rounding of standardised features.
+# Share of the largest variance of a direction; anything smaller is rounding of standardised features.
 _RANK = 1e-8
 
 
@@ -44,7 +44,7 @@ class Residual:
     ----------
     residual : array of float32, shape (row, dim)
         All rows, in standard deviations that a dim has on the training rows; zeros for a dim that is constant there, or
-        of which less than the floor is left.
+        has less than the floor left.
     alpha : array, shape (dim,) or (direction,)
         Penalty of each prediction, one of the grid's; NaN for a constant dim.
     left : array, shape (dim,) or (direction,)
@@ -167,7 +167,7 @@ def make_remover(
         What has a penalty of its own: each dim of the layer, as the paper has it, or each direction, which leaves less
         of B where B determines some mixtures of dims.
     floor : float, optional
-        Dims or directions of which a smaller share of the variance is left on held-out training rows become zeros; 0
+        Dims or directions with a smaller share of their variance left on held-out training rows become zeros; 0
         keeps all. By default the smallest penalty divided by the training rows, four times what it can leave of a copy
         of B, but not less than float32 resolves, 1e-5, nor more than 1e-3.
 
@@ -185,7 +185,7 @@ def make_remover(
 
 @dataclass(frozen=True)
 class StillPredicted:
-    """How well removed features can be predicted from a residual: Pearson r on the test rows.
+    """Scores of predicting removed features from a residual: Pearson r on the test rows.
 
     Zero where a residual predicts one value for all rows, NaN where the feature itself is constant there.
 

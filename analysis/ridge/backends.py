@@ -1,4 +1,4 @@
-"""What arrays are computed with: numpy, or torch on a CPU or a GPU; an argument, never a setting of the process."""
+"""Libraries that arrays are computed with: numpy, or torch on a CPU or a GPU; an argument, never a global setting."""
 
 from __future__ import annotations
 
@@ -28,7 +28,15 @@ class Backend:
     device: str = "cpu"
 
     def put(self, values: np.ndarray, dtype: type[np.floating[Any]] = np.float32) -> Array:
-        """An array of numpy as one of the backend, without a copy where none is needed."""
+        """An array of numpy as one of the backend, without a copy where none is needed.
+
+        Parameters
+        ----------
+        values : array
+            Of any shape.
+        dtype : type
+            float32 by default.
+        """
         values = np.ascontiguousarray(values, dtype=dtype)
         if self.library == "numpy":
             return values
@@ -59,6 +67,14 @@ class Backend:
 
 def check_backend(library: str, device: str, where: str) -> Backend:
     """A backend by the names in `params.yaml`.
+
+    Parameters
+    ----------
+    library : {"numpy", "torch"}
+    device : str
+        Of torch: `cpu`, `cuda`, ….
+    where : str
+        The key, for messages.
 
     Raises
     ------

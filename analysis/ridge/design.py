@@ -39,7 +39,18 @@ def cut_runs(segment: np.ndarray, onset_s: np.ndarray, tr_s: float) -> list[Run]
 
 
 def join_runs(runs: Sequence[Run], train: np.ndarray) -> list[Run]:
-    """Runs that follow each other as one, as long as all are of training films, or none is; `train` (time,)."""
+    """Runs that follow each other as one, as long as all are of training films, or none is; `train` (time,).
+
+    Parameters
+    ----------
+    runs : sequence of (start, stop)
+    train : array of bool, shape (time,)
+        Whether a row belongs to a training film.
+
+    Returns
+    -------
+    list of (start, stop)
+    """
     joined: list[Run] = []
     for start, stop in runs:
         if joined and train[start] == train[joined[-1][0]]:
@@ -68,13 +79,20 @@ def constants(features: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 
 def varying_dims(features: np.ndarray) -> np.ndarray:
-    """Which dims of `features` (time, dim) vary, (dim,); see `constants`."""
+    """Mask (dim,) of the dims of `features` (time, dim) that vary; see `constants`."""
     varies: np.ndarray = np.isfinite(constants(features)[1])
     return varies
 
 
 def standardise(features: np.ndarray, mean: np.ndarray, spread: np.ndarray) -> np.ndarray:
-    """`(features - mean) / spread` in float64, shape (time, dim)."""
+    """`(features - mean) / spread` in float64, shape (time, dim).
+
+    Parameters
+    ----------
+    features : array, shape (time, dim)
+    mean, spread : arrays, shape (dim,)
+        From `constants`.
+    """
     return (features.astype(np.float64) - mean) / spread
 
 

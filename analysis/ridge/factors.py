@@ -1,4 +1,4 @@
-"""What a ridge needs of a design: Gram matrices and factors of every fold, shared by all targets. Pure array functions.
+"""Gram matrices and factors of a design for every fold of a ridge, shared by all targets. Pure array functions.
 
 XᵀX of a fold is that of all rows less that of the rows it leaves out. Where features outnumber rows, XXᵀ takes its
 place. Gram matrices and factors are float64, what predicts is float32.
@@ -43,7 +43,7 @@ class Grams:
 
 @dataclass(frozen=True)
 class Factor:
-    """What one fold, or all rows together, need of a design.
+    """Factors of a design for one fold, or for all rows together.
 
     Attributes
     ----------
@@ -85,7 +85,17 @@ class Factors:
 
 
 def choose_form(n_rows: int, n_features: int) -> Form:
-    """Primal, unless features outnumber rows."""
+    """Primal, unless features outnumber rows.
+
+    Parameters
+    ----------
+    n_rows, n_features : int
+        Of the design on the training rows.
+
+    Returns
+    -------
+    {"primal", "dual"}
+    """
     return "primal" if n_features <= n_rows else "dual"
 
 
@@ -107,7 +117,19 @@ def plain_grams(design: np.ndarray, folds: Sequence[Fold], test: np.ndarray | No
 
 
 def held_out(fold: Fold, n_rows: int) -> np.ndarray:
-    """Rows that a fold does not train on: its validation rows and its gaps."""
+    """Rows that a fold does not train on: its validation rows and its gaps.
+
+    Parameters
+    ----------
+    fold : (train, validation)
+        Positions among the training rows.
+    n_rows : int
+        Training rows.
+
+    Returns
+    -------
+    array of int, shape (held row,)
+    """
     kept = np.zeros(n_rows, dtype=bool)
     kept[fold[0]] = True
     return np.flatnonzero(~kept)
@@ -157,7 +179,15 @@ def factorise(
 
 
 def factor(matrix: np.ndarray, predicted: np.ndarray, backend: Backend) -> Factor:
-    """Factor a Gram matrix, (feature, feature) or (row, row), for rows to predict (row, feature) or (row, row)."""
+    """Factor a Gram matrix, (feature, feature) or (row, row), for rows to predict (row, feature) or (row, row).
+
+    Parameters
+    ----------
+    matrix : array, shape (feature, feature) or (row, row)
+        float64, symmetric.
+    predicted : array, shape (row to predict, feature) or (row to predict, row)
+    backend : Backend
+    """
     values, vectors = backend.eigh(matrix)
     # A design of constants has no rank; one direction of nothing predicts nothing.
     kept = min(int(np.searchsorted(values, _RANK * max(values[-1], 0.0), side="right")), len(values) - 1)

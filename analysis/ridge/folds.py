@@ -15,7 +15,7 @@ Fold = tuple[np.ndarray, np.ndarray]
 
 @dataclass(frozen=True)
 class Gap:
-    """What is dropped where a fold cuts a film in two.
+    """Rows that are dropped where a fold cuts a film in two.
 
     Attributes
     ----------

@@ -15,7 +15,18 @@ from cinecube.analysis.ridge.design import Run
 
 
 def row_ranges(rows: np.ndarray, runs: Sequence[Run]) -> list[Run]:
-    """Rising row numbers as half-open ranges, none of which crosses a run's border."""
+    """Rising row numbers as half-open ranges that do not cross a run's border.
+
+    Parameters
+    ----------
+    rows : array of int, shape (row,)
+        Rising.
+    runs : sequence of (start, stop)
+
+    Returns
+    -------
+    list of (start, stop)
+    """
     ranges = []
     for start, stop in runs:
         inside = rows[np.searchsorted(rows, start) : np.searchsorted(rows, stop)]
@@ -66,7 +77,7 @@ def delayed_gram(features: np.ndarray, delays: Sequence[int], runs: Sequence[Run
 
 
 def _over(features: np.ndarray, ranges: Sequence[tuple[int, int, int]], lag: int) -> np.ndarray:
-    """Σ z(s) z(s - lag)ᵀ over ranges (start, stop, run's start) of s; what lies before a run is zero."""
+    """Σ z(s) z(s - lag)ᵀ over ranges (start, stop, run's start) of s; rows before a run are zero."""
     total = np.zeros((features.shape[1], features.shape[1]))
     for start, stop, first in ranges:
         start = max(start, first + lag)

@@ -128,7 +128,20 @@ def shared_ridge(
     folds: Sequence[Fold],
     alphas: np.ndarray,
 ) -> Solution:
-    """Solve with factors of this design that nobody else uses; see `himalaya_ridge` for the arrays."""
+    """Solve with factors of this design that nobody else uses; see `himalaya_ridge` for the arrays.
+
+    Parameters
+    ----------
+    design : array, shape (row, feature)
+    responses : array, shape (row, target)
+    test_design : array, shape (test row, feature), or None
+    folds : sequence of (train, validation)
+    alphas : array, shape (alpha,)
+
+    Returns
+    -------
+    Solution
+    """
     grams = plain_grams(design, folds, test_design)
     fit = solve(factorise(grams, design, test_design, folds, Backend()), responses, alphas)
     return Solution(alphas[fit.best], fit.loss, fit.prediction)

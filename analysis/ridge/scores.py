@@ -64,13 +64,22 @@ def score_fit(
 
 
 def varying(responses: np.ndarray) -> np.ndarray:
-    """Which targets (target,) of responses (row, target) are there and vary."""
+    """Mask (target,) of targets in responses (row, target) that are there and vary."""
     varies: np.ndarray = np.isfinite(responses).all(axis=0) & (np.ptp(responses, axis=0) > 0)
     return varies
 
 
 def pearson(a: np.ndarray, b: np.ndarray) -> np.ndarray:
-    """Correlation of two arrays (row, target) column by column in float64; NaN where one is constant."""
+    """Correlation of two arrays (row, target) column by column in float64; NaN where one is constant.
+
+    Parameters
+    ----------
+    a, b : arrays, shape (row, target)
+
+    Returns
+    -------
+    array, shape (target,)
+    """
     a, b = (x - x.mean(axis=0) for x in (a.astype(np.float64), b.astype(np.float64)))
     norm = np.sqrt((a * a).sum(axis=0)) * np.sqrt((b * b).sum(axis=0))
     return _ratio((a * b).sum(axis=0), norm)

@@ -106,9 +106,16 @@ def solve(
 def all_losses(
     factors: Factors, responses: np.ndarray, alphas: np.ndarray, criterion: Criterion = "squared error"
 ) -> np.ndarray:
-    """What every penalty loses in every target, shape (alpha, target): squared error or 1 - r, mean over folds.
+    """Loss of every penalty in every target, shape (alpha, target): squared error or 1 - r, average over folds.
 
     See `solve` for the parameters. Squared errors are less those of predicting nothing.
+
+    Parameters
+    ----------
+    factors : Factors
+    responses : array, shape (row, target)
+    alphas : array, shape (alpha,)
+    criterion : {"squared error", "correlation"}
     """
     parts = []
     for batch in _batches(factors, responses.shape[1]):

@@ -44,7 +44,19 @@ class Held:
 
 
 def begin(folder: Path, problem: Problem) -> dict[str, Held]:
-    """Held films without predictions, by subject; arrays are files in `folder`."""
+    """Held films without predictions, by subject; arrays are files in `folder`.
+
+    Parameters
+    ----------
+    folder : Path
+    problem : Problem
+        Of any model: the responses are the same.
+
+    Returns
+    -------
+    dict of str to Held
+        By subject.
+    """
     held = {}
     for group in problem.groups:
         segment, onset_s = group.segment[~group.train], group.onset_s[~group.train]
@@ -57,6 +69,16 @@ def begin(folder: Path, problem: Problem) -> dict[str, Held]:
 
 def hold(held: Mapping[str, Held], folder: Path, problem: Problem, chosen: Chosen) -> None:
     """Predict the test films with every stream of a model, and add that to what is held.
+
+    Parameters
+    ----------
+    held : Mapping of str to Held
+        From `begin`.
+    folder : Path
+    problem : Problem
+        Of this model.
+    chosen : Chosen
+        Layer and penalty of each target.
 
     Raises
     ------

@@ -14,7 +14,7 @@ from cinecube.analysis.statistics.comparisons import compare_by_roi, reachable
 
 
 def counts_table(cube: xr.Dataset, level: float) -> pd.DataFrame:
-    """How many targets score above chance, per model, subject and parcel.
+    """Number of targets that score above chance, per model, subject and parcel.
 
     Parameters
     ----------
@@ -43,7 +43,14 @@ def counts_table(cube: xr.Dataset, level: float) -> pd.DataFrame:
 
 
 def differences_table(cube: xr.Dataset, level: float) -> pd.DataFrame:
-    """In how many targets one model scores higher than another, per comparison and subject.
+    """Number of targets in which one model scores higher than another, per comparison and subject.
+
+    Parameters
+    ----------
+    cube : Dataset
+        Of significance.
+    level : float
+        Largest q that counts.
 
     Returns
     -------

@@ -64,8 +64,16 @@ class Tested:
 def significance(study: Study, root: Path, progress: Progress | None = None) -> None:
     """Test every target's score at the layer that the training films chose for it, and write `results/significance`.
 
-    Models are fitted again at penalties that are known; their predictions of the test films lie on disk meanwhile:
-    4 bytes per row of them, target, stream and subject.
+    Models are fitted again at penalties that are known; their predictions of the test films are kept on disk meanwhile:
+    4 bytes per test TR, target, stream and subject.
+
+    Parameters
+    ----------
+    study : Study
+    root : Path
+        The study's folder.
+    progress : callable, optional
+        Told (done, total).
 
     Raises
     ------
@@ -229,7 +237,13 @@ def _with_group(cube: xr.Dataset) -> xr.Dataset:
 
 
 def significance_spec(study: Study, fingerprints: Mapping[str, str]) -> dict[str, Any]:
-    """What the cube's fingerprint hashes; `fingerprints` are those of the score cubes, by model."""
+    """Spec that the cube's fingerprint hashes; `fingerprints` are those of the score cubes, by model.
+
+    Parameters
+    ----------
+    study : Study
+    fingerprints : Mapping of str to str
+    """
     return {
         "schema": SCHEMA,
         "kind": "significance",

@@ -39,7 +39,7 @@ _ENUMERATED = 13
 
 @dataclass(frozen=True)
 class SwapPlan:
-    """Which blocks of two models' predictions change places, the same for every target.
+    """Blocks of two models' predictions that change places, the same for every target.
 
     Attributes
     ----------
@@ -131,7 +131,15 @@ def swap_blocks(a: np.ndarray, b: np.ndarray, truth: np.ndarray, plan: SwapPlan)
 
 
 def swap_null(a: np.ndarray, b: np.ndarray, truth: np.ndarray, plan: SwapPlan) -> np.ndarray:
-    """Difference of r of every permutation, shape (permutation, target), of a few targets; see `swap_blocks`."""
+    """Difference of r of every permutation, shape (permutation, target), of a few targets; see `swap_blocks`.
+
+    Parameters
+    ----------
+    a, b : arrays, shape (row, target)
+        Predictions of two models.
+    truth : array, shape (row, target)
+    plan : SwapPlan
+    """
     null = np.full((len(plan.swapped), truth.shape[1]), np.nan)
     for part, observed, values in _swap_nulls(a, b, truth, plan):
         null[:, part] = np.where(np.isnan(observed), np.nan, values)
@@ -190,7 +198,7 @@ def compare_by_roi(scores: pd.DataFrame, model_a: str, model_b: str) -> pd.DataF
     Raises
     ------
     StudyError
-        If a model has no score, or a score stands there twice.
+        If a model has no score, or has one twice.
 
     Notes
     -----
@@ -238,7 +246,13 @@ def _compare_subjects(roi: str, difference: np.ndarray) -> dict[str, object]:
 
 
 def signed_rank(difference: np.ndarray, alternative: Literal["greater", "two-sided"] = "two-sided") -> float:
-    """p of Wilcoxon's test of differences (subject,), without those that are zero."""
+    """p of Wilcoxon's test of differences (subject,), without those that are zero.
+
+    Parameters
+    ----------
+    difference : array, shape (subject,)
+    alternative : {"greater", "two-sided"}
+    """
     known = difference[difference != 0]
     if not known.size:
         return 1.0
@@ -251,7 +265,14 @@ def signed_rank(difference: np.ndarray, alternative: Literal["greater", "two-sid
 
 
 def smallest_p(n_subjects: int, sides: Literal[1, 2] = 2) -> float:
-    """The smallest p that Wilcoxon's signed-rank test can give: all subjects differ in one direction."""
+    """The smallest p that Wilcoxon's signed-rank test can give: all subjects differ in one direction.
+
+    Parameters
+    ----------
+    n_subjects : int
+    sides : {1, 2}
+        Of the test.
+    """
     return min(1.0, sides * 2.0**-n_subjects) if n_subjects else float("nan")
 
 
@@ -260,6 +281,14 @@ def reachable(n_subjects: int, level: float = LEVEL, sides: Literal[1, 2] = 2) -
 
     A false discovery rate asks for more still: six subjects have a smallest p of 0.03125, which comes to 0.05 or less
     only if five of every eight regions reach it.
+
+    Parameters
+    ----------
+    n_subjects : int
+    level : float
+        Of significance.
+    sides : {1, 2}
+        Of the test.
     """
     best = smallest_p(n_subjects, sides)
     if best < level:

@@ -33,7 +33,7 @@ class Normalised:
 def normalised(
     score: np.ndarray, ceiling: np.ndarray, threshold: float = 0.05, cap: float = 1.0, floor: float = -np.inf
 ) -> Normalised:
-    """Divide scores by ceilings where the ceiling is high enough to tell.
+    """Divide scores by ceilings that are high enough to divide by.
 
     Parameters
     ----------

@@ -63,7 +63,7 @@ class BlockPlan:
     ----------
     blocks : Blocks
     order : array of int, shape (permutation, block)
-        Which block of the prediction stands at each place.
+        Number of the prediction's block at each place.
     """
 
     blocks: Blocks
@@ -90,6 +90,12 @@ def cut_blocks(n_rows: int, block_rows: int) -> Blocks:
     """Cut rows into as many equal blocks of at least `block_rows` rows as there can be.
 
     Equal blocks can take each other's places, so a permuted series keeps its mean and its variance.
+
+    Parameters
+    ----------
+    n_rows : int
+    block_rows : int
+        The fewest rows of a block.
 
     Raises
     ------
@@ -157,7 +163,13 @@ def permute_blocks(prediction: np.ndarray, truth: np.ndarray, plan: BlockPlan) -
 
 
 def block_null(prediction: np.ndarray, truth: np.ndarray, plan: BlockPlan) -> np.ndarray:
-    """r of every permutation, shape (permutation, target), of a few targets; see `permute_blocks`."""
+    """r of every permutation, shape (permutation, target), of a few targets; see `permute_blocks`.
+
+    Parameters
+    ----------
+    prediction, truth : arrays, shape (row, target)
+    plan : BlockPlan
+    """
     null = np.full((len(plan.order), truth.shape[1]), np.nan)
     for part, observed, values in _block_nulls(prediction, truth, plan):
         null[:, part] = np.where(np.isnan(observed), np.nan, values)
@@ -182,7 +194,7 @@ def _block_nulls(
 
 
 def _one_hot(plan: BlockPlan) -> list[tuple[sparse.csr_matrix, slice]]:
-    """Per group of places, a matrix (permutation, place x block) of ones where a block of the prediction stands."""
+    """Per group of places, a matrix (permutation, place x block) of ones where a block of the prediction is."""
     n_permutations, n_blocks = plan.order.shape
     groups = []
     for first in range(0, n_blocks, _BLOCKS_PER_GROUP):
@@ -328,6 +340,17 @@ def fdr(p: np.ndarray) -> np.ndarray:
 def target_batches(n_rows: int, *arrays: np.ndarray) -> Iterator[slice]:
     """Slices of few targets of arrays (row, target) that must have `n_rows` rows and the same targets.
 
+    Parameters
+    ----------
+    n_rows : int
+    *arrays
+        (row, target).
+
+    Yields
+    ------
+    slice
+        Of targets.
+
     Raises
     ------
     StudyError
@@ -346,9 +369,19 @@ def target_batches(n_rows: int, *arrays: np.ndarray) -> Iterator[slice]:
 
 
 def unit_series(values: np.ndarray, used_rows: int) -> np.ndarray:
-    """The first rows of each target, centred and of length one, as (target, row) of float64.
+    """The first rows of each target, centred and of length one, as float64 (target, row).
 
     Zeros where a target is constant or has a value that is not finite, in any of its rows.
+
+    Parameters
+    ----------
+    values : array, shape (row, target)
+    used_rows : int
+        Rows that the blocks cover.
+
+    Returns
+    -------
+    array of float64, shape (target, row)
     """
     series = np.ascontiguousarray(values.T, dtype=np.float64)
     series = np.where(np.isfinite(series).all(axis=1, keepdims=True), series, 0)[:, :used_rows]
@@ -359,10 +392,29 @@ def unit_series(values: np.ndarray, used_rows: int) -> np.ndarray:
 
 
 def correlate(a: np.ndarray, b: np.ndarray) -> np.ndarray:
-    """r (target,) of two sets of `unit_series`; NaN where either has zeros for one that cannot be scored."""
+    """r (target,) of two sets of `unit_series`; NaN where either has zeros for one that cannot be scored.
+
+    Parameters
+    ----------
+    a, b : arrays, shape (target, row)
+        From `unit_series`.
+    """
     return np.where(a.any(axis=1) & b.any(axis=1), (a * b).sum(axis=1), np.nan)
 
 
 def chance_of(reached: np.ndarray, n_nulls: int, score: np.ndarray) -> np.ndarray:
-    """p of counts (target,) among `n_nulls`, the observed order being one of them; NaN where the score is."""
+    """p of counts (target,) among `n_nulls`, the observed order being one of them; NaN where the score is.
+
+    Parameters
+    ----------
+    reached : array of int, shape (target,)
+        Permutations that reach the score.
+    n_nulls : int
+        Permutations.
+    score : array, shape (target,)
+
+    Returns
+    -------
+    array, shape (target,)
+    """
     return np.where(np.isnan(score), np.nan, (1 + reached) / (1 + n_nulls))

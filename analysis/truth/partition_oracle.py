@@ -40,7 +40,7 @@ _TARGETS = 4
 
 @dataclass(frozen=True)
 class PartitionOracle:
-    """What variance partitioning should have found.
+    """The parts that variance partitioning should have found.
 
     Attributes
     ----------
@@ -57,7 +57,7 @@ class PartitionOracle:
 
 @dataclass(frozen=True)
 class _Films:
-    """What fits need to know of the study.
+    """The study as fits need it.
 
     Attributes
     ----------
@@ -188,10 +188,10 @@ def _part(
     target: Target,
     explained: Mapping[Subset, Mapping[str, Mapping[Target, float]]],
 ) -> float:
-    """What exactly these streams explain of a target.
+    """Share of a target's variance that these streams explain, all of them and no others.
 
-    What some streams explain and no other does is the whole less what the others explain; what fewer of them do is
-    taken off.
+    What some streams explain and no other does is the whole less what the others explain; what fewer of them explain is
+    subtracted.
     """
     total = 0.0
     for some in _subsets(part):

@@ -1,4 +1,4 @@
-"""What was planted beside what was found, where a study was simulated."""
+"""Planted signals beside what was found, for a simulated study."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ _CONCAT, _PARTS = "concat", ("video", "audio")
 
 @dataclass(frozen=True)
 class Planted:
-    """What one parcel follows.
+    """The signal that one parcel follows.
 
     Attributes
     ----------
@@ -89,6 +89,12 @@ FLAGS = {
 def compare_study(study: Study, root: Path) -> Comparison | None:
     """Compare a study's tables and feature cubes with its truth; None if it was not simulated.
 
+    Parameters
+    ----------
+    study : Study
+    root : Path
+        The study's folder.
+
     Raises
     ------
     StudyError
@@ -113,7 +119,7 @@ def compare_study(study: Study, root: Path) -> Comparison | None:
 
 
 def planted_truth(paths: StudyPaths) -> dict[str, Any]:
-    """What `truth.json` holds.
+    """Contents of `truth.json`.
 
     Raises
     ------
@@ -136,7 +142,20 @@ def planted_truth(paths: StudyPaths) -> dict[str, Any]:
 
 
 def read_truth(raw: Mapping[str, Any], ceiling: str = "ceiling") -> dict[str, Planted]:
-    """The part of `truth.json` that findings are compared with, by parcel; `ceiling` names which of its ceilings."""
+    """The part of `truth.json` that findings are compared with, by parcel; `ceiling` names which of its ceilings.
+
+    Parameters
+    ----------
+    raw : Mapping
+        `truth.json`.
+    ceiling : str
+        `ceiling` or `ceiling_one_showing`.
+
+    Returns
+    -------
+    dict of str to Planted
+        By parcel.
+    """
     planted = {}
     for parcel, entry in raw["parcels"].items():
         sources = tuple((str(source["model"]), _label(source["layer"])) for source in entry["sources"])
@@ -204,12 +223,28 @@ def containing(source: Source) -> list[Source]:
 
 
 def counts_as_found(found: Source, sources: Sequence[Source]) -> bool:
-    """Whether a model and layer is a planted one, or contains one."""
+    """True if a model and layer is a planted one, or contains one.
+
+    Parameters
+    ----------
+    found : Source
+    sources : sequence of Source
+        The planted ones.
+    """
     return any(found in containing(source) for source in sources)
 
 
 def counts_as_next(found: Source, sources: Sequence[Source], order: Mapping[str, Sequence[str]]) -> bool:
-    """Whether a model and layer is a planted one or contains one, or is the next layer of the same model."""
+    """True if a model and layer is a planted one or contains one, or is the next layer of the same model.
+
+    Parameters
+    ----------
+    found : Source
+    sources : sequence of Source
+        The planted ones.
+    order : Mapping of str to sequence of str
+        Stream -> its layers, from input to output.
+    """
     return any(
         model == found[0] and abs(order[model].index(layer) - order[model].index(found[1])) <= 1
         for source in sources
@@ -326,7 +361,18 @@ def network_agreement(cubes: Sequence[xr.Dataset], drawn: xr.Dataset) -> pd.Data
 
 
 def drawn_stream(drawn: xr.Dataset, stream: str) -> xr.DataArray:
-    """Drawn features of a stream, (row, layer, dim); on disk each has layers and dims of its own."""
+    """Drawn features of a stream, (row, layer, dim); on disk each has layers and dims of its own.
+
+    Parameters
+    ----------
+    drawn : Dataset
+        The drawn features.
+    stream : str
+
+    Returns
+    -------
+    DataArray (row, layer, dim)
+    """
     return drawn[stream].rename({f"{stream}.layer": "layer", f"{stream}.dim": "dim"})
 
 

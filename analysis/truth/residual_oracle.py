@@ -32,7 +32,7 @@ Row = tuple[str, int, int]
 
 @dataclass(frozen=True)
 class Oracle:
-    """What the residual analysis should have found.
+    """The scores that the residual analysis should have found.
 
     Attributes
     ----------
@@ -50,7 +50,7 @@ class Oracle:
 
 @dataclass(frozen=True)
 class _Films:
-    """How the study's films are split and fitted.
+    """Split of the study's films, and the settings of fits.
 
     Attributes
     ----------
@@ -190,7 +190,7 @@ def _scores_at(scores: xr.Dataset, layer: str) -> list[tuple[str, float]]:
 
 
 def _inside(cube: xr.Dataset, parcels: Sequence[str]) -> np.ndarray:
-    """Whether each target (target,) lies in one of these parcels."""
+    """Mask (target,) of targets in one of these parcels."""
     return np.array([str(name) in parcels for name in cube["parcel"].values])
 
 
@@ -228,7 +228,7 @@ def _read(drawn: xr.Dataset, stream: str, layers: Sequence[str] | None, films: _
 
 
 def _residual(kept: _Drawn, removed: _Drawn, films: _Films) -> np.ndarray:
-    """What of the kept features ridge does not predict of the removed ones, at all rows (row, dim)."""
+    """The kept features less what ridge predicts of them from the removed ones, at all rows (row, dim)."""
     from sklearn.preprocessing import StandardScaler
 
     moments = list(kept.place)

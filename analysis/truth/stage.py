@@ -30,6 +30,12 @@ _COMPARED = {
 def oracles(study: Study, root: Path) -> None:
     """Write `results/tables/oracle_residual.csv` and `oracle_partition.csv`.
 
+    Parameters
+    ----------
+    study : Study
+    root : Path
+        The study's folder.
+
     Raises
     ------
     StudyError
@@ -54,6 +60,12 @@ def oracles(study: Study, root: Path) -> None:
 def oracle_metrics(study: Study, root: Path) -> dict[str, float]:
     """Mean absolute differences from the truth's oracles, and of the ceiling from repeats; what was not made is absent.
 
+    Parameters
+    ----------
+    study : Study
+    root : Path
+        The study's folder.
+
     Returns
     -------
     dict
@@ -72,7 +84,16 @@ def oracle_metrics(study: Study, root: Path) -> dict[str, float]:
 
 
 def ceiling_table(study: Study, root: Path, raw: Mapping[str, object]) -> pd.DataFrame:
-    """Ceilings found beside those that were planted, by parcel."""
+    """Ceilings found beside those that were planted, by parcel.
+
+    Parameters
+    ----------
+    study : Study
+    root : Path
+        The study's folder.
+    raw : Mapping
+        `truth.json`.
+    """
     averaged = study.brain.repeats == "average"
     return ceiling_errors(open_cube(StudyPaths(root).ceiling), raw, averaged)
 

@@ -13,7 +13,7 @@ from cinecube.cli.progress import progress_bar
 @click.command(cls=Stage)
 @study_option
 def ceiling(root: Path) -> None:
-    """How high scores can be: what other subjects predict, and what repeated films allow.
+    """Compute how high scores can be: what other subjects predict, and what repeated films allow.
 
     Reads all brain cubes. Writes data/ceiling.zarr, a table and a plot of scores against the number of other subjects.
     The section `ceiling` of params.yaml says which of them scores are divided by.
@@ -34,7 +34,7 @@ def ceiling(root: Path) -> None:
 @click.argument("pair")
 @study_option
 def residual_features(pair: str, root: Path) -> None:
-    """What of one model's features is left when another's part in them is removed.
+    """Remove another model's part from one model's features, and write what is left.
 
     PAIR is KEEP-REMOVE of the section `residual`. Reads the feature cubes of both. Writes data/residual/PAIR, cubes
     like any other, and results/tables/residual_check/PAIR.csv: how much of what was removed can still be predicted.
@@ -94,7 +94,7 @@ def partition(root: Path) -> None:
 @click.command(cls=Stage)
 @study_option
 def significance(root: Path) -> None:
-    """Which scores are above chance and which models differ, by permuting blocks of the test films.
+    """Test which scores are above chance and which models differ, by permuting blocks of the test films.
 
     Reads the score cubes, fits again at their penalties, and follows the section `statistics`. Writes
     results/significance.zarr and tables.

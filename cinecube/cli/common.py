@@ -1,4 +1,4 @@
-"""What several commands share: the study they work on, how long they took, and numbers for people."""
+"""Code that several commands share: the study they work on, how long they took, and numbers for people."""
 
 from __future__ import annotations
 

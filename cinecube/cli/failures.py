@@ -1,4 +1,4 @@
-"""How a command ends that cannot do what it was asked for: one line, an exit code, and no traceback."""
+"""The end of a command that cannot do what it was asked for: one line, an exit code, and no traceback."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ _EXTRACTION = ("av", "PIL", "safetensors", "torch", "transformers")
 
 _ROOT = "cinecube.root"
 
-# Of these, what is finished lies in a journal or a cache.
+# What these have finished is in a journal or a cache.
 _GO_ON = {"features", "encode", "ceiling", "residual-features", "partition", "pull"}
 _WRITE_NOTHING = {"ls", "show", "why", "plan"}
 
@@ -140,7 +140,7 @@ def _stopped(ctx: click.Context | None, error: BaseException) -> _Stopped:
 
 
 def _nobody_reads() -> bool:
-    """Whether it is our own output that nobody reads, and not a pipe of some worker or server."""
+    """True if nobody reads our own output, rather than a pipe of some worker or server."""
     streams = select.poll()
     for stream in (sys.stdout, sys.stderr):
         with contextlib.suppress(OSError, ValueError):  # one that is no file

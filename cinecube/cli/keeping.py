@@ -254,7 +254,7 @@ def _kept_outputs(root: Path, study: Study) -> list[Kept]:
 
 
 def _private(study: Study, outputs: Sequence[Kept]) -> Iterator[str]:
-    """What of single subjects goes out."""
+    """Lines on data of single subjects that `dvc push` sends."""
     from cinecube.sharing.privacy import against_consent
 
     if study.brain.publish:
@@ -265,7 +265,7 @@ def _private(study: Study, outputs: Sequence[Kept]) -> Iterator[str]:
 
 
 def _lacking(origin: Origin, told: str | None) -> Iterator[str]:
-    """What others would stumble over; a folder that the user named may be one that they share."""
+    """Lines on what would stop others from using the card; a folder that the user named may be one that they share."""
     from cinecube.sharing.origin import is_local
 
     if origin.url is None:

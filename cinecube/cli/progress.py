@@ -51,7 +51,7 @@ def _bar(title: str, unit: str) -> Iterator[Tell]:
     from rich.text import Text
 
     class Title(ProgressColumn):
-        """What is done; the one column that gives way where the terminal is narrow."""
+        """The name of the work; the one column that gives way if the terminal is narrow."""
 
         def render(self, task: Task) -> Text:
             return Text(task.description, no_wrap=True, overflow="ellipsis")
@@ -94,7 +94,7 @@ def _terminal() -> Console:
     class Terminal(Console):
         @property  # type: ignore[misc] # rich's can be set too, which nobody does here
         def size(self) -> ConsoleDimensions:
-            """Of this terminal: rich looks at stdin, stdout and stderr, none of which need be it."""
+            """Size of this terminal: rich looks at stdin, stdout and stderr, which may all be something else."""
             columns, lines = os.get_terminal_size(self.file.fileno())
             if not columns or "COLUMNS" in os.environ:
                 columns, lines = super().size

@@ -76,7 +76,7 @@ def init(
 @study_option
 @json_option
 def plan(root: Path, as_json: bool) -> None:
-    """What is done, what is to do, and what can be resumed.
+    """List what is done, what is to do, and what can be resumed.
 
     Reads params.yaml, the cubes' labels, journals and the table of films, and what DVC has recorded of every stage.
     Prints a line per stage: its name in DVC with the model or pair that DVC numbers, state, bytes on disk when done,

@@ -52,7 +52,7 @@ _READING = {
 }
 _UNITS = {"_s": "s", "_hz": "Hz"}
 _SHOWN_LAYERS = 4
-# Of a hash; enough to tell two apart.
+# Letters of a hash; enough to distinguish two.
 _DIGITS = 12
 
 
@@ -83,7 +83,7 @@ class _Cube:
 
     @property
     def n_bytes(self) -> int:
-        """What its numbers take, whether they are here or not."""
+        """Bytes of its numbers, whether they are here or not."""
         return stored_rows(self.rows) * int(self.labels["width"].sum()) * self.labels["features"].dtype.itemsize
 
 
@@ -149,7 +149,7 @@ def render_card(study: Study, root: Path, origin: Origin, shared: Sequence[Share
 
 
 def _features(paths: StudyPaths, folder: Path) -> dict[str, list[_Cube]]:
-    """Feature cubes by model, as they lie on disk."""
+    """Feature cubes on disk, by model."""
     return {
         place.name: cubes
         for place in (sorted(folder.iterdir()) if folder.is_dir() else [])
@@ -257,7 +257,7 @@ def _streams(labels: xr.Dataset) -> list[dict[str, str]]:
 
 
 def _reading(spec: Mapping[str, Any]) -> list[tuple[str, str]]:
-    """How a network was read: words and values."""
+    """Reading of a network: words and values."""
     found = [(words, _value(key, spec[key])) for key, words in _READING.items() if _is_set(key, spec.get(key))]
     if spec.get("weights_digest") and not spec.get("checkpoint"):
         found.insert(1, ("checkpoint", "of no hub; see the digest of its weights"))

@@ -18,14 +18,14 @@ IGNORE_FILE = ".gitignore"
 
 
 def keep_out_of_git(root: Path, study: Study) -> list[str]:
-    """Append to the study's `.gitignore` what it lacks; what stands there stays.
+    """Append to the study's `.gitignore` what it lacks; its lines stay.
 
     Parameters
     ----------
     root : Path
         The study's folder.
     study : Study
-        Its films, scans, atlas and weights are named where they lie in that folder, outside `data`.
+        Its films, scans, atlas and weights are named if they are in that folder, outside `data`.
 
     Returns
     -------
@@ -49,14 +49,28 @@ def keep_out_of_git(root: Path, study: Study) -> list[str]:
 
 
 def inputs_of(root: Path, study: Study) -> Iterator[str]:
-    """Paths that `params.yaml` names: films, scans, atlas, and weights that are no name of a hub."""
+    """Paths that `params.yaml` names: films, scans, atlas, and weights that are no name of a hub.
+
+    Parameters
+    ----------
+    root : Path
+        The study's folder.
+    study : Study
+    """
     yield from filter(None, (study.stimuli, study.brain.path, study.brain.atlas))
     checkpoints = (model.checkpoint for model in study.models.values())
     yield from (place for place in checkpoints if place and (root / place).exists())
 
 
 def warn_of_exposed(root: Path, study: Study) -> None:
-    """Say which inputs beside the study Git would take: its `.gitignore` cannot name them."""
+    """Say which inputs beside the study Git would take: its `.gitignore` cannot name them.
+
+    Parameters
+    ----------
+    root : Path
+        The study's folder.
+    study : Study
+    """
     for place in _exposed(root, study):
         _log.warning(
             "%s lies in the study's Git repository: name it in a .gitignore there, or `git add` takes it", place
@@ -64,7 +78,7 @@ def warn_of_exposed(root: Path, study: Study) -> None:
 
 
 def _exposed(root: Path, study: Study) -> list[str]:
-    """Inputs outside the study's folder that lie in the same Git repository, and that Git would take."""
+    """Inputs outside the study's folder that are in the same Git repository, and that Git would take."""
     top = _git(root, "rev-parse", "--show-toplevel")
     if top is None:
         return []
@@ -86,7 +100,7 @@ def warn_of_taken(root: Path) -> None:
 
 
 def _pattern(root: Path, place: str) -> str | None:
-    """What names a path in `.gitignore`; none of one that lies elsewhere, is the study's folder, or lies in `data`."""
+    """Pattern of a path for `.gitignore`; None if it is outside the study's folder, the folder itself, or in `data`."""
     path = Path(os.path.relpath(root / place, root)).as_posix()
     if path.split("/")[0] in (".", "..", "data"):
         return None

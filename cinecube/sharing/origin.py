@@ -1,4 +1,4 @@
-"""Where others find a study: the address of its Git repository and the revision that holds its cubes."""
+"""Address of a study for others: its Git repository and the revision that holds its cubes."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _TIMEOUT_S = 30
 
 @dataclass(frozen=True)
 class Origin:
-    """Where a study can be had.
+    """Address and revision of a study.
 
     Attributes
     ----------
@@ -39,7 +39,7 @@ class Origin:
 
 
 def find_origin(root: Path) -> Origin:
-    """What Git knows of a study's folder; nothing where it is in no repository."""
+    """Find the origin of a study's folder in Git; empty if it is in no repository."""
     commit = _git(root, "log", "-1", "--format=%H", "--", *_STORE)
     url = _git(root, "remote", "get-url", "origin")
     tags = _git(root, "tag", "--contains", commit, "--merged", "HEAD", "--sort=version:refname") if commit else None
@@ -48,14 +48,22 @@ def find_origin(root: Path) -> Origin:
 
 
 def knows(root: Path, rev: str) -> bool:
-    """Whether a revision is one of the study's repository; so is any where it is in none."""
+    """True if the study's repository has a revision, or the study is in none.
+
+    Parameters
+    ----------
+    root : Path
+        The study's folder.
+    rev : str
+        A branch, tag or commit.
+    """
     return (
         _git(root, "rev-parse", "HEAD") is None or _git(root, "rev-parse", "--verify", f"{rev}^{{commit}}") is not None
     )
 
 
 def public_url(url: str) -> str:
-    """An address without what lets one in: users, passwords and tokens. `git@` alone tells nobody anything."""
+    """An address without what lets one in: users, passwords and tokens. `git@` alone is no secret."""
     if "://" not in url:
         # As in `user@host:path`; a path that holds an @ has a / before it.
         return re.sub(r"^(?!git@)[^/@]+@(?=[^/]*:)", "", url)
@@ -69,7 +77,7 @@ def unrecorded(root: Path) -> list[str]:
     try:
         recorded = {root / cube.path for cube in cubes_of(open_index(root))}
     except StudyError:
-        return []  # no study of DVC's, of which nothing can be had
+        return []  # no study of DVC's, so nothing of it can be had
     cubes = sorted((StudyPaths(root).data / "features").glob("*/*.zarr"))
     folders = dict.fromkeys(cube.parent for cube in cubes if cube not in recorded)
     place = (folder.relative_to(root).as_posix() for folder in folders)
@@ -77,12 +85,12 @@ def unrecorded(root: Path) -> list[str]:
 
 
 def is_local(url: str) -> bool:
-    """Whether an address leads to a folder of this machine: `git@host:path` does not."""
+    """True if an address leads to a folder of this machine: `git@host:path` does not."""
     return url.startswith("file:") or ("://" not in url and not re.match(r"[^/]+:", url))
 
 
 def _git(root: Path, *words: str) -> str | None:
-    """What Git answers, or nothing."""
+    """Output of a Git command; None if it is empty or the command fails."""
     try:
         done = subprocess.run(
             ["git", *words],

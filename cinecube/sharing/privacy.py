@@ -1,4 +1,4 @@
-"""What `dvc push` sends of a study, and single subjects' responses, which stay here unless `brain.publish` is true."""
+"""Outputs that `dvc push` sends, and single subjects' responses, which stay here unless `brain.publish` is true."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from cinecube.store.dvc.dvc_index import inside, open_index
 from cinecube.store.params.document import Study
 from cinecube.store.params.editing import edit_yaml
 
-# Where the pipeline puts responses of single subjects; scans may lie elsewhere, where `brain.path` says.
+# Where the pipeline puts responses of single subjects; scans may be elsewhere, where `brain.path` says.
 _RESPONSES = ("data/brain", "data/scans")
 
 
@@ -45,6 +45,12 @@ class Kept:
 
 def kept_outputs(root: Path, study: Study) -> list[Kept]:
     """All that DVC keeps of a study and that was made here; imports are their owners' to push.
+
+    Parameters
+    ----------
+    root : Path
+        The study's folder.
+    study : Study
 
     Raises
     ------
@@ -80,7 +86,7 @@ class Share:
 
 
 def shares(outputs: Iterable[Kept]) -> list[Share]:
-    """What `dvc push` sends and what it leaves, by folder; the largest first."""
+    """Outputs that `dvc push` sends and those that it leaves, by folder; the largest first."""
     sizes: dict[tuple[str, bool], int] = {}
     for output in outputs:
         key = "/".join(output.path.split("/")[:2]), output.stays
@@ -90,12 +96,24 @@ def shares(outputs: Iterable[Kept]) -> list[Share]:
 
 
 def against_consent(outputs: Iterable[Kept], study: Study) -> list[Kept]:
-    """Outputs that `dvc push` would treat otherwise than `brain.publish` says."""
+    """Outputs that `dvc push` would treat otherwise than `brain.publish` says.
+
+    Parameters
+    ----------
+    outputs : iterable of Kept
+    study : Study
+    """
     return [output for output in outputs if output.private and output.stays == study.brain.publish]
 
 
 def set_push(root: Path, study: Study) -> list[str]:
     """Make `push:` of single subjects' scans and responses what `brain.publish` says.
+
+    Parameters
+    ----------
+    root : Path
+        The study's folder.
+    study : Study
 
     Returns
     -------
@@ -120,7 +138,7 @@ def set_push(root: Path, study: Study) -> list[str]:
 
 
 def _set_push(study: Study, stage: CommentedMap, folder: str) -> None:
-    """Set the key in the outputs of a stage, or of a `.dvc` file, whose paths stand in a key of their own."""
+    """Set the key in the outputs of a stage, or of a `.dvc` file, whose paths are in a key of their own."""
     outs: CommentedSeq = stage.get("outs") or CommentedSeq()
     for number, out in enumerate(outs):
         path = out if isinstance(out, str) else out["path"] if "path" in out else next(iter(out))

@@ -1,4 +1,4 @@
-"""What the journals of a study are of: cubes that it still asks for, or of parameters that it has left behind."""
+"""Cubes that the journals of a study belong to: those that it still asks for, or of earlier parameters."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ class Claims:
             try:
                 record, read = read_record(self._study, model, self._root), spec.get("read", {})
                 wanted = make_spec(self._study, model, record, stimulus, read)
-                # Films are large: only those are hashed of which all else is as the study asks for.
+                # Films are large: one is hashed only if all else is as the study asks for.
                 changed = differences(spec, wanted) or self._changed_segments(film, stimulus)
                 if not changed:
                     found = {name: choices_of(path, self._root, stimulus[name]) for name, path in self._files(film)}
@@ -134,7 +134,7 @@ class Claims:
 
 
 class _Asked:
-    """What the study asks for that comes near a spec."""
+    """The study's own spec that is nearest to a given one."""
 
     def __init__(self) -> None:
         self._cubes: dict[Path, str] = {}

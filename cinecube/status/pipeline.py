@@ -1,4 +1,4 @@
-"""What DVC knows of a study's stages."""
+"""DVC's state of a study's stages."""
 
 from __future__ import annotations
 
@@ -38,8 +38,8 @@ def changed_stages(root: Path, versions: Versions) -> dict[str, str] | None:
     Returns
     -------
     dict of str to str, or None
-        Stage, as in `dvc.yaml`, -> why. None where DVC cannot tell: no repository, or one that is being run. Nothing
-        follows from a stage of which something `is_only_absent`.
+        Stage, as in `dvc.yaml`, -> why. None if DVC does not know: no repository, or one that is being run. Nothing
+        follows from a stage whose reason `is_only_absent`.
     """
     if not (root / "dvc.yaml").is_file():
         return None
@@ -88,12 +88,19 @@ def warn_of_earlier(root: Path) -> None:
 
 
 def is_only_absent(why: str) -> bool:
-    """Whether nothing is known to differ: inputs are not here, or outputs that nobody can fetch."""
+    """True if the only reason is that inputs, or outputs that nobody can fetch, are not here."""
     return all(reason.endswith((ABSENT, KEPT_BACK)) for reason in why.split("; "))
 
 
 def numbered(study: Study, stage: str) -> str:
-    """A stage as DVC names it, which numbers pairs and imported models: `encode_residual@pair0`."""
+    """A stage as DVC names it, which numbers pairs and imported models: `encode_residual@pair0`.
+
+    Parameters
+    ----------
+    study : Study
+    stage : str
+        With the name of its pair or model: `encode_residual@KEEP-REMOVE`.
+    """
     name, at, item = stage.partition("@")
     numbers = {}
     if name in ("residual_features", "encode_residual"):

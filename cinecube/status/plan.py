@@ -1,4 +1,4 @@
-"""What `dvc repro` would find: which stages are done, which are to do, which can be resumed."""
+"""Plan of `dvc repro`: stages that are done, are to do, or can be resumed."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ _PROGRAM_BYTES = 600_000_000
 
 @dataclass(frozen=True)
 class Step:
-    """One stage as it stands.
+    """The present state of one stage.
 
     Attributes
     ----------
@@ -66,6 +66,12 @@ def plan_study(study: Study, root: Path) -> list[Step]:
 
     Reads labels, records and film bytes, and asks DVC what has changed where it watches over the study; computes
     nothing.
+
+    Parameters
+    ----------
+    study : Study
+    root : Path
+        The study's folder.
     """
     changed = changed_stages(root, study_versions(study)) or {}
     steps = [replace(step, dvc_stage=numbered(study, step.stage)) for step in _steps(study, root)]

@@ -17,6 +17,14 @@ Spec = Mapping[str, Any]
 def of_scores(study: Study, root: Path, name: str) -> Spec:
     """Of the score cube of a model or pair.
 
+    Parameters
+    ----------
+    study : Study
+    root : Path
+        The study's folder.
+    name : str
+        Of the model or pair.
+
     Raises
     ------
     StudyError
@@ -35,7 +43,7 @@ def of_ceiling(study: Study, root: Path) -> Spec:
 
 
 def of_partition(study: Study, root: Path) -> Spec:
-    """Of the partition; without sets, of the empty cube that stands for none."""
+    """Of the partition; without sets, of the empty cube."""
     from cinecube.analysis.encoders.oota2025 import without_choices
     from cinecube.analysis.partition.stage import choose_layers, partition_spec, read_entries
 
@@ -46,7 +54,20 @@ def of_partition(study: Study, root: Path) -> Spec:
 
 
 def of_residual(study: Study, root: Path, pair: Pair) -> Mapping[str, Spec]:
-    """Of a pair's feature cubes, by film."""
+    """Of a pair's feature cubes, by film.
+
+    Parameters
+    ----------
+    study : Study
+    root : Path
+        The study's folder.
+    pair : Pair
+
+    Returns
+    -------
+    Mapping
+        Film -> spec.
+    """
     from cinecube.analysis.encoders.oota2025 import without_choices
     from cinecube.analysis.residuals.residual_cubes import open_pair, residual_spec
 

@@ -1,4 +1,4 @@
-"""How long stages took on this machine; what `plan` expects of the next run."""
+"""Times that stages took on this machine, from which `plan` estimates the next run."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ class Timing(BaseModel):
     Attributes
     ----------
     kind, item : str
-        `features` and `vit`, of the film that the file's name tells.
+        `features` and `vit`; the file's name says the film.
     seconds : float
     work : float
         What the time grows with: rows of features, 1 elsewhere.

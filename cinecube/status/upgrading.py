@@ -56,6 +56,12 @@ def rewritten_pipeline(study: Study, root: Path) -> list[Rewritten]:
 
     Stages of the lab's own, inputs that it added to ours, variables, comments and what `dvc push` may send stay.
 
+    Parameters
+    ----------
+    study : Study
+    root : Path
+        The study's folder.
+
     Raises
     ------
     StudyError
@@ -126,18 +132,26 @@ def _merged(own: Any, wanted: Any, key: str) -> Any:
 
 
 def _path(entry: Any) -> str:
-    """What an entry of a list names: itself, or the one key of a mapping."""
+    """Name of an entry of a list: itself, or the one key of a mapping."""
     return str(next(iter(entry))) if isinstance(entry, dict) else str(entry)
 
 
 def _is_ours(path: str, ours: Sequence[str]) -> bool:
-    """Whether an entry is one of this version's, a whole section of which it names keys, or code."""
+    """True if an entry is this version's: one of its own, a whole section whose keys it names, or code."""
     is_code = path in _ROOMS or path.startswith(tuple(f"{room}/" for room in _ROOMS))
     return is_code or any(one == path or one.startswith(f"{path}.") for one in ours)
 
 
 def upgrade(study: Study, root: Path, files: Sequence[Rewritten]) -> list[str]:
-    """Write the pipeline, and tell DVC which results are what their stages would make again.
+    """Write the pipeline, and record in DVC the results that their stages would make again.
+
+    Parameters
+    ----------
+    study : Study
+    root : Path
+        The study's folder.
+    files : sequence of Rewritten
+        From `rewritten_pipeline`.
 
     Returns
     -------

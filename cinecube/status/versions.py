@@ -22,7 +22,7 @@ Versions = Mapping[str, Mapping[str, Any]]
 
 
 def study_versions(study: Study) -> Versions:
-    """What this installation computes a study's results with.
+    """Versions with which this installation computes a study's results.
 
     Returns
     -------
@@ -57,14 +57,27 @@ def study_versions(study: Study) -> Versions:
 
 
 def write_versions(study: Study, root: Path) -> Versions:
-    """Write the versions to `data/versions.json`, on which the other stages depend, and return them."""
+    """Write the versions to `data/versions.json`, on which the other stages depend, and return them.
+
+    Parameters
+    ----------
+    study : Study
+    root : Path
+        The study's folder.
+    """
     versions = study_versions(study)
     write_text(StudyPaths(root).versions, json.dumps(versions, indent=1, sort_keys=True) + "\n")
     return versions
 
 
 def differing(stored: Mapping[str, Any], asked: Mapping[str, Any]) -> list[str]:
-    """Name the fields in which two specs differ, as `differences` does; of their versions say it in words."""
+    """Name the fields in which two specs differ, as `differences` does; of their versions say it in words.
+
+    Parameters
+    ----------
+    stored, asked : Mapping
+        Specs.
+    """
     versions = told_apart(stored.get("version"), asked.get("version"))
     return [*filter(None, [versions]), *differences({**stored, "version": None}, {**asked, "version": None})]
 

@@ -24,7 +24,7 @@ from cinecube.store.scans.brain import asked_spec
 
 @dataclass(frozen=True)
 class Explanation:
-    """How a cube stands to its study.
+    """State of a cube, compared with what its study asks for.
 
     Attributes
     ----------
@@ -121,7 +121,7 @@ def _stage_of(study: Study, paths: StudyPaths, place: str) -> tuple[str, str, st
             where=place,
             found="no cube of this study",
             expected="data/features/MODEL/FILM.zarr, data/brain/SUBJECT.zarr, results/scores/MODEL.zarr, …",
-            do=f"name a cube by its path, as `cinecube ls` does; its model, film or subject stands in {PARAMS_FILE}",
+            do=f"name a cube by its path, as `cinecube ls` does; its model, film or subject is in {PARAMS_FILE}",
         )
     return known[place]
 

@@ -32,7 +32,7 @@ _log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Wanted:
-    """What is imported.
+    """Cubes to import.
 
     Attributes
     ----------
@@ -82,7 +82,7 @@ def import_cubes(
     Raises
     ------
     StudyError
-        If the repository has no such cubes, they are not what `models` asks for or lack a segment, something stands in
+        If the repository has no such cubes, they are not what `models` asks for or lack a segment, something is in
         their place, another process imports this model, or DVC fails.
     """
     paths = StudyPaths(root)
@@ -201,7 +201,7 @@ def _no_such_cubes(index: DvcIndex, known: Collection[str], model: str, lacking:
     return StudyError(
         where=index.where,
         found=f"no feature cubes of {model}",
-        expected=f"one of {', '.join(models) or 'its models, of which it has none'}",
+        expected=f"one of {', '.join(models) or 'its models, but it has none'}",
         do=f"streams come together: ask for {owner}" if owner else "see `cinecube ls` of it",
     )
 
@@ -222,6 +222,12 @@ def _undone_unless_finished(paths: StudyPaths, films: Sequence[str], entry: dict
 
 def undo_stopped_import(root: Path, model: str) -> None:
     """Undo an import of a model that was killed, if there was one.
+
+    Parameters
+    ----------
+    root : Path
+        The study's folder.
+    model : str
 
     Raises
     ------
@@ -263,7 +269,7 @@ def _undo(paths: StudyPaths, note: Path) -> None:
 
 @dataclass(frozen=True)
 class _Source:
-    """Where DVC finds a cube: a repository, a path in it, a commit."""
+    """Source of a cube for DVC: a repository, a path in it, a commit."""
 
     address: str
     path: str
@@ -290,7 +296,7 @@ def _dvc_import(
     (root / out).parent.mkdir(parents=True, exist_ok=True)
     options: dict[str, Any] = {"rev": source.commit, "remote": wanted.remote, "no_download": pinned is not None}
     try:
-        # DVC takes paths from where it stands; its advice is on Git, and is given once for all films.
+        # DVC takes paths from the current folder; its advice is on Git, and is given once for all films.
         with set_loggers_level(logging.WARNING), chdir(root), Repo(".") as repo:
             _drop_torn_rwlock(repo)
             stage = repo.imp(source.address, source.path, out=out, **options)

@@ -34,7 +34,7 @@ _TEST_ON_ONE = 2  # segments to fit on, one held out in turn, beside one to test
 
 @dataclass(frozen=True)
 class OwnData:
-    """Where a lab's own films and scans lie.
+    """Paths of a lab's own films and scans.
 
     Attributes
     ----------
@@ -63,7 +63,7 @@ def init_simulated(folder: Path) -> None:
     Raises
     ------
     StudyError
-        If a study stands there already.
+        If there is a study already.
     """
     refuse_existing(folder)
     with _whole(folder):
@@ -77,10 +77,16 @@ def init_simulated(folder: Path) -> None:
 def init_own(folder: Path, own: OwnData) -> None:
     """Make a study of a lab's own films and scans in `folder`.
 
+    Parameters
+    ----------
+    folder : Path
+        New or empty.
+    own : OwnData
+
     Raises
     ------
     StudyError
-        If a study stands there already, or films or subjects cannot be found.
+        If there is a study already, or films or subjects cannot be found.
     """
     refuse_existing(folder)
     films = _find_films(own.stimuli)
@@ -93,7 +99,17 @@ def init_own(folder: Path, own: OwnData) -> None:
 def values_of_scans(
     folder: Path, own: OwnData, films: Mapping[str, Sequence[str]], split: Mapping[str, Sequence[str]]
 ) -> dict[str, Any]:
-    """What templates are filled with, of a lab's scans.
+    """Values of a lab's scans that fill the templates.
+
+    Parameters
+    ----------
+    folder : Path
+        The study's.
+    own : OwnData
+    films : Mapping of str to sequence of str
+        Film -> its segments.
+    split : Mapping of str to sequence of str
+        `train` and `test` -> films.
 
     Raises
     ------
@@ -135,6 +151,15 @@ def values_of_scans(
 def write_study(folder: Path, values: Mapping[str, Any], template: str) -> None:
     """Fill the templates of a study of scans, and put it under Git and DVC.
 
+    Parameters
+    ----------
+    folder : Path
+        The study's.
+    values : Mapping
+        What the templates are filled with.
+    template : str
+        `own` or `reuse`.
+
     Raises
     ------
     StudyError
@@ -172,7 +197,7 @@ def _find_films(stimuli: Path) -> dict[str, list[str]]:
     if len(films) < 2:
         do = "set --stimuli to the folder of the films' folders"
         for film, segments in films.items():
-            # Which segments are tested on is said by films: a film may stand as two.
+            # The test segments are a film of their own, so one film may be written as two.
             if len(segments) > _TEST_ON_ONE:
                 do = f"move those of {film} to test on into a folder of their own, {stimuli / f'{film}_test'}"
         raise StudyError(
@@ -187,7 +212,7 @@ def _find_films(stimuli: Path) -> dict[str, list[str]]:
 
 
 def _refuse_unknown_space(own: OwnData) -> None:
-    """Where there are volumes, one of them is in the space that is asked for."""
+    """Refuse a space that no volume is in, if there are volumes."""
     names = [path.name for path in own.scans.glob("sub-*/**/*_bold.*") if not path.name.startswith(".")]
     spaces = sorted({part.removeprefix("space-") for name in names for part in name.split("_") if "space-" in part})
     if spaces and own.space not in spaces:
@@ -244,7 +269,7 @@ def _from(folder: Path, path: Path) -> str:
 
 
 def refuse_existing(folder: Path) -> None:
-    """Refuse a folder in which a study stands."""
+    """Refuse a folder that holds a study."""
     for name in (PARAMS_FILE, "dvc.yaml"):
         if (folder / name).exists():
             raise StudyError(
@@ -307,6 +332,6 @@ def _call(folder: Path, *command: str, must: bool = False) -> str | None:
             where=" ".join(Path(command[0]).name if i == 0 else word for i, word in enumerate(command)),
             found=lines[-1],
             expected="a repository",
-            do="mend it, and run `cinecube init` again",
+            do="fix it, and run `cinecube init` again",
         )
     return None

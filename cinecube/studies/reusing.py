@@ -34,7 +34,7 @@ def init_reuse(folder: Path, repo: str, rev: str | None, own: OwnData) -> list[s
     Raises
     ------
     StudyError
-        If a study stands in `folder` already, `repo` is no study with feature cubes, or subjects cannot be found.
+        If `folder` holds a study already, `repo` is no study with feature cubes, or subjects cannot be found.
     """
     refuse_existing(folder)
     index = open_index(repo, rev or ("HEAD" if os.path.isdir(repo) and not is_bare(repo) else None)).study()

@@ -85,7 +85,7 @@ def read_sizes(checkpoint: Checkpoint) -> Sizes:
 
 
 def describe(checkpoint: Checkpoint) -> Facts:
-    """What an ImageBind checkpoint is: sizes are not in the official file, so they are stated here."""
+    """Facts of an ImageBind checkpoint: sizes are not in the official file, so they are stated here."""
     sizes = read_sizes(checkpoint)
     towers = []
     for name, (width, n_blocks, _) in (("video", sizes.video), ("audio", sizes.audio)):
@@ -173,13 +173,13 @@ class ImageBindNetwork(nn.Module):
         return self.video.states(self.video_patches(clips.to(self.video.cls.dtype)).flatten(2).transpose(1, 2))
 
     def audio_states(self, mel: Tensor) -> Iterator[tuple[int, Tensor]]:
-        """Layers of mel features (item, frame, band); patches stand band by band."""
+        """Layers of mel features (item, frame, band); patches are ordered band by band."""
         pictures = mel.transpose(1, 2)[:, None].to(self.audio.cls.dtype)
         return self.audio.states(self.audio_patches(pictures).flatten(2).transpose(1, 2))
 
     @property
     def scale(self) -> Tensor:
-        """What heads of sound are multiplied by."""
+        """Factor by which heads of sound are multiplied."""
         scale: Tensor = self.log_scale.float().exp().clamp(max=_LARGEST_SCALE)  # type: ignore[operator]
         return scale
 
@@ -328,7 +328,18 @@ def crops(rgb: np.ndarray, size: int) -> np.ndarray:
 
 
 def log_mel(sound: np.ndarray, n_frames: int) -> np.ndarray:
-    """Mel features as ImageBind takes them: zeros after the end come before normalising, (row, frame, band)."""
+    """Mel features as ImageBind takes them: zeros after the end come before normalising, (row, frame, band).
+
+    Parameters
+    ----------
+    sound : ndarray (row, sample)
+    n_frames : int
+        Frames of each row that are returned.
+
+    Returns
+    -------
+    ndarray (row, frame, band)
+    """
     mel = fitted(kaldi_log_mel(sound, _BANDS), n_frames)
     scaled: np.ndarray = (mel - np.float32(_MEAN)) / np.float32(_STD)
     return scaled

@@ -220,7 +220,13 @@ def standardised(sound: np.ndarray) -> np.ndarray:
 
 
 def shortest_input(kernels: tuple[int, ...], strides: tuple[int, ...]) -> int:
-    """Samples that a stack of convolutions needs to return one token."""
+    """Samples that a stack of convolutions needs to return one token.
+
+    Parameters
+    ----------
+    kernels, strides : tuple of int
+        Of each convolution, in samples of its own input.
+    """
     samples = 1
     for kernel, stride in zip(reversed(kernels), reversed(strides), strict=True):
         samples = (samples - 1) * stride + kernel
@@ -291,7 +297,7 @@ class Ast:
         return self._tapped.read({"input_values": mel}, pool)
 
     def _pool(self, n_frames: int) -> Pool:
-        """Pooling of the patches of the window's own sound, the last of `n_frames`; patches stand band by band."""
+        """Pooling of the patches of the window's own sound, the last of `n_frames`; patches go band by band."""
         config, pooling = self._tapped.network.config, self._reading.pooling
         if pooling == "cls":
             return pool_tokens("cls")
@@ -302,7 +308,7 @@ class Ast:
 
 
 def own_times(n_frames: int, window_s: float, patch: int, step: int, n_times: int) -> slice:
-    """Places along time whose patches lie in the last `window_s` of `n_frames` frames; at least the last one."""
+    """Places along time whose patches are in the last `window_s` of `n_frames` frames; at least the last one."""
     last = min(max(0, (n_frames - patch) // step), n_times - 1)
     first = math.ceil((n_frames - round(window_s * _FRAMES_PER_S)) / step)
     return slice(min(max(0, first), last), last + 1)

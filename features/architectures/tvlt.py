@@ -42,7 +42,7 @@ _EPS = 1e-6
 
 
 def describe(checkpoint: Checkpoint) -> Facts:
-    """What a TVLT checkpoint says about itself."""
+    """Facts that a TVLT checkpoint states about itself."""
     check_architecture(checkpoint, "tvlt")
     width, n_blocks = _size(checkpoint)
     labels = layer_labels(n_blocks)
@@ -115,7 +115,19 @@ class TvltNetwork(nn.Module):
         self.norm = None if config.get("use_mean_pooling", False) else nn.LayerNorm(width, eps=eps)
 
     def states(self, frames: Tensor, mel: Tensor) -> Iterator[tuple[int, Tensor]]:
-        """Layers of clips: frames (item, frame, 3, y, x), and mel features of their sound (item, time, band)."""
+        """Layers of clips: frames (item, frame, 3, y, x), and mel features of their sound (item, time, band).
+
+        Parameters
+        ----------
+        frames : Tensor (item, frame, 3, y, x)
+        mel : Tensor (item, time, band)
+
+        Yields
+        ------
+        number : int
+            The layer's.
+        tokens : Tensor (item, token, dim)
+        """
         pictures = self._frame_tokens(frames.to(self.cls.dtype))
         sound = self._sound_tokens(mel.to(self.cls.dtype))
         return self.encoder.states(torch.cat([self.cls.expand(len(frames), -1, -1), pictures, sound], dim=1))

@@ -1,4 +1,4 @@
-"""Where a checkpoint's files lie, what they weigh in a fingerprint, and on what terms they may be used."""
+"""A checkpoint's files: their paths, their part in a fingerprint, and the terms of their use."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from cinecube.store.params.document import Study
 from cinecube.store.params.model_params import ModelParams
 
 _CONFIGS = ("config.json", *PROCESSORS)
-# Of a card the front matter is read, which stands at its beginning.
+# Only a card's front matter is read, which is at its beginning.
 _CARD_BYTES, _MAX_LICENCE = 2**18, 200
 _NON_COMMERCIAL = re.compile(r"(^|[^a-z])(nc|non-?commercial)([^a-z]|$)")
 _HUB_TIMEOUT_S = 5.0
@@ -35,6 +35,13 @@ _HUB_TIMEOUT_S = 5.0
 
 def write_record(study: Study, model: str, root: Path) -> dict[str, Any]:
     """Record a model's checkpoint in `data/checkpoints/<model>.json`, if it can be read as the study asks.
+
+    Parameters
+    ----------
+    study : Study
+    model : str
+    root : Path
+        The study's folder.
 
     Returns
     -------
@@ -110,7 +117,21 @@ def record_checkpoint(model: str, params: ModelParams, root: Path) -> dict[str, 
 
 
 def find_checkpoint(model: str, params: ModelParams, root: Path) -> tuple[Path, str | None]:
-    """Where a checkpoint lies, and its revision: a folder or weight file of the study, or a hub id.
+    """Path of a checkpoint and its revision: a folder or weight file of the study, or a hub id.
+
+    Parameters
+    ----------
+    model : str
+    params : ModelParams
+        Its entry in the section `models`.
+    root : Path
+        The study's folder.
+
+    Returns
+    -------
+    path : Path
+    revision : str or None
+        The hub's; None for a path of the study.
 
     Raises
     ------
@@ -182,6 +203,15 @@ def weights_digest(path: Path, untrained: int | None, where: str) -> str:
 
     An untrained twin takes the configuration only.
 
+    Parameters
+    ----------
+    path : Path
+        The checkpoint's folder or weight file.
+    untrained : int, optional
+        Seed of the twin's weights.
+    where : str
+        The checkpoint, for messages.
+
     Raises
     ------
     StudyError
@@ -249,7 +279,7 @@ def _refuse_hollow(n_bytes: int, facts: Facts, where: str) -> None:
 
 
 def is_non_commercial(licence: str) -> bool:
-    """Whether a licence forbids commercial use."""
+    """True if a licence forbids commercial use."""
     return _NON_COMMERCIAL.search(licence.lower()) is not None
 
 

@@ -8,14 +8,14 @@ from collections.abc import Callable
 import numpy as np
 
 LayerReader = Callable[[int, int], np.ndarray]
-# Of a value: rounding of float32, which a mean over windows leaves.
+# Share of a value: rounding of float32, which a mean over windows leaves.
 _ROUNDING = 1e-6
 
 _log = logging.getLogger(__name__)
 
 
 def is_constant(values: np.ndarray) -> bool:
-    """Whether all rows of (row, dim), two or more, are the same but for rounding."""
+    """True if all rows of (row, dim), two or more, are the same but for rounding."""
     first, last = values[0].astype(np.float64), values[-1].astype(np.float64)
     near = _ROUNDING * np.abs(first)
     # Most layers differ between their first and last row, and need not be read.
@@ -43,7 +43,15 @@ class Telling:
         return values
 
     def tell(self, film: str, models: np.ndarray, layers: np.ndarray) -> None:
-        """Log the layers that were constant, by their labels."""
+        """Log the layers that were constant, by their labels.
+
+        Parameters
+        ----------
+        film : str
+            For the message.
+        models : ndarray (model,) of str
+        layers : ndarray (layer,) of str
+        """
         if self._constant:
             named = ", ".join(f"{models[m]} {layers[k]}" for m, k in self._constant)
             _log.warning("%s: the same features in all rows, which predict nothing: %s", film, named)

@@ -13,7 +13,7 @@ from cinecube.store.params.document import Study, parse
 
 
 class Record(Section):
-    """What a checkpoint is.
+    """The record of a checkpoint.
 
     Attributes
     ----------
@@ -51,6 +51,13 @@ class Record(Section):
 def read_record(study: Study, model: str, root: Path) -> Record:
     """Read a model's record and check that it belongs to the study as it is.
 
+    Parameters
+    ----------
+    study : Study
+    model : str
+    root : Path
+        The study's folder.
+
     Raises
     ------
     StudyError
@@ -80,5 +87,5 @@ def read_record(study: Study, model: str, root: Path) -> Record:
 
 
 def stale(where: str, found: str, expected: str) -> StudyError:
-    """The error of a record that no longer tells the truth."""
+    """Error for a record that is no longer true."""
     return StudyError(where=where, found=found, expected=expected, do="re-run `dvc repro`")

@@ -1,4 +1,4 @@
-"""What a feature cube's fingerprint hashes. Imports no torch: plans and explanations need none."""
+"""The spec that a feature cube's fingerprint hashes. Imports no torch: plans and explanations need none."""
 
 from __future__ import annotations
 
@@ -24,6 +24,13 @@ Choices = Mapping[str, Mapping[str, Any]]
 
 def feature_spec(study: Study, model: str, film: str, root: Path) -> dict[str, Any]:
     """Everything that changes the numbers of a feature cube, from files alone.
+
+    Parameters
+    ----------
+    study : Study
+    model, film : str
+    root : Path
+        The study's folder.
 
     Raises
     ------
@@ -96,7 +103,16 @@ def make_spec(
 
 
 def make_reading(study: Study, model: str, record: Record, device: str = "cpu") -> Reading:
-    """How the study reads a network, its defaults filled in.
+    """The study's reading of a network, its defaults filled in.
+
+    Parameters
+    ----------
+    study : Study
+    model : str
+    record : Record
+        Of the model's checkpoint.
+    device : str
+        Device of torch, such as `cuda`.
 
     Raises
     ------
@@ -127,7 +143,7 @@ def make_reading(study: Study, model: str, record: Record, device: str = "cpu") 
 
 
 def row_window_s(study: Study, reading: Reading) -> float:
-    """Seconds of film that a row of the cube stands for."""
+    """Seconds of film that a row of the cube covers."""
     return study.clock.window_s if reading.stride_s else reading.window_s
 
 

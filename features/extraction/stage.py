@@ -43,7 +43,7 @@ _PACKAGES = ("av", "numpy", "torch", "transformers", "xarray", "zarr")
 
 @dataclass(frozen=True)
 class ExtractionSummary:
-    """What an extraction did.
+    """Summary of an extraction.
 
     Attributes
     ----------
@@ -92,7 +92,7 @@ class _Job:
 
     @property
     def ticks(self) -> Clock:
-        """When windows begin: with the rows, or closer."""
+        """Clock of the windows: that of the rows, or a finer one."""
         return Clock(tr_s=self.reading.stride_s or self.study.clock.tr_s, window_s=self.reading.window_s)
 
     @property
@@ -195,7 +195,7 @@ def _check_weights(study: Study, model: str, record: Record, root: Path) -> Path
 
 
 def _is_current(path: Path, spec: Mapping[str, Any]) -> bool:
-    """Whether the cube at `path` is whole and of this fingerprint."""
+    """True if the cube at `path` is whole and of this fingerprint."""
     if not path.exists():
         return False
     try:
@@ -323,7 +323,7 @@ def _publish(job: _Job, journal: Journal, path: Path) -> None:
 
 
 def _weights(job: _Job, segment: str) -> Any:
-    """What each window of a segment counts in each of its rows."""
+    """Weights (row, window) of a segment's windows in its rows."""
     clock, ticks, reading = job.study.clock, job.ticks, job.reading
     return resampling_weights(
         reading.resample,

@@ -120,7 +120,7 @@ def _picture_windows(
 ) -> Iterator[np.ndarray]:
     """(frame, …) of each window; a frame is held, prepared, from its first window to its last."""
     wanted = [frame_numbers(info, row, float(onset), reading) for row, onset in zip(rows, onsets, strict=True)]
-    # The first frame that this window or any later one needs: what lies before can go.
+    # The first frame that this window or any later one needs: earlier ones can go.
     needed = np.minimum.accumulate([min(numbers) for numbers in wanted[::-1]])[::-1]
     frames = sampled_frames(info, sorted({number for numbers in wanted for number in numbers}))
     held: dict[int, np.ndarray] = {}
@@ -133,7 +133,21 @@ def _picture_windows(
 
 
 def frame_numbers(info: SegmentInfo, row: int, onset_s: float, reading: Reading) -> list[int]:
-    """Frames of a row's window, its look-back included; see `Reading.sampling`."""
+    """Frames of a row's window, its look-back included; see `Reading.sampling`.
+
+    Parameters
+    ----------
+    info : SegmentInfo
+    row : int
+    onset_s : float
+        Of the row, in seconds from the segment's first frame.
+    reading : Reading
+
+    Returns
+    -------
+    list of int
+        From 0, the segment's first frame.
+    """
     start_s, stop_s = max(0.0, onset_s - reading.context_s), onset_s + reading.window_s
     first, last = info.frame_at(start_s), info.frame_at(stop_s - SAME_S)
     n = reading.frames_per_window
@@ -157,7 +171,19 @@ def _random_frame(info: SegmentInfo, row: int, first: int, last: int, n: int) ->
 
 
 def sound_spans(onsets: np.ndarray, reading: Reading) -> list[tuple[int, int]]:
-    """Samples of each window with its look-back, which at a segment's start is shorter, not padded."""
+    """Samples of each window with its look-back, which at a segment's start is shorter, not padded.
+
+    Parameters
+    ----------
+    onsets : ndarray (window,)
+        Seconds from the segment's first frame.
+    reading : Reading
+
+    Returns
+    -------
+    list of (int, int)
+        First sample and the one after the last, at `reading.rate_hz`.
+    """
     return [
         (
             max(0, round(float(onset - reading.context_s) * reading.rate_hz)),

@@ -1,4 +1,4 @@
-"""Whether a film's file is whole, from the lengths that its container states about itself."""
+"""Length that a film's container states about itself, which shows whether the file is whole."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _UNKNOWN_LENGTHS = (0, 0xFFFFFFFF)
 
 
 def stated_bytes(path: Path) -> int | None:
-    """How long a file must be by its own structure; None where that is not stated.
+    """Bytes that a file must have by its own structure; None if that is not stated.
 
     Parts of a fragmented film follow each other without a number: where the last one is whole, nothing is stated.
     """
@@ -40,7 +40,7 @@ def stated_bytes(path: Path) -> int | None:
 
 
 def _mp4_bytes(file: BinaryIO, size: int) -> int | None:
-    """Where the last top-level box ends."""
+    """End of the last top-level box, in bytes."""
     end, fragmented = 0, False
     while end + 8 <= size:
         file.seek(end)
@@ -58,7 +58,7 @@ def _mp4_bytes(file: BinaryIO, size: int) -> int | None:
 
 
 def _riff_bytes(file: BinaryIO, size: int) -> int | None:
-    """Where the last chunk ends of AVI, which has one per gigabyte, or WAVE."""
+    """End of the last chunk of WAVE or of AVI, which has one per gigabyte, in bytes."""
     end = 0
     while end + 8 <= size:
         file.seek(end)
@@ -70,7 +70,7 @@ def _riff_bytes(file: BinaryIO, size: int) -> int | None:
 
 
 def _matroska_bytes(file: BinaryIO) -> int | None:
-    """Where the segment, Matroska's outermost element after its header, ends."""
+    """End of the segment, Matroska's outermost element after its header, in bytes."""
     file.seek(len(_EBML))
     header_length = _read_length(file)
     if header_length is None:

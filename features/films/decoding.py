@@ -33,6 +33,12 @@ _RATES = ("10", "12", "12.5", "15", "20", "24000/1001", "24", "25", "30000/1001"
 def opened(path: Path, where: str) -> Iterator[Any]:
     """Open a film file for reading.
 
+    Parameters
+    ----------
+    path : Path
+    where : str
+        The film, for messages.
+
     Raises
     ------
     StudyError
@@ -99,6 +105,14 @@ def shown_frames(path: Path, where: str, stream: int, told: Told | None = None) 
 
 def heard_frames(path: Path, where: str, stream: int) -> Generator[Any]:
     """All frames of a sound track; what does not decode before the first that does is left out.
+
+    Parameters
+    ----------
+    path : Path
+    where : str
+        The film, for messages.
+    stream : int
+        Number of the sound track in the file.
 
     Raises
     ------
@@ -169,7 +183,7 @@ def _decoded(container: Any, source: Any, whole: Callable[[Any], bool], told: To
 
 
 class _Times:
-    """How far decoding has come."""
+    """State of decoding."""
 
     def __init__(self) -> None:
         self._first_s = self._last_s = 0.0

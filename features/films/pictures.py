@@ -71,7 +71,7 @@ def sampled_frames(info: SegmentInfo, numbers: Sequence[int]) -> Iterator[tuple[
 
 
 def guessed_matrix(frame: Any) -> Colorspace | None:
-    """How the colours of a film without tags are meant: BT.709 above the size of television, as players take them.
+    """Colour matrix of a film without tags: BT.709 above the size of television, as players assume.
 
     swscale takes all of them for BT.601.
     """
@@ -80,7 +80,16 @@ def guessed_matrix(frame: Any) -> Colorspace | None:
 
 
 def to_rgb(frame: Any, picture: Picture, convert: VideoReformatter) -> np.ndarray:
-    """A frame as it is shown, (height, width, 3) uint8 RGB."""
+    """A frame as it is shown, (height, width, 3) uint8 RGB.
+
+    Parameters
+    ----------
+    frame : av.VideoFrame
+    picture : Picture
+        The stream, with its turns and aspect.
+    convert : VideoReformatter
+        Kept between frames, as making one takes time.
+    """
     rgb = convert.reformat(
         frame,
         width=picture.square_width,

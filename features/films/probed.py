@@ -1,4 +1,4 @@
-"""What probing has shown of films, remembered by the digest of each file: decoding all of them takes a while."""
+"""Results of probing films, kept by the digest of each file: decoding all of them takes a while."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ _NOTES = TypeAdapter(_Note)
 
 
 def probed(path: Path, root: Path, digest: str | None = None, told: Any = None) -> SegmentInfo:
-    """What `probe` says of a study's film; a file that is unchanged is not decoded again.
+    """Result of `probe` for a study's film; a file that is unchanged is not decoded again.
 
     Parameters
     ----------
@@ -62,7 +62,16 @@ def probed(path: Path, root: Path, digest: str | None = None, told: Any = None) 
 
 
 def choices_of(path: Path, root: Path, digest: str) -> dict[str, dict[str, Any]]:
-    """What of a study's film is read out of the ordinary, see `Tracks.choices`; from its headers where need be.
+    """Choices in reading a study's film, see `Tracks.choices`; from its headers where it was never probed.
+
+    Parameters
+    ----------
+    path : Path
+        The film's file.
+    root : Path
+        The study's folder.
+    digest : str
+        SHA-256 of the file.
 
     Raises
     ------

@@ -1,4 +1,4 @@
-"""What a segment's file holds: all of it is decoded once, so that no fault comes out later."""
+"""Contents of a segment's file: all of it is decoded once, so that no fault is found later."""
 
 from __future__ import annotations
 
@@ -78,7 +78,7 @@ def probe(path: Path, where: str | None = None, told: Told | None = None) -> Seg
 
 @dataclass(frozen=True)
 class _Shown:
-    """What decoding the picture has shown."""
+    """Result of decoding the picture."""
 
     rate_hz: Fraction
     n_frames: int
@@ -88,7 +88,7 @@ class _Shown:
 
 @dataclass(frozen=True)
 class _Heard:
-    """What decoding the sound has shown; `jumps` are of its times, in seconds of the file's."""
+    """Result of decoding the sound; `jumps` are those of its times, in the file's seconds."""
 
     rate_hz: int
     start_s: Fraction
@@ -185,7 +185,7 @@ class _Grid:
         self._seconds = (np.array(known) - self.start) * float(stream.time_base) if len(known) == len(ticks) else None
 
     def rate_hz(self) -> Fraction:
-        """The rate on whose grid all frames lie to half a frame, as Matroska's milliseconds need."""
+        """The rate on whose grid all frames are within half a frame, as Matroska's milliseconds need."""
         stream, seconds = self._stream, self._seconds
         rates = [Fraction(rate) for rate in (stream.average_rate, stream.guessed_rate, stream.base_rate) if rate]
         if seconds is None and rates:  # the file states no times
@@ -225,7 +225,7 @@ def _listen(path: Path, where: str, sound: Sound) -> _Heard | None:
 
 
 def _beside(heard: _Heard, start_s: Fraction, duration_s: float) -> list[str]:
-    """How the sound lies beside the picture, in words, where it does not begin and end with it."""
+    """Lines on sound that does not begin and end with the picture, or whose times jump."""
     begins_s, ends_s = float(heard.start_s - start_s), float(heard.end_s - start_s)
     said = []
     if begins_s > _TOLD_S or ends_s < duration_s - _TOLD_S:

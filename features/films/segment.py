@@ -1,4 +1,4 @@
-"""What is known of a segment's file; imports no decoder, so that plans and explanations need none."""
+"""Facts of a segment's file; imports no decoder, so that plans and explanations need none."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ class Picture:
 
     @property
     def choices(self) -> dict[str, Any]:
-        """What changes the numbers and is not the ordinary case: part of the fingerprint."""
+        """Unusual choices that change the numbers: part of the fingerprint."""
         aspect = f"{self.pixel_aspect.numerator}:{self.pixel_aspect.denominator}"
         found = {
             "stream": None if self.first else self.stream,
@@ -85,13 +85,13 @@ class Sound:
 
     @property
     def choices(self) -> dict[str, Any]:
-        """What changes the numbers and is not the ordinary case: part of the fingerprint."""
+        """Unusual choices that change the numbers: part of the fingerprint."""
         return {} if self.first else {"stream": self.stream}
 
 
 @dataclass(frozen=True)
 class Tracks:
-    """What of a file is read.
+    """The streams of a file that are read.
 
     Attributes
     ----------
@@ -107,14 +107,14 @@ class Tracks:
 
     @property
     def choices(self) -> dict[str, dict[str, Any]]:
-        """What changes the numbers and is not the ordinary case, of `picture` and `sound`."""
+        """Choices of `picture` and `sound`, each with those that are unusual and change the numbers."""
         parts = {"picture": self.picture, "sound": self.sound}
         return {name: part.choices for name, part in parts.items() if part and part.choices}
 
 
 @dataclass(frozen=True)
 class SegmentInfo:
-    """A segment's file, every frame of which has been decoded once.
+    """A segment's file; every frame of it has been decoded once.
 
     Attributes
     ----------
@@ -166,7 +166,7 @@ class SegmentInfo:
 
     @property
     def has_sound(self) -> bool:
-        """Whether there is a sound track."""
+        """True if there is a sound track."""
         return self.sound_rate_hz > 0
 
     def frame_at(self, time_s: float) -> int:

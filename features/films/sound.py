@@ -113,11 +113,11 @@ class _Run:
 
     @property
     def end_s(self) -> Fraction:
-        """When the next frame has to begin."""
+        """Time in seconds at which the next frame has to begin."""
         return self._start_s + Fraction(self._samples_in, self._format[2])
 
     def continues(self, frame: Any, start_s: Fraction | None) -> bool:
-        """Whether a frame begins where the last one ended."""
+        """True if a frame begins where the last one ended."""
         if self._format != (frame.format.name, frame.layout.name, frame.sample_rate):
             return False
         return start_s is None or abs(start_s - self.end_s) <= _SLACK_S
@@ -129,7 +129,7 @@ class _Run:
         yield from self._collect(frame)
 
     def finish(self) -> Iterator[_Chunk]:
-        """What the resampler still holds."""
+        """Yield the samples that the resampler still holds."""
         yield from self._collect(None)
 
     def _collect(self, frame: Any) -> Iterator[_Chunk]:

@@ -57,8 +57,8 @@ def write_films_table(study: Study, root: Path, progress: Progress | None = None
 
 
 def said_of_films(table: pd.DataFrame) -> list[str]:
-    """What was chosen of films and what is out of the ordinary in them, a line for segments that are alike."""
-    # Of films that imported cubes alone are known by, nobody knows what they hold.
+    """Lines on what was chosen in films and what is unusual in them, one for segments that are alike."""
+    # The contents of films that are known by imported cubes alone are unknown.
     lacks = {"no sound": table["sound_rate_hz"].eq(0), "no picture": table["width"].eq(0)}
     said = table["read"].fillna("")
     for what, absent in lacks.items():
@@ -106,9 +106,9 @@ def _rows_of_films(study: Study, root: Path, progress: Progress | None) -> list[
 
 
 def _rows_of_cubes(study: Study, root: Path) -> list[tuple[object, ...]]:
-    """As long as the first imported model tells; nothing is known of frames and sound.
+    """Rows of films as long as the first imported model says; nothing is known of frames and sound.
 
-    A film may end anywhere in its last window, so a row that begins after that window did might lie past the film.
+    A film may end anywhere in its last window, so a row that begins after that window did might be past the film.
     """
     if not study.imported:
         raise StudyError(

@@ -49,6 +49,18 @@ def one_file(where: str, files: list[Path]) -> Path:
 def find_segments(study: Study, film: str, root: Path) -> dict[str, Path]:
     """Stimulus files of a film's segments, in order.
 
+    Parameters
+    ----------
+    study : Study
+    film : str
+    root : Path
+        The study's folder.
+
+    Returns
+    -------
+    dict
+        Segment -> its file.
+
     Raises
     ------
     StudyError

@@ -1,4 +1,4 @@
-"""Which streams of a file are the film's picture and sound, and what its frames need to look as they are shown."""
+"""The streams of a file that are the film's picture and sound, and the turns that its frames need to be shown."""
 
 from __future__ import annotations
 
@@ -48,10 +48,16 @@ _GRAY_AND_ALPHA = 2
 
 
 def find_tracks(path: Path, where: str) -> Tracks:
-    """What of a file is read: one picture, one sound track.
+    """Choose the streams that are read of a file: one picture, one sound track.
 
-    Of several pictures: those that are no covers, stills or thumbnails, of them the first that is flagged default, else
-    the first. Of several sound tracks: those that are no commentary, description or dub, then likewise.
+    Among several pictures, covers, stills and thumbnails are left out; the first that is flagged default is taken, else
+    the first. Among several sound tracks, commentary, descriptions and dubs are left out, then likewise.
+
+    Parameters
+    ----------
+    path : Path
+    where : str
+        The film, for messages.
 
     Raises
     ------
@@ -87,9 +93,9 @@ def find_tracks(path: Path, where: str) -> Tracks:
 
 
 def orientation(frame: Any) -> tuple[bool, int] | None:
-    """Whether a frame has to be mirrored, left to right, and then how many quarter turns clockwise it needs.
+    """Mirroring of a frame, left to right, and the quarter turns clockwise that it then needs.
 
-    None where it does not say: then as the one before it, as streams say it at their key frames only.
+    None if the frame does not say: it is then as the one before it, as streams say this at their key frames only.
 
     Raises
     ------
@@ -117,7 +123,7 @@ def orientation(frame: Any) -> tuple[bool, int] | None:
 
 
 def _packets(container: Any, streams: Sequence[int]) -> Counter[int]:
-    """How many packets each of several streams holds; the whole file is read, so only where there is a choice."""
+    """Number of packets of each of several streams; it reads the whole file, so only where there is a choice."""
     found: Counter[int] = Counter()
     if streams:
         for packet in container.demux([container.streams[index] for index in streams]):
@@ -137,7 +143,7 @@ def _is_aside(stream: Any) -> bool:
 
 
 def _said(kind: str, chosen: Any, streams: Sequence[Any]) -> str:
-    """Which of several streams is read, and why."""
+    """Name the one of several streams that is read, and the reason."""
     if chosen is None or len(streams) == 1:
         return ""
     others = ", ".join(_named(stream) for stream in streams if stream is not chosen)
@@ -151,7 +157,7 @@ def _named(stream: Any) -> str:
 
 
 def _picture(path: Path, where: str, container: Any, stream: Any, said: list[str]) -> Picture | None:
-    """How the frames of a picture are shown; None if it is one still beside sound."""
+    """Picture of a stream as it is shown; None if it is one still beside sound."""
     with closing(shown_frames(path, where, stream.index)) as frames:
         frame, more = next(frames, None), next(frames, None)
     if frame is None:
@@ -204,7 +210,7 @@ def _aspect(path: Path, where: str, container: Any, stream: Any) -> Fraction:
 
 
 def _colours(frame: Any) -> str:
-    """What is out of the ordinary: colours of brighter or wider screens, and those that older versions guessed."""
+    """Name unusual colours: those of brighter or wider screens, and those that older versions guessed."""
     wide = [_HDR.get(frame.color_trc), _WIDE.get(frame.color_primaries)]
     is_yuv = not frame.format.is_rgb and len(frame.format.components) > _GRAY_AND_ALPHA
     guessed = "BT.709" if is_yuv and guessed_matrix(frame) and frame.height < _OLD_HD_HEIGHT else None
@@ -212,7 +218,7 @@ def _colours(frame: Any) -> str:
 
 
 def _looks(picture: Picture, frame: Any) -> list[str]:
-    """What is done to frames, in words, and what is not."""
+    """Lines on what is done to frames and what is not."""
     said = []
     if picture.mirrored or picture.turns:
         ways = {"mirrored": picture.mirrored, f"turned by {90 * picture.turns}° clockwise": picture.turns}
@@ -230,7 +236,7 @@ def _looks(picture: Picture, frame: Any) -> list[str]:
 
 
 def _check_colours(path: Path, where: str, container: Any, frame: Any, picture: Picture) -> None:
-    """Refuse before the first frame what cannot be converted."""
+    """Refuse colours that cannot be converted, before extraction begins."""
     try:
         to_rgb(frame, picture, VideoReformatter())
     except (av.error.FFmpegError, ValueError) as error:

@@ -46,7 +46,7 @@ _COUNTED_SAMPLES = 92160
 
 
 def describe(checkpoint: Checkpoint) -> Facts:
-    """What a checkpoint's configuration says: its layers, and whether it reads pictures, clips or sound.
+    """Facts from a checkpoint's configuration: its layers, and whether it reads pictures, clips or sound.
 
     Raises
     ------
@@ -95,7 +95,7 @@ def _refuse_own_code(checkpoint: Checkpoint) -> None:
 
 
 def _is_known(value: Any, key: str) -> bool:
-    """Whether transformers has a class of that name, or of that type of network."""
+    """True if transformers has a class of that name, or of that type of network."""
     import transformers
 
     if not isinstance(value, str):
@@ -164,7 +164,7 @@ class HfEncoder:
         self._samples_per_token = self._count_samples(checkpoint) if looks_back else None
 
     def prepare_frame(self, rgb: np.ndarray) -> np.ndarray:
-        """What the checkpoint's own processor makes of a frame, (3, y, x) float32."""
+        """Prepare a frame with the checkpoint's own processor, (3, y, x) float32."""
         return self._prepare_frame(rgb)
 
     def __call__(self, batch: Batch) -> Features:
@@ -179,7 +179,7 @@ class HfEncoder:
         return mean_over_frames(found, len(batch.frames), self._reading.frame_pooling)
 
     def inputs(self, batch: Batch) -> Mapping[str, np.ndarray]:
-        """What the network takes of a batch, by name: (row, …), of stills (row × frame, …)."""
+        """Inputs of the network for a batch, by name: (row, …); (row × frame, …) for stills."""
         if batch.sound is not None:
             return self._prepare_sound(batch.sound)
         assert batch.frames is not None
@@ -194,7 +194,17 @@ class HfEncoder:
         return {label: tokens for (_, label), tokens in found.items()}
 
     def own(self, n_tokens: int, heard_s: float, window_s: float) -> slice:
-        """Which of a window's tokens are of its own sound, not of the look-back or of silence after it."""
+        """Tokens of a window's own sound, not of the look-back or of silence after it.
+
+        Parameters
+        ----------
+        n_tokens : int
+            Tokens of the window, its look-back and silence.
+        heard_s : float
+            Seconds of sound, the look-back included.
+        window_s : float
+            Seconds of the window alone.
+        """
         if self.padded_s:  # silence is added after what was heard, up to the length that the network knows
             tokens_per_s = n_tokens / self.padded_s
             stop = own_tokens(heard_s, tokens_per_s)
@@ -210,7 +220,7 @@ class HfEncoder:
         return lambda tokens: pool(tokens[:, self.own(tokens.shape[1], heard_s, self._reading.window_s)])
 
     def _count_samples(self, checkpoint: Checkpoint) -> float:
-        """Samples that one token stands for: what a longer window has more of both."""
+        """Samples per token, from the samples and tokens that a longer window adds."""
         rate_hz = self._reading.rate_hz
         short = round((self._reading.context_s + self._reading.window_s) * rate_hz)
         sound = np.random.default_rng(0).normal(0, 0.1, (1, short + _COUNTED_SAMPLES)).astype(np.float32)
@@ -231,7 +241,7 @@ def _accepted(network: Any) -> Mapping[str, inspect.Parameter]:
 
 
 def _input_name(network: Any, checkpoint: Checkpoint) -> str:
-    """What a network calls pictures or sound: the one thing that it cannot do without.
+    """Name of a network's input, pictures or sound: the one thing that it cannot do without.
 
     Raises
     ------
@@ -255,7 +265,7 @@ def _input_name(network: Any, checkpoint: Checkpoint) -> str:
 
 
 def _options(network: Any) -> dict[str, Any]:
-    """What else a network is told: nothing is hidden from it, and it predicts nothing. Tensors are (1, …)."""
+    """Other arguments of a network: nothing is hidden from it, and it predicts nothing. Tensors are (1, …)."""
     accepted, options = _accepted(network), dict[str, Any]()
     if "skip_predictor" in accepted:  # V-JEPA 2 would go on to predict what it was not shown
         options["skip_predictor"] = True

@@ -1,4 +1,4 @@
-"""What a network of transformers is given: frames and sound as the processor of its checkpoint prepares them."""
+"""Inputs of a network of transformers: frames and sound as the processor of its checkpoint prepares them."""
 
 from __future__ import annotations
 
@@ -33,6 +33,17 @@ _MODES = {2: "bilinear", 3: "bicubic"}
 
 def frame_processor(path: Path, checkpoint: Checkpoint) -> FrameProcessor:
     """The checkpoint's processor for one frame.
+
+    Parameters
+    ----------
+    path : Path
+        The checkpoint's folder.
+    checkpoint : Checkpoint
+
+    Returns
+    -------
+    callable
+        `(height, width, 3) uint8 -> (3, y, x) float32`.
 
     Raises
     ------

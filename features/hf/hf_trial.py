@@ -110,7 +110,7 @@ def _check_norm(normed: Tensor, answer: Any, checkpoint: Checkpoint) -> None:
 
 
 def _is_last(encoder: HfEncoder, tokens: Tensor, state: Tensor) -> bool:
-    """Whether tokens are the output of the last block.
+    """True if tokens are the output of the last block.
 
     The last of transformers' hidden states may be after what follows: a norm, or a pooling that leaves fewer tokens.
     The block is then the last one if it is of the kind of those before it, whose outputs are hidden states.

@@ -87,7 +87,19 @@ class Tapped:
             self.blocks[deepest].register_forward_pre_hook(_stop)
 
     def read(self, inputs: Mapping[str, Tensor], pool: Pool) -> dict[Key, Tensor]:
-        """Pooled tokens of every layer that is read, in one pass that ends behind the deepest."""
+        """Pooled tokens of every layer that is read, in one pass that ends behind the deepest.
+
+        Parameters
+        ----------
+        inputs : Mapping of str to Tensor
+            Arguments of the network.
+        pool : callable
+            `(item, token, dim) -> (item, dim)`.
+
+        Returns
+        -------
+        dict of (stream, layer) to Tensor
+        """
         self._taken, self._pool = {}, pool
         with suppress(_Enough):
             self.call(inputs)

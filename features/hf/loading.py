@@ -31,7 +31,7 @@ _NOT_OF_THE_NETWORK = (*KERNELS, "output_attentions", "output_hidden_states")
 
 
 def unfit(checkpoint: Checkpoint, found: str, expected: str) -> StudyError:
-    """The error of a checkpoint that cannot be read by the classes of transformers."""
+    """Error for a checkpoint that the classes of transformers cannot read."""
     return StudyError(
         where=str(checkpoint.path),
         found=found,
@@ -77,7 +77,7 @@ def load_network(checkpoint: Checkpoint, reading: Reading, anchor: str | None = 
     reading : Reading
         Seed of an untrained twin, precision and device, and whether the norm after the last block is read.
     anchor : str, optional
-        A key of the encoder's own file. What stands before it in a file of a larger network is taken from all keys;
+        A key of the encoder's own file. The prefix before it in a file of a larger network is taken from all keys;
         by default the library knows only its own prefixes. Untrained twins of networks with an anchor are drawn by
         `draw_weights`, the others as the library draws weights.
 
@@ -86,7 +86,7 @@ def load_network(checkpoint: Checkpoint, reading: Reading, anchor: str | None = 
     StudyError
         If the configuration is none of transformers, or weights are missing, unreadable or of another shape.
     """
-    torch.backends.cudnn.allow_tf32 = False  # its ten bits of mantissa would tell a GPU's cube from a CPU's
+    torch.backends.cudnn.allow_tf32 = False  # its ten bits of mantissa would make a GPU's cube differ from a CPU's
     # Construction draws numbers, also of what no layer reads.
     with quiet(), torch.random.fork_rng(devices=[]):
         config = library_config(checkpoint)

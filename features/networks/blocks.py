@@ -49,7 +49,7 @@ class Attention(nn.Module):
     bias : bool
         Whether queries, keys and values have biases.
     learned_pair : bool
-        Whether one learned key and value stand after those of the tokens.
+        Whether one learned key and value follow those of the tokens.
     """
 
     def __init__(self, width: int, heads: int, bias: bool = True, learned_pair: bool = False) -> None:

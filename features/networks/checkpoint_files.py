@@ -101,7 +101,7 @@ def _check_index(file: Path) -> None:
 
 
 def _check_header(file: Path) -> None:
-    """The header says where each tensor lies; the library checks that they neither overlap nor reach past the end."""
+    """The header gives each tensor's place; the library checks that they neither overlap nor reach past the end."""
     n_bytes = file_bytes(file)
     with file.open("rb") as opened:
         length = int.from_bytes(opened.read(8), "little")

@@ -1,4 +1,4 @@
-"""What the published code of Oota et al. (ICLR 2025) did to its networks' input and output, for those who must compare.
+"""Errors of the published code of Oota et al. (ICLR 2025) in its networks' input and output, to compare with it.
 
 Each of these is an error that cinecube does not make unless a model says `compat: oota2025`.
 """
@@ -20,9 +20,9 @@ class Quirks:
         A clip is one frame over and over: the one after a stretch of the clip's length that ends at a random frame of
         the window. Theirs was not seeded; ours follows from the segment and the row.
     blocks_dropped : int
-        How many of the last blocks are never read.
+        Number of last blocks that are never read.
     streams : tuple of str
-        The streams of which they are not read; all if empty.
+        The streams whose last blocks are not read; all if empty.
     """
 
     bgr: bool = False

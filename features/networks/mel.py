@@ -65,7 +65,13 @@ def _mel(hz: np.ndarray) -> np.ndarray:
 
 
 def fitted(frames: np.ndarray, n_frames: int) -> np.ndarray:
-    """Exactly `n_frames` frames (row, frame, band): the first ones, or zeros after the last."""
+    """Exactly `n_frames` frames (row, frame, band): the first ones, or zeros after the last.
+
+    Parameters
+    ----------
+    frames : ndarray (row, frame, band)
+    n_frames : int
+    """
     kept = frames[:, :n_frames]
     return np.pad(kept, ((0, 0), (0, n_frames - kept.shape[1]), (0, 0)))
 

@@ -1,4 +1,4 @@
-"""What a network is to the rest of this room: the contract that every network's file fulfils."""
+"""The contract between networks and the rest of this room, which every network's file fulfils."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ class Checkpoint:
 
 
 class Facts(Section):
-    """What a checkpoint's files say about its network; part of the checkpoint's record.
+    """Facts that a checkpoint's files state about its network; part of the checkpoint's record.
 
     Attributes
     ----------
@@ -90,16 +90,16 @@ class Facts(Section):
 
 @dataclass(frozen=True)
 class Reading:
-    """How a study reads a network.
+    """A study's way of reading a network.
 
     Attributes
     ----------
     streams : tuple of Stream
         The outputs and layers to return, under the network's own names.
     pooling : str
-        How the tokens of a layer become one vector.
+        Rule that makes one vector of the tokens of a layer.
     frame_pooling : str
-        How the frames of a window do where a network reads one at a time: `mean` or `last`.
+        Rule for the frames of a window if a network reads one at a time: `mean` or `last`.
     final_norm : bool
         Whether the last block's layer is taken after the norm that follows it.
     frames_per_window : int or `all`
@@ -112,7 +112,7 @@ class Reading:
     window_s, context_s : float
         Seconds of film that are pooled, and seconds before them that are read too.
     stride_s : float or None
-        Seconds between windows where these lie closer than rows; None for one window a row.
+        Seconds between windows that are closer than rows; None for one window a row.
     resample : str
         How such windows become rows: `mean` or `lanczos`.
     untrained : int or None
@@ -172,7 +172,7 @@ class Extractor(Protocol):
 
 @dataclass(frozen=True)
 class Network:
-    """What a network's file offers, as `NETWORK` or through an entry point of group `cinecube.extractors`.
+    """The contents of a network's file, as `NETWORK` or through an entry point of group `cinecube.extractors`.
 
     Attributes
     ----------
@@ -204,7 +204,7 @@ def read_checkpoint(path: Path, where: str, optional: bool = False) -> Checkpoin
     Parameters
     ----------
     path : Path
-        Its folder, or its weights: configuration files then lie beside them.
+        Its folder, or its weights: configuration files are then beside them.
     where : str
         The checkpoint, for messages.
     optional : bool

@@ -25,7 +25,7 @@ BILINEAR, BICUBIC = 2, 3
 
 @dataclass(frozen=True)
 class Pixels:
-    """What happens to a frame before a network sees it, in this order.
+    """Steps that prepare a frame for a network, in this order.
 
     Attributes
     ----------
@@ -106,7 +106,7 @@ def cropped(rgb: np.ndarray, height: int, width: int) -> np.ndarray:
 
 
 def read_pixels(checkpoint: Checkpoint, defaults: Pixels, default_crop: bool = False) -> Pixels:
-    """What a checkpoint's image processor does, its gaps filled as the network's own processor class fills them.
+    """Steps of a checkpoint's image processor, its gaps filled as the network's own processor class fills them.
 
     Parameters
     ----------

@@ -40,7 +40,13 @@ def pool_tokens(pooling: str, n_special: int = 0) -> Pool:
 
 
 def own_tokens(window_s: float, tokens_per_s: float) -> int:
-    """Tokens that a window's own sound fills, at least one; the look-back's come before them."""
+    """Tokens that a window's own sound fills, at least one; the look-back's come before them.
+
+    Parameters
+    ----------
+    window_s : float
+    tokens_per_s : float
+    """
     return max(1, math.floor(window_s * tokens_per_s + 1e-9))
 
 
@@ -50,7 +56,7 @@ def read_states(
     pools: Mapping[str, Pool],
     final: tuple[int, nn.Module] | None = None,
 ) -> dict[Key, Tensor]:
-    """Pool the layers that are read; what lies deeper is never computed.
+    """Pool the layers that are read; deeper ones are never computed.
 
     Parameters
     ----------
@@ -116,7 +122,20 @@ def in_pieces(
 
 
 def mean_over_frames(features: Features, rows: int, frame_pooling: str) -> Features:
-    """Features of still frames, (row × frame, dim) each, to one vector a row: the frames' mean, or the last one's."""
+    """Features of still frames, (row × frame, dim) each, to one vector a row: the frames' mean, or the last one's.
+
+    Parameters
+    ----------
+    features : Features
+        (row × frame, dim) of each stream and layer.
+    rows : int
+    frame_pooling : {"mean", "last"}
+
+    Returns
+    -------
+    Features
+        (row, dim) of each stream and layer.
+    """
     shaped = {key: values.reshape(rows, -1, values.shape[1]) for key, values in features.items()}
     if frame_pooling == "last":
         return {key: values[:, -1] for key, values in shaped.items()}

@@ -16,7 +16,7 @@ from cinecube.features.networks.network import Reading
 from cinecube.store.base.errors import StudyError, environment_error, first_line
 
 Rename = Callable[[str], str | Sequence[str]]
-"""Our parameter's name to the checkpoint's, or to several that stand in ours one after another."""
+"""Our parameter's name to the checkpoint's, or to several that ours holds one after another."""
 
 _INITIAL_STD = 0.02
 _Net = TypeVar("_Net", bound=nn.Module)
@@ -42,7 +42,7 @@ def build(make: Callable[[], _Net], path: Path, rename: Rename, reading: Reading
     StudyError
         If weights are missing, unreadable or of another shape.
     """
-    torch.backends.cudnn.allow_tf32 = False  # its ten bits of mantissa would tell a GPU's cube from a CPU's
+    torch.backends.cudnn.allow_tf32 = False  # its ten bits of mantissa would make a GPU's cube differ from a CPU's
     with torch.device("meta"):
         network = make()
     if reading.untrained is None:
@@ -192,5 +192,5 @@ def draw_weights(network: nn.Module, seed: int, order: Sequence[str] | None = No
 
 
 def unreadable_weights(where: str, found: str) -> StudyError:
-    """The error of a checkpoint whose weights cannot be used."""
+    """Error for a checkpoint whose weights cannot be used."""
     return StudyError(where=where, found=found, expected="all weights of the network", do="copy the checkpoint again")

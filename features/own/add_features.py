@@ -28,7 +28,7 @@ from cinecube.store.foreign.segment_names import near_name
 from cinecube.store.params.document import Study
 
 EXTRACTOR = "added"
-"""What stands as `source` in the spec of such a cube."""
+"""The value of `source` in the spec of such a cube."""
 
 _PACKAGES = ("numpy", "xarray", "zarr")
 _DTYPE = "float32"
@@ -36,7 +36,7 @@ _DTYPE = "float32"
 
 @dataclass(frozen=True)
 class Adding:
-    """How features are added.
+    """Options for adding features.
 
     Attributes
     ----------
@@ -175,7 +175,7 @@ def _check_name(study: Study, paths: StudyPaths, how: Adding, films: Sequence[st
 
 
 def _is_foreign(path: Path) -> bool:
-    """Whether another cube than an added one stands there."""
+    """True if the path holds a cube that was not added."""
     return path.exists() and stored_spec(path).get("source") != EXTRACTOR
 
 
@@ -296,7 +296,7 @@ def _digest(values: np.ndarray, onsets_s: np.ndarray) -> str:
 def _spec(
     study: Study, how: Adding, dims: int, window_s: float, own: dict[str, _Segment], resampled: bool
 ) -> dict[str, Any]:
-    """What the fingerprint of a film's cube hashes; the keys of networks' specs where the meaning is the same."""
+    """Spec that a film's fingerprint hashes; keys are those of networks' specs where they mean the same."""
     return {
         "source": EXTRACTOR,
         "layers": {how.layer: dims},

@@ -60,7 +60,7 @@ def refuse_other_units(
 
 
 def _unlike_film(onsets: np.ndarray, step: float, length_s: float, clock: Clock) -> str | None:
-    """What to do about onsets that fit a film in another unit, or from another moment on; None where neither is so."""
+    """Advice on onsets that fit a film in another unit, or from another moment on; None if neither is so."""
     if float(onsets[-1]) - length_s <= clock.max_trim_s and onsets[0] <= clock.max_trim_s:
         return None
     for unit, factor in _UNITS.items():
@@ -94,5 +94,5 @@ def _refuse_row_numbers(
 
 
 def _lasts(onsets: np.ndarray, length_s: float) -> bool:
-    """Whether rows of one second last about as long as the film."""
+    """True if rows of one second last about as long as the film."""
     return abs(float(onsets[-1]) + 1 - length_s) <= max(_LOST_S, _LOST_SHARE * length_s)

@@ -16,7 +16,7 @@ _COSINE_PERIOD_S = 128.0
 
 @dataclass(frozen=True)
 class DrawnConfounds:
-    """What disturbs one run.
+    """Confounds of one run.
 
     Attributes
     ----------
@@ -34,6 +34,11 @@ def draw_confounds(rng: np.random.Generator, n_volumes: int) -> DrawnConfounds:
     """Motion and tissue signals, both mostly breathing and pulse, which a TR of a second or two folds into noise.
 
     A run of two minutes has few slow courses; confounds that were slow too would take the film's own with them.
+
+    Parameters
+    ----------
+    rng : Generator
+    n_volumes : int
     """
     drift = np.cumsum(rng.normal(0, 0.01, (n_volumes, 6)), axis=0)
     jerks = (rng.random((n_volumes, 1)) < 0.03) * rng.normal(0, 0.2, (n_volumes, 6))
@@ -44,7 +49,19 @@ def draw_confounds(rng: np.random.Generator, n_volumes: int) -> DrawnConfounds:
 
 
 def autoregressive(rng: np.random.Generator, shape: tuple[int, int], phi: float) -> np.ndarray:
-    """Noise of unit variance over (volume, column) whose neighbours in time correlate by `phi`."""
+    """Noise of unit variance over (volume, column) whose neighbours in time correlate by `phi`.
+
+    Parameters
+    ----------
+    rng : Generator
+    shape : (int, int)
+        Volumes and columns.
+    phi : float
+
+    Returns
+    -------
+    ndarray (volume, column)
+    """
     noise = rng.normal(0, 1, shape)
     for row in range(1, shape[0]):
         noise[row] = phi * noise[row - 1] + np.sqrt(1 - phi**2) * noise[row]

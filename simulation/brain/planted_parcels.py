@@ -1,4 +1,4 @@
-"""The parcels of a simulated brain: HCP-MMP names, where they lie, and what each follows."""
+"""The parcels of a simulated brain: HCP-MMP names, places, and the signal that each follows."""
 
 from __future__ import annotations
 
@@ -176,7 +176,7 @@ def _both_sides(areas: dict[str, tuple[int, int, int]]) -> list[tuple[str, tuple
 def _mixed(spec: SimulateSpec, place: int) -> tuple[PlantedSource, ...]:
     """A picture layer and a sound layer, the leading one in turn.
 
-    Both lie in the first half, where neighbouring blocks differ most: half a parcel's signal has to tell them apart.
+    Both are in the first half, where neighbouring blocks differ most: half a parcel's signal has to distinguish them.
     """
     rng = generator(spec.seed, "mixed parcel", place)
     networks = [("vit", "videomae", "vivit")[place % 3], ("wav2vec2", "ast")[place // 2 % 2]]

@@ -1,4 +1,4 @@
-"""What cleaning leaves of planted signals, and the ceilings that follow; shares no code with what it judges."""
+"""Planted signals after cleaning, and the ceilings that follow; shares no code with what it judges."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _COLUMNS = {
 
 @dataclass(frozen=True)
 class Cleaning:
-    """How the study cleans its scans: the keys `confounds` and `high_pass_hz` of its section `brain`."""
+    """The study's cleaning of scans: the keys `confounds` and `high_pass_hz` of its section `brain`."""
 
     confounds: str = "motion"
     high_pass_hz: float = 0.008
@@ -31,7 +31,7 @@ class Cleaning:
 
 @dataclass(frozen=True)
 class Left:
-    """What is left of one run at the film's rows, in units of the standardised response.
+    """Signal and noise that cleaning leaves of one run at the film's rows, in units of the standardised response.
 
     Attributes
     ----------
@@ -46,7 +46,22 @@ class Left:
 
 
 def cleaner(table: Path, cleaning: Cleaning, n_rows: int, tr_s: float) -> np.ndarray:
-    """The matrix (row, volume) that cleans a run, trims it to the film's rows and takes their mean away."""
+    """The matrix (row, volume) that cleans a run, trims it to the film's rows and subtracts their mean.
+
+    Parameters
+    ----------
+    table : Path
+        Confounds of the run, as fMRIPrep writes them.
+    cleaning : Cleaning
+    n_rows : int
+        Rows of the film.
+    tr_s : float
+        Seconds between volumes.
+
+    Returns
+    -------
+    ndarray (row, volume)
+    """
     with table.open(newline="", encoding="utf-8") as file:
         rows = list(csv.DictReader(file, delimiter="\t"))
     n = len(rows)
@@ -65,7 +80,7 @@ def cleaner(table: Path, cleaning: Cleaning, n_rows: int, tr_s: float) -> np.nda
 
 
 def left_of(clean: np.ndarray, signal: np.ndarray, disturbance: np.ndarray, sd: np.ndarray, phi: float) -> Left:
-    """What `cleaner` leaves of a run, standardised as its response is.
+    """Signal and noise of a run after `cleaner`, standardised as its response is.
 
     Parameters
     ----------
@@ -94,15 +109,15 @@ def left_of(clean: np.ndarray, signal: np.ndarray, disturbance: np.ndarray, sd: 
 def best_correlation(segments: Sequence[Sequence[Left]], averaged: bool) -> np.ndarray:
     """Correlation (target,) that the best prediction from the film reaches with the response.
 
-    What one showing lacks of the signal, since its own motion took it away, no film can tell: the part that showings
-    share is what can be predicted. Of a film that was shown once, all that is left counts.
+    A film cannot predict which part of the signal one showing lacks, since that showing's own motion removed it: only
+    the part that showings share can be predicted. For a film that was shown once, all that is left counts.
 
     Parameters
     ----------
     segments : sequence of sequence of Left
         By segment its showings.
     averaged : bool
-        Of the mean over showings, rather than of single ones.
+        Whether responses are averages over showings, rather than single ones.
     """
     known, total = 0.0, 0.0
     for shown in segments:

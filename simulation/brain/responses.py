@@ -1,4 +1,4 @@
-"""What the planted layers make of the films: each target's true signal, before noise."""
+"""Signals of the planted layers in the films: each target's true signal, before noise."""
 
 from __future__ import annotations
 

@@ -41,7 +41,14 @@ class Showing:
 
 
 def showings(spec: SimulateSpec, films: Mapping[str, Sequence[str]]) -> list[Showing]:
-    """All showings of a study, two films a session; repeated films are seen twice."""
+    """All showings of a study, two films a session; repeated films are seen twice.
+
+    Parameters
+    ----------
+    spec : SimulateSpec
+    films : Mapping of str to sequence of str
+        Film -> its segments.
+    """
     return [
         Showing(1 + place // _FILMS_PER_SESSION, segment, number, count)
         for place, (film, segments) in enumerate(films.items())
@@ -52,7 +59,18 @@ def showings(spec: SimulateSpec, films: Mapping[str, Sequence[str]]) -> list[Sho
 
 
 def subject_noise(spec: SimulateSpec, subject: str) -> float:
-    """By how much a subject's noise variance exceeds its parcels'."""
+    """Factor by which a subject's noise variance exceeds its parcels'.
+
+    Parameters
+    ----------
+    spec : SimulateSpec
+    subject : str
+
+    Returns
+    -------
+    float
+        A factor of the variance.
+    """
     spread = generator(spec.seed, "subject noise", subject).uniform(-_NOISE_SPREAD, _NOISE_SPREAD)
     return round(1 + float(spread), 6)
 
@@ -144,7 +162,7 @@ class Ceilings:
 
 @dataclass(frozen=True)
 class _Body:
-    """What stays the same over a subject's runs, per voxel of the mask.
+    """Properties that are the same over a subject's runs, per voxel of the mask.
 
     Attributes
     ----------
@@ -189,7 +207,7 @@ class _Body:
         return self.baseline * (1 + 0.01 * self.gain * change)
 
     def left(self, clean: np.ndarray, signal: np.ndarray, confounds: DrawnConfounds) -> Left:
-        """What cleaning, a matrix (row, volume), leaves of one run in the targets, signal (row, target)."""
+        """Signal and noise of one run's targets after cleaning, a matrix (row, volume); `signal` is (row, target)."""
         n_volumes, n_targets = clean.shape[1], len(self.targets)
         own = _disturbing(confounds) @ self.weights[:, self.targets]
         drifts = [np.tile(course[:, None], n_targets) for course in _drift(n_volumes)]

@@ -44,13 +44,19 @@ class Grid:
 
 
 def make_grid(parcels: Sequence[Parcel], targets_per_parcel: int) -> Grid:
-    """A grid of 10 mm around the brain, with each parcel the free voxels nearest its centre."""
+    """A grid of 10 mm around the brain, with each parcel the free voxels nearest its centre.
+
+    Parameters
+    ----------
+    parcels : sequence of Parcel
+    targets_per_parcel : int
+    """
     affine, mask = _brain()
     xyz = nib.affines.apply_affine(affine, np.argwhere(mask))
     numbers = np.zeros(len(xyz), np.int16)
     for number, parcel in enumerate(parcels, start=1):
         distance = np.linalg.norm(xyz - parcel.centre_mm, axis=1)
-        # A parcel keeps to its hemisphere, however near the midline it lies.
+        # A parcel keeps to its hemisphere, however near the midline it is.
         distance[(numbers > 0) | (xyz[:, 0] * parcel.centre_mm[0] < 0)] = np.inf
         numbers[np.argsort(distance, kind="stable")[:targets_per_parcel]] = number
     labels = np.zeros(mask.shape, np.int16)
@@ -74,7 +80,17 @@ def _brain() -> tuple[np.ndarray, np.ndarray]:
 
 
 def save_volume(path: Path, values: np.ndarray, affine: np.ndarray, tr_s: float | None = None) -> None:
-    """Write a NIfTI in MNI space; the same values give the same bytes."""
+    """Write a NIfTI in MNI space; the same values give the same bytes.
+
+    Parameters
+    ----------
+    path : Path
+    values : ndarray (x, y, z) or (x, y, z, volume)
+    affine : ndarray (4, 4)
+        In millimetres.
+    tr_s : float, optional
+        Seconds between volumes.
+    """
     image = nib.Nifti1Image(values, affine, dtype=values.dtype)
     image.set_sform(affine, code=_MNI_CODE)
     image.set_qform(affine, code=_MNI_CODE)
@@ -86,7 +102,14 @@ def save_volume(path: Path, values: np.ndarray, affine: np.ndarray, tr_s: float 
 
 
 def write_atlas(folder: Path, grid: Grid, parcels: Sequence[Parcel]) -> None:
-    """The parcellation volume and its table of names."""
+    """The parcellation volume and its table of names.
+
+    Parameters
+    ----------
+    folder : Path
+    grid : Grid
+    parcels : sequence of Parcel
+    """
     stem = f"tpl-{SPACE}_atlas-Simulated_dseg"
     save_volume(folder / f"{stem}.nii.gz", grid.labels, grid.affine)
     lines = ["index\tname", *(f"{number}\t{parcel.name}" for number, parcel in enumerate(parcels, start=1))]

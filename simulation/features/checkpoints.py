@@ -83,7 +83,14 @@ _TVLT_PROCESSOR = {
 
 
 def write_checkpoint(seed: int, network: Network, folder: Path) -> None:
-    """Save `network` with its configuration and a model card in `folder`; the same seed gives the same bytes."""
+    """Save `network` with its configuration and a model card in `folder`; the same seed gives the same bytes.
+
+    Parameters
+    ----------
+    seed : int
+    network : str
+    folder : Path
+    """
     if network == "imagebind":
         architecture = _write_imagebind(seed, folder)
     elif network == "tvlt":
@@ -144,7 +151,7 @@ def _write_tvlt(seed: int, folder: Path) -> str:
     state = {}
     for name, whole in shapes.items():
         keys = rename(name)
-        # Queries, keys and values stand one after another in one parameter of ours, and apart in the file.
+        # Queries, keys and values follow each other in one parameter of ours, and are apart in the file.
         parts = [(keys, whole)] if isinstance(keys, str) else zip(keys, whole.chunk(len(keys)), strict=True)
         for key, part in parts:
             state[f"tvlt.{key}"] = torch.from_numpy(draw_weight(seed, "tvlt", key, tuple(part.shape)))
@@ -203,14 +210,14 @@ def _ast() -> tuple[Any, Any]:
 
     config = ASTConfig(**_width(), max_length=AST_FRAMES, num_mel_bins=BANDS)
     with warnings.catch_warnings():
-        # So many bands are narrower than the lowest frequencies lie apart, in the official network too.
+        # So many bands are narrower than the spacing of the lowest frequencies, in the official network too.
         warnings.filterwarnings("ignore", message="At least one mel filter")
         processor = ASTFeatureExtractor(sampling_rate=SPEECH_RATE_HZ, max_length=AST_FRAMES, num_mel_bins=BANDS)
     return ASTModel(config), processor
 
 
 def _width() -> dict[str, Any]:
-    """What the architectures call alike."""
+    """Settings that the architectures call by the same names."""
     return {
         "hidden_size": WIDTH,
         "num_hidden_layers": BLOCKS,

@@ -28,7 +28,18 @@ _HEAD_EPS = 1e-6
 def read_imagebind(
     spec: SimulateSpec, frames: np.ndarray, mono: np.ndarray, folder: Path
 ) -> dict[str, dict[str, np.ndarray]]:
-    """ImageBind: pooled tokens and head of each tower, and both heads as one, (row, dim) by stream and layer."""
+    """ImageBind: pooled tokens and head of each tower, and both heads as one, (row, dim) by stream and layer.
+
+    Parameters
+    ----------
+    spec : SimulateSpec
+    frames : ndarray (frame, height, width, 3)
+        uint8 RGB of a segment.
+    mono : ndarray (sample,)
+        Sound of the segment.
+    folder : Path
+        Of the checkpoint.
+    """
     import torch
 
     network, seen = _load_imagebind(folder), look(spec, "imagebind")
@@ -91,7 +102,18 @@ def _bilinear(old: int, new: int) -> np.ndarray:
 def read_tvlt(
     spec: SimulateSpec, frames: np.ndarray, mono: np.ndarray, folder: Path
 ) -> dict[str, dict[str, np.ndarray]]:
-    """TVLT: the mean over the tokens of picture, of sound, and of both with CLS, (row, dim) by stream and layer."""
+    """TVLT: the mean over the tokens of picture, of sound, and of both with CLS, (row, dim) by stream and layer.
+
+    Parameters
+    ----------
+    spec : SimulateSpec
+    frames : ndarray (frame, height, width, 3)
+        uint8 RGB of a segment.
+    mono : ndarray (sample,)
+        Sound of the segment.
+    folder : Path
+        Of the checkpoint.
+    """
     import torch
 
     network, seen = _load_tvlt(folder), look(spec, "tvlt")

@@ -17,7 +17,16 @@ BATCH = 16
 
 
 def read_vit(spec: SimulateSpec, frames: np.ndarray, folder: Path) -> dict[str, np.ndarray]:
-    """ViT: the mean over a window's frames and their tokens, (row, dim) by layer."""
+    """ViT: the mean over a window's frames and their tokens, (row, dim) by layer.
+
+    Parameters
+    ----------
+    spec : SimulateSpec
+    frames : ndarray (frame, height, width, 3)
+        uint8 RGB of a segment.
+    folder : Path
+        Of the checkpoint.
+    """
     import torch
 
     model, processor = _load_vit(folder)
@@ -31,7 +40,16 @@ def read_vit(spec: SimulateSpec, frames: np.ndarray, folder: Path) -> dict[str, 
 
 
 def read_videomae(spec: SimulateSpec, frames: np.ndarray, folder: Path) -> dict[str, np.ndarray]:
-    """VideoMAE: the mean over a clip's tokens, (row, dim) by layer."""
+    """VideoMAE: the mean over a clip's tokens, (row, dim) by layer.
+
+    Parameters
+    ----------
+    spec : SimulateSpec
+    frames : ndarray (frame, height, width, 3)
+        uint8 RGB of a segment.
+    folder : Path
+        Of the checkpoint.
+    """
     model, processor = _load_videomae(folder)
     clips = clips_seen(spec, look(spec, "videomae"), len(frames))
     shown = prepare_once(frames, clips, lambda rgb: processor([rgb], return_tensors="np")["pixel_values"][0][0])
@@ -39,20 +57,37 @@ def read_videomae(spec: SimulateSpec, frames: np.ndarray, folder: Path) -> dict[
 
 
 def read_vivit(spec: SimulateSpec, frames: np.ndarray, folder: Path) -> dict[str, np.ndarray]:
-    """ViViT: the mean over a clip's tokens, CLS included, (row, dim) by layer."""
+    """ViViT: the mean over a clip's tokens, CLS included, (row, dim) by layer.
+
+    Parameters
+    ----------
+    spec : SimulateSpec
+    frames : ndarray (frame, height, width, 3)
+        uint8 RGB of a segment.
+    folder : Path
+        Of the checkpoint.
+    """
     model = _load_vivit(folder)
     clips = clips_seen(spec, look(spec, "vivit"), len(frames))
     return _read_clips(model, prepare_once(frames, clips, _vivit_pixels), clips)
 
 
 def _vivit_pixels(rgb: np.ndarray) -> np.ndarray:
-    """What ViViT's processor makes of a frame, (3, y, x); its own code takes many times as long."""
+    """A frame as ViViT's processor prepares it, (3, y, x); the processor's own code takes many times as long."""
     levels = middle_square(rgb, VIVIT_SHORT_EDGE_PX).astype(np.float32) / 127.5 - 1
     return ((levels - 0.5) / 0.5).transpose(2, 0, 1)
 
 
 def middle_square(rgb: np.ndarray, short_edge: int) -> np.ndarray:
-    """The middle of a frame whose shorter edge became `short_edge`, (y, x, 3) uint8."""
+    """The middle of a frame whose shorter edge became `short_edge`, (y, x, 3) uint8.
+
+    Parameters
+    ----------
+    rgb : ndarray (height, width, 3)
+        uint8.
+    short_edge : int
+        Pixels.
+    """
     from PIL import Image
 
     height, width = rgb.shape[:2]
@@ -74,7 +109,7 @@ def _read_clips(model: Any, shown: dict[int, np.ndarray], clips: list[list[int]]
 
 
 def hidden_states(model: Any, values: Any) -> np.ndarray:
-    """What enters block 1 and what leaves each block, (layer, item, token, dim) float32."""
+    """Input of block 1 and outputs of every block, (layer, item, token, dim) float32."""
     import torch
 
     # In transformers 5 the last hidden state of all of these is the last block's own output, before any final norm.

@@ -18,12 +18,21 @@ from cinecube.simulation.setup.simulate_params import SimulateSpec
 _TOKENS_PER_S = 50
 _MEL_FRAME, _MEL_STEP = 400, 160
 _PATCH, _PATCH_STEP, _PATCH_BANDS = 16, 10, 12
-# CLS and distillation stand before AST's patches.
+# CLS and distillation come before AST's patches.
 _SPECIAL = 2
 
 
 def read_wav2vec2(spec: SimulateSpec, mono: np.ndarray, folder: Path) -> dict[str, np.ndarray]:
-    """Wav2Vec2: the mean over the tokens of the row's own window, (row, dim) by layer."""
+    """Wav2Vec2: the mean over the tokens of the row's own window, (row, dim) by layer.
+
+    Parameters
+    ----------
+    spec : SimulateSpec
+    mono : ndarray (sample,)
+        Sound of a segment.
+    folder : Path
+        Of the checkpoint.
+    """
     model, extractor = _load_wav2vec2(folder)
     own = max(1, int(spec.window_s * _TOKENS_PER_S + 1e-6))
     rows = []
@@ -34,7 +43,16 @@ def read_wav2vec2(spec: SimulateSpec, mono: np.ndarray, folder: Path) -> dict[st
 
 
 def read_ast(spec: SimulateSpec, mono: np.ndarray, folder: Path) -> dict[str, np.ndarray]:
-    """AST: the mean over the patches of the row's own window, (row, dim) by layer."""
+    """AST: the mean over the patches of the row's own window, (row, dim) by layer.
+
+    Parameters
+    ----------
+    spec : SimulateSpec
+    mono : ndarray (sample,)
+        Sound of a segment.
+    folder : Path
+        Of the checkpoint.
+    """
     model, extractor = _load_ast(folder)
     rows = []
     for batch in equal_runs(sound_heard(spec, look(spec, "ast"), mono), BATCH):
@@ -46,7 +64,7 @@ def read_ast(spec: SimulateSpec, mono: np.ndarray, folder: Path) -> dict[str, np
 
 
 def _own_patches(n_samples: int, window_s: float) -> slice:
-    """Places along time of the patches that lie whole in the last `window_s` of what was heard."""
+    """Places along time of the patches that are whole in the last `window_s` of what was heard."""
     n_frames = 1 + (n_samples - _MEL_FRAME) // _MEL_STEP
     begin = n_frames - round(window_s * MEL_FRAMES_PER_S)
     return slice(max(0, ceil(begin / _PATCH_STEP)), (n_frames - _PATCH) // _PATCH_STEP + 1)
@@ -66,6 +84,6 @@ def _load_ast(folder: Path) -> tuple[Any, Any]:
 
     model = ASTModel.from_pretrained(folder, local_files_only=True).eval()
     with warnings.catch_warnings():
-        # So many bands are narrower than the lowest frequencies lie apart, in the official network too.
+        # So many bands are narrower than the spacing of the lowest frequencies, in the official network too.
         warnings.filterwarnings("ignore", message="At least one mel filter")
         return model, ASTFeatureExtractor.from_pretrained(folder, local_files_only=True)

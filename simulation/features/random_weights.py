@@ -12,7 +12,7 @@ from cinecube.simulation.setup.seeding import generator
 _WEIGHT_STD = 0.3
 _BIAS_STD = 0.1
 # Most of these networks add each block to a stream that is never scaled back, so late blocks of equal size would
-# change little of it and be hard to tell apart: what a block adds grows with its depth.
+# change little of it and be hard to distinguish: what a block adds grows with its depth.
 _GROWTH = 1.45
 _INTO_STREAM = re.compile(
     r"(?:layers?|blocks)\.(\d+)\."
@@ -21,7 +21,16 @@ _INTO_STREAM = re.compile(
 
 
 def draw_weight(seed: int, network: str, name: str, shape: tuple[int, ...]) -> np.ndarray:
-    """Values of a parameter, float32, that follow from its own name, so that no order matters."""
+    """Values of a parameter, float32, that follow from its own name, so that no order matters.
+
+    Parameters
+    ----------
+    seed : int
+    network : str
+    name : str
+        Of the parameter.
+    shape : tuple of int
+    """
     rng = generator(seed, "weights", network, name)
     values = rng.normal(0, 1, shape) * _spread(name, shape)
     if len(shape) == 1 and name.endswith("weight"):

@@ -1,4 +1,4 @@
-"""What each row sees and hears of a segment as it was drawn: numbers of frames, and stretches of sound."""
+"""Parts of a segment, as it was drawn, that each row sees and hears: numbers of frames, and stretches of sound."""
 
 from __future__ import annotations
 
@@ -13,7 +13,16 @@ from cinecube.simulation.setup.simulate_params import SimulateSpec
 
 
 def frames_seen(spec: SimulateSpec, look: Look, row: int, n_frames: int) -> list[int]:
-    """Numbers of the frames of a row's window, in exact arithmetic; past the segment's end its last one stays."""
+    """Numbers of the frames of a row's window, in exact arithmetic; past the segment's end its last one stays.
+
+    Parameters
+    ----------
+    spec : SimulateSpec
+    look : Look
+    row : int
+    n_frames : int
+        Frames of the segment.
+    """
     start, length = row * _exact(spec.tr_s), _exact(spec.window_s)
     if look.sampling == "middles":
         times = [start + (2 * part + 1) * length / (2 * look.frames) for part in range(look.frames)]
@@ -31,19 +40,43 @@ def _exact(seconds: float) -> Fraction:
 
 
 def clips_seen(spec: SimulateSpec, look: Look, n_frames: int) -> list[list[int]]:
-    """Numbers of the frames of every row."""
+    """Numbers of the frames of every row.
+
+    Parameters
+    ----------
+    spec : SimulateSpec
+    look : Look
+    n_frames : int
+        Frames of the segment.
+    """
     return [frames_seen(spec, look, row, n_frames) for row in range(spec.rows_per_segment)]
 
 
 def prepare_once(
     frames: np.ndarray, clips: Sequence[Sequence[int]], prepare: Callable[[np.ndarray], np.ndarray]
 ) -> dict[int, np.ndarray]:
-    """Frames that any clip shows, by number, each prepared once."""
+    """Frames that any clip shows, by number, each prepared once.
+
+    Parameters
+    ----------
+    frames : ndarray (frame, height, width, 3)
+    clips : sequence of sequence of int
+        Numbers of the frames of each clip.
+    prepare : callable
+        Of one frame.
+    """
     return {number: prepare(frames[number]) for number in sorted({number for clip in clips for number in clip})}
 
 
 def resampled(sound: np.ndarray, rate_hz: int, new_rate_hz: int) -> np.ndarray:
-    """The mean of the channels (channel, sample) at another rate, (sample,) float32."""
+    """The mean of the channels (channel, sample) at another rate, (sample,) float32.
+
+    Parameters
+    ----------
+    sound : ndarray (channel, sample)
+    rate_hz, new_rate_hz : int
+        Samples per second, before and after.
+    """
     from scipy.signal import resample_poly
 
     common = gcd(new_rate_hz, rate_hz)
@@ -53,7 +86,15 @@ def resampled(sound: np.ndarray, rate_hz: int, new_rate_hz: int) -> np.ndarray:
 
 
 def sound_heard(spec: SimulateSpec, look: Look, mono: np.ndarray) -> list[np.ndarray]:
-    """The sound that each row hears, (sample,): no longer before the segment's start, silent after its end."""
+    """The sound that each row hears, (sample,): no longer before the segment's start, silent after its end.
+
+    Parameters
+    ----------
+    spec : SimulateSpec
+    look : Look
+    mono : ndarray (sample,)
+        At `look.rate_hz`.
+    """
     windows = []
     for row in range(spec.rows_per_segment):
         onset = row * _exact(spec.tr_s)
@@ -67,7 +108,14 @@ def sound_heard(spec: SimulateSpec, look: Look, mono: np.ndarray) -> list[np.nda
 
 
 def equal_runs(windows: Sequence[np.ndarray], most: int) -> list[list[np.ndarray]]:
-    """Windows in order, in batches of one length: rows near a segment's start look back on less."""
+    """Windows in order, in batches of one length: rows near a segment's start look back on less.
+
+    Parameters
+    ----------
+    windows : sequence of ndarray (sample,)
+    most : int
+        Windows of a batch.
+    """
     batches: list[list[np.ndarray]] = []
     for window in windows:
         if batches and len(batches[-1]) < most and len(batches[-1][0]) == len(window):

@@ -52,7 +52,7 @@ _LOOKS: dict[Network, tuple[int, Sampling | None, int]] = {
 
 @dataclass(frozen=True)
 class Look:
-    """What a row sees and hears of a segment.
+    """The part of a segment that a row sees and hears.
 
     Attributes
     ----------
@@ -74,7 +74,7 @@ class Look:
 
 
 def look(spec: SimulateSpec, network: Network) -> Look:
-    """What a row of a network sees and hears."""
+    """The part of a segment that a row of a network sees and hears."""
     frames, sampling, rate_hz = _LOOKS[network]
     if network == "vit":
         frames = spec.stills_per_window
@@ -84,7 +84,7 @@ def look(spec: SimulateSpec, network: Network) -> Look:
 
 
 def pooling(network: Network, stream: str, layer: str) -> str:
-    """How the tokens of a layer become one vector, in words."""
+    """Rule that makes one vector of the tokens of a layer, in words."""
     if layer == HEAD:
         return {
             "imagebind.video": "CLS, norm, projection, unit length, mean over crops",

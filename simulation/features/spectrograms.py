@@ -38,7 +38,19 @@ def imagebind_spectrogram(sound: np.ndarray) -> np.ndarray:
 
 
 def tvlt_spectrogram(sound: np.ndarray, patch: int) -> np.ndarray:
-    """Decibels of mel bands of (sample,) at 44.1 kHz, in [-1, 1], zeros up to whole patches, (frame, band)."""
+    """Decibels of mel bands of (sample,) at 44.1 kHz, in [-1, 1], zeros up to whole patches, (frame, band).
+
+    Parameters
+    ----------
+    sound : ndarray (sample,)
+        At 44.1 kHz.
+    patch : int
+        Frames of a patch.
+
+    Returns
+    -------
+    ndarray (frame, band)
+    """
     from transformers.audio_utils import spectrogram, window_function
 
     found = spectrogram(
@@ -61,7 +73,7 @@ def _kaldi_filters() -> np.ndarray:
     from transformers.audio_utils import mel_filter_bank
 
     with warnings.catch_warnings():
-        # So many bands are narrower than the lowest frequencies lie apart.
+        # So many bands are narrower than the spacing of the lowest frequencies.
         warnings.filterwarnings("ignore", message="At least one mel filter")
         filters: np.ndarray = mel_filter_bank(
             257,

@@ -23,7 +23,15 @@ _SAMPLES_PER_PACKET = 1024
 
 
 def draw_frames(spec: SimulateSpec, segment: Segment, film_s: float) -> Iterator[np.ndarray]:
-    """Frames of a segment in order, (height, width, 3) uint8 RGB, each with its number in the segment."""
+    """Frames of a segment in order, (height, width, 3) uint8 RGB, each with its number in the segment.
+
+    Parameters
+    ----------
+    spec : SimulateSpec
+    segment : Segment
+    film_s : float
+        Seconds of the whole film.
+    """
     picture = DrawnPicture(write_script(spec.seed, segment.film, film_s), spec.width, spec.height)
     for number in range(segment.n_frames):
         rgb = picture.draw(float((segment.first_frame + number) / segment.rate))
@@ -32,7 +40,15 @@ def draw_frames(spec: SimulateSpec, segment: Segment, film_s: float) -> Iterator
 
 
 def draw_sound(spec: SimulateSpec, segment: Segment, film_s: float) -> np.ndarray:
-    """DrawnSound of a segment, (2, samples) float32."""
+    """DrawnSound of a segment, (2, samples) float32.
+
+    Parameters
+    ----------
+    spec : SimulateSpec
+    segment : Segment
+    film_s : float
+        Seconds of the whole film.
+    """
     sound = DrawnSound(write_script(spec.seed, segment.film, film_s), spec.sample_rate_hz)
     return sound.draw(segment.first_sample, segment.n_samples)
 

@@ -30,7 +30,7 @@ class _Shape:
 
 @dataclass(frozen=True)
 class _Scene:
-    """What a scene's frames have in common: texture, camera path, light and shapes."""
+    """Properties that a scene's frames share: texture, camera path, light and shapes."""
 
     start_s: float
     texture: np.ndarray

@@ -1,4 +1,4 @@
-"""What happens in a film and when: cuts, sound scenes, and events, shared by picture and sound or private."""
+"""Events of a film and their times: cuts, sound scenes, and events, shared by picture and sound or private."""
 
 from __future__ import annotations
 

@@ -37,6 +37,12 @@ class DrawnSound:
         """Samples `first` on of the film, (2, count) float32 in [-1, 1].
 
         A sample's value depends on its place in the film alone, not on the stretch that is asked for.
+
+        Parameters
+        ----------
+        first : int
+        count : int
+            Samples.
         """
         out = np.zeros((2, count))
         cuts = np.round(self._script.sound_cuts_s * self._rate_hz).astype(int)
@@ -81,7 +87,7 @@ class DrawnSound:
 
 
 def _add(out: np.ndarray, part: np.ndarray, at: int) -> None:
-    """Add `part` to `out` from sample `at` on, leaving off what lies outside."""
+    """Add `part` to `out` from sample `at` on, leaving off what is outside."""
     low, high = max(at, 0), min(at + part.shape[1], out.shape[1])
     if low < high:
         out[:, low:high] += part[:, low - at : high - at]

@@ -1,4 +1,4 @@
-"""Where each segment lies on its film's own timeline, in frames and in samples."""
+"""Place of each segment on its film's own timeline, in frames and in samples."""
 
 from __future__ import annotations
 
@@ -37,6 +37,13 @@ def place(spec: SimulateSpec, film: str, names: list[str]) -> list[Segment]:
     """The segments of `film` in order, each beginning `overlap_s` before the one before it ends.
 
     Frames are what a cut is made at, so the sound of a segment begins at its first frame's time to the nearest sample.
+
+    Parameters
+    ----------
+    spec : SimulateSpec
+    film : str
+    names : list of str
+        Of its segments.
     """
     step = round((spec.segment_s - spec.overlap_s) * spec.rate)
     segments = []

@@ -1,4 +1,4 @@
-"""What a simulated study is made of: the `simulate` section of `params.yaml`."""
+"""Sizes of a simulated study: the `simulate` section of `params.yaml`."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ class SimulateSpec(Section):
     repeated : tuple of str
         Films that every subject sees twice (`run-1`, `run-2`).
     parcels : int
-        Number of parcels, of which a quarter follows nothing.
+        Number of parcels; a quarter of them follow nothing.
     targets_per_parcel : int
         Voxels of each parcel.
     noise : float

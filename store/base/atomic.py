@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-# What a rename meets where another process publishes at the same place in the same moment.
+# Errors of a rename where another process publishes at the same path in the same moment.
 _CROSSED = (errno.ENOTEMPTY, errno.EEXIST, errno.ENOENT)
 _TRIES, _WAIT_S = 100, 0.01
 _PARTIAL = re.compile(r"\.(?P<whole>.+?)(\.\d+(-[0-9a-f]{8})?)?\.partial")
@@ -35,7 +35,15 @@ def staged(path: Path) -> Iterator[Path]:
 
 
 def publish(whole: Path, path: Path) -> None:
-    """Move a whole file or folder to its place; of several that do so at once the last stays."""
+    """Move a whole file or folder to its place; of several that do so at once the last stays.
+
+    Parameters
+    ----------
+    whole : Path
+        The finished file or folder, on the same disk.
+    path : Path
+        Its place; what is there is replaced.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
     old = old_of(path)
     for left in reversed(range(_TRIES)):
@@ -67,12 +75,12 @@ def _own_name(path: Path) -> Path:
 
 
 def old_of(path: Path) -> Path:
-    """Where a folder stands for the moment in which another takes its place."""
+    """Path that a folder has for the moment in which another takes its place."""
     return path.with_name(f".{path.name}.old")
 
 
 def whole_of(path: Path) -> Path | None:
-    """What a partial or replaced thing is of: `.amber.zarr.old` -> `amber.zarr`; None if it is no such thing."""
+    """Path that a partial or replaced thing belongs to: `.amber.zarr.old` -> `amber.zarr`; None for anything else."""
     if path.name.startswith(".") and path.suffix == ".old":
         return path.with_name(path.name.removeprefix(".").removesuffix(".old"))
     match = _PARTIAL.fullmatch(path.name)
@@ -80,9 +88,9 @@ def whole_of(path: Path) -> Path | None:
 
 
 def clear(path: Path) -> None:
-    """Take away what killed writers of `path` have left beside it, and put its only copy back.
+    """Remove what killed writers of `path` left beside it, and put its only copy back.
 
-    For whoever holds the lock of `path`: others may be writing otherwise.
+    Only the holder of the lock of `path` may call this: others may be writing otherwise.
     """
     if not path.parent.is_dir():
         return

@@ -16,7 +16,7 @@ from cinecube.store.base.errors import StudyError, environment_error
 MAX_TEXT_BYTES = 8 * 2**20
 """Of a JSON file: the configuration of a network with 20,000 labels has one."""
 
-# Of YAML; a study of thousands of segments has 60 kB.
+# The most bytes of YAML; a study of thousands of segments has 60 kB.
 _MAX_YAML_BYTES = 512 * 2**10
 _MAX_YAML_VALUES = 200_000
 _MAX_DEPTH = 64
@@ -69,7 +69,7 @@ def _no_file(where: str, found: str) -> StudyError:
 
 
 def too_large(where: str, found: str, expected: str) -> StudyError:
-    """The error of what is larger than anything real of its kind."""
+    """Error for what is larger than anything real of its kind."""
     return StudyError(where=where, found=found, expected=expected, do="get it again from where it was made")
 
 
@@ -80,12 +80,12 @@ def read_text(path: Path, where: str | None = None, limit: int = MAX_TEXT_BYTES)
 
 
 def parse_json(text: str | bytes) -> Any:
-    """What a JSON text holds.
+    """Parse a JSON text.
 
     Raises
     ------
     ValueError
-        If it is none, or nested deeper than anything that people write.
+        If it is no JSON, or nested deeper than anything that people write.
     """
     try:
         found = json.loads(text)
@@ -99,7 +99,7 @@ def _too_deep() -> Any:
 
 
 def _depth(value: Any) -> int:
-    """How deep lists and objects lie in one another, as far as `_MAX_DEPTH`."""
+    """Depth to which lists and objects are nested; counted no further than `_MAX_DEPTH`."""
     layer, depth = [value], 0
     while depth <= _MAX_DEPTH:
         inner = [part for part in layer if isinstance(part, list | dict)]
@@ -111,21 +111,21 @@ def _depth(value: Any) -> int:
 
 
 def parse_yaml(text: str, strict: bool = False) -> Any:
-    """What a YAML text holds, aliases expanded, plain values only.
+    """Parse a YAML text: aliases expanded, plain values only.
 
     Parameters
     ----------
     text : str
     strict : bool
-        Whether people write it for this package: then a key that stands twice, of which YAML keeps the last without a
-        word, and characters that cannot be seen are refused.
+        True if people write the text for this package. Then a key that appears twice is refused, as YAML would keep
+        the last without a word, and so are characters that cannot be seen.
 
     Raises
     ------
     yaml.YAMLError
-        If it is none.
+        If it is no YAML.
     ValueError
-        If it is larger than any, holds a value that is none, or an alias that makes it endless or vast.
+        If it is too large, holds a value that is not plain, or an alias that makes it endless or vast.
     """
     if len(text) > _MAX_YAML_BYTES:
         raise ValueError(f"{len(text)} characters, more than {_MAX_YAML_BYTES}")
@@ -161,7 +161,7 @@ def _too_many() -> ValueError:
 
 
 def _measure(node: Any, known: dict[int, tuple[int, int]], strict: bool) -> tuple[int, int]:
-    """Values in a node once its aliases are expanded, and how deep they lie."""
+    """Number of values in a node once its aliases are expanded, and their depth."""
     if id(node) in known:
         if not known[id(node)][0]:
             raise ValueError("an alias inside what it stands for")

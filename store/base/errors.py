@@ -48,7 +48,7 @@ def printable(text: str) -> str:
 
 
 def first_line(error: BaseException) -> str:
-    """What an exception says, in one line; its class where it says nothing."""
+    """First line of an exception's message; its class if it has none."""
     return (str(error).strip() or type(error).__name__).splitlines()[0]
 
 
@@ -57,25 +57,25 @@ def _rebuild(where: str, found: str, expected: str, do: str) -> StudyError:
 
 
 class Refusal(StudyError):
-    """What the machine refuses; its `where` is the file, which whoever names a thing in words of its own leaves."""
+    """An error for what the machine refuses. `where` is the file: callers with names of their own keep it."""
 
 
 def environment_error(error: BaseException, where: str = "") -> Refusal | None:
-    """What the machine refused: a full disk, no permission, too many open files, no memory. None if it is nothing such.
+    """Error for what the machine refused: a full disk, no permission, too many open files, no memory. None for others.
 
-    Whoever turns any failure to read or write into words of its own asks here first, or a full disk is called damaged
+    Code that reports a failure to read or write in its own words calls this first, or it would call a full disk damaged
     bytes: `raise environment_error(error, where) or StudyError(…) from error`.
 
     Parameters
     ----------
     error : exception
-        Its causes are asked too: libraries wrap what the system said.
+        Its causes are searched too: libraries wrap what the system said.
     where : str, optional
         What was read or written, for errors that name no file.
     """
     for cause in _causes(error):
         if isinstance(cause, StudyError):
-            return None  # said already, by whoever knew more
+            return None  # said already, by code that knew more
         number = _number(cause)
         if number == errno.ENOMEM or _is_of_memory(cause):
             return _no_memory(cause, where)
@@ -102,12 +102,12 @@ def _causes(error: BaseException) -> Iterator[BaseException]:
 
 
 def _is_of_memory(error: BaseException) -> bool:
-    # Torch raises RuntimeErrors, of a class of its own where a GPU has no more.
+    # Torch raises RuntimeErrors, with a class of its own where a GPU is full.
     of_torch = type(error).__name__ == "OutOfMemoryError" or "can't allocate memory" in str(error)
     return isinstance(error, MemoryError) or of_torch
 
 
-# Of errors that are no OSError: those of Rust's libraries, and messages that hold the one of an OSError.
+# Messages of errors that are no OSError: those of Rust's libraries, and those that quote an OSError.
 _IN_WORDS = re.compile(r"\[Errno (\d+)\]|\(os error (\d+)\)")
 _SQLITE = {sqlite3.SQLITE_FULL: errno.ENOSPC, sqlite3.SQLITE_READONLY: errno.EROFS}
 _DENIED = (errno.EACCES, errno.EPERM)
@@ -237,7 +237,7 @@ def _denied(named: str, where: str) -> Refusal:
 
 
 def _right_that_lacks(path: Path) -> tuple[str, str]:
-    """What was found and what was expected at a path that the system refuses."""
+    """Found and expected, in words, for a path that the system refuses."""
     if os.path.lexists(path):
         if not os.access(path, os.R_OK):
             return "no permission to read it", "the right to"
@@ -254,7 +254,7 @@ def _no_memory(error: BaseException, where: str) -> Refusal:
     return Refusal(
         where=where or "this machine",
         found=f"not enough memory for {asked[1]} more" if asked else "not enough memory",
-        expected="what the stage needs, which `cinecube plan` tells",
+        expected="what the stage needs, which `cinecube plan` shows",
         do="close other programs, or set run.batch and encode.targets_per_block lower, and run the same command again",
     )
 

@@ -49,7 +49,15 @@ def raised(versions: Mapping[str, int]) -> dict[str, dict[str, int]]:
 
 
 def differences(old: Mapping[str, Any], new: Mapping[str, Any], prefix: str = "") -> list[str]:
-    """Name the fields in which two specs differ, one line each: `clock.tr_s: 1.49 -> 2.0`."""
+    """Name the fields in which two specs differ, one line each: `clock.tr_s: 1.49 -> 2.0`.
+
+    Parameters
+    ----------
+    old, new : Mapping
+        Specs; mappings inside them are compared key by key.
+    prefix : str
+        Put before every field's name.
+    """
     lines: list[str] = []
     for key in sorted(set(old) | set(new)):
         a, b = old.get(key, ABSENT), new.get(key, ABSENT)

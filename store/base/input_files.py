@@ -60,7 +60,18 @@ def check_file(path: Path, expected: str, do: str = "fetch it again") -> None:
 
 
 def cannot_read(path: Path, error: Exception, expected: str, do: str) -> StudyError:
-    """The error of a file whose bytes cannot be had, or are not what they should be."""
+    """Error for a file whose bytes cannot be read, or are not what they should be.
+
+    Parameters
+    ----------
+    path : Path
+    error : exception
+        What the system or a library raised.
+    expected : str
+        What the file should be, for the message.
+    do : str
+        What the user can do.
+    """
     said = str(error) or type(error).__name__
     found = f"a file that cannot be read ({said[:200]})"
     return environment_error(error, str(path)) or StudyError(where=str(path), found=found, expected=expected, do=do)
@@ -68,6 +79,16 @@ def cannot_read(path: Path, error: Exception, expected: str, do: str) -> StudyEr
 
 def read_input_text(path: Path, expected: str, do: str, most_bytes: float = _MOST_TEXT_BYTES) -> str:
     """A text file as UTF-8, with or without a byte order mark.
+
+    Parameters
+    ----------
+    path : Path
+    expected : str
+        What the file should be, for messages.
+    do : str
+        What the user can do.
+    most_bytes : float
+        A larger file is refused.
 
     Raises
     ------
@@ -91,6 +112,14 @@ def read_input_text(path: Path, expected: str, do: str, most_bytes: float = _MOS
 
 def read_json(path: Path, expected: str, do: str) -> dict[str, Any]:
     """The object that a JSON file holds.
+
+    Parameters
+    ----------
+    path : Path
+    expected : str
+        What the file should be, for messages.
+    do : str
+        What the user can do.
 
     Raises
     ------

@@ -78,13 +78,13 @@ def terminated(last_words: Callable[[], object]) -> Iterator[None]:
     """
     main = threading.current_thread() is threading.main_thread()
     if not main or signal.getsignal(signal.SIGTERM) is not signal.SIG_DFL:
-        yield  # whoever has a handler, or ignores it, keeps to that
+        yield  # a handler that is set already, or ignoring, stays
         return
     owner = os.getpid()
 
     def leave() -> None:
         try:
-            _later(1.0, lambda: os._exit(_ENDED))  # a terminal that takes no words keeps nobody here
+            _later(1.0, lambda: os._exit(_ENDED))  # a terminal that blocks must not keep the process alive
             last_words()
         finally:
             os._exit(_ENDED)

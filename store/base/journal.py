@@ -1,8 +1,8 @@
 """The journal: blocks of an unfinished extraction, kept until the whole cube can be published.
 
 A block is a `.npy` file with one more line at its end, its seal: the block's name and place, the fingerprint of what it
-is of, and the digest of all that stands before. Disks lose bits and people move files; a block whose seal does not fit
-is no block.
+belongs to, and the digest of all bytes before it. Disks lose bits and people move files; a block whose seal does not
+fit is no block.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ _SPAN = re.compile(r"\.(\d{7,})-(\d{7,})\.npy")
 
 @dataclass(frozen=True)
 class Block:
-    """Consecutive rows of one segment: what one journal file holds."""
+    """Consecutive rows of one segment: the contents of one journal file."""
 
     segment: str
     start: int
@@ -46,7 +46,14 @@ class Block:
 
 
 def row_blocks(rows_by_segment: Mapping[str, int], block_rows: int) -> list[Block]:
-    """Cut segments into blocks of at most `block_rows` rows; no block crosses a border."""
+    """Cut segments into blocks of at most `block_rows` rows; no block crosses a border.
+
+    Parameters
+    ----------
+    rows_by_segment : Mapping
+        Segment -> number of its rows.
+    block_rows : int
+    """
     return [
         Block(segment, start, min(start + block_rows, n_rows))
         for segment, n_rows in rows_by_segment.items()
@@ -70,7 +77,7 @@ class Journal:
         self._whole = set(whole)
 
     def has(self, block: Block) -> bool:
-        """Whether a block is finished, and was whole when the journal was opened."""
+        """True if a block is finished, and was whole when the journal was opened."""
         return block.filename in self._whole
 
     def write(self, block: Block, values: np.ndarray) -> None:
@@ -91,7 +98,7 @@ class Journal:
         return np.load(self.folder / block.filename, mmap_mode="r", allow_pickle=False)
 
     def rows_done(self, blocks: list[Block]) -> int:
-        """How many rows of `blocks` are finished."""
+        """Number of rows of `blocks` that are finished."""
         return sum(block.stop - block.start for block in blocks if self.has(block))
 
     def remove(self) -> None:
@@ -115,7 +122,7 @@ def _digest(file: BinaryIO, n_bytes: int) -> str:
 
 
 def _is_whole(path: Path) -> bool:
-    """Whether a file is the block that its name and folder say, to the last bit."""
+    """True if a file is the block that its name and folder say, to the last bit."""
     if path.is_symlink() or not path.is_file():
         return False
     seal_bytes = len(_seal(path, _NO_DIGEST))
@@ -130,7 +137,7 @@ def open_journal(root: Path, spec: Mapping[str, Any], where: str) -> Iterator[Jo
     """Open the journal of the cube that `spec` describes and hold its lock.
 
     Blocks that are damaged, at another's place or without a seal, as earlier versions kept them, are dropped and
-    logged: whoever fills the journal computes them again.
+    logged: they are computed again.
 
     Parameters
     ----------
@@ -182,17 +189,25 @@ def _keep_whole(folder: Path, where: str) -> list[str]:
 
 
 def journal_folder(root: Path, spec: Mapping[str, Any]) -> Path:
-    """Where the journal of a spec lies."""
+    """Folder of a spec's journal.
+
+    Parameters
+    ----------
+    root : Path
+        Folder of all journals.
+    spec : Mapping
+        What the cube's fingerprint hashes.
+    """
     return root / fingerprint(spec)
 
 
 def journal_blocks(root: Path, spec: Mapping[str, Any]) -> int:
-    """How many blocks of the cube that `spec` describes lie finished in its journal; their bytes are not checked."""
+    """Number of finished blocks in the journal of the cube that `spec` describes; their bytes are not checked."""
     return len(_sealed(journal_folder(root, spec)))
 
 
 def journal_rows(root: Path, spec: Mapping[str, Any]) -> int:
-    """How many rows of the cube that `spec` describes lie finished in its journal; their bytes are not checked."""
+    """Number of finished rows in the journal of the cube that `spec` describes; their bytes are not checked."""
     spans = (_SPAN.search(path.name) for path in _sealed(journal_folder(root, spec)))
     return sum(int(span[2]) - int(span[1]) for span in spans if span)
 

@@ -17,6 +17,12 @@ _BLOCK = re.compile(r"block(\d{2,})")
 def check_name(name: str, kind: str) -> str:
     """Return `name` if it can safely become part of a path.
 
+    Parameters
+    ----------
+    name : str
+    kind : str
+        What is named, for the message.
+
     Raises
     ------
     StudyError
@@ -51,13 +57,29 @@ def layer_number(label: str) -> int | None:
 
 
 def layer_depth(label: str, n_blocks: int) -> float:
-    """Place of a layer between input (0) and output (1); a head lies at 1."""
+    """Place of a layer between input (0) and output (1); a head is at 1.
+
+    Parameters
+    ----------
+    label : str
+        `embed`, `block07` or a head's.
+    n_blocks : int
+        Blocks of the network.
+    """
     number = layer_number(label)
     return 1.0 if number is None else number / n_blocks
 
 
 def find_layer(layer: int | str, known: Sequence[str], where: str) -> str:
     """Label of a layer given by label or block number, which a command line gives as text.
+
+    Parameters
+    ----------
+    layer : int or str
+    known : sequence of str
+        Labels of the network's layers.
+    where : str
+        The network, for messages.
 
     Raises
     ------

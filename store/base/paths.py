@@ -1,4 +1,4 @@
-"""Where a study keeps what."""
+"""Paths of a study's files."""
 
 from __future__ import annotations
 
@@ -63,27 +63,27 @@ class StudyPaths:
 
     @property
     def locks(self) -> Path:
-        """Locks of whoever writes what; files without content that stay."""
+        """Locks of outputs that are being written; empty files that are never deleted."""
         return self.root / ".cinecube" / "locks"
 
     @property
     def imports(self) -> Path:
-        """What imports that are under way would have to undo."""
+        """Notes by which an import that was interrupted is undone."""
         return self.root / ".cinecube" / "imports"
 
     @property
     def chunks(self) -> Path:
-        """What was read from remotes, kept on this disk; where `cache=True` puts it."""
+        """Chunks read from remotes and kept on this disk, by `cache=True`."""
         return self.root / ".cinecube" / "chunks"
 
     @property
     def timings(self) -> Path:
-        """How long stages took on this machine."""
+        """Durations of stages on this machine."""
         return self.root / ".cinecube" / "timings"
 
     @property
     def jobs(self) -> Path:
-        """What jobs of a batch system print."""
+        """Output of the jobs of a batch system."""
         return self.root / ".cinecube" / "jobs"
 
     @property
@@ -93,14 +93,14 @@ class StudyPaths:
 
     @property
     def probed(self) -> Path:
-        """What decoding whole films has shown, by the digests of their files."""
+        """Results of decoding whole films, by the digests of their files."""
         return self.root / ".cinecube" / "probed"
 
     def checkpoint(self, model: str) -> Path:
         return self.data / "checkpoints" / f"{model}.json"
 
     def imported(self, model: str) -> Path:
-        """What an imported model's cubes were when they were checked."""
+        """Record of an imported model's cubes as they were when they were checked."""
         return self.data / "imported" / f"{model}.json"
 
     def features(self, model: str, film: str) -> Path:
@@ -124,7 +124,7 @@ class StudyPaths:
         return self.data / "ceiling.zarr"
 
     def residual_check(self, pair: str) -> Path:
-        """How much of the removed features a residual still predicts."""
+        """Table of how well a residual still predicts the removed features."""
         return self.tables / "residual_check" / f"{pair}.csv"
 
     @property
@@ -141,5 +141,5 @@ class StudyPaths:
         return self.root / ".cinecube" / "scratch"
 
     def relative(self, path: Path) -> str:
-        """`path` as a reader of messages knows it: from the study's folder where it lies inside."""
+        """`path` as messages show it: relative to the study's folder if it is inside."""
         return str(path.relative_to(self.root)) if path.is_relative_to(self.root) else str(path)

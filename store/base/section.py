@@ -1,4 +1,4 @@
-"""What every section of `params.yaml` is, and how it says what is wrong with it."""
+"""Base class of every section of `params.yaml`, and the error that its validators raise."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _LONGEST = 60
 
 
 class WrongValue(ValueError):
-    """What a validator raises: `store.params.parse` makes a `StudyError` of it, which knows the file and section.
+    """Error of a validator; `store.params.parse` makes a `StudyError` of it that names the file and section.
 
     Parameters
     ----------

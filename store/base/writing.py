@@ -1,4 +1,4 @@
-"""Who may write: one process at a time for whatever a study publishes, and a place for its arrays meanwhile."""
+"""Locks that let one process at a time write what a study publishes, and folders for its arrays meanwhile."""
 
 from __future__ import annotations
 
@@ -13,19 +13,19 @@ from cinecube.store.base.atomic import clear, remove
 from cinecube.store.base.errors import StudyError
 from cinecube.store.base.paths import StudyPaths
 
-# How long `clean` may hold a lock, which it takes to see whether it is free.
+# Seconds that `clean` may hold a lock, which it takes to see whether it is free.
 _GLANCE_S = 0.2
 
 
 @contextmanager
 def one_writer(paths: StudyPaths, *outputs: Path, wait_s: float = 0) -> Iterator[None]:
-    """Be the only writer of some outputs; what killed writers of them have left is taken away first.
+    """Lock some outputs for this process, and first remove what killed writers left of them.
 
     Parameters
     ----------
     paths : StudyPaths
     outputs : Path
-        Files or folders inside the study. Of a stage with several the first that no other stage writes is enough.
+        Files or folders inside the study. For a stage with several, the first that no other stage writes is enough.
     wait_s : float
         Seconds to wait for another writer, where it will not take long.
 
@@ -64,7 +64,7 @@ def _locked(paths: StudyPaths, output: Path, wait_s: float) -> Iterator[None]:
 
 
 def lock_of(paths: StudyPaths, output: Path) -> Path:
-    """The file that whoever writes an output holds locked; DVC and Git look away from where it lies."""
+    """The file that the writer of an output holds locked, in a folder that DVC and Git ignore."""
     digest = hashlib.sha256(paths.relative(output).encode()).hexdigest()
     return paths.locks / f"{output.name[:40]}.{digest[:16]}.lock"
 
@@ -73,7 +73,17 @@ def lock_of(paths: StudyPaths, output: Path) -> Path:
 def scratch_folder(paths: StudyPaths, name: str) -> Iterator[Path]:
     """An empty folder for arrays that a stage does not hold in memory, gone at the end.
 
-    Whoever takes a name holds the lock of what it is for: what lies there is a dead writer's.
+    The caller holds the lock of the output that `name` is for, so anything in the folder was left by a killed writer.
+
+    Parameters
+    ----------
+    paths : StudyPaths
+    name : str
+        Name of the folder below `paths.scratch`.
+
+    Yields
+    ------
+    Path
     """
     folder = paths.scratch / name
     remove(folder)

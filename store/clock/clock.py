@@ -60,7 +60,7 @@ class Clock(Section):
 
 
 def same_step(a_s: float, b_s: float) -> bool:
-    """Whether two TRs, in seconds, are the same."""
+    """True if two TRs, in seconds, are the same."""
     return abs(a_s - b_s) <= SAME_STEP_S
 
 
@@ -77,7 +77,18 @@ def step_s(rows: pd.DataFrame) -> float:
 
 
 def match_onsets(onsets_s: np.ndarray, known_s: np.ndarray) -> np.ndarray:
-    """Index into the rising `known_s` of each onset, -1 where none is the same moment; both in seconds, (row,)."""
+    """Index into the rising `known_s` of each onset, -1 where none is the same moment; both in seconds, (row,).
+
+    Parameters
+    ----------
+    onsets_s : ndarray (row,)
+    known_s : ndarray (known,)
+        Rising.
+
+    Returns
+    -------
+    ndarray (row,) of int
+    """
     if known_s.size == 0:
         return np.full(onsets_s.shape, -1)
     right = np.searchsorted(known_s, onsets_s).clip(0, known_s.size - 1)
@@ -87,7 +98,15 @@ def match_onsets(onsets_s: np.ndarray, known_s: np.ndarray) -> np.ndarray:
 
 
 def covered_rows(from_s: np.ndarray, from_window_s: float, to_s: np.ndarray, to_window_s: float) -> np.ndarray:
-    """Whether each row (row,) overlaps one of the windows (window,), whose onsets `from_s` rise; all in seconds."""
+    """Mask (row,) of rows that overlap one of the windows (window,).
+
+    Parameters
+    ----------
+    from_s, to_s : ndarray
+        (window,) rising and (row,) onsets in seconds.
+    from_window_s, to_window_s : float
+        Seconds that each window and each row spans.
+    """
     last = np.searchsorted(from_s, to_s + to_window_s - SAME_S) - 1
     covered: np.ndarray = (last >= 0) & (from_s[last] + from_window_s > to_s + SAME_S)
     return covered

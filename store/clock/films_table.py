@@ -51,6 +51,19 @@ def read_films_table(path: Path) -> pd.DataFrame:
 def rows_by_segment(table: pd.DataFrame, segments: list[str], clock: Clock) -> dict[str, int]:
     """Rows of each of `segments` at the study's clock.
 
+    Parameters
+    ----------
+    table : DataFrame
+        `data/films.csv` by segment, with the columns `rows` and `duration_s` (s).
+    segments : list of str
+    clock : Clock
+        The study's.
+
+    Returns
+    -------
+    dict
+        Segment -> number of its rows.
+
     Raises
     ------
     StudyError

@@ -1,6 +1,6 @@
-"""Which bytes belong where in a cube: the checksums of all its chunks, in the file that opening a cube reads anyway.
+"""Checksums of all chunks of a cube, in the file that opening a cube reads anyway: they show bytes in a wrong place.
 
-Every chunk ends in a checksum of its own, which shows that it is whole and not that it stands in its place.
+Every chunk ends in a checksum of its own, which shows that the chunk is whole, not that it is in its place.
 """
 
 from __future__ import annotations
@@ -31,13 +31,13 @@ _INDEX_BYTES = 16
 # Half a megabyte to open a cube of a hundred gigabytes; an array with more is left out.
 _MOST = 2**16
 
-# What a chunk of known size ends in.
+# Codecs of a chunk of known size.
 _BYTES = [{"name": "bytes", "configuration": {"endian": "little"}}, {"name": "crc32c"}]
 
 
 @dataclass(frozen=True)
 class ChunkLayout:
-    """How the files of an array end in checksums: one of a chunk, or one after each chunk of a shard and its index.
+    """Layout of an array's files and their checksums: one ends a chunk, or one each chunk of a shard and its index.
 
     Parameters
     ----------
@@ -57,7 +57,15 @@ class ChunkLayout:
 
     @classmethod
     def of(cls, name: str, described: Mapping[str, Any]) -> ChunkLayout | None:
-        """The layout that an array's metadata describe; None if it is none that this package writes."""
+        """The layout that an array's metadata describe; None if it is none that this package writes.
+
+        Parameters
+        ----------
+        name : str
+            The array's.
+        described : Mapping
+            Its entry in the consolidated metadata.
+        """
         try:
             shape, stored = described["shape"], described["chunk_grid"]["configuration"]["chunk_shape"]
             files = tuple(math.ceil(length / size) for length, size in zip(shape, stored, strict=True))
@@ -93,7 +101,7 @@ class ChunkLayout:
             yield "/".join((self.name, "c", *map(str, place)))
 
     def number(self, key: str) -> int | None:
-        """Which of `each_key` one is."""
+        """Number of a key in `each_key`; None if it is none of them."""
         parts = key.split("/")[2:]
         if len(parts) != len(self.files) or not all(part.isdecimal() for part in parts):
             return None
@@ -116,7 +124,7 @@ class ChunkLayout:
         return b"".join(found)
 
     def _places(self, size: int) -> list[int] | None:
-        """Where in a file of some bytes its checksums end; chunks that hold nothing but NaN are not in a shard."""
+        """Ends of the checksums in a file of `size` bytes; None if they cannot fit. Shards omit chunks of NaN only."""
         if not self.chunks:
             return [size]
         n_chunks, rest = divmod(size - self.index_bytes, self.chunk_bytes)
@@ -149,7 +157,7 @@ class ChunkLayout:
 
 @dataclass(frozen=True)
 class Checksums:
-    """What `zarr.json` lists of a cube's chunks.
+    """The checksums of a cube's chunks that its `zarr.json` lists.
 
     Attributes
     ----------
@@ -165,6 +173,15 @@ class Checksums:
     @classmethod
     def read(cls, raw: bytes, where: str, do: str = RESTORE) -> Checksums | None:
         """The list in the bytes of a cube's `zarr.json`; None if there is none, or a schema that is not known.
+
+        Parameters
+        ----------
+        raw : bytes
+            `zarr.json`.
+        where : str
+            The cube, for messages.
+        do : str
+            What the user can do if the file was changed.
 
         Raises
         ------
@@ -184,7 +201,7 @@ class Checksums:
             raise StudyError(
                 where=where,
                 found=f"a {ROOT} that is not as it was written",
-                expected="text that has the checksum that stands in it",
+                expected="text that has the checksum that it states",
                 do=do,
             )
         layouts, listed = {}, {}
@@ -204,7 +221,26 @@ class Checksums:
     def refuse_other(
         self, key: str, data: np.ndarray, request: ByteRequest | None, where: str, do: str = RESTORE
     ) -> None:
-        """Raise if bytes of a file are not those that belong there."""
+        """Raise if bytes of a file are not those that belong there.
+
+        Parameters
+        ----------
+        key : str
+            The file's, from the root of the cube.
+        data : ndarray of uint8
+            The bytes that were read.
+        request : ByteRequest, optional
+            The part of the file that they are; the whole file without it.
+        where : str
+            The cube, for messages.
+        do : str
+            What the user can do.
+
+        Raises
+        ------
+        StudyError
+            If the listed checksums are others.
+        """
         expected = self.of(key)
         if expected is None:
             return
@@ -221,7 +257,7 @@ class Checksums:
         )
 
     def told(self, key: str, part: tuple[slice, bytes] | None) -> str:
-        """What the checksums found in a file say of it: which other file they belong to, if any."""
+        """The contents of a file in words, by the checksums found in it: those of another file, or unknown bytes."""
         if part is not None:
             which, found = part
             for other in self._owners.get(found[:_N_BYTES], ()):
@@ -230,7 +266,14 @@ class Checksums:
         return OTHER
 
     def misplaced(self, cube: Path, key: str) -> str:
-        """What is wrong with the place of a file of a cube on this disk; empty if nothing is, or it is not listed."""
+        """The fault of a cube's file on this disk, by its checksums; empty if it has none or is not listed.
+
+        Parameters
+        ----------
+        cube : Path
+        key : str
+            The file's, from the root of the cube.
+        """
         expected = self.of(key)
         found = self.layouts[key.split("/", 1)[0]].ends(cube / key) if expected else None
         if not expected or found == expected:
@@ -252,8 +295,8 @@ class Checksums:
 def write_checksums(path: Path) -> None:
     """List the checksums of a finished cube in its `zarr.json`.
 
-    They stand among the gathered metadata, which any program that writes to the cube gathers anew: so there is no list
-    of chunks that are no longer there.
+    They are part of the consolidated metadata, which any program that writes to the cube makes anew: so no list names
+    chunks that are no longer there.
     """
     file = path / ROOT
     root = json.loads(file.read_bytes())

@@ -30,7 +30,7 @@ TARGETS_PER_SHARD = 4096
 # Metadata without blanks: half the bytes that opening a cube moves from a remote.
 _COMPACT = {"json_indent": None}
 
-# How long a reader waits for a cube that is being replaced.
+# Seconds that a reader waits for a cube that is being replaced.
 _WAITS_S = (0.001, 0.01, 0.1, 0.2)
 
 LayerReader = Callable[[int, int], np.ndarray]
@@ -94,6 +94,13 @@ def write_cube(path: Path, cube: xr.Dataset) -> None:
 
     Responses (time, target) are stored as all rows of a block of targets to a shard, since that is what an encoder
     reads; lazy values must be chunked so. Scores are one chunk per subject and model.
+
+    Parameters
+    ----------
+    path : Path
+        The cube's folder.
+    cube : Dataset
+        `bold (time, target)`, or `score (subject, model, layer, target)` and more.
     """
     encoding: dict[str, Any] = {}
     for name, variable in cube.data_vars.items():
@@ -116,7 +123,7 @@ def _dims_per_chunk(widths: np.ndarray, n_dims: int) -> int:
 
 
 def _write(cube: xr.Dataset, path: Path, encoding: Mapping[str, Any]) -> None:
-    # Attributes have no order, and bytes have.
+    # Attributes have no order, but bytes do.
     cube = cube.assign_attrs()
     cube.attrs = dict(sorted(cube.attrs.items()))
     checked = {str(name): {"compressors": [Crc32cCodec()], **encoding.get(str(name), {})} for name in cube.variables}
@@ -185,6 +192,12 @@ def _open_once(path: Path, where: str, complete: bool) -> xr.Dataset:
 def open_stored(store: Store, where: str) -> xr.Dataset:
     """Open the cube of any store lazily, as `open_cube` does; its shards are looked for when they are read.
 
+    Parameters
+    ----------
+    store : Store
+    where : str
+        What messages call the cube.
+
     Raises
     ------
     StudyError
@@ -219,6 +232,18 @@ def _refuse_newer(store: Store, where: str) -> None:
 def read_values(array: xr.DataArray, where: str) -> np.ndarray:
     """Values of a lazy part of a cube, which messages call by a name of its own.
 
+    Parameters
+    ----------
+    array : DataArray
+        Lazy, of any dims.
+    where : str
+        What messages call it.
+
+    Returns
+    -------
+    ndarray
+        With the dims of `array`.
+
     Raises
     ------
     StudyError
@@ -242,7 +267,7 @@ def refuse_another(
     segments: Sequence[str] = (),
     subject: str | None = None,
 ) -> None:
-    """Refuse a cube that lies under another's name.
+    """Refuse a cube that is stored under another's name.
 
     Parameters
     ----------
@@ -256,7 +281,7 @@ def refuse_another(
     segments : sequence of str
         Of the film whose features it must hold, some at least.
     subject : str, optional
-        Whose responses it must hold, where its spec tells.
+        Whose responses it must hold, if its spec names a subject.
 
     Raises
     ------
@@ -308,12 +333,12 @@ def stored_bytes(path: Path) -> int:
 
 
 def data_name(cube: xr.Dataset) -> str:
-    """What a cube holds: `features`, `bold` or `score`, else its first variable; "" of a cube without any."""
+    """Name of a cube's main variable: `features`, `bold` or `score`, else its first; "" if it has none."""
     return next((name for name in (*DIMS, *sorted(map(str, cube.data_vars))) if name in cube), "")
 
 
 def stored_spec(path: Path) -> dict[str, Any]:
-    """What a cube's fingerprint hashes, as the cube tells it.
+    """The spec that a cube's fingerprint hashes, from the cube's own attributes.
 
     Raises
     ------

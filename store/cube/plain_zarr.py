@@ -51,7 +51,7 @@ _ZSTD = b"\x28\xb5\x2f\xfd"
 
 @dataclass(frozen=True)
 class _Plain:
-    """What is known of an array by its metadata.
+    """Sizes and kind of an array, from its metadata.
 
     Attributes
     ----------
@@ -78,7 +78,7 @@ class _Plain:
 
 
 class Plainness:
-    """What has been read of a group's metadata, and so what may be read of its chunks.
+    """Metadata of a group that have been read, and the limits that they set to its chunks.
 
     Parameters
     ----------
@@ -103,6 +103,14 @@ class Plainness:
 
     def judge(self, key: str, data: bytes | memoryview, request: ByteRequest | None) -> None:
         """Refuse metadata that are not plain, and chunks that would decode to more than is declared.
+
+        Parameters
+        ----------
+        key : str
+        data : bytes or memoryview
+            What the store has under it.
+        request : ByteRequest, optional
+            The part of the file that `data` is; the whole file without it.
 
         Raises
         ------
@@ -149,13 +157,13 @@ class Plainness:
 
 
 def older_format(names: Iterable[str]) -> str:
-    """The file that tells a group of Zarr v2, by the names in its folder; empty where it is none."""
+    """The file that shows a group of Zarr v2, from the names in its folder; empty for other groups."""
     there = set(names)
     return "" if ROOT in there else min(_OLDER & there, default="")
 
 
 def of_older_format(key: str, where: str) -> StudyError:
-    """What to say of a group of Zarr v2."""
+    """Error for a group of Zarr v2."""
     return StudyError(
         where=where,
         found=f"a group of Zarr v2 ({key})",
@@ -170,7 +178,23 @@ async def read_plainly(
     request: ByteRequest | None,
     get: Callable[[], Awaitable[Buffer | None]],
 ) -> Buffer | None:
-    """What a store has under a key, judged before Zarr sees it."""
+    """Bytes of a store under a key, judged before Zarr sees them; None if there are none.
+
+    Parameters
+    ----------
+    plainness : Plainness
+        Of the group.
+    key : str
+    request : ByteRequest, optional
+        The part of the file that `get` returns; the whole file without it.
+    get : callable
+        Awaited for the bytes.
+
+    Raises
+    ------
+    StudyError
+        If the bytes are not plain, or of Zarr v2.
+    """
     found = await get()
     if found is None:
         return None
@@ -181,7 +205,7 @@ async def read_plainly(
 
 
 class PlainStore(WrapperStore[Store]):
-    """A store of which Zarr gets nothing to see but plain groups of version 3.
+    """A store that shows Zarr nothing but plain groups of version 3.
 
     Parameters
     ----------
@@ -309,7 +333,7 @@ def _bounded(
     if in_shard > _MAX_CHUNKS_IN_SHARD:
         raise ValueError(f"{name}: {in_shard} chunks in a shard declared, more than {_MAX_CHUNKS_IN_SHARD}")
     whole = math.prod(-(-max(1, length) // step) * step for length, step in zip(shape, chunk, strict=True))
-    if math.prod(shard) * size > max(_MAX_CHUNK_BYTES, whole * size):  # which is made whole to read it
+    if math.prod(shard) * size > max(_MAX_CHUNK_BYTES, whole * size):  # Zarr makes the whole shard to read a part
         raise ValueError(f"{name}: shards of {_shown(list(shard))} in an array of {_shown(list(shape))}")
     values = math.prod(chunk)
     limit = _MAX_TEXT_CHUNK_BYTES if is_text else _MAX_CHUNK_BYTES
@@ -332,7 +356,7 @@ def _inner(configuration: Mapping[str, Any], shard: tuple[int, ...], name: str) 
 
 
 def _judge_codecs(codecs: Any, is_text: bool, n_axes: int, name: str) -> bool:
-    """Whether chunks are compressed; refuses all codecs but a few, which only order, pack and check bytes."""
+    """True if chunks are compressed; refuses all codecs but a few, which only order, pack and check bytes."""
     if not isinstance(codecs, list) or not 0 < len(codecs) <= 4:
         raise ValueError(f"{name}: no list of one to four codecs")
     named = [_named(codec, name) for codec in codecs]
@@ -397,7 +421,7 @@ def _packed_chunks(array: _Plain, data: bytes | memoryview, request: ByteRequest
     if not array.in_shard or isinstance(request, RangeByteRequest):
         return [data]
     if request is not None:
-        return []  # the index of a shard, which is read from its end
+        return []  # a shard's index, read from the end
     start = len(data) - 4 - 16 * array.in_shard  # before its checksum
     if start < 0:
         return []  # too short for its own index, which Zarr will say
@@ -407,7 +431,7 @@ def _packed_chunks(array: _Plain, data: bytes | memoryview, request: ByteRequest
 
 
 def _zstd_bytes(head: bytes) -> int | None:
-    """Bytes that the frame of Zstandard (RFC 8878) holds, by its header; none where that does not tell."""
+    """Decoded bytes of a Zstandard frame (RFC 8878), from its header; None if the header does not say."""
     if len(head) < 6 or head[:4] != _ZSTD:
         return None
     flags = head[4]

@@ -27,7 +27,7 @@ def reclock(cube: xr.Dataset, rows: pd.DataFrame, window_s: float, method: Metho
     """Give a feature cube other rows, lazily: a layer is read when it is asked for.
 
     Segments are matched by label; those of the cube that `rows` lacks are left out. A row that the cube has as it
-    is, same onset and same window, is taken unchanged. The fingerprint tells the clock, unless nothing changes.
+    is, same onset and same window, is taken unchanged. The fingerprint includes the clock, unless nothing changes.
 
     Parameters
     ----------
@@ -36,7 +36,7 @@ def reclock(cube: xr.Dataset, rows: pd.DataFrame, window_s: float, method: Metho
     rows : DataFrame
         `segment` and `onset_s` (s) of the rows wanted, onsets rising inside a segment.
     window_s : float
-        Seconds of film that each of them stands for.
+        Seconds of film that each of them covers.
     method : {"mean", "lanczos"}
         See `resampling_weights`.
 
@@ -93,7 +93,7 @@ def segment_weights(
         return sparse.csr_array(ones, shape=(len(to_s), len(from_s)))
     covered = covered_rows(from_s, from_window_s, to_s, to_window_s)
     if not covered.all():
-        # Lanczos would make a number of the side lobes of windows that lie elsewhere.
+        # Lanczos would make a number of the side lobes of windows elsewhere in the film.
         raise StudyError(
             where=f"{where} at {to_s[~covered][0]:.2f} s",
             found="no features",
@@ -104,13 +104,21 @@ def segment_weights(
 
 
 def are_windows(from_s: np.ndarray, from_window_s: float, to_s: np.ndarray, to_window_s: float) -> bool:
-    """Whether every row is one of the windows as it stands."""
+    """True if every row is one of the windows, unchanged.
+
+    Parameters
+    ----------
+    from_s, to_s : ndarray
+        (window,) and (row,) onsets in seconds, rising.
+    from_window_s, to_window_s : float
+        Seconds that each window and each row spans.
+    """
     same_length = abs(from_window_s - to_window_s) <= SAME_S
     return same_length and bool((match_onsets(to_s, from_s) >= 0).all())
 
 
 def _has_rows(cube: xr.Dataset, rows: pd.DataFrame, window_s: float) -> bool:
-    """Whether the cube has exactly these rows."""
+    """True if the cube has exactly these rows."""
     return (
         len(rows) == cube.sizes["time"]
         and [str(name) for name in rows["segment"]] == [str(name) for name in cube["segment"].values]
@@ -143,7 +151,7 @@ def _cube_weights(cube: xr.Dataset, rows: pd.DataFrame, window_s: float, method:
 def _attrs(cube: xr.Dataset, rows: pd.DataFrame, window_s: float, method: Method) -> dict[str, Any]:
     """The cube's attributes with the new clock in the spec, and the fingerprint of that."""
     spec = json.loads(cube.attrs.get("spec", "{}"))
-    # What differs between films stands in `segments`: all else of a spec is compared between the films of a model.
+    # What differs between films is in `segments`: all else of a spec is compared between the films of a model.
     spec["segments"] = {
         str(segment): hashlib.sha256(onsets.to_numpy("<f8").round(6).tobytes()).hexdigest()
         for segment, onsets in rows.groupby("segment", sort=False)["onset_s"]

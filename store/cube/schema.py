@@ -1,4 +1,4 @@
-"""What a cube is: axes, coordinates and attributes of each kind."""
+"""Axes, coordinates and attributes of each kind of cube."""
 
 from __future__ import annotations
 
@@ -38,6 +38,13 @@ def stored_rows(n_rows: int) -> int:
 
 def refuse_unknown(schema: Any, where: str) -> None:
     """Refuse a cube of a schema that this package does not read.
+
+    Parameters
+    ----------
+    schema
+        The cube's attribute, of whatever type it is.
+    where : str
+        What messages call the cube.
 
     Raises
     ------
@@ -136,7 +143,7 @@ def feature_template(
             width[m, layers.index(label)] = dims
             depth[m, layers.index(label)] = layer_depth(label, stream.deepest)
     shape = (len(rows), int(width.max()), len(streams), len(layers))
-    # One NaN seen from everywhere: a placeholder of any size costs nothing.
+    # One NaN, broadcast: a placeholder of any size costs nothing.
     values = np.broadcast_to(np.array(np.nan, dtype=dtype), shape)
     return xr.Dataset(
         {"features": (DIMS["features"], values)},
@@ -166,7 +173,19 @@ def merged_layers(streams: Sequence[Stream]) -> list[str]:
 
 
 def provenance(kind: str, spec: Mapping[str, Any], packages: Sequence[str], **more: Any) -> dict[str, Any]:
-    """Attributes every cube carries: schema, kind, spec, fingerprint and versions; no dates, no hosts."""
+    """Attributes every cube carries: schema, kind, spec, fingerprint and versions; no dates, no hosts.
+
+    Parameters
+    ----------
+    kind : str
+        `features`, `bold`, `score` and so on.
+    spec : Mapping
+        What the fingerprint hashes.
+    packages : sequence of str
+        Packages beside this one whose versions are recorded.
+    **more
+        Attributes of this kind of cube.
+    """
     versions = {"python": ".".join(platform.python_version_tuple()[:2])}
     for package in ("cinecube", *packages):
         try:

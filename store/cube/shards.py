@@ -43,7 +43,7 @@ class RowShards:
 
     @classmethod
     def of(cls, array: zarr.Array[Any]) -> RowShards | None:
-        """How an array keeps its shards; None if in another way."""
+        """Description of an array's shards; None if it keeps them in another way."""
         metadata, shard, chunk = array.metadata, array.shards, array.chunks
         if not isinstance(metadata, ArrayV3Metadata) or shard is None or shard[1:] != chunk[1:]:
             return None
@@ -61,7 +61,7 @@ class RowShards:
     def read(
         self, folder: Path, name: str, selection: Sequence[Any], checksums: Checksums | None = None
     ) -> np.ndarray | None:
-        """What an array in a folder holds at integers and slices of one shard.
+        """Values of an array in a folder at integers and slices of one shard.
 
         Parameters
         ----------

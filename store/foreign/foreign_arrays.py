@@ -1,4 +1,4 @@
-"""Arrays that other programs wrote, and which moment of which segment each of their rows is."""
+"""Arrays that other programs wrote, and the segment and onset of each of their rows."""
 
 from __future__ import annotations
 
@@ -145,7 +145,7 @@ def _unnamed(values: np.ndarray, said: tuple[str, ...] = ()) -> _Array:
 
 
 def _is_hidden(name: str) -> bool:
-    """Whether systems leave it beside files: `._amber01.npy`, `__MACOSX/`."""
+    """True if the operating system put it beside files: `._amber01.npy`, `__MACOSX/`."""
     return any(part.startswith((".", "__MACOSX")) for part in name.split("/"))
 
 

@@ -13,7 +13,7 @@ import numpy as np
 from cinecube.store.base.bounded import file_bytes
 from cinecube.store.base.errors import StudyError, environment_error, first_line
 
-# What is unpacked or filled in beyond its bytes: up to here as it may be, further at a ratio that numbers reach.
+# Bytes that may be unpacked or filled in whatever the file's size; more is allowed at a ratio that numbers reach.
 _FREE_BYTES = 2**28
 _RATIO = 100
 # One line of a table: 100,000 dims of 20 characters.
@@ -25,7 +25,7 @@ NUMBERS = "fiub"
 
 
 def wrong(where: str, found: str, expected: str, do: str) -> StudyError:
-    """What is said of features that cannot be read, or not for certain."""
+    """Error for features that cannot be read, or not for certain."""
     return StudyError(where=where, found=found, expected=expected, do=do)
 
 
@@ -109,6 +109,12 @@ def look_at_table(path: Path) -> None:
 def look_at_dataset(dataset: Any, where: str) -> None:
     """Refuse a data set of HDF5 that is no numbers, or declares more than its file holds.
 
+    Parameters
+    ----------
+    dataset : h5py.Dataset
+    where : str
+        What messages call it.
+
     Raises
     ------
     StudyError
@@ -116,12 +122,12 @@ def look_at_dataset(dataset: Any, where: str) -> None:
     if dataset.is_virtual or dataset.external:
         raise StudyError(
             where=where,
-            found="a data set whose bytes lie in other files",
+            found="a data set whose bytes are in other files",
             expected="its own bytes",
             do="copy it into one file",
         )
     if dataset.dtype.kind not in "fiub" or dataset.shape is None:
-        return  # told apart when it is read, which takes nothing
+        return  # refused when it is read, which costs nothing
     declared, stored = dataset.size * dataset.dtype.itemsize, dataset.id.get_storage_size()
     if declared > max(_FREE_BYTES, _RATIO * stored):
         raise _refused(where, f"shape {dataset.shape}, which is {declared} bytes, in {stored}", "its values")
@@ -132,6 +138,12 @@ def look_at_dataset(dataset: Any, where: str) -> None:
 
 def as_numbers(values: Any, where: str) -> np.ndarray:
     """Numbers (row, dim) as float64; a vector is one dim.
+
+    Parameters
+    ----------
+    values : array_like (row, dim) or (row,)
+    where : str
+        What messages call them.
 
     Raises
     ------
@@ -149,7 +161,7 @@ def as_numbers(values: Any, where: str) -> np.ndarray:
 
 
 def unreadable_array(path: Path, error: Exception) -> StudyError:
-    """What is said of a file that a library cannot read."""
+    """Error for a file that a library cannot read."""
     if refused := environment_error(error, str(path)):
         return refused
     first = first_line(error)

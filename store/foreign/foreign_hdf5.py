@@ -67,7 +67,7 @@ def read_hdf5(
     try:
         with h5py.File(path, "r") as file:
             every = dict(_data_sets(file))
-            # Beside features lie names and dates, which are none.
+            # Files hold names and dates beside features.
             sets = {place: one for place, one in every.items() if one.dtype.kind in NUMBERS} or every
             chosen = _choose(sets, dataset and dataset.strip("/"), segments, table, str(path))
             if isinstance(chosen, str):
@@ -184,7 +184,7 @@ def _refuse_several(found: Sequence[_Found], sets: Mapping[str, Any], where: str
 def _by_own_names(
     places: Sequence[str], asked: str | None, segments: Sequence[str], where: str
 ) -> str | dict[str, str]:
-    """Data sets none of which has a segment in its place."""
+    """Data sets whose paths all lack a segment in its place."""
     if len(places) == 1 and (asked is None or asked == places[0]):
         return places[0]
     inner = {place: place.removeprefix(f"{asked}/") if asked else place for place in places}
@@ -207,5 +207,5 @@ def _listed(names: Sequence[str]) -> str:
 
 def _numbers(dataset: Any, where: str) -> np.ndarray:
     look_at_dataset(dataset, where)
-    # Of other types nothing is read to tell so.
+    # Nothing is read of other types to say so.
     return as_numbers(dataset[()] if dataset.dtype.kind in NUMBERS else np.empty(0, dataset.dtype), where)

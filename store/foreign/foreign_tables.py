@@ -55,7 +55,7 @@ def read_columns(path: Path, n_rows: int | None = None) -> Table:
         Values apart by commas, semicolons, tabs or blanks. With semicolons and tabs, and in quotes, commas may stand
         for decimal points.
     n_rows : int, optional
-        How many rows it must have: tells names from values where both are whole numbers.
+        How many rows it must have: this distinguishes names from values where both are whole numbers.
 
     Raises
     ------
@@ -100,7 +100,7 @@ def read_columns(path: Path, n_rows: int | None = None) -> Table:
 
 
 def _layout(lines: Sequence[str]) -> tuple[str, list[str]]:
-    """What stands between values, and the cells of the first line; an empty one more where rows have names as in R."""
+    """Separator of a table, and the cells of its first line; an empty one is added where rows have names, as in R."""
     body = lines[1:] or lines
     by_sign = {sign: [_cells(line, sign) for line in (lines[0], *body)] for sign in _SEPARATORS}
     every = [sign for sign, rows in by_sign.items() if all(len(row) > 1 for row in rows)]
@@ -126,7 +126,7 @@ def _cells(line: str, separator: str) -> list[str]:
 
 
 def _all_numbers(cells: Sequence[str]) -> bool:
-    """Whether a line names nothing; pandas names columns 0, 1, 2, … beside an index without a name."""
+    """True if every name is a number; pandas names columns 0, 1, 2, … beside an index without a name."""
     return any(cells) and all(not cell or _NUMBER.fullmatch(cell) for cell in cells)
 
 
@@ -173,7 +173,7 @@ def _blank_lines_below(path: Path) -> int:
 def _names_columns(
     path: Path, names: Sequence[str], body: Sequence[Sequence[str]], n_rows: int | None, n_lines: int
 ) -> bool:
-    """Whether a first line of numbers names the columns, which whole numbers may that differ.
+    """True if a first line of numbers names the columns; only whole numbers that differ may.
 
     Raises
     ------
@@ -196,7 +196,7 @@ def _names_columns(
 
 
 def _is_fraction(cell: str) -> bool:
-    """Whether a cell is a number that is not written as a whole one."""
+    """True if a cell is a number that is not written as a whole one."""
     return bool(_NUMBER.fullmatch(cell)) and not cell.isdecimal()
 
 
@@ -210,7 +210,7 @@ def _without_commas(columns: pd.DataFrame, separator: str, path: Path) -> tuple[
             continue
         seen.append(known[known.str.contains(",")])
         made[name] = pd.to_numeric(column.str.replace(",", ".", n=1)).astype(float)
-    # Of thousands every comma stands before three digits.
+    # In thousands every comma is followed by three digits.
     if made and separator != ";" and all(known.str.fullmatch(_THOUSANDS).all() for known in seen):
         found = f"{seen[0].iloc[0]}, thousands or a fraction"
         do = "save it without commas in numbers"

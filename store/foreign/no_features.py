@@ -26,7 +26,7 @@ _WHERE = frozenset(
         *("subject", "sub", "participant", "participant_id", "subject_id", "session", "ses", "run", "repeat", "chunk"),
     ]
 )
-# So many rows of a segment lie on a line by chance less than once in a million columns.
+# So many rows of a segment are on a line by chance less than once in a million columns.
 _LEAST_ROWS = 5
 _ON_A_LINE = 1e-3
 
@@ -34,7 +34,7 @@ _ON_A_LINE = 1e-3
 def features_of(
     columns: pd.DataFrame, rows: pd.DataFrame, chosen: Sequence[str], where: str, *, named: bool = True
 ) -> tuple[list[str], dict[str, str], list[str]]:
-    """Tell features from columns that are none.
+    """Separate features from columns that are none.
 
     Parameters
     ----------
@@ -72,7 +72,7 @@ def features_of(
         left_out = _by_name(columns, rows, where) if named else {}
         rising = _rising(columns.drop(columns=list(left_out)), rows)
         names = [str(name) for name in columns if name not in left_out]
-        # All that there is: whoever adds it may want it, unless it counts.
+        # The only columns: the user may want them, unless they number the rows.
         alone = len(rising) == len(names)
         if alone and named and (counts := [name for name in rising if _numbers_rows(columns[name], rows)]):
             raise _unclear(f"{where} column {counts[0]}", "values that rise with the rows, and no other column")
@@ -129,7 +129,7 @@ def _unclear(where: str, found: str) -> StudyError:
 
 
 def _numbers_rows(column: pd.Series, rows: pd.DataFrame) -> bool:
-    """Whether values are whole numbers that differ over the rows, or rise within every segment."""
+    """True if values are whole numbers that differ over the rows, or rise within every segment."""
     if not pd.api.types.is_numeric_dtype(column) or column.isna().any() or (column % 1 != 0).any():
         return False
     return column.is_unique or _rises(column, rows)
@@ -141,7 +141,7 @@ def _rises(column: pd.Series, rows: pd.DataFrame) -> bool:
 
 
 def _tells_times(column: pd.Series, rows: pd.DataFrame) -> bool:
-    """Whether values rise within every segment, are the same throughout, or are the steps between onsets."""
+    """True if values rise within every segment, are the same throughout, or are the steps between onsets."""
     if not pd.api.types.is_numeric_dtype(column):
         return True
     if column.isna().any():
@@ -153,12 +153,12 @@ def _tells_times(column: pd.Series, rows: pd.DataFrame) -> bool:
 
 
 def _names_segments(column: pd.Series, rows: pd.DataFrame) -> bool:
-    """Whether a column is text that stays what it is within segments and differs between some."""
+    """True if a column is text that stays what it is within segments and differs between some."""
     return not pd.api.types.is_numeric_dtype(column) and column.nunique() > 1 and _stays(column, rows)
 
 
 def _stays(column: pd.Series, rows: pd.DataFrame) -> bool:
-    """Whether values are the same throughout each segment."""
+    """True if values are the same throughout each segment."""
     return bool((column.groupby(rows["segment"].to_numpy()).nunique(dropna=False) == 1).all())
 
 
@@ -169,7 +169,7 @@ def _rising(columns: pd.DataFrame, rows: pd.DataFrame) -> list[str]:
 
 
 def _on_a_line(values: np.ndarray, rows: pd.DataFrame) -> np.ndarray:
-    """Which of the columns (row, dim) are lines over the onsets, or over the rows, in every segment long enough."""
+    """Mask (dim,) of columns (row, dim) that are lines over onsets, or over rows, in every segment long enough."""
     found = np.zeros(values.shape[1], dtype=bool)
     left, checked = np.arange(values.shape[1]), False
     for indices in rows.groupby("segment", sort=False).indices.values():
@@ -185,7 +185,7 @@ def _on_a_line(values: np.ndarray, rows: pd.DataFrame) -> np.ndarray:
 
 
 def _is_line(values: np.ndarray, course: np.ndarray) -> np.ndarray:
-    """Whether columns (row, dim) go with a course (row,) from their first value to their last."""
+    """Mask (dim,) of columns (row, dim) that follow a course (row,) from their first value to their last."""
     rise = values[-1] - values[0]
     share = (course - course[0]) / (course[-1] - course[0])
     with np.errstate(invalid="ignore"):

@@ -13,7 +13,14 @@ _SHORTEST = 3
 
 
 def segment_of(name: str, segments: Sequence[str]) -> str | None:
-    """The segment of the study that a name stands for: its own, or `ses-001_task-amber01` of a scan of it."""
+    """The segment of the study that a name means: its own, or `ses-001_task-amber01` of a scan of it.
+
+    Parameters
+    ----------
+    name : str
+    segments : sequence of str
+        Those of the study.
+    """
     if name in segments:
         return name
     task = _TASK.search(name)
@@ -21,7 +28,15 @@ def segment_of(name: str, segments: Sequence[str]) -> str | None:
 
 
 def nearest_segment(segment: str, names: Iterable[str]) -> str | None:
-    """A name that is likely to be meant: one begins or ends as the other, or they are close, in any case."""
+    """A name that is likely to be meant: one begins or ends as the other, or they are close, in any case.
+
+    Parameters
+    ----------
+    segment : str
+        The one that is missing.
+    names : iterable of str
+        Those that are there.
+    """
     own, by_label = bids_label(segment).lower(), {bids_label(name).lower(): name for name in names}
     longest = sorted((label for label in by_label if len(label) >= _SHORTEST), key=len, reverse=True)
     for label in longest:
@@ -32,7 +47,20 @@ def nearest_segment(segment: str, names: Iterable[str]) -> str | None:
 
 
 def near_name(missing: Sequence[str], names: Sequence[str]) -> tuple[str, str] | None:
-    """A name under which a missing segment is likely to be there, and what to do about it."""
+    """A name under which a missing segment is likely to be there, and what to do about it.
+
+    Parameters
+    ----------
+    missing : sequence of str
+        Segments that the study names and the file lacks.
+    names : sequence of str
+        Names that the file has.
+
+    Returns
+    -------
+    tuple of str or None
+        The name, and the advice.
+    """
     for segment in missing:
         if near := nearest_segment(segment, names):
             return near, f"call {near} {segment}, as `films` in params.yaml does, and likewise the others"

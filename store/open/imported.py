@@ -20,6 +20,18 @@ from cinecube.store.params.document import Imported, Study
 def open_imported(study: Study, root: Path, model: str, film: str) -> xr.Dataset:
     """A feature cube from elsewhere, lazily, as it is.
 
+    Parameters
+    ----------
+    study : Study
+    root : Path
+        The study's folder.
+    model, film : str
+
+    Returns
+    -------
+    Dataset
+        `features (time, dim, model, layer)`.
+
     Raises
     ------
     StudyError
@@ -48,9 +60,21 @@ def open_imported(study: Study, root: Path, model: str, film: str) -> xr.Dataset
 
 
 def record_imported(study: Study, root: Path, model: str) -> dict[str, Any]:
-    """Check the cubes of an imported model, and write what scores depend on of them.
+    """Check the cubes of an imported model, and write the record of them that scores depend on.
 
-    Analyses depend on this record: other entries of `models` and `imported` change, and it stays what it is.
+    Analyses depend on this record, as it does not change when other entries of `models` and `imported` do.
+
+    Parameters
+    ----------
+    study : Study
+    root : Path
+        The study's folder.
+    model : str
+
+    Returns
+    -------
+    dict
+        The record, as it is written.
 
     Raises
     ------

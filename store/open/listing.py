@@ -1,4 +1,4 @@
-"""Which cubes a folder or a revision holds, told by their labels."""
+"""Lists of the cubes in a folder or a revision, from their labels."""
 
 from __future__ import annotations
 
@@ -27,7 +27,19 @@ _Told = TypeVar("_Told")
 
 
 def list_folder(folder: Path, tell: Callable[[StudyError], None]) -> list[dict[str, Any]]:
-    """Summaries of all cubes in a folder; `tell` hears of those that cannot be read."""
+    """Summaries of all cubes in a folder; `tell` gets the errors of those that cannot be read.
+
+    Parameters
+    ----------
+    folder : Path
+    tell : callable
+        Called with the error of a cube that cannot be read.
+
+    Returns
+    -------
+    list of dict
+        See `summarise`.
+    """
 
     def summary(path: Path) -> dict[str, Any]:
         return summarise(open_cube(path, complete=False), path.relative_to(folder), stored_bytes(path))
@@ -36,7 +48,22 @@ def list_folder(folder: Path, tell: Callable[[StudyError], None]) -> list[dict[s
 
 
 def list_pulled(root: Path, folder: Path, tell: Callable[[StudyError], None]) -> list[dict[str, Any]]:
-    """Summaries of a study's cubes under a folder that are in DVC's cache only, with the layers that `pull` brought."""
+    """Summaries of a study's cubes under a folder that are in DVC's cache only, with the layers that `pull` brought.
+
+    Parameters
+    ----------
+    root : Path
+        The study's folder.
+    folder : Path
+        Folder in it; only cubes below are listed.
+    tell : callable
+        Called with the error of a cube that cannot be read.
+
+    Returns
+    -------
+    list of dict
+        See `summarise`.
+    """
     pulled = PulledCubes(root)
 
     def summary(path: Path) -> list[dict[str, Any]]:
@@ -49,6 +76,18 @@ def list_pulled(root: Path, folder: Path, tell: Callable[[StudyError], None]) ->
 
 def list_revision(index: DvcIndex, tell: Callable[[StudyError], None]) -> list[dict[str, Any]]:
     """Summaries of all cubes in a revision, read from its remote; no values are.
+
+    Parameters
+    ----------
+    index : DvcIndex
+        Of the revision.
+    tell : callable
+        Called with the error of a cube that cannot be read.
+
+    Returns
+    -------
+    list of dict
+        See `summarise`.
 
     Raises
     ------
@@ -86,7 +125,7 @@ def merged(errors: Sequence[StudyError]) -> list[StudyError]:
 
 
 def summarise(cube: xr.Dataset, path: Path, n_bytes: int | None, pulled: Sequence[str] | None = None) -> dict[str, Any]:
-    """What a line about a cube tells: kind, name, axes with their sizes, models, layers, bytes, place, fingerprint.
+    """One line of a list of cubes: kind, name, axes with their sizes, models, layers, bytes, path, fingerprint.
 
     `pulled` are the layers that are here, as `model layer`, of a cube that is in DVC's cache only.
     """

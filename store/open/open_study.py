@@ -20,10 +20,19 @@ from cinecube.store.params.document import Study, load_study
 
 
 class Cubes(Protocol):
-    """Where the cubes of a study are."""
+    """A source of a study's cubes."""
 
     def open(self, path: Path, model: str | None = None, layer: int | str | None = None) -> xr.Dataset:
         """Open a cube lazily; `model` and `layer` are all that will be read of it, where they are known.
+
+        Parameters
+        ----------
+        path : Path
+            In the study.
+        model : str, optional
+            The only one that will be read.
+        layer : int or str, optional
+            The only one that will be read: its block number or label.
 
         Raises
         ------
@@ -169,7 +178,7 @@ class OpenStudy:
         return cube if owner == model else _select_stream(cube, model, self.paths.relative(path))
 
     def truth(self) -> dict[str, Any]:
-        """What was planted in a simulated study.
+        """The planted signals of a simulated study.
 
         Raises
         ------

@@ -21,7 +21,7 @@ from cinecube.store.dvc.dvc_zarr import DvcZarrStore
 from cinecube.store.open.open_study import OpenStudy
 from cinecube.store.params.document import PARAMS_FILE, Study, read_study
 
-# Paths in a revision begin here: nothing of it lies on this disk.
+# Paths in a revision begin here: nothing of it is on this disk.
 _NOWHERE = Path()
 _SUFFIX = ".zarr"
 _ROOTS = tuple(f"{_SUFFIX}/{name}" for name in ("zarr.json", ".zgroup"))
@@ -61,7 +61,7 @@ def open_revision(
 
 
 def is_repository(place: str | os.PathLike[str]) -> bool:
-    """Whether a name is that of a Git repository without a working tree: a URL, `host:path`, a bare one, `…#FOLDER`."""
+    """True if a name is a Git repository without a working tree: a URL, `host:path`, a bare one, any with `#FOLDER`."""
     text, folder = split_address(os.fspath(place))
     if os.path.isdir(text):
         return bool(folder) or (is_bare(text) and not os.path.exists(os.path.join(text, PARAMS_FILE)))
@@ -69,7 +69,7 @@ def is_repository(place: str | os.PathLike[str]) -> bool:
 
 
 def study_of(index: DvcIndex) -> Study:
-    """The study whose `params.yaml` lies in a revision.
+    """The study of a revision, from its `params.yaml`.
 
     Raises
     ------
@@ -134,7 +134,7 @@ class RevisionCubes:
 
 @dataclass(frozen=True)
 class StoredCube:
-    """A cube of a revision: where it lies, and how large it is if DVC has recorded that."""
+    """A cube of a revision: its path, and its bytes if DVC has recorded them."""
 
     path: str
     n_bytes: int | None

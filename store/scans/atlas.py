@@ -17,7 +17,7 @@ from cinecube.store.scans.nifti import open_nifti, other_grid, read_volume
 _DO = "correct it"
 _WHAT = "a volume of labels, 0 outside"
 _GAPS = ("n/a", "")
-# A label that was stored as a fraction of a scale comes back with rounding.
+# A label stored as a fraction of a scale is read with a rounding error.
 _WHOLE = 1e-3
 _MOST_LABEL = 2**31 - 1
 
@@ -44,7 +44,15 @@ def find_atlas(path: Path) -> Path:
 
 
 def space_unlike(atlas: Path, space: str) -> str | None:
-    """A line on an atlas whose name tells of another space than the scans'; None where it does not."""
+    """A line on an atlas whose name says another space than the scans'; None if it does not.
+
+    Parameters
+    ----------
+    atlas : Path
+        A volume, or a folder with one.
+    space : str
+        The scans', as in BIDS.
+    """
     entities = entities_of(find_atlas(atlas).name)
     named = entities.get("space") or entities.get("tpl")
     if named in (None, space):

@@ -33,13 +33,13 @@ from cinecube.store.scans.nifti import other_grid, read_inside
 
 Progress = Callable[[int, int], None]
 _log = logging.getLogger(__name__)
-# Share of a run's volumes above which cleaning takes much of what an encoder is to find.
+# Regressors per volume above which cleaning removes much of the signal that an encoder is to find.
 _MOST_REGRESSORS = 0.25
 
 
 @dataclass(frozen=True)
 class Targets:
-    """What a brain cube's target axis is: voxels of a mask, or means of parcels.
+    """Targets of a brain cube: voxels of a mask, or means of parcels.
 
     Attributes
     ----------
@@ -113,7 +113,7 @@ def build_brain(study: Study, subject: str, root: Path, progress: Progress | Non
 
 
 def _warn_of_regressors(table: pd.DataFrame, subject: str, confounds: str) -> None:
-    """Name the run of which cleaning takes the largest share, if that is much."""
+    """Warn of the run with the largest share of regressors to volumes, if that is much."""
     share = table["regressors"] / table["volumes"]
     if share.max() > _MOST_REGRESSORS:
         run = table.iloc[int(share.to_numpy().argmax())]
@@ -126,7 +126,22 @@ def _warn_of_regressors(table: pd.DataFrame, subject: str, confounds: str) -> No
 
 
 def find_targets(params: BrainParams, runs: list[ScanRun], root: Path) -> Targets:
-    """Targets of a subject: voxels that lie in the brain mask of every run, with their parcels."""
+    """Targets of a subject: voxels in the brain mask of every run, with their parcels.
+
+    Parameters
+    ----------
+    params : BrainParams
+        The section `brain`.
+    runs : list of ScanRun
+        All of the subject's.
+    root : Path
+        The study's folder.
+
+    Raises
+    ------
+    StudyError
+        If runs share no voxel, or the atlas does not fit.
+    """
     first = runs[0].image
     mask = np.ones(first.shape[:3], dtype=bool)
     for run in runs:
@@ -164,7 +179,7 @@ def find_targets(params: BrainParams, runs: list[ScanRun], root: Path) -> Target
 
 
 def _say_of_atlas(path: Path, space: str, scans: nib.Nifti1Image) -> None:
-    """What is done to an atlas of another grid, and that its name tells of another space."""
+    """Log that an atlas of another grid is resampled, and that its name says another space."""
     if other := space_unlike(path, space):
         _log.warning("%s", other)
     if other := other_grid(open_atlas(path)[0], scans):
@@ -172,7 +187,7 @@ def _say_of_atlas(path: Path, space: str, scans: nib.Nifti1Image) -> None:
 
 
 def _check_parcels(present: set[int], names: dict[int, str], run: ScanRun, atlas: str) -> None:
-    """Refuse an atlas beside the brain; say which parcels no voxel lies in."""
+    """Refuse an atlas beside the brain; log the parcels without a voxel."""
     lost = [name for number, name in names.items() if number not in present]
     subject = run.where.split()[0]
     if len(lost) == len(names):
@@ -198,7 +213,7 @@ def _hemispheres(parcel: np.ndarray, xyz_mm: np.ndarray) -> np.ndarray:
 
 
 def _check_runs(runs: list[ScanRun], params: BrainParams, rows: dict[str, int], clock: Clock) -> None:
-    """What headers, sidecars and tables tell of every run, before the first is read."""
+    """Check headers, sidecars and tables of every run before the first is read."""
     constant: dict[str, int] = {}
     for run in runs:
         _check_length(run, rows[run.segment], clock)
@@ -229,7 +244,32 @@ def _check_regressors(run: ScanRun, confounds: Confounds, params: BrainParams, c
 def read_run(
     run: ScanRun, params: BrainParams, targets: Targets, rows: int, clock: Clock
 ) -> tuple[np.ndarray, dict[str, Any]]:
-    """Responses of one run (time, target), trimmed to the film and standardised, and its row of the QC table."""
+    """Responses of one run (time, target), trimmed to the film and standardised, and its row of the QC table.
+
+    Parameters
+    ----------
+    run : ScanRun
+    params : BrainParams
+        The section `brain`.
+    targets : Targets
+        Of the subject.
+    rows : int
+        Rows of the segment: later volumes are trimmed.
+    clock : Clock
+        The study's.
+
+    Returns
+    -------
+    responses : ndarray (time, target)
+        float32, standardised over the run; fewer rows where the scan is shorter.
+    quality : dict
+        The run's row of the table of quality.
+
+    Raises
+    ------
+    StudyError
+        If intensities are not finite, or too large to be cleaned.
+    """
     signals = _masked(run, params, targets, clock)
     confounds = read_confounds(run, params.confounds)
     cleaned = clean_run(signals, confounds.regressors, confounds.steady, params.high_pass_hz, run.tr_s)[:rows]
@@ -313,7 +353,13 @@ def _refuse_not_finite(signals: np.ndarray, run: ScanRun, targets: Targets, cloc
 
 
 def asked_spec(study: Study, subject: str) -> dict[str, Any]:
-    """What of a brain cube's spec `params.yaml` decides; scans and atlas are the rest."""
+    """The part of a brain cube's spec that `params.yaml` decides; scans and atlas are the rest.
+
+    Parameters
+    ----------
+    study : Study
+    subject : str
+    """
     params = study.brain.model_dump(exclude={"subjects", "repeats", "path", "atlas", "publish"})
     return {"subject": subject, "brain": params, "tr_s": study.clock.tr_s, **raised({"scans": VERSION})}
 

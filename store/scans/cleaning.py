@@ -50,7 +50,18 @@ def clean_run(
 
 
 def n_regressors(confounds: pd.DataFrame | None, n_volumes: int, high_pass_hz: float, tr_s: float) -> int:
-    """How many columns `clean_run` takes out of a run: mean, trend, drift and confounds."""
+    """Number of regressors that `clean_run` removes from a run: mean, trend, drift and confounds.
+
+    Parameters
+    ----------
+    confounds : DataFrame (time, confound), optional
+    n_volumes : int
+        Volumes of the run.
+    high_pass_hz : float
+        Drift below it is removed; 0 for none.
+    tr_s : float
+        Seconds between volumes.
+    """
     from nilearn.glm.first_level.design_matrix import create_cosine_drift
 
     # Its last column is the mean.

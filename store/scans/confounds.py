@@ -23,9 +23,9 @@ _COLUMNS = {
     "simple+gsr": (*_FULL_MOTION, *_TISSUE, *_GLOBAL),
 }
 _NON_STEADY, _DISPLACEMENT = "non_steady_state_outlier", "framewise_displacement"
-# fMRIPrep's name of the table since 20.2, and before.
+# fMRIPrep's names of the table: since 20.2, and before.
 _SUFFIXES = ("timeseries", "regressors")
-# Entities of the volumes that the table, which is of no space, lacks.
+# Entities of the volumes that the table lacks, as it belongs to no space.
 _OF_SPACE = ("space", "res", "den", "cohort")
 _GAPS = ("n/a", "NaN", "")
 _DO = "run fMRIPrep again, correct the table, or set brain.confounds to what does without it"
@@ -33,7 +33,7 @@ _DO = "run fMRIPrep again, correct the table, or set brain.confounds to what doe
 
 @dataclass(frozen=True)
 class Confounds:
-    """What one run's table tells.
+    """Contents of one run's table.
 
     Attributes
     ----------
@@ -129,6 +129,6 @@ def _steady(table: pd.DataFrame, path: Path) -> np.ndarray:
 
 
 def _regressor(column: pd.Series, path: Path) -> np.ndarray:
-    """Numbers of a column; a derivative has none in the first row, where the second's stands in, as in nilearn."""
+    """Numbers of a column; a derivative has none in the first volume and gets the second's, as in nilearn."""
     has_gap = "derivative1" in str(column.name) and column.iloc[0].strip() in _GAPS and len(column) > 1
     return numbers_of(column.mask(column.index == 0, column.iloc[1]) if has_gap else column, path, _DO)

@@ -24,7 +24,7 @@ _ENTITY = re.compile(r"([A-Za-z]+)-(.*)")
 _VOLUMES = (".nii.gz", ".nii")
 # CNeuroMod marks aborted takes like this and lists them in .bidsignore.
 _ABORTED = "__dup"
-# Seconds between volumes that no scanner has: what is larger is in milliseconds.
+# Seconds between volumes that no scanner reaches: a larger number is in milliseconds.
 _LEAST_TR_S, _MOST_TR_S = 0.01, 60.0
 # Header and sidecar are compared to find a wrong unit; some headers round to a millisecond.
 _SAME_TR = 1e-3
@@ -68,7 +68,19 @@ class ScanRun:
         return f"{self.bold.name.split('_', 1)[0]} {self.segment} repeat {self.repeat}"
 
     def beside(self, desc: str, suffix: str, endings: Sequence[str], without: Iterable[str] = ()) -> list[Path]:
-        """Names of files of the same run: other `desc` and suffix, the same entities but those in `without`."""
+        """Possible files of the same run: other `desc` and suffix, the same entities but those in `without`.
+
+        Parameters
+        ----------
+        desc : str
+            Entity of BIDS.
+        suffix : str
+            Before the ending, such as `mask`.
+        endings : sequence of str
+            One path for each, such as `.nii.gz`.
+        without : iterable of str
+            Entities of the scan that the file lacks.
+        """
         entities = entities_of(self.bold.name) | {"desc": desc}
         stem = "_".join(f"{key}-{value}" for key, value in entities.items() if key not in (*without, "suffix"))
         return [self.bold.with_name(f"{stem}_{suffix}{ending}") for ending in endings]
@@ -117,7 +129,7 @@ class ScanRun:
         return float(tr_s)
 
     def _header_tr_s(self) -> tuple[float, bool]:
-        """Seconds between volumes by the header, and whether whoever wrote it knew them."""
+        """Seconds between volumes by the header, and whether its writer knew them."""
         time, unit = float(self.image.header.get_zooms()[3]), self.image.header.get_xyzt_units()[1]
         tr_s = time * {"msec": 1e-3, "usec": 1e-6}.get(unit, 1.0)
         return tr_s, unit in ("sec", "msec", "usec") and tr_s > 0
@@ -267,7 +279,7 @@ def _showings(segment: str, by_task: dict[str, list[Path]], subject: str, taken:
 
 
 def _repeats(runs: list[int | None], sessions: list[str], where: str) -> list[int]:
-    """Which showing each file is of, files being in the order of sessions and runs; what is not plain is said."""
+    """Number of the showing of each file, files in the order of sessions and runs; logs what is not obvious."""
     numbers = [run for run in runs if run is not None]
     if numbers and len(set(numbers)) == len(numbers) and min(numbers) > 0:
         absent = list(itertools.islice((n for n in range(1, max(numbers)) if n not in numbers), 5))
@@ -298,7 +310,7 @@ def _session_key(session: str) -> list[tuple[int, str]]:
 
 
 def _one_showing(where: str, first: Path, second: Path) -> StudyError:
-    """The error of two files that tell of one showing."""
+    """Error for two files of one showing."""
     a, b = entities_of(first.name), entities_of(second.name)
     differ = [key for key in dict.fromkeys([*a, *b]) if a.get(key) != b.get(key)]
     by = f"that differ by {', '.join(differ)}" if differ else "of the same name"

@@ -20,7 +20,7 @@ from cinecube.store.base.input_files import cannot_read, check_file
 _MOST_VOXELS = 2**26
 # Deflate cannot make more of a byte.
 _MOST_INFLATED = 1032
-# Bytes that may follow the last voxel; what is longer belongs to another header.
+# Bytes that may follow the last voxel; a longer file belongs to another header.
 _MOST_TRAILING = 2**20
 _BLOCK_BYTES = 2**22
 _SLAB_BYTES = 2**26
@@ -29,6 +29,12 @@ _TOLERANCE_MM = 1e-3
 
 def open_nifti(path: Path, do: str = "fetch it again") -> nib.Nifti1Image:
     """Open a NIfTI image without loading its values.
+
+    Parameters
+    ----------
+    path : Path
+    do : str
+        What the user can do if it cannot be read.
 
     Raises
     ------
@@ -133,7 +139,7 @@ def read_inside(
     header = open_nifti(path, do)
     n_volumes, step = header.shape[3], max(1, _SLAB_BYTES // (4 * mask.size))
     inside = np.empty((n_volumes, int(mask.sum())), dtype=np.float32)
-    # What float32 cannot hold becomes infinite, which callers refuse by place.
+    # Numbers too large for float32 become infinite; callers refuse them and name the place.
     with _read_whole(path, do) as stream, np.errstate(over="ignore"):
         image = type(header).from_stream(stream)
         for start in range(0, n_volumes, step):
@@ -187,7 +193,13 @@ def read_volume(path: Path, what: str, do: str = "fetch it again") -> tuple[nib.
 
 
 def other_grid(image: nib.Nifti1Image, like: nib.Nifti1Image) -> str | None:
-    """How the grid of an image differs from another's, in words; None if it does not."""
+    """Difference between an image's grid and another's, in words; None if they are the same.
+
+    Parameters
+    ----------
+    image, like : Nifti1Image
+        Their first three axes and affines are compared.
+    """
     shape, expected = image.shape[:3], like.shape[:3]
     axes = ["".join(nib.aff2axcodes(one.affine)) for one in (image, like)]
     if axes[0] != axes[1]:
