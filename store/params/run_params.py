@@ -67,10 +67,9 @@ def _kind_of_workers(value: Any) -> str | None:
     if not isinstance(value, dict):
         return None
 
-    def known(section: type[Section]) -> int:
-        return sum(suggestion(str(key), section.model_fields) is not None for key in value)
-
-    return max((ClusterAddress, JobQueue), key=known).__name__
+    sections: tuple[type[Section], ...] = (ClusterAddress, JobQueue)
+    known = [sum(suggestion(str(key), one.model_fields) is not None for key in value) for one in sections]
+    return sections[known.index(max(known))].__name__
 
 
 DaskParams = Annotated[
