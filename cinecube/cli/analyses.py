@@ -56,7 +56,7 @@ def residual_features(pair: str, root: Path) -> None:
 @click.command(cls=Stage)
 @study_option
 def residual(root: Path) -> None:
-    """Tables of the residual analysis: scores before and after the removal, and the drop in percent.
+    """Write the tables of the residual analysis: scores before and after the removal, and the drop in percent.
 
     Reads the score cubes of all pairs of the section `residual` and of the models they keep. Writes results/tables.
 
@@ -74,7 +74,7 @@ def residual(root: Path) -> None:
 @click.command(cls=Stage)
 @study_option
 def partition(root: Path) -> None:
-    """Variance that two or three streams explain alone and together, by banded ridge.
+    """Compute the variance that two or three streams explain alone and together, by banded ridge.
 
     Reads the feature cubes of the section `partition`, their score cubes and all brain cubes. Writes
     results/partition.zarr and tables.
@@ -114,7 +114,7 @@ def significance(root: Path) -> None:
 @click.command(cls=Stage)
 @study_option
 def figures(root: Path) -> None:
-    """The paper's figures 2 to 5 for this study: tables and pictures.
+    """Draw the paper's figures 2 to 5 for this study: tables and pictures.
 
     Reads results/tables. Writes results/figures: 2 the whole brain, 3 regions with markers against unimodal video and
     audio, 4 residuals, 5 drops in percent.
@@ -133,7 +133,7 @@ def figures(root: Path) -> None:
 @click.command(cls=Stage)
 @study_option
 def oracle(root: Path) -> None:
-    """Simulated studies: residuals and partitions once more, by plain fits of the truth's own features.
+    """Repeat the residuals and partitions of a simulated study by plain fits of the truth's own features.
 
     Reads data/truth, brain cubes and what the pipeline found. Writes results/tables/oracle_residual.csv and
     oracle_partition.csv, both side by side.

@@ -45,12 +45,12 @@ class Stage(click.Command):
 
 
 def echo(line: str = "", *, err: bool = False) -> None:
-    """Print a line: whatever names of others hold, it stays one, and moves no cursor."""
+    """Print one line, and keep foreign names from breaking it or moving the cursor."""
     click.echo(printable(line), err=err)
 
 
 def echo_json(value: Any) -> None:
-    """Print JSON, which spells out whatever is not ASCII."""
+    """Print JSON in ASCII."""
     click.echo(json.dumps(value, indent=1))
 
 

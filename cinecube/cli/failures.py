@@ -165,7 +165,7 @@ _LONGEST = 200
 
 
 def _place(error: Exception) -> str:
-    """The last line of this package that it passed through."""
+    """The last line of this package that an error passed through."""
     passed = [(frame.f_globals.get("__name__", ""), line) for frame, line in traceback.walk_tb(error.__traceback__)]
     ours = [f", {name.removeprefix('cinecube.')} line {line}" for name, line in passed if name.startswith("cinecube.")]
     return ours[-1] if ours else ""

@@ -85,7 +85,7 @@ def _cells(row: Mapping[str, Any]) -> tuple[str, ...]:
 @json_option
 @study_option
 def why(cube: Path, as_json: bool, root: Path) -> None:
-    """Is a cube what the study asks for, and if not, which field differs?
+    """Say whether a cube is what the study asks for, and which fields differ.
 
     CUBE is a path, from the study's folder. Reads its spec, params.yaml, the films' bytes, and what DVC has recorded.
     Prints every field of the fingerprint that differs, as stored and as asked for. Writes nothing.
@@ -160,7 +160,7 @@ def _opened(root: Path, cube: Path) -> tuple[xr.Dataset, Sequence[str]]:
 
 
 def _tell_attribute(key: str, value: Any) -> None:
-    """A line; of an object a line for each of its fields."""
+    """A line for a value, or a line for each field of an object."""
     if not isinstance(value, dict):
         echo(f"{key}: {json.dumps(value) if isinstance(value, list) else value}")
         return

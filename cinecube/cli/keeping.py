@@ -164,7 +164,7 @@ def _show(leftovers: Sequence[Leftover], root: Path) -> None:
 
 
 def _remove(leftovers: Sequence[Leftover], still: set[Path], root: Path, unused_days: float) -> list[Leftover]:
-    """Remove those that may still go; what cannot be removed is said, a line each."""
+    """Remove those that may still go; print a line for each that cannot be removed."""
     from cinecube.status.clean import remove_leftover
     from cinecube.store.base.errors import StudyError
 

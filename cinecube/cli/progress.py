@@ -101,7 +101,7 @@ def _terminal() -> Console:
             return ConsoleDimensions(max(1, columns - _KEPT_FREE), lines)
 
         def show_cursor(self, show: bool = True) -> bool:
-            """Leave it: whoever is killed could not show it again."""
+            """Never hide the cursor: a killed process could not show it again."""
             return False
 
     return Terminal(file=os.fdopen(os.dup(_STDERR), "w", encoding="utf-8", errors="replace"))
@@ -109,7 +109,7 @@ def _terminal() -> Console:
 
 @contextmanager
 def _lines_above(console: Console) -> Iterator[None]:
-    """Print what reaches stderr on the console, line by line, whoever writes it.
+    """Print on the console all lines that reach stderr, from any writer.
 
     Python's `sys.stderr` would not do: worker processes, programs such as Git, and libraries in C have the descriptor.
     """
@@ -124,7 +124,7 @@ def _lines_above(console: Console) -> Iterator[None]:
     finally:
         sys.stderr.flush()
         os.dup2(console.file.fileno(), _STDERR)
-        # It ends when nobody has the pipe any more, and prints whoever lives longer, such as a server of forks.
+        # It ends when no process has the pipe any more, and prints for those that live longer, such as a fork server.
         printing.join(timeout=1)
         if not printing.is_alive():
             console.file.close()
@@ -135,12 +135,12 @@ def _print_lines(source: int, console: Console) -> None:
 
     with os.fdopen(source, "rb") as lines:
         for line in lines:
-            # Of a bar that somebody else draws, the last state.
+            # The last state of a bar that another program draws.
             console.print(Text(line.decode(errors="replace").rstrip().rpartition("\r")[2]), soft_wrap=True)
 
 
 class _Lines:
-    """The same as plain lines, ever more seldom."""
+    """Progress as plain lines, less and less often."""
 
     def __init__(self, title: str, unit: str) -> None:
         self._title, self._unit = title, unit

@@ -13,7 +13,7 @@ from cinecube.cli.progress import progress_bar
 @click.command(cls=Stage)
 @study_option
 def inputs(root: Path) -> None:
-    """Write down the versions of what computes results, for the other stages to depend on.
+    """Write the versions of the code that computes results, for the other stages to depend on.
 
     Reads params.yaml. Writes data/versions.json. `dvc repro` runs it every time: DVC then sees that cinecube was
     upgraded, and runs what has to be computed again.
@@ -226,7 +226,7 @@ def encode(model: str, root: Path) -> None:
 @click.command("whole-brain", cls=Stage)
 @study_option
 def whole_brain(root: Path) -> None:
-    """Tables of scores per subject, parcel and model, at the layer that the training films chose.
+    """Write the tables of scores per subject, parcel and model, at the layer that the training films chose.
 
     Reads results/scores. Writes results/tables and results/plots.
 
@@ -244,7 +244,7 @@ def whole_brain(root: Path) -> None:
 @click.command(cls=Stage)
 @study_option
 def layerwise(root: Path) -> None:
-    """Tables of scores per layer, and which layer each parcel prefers on the training films.
+    """Write the tables of scores per layer, and of the layer that each parcel prefers on the training films.
 
     Reads results/scores. Writes results/tables and results/plots.
 

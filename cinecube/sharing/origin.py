@@ -63,7 +63,7 @@ def knows(root: Path, rev: str) -> bool:
 
 
 def public_url(url: str) -> str:
-    """An address without what lets one in: users, passwords and tokens. `git@` alone is no secret."""
+    """An address without users, passwords and tokens; `git@` alone is no secret and stays."""
     if "://" not in url:
         # As in `user@host:path`; a path that holds an @ has a / before it.
         return re.sub(r"^(?!git@)[^/@]+@(?=[^/]*:)", "", url)

@@ -44,7 +44,7 @@ class Kept:
 
 
 def kept_outputs(root: Path, study: Study) -> list[Kept]:
-    """All that DVC keeps of a study and that was made here; imports are their owners' to push.
+    """Outputs of a study that DVC keeps and that were made here; imports are their owners' to push.
 
     Parameters
     ----------

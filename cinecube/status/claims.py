@@ -19,7 +19,7 @@ _NAMED = 3
 
 
 class Claims:
-    """Says of a journal's spec what the study makes of it.
+    """Decides whether a study still asks for the cube of a journal's spec.
 
     What cannot be computed (a film or a cube is missing) counts as asked for.
 

@@ -15,7 +15,7 @@ Spec = Mapping[str, Any]
 
 
 def of_scores(study: Study, root: Path, name: str) -> Spec:
-    """Of the score cube of a model or pair.
+    """Spec of the score cube of a model or pair.
 
     Parameters
     ----------
@@ -36,14 +36,14 @@ def of_scores(study: Study, root: Path, name: str) -> Spec:
 
 
 def of_ceiling(study: Study, root: Path) -> Spec:
-    """Of the ceiling cube."""
+    """Spec of the ceiling cube."""
     from cinecube.analysis.ceilings.stage import ceiling_spec, read_brains
 
     return _as_json(ceiling_spec(study, read_brains(study, root, fitted=False).cohort.brains))
 
 
 def of_partition(study: Study, root: Path) -> Spec:
-    """Of the partition; without sets, of the empty cube."""
+    """Spec of the partition; without sets, of the empty cube."""
     from cinecube.analysis.encoders.oota2025 import without_choices
     from cinecube.analysis.partition.stage import choose_layers, partition_spec, read_entries
 
@@ -54,7 +54,7 @@ def of_partition(study: Study, root: Path) -> Spec:
 
 
 def of_residual(study: Study, root: Path, pair: Pair) -> Mapping[str, Spec]:
-    """Of a pair's feature cubes, by film.
+    """Specs of a pair's feature cubes, by film.
 
     Parameters
     ----------
@@ -77,7 +77,7 @@ def of_residual(study: Study, root: Path, pair: Pair) -> Mapping[str, Spec]:
 
 
 def of_significance(study: Study, root: Path) -> Spec:
-    """Of the tests."""
+    """Spec of the tests."""
     from cinecube.analysis.cubes.results import open_scores
     from cinecube.analysis.significance.stage import significance_spec
 
@@ -86,6 +86,6 @@ def of_significance(study: Study, root: Path) -> Spec:
 
 
 def _as_json(spec: Spec) -> Spec:
-    """Lists for tuples."""
+    """The spec with lists for tuples, as JSON stores it."""
     found: Spec = json.loads(canonical(spec))
     return found

@@ -34,7 +34,7 @@ class Timing(BaseModel):
 
 
 def note(root: Path, words: tuple[str, ...], seconds: float, work: float = 1.0) -> None:
-    """Keep how long a stage took, beside the journals; where that cannot be written, plans know less.
+    """Keep how long a stage took, beside the journals; if that cannot be written, plans know less.
 
     Parameters
     ----------

@@ -71,7 +71,7 @@ def write_versions(study: Study, root: Path) -> Versions:
 
 
 def differing(stored: Mapping[str, Any], asked: Mapping[str, Any]) -> list[str]:
-    """Name the fields in which two specs differ, as `differences` does; of their versions say it in words.
+    """Name the fields in which two specs differ, as `differences` does; versions in words.
 
     Parameters
     ----------
@@ -83,7 +83,7 @@ def differing(stored: Mapping[str, Any], asked: Mapping[str, Any]) -> list[str]:
 
 
 def told_apart(stored: Any, asked: Any) -> str:
-    """In words, how the versions that made a result differ from this installation's; empty where they do not.
+    """Differences of the versions that made a result from this installation's, in words; empty if there are none.
 
     Parameters
     ----------

@@ -180,6 +180,6 @@ def _source(root: Path, place: str, imported: Imported) -> str:
         index = open_index(root)
         whole = posixpath.normpath(posixpath.join(index.prefix, place))
         found = next((output.source for output in index.outputs if output.path == whole), None)
-    except StudyError:  # cubes may lie in a folder without DVC
+    except StudyError:  # cubes may be in a folder without DVC
         found = None
     return f"{shown_address(found.url)} at {found.rev}" if found else imported.source

@@ -112,7 +112,7 @@ def _import_cubes(
     entry = {"model": wanted.model, "source": shown_address(wanted.address), "rev": wanted.rev}
     cubes = [paths.features(wanted.model, film) for film in films]
     with one_writer(paths, *cubes), _undone_unless_finished(paths, films, entry):
-        # Last, so that whoever kills us finds the study as it was; but DVC refuses an import in the place of an output.
+        # Last, so that a killed import leaves the study as it was; but DVC refuses an import in the place of an output.
         comes_first = wanted.model in study.compute.models
         if comes_first:
             edit_params(root, lambda params: list_imported(params, entry))
@@ -208,7 +208,7 @@ def _no_such_cubes(index: DvcIndex, known: Collection[str], model: str, lacking:
 
 @contextmanager
 def _undone_unless_finished(paths: StudyPaths, films: Sequence[str], entry: dict[str, Any]) -> Iterator[None]:
-    """Put everything back as it was if something fails; a note of how outlives whoever is killed meanwhile."""
+    """Put everything back as it was if something fails; a note says how, should this process be killed."""
     note = paths.imports / f"{entry['model']}.json"
     before = (paths.root / PARAMS_FILE).read_text(encoding="utf-8")
     write_text(note, json.dumps({"entry": entry, "films": list(films), "before": before}, indent=1) + "\n")

@@ -225,7 +225,7 @@ def _refuse_unknown_space(own: OwnData) -> None:
 
 
 def _told_apart(subjects: list[str]) -> list[str]:
-    """Subjects as they are; two folders whose numbers are the same are told."""
+    """The same subjects; logs two folders whose numbers are the same."""
     by_number: dict[str, str] = {}
     for subject in subjects:
         other = by_number.setdefault(subject.removeprefix("sub-").lstrip("0"), subject)
@@ -235,7 +235,7 @@ def _told_apart(subjects: list[str]) -> list[str]:
 
 
 def _scans(own: OwnData, subject: str, segments: list[str]) -> list[ScanRun]:
-    """A subject's scans of the films; what `brain` would refuse is told, for scans may still be on their way."""
+    """A subject's scans of the films; logs what `brain` would refuse, as scans may still be on their way."""
     try:
         return find_runs(own.scans, subject, segments, own.space)
     except StudyError as error:
