@@ -82,7 +82,7 @@ class CrossScores:
 
 
 def subsets_of(subjects: Sequence[str]) -> list[tuple[str, ...]]:
-    """Every non-empty subset that leaves somebody to predict, smaller ones first.
+    """Every non-empty subset that leaves a subject to predict, smaller ones first.
 
     Raises
     ------

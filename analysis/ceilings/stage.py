@@ -141,7 +141,7 @@ def read_brains(study: Study, root: Path, fitted: bool = True) -> Inputs:
 
 
 def film_rows(study: Study, brains: Mapping[str, Responses]) -> pd.DataFrame:
-    """Rows of the films as far as anybody was scanned: columns `segment`, `onset_s`, segments in the films' order.
+    """Rows of the films as far as any subject was scanned, segments in the films' order.
 
     Parameters
     ----------
@@ -157,7 +157,7 @@ def film_rows(study: Study, brains: Mapping[str, Responses]) -> pd.DataFrame:
     Raises
     ------
     StudyError
-        If nobody saw a segment.
+        If no subject saw a segment.
     """
     whole = pd.concat([brain.rows for brain in brains.values()])
     parts = []

@@ -34,7 +34,16 @@ Places = Mapping[tuple[str, int], int]
 def choose_inputs(
     space: FeatureSpace, brains: Mapping[str, Responses], compat: tuple[Choice, ...]
 ) -> tuple[FeatureSpace, dict[str, Responses]]:
-    """Features and responses as the choices make an encoder see them."""
+    """Features and responses as the choices make an encoder see them.
+
+    Parameters
+    ----------
+    space : FeatureSpace
+    brains : Mapping of str to Responses
+        By subject.
+    compat : tuple of str
+        The choices that are on.
+    """
     if "zscore_across_targets" in compat:
         brains = {
             name: AcrossTargets(**{field.name: getattr(brain, field.name) for field in fields(brain)})
@@ -137,5 +146,14 @@ def choose_places(
 
 
 def places_of(block: Block, unit: int, places: Places) -> np.ndarray:
-    """Places (target,) of a block's targets."""
+    """Places (target,) of a block's targets on the grid of penalties.
+
+    Parameters
+    ----------
+    block : Block
+    unit : int
+        Number of the layer's unit, as in `places`.
+    places : Places
+        From `choose_places`.
+    """
     return np.concatenate([np.full(piece.targets.size, places[piece.subject, unit]) for piece in block])

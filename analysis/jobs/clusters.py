@@ -34,7 +34,7 @@ _CONNECT_S = 10
 _MALLOC = {"MALLOC_TRIM_THRESHOLD_": 2**30, "MALLOC_MMAP_THRESHOLD_": 2**30}
 # Processes of this machine that do not come back within a minute never will.
 _LOCAL_PATIENCE_S = 60
-# Whoever reaches this address sees what is computed, and may stop it.
+# Anybody who reaches this address sees what is computed, and may stop it.
 _LOOPBACK = "127.0.0.1:0"
 _NOISY = ("distributed", "dask_jobqueue", "tornado", "asyncio")
 
@@ -90,7 +90,7 @@ def open_client(dask_params: DaskParams, threads: int, root: Path) -> Iterator[W
 
 
 def _tell_dashboard(client: Client) -> None:
-    """Name the dashboard where nobody but this machine reaches it."""
+    """Name the dashboard if only this machine reaches it."""
     try:
         link = str(client.dashboard_link) if find_spec("bokeh") else ""
         host = urlsplit(link).hostname or ""
@@ -128,7 +128,7 @@ def _refuse_no_scheduler(address: str) -> None:
 
 
 def _silence(host: str, port: int) -> str:
-    """The reason, in words, why nobody answered as a scheduler does."""
+    """The reason, in words, why no scheduler answered."""
     try:
         socket.create_connection((host, port), _CONNECT_S).close()
     except (OSError, OverflowError) as error:

@@ -138,7 +138,7 @@ class Jobs:
 
 
 class Watch:
-    """Looks at workers while somebody waits for them.
+    """Watches workers while the process waits for them.
 
     Parameters
     ----------

@@ -81,7 +81,7 @@ def map_values(
 
 
 def _of_tests(cube: xr.Dataset, kind: Kind, stream: str, subject: str) -> xr.DataArray:
-    """Of the significance cube: values (target,) of the group, or (subject, target)."""
+    """Values of the significance cube: (target,) of the group, or (subject, target)."""
     if (kind == "q") == (subject == EVERYBODY):
         raise StudyError(
             where=f"map {kind}",

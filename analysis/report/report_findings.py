@@ -225,7 +225,7 @@ def _pictures(study: Study, paths: StudyPaths, names: tuple[str, ...]) -> list[t
 
 
 def oracle_tables(study: Study, root: Path) -> list[tuple[str, pd.DataFrame]]:
-    """Of a simulated study: planted ceilings, and scikit-learn on the truth's features, beside what was found.
+    """Tables of a simulated study: planted ceilings, and scikit-learn on the truth's features, beside what was found.
 
     Parameters
     ----------

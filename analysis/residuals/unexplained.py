@@ -194,9 +194,9 @@ class StillPredicted:
     linear : array, shape (dim,)
         By ridge.
     kernel : array, shape (dim,)
-        By kernel ridge, which also sees what no linear removal can take away.
+        By kernel ridge, which also finds what no linear removal can remove.
     linear_shuffled, kernel_shuffled : arrays, shape (dim,)
-        The same of features whose blocks of rows are shuffled: what chance makes of these rows.
+        The same for features whose blocks of rows are shuffled: the scores that chance gives on these rows.
     """
 
     linear: np.ndarray

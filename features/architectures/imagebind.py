@@ -184,7 +184,7 @@ class ImageBindNetwork(nn.Module):
         return scale
 
     def settle(self, state: dict[str, Tensor]) -> None:
-        """Of freshly drawn weights, the scale is that which training begins with and ends with."""
+        """Give freshly drawn weights the scale that training begins and ends with."""
         state["log_scale"] = torch.tensor(math.log(20.0))
 
 

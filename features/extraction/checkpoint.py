@@ -233,7 +233,14 @@ def weights_digest(path: Path, untrained: int | None, where: str) -> str:
 
 
 def read_licence(path: Path, network: Network) -> str:
-    """Licence that the front matter of a checkpoint's card names; without a card, that of the official weights."""
+    """Licence that the front matter of a checkpoint's card names; without a card, that of the official weights.
+
+    Parameters
+    ----------
+    path : Path
+        The checkpoint's folder or weight file.
+    network : Network
+    """
     readme = (path if path.is_dir() else path.parent) / "README.md"
     if not readme.exists():
         return network.licence

@@ -143,7 +143,13 @@ def make_reading(study: Study, model: str, record: Record, device: str = "cpu") 
 
 
 def row_window_s(study: Study, reading: Reading) -> float:
-    """Seconds of film that a row of the cube covers."""
+    """Seconds of film that a row of the cube covers.
+
+    Parameters
+    ----------
+    study : Study
+    reading : Reading
+    """
     return study.clock.window_s if reading.stride_s else reading.window_s
 
 

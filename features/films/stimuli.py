@@ -31,6 +31,13 @@ def segment_files(folder: Path) -> dict[str, list[Path]]:
 def one_file(where: str, files: list[Path]) -> Path:
     """The file of a segment.
 
+    Parameters
+    ----------
+    where : str
+        The segment, for messages.
+    files : list of Path
+        One or more.
+
     Raises
     ------
     StudyError

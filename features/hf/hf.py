@@ -79,7 +79,7 @@ def describe(checkpoint: Checkpoint) -> Facts:
 
 
 def _refuse_own_code(checkpoint: Checkpoint) -> None:
-    """Refuse a checkpoint that only a program of its own can read: nobody's program is run here."""
+    """Refuse a checkpoint that only a program of its own can read: no foreign program is run here."""
     for name, given, key in (
         ("config.json", checkpoint.config, "model_type"),
         ("its processor", checkpoint.processor, "image_processor_type"),

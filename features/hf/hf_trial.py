@@ -57,7 +57,7 @@ def try_out(path: Path, reading: Reading) -> None:
             _check_time(encoder, reading.rate_hz, checkpoint)
     except StudyError:
         raise
-    except Exception as error:  # whatever a network of somebody else's raises
+    except Exception as error:  # foreign networks may raise anything
         found = f"an encoder that does not run ({type(error).__name__}: {first_line(error)})"
         raise unfit(checkpoint, found, "one that takes pictures, clips or sound alone") from error
 

@@ -16,6 +16,12 @@ Activation = Callable[[Tensor], Tensor]
 def activation(name: str, where: str) -> Activation:
     """The activation that a configuration names.
 
+    Parameters
+    ----------
+    name : str
+    where : str
+        The checkpoint, for messages.
+
     Raises
     ------
     StudyError

@@ -144,7 +144,14 @@ def read_config(path: Path) -> Any:
 
 
 def check_sizes(config: Mapping[str, Any], where: str) -> None:
-    """Refuse a configuration of a network that nobody could build, before anybody tries.
+    """Refuse the configuration of a network that cannot be built, before it is built.
+
+    Parameters
+    ----------
+    config : Mapping
+        `config.json`.
+    where : str
+        The checkpoint, for messages.
 
     Raises
     ------

@@ -260,6 +260,12 @@ def _read_json(path: Path, where: str) -> dict[str, Any]:
 def check_architecture(checkpoint: Checkpoint, model_type: str) -> None:
     """Refuse a checkpoint of another architecture.
 
+    Parameters
+    ----------
+    checkpoint : Checkpoint
+    model_type : str
+        As `config.json` must have it.
+
     Raises
     ------
     StudyError

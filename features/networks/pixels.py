@@ -62,7 +62,13 @@ class Pixels:
         return rgb if self.crop is None else cropped(rgb, *self.crop)
 
     def resized(self, height: int, width: int) -> tuple[int, int]:
-        """Height and width of a frame after resizing."""
+        """Height and width of a frame after resizing.
+
+        Parameters
+        ----------
+        height, width : int
+            Pixels.
+        """
         if self.size is None:
             return height, width
         if isinstance(self.size, tuple):
@@ -81,7 +87,7 @@ class Pixels:
         return scaled.mul_(self.scale).add_(self.offset).sub_(mean).div_(std)
 
     def as_dict(self, **more: Any) -> dict[str, Any]:
-        """For the fingerprint."""
+        """Fields for the fingerprint, with `more` added."""
         return {
             "size": self.size,
             "resample": self.resample,
@@ -95,7 +101,14 @@ class Pixels:
 
 
 def cropped(rgb: np.ndarray, height: int, width: int) -> np.ndarray:
-    """The middle of a frame, (height, width, 3); black where the frame is smaller."""
+    """The middle of a frame, (height, width, 3); black where the frame is smaller.
+
+    Parameters
+    ----------
+    rgb : ndarray (y, x, 3)
+    height, width : int
+        Pixels that are kept.
+    """
     missing = [max(0, want - have) for want, have in zip((height, width), rgb.shape, strict=False)]
     if any(missing):
         # One pixel more before than after where the number is odd, as transformers pads.

@@ -190,7 +190,13 @@ def _window_s(study: Study, rows: pd.DataFrame, model: str) -> float:
 
 
 def unknown_segments(study: Study, foreign: Foreign) -> list[str]:
-    """Segments of the features that no film of the study has."""
+    """Segments of the features that no film of the study has.
+
+    Parameters
+    ----------
+    study : Study
+    foreign : Foreign
+    """
     known = set(study.segments(list(study.films)))
     return [str(name) for name in dict.fromkeys(foreign.rows["segment"]) if name not in known]
 

@@ -11,7 +11,7 @@ from cinecube.store.base.errors import StudyError
 from cinecube.store.clock.clock import Clock, same_step
 
 _UNITS = {"milliseconds": 1e-3, "microseconds": 1e-6, "nanoseconds": 1e-9}
-# No scan goes on for so long, and no row of features that are worth encoding sees so many TRs.
+# No scan is so long, and no row of features that are worth encoding spans so many TRs.
 _LONGEST_S = 7200.0
 _LONGEST_STEP_TRS = 10
 # Features of one row a second may end so much before their film.

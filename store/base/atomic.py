@@ -22,8 +22,8 @@ _PARTIAL = re.compile(r"\.(?P<whole>.+?)(\.\d+(-[0-9a-f]{8})?)?\.partial")
 def staged(path: Path) -> Iterator[Path]:
     """Yield a name beside `path` to write a file or folder to; it becomes `path` if nothing is raised.
 
-    What stood at `path` stays untouched until then: DVC may have linked it to its cache. The name is nobody else's, so
-    that two writers never mix.
+    What was at `path` stays untouched until then: DVC may have linked it to its cache. No other writer has the name, so
+    two writers never mix.
     """
     partial = _own_name(path)
     path.parent.mkdir(parents=True, exist_ok=True)

@@ -1,4 +1,4 @@
-"""Files and texts that somebody else wrote, read within bounds: no pipe is waited for, nothing grows past its size."""
+"""Foreign files and texts, read within bounds: no pipe is waited for, nothing grows past its size."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ def file_bytes(path: Path, where: str | None = None, limit: int | None = None) -
 
 
 def refuse_special(path: Path) -> None:
-    """Refuse what is there and no plain file; that there is nothing is for the caller to say."""
+    """Refuse a path that is no plain file; a missing file is for the caller to report."""
     if path.exists():
         file_bytes(path)
 
@@ -74,7 +74,16 @@ def too_large(where: str, found: str, expected: str) -> StudyError:
 
 
 def read_text(path: Path, where: str | None = None, limit: int = MAX_TEXT_BYTES) -> str:
-    """Text of a plain file in UTF-8; raises as `file_bytes` does, and a UnicodeDecodeError."""
+    """Text of a plain file in UTF-8; raises as `file_bytes` does, and a UnicodeDecodeError.
+
+    Parameters
+    ----------
+    path : Path
+    where : str, optional
+        What messages call the file; its path without it.
+    limit : int
+        A file of more bytes is refused.
+    """
     file_bytes(path, where, limit)
     return path.read_text(encoding="utf-8")
 
@@ -146,7 +155,7 @@ _SafeLoader: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
 
 def _refuse_endless(text: str) -> None:
-    """Look at the events one by one: what makes nodes of them calls itself, and libyaml's crashes when that is deep."""
+    """Check the events one by one: the code that makes nodes of them is recursive, and libyaml's crashes when deep."""
     depth = 0
     for number, event in enumerate(yaml.parse(text, Loader=_SafeLoader)):
         depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
@@ -183,7 +192,7 @@ def _measure(node: Any, known: dict[int, tuple[int, int]], strict: bool) -> tupl
 
 
 def _refuse_hidden(node: Any) -> None:
-    """Refuse a key that another of its section hides, and characters that nobody sees."""
+    """Refuse a key that another of its section hides, and invisible characters."""
     if isinstance(node, yaml.ScalarNode):
         strange = next((letter for letter in node.value if not (letter.isprintable() or letter in "\n\t")), None)
         if strange is not None:

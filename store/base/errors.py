@@ -43,7 +43,7 @@ class StudyError(Exception):
 
 
 def printable(text: str) -> str:
-    """A line without what would move a terminal's cursor or turn its letters round; foreign names may hold anything."""
+    """A line without characters that move a terminal's cursor or turn its letters round; foreign names may hold any."""
     return "".join(letter if letter.isprintable() else ascii(letter)[1:-1] for letter in text)
 
 

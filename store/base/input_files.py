@@ -138,7 +138,7 @@ def read_json(path: Path, expected: str, do: str) -> dict[str, Any]:
 
 
 def read_text_table(path: Path, columns: Iterable[str], expected: str, do: str, *, ours: bool = False) -> pd.DataFrame:
-    """A table of fields as they stand: nothing becomes NaN, no number loses its zeros.
+    """A table of unchanged fields: nothing becomes NaN, no number loses its zeros.
 
     Parameters
     ----------

@@ -17,7 +17,7 @@ _PATIENCE_S = 1.0
 
 @contextmanager
 def uninterrupted() -> Iterator[None]:
-    """Hold Ctrl-C back meanwhile; processes and threads that start meanwhile never see it.
+    """Hold Ctrl-C back inside the block; processes and threads that start in it never see it.
 
     Otherwise each of them writes a traceback of its own to the terminal, and some die in the middle of a file.
     """
@@ -53,7 +53,7 @@ def last_work(what: str) -> Iterator[None]:
 
 
 class Terminated(KeyboardInterrupt):
-    """SIGTERM, as batch systems send it some seconds before they kill: whatever answers Ctrl-C answers it."""
+    """SIGTERM, which batch systems send some seconds before they kill: code that handles Ctrl-C handles it too."""
 
 
 # Batch systems kill after 10 s (PBS) to 30 s (SLURM).
@@ -69,7 +69,7 @@ def _later(seconds: float, call: Callable[[], object]) -> None:
 
 @contextmanager
 def terminated(last_words: Callable[[], object]) -> Iterator[None]:
-    """Raise `Terminated` in the main thread on SIGTERM, meanwhile.
+    """Raise `Terminated` in the main thread on SIGTERM, inside the block.
 
     Parameters
     ----------

@@ -81,7 +81,13 @@ class Journal:
         return block.filename in self._whole
 
     def write(self, block: Block, values: np.ndarray) -> None:
-        """Keep a finished block, `values` of shape (time, dim, model, layer)."""
+        """Keep a finished block, `values` of shape (time, dim, model, layer).
+
+        Parameters
+        ----------
+        block : Block
+        values : ndarray (time, dim, model, layer)
+        """
         path = self.folder / block.filename
         partial = path.with_suffix(".partial")
         with partial.open("w+b") as file:
@@ -202,12 +208,28 @@ def journal_folder(root: Path, spec: Mapping[str, Any]) -> Path:
 
 
 def journal_blocks(root: Path, spec: Mapping[str, Any]) -> int:
-    """Number of finished blocks in the journal of the cube that `spec` describes; their bytes are not checked."""
+    """Number of finished blocks in the journal of the cube that `spec` describes; their bytes are not checked.
+
+    Parameters
+    ----------
+    root : Path
+        Folder of all journals.
+    spec : Mapping
+        What the cube's fingerprint hashes.
+    """
     return len(_sealed(journal_folder(root, spec)))
 
 
 def journal_rows(root: Path, spec: Mapping[str, Any]) -> int:
-    """Number of finished rows in the journal of the cube that `spec` describes; their bytes are not checked."""
+    """Number of finished rows in the journal of the cube that `spec` describes; their bytes are not checked.
+
+    Parameters
+    ----------
+    root : Path
+        Folder of all journals.
+    spec : Mapping
+        What the cube's fingerprint hashes.
+    """
     spans = (_SPAN.search(path.name) for path in _sealed(journal_folder(root, spec)))
     return sum(int(span[2]) - int(span[1]) for span in spans if span)
 

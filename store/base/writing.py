@@ -64,7 +64,14 @@ def _locked(paths: StudyPaths, output: Path, wait_s: float) -> Iterator[None]:
 
 
 def lock_of(paths: StudyPaths, output: Path) -> Path:
-    """The file that the writer of an output holds locked, in a folder that DVC and Git ignore."""
+    """The file that the writer of an output holds locked, in a folder that DVC and Git ignore.
+
+    Parameters
+    ----------
+    paths : StudyPaths
+    output : Path
+        File or folder inside the study.
+    """
     digest = hashlib.sha256(paths.relative(output).encode()).hexdigest()
     return paths.locks / f"{output.name[:40]}.{digest[:16]}.lock"
 

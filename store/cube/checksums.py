@@ -257,7 +257,15 @@ class Checksums:
         )
 
     def told(self, key: str, part: tuple[slice, bytes] | None) -> str:
-        """The contents of a file in words, by the checksums found in it: those of another file, or unknown bytes."""
+        """The contents of a file in words, by the checksums found in it: those of another file, or unknown bytes.
+
+        Parameters
+        ----------
+        key : str
+            The file's, from the root of the cube.
+        part : (slice, bytes), optional
+            Which of the file's checksums were found, and these.
+        """
         if part is not None:
             which, found = part
             for other in self._owners.get(found[:_N_BYTES], ()):

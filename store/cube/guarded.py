@@ -25,7 +25,13 @@ from cinecube.store.cube.shards import RowShards
 
 
 def shard_key(model: int, layer: int) -> str:
-    """Key of the shard in which a feature cube keeps one layer of one model, both by position."""
+    """Key of the shard in which a feature cube keeps one layer of one model, both by position.
+
+    Parameters
+    ----------
+    model, layer : int
+        Positions on their axes.
+    """
     return f"features/c/0/0/{model}/{layer}"
 
 

@@ -239,7 +239,14 @@ def open_plain(path: Path) -> xr.Dataset:
 
 
 def plain(store: Store, where: str) -> Store:
-    """The store, or one around it, whose groups are judged before Zarr opens them."""
+    """The store, or one around it, whose groups are judged before Zarr opens them.
+
+    Parameters
+    ----------
+    store : Store
+    where : str
+        What messages call it.
+    """
     return store if getattr(store, "judges", False) else PlainStore(store, where)
 
 

@@ -52,8 +52,8 @@ def read_columns(path: Path, n_rows: int | None = None) -> Table:
     Parameters
     ----------
     path : Path
-        Values apart by commas, semicolons, tabs or blanks. With semicolons and tabs, and in quotes, commas may stand
-        for decimal points.
+        Values apart by commas, semicolons, tabs or blanks. With semicolons and tabs, and in quotes, commas may be
+        decimal points.
     n_rows : int, optional
         How many rows it must have: this distinguishes names from values where both are whole numbers.
 

@@ -109,7 +109,15 @@ class RevisionCubes:
             self._chunks = ChunkCache(cache, cache_bytes)
 
     def open(self, path: Path, model: str | None = None, layer: int | str | None = None) -> xr.Dataset:
-        """A cube, lazily; reads its labels."""
+        """A cube, lazily; reads its labels.
+
+        Parameters
+        ----------
+        path : Path
+            From the study's folder.
+        model, layer : optional
+            As in `Cubes.open`; not needed here, since values are read when they are asked for.
+        """
         listing = self._kept(self.index.folder(path.as_posix()))
         if older := older_format(listing.files):
             raise of_older_format(older, listing.where)
