@@ -13,7 +13,7 @@ import pytest
 
 from cinecube.analysis.encoders.oota2025 import WHAT
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.long]
 
 BENCHMARKS = Path(__file__).resolve().parents[1] / "benchmarks"
 

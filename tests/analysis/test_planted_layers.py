@@ -11,6 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+import pytest
 
 from cinecube.analysis.cubes import tables
 from cinecube.analysis.encoders.problem import read_problem
@@ -36,6 +37,7 @@ def errors(preferred: pd.DataFrame, parcels: dict[str, tuple[int, int] | None]) 
     return (preferred["layer"].map(LAYERS.index) - planted).abs()
 
 
+@pytest.mark.long
 def test_planted_layers_are_found(synthetic: Callable[..., Path]) -> None:
     together, by_subject, chance = [], [], []
     for seed in SEEDS:

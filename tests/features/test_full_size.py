@@ -16,7 +16,7 @@ from cinecube.features.networks.network import Batch, Reading, read_checkpoint
 from cinecube.features.networks.registry import find_network
 from cinecube.store.base.labels import layer_labels
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.long]
 SAME_FRAMES = 2e-2
 WINDOW_S = 1.49
 # What is read of a window: (frames, seconds of sound).

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from cinecube.simulation.brain.reachable import Cleaning
 from cinecube.simulation.setup.simulate_params import SimulateSpec
 from cinecube.simulation.simulate import simulate
 
@@ -29,7 +30,8 @@ def films() -> dict[str, list[str]]:
 def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The data folder of the small study."""
     root = tmp_path_factory.mktemp("made")
-    simulate(_SPEC, _FILMS, ["amber"], root)
+    # Seven rows: any more confounds would leave nothing of them.
+    simulate(_SPEC, _FILMS, ["amber"], root, cleaning=Cleaning("none", 0))
     return root
 
 

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from cinecube.simulation.brain.planted_parcels import choose_parcels
+from cinecube.simulation.brain.reachable import Cleaning
 from cinecube.simulation.brain.scans import Showing, write_subject
 from cinecube.simulation.brain.space import make_grid
 from cinecube.simulation.setup.simulate_params import SimulateSpec
@@ -93,7 +94,9 @@ def test_cleaning_brings_out_the_signal(tmp_path: Path) -> None:
     parcels = choose_parcels(spec)
     grid = make_grid(parcels, 8)
     signal = np.random.default_rng(0).normal(0, 1, (spec.rows_per_segment, 64))
-    write_subject(spec, "sub-01", [Showing(1, "a01", 1, 1)], {"a01": signal}, parcels, grid, tmp_path)
+    write_subject(
+        spec, "sub-01", [Showing(1, "a01", 1, 1)], {"a01": signal}, parcels, grid, tmp_path, Cleaning(), ["a01"]
+    )
     path = next(tmp_path.rglob(f"*{_BOLD}"))
     volumes = np.asarray(_load(path).dataobj, dtype=np.float64)
     assert volumes.shape[3] == len(signal) + 2

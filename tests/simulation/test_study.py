@@ -13,6 +13,7 @@ import pytest
 from pydantic import ValidationError
 
 import cinecube.simulation
+from cinecube.simulation.brain.reachable import Cleaning
 from cinecube.simulation.features.small_networks import STREAMS
 from cinecube.simulation.setup.simulate_params import SimulateSpec
 from cinecube.simulation.simulate import simulate
@@ -30,7 +31,10 @@ def test_same_arguments_same_bytes(
     (tmp_path / "stimuli" / "old").mkdir(parents=True)
     (tmp_path / "truth").mkdir()
     told: list[tuple[int, int]] = []
-    simulate(spec, films, ["amber"], tmp_path, workers=1, progress=lambda done, total: told.append((done, total)))
+    cleaning = Cleaning("none", 0)
+    simulate(
+        spec, films, ["amber"], tmp_path, cleaning=cleaning, workers=1, progress=lambda *numbers: told.append(numbers)
+    )
     assert digests(tmp_path) == digests(made)
     assert "weights/imagebind/imagebind.pth" in digests(made)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["scans", "stimuli", "truth", "weights"]
