@@ -1,4 +1,4 @@
-"""How to cite: a CITATION.cff as one line of text and as BibTeX."""
+"""Citations: a CITATION.cff as one line of text and as BibTeX."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ class Citation:
 
 
 def study_citation(root: Path) -> Citation | None:
-    """What the study's own CITATION.cff says; its `preferred-citation` where it has one.
+    """Citation in the study's own CITATION.cff; its `preferred-citation` where it has one.
 
     Raises
     ------
@@ -61,7 +61,7 @@ def study_citation(root: Path) -> Citation | None:
 
 
 def package_citation(version: str) -> Citation:
-    """What this package says of itself, in the version that made a study's cubes."""
+    """Citation of this package, in the version that made a study's cubes."""
     about = metadata("cinecube")
     return _citation(
         "cinecube, which made the cubes",

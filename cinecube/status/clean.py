@@ -1,4 +1,4 @@
-"""What can go from a study's folder, whatever left it there."""
+"""Leftovers of every kind in a study's folder."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from cinecube.studies.importing import undo_stopped_import
 
 @dataclass(frozen=True)
 class Cleanable:
-    """What can go.
+    """Leftovers that can be removed.
 
     Attributes
     ----------

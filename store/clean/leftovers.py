@@ -1,4 +1,4 @@
-"""What killed and finished work leaves behind, and how it is removed without touching what is alive.
+"""Leftovers of killed and finished work, removed without touching anything in use.
 
 Three things are never listed: a journal whose lock another process holds, a journal that the study would resume, and
 anything that is reached through a symbolic link.
@@ -73,7 +73,7 @@ class Leftover:
 
 @dataclass(frozen=True)
 class Claim:
-    """What a journal is of, as the study sees it.
+    """The cube that a journal belongs to, as the study sees it.
 
     Attributes
     ----------
@@ -229,7 +229,7 @@ def find_logs(paths: StudyPaths) -> list[Leftover]:
 
 
 def find_pulls(cache: Path) -> list[Leftover]:
-    """What killed pulls left in a cache of DVC; of this user, since caches may be shared."""
+    """Leftovers of this user's killed pulls in a cache of DVC; caches may be shared."""
     if not cache.is_dir():
         return []
     return [
@@ -240,7 +240,7 @@ def find_pulls(cache: Path) -> list[Leftover]:
 
 
 def is_busy(paths: StudyPaths) -> bool:
-    """Whether somebody holds a lock of the study, or DVC runs in its repository."""
+    """True if a process holds a lock of the study, or DVC runs in its repository."""
     places = (paths.journals, paths.locks)
     locks = (path for place in places for path in _children(paths, place) if path.suffix == ".lock")
     return any(_is_locked(lock) for lock in locks) or _dvc_runs(paths.root.resolve())
@@ -277,7 +277,7 @@ def _is_alive(pid: int) -> bool:
 
 
 def _is_locked(lock: Path) -> bool:
-    """Whether another holder has a lock file; one that cannot be read counts as held."""
+    """True if another process holds a lock file; one that cannot be read counts as held."""
     try:
         with lock.open("rb") as file:
             fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)  # let go when the file is closed
@@ -289,7 +289,7 @@ def _is_locked(lock: Path) -> bool:
 
 
 def _is_still(path: Path) -> bool:
-    """Whether nothing at or under a path was written, renamed or linked for `STILL_S`."""
+    """True if nothing at or under a path was written, renamed or linked for `STILL_S`."""
     return time.time() - max(max(info.st_mtime, info.st_ctime) for info in _stats(path)) > STILL_S
 
 
@@ -310,14 +310,14 @@ def _stats(path: Path) -> Iterator[os.stat_result]:
 
 
 def _children(paths: StudyPaths, folder: Path) -> list[Path]:
-    """What lies in a folder of the study and is no link; nothing if the folder is reached through one."""
+    """Entries of a study's folder that are no links; none if the folder is reached through a link."""
     if not folder.is_dir() or not _is_inside(paths, folder):
         return []
     return sorted(path for path in folder.iterdir() if not path.is_symlink())
 
 
 def _is_inside(paths: StudyPaths, path: Path) -> bool:
-    """Whether a path leads into the study's folder without a link on the way."""
+    """True if a path leads into the study's folder without a link on the way."""
     return path.is_relative_to(paths.root) and path.resolve() == paths.root.resolve() / path.relative_to(paths.root)
 
 

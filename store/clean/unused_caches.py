@@ -57,7 +57,7 @@ def refuse_other(folder: Path) -> None:
 
 
 def is_chunk_cache(folder: Path) -> bool:
-    """Whether a folder holds a cache of ours and nothing else."""
+    """True if a folder holds a cache of this package and nothing else."""
     if folder.is_symlink() or not (folder / _DATABASE).is_file():
         return False
     strangers = [path for path in folder.iterdir() if not (path.name in _FILES or _is_folder_of_cache(path))]
@@ -96,7 +96,7 @@ def _is_ours(folder: Path) -> bool:
 
 
 def _last_use_s(folder: Path) -> float:
-    """When anything in it was read or written last, in seconds of the epoch; of an empty one, when it was opened."""
+    """Time of the last read or write in a cache, in seconds of the epoch; of an empty one, when it was opened."""
     with closing(_open(folder)) as database:
         (last,) = database.execute("SELECT max(max(access_time, store_time)) FROM Cache").fetchone()
     return float(last) if last else max((folder / name).stat().st_mtime for name in _FILES if (folder / name).exists())

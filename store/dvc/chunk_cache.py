@@ -1,4 +1,4 @@
-"""What was read from a remote, kept on this machine up to a number of bytes, for any number of processes."""
+"""Chunks read from a remote, kept on this machine up to a number of bytes, for any number of processes."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Which files a DVC repository holds at a revision, under which hashes, and where their bytes are.
+"""The files of a DVC repository at a revision: their hashes, and the places of their bytes.
 
 DVC's own reading of `dvc.yaml`, `dvc.lock` and `.dvc` files is used; what it would write to the working tree is not.
 """
@@ -28,7 +28,7 @@ _MAX_LIST_BYTES = 32 * 2**20
 
 @dataclass(frozen=True)
 class Source:
-    """Where an output was imported from: a path in another repository at a revision."""
+    """Origin of an imported output: a path in another repository at a revision."""
 
     url: str
     rev: str | None
@@ -68,7 +68,7 @@ class Output:
 
     @property
     def is_dir(self) -> bool:
-        """Whether it is a folder, or nobody knows."""
+        """True if it is a folder, or nobody knows."""
         return self.item is None or self.item.oid.endswith(".dir")
 
 
@@ -189,7 +189,7 @@ class DvcIndex:
         return Listing(where, files, objects, listed)
 
     def objects(self, output: Output) -> Objects:
-        """Where the bytes of an output are looked for."""
+        """Places in which the bytes of an output are searched."""
         places = [cache_location(self.cache)] if self.cache else []
         if output.source is not None:  # DVC pushes no imports: their bytes stay with the repository they come from
             return Objects(places, functools.partial(_locations_of_source, output.source, self.url))
@@ -202,7 +202,7 @@ class DvcIndex:
         return next((output for output in self.outputs if f"{asked}/".startswith(f"{output.path}/")), None)
 
     def is_kept_back(self, output: Output) -> bool:
-        """Whether an output's owner did not publish it, and it is not in the cache of this machine either."""
+        """True if an output's owner did not publish it, and it is not in the cache of this machine either."""
         if not output.kept or output.item is None:
             return False
         return self.cache is None or not os.path.isfile(cache_location(self.cache).path(output.item))

@@ -1,4 +1,4 @@
-"""What DVC makes of a repository's files, as JSON values; called in a process with limits, see `confined`."""
+"""A repository's files as DVC reads them, in JSON values; called in a process with limits, see `confined`."""
 
 from __future__ import annotations
 
@@ -89,7 +89,7 @@ def _refuse_programs(repo: Repo, where: str, work: str | None) -> None:
 
 
 def _lies_in(value: str, tree: str, work: str | None) -> bool:
-    """Whether a path is one of the files in a Git working tree, which its author wrote."""
+    """True if a path is one of the files in a Git working tree, which its author wrote."""
     if work is None:
         return False  # nothing of a bare repository, or of a clone under a name of chance, is a file here
     paths = (os.path.realpath(os.path.join(folder, value)) for folder in (os.path.join(work, ".dvc"), work, tree, ""))

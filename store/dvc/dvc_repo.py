@@ -71,7 +71,7 @@ def split_address(address: str) -> tuple[str, str]:
 
 
 def is_bare(folder: str) -> bool:
-    """Whether a folder is a Git repository without a working tree."""
+    """True if a folder is a Git repository without a working tree."""
     return os.path.isfile(os.path.join(folder, "HEAD"))
 
 

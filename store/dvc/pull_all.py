@@ -15,7 +15,7 @@ from cinecube.store.dvc.remotes import shown_address
 
 @dataclass(frozen=True)
 class Brought:
-    """What a pull of everything brought.
+    """Result of a pull of everything.
 
     Attributes
     ----------
@@ -81,7 +81,7 @@ def pull_all(root: Path) -> Brought:
 
 
 def _cause(index: DvcIndex, output: Output, lacking: Sequence[str]) -> StudyError:
-    """What reading the first of them fails with: DVC does not tell a silent remote from one that lacks it."""
+    """The error that reading the first of them raises: DVC does not tell a silent remote from one that lacks it."""
     where = lacking[0] + (f" and {len(lacking) - 1} more" if lacking[1:] else "")
     try:
         if output.is_dir:

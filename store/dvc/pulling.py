@@ -32,7 +32,7 @@ _SHARDS = "features/c/"
 
 @dataclass(frozen=True)
 class Fetched:
-    """What a pull brought.
+    """Result of a pull.
 
     Attributes
     ----------
@@ -68,11 +68,11 @@ class ObjectCache:
         self._location = cache_location(index.cache)
 
     def has(self, item: DvcObject) -> bool:
-        """Whether an object is there."""
+        """True if an object is there."""
         return os.path.isfile(self._location.path(item))
 
     def has_whole(self, item: DvcObject) -> bool:
-        """Whether an object is there with the bytes that its name promises."""
+        """True if an object is there with the bytes that its name promises."""
         try:
             return is_whole(item, self._location.read(item, None))
         except OSError:

@@ -67,7 +67,7 @@ def md5_of(file: Any, item: DvcObject) -> str:
 
 
 def is_whole(item: DvcObject, data: bytes) -> bool:
-    """Whether bytes are those of an object."""
+    """True if bytes are those of an object."""
     return md5_of(io.BytesIO(data), item) == item.oid.removesuffix(".dir")
 
 
@@ -107,7 +107,7 @@ class Location:
             return fs
 
     def path(self, item: DvcObject) -> str:
-        """Where an object lies at this location."""
+        """Path of an object at this location."""
         layout = () if item.legacy else ("files", "md5")
         joined: str = self._connected.join(self.root, *layout, item.oid[:2], item.oid[2:])
         return joined
@@ -188,7 +188,7 @@ def _connect(filesystem: type, options: Mapping[str, Any]) -> Any:
 
 
 def _is_lost(fs: Any) -> bool:
-    """Whether the connection is gone for good: S3 and HTTP make new ones by themselves."""
+    """True if the connection is gone for good: S3 and HTTP make new ones by themselves."""
     return str(getattr(fs, "protocol", "")) == "ssh" and bool(fs.fs.client.is_closed())
 
 
@@ -296,7 +296,7 @@ class Objects:
         yield from self.locations()[len(known) :]
 
     def locations(self, *, extended: bool = True) -> list[Location]:
-        """Where objects are looked for; `extended` asks where an import comes from."""
+        """Places in which objects are searched; `extended` adds those of an import's source."""
         with self._lock:
             if extended and self._more is not None:
                 self._locations += self._more()
@@ -305,7 +305,7 @@ class Objects:
 
 
 def kept_back(where: str) -> StudyError:
-    """What to say of an output that was not published, and is not here."""
+    """The error of an output that was not published, and is not here."""
     return StudyError(
         where=where,
         found="an output that was not published: its owner keeps it back (`push: false`)",
@@ -358,7 +358,7 @@ def _patiently(ask: Callable[[Location], T], location: Location, item: DvcObject
 
 
 def _refused(error: Exception) -> bool:
-    """Whether a server answered that it does not want us, or would not without credentials."""
+    """True if a server refused access, or would without credentials."""
     return isinstance(error, PermissionError) or getattr(error, "status", None) in (401, 403) or _no_credentials(error)
 
 

@@ -1,4 +1,4 @@
-"""What a repository of somebody else must not say: paths, hashes and options that are more than they look."""
+"""Checks of other people's repositories: no path, hash or option may be more than it looks."""
 
 from __future__ import annotations
 

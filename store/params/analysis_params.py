@@ -31,7 +31,7 @@ Choice = Literal["one_alpha", "squared_alphas", "without_last_block", "zscore_ac
 
 
 class EncodeParams(Section):
-    """How features are fitted to responses.
+    """Parameters of encoding: features fitted to responses.
 
     Attributes
     ----------
@@ -85,7 +85,7 @@ class EncodeParams(Section):
 
 
 class CeilingParams(Section):
-    """What scores are divided by.
+    """Parameters of the noise ceiling, by which scores are divided.
 
     Attributes
     ----------
@@ -135,12 +135,12 @@ class Pair(Section):
 
     @property
     def name(self) -> str:
-        """What its cubes are called."""
+        """Name of its cubes."""
         return f"{self.keep}-{self.remove}"
 
 
 class Statistics(Section):
-    """How findings are tested.
+    """Parameters of statistical tests.
 
     Attributes
     ----------

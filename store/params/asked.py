@@ -1,4 +1,4 @@
-"""What a study asks of a network, beside what a cube that it did not make says of itself."""
+"""A study's requirements of a network, compared with the spec of a cube that it did not make."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ HUB_ID = re.compile(r"[\w-][\w.-]*/[\w-][\w.-]*")
 
 
 def becomes(study: Study, imported: Imported, spec: Mapping[str, Any]) -> str:
-    """What analyses make of an imported cube's rows; "" where they are rows of the study's own TR."""
+    """The resampling of an imported cube's rows, in words; "" if they have the study's own TR."""
     tr_s = (spec.get("clock") or {}).get("tr_s")
     if tr_s is None or tr_s == study.clock.tr_s:
         return ""
@@ -61,7 +61,7 @@ def unlike(asked: ModelParams, spec: Mapping[str, Any], root: Path) -> list[str]
 
 
 def of_folder(spec: Mapping[str, Any]) -> str:
-    """What is known of weights that no hub names; empty for others."""
+    """Known facts of weights that no hub names; empty for others."""
     digest = spec.get("weights_digest")
     return f"a folder's weights {str(digest)[:12]}" if digest and spec.get("checkpoint") is None else ""
 

@@ -35,7 +35,7 @@ class Split(Section):
 
 
 class Compute(Section):
-    """What this study extracts itself; nothing in a study that reuses cubes of others."""
+    """Models and films that this study extracts itself; none in a study that reuses cubes of others."""
 
     models: list[str] = Field(default_factory=list)
     films: list[str] = Field(default_factory=list)
@@ -63,7 +63,7 @@ class Imported(Section):
 
 
 class BrainParams(Section):
-    """Where the scans are and how they become brain cubes.
+    """The scans, and how they become brain cubes.
 
     `publish` says whether `dvc push` sends scans and brain cubes; it changes no number.
     """
@@ -219,7 +219,7 @@ class Study(Section):
         return list(dict.fromkeys([*self.models, *self._imported_names()]))
 
     def import_of(self, model: str) -> Imported | None:
-        """Where a model's cubes come from; None if this study computes them."""
+        """Source of a model's cubes; None if this study computes them."""
         return next((entry for entry in self.imported if entry.model == model), None)
 
     @property
@@ -228,7 +228,7 @@ class Study(Section):
         return [*self.compute.models, *self._imported_names()]
 
     def is_untrained(self, stream: str) -> bool:
-        """Whether a stream is of a model with fresh weights."""
+        """True if a stream is of a model with fresh weights."""
         params = self.models.get(self.owner(stream))
         return params is not None and params.untrained is not None
 

@@ -13,7 +13,7 @@ _DEVICE = re.compile(r"auto|cpu|mps|cuda(:\d+)?")
 
 
 class Run(Section):
-    """How fast things run; none of it enters a fingerprint.
+    """Speed and memory of computing; none of it enters a fingerprint.
 
     Attributes
     ----------

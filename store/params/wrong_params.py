@@ -92,7 +92,7 @@ def _path(details: ErrorDetails, raw: Any) -> tuple[str, ...]:
 
 
 def _words(details: ErrorDetails) -> tuple[str, str]:
-    """What was expected, and what to do."""
+    """The expectation, and what to do."""
     if wrong_type := _WRONG_TYPE.fullmatch(details["type"]):
         return _TYPES[wrong_type[1]]
     said = details.get("ctx", {}).get("error", details["msg"])

@@ -103,7 +103,7 @@ class Stored:
 
     @property
     def has_checksums(self) -> bool:
-        """Whether a flipped byte of a chunk, or of a shard's index, can be told."""
+        """True if a flipped byte of a chunk, or of a shard's index, can be found."""
         described: dict[str, Any] = dict(self.array.metadata.to_dict())
         codecs = described.get("codecs", ())
         inner = [codec["configuration"] for codec in codecs if codec["name"] == "sharding_indexed"]
@@ -137,7 +137,7 @@ class Stored:
 
 @dataclass
 class Contents:
-    """What the metadata of a cube promise.
+    """Contents of a cube by its metadata.
 
     Attributes
     ----------
@@ -160,7 +160,7 @@ class Contents:
 
 
 def codec_said(error: Exception) -> str:
-    """What an exception of a codec says, in one short line."""
+    """Message of a codec's exception, in one short line."""
     return (error.found if isinstance(error, StudyError) else first_line(error)).split(". Stored")[0]
 
 
@@ -262,6 +262,6 @@ def strays(path: Path, expected: Iterable[str]) -> list[str]:
 
 
 def of_file_manager(name: str) -> bool:
-    """Whether macOS or Windows leaves a file of that name in every folder that it shows: nobody reads it."""
+    """True for names of files that macOS or Windows leaves in every folder that it shows: nobody reads them."""
     last = name.rpartition("/")[2]
     return last.startswith("._") or last in (".DS_Store", "Thumbs.db", "desktop.ini")

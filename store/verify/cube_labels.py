@@ -1,4 +1,4 @@
-"""What the labels and attributes of a cube must be, kind by kind, and whether they agree with its spec."""
+"""Checks of a cube's labels and attributes, kind by kind, and against its spec."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ Axes = tuple[str, ...]
 
 @dataclass(frozen=True)
 class Form:
-    """What a kind of cube holds at least.
+    """Minimal contents of a kind of cube.
 
     Attributes
     ----------
@@ -91,7 +91,7 @@ _EVERY = ("kind", "spec", "fingerprint", "created_by")
 
 @dataclass(frozen=True)
 class Labels:
-    """What can be read of a cube beside its numbers.
+    """Labels and attributes of a cube, as far as they can be read.
 
     Parameters
     ----------
@@ -107,7 +107,7 @@ class Labels:
     values: Mapping[str, np.ndarray]
 
     def problem(self, name: str, text: str) -> Fault:
-        """What is wrong with the values of a label."""
+        """Fault in the values of a label, in words."""
         return Fault(f"{name}: {text}", tuple(self.arrays[name].files()))
 
     def texts(self, name: str) -> list[str] | None:

@@ -55,13 +55,13 @@ class Examined:
     unplaced: bool = False
 
     def is_unread(self, file: str) -> bool:
-        """Whether nobody can say if a file is sound: nothing describes its array."""
+        """True if no metadata describe a file's array, so that nobody can judge it."""
         array = file.split("/")[0]
         return array in self.unopened or (not self.has_root and array not in self.opened)
 
 
 def examine(path: Path) -> Examined:
-    """What a cube's own files tell, whoever recorded it."""
+    """Faults that a cube's own files show, whoever recorded it."""
     if not path.is_dir():
         return Examined((Fault("no cube"),))
     if older := older_format(file.name for file in path.iterdir()):
@@ -132,7 +132,7 @@ def _all_open(contents: Contents) -> bool:
 
 
 def _schema_problem(contents: Contents) -> Fault | None:
-    """Why the rest of a cube cannot be judged: its metadata are whole, and this package does not know its schema."""
+    """The reason that the rest of a cube cannot be judged: whole metadata of a schema that is unknown here."""
     if contents.attrs is None:
         return None
     try:
@@ -187,7 +187,7 @@ class _Reading:
         return width[chunk.region[2:]]
 
     def _is_absent(self, chunk: Chunk) -> bool:
-        """Whether there must be no such shard, or nobody can say."""
+        """True if there must be no such shard, or nobody can say."""
         widths = self._widths(chunk)
         if widths is None:
             return self._is_features and chunk.values is None and not chunk.fault
@@ -230,7 +230,7 @@ class _Reading:
         self.problems.append(Fault(text, (chunk.file,)))
 
     def _name(self, chunk: Chunk) -> str:
-        """What a chunk holds: the array, and the labels that all its values share."""
+        """Contents of a chunk in words: the array, and the labels that all its values share."""
         words = [] if self._is_features else [self.stored.name]
         for dim, part in zip(self.stored.dims, chunk.region, strict=False):
             known = self._labels.get(dim)

@@ -16,7 +16,7 @@ from cinecube.store.verify.tracked import Recorded, Records, Verdict
 
 @dataclass(frozen=True)
 class Repaired:
-    """What became of a cube that was not whole.
+    """Outcome of repairing a cube that was not whole.
 
     Attributes
     ----------
@@ -32,7 +32,7 @@ class Repaired:
 
 @dataclass(frozen=True)
 class Verified:
-    """What `verify_all` found, and did.
+    """Findings and repairs of `verify_all`.
 
     Attributes
     ----------
@@ -179,7 +179,7 @@ def _keep_whole(objects: Objects, cache: ObjectCache, item: DvcObject, where: st
 
 
 class _Source:
-    """Where whole files of a recorded cube come from."""
+    """Source of whole files of a recorded cube."""
 
     def __init__(self, record: Recorded) -> None:
         self._record, self._cache = record, ObjectCache(record.index)

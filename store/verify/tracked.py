@@ -18,7 +18,7 @@ from cinecube.store.verify.examining import Examined, examine
 
 @dataclass(frozen=True)
 class Recorded:
-    """What DVC knows of a cube in a working tree.
+    """DVC's record of a cube in a working tree.
 
     Attributes
     ----------
@@ -40,7 +40,7 @@ class Recorded:
 
 @dataclass(frozen=True)
 class Verdict:
-    """What is wrong with a cube.
+    """Faults of a cube.
 
     Attributes
     ----------
@@ -87,7 +87,7 @@ class Records:
         return compare(cube, examined, record)
 
     def of(self, cube: Path) -> Recorded | None:
-        """What DVC recorded of a cube; none if it does not track it."""
+        """DVC's record of a cube; None if it does not track it."""
         place = Path(os.path.abspath(cube))
         root, index = self._repository(place.parents)
         if root is None or index is None:
@@ -110,7 +110,7 @@ class Records:
         )
 
     def keeps_back(self, cube: Path) -> bool:
-        """Whether a recorded cube's owner did not publish it, so that no pull brings it."""
+        """True if a recorded cube's owner did not publish it, so that no pull brings it."""
         place = Path(os.path.abspath(cube))
         root, index = self._repository(place.parents)
         output = index.at(place.relative_to(root).as_posix()) if root and index else None
@@ -184,7 +184,7 @@ def _compare_whole(cube: Path, problems: list[Fault], record: Recorded) -> Verdi
 
 
 def is_inside(file: str) -> bool:
-    """Whether a name leads to nothing outside the folder; it comes from a list that someone else may have written."""
+    """True if a name leads to nothing outside the folder; it comes from a list that someone else may have written."""
     name = PurePosixPath(file)
     return bool(name.parts) and not name.is_absolute() and ".." not in name.parts
 
@@ -197,7 +197,7 @@ def _is_recorded(file: Path, item: DvcObject) -> bool:
 
 
 def _same_fingerprint(cube: Path, record: Recorded) -> bool:
-    """Whether the cube says that it is made of what the recorded one is made of."""
+    """True if the cube has the fingerprint of the recorded one."""
     item = (record.files or {}).get(ROOT)
     if item is None or record.index.cache is None:
         return False
@@ -218,7 +218,7 @@ def _fingerprint(root: bytes) -> Any:
 
 
 def _folder_oid(cube: Path, item: DvcObject) -> str:
-    """What DVC would call the folder as it is."""
+    """Hash that DVC would give the folder as it is."""
     from dvc_data.hashfile.hash_info import HashInfo
     from dvc_data.hashfile.tree import Tree
 
