@@ -12,7 +12,7 @@ from cinecube.analysis.encoders.settings import Settings
 from cinecube.analysis.ridge.design import constants, delayed, standardise
 from cinecube.analysis.ridge.factors import Factor, Factors, Form, choose_form, factor, held_out
 from cinecube.analysis.ridge.grams import delayed_gram, delayed_kernel
-from cinecube.analysis.ridge.scores import Scores, score_fit
+from cinecube.analysis.ridge.scores import Scores, score_fit, varying
 from cinecube.analysis.ridge.shared_ridge import all_losses, solve
 
 # What solving needs of a layer: its training rows, for the primal, and the factors of its folds and of all rows.
@@ -168,7 +168,7 @@ def held_losses(factored: Factored, responses: np.ndarray, layout: Layout, setti
     """
     design, parts = factored
     train = responses[layout.train]
-    known = np.isfinite(train).all(axis=0) & (np.ptp(train, axis=0) > 0)
+    known = varying(train)
     losses = np.full((len(settings.alphas), train.shape[1]), np.nan)
     if known.any():
         joined = factors_of(design, parts, layout, settings)

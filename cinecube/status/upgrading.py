@@ -27,6 +27,8 @@ from cinecube.studies.pipelines import pipelines
 _ROOMS = ("analysis", "features", "simulation", "store")
 # Lists to which a lab may have added what its own stages make.
 _OPEN = ("deps", "params")
+# Keys of DVC that say nothing of what a stage computes: `frozen` keeps GPU-days from being computed again.
+_THEIRS = ("desc", "meta", "frozen")
 
 
 @dataclass(frozen=True)
@@ -104,7 +106,7 @@ def _merge(pipeline: Any, wanted: Any) -> None:
             stages[name] = stage  # at the end: comments are above what they are of
             continue
         own = stages[name]
-        for key in [key for key in own if key not in stage and key != "desc"]:
+        for key in [key for key in own if key not in stage and key not in _THEIRS]:
             del own[key]
         for key, value in stage.items():
             merged = _merged(own.get(key), value, key)
@@ -114,6 +116,8 @@ def _merge(pipeline: Any, wanted: Any) -> None:
 
 def _merged(own: Any, wanted: Any, key: str) -> Any:
     """One key of a stage: `own` as it is, `wanted` as this version writes it."""
+    if key == "cmd" and isinstance(own, str) and own.endswith(wanted.removeprefix("${cinecube}")):
+        return own  # the same command, run in another way: by `srun`, say
     if not isinstance(own, Sequence) or isinstance(own, str) or key not in (*_OPEN, "outs"):
         return wanted
     known = {_path(entry): entry for entry in own}

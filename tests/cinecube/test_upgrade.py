@@ -76,7 +76,7 @@ def test_a_pipeline_of_this_version_is_left_alone(lab: Folder) -> None:
 
 
 def test_what_a_lab_added_stays(lab: Folder) -> None:
-    """Stages, inputs, variables and comments of its own, and what `dvc push` may send."""
+    """Stages, inputs, comments; how it runs commands, what it froze, and what `dvc push` may send."""
     text = (EARLIER / "own.dvc.yaml").read_text(encoding="utf-8")
     text = text.replace("vars:\n", "vars:\n  - cluster: srun -c 4   # ours\n")
     text = text.replace('deps: ["${stimuli}"]\n', 'deps: ["${stimuli}", notes.txt, features/films.py]\n')
@@ -84,6 +84,8 @@ def test_what_a_lab_added_stays(lab: Folder) -> None:
     text += (
         "\n  mine:   # what the paper shows\n    cmd: make paper\n    deps: [results/figures]\n    outs: [paper.pdf]\n"
     )
+    text = text.replace("cmd: ${cinecube} encode ${item.model}", "cmd: ${cluster} ${cinecube} encode ${item.model}")
+    text = text.replace("  features:\n", "  features:\n    frozen: true\n    meta: {gpu: a100}\n")
     (lab.root / "dvc.yaml").write_text(text, encoding="utf-8")
     assert _upgrade(lab, "--yes").exit_code == 0
     written, stages = (lab.root / "dvc.yaml").read_text(encoding="utf-8"), _pipeline(lab)["stages"]
@@ -92,6 +94,8 @@ def test_what_a_lab_added_stays(lab: Folder) -> None:
     assert stages["films"]["deps"] == ["${stimuli}", "notes.txt"]
     assert stages["mine"] == {"cmd": "make paper", "deps": ["results/figures"], "outs": ["paper.pdf"]}
     assert stages["brain"]["outs"][0] == {"data/brain/${item.subject}.zarr": {"push": True}}
+    assert stages["encode"]["cmd"] == "${cluster} ${cinecube} encode ${item.model}"
+    assert (stages["features"]["frozen"], stages["features"]["meta"]) == (True, {"gpu": "a100"})
     assert stages["encode"]["params"][-1] == {"data/versions.json": ["scores"]}
 
 
