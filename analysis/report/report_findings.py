@@ -225,7 +225,7 @@ def _pictures(study: Study, paths: StudyPaths, names: tuple[str, ...]) -> list[t
 
 
 def oracle_tables(study: Study, root: Path) -> list[tuple[str, pd.DataFrame]]:
-    """Tables of a simulated study: planted ceilings, and scikit-learn on the truth's features, beside what was found.
+    """Tables of a simulated study: planted ceilings, and plain fits of the truth's features, beside what was found.
 
     Parameters
     ----------
@@ -241,7 +241,7 @@ def oracle_tables(study: Study, root: Path) -> list[tuple[str, pd.DataFrame]]:
     paths = StudyPaths(root)
     raw = planted_truth(paths)
     captions = {
-        "oracle_residual": "Residuals: the pipeline beside plain scikit-learn on the truth's own features (r).",
+        "oracle_residual": "Residuals: the pipeline beside plain fits of the truth's own features (r).",
         "oracle_partition": "Variance parts: the pipeline beside plain kernel ridge on the truth's own features (R²).",
     }
     found = [("Ceilings: found beside planted (r).", ceiling_table(study, root, raw))]

@@ -1,4 +1,4 @@
-"""The stage `oracle`: what plain scikit-learn makes of the truth's own features, beside what the pipeline found."""
+"""The stage `oracle`: what plain fits make of the truth's own features, beside what the pipeline found."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ def oracles(study: Study, root: Path) -> None:
         for name, oracle in judged.items():
             found = pinned(oracle, study.run.threads, study, root)
             nothing = pd.DataFrame(columns=_COMPARED[name][1:])
-            write_table(paths.tables / f"{name}.csv", nothing if found is None else found.table)
+            write_table(paths.tables / f"{name}.csv", nothing if found is None else found)
 
 
 def oracle_metrics(study: Study, root: Path) -> dict[str, float]:
@@ -77,7 +77,8 @@ def oracle_metrics(study: Study, root: Path) -> dict[str, float]:
     for name, (metric, ours, theirs) in _COMPARED.items():
         path = paths.tables / f"{name}.csv"
         if path.is_file():
-            found[metric] = _difference(read_table(path, ours, theirs), ours, theirs)
+            table = read_table(path, ours, theirs)
+            found[metric] = float((table[ours] - table[theirs]).abs().mean())
     if paths.truth.is_file() and paths.ceiling.exists():
         found["ceiling_error"] = ceiling_error(ceiling_table(study, root, planted_truth(paths)))
     return {name: value for name, value in found.items() if np.isfinite(value)}
@@ -96,7 +97,3 @@ def ceiling_table(study: Study, root: Path, raw: Mapping[str, object]) -> pd.Dat
     """
     averaged = study.brain.repeats == "average"
     return ceiling_errors(open_cube(StudyPaths(root).ceiling), raw, averaged)
-
-
-def _difference(table: pd.DataFrame, ours: str, theirs: str) -> float:
-    return float((table[ours] - table[theirs]).abs().mean())
