@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from functools import lru_cache
 
 import numpy as np
@@ -44,24 +45,27 @@ def kaldi_log_mel(sound: np.ndarray, n_bands: int = 128) -> np.ndarray:
     before = np.concatenate([frames[..., :1], frames[..., :-1]], axis=-1)
     frames = (frames - _PREEMPHASIS * before) * np.hanning(_FRAME)
     power = np.abs(np.fft.rfft(frames, _FFT, axis=-1)) ** 2
-    logs: np.ndarray = np.log(np.maximum(power @ kaldi_filters(n_bands), _FLOOR))
+    logs: np.ndarray = np.log(np.maximum(power @ _kaldi_filters(n_bands), _FLOOR))
     return logs.astype(np.float32)
 
 
 @lru_cache(maxsize=4)
-def kaldi_filters(n_bands: int) -> np.ndarray:
+def _kaldi_filters(n_bands: int) -> np.ndarray:
     """Triangles on Kaldi's mel scale, (frequency, band); their sides are straight in mel, not in Hz."""
-    bins = _mel(np.arange(_FFT // 2 + 1) * RATE_HZ / _FFT)[:, None]
-    edges = np.linspace(_mel(np.array(_LOW_HZ)), _mel(np.array(RATE_HZ / 2)), n_bands + 2)
-    left, centre, right = edges[:-2], edges[1:-1], edges[2:]
-    rising, falling = (bins - left) / (centre - left), (right - bins) / (right - centre)
-    triangles: np.ndarray = np.maximum(0.0, np.minimum(rising, falling))
-    return triangles
+    from transformers.audio_utils import mel_filter_bank
 
-
-def _mel(hz: np.ndarray) -> np.ndarray:
-    """O'Shaughnessy's mel scale with natural logarithms."""
-    return 1127.0 * np.log1p(hz / 700.0)
+    with warnings.catch_warnings():
+        # The lowest are narrower than the distance of two frequencies.
+        warnings.filterwarnings("ignore", message="At least one mel filter")
+        return mel_filter_bank(
+            _FFT // 2 + 1,
+            n_bands,
+            _LOW_HZ,
+            RATE_HZ / 2,
+            RATE_HZ,
+            mel_scale="kaldi",
+            triangularize_in_mel_space=True,
+        )
 
 
 def fitted(frames: np.ndarray, n_frames: int) -> np.ndarray:
@@ -77,7 +81,6 @@ def fitted(frames: np.ndarray, n_frames: int) -> np.ndarray:
 
 
 _TVLT_FFT, _TVLT_STEP, _TVLT_RATE_HZ = 2048, 512, 44_100
-_SLANEY_KNEE_HZ, _SLANEY_KNEE, _SLANEY_STEP = 1000.0, 15.0, np.log(6.4) / 27
 
 
 def tvlt_log_mel(sound: np.ndarray, n_bands: int = 128, multiple: int = 16) -> np.ndarray:
@@ -110,7 +113,7 @@ def tvlt_log_mel(sound: np.ndarray, n_bands: int = 128, multiple: int = 16) -> n
     frames = np.lib.stride_tricks.sliding_window_view(padded, _TVLT_FFT, axis=1)[:, ::_TVLT_STEP]
     hann = np.hanning(_TVLT_FFT + 1)[:-1]
     power = np.abs(np.fft.rfft(frames * hann, axis=-1)) ** 2
-    decibels = 10 * np.log10(np.maximum(power @ slaney_filters(n_bands), 1e-10))
+    decibels = 10 * np.log10(np.maximum(power @ _slaney_filters(n_bands), 1e-10))
     decibels = np.maximum(decibels, decibels.max(axis=(1, 2), keepdims=True) - 80)[:, :-1]
     scaled = np.clip((decibels - 20) / 40, -2, 0) + 1
     missing = -scaled.shape[1] % multiple
@@ -118,16 +121,10 @@ def tvlt_log_mel(sound: np.ndarray, n_bands: int = 128, multiple: int = 16) -> n
 
 
 @lru_cache(maxsize=4)
-def slaney_filters(n_bands: int) -> np.ndarray:
-    """Triangles of equal area on Slaney's mel scale, up to half of 44.1 kHz, (frequency, band)."""
-    top_hz = _TVLT_RATE_HZ / 2
-    top = _SLANEY_KNEE + np.log(top_hz / _SLANEY_KNEE_HZ) / _SLANEY_STEP
-    edges = np.linspace(0, top, n_bands + 2)
-    edges_hz = np.where(
-        edges < _SLANEY_KNEE, edges * 200 / 3, _SLANEY_KNEE_HZ * np.exp(_SLANEY_STEP * (edges - _SLANEY_KNEE))
+def _slaney_filters(n_bands: int) -> np.ndarray:
+    """Triangles of one area on Slaney's mel scale, straight below 1 kHz and logarithmic above, (frequency, band)."""
+    from transformers.audio_utils import mel_filter_bank
+
+    return mel_filter_bank(
+        _TVLT_FFT // 2 + 1, n_bands, 0.0, _TVLT_RATE_HZ / 2, _TVLT_RATE_HZ, norm="slaney", mel_scale="slaney"
     )
-    left, centre, right = edges_hz[:-2], edges_hz[1:-1], edges_hz[2:]
-    bins = np.linspace(0, top_hz, _TVLT_FFT // 2 + 1)[:, None]
-    triangles = np.maximum(0.0, np.minimum((bins - left) / (centre - left), (right - bins) / (right - centre)))
-    filters: np.ndarray = triangles * 2 / (right - left)
-    return filters
