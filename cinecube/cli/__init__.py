@@ -29,27 +29,14 @@ _AROUND = {
     "upgrade": "keeping",
     "card": "keeping",
 }
-_STAGES = {
-    "inputs": "stages",
-    "simulate": "stages",
-    "privacy": "stages",
-    "films": "stages",
-    "checkpoint": "stages",
-    "features": "stages",
-    "imported": "stages",
-    "brain": "stages",
-    "encode": "stages",
-    "ceiling": "analyses",
-    "residual-features": "analyses",
-    "whole-brain": "stages",
-    "layerwise": "stages",
-    "residual": "analyses",
-    "partition": "analyses",
-    "significance": "analyses",
-    "figures": "analyses",
-    "oracle": "analyses",
-    "report": "stages",
-}
+_STAGES = dict.fromkeys(
+    [
+        *("inputs", "simulate", "privacy", "films", "checkpoint", "features", "imported", "brain", "encode", "ceiling"),
+        *("residual-features", "whole-brain", "layerwise", "residual", "partition", "significance", "figures"),
+        *("oracle", "report"),
+    ],
+    "stages",
+)
 _COMMANDS = _AROUND | _STAGES
 
 

@@ -7,7 +7,7 @@ from typing import Literal
 
 import click
 
-from cinecube.cli.common import echo, echo_json, json_option, study_option
+from cinecube.cli.common import echo, echo_json, json_option, study_at, study_option
 from cinecube.cli.progress import progress_bar
 
 # Whether it exists is for the store to say, in its own words.
@@ -61,9 +61,8 @@ def add(
     from cinecube.features.own.add_features import Adding, add_features, unknown_segments
     from cinecube.store.foreign.foreign_arrays import read_foreign
     from cinecube.store.params.editing import edit_params, list_imported
-    from cinecube.study_params import load
 
-    study = load(root)
+    study = study_at(root)
     foreign = read_foreign(array, table, dataset, tr_s, study.clock.tr_s, study.segments(), columns)
     how = Adding(model, layer, resample, window_s, licence)
     for cube in add_features(study, root, foreign, how, films or None):

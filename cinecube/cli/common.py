@@ -5,12 +5,15 @@ from __future__ import annotations
 import json
 import time
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from cinecube.cli.failures import remember_study
 from cinecube.store.base.errors import printable
+
+if TYPE_CHECKING:
+    from cinecube.store.params.document import Study
 
 study_option = click.option(
     "--study",
@@ -42,6 +45,13 @@ class Stage(click.Command):
         if work:  # nothing done is nothing learned
             note(ctx.params["root"], (str(self.name), *arguments), time.monotonic() - began, work)
         return result
+
+
+def study_at(root: Path) -> Study:
+    """The study of a folder, with all its sections; what reads it is loaded when a command runs, not for its help."""
+    from cinecube.study_params import load
+
+    return load(root)
 
 
 def echo(line: str = "", *, err: bool = False) -> None:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from cinecube.cli.common import echo, echo_json, json_option, study_option
+from cinecube.cli.common import echo, echo_json, json_option, study_at, study_option
 from cinecube.cli.progress import progress_bar
 from cinecube.wording import size_text
 
@@ -98,9 +98,8 @@ def why(cube: Path, as_json: bool, root: Path) -> None:
 
     from cinecube.status.pipeline import warn_of_earlier
     from cinecube.status.why import explain_cube
-    from cinecube.study_params import load
 
-    found = explain_cube(load(root), root, cube)
+    found = explain_cube(study_at(root), root, cube)
     warn_of_earlier(root)
     if as_json:
         echo_json(asdict(found))
@@ -261,6 +260,8 @@ def verify(paths: tuple[Path, ...], repair: bool, as_json: bool, root: Path) -> 
 
 
 def _tell_of(found: Verified) -> None:
+    from cinecube.store.base.errors import some_of
+
     for cube, files in found.repaired.items():
         for file in files:
             echo(f"repaired {cube}/{file}")
@@ -276,13 +277,9 @@ def _tell_of(found: Verified) -> None:
     echo(f"{n_cubes} {noun}, {n_cubes - n_wrong} whole{repaired}, {n_wrong - n_foreign} damaged{others}")
     absent = [cube for cube in found.absent if cube not in found.kept_back]
     if absent:
-        echo(f"recorded by DVC and not here: {_some(absent)}; `cinecube pull` brings them", err=True)
+        echo(f"recorded by DVC and not here: {some_of(absent, 3)}; `cinecube pull` brings them", err=True)
     if found.kept_back:
-        echo(f"not published by their owner, and not here: {_some(found.kept_back)}", err=True)
-
-
-def _some(names: Sequence[str]) -> str:
-    return ", ".join(names[:3]) + (f" and {len(names) - 3} more" if names[3:] else "")
+        echo(f"not published by their owner, and not here: {some_of(found.kept_back, 3)}", err=True)
 
 
 @click.command()
@@ -321,8 +318,7 @@ def export(
     """
     from cinecube.analysis.maps.export import export_map
     from cinecube.analysis.maps.map_values import map_values
-    from cinecube.study_params import load
 
-    values, attrs = map_values(load(root), root, kind, stream, layer, subject)  # type: ignore[arg-type]
+    values, attrs = map_values(study_at(root), root, kind, stream, layer, subject)  # type: ignore[arg-type]
     for path in export_map(values, attrs, to, atlas=atlas, reference=reference):
         echo(str(path))

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from cinecube.cli.common import echo, echo_json, json_option, study_option
+from cinecube.cli.common import echo, echo_json, json_option, study_at, study_option
 from cinecube.wording import size_text
 
 if TYPE_CHECKING:
@@ -65,9 +65,8 @@ def clean(yes: bool, dry_run: bool, caches: tuple[Path, ...], unused_days: float
       cinecube clean --dry-run
     """
     from cinecube.status.clean import find_leftovers
-    from cinecube.study_params import load
 
-    study = load(root)
+    study = study_at(root)
     found = find_leftovers(study, root, caches, unused_days)
     gone: list[Leftover] = []
     if not as_json:
@@ -131,9 +130,8 @@ def upgrade(yes: bool, dry_run: bool, root: Path) -> None:
     """
     from cinecube.status.upgrading import rewritten_pipeline
     from cinecube.status.upgrading import upgrade as run
-    from cinecube.study_params import load
 
-    study = load(root)
+    study = study_at(root)
     files = rewritten_pipeline(study, root)
     if not files:
         return echo("the pipeline is that of this version")
@@ -215,9 +213,8 @@ def card(out: Path | None, url: str | None, rev: str | None, root: Path) -> None
     from cinecube.sharing.privacy import shares
     from cinecube.store.base.atomic import write_text
     from cinecube.store.base.errors import StudyError, environment_error
-    from cinecube.study_params import load
 
-    study, path, known = load(root), out or root / "CARD.html", find_origin(root)
+    study, path, known = study_at(root), out or root / "CARD.html", find_origin(root)
     if path.is_dir():
         raise StudyError(where=str(path), found="a folder", expected="a file to write", do="name one, as CARD.html")
     if rev is not None and not knows(root, rev):

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from cinecube.cli.common import Stage, did, echo, study_option
+from cinecube.cli.common import Stage, did, echo, study_at, study_option
 from cinecube.cli.progress import progress_bar
 
 
@@ -23,9 +23,8 @@ def inputs(root: Path) -> None:
       cinecube inputs
     """
     from cinecube.status.versions import write_versions
-    from cinecube.study_params import load
 
-    write_versions(load(root), root)
+    write_versions(study_at(root), root)
     echo("versions of what computes results are in data/versions.json")
 
 
@@ -46,9 +45,9 @@ def simulate(root: Path) -> None:
     from cinecube.simulation.simulate import simulated_folders
     from cinecube.store.base.paths import StudyPaths
     from cinecube.store.base.writing import one_writer
-    from cinecube.study_params import load, simulate_spec
+    from cinecube.study_params import simulate_spec
 
-    study, paths = load(root), StudyPaths(root)
+    study, paths = study_at(root), StudyPaths(root)
     cleaning = Cleaning(study.brain.confounds, study.brain.high_pass_hz)
     with one_writer(paths, *simulated_folders(paths.data)), progress_bar("simulating", "films and scans") as progress:
         run(simulate_spec(study), study.films, study.split.train, paths.data, cleaning=cleaning, progress=progress)
@@ -70,9 +69,8 @@ def privacy(root: Path) -> None:
     """
     from cinecube.sharing.ignoring import IGNORE_FILE, keep_out_of_git, warn_of_exposed, warn_of_taken
     from cinecube.sharing.privacy import set_push
-    from cinecube.study_params import load
 
-    study = load(root)
+    study = study_at(root)
     if added := keep_out_of_git(root, study):
         echo(f"{IGNORE_FILE}: {len(added)} patterns appended")
     warn_of_exposed(root, study)
@@ -100,9 +98,8 @@ def films(root: Path) -> None:
       cinecube films
     """
     from cinecube.features.films.stage import said_of_films, write_films_table
-    from cinecube.study_params import load
 
-    study = load(root)
+    study = study_at(root)
     with progress_bar("decoding films", "MB") as progress:
         table = write_films_table(study, root, progress)
     for line in said_of_films(table):
@@ -124,9 +121,8 @@ def checkpoint(model: str, root: Path) -> None:
       cinecube checkpoint vit
     """
     from cinecube.features.extraction.checkpoint import write_record
-    from cinecube.study_params import load
 
-    record = write_record(load(root), model, root)
+    record = write_record(study_at(root), model, root)
     echo(f"{model}: weights {record['weights_digest'][:12]}, licence {record['licence']}")
 
 
@@ -145,9 +141,8 @@ def features(model: str, film: str, root: Path) -> None:
       cinecube features vit amber
     """
     from cinecube.features.extraction.stage import extract_film
-    from cinecube.study_params import load
 
-    study = load(root)
+    study = study_at(root)
     study.model(model)
     study.film(film)
     with progress_bar(f"{model} {film}", "rows") as progress:
@@ -170,9 +165,8 @@ def imported(model: str, root: Path) -> None:
       cinecube imported vit
     """
     from cinecube.store.open.imported import record_imported
-    from cinecube.study_params import load
 
-    record = record_imported(load(root), root, model)
+    record = record_imported(study_at(root), root, model)
     echo(f"{model}: {len(record['fingerprints'])} films are what this study asks for")
 
 
@@ -190,9 +184,8 @@ def brain(subject: str, root: Path) -> None:
       cinecube brain sub-01
     """
     from cinecube.store.scans.brain import build_brain
-    from cinecube.study_params import load
 
-    study = load(root)
+    study = study_at(root)
     study.subject(subject)
     with progress_bar(subject, "runs") as progress:
         table = build_brain(study, subject, root, progress)
@@ -214,13 +207,53 @@ def encode(model: str, root: Path) -> None:
       cinecube encode vit
     """
     from cinecube.analysis.encoders.stage import encode as run
-    from cinecube.study_params import load
 
-    study = load(root)
+    study = study_at(root)
     study.scored(model)
     with progress_bar(f"encoding {model}", "blocks") as progress:
         run(study, root, model, progress=progress)
     echo(f"scores of {model} are in results/scores/{model}.zarr")
+
+
+@click.command(cls=Stage)
+@study_option
+def ceiling(root: Path) -> None:
+    """Compute how high scores can be: what other subjects predict, and what repeated films allow.
+
+    Reads all brain cubes. Writes data/ceiling.zarr, a table and a plot of scores against the number of other subjects.
+    The section `ceiling` of params.yaml says which of them scores are divided by.
+
+    \b
+    Example:
+      cinecube ceiling
+    """
+    from cinecube.analysis.ceilings.stage import ceiling as run
+
+    with progress_bar("ceilings", "blocks") as progress:
+        run(study_at(root), root, progress=progress)
+    echo("ceilings are in data/ceiling.zarr")
+
+
+@click.command("residual-features", cls=Stage)
+@click.argument("pair")
+@study_option
+def residual_features(pair: str, root: Path) -> None:
+    """Remove another model's part from one model's features, and write what is left.
+
+    PAIR is KEEP-REMOVE of the section `residual`. Reads the feature cubes of both. Writes data/residual/PAIR, cubes
+    like any other, and results/tables/residual_check/PAIR.csv: how much of what was removed can still be predicted.
+
+    \b
+    Example:
+      cinecube residual-features tvlt.joint-videomae
+    """
+    from cinecube.analysis.residuals.residual_cubes import make_residual
+
+    study = study_at(root)
+    name = study.pair(pair).name
+    with progress_bar(name, "layers") as progress:
+        make_residual(study, root, name, progress=progress)
+    echo(f"residual features are in data/residual/{name}")
 
 
 @click.command("whole-brain", cls=Stage)
@@ -235,9 +268,8 @@ def whole_brain(root: Path) -> None:
       cinecube whole-brain
     """
     from cinecube.analysis.regions.stage import whole_brain as run
-    from cinecube.study_params import load
 
-    run(load(root), root)
+    run(study_at(root), root)
     echo("scores at each parcel's layer are in results/tables: whole_brain.csv, roi.csv and others")
 
 
@@ -253,10 +285,100 @@ def layerwise(root: Path) -> None:
       cinecube layerwise
     """
     from cinecube.analysis.regions.stage import layerwise as run
-    from cinecube.study_params import load
 
-    run(load(root), root)
+    run(study_at(root), root)
     echo("scores by layer are in results/tables: layerwise.csv, depth.csv, lag.csv and others")
+
+
+@click.command(cls=Stage)
+@study_option
+def residual(root: Path) -> None:
+    """Write the tables of the residual analysis: scores before and after the removal, and the drop in percent.
+
+    Reads the score cubes of all pairs of the section `residual` and of the models they keep. Writes results/tables.
+
+    \b
+    Example:
+      cinecube residual
+    """
+    from cinecube.analysis.residuals.residual_tables import residual as run
+
+    run(study_at(root), root)
+    echo("scores before and after removal are in results/tables: residual.csv, residual_roi.csv")
+
+
+@click.command(cls=Stage)
+@study_option
+def partition(root: Path) -> None:
+    """Compute the variance that two or three streams explain alone and together, by banded ridge.
+
+    Reads the feature cubes of the section `partition`, their score cubes and all brain cubes. Writes
+    results/partition.zarr and tables.
+
+    \b
+    Example:
+      cinecube partition
+    """
+    from cinecube.analysis.partition.stage import partition as run
+
+    with progress_bar("variance partitioning", "fits") as progress:
+        run(study_at(root), root, progress=progress)
+    echo("the partition is in results/partition.zarr")
+
+
+@click.command(cls=Stage)
+@study_option
+def significance(root: Path) -> None:
+    """Test which scores are above chance and which models differ, by permuting blocks of the test films.
+
+    Reads the score cubes, fits again at their penalties, and follows the section `statistics`. Writes
+    results/significance.zarr and tables.
+
+    \b
+    Example:
+      cinecube significance
+    """
+    from cinecube.analysis.significance.stage import significance as run
+
+    with progress_bar("significance", "models and subjects") as progress:
+        run(study_at(root), root, progress=progress)
+    echo("p and q are in results/significance.zarr")
+
+
+@click.command(cls=Stage)
+@study_option
+def figures(root: Path) -> None:
+    """Draw the paper's figures 2 to 5 for this study: tables and pictures.
+
+    Reads results/tables. Writes results/figures: 2 the whole brain, 3 regions with markers against unimodal video and
+    audio, 4 residuals, 5 drops in percent.
+
+    \b
+    Example:
+      cinecube figures
+    """
+    from cinecube.analysis.report.paper_figures import paper_figures
+
+    paper_figures(study_at(root), root)
+    echo("figures 2 to 5 are in results/figures")
+
+
+@click.command(cls=Stage)
+@study_option
+def oracle(root: Path) -> None:
+    """Repeat the residuals and partitions of a simulated study by plain fits of the truth's own features.
+
+    Reads data/truth, brain cubes and what the pipeline found. Writes results/tables/oracle_residual.csv and
+    oracle_partition.csv, both side by side.
+
+    \b
+    Example:
+      cinecube oracle
+    """
+    from cinecube.analysis.truth.stage import oracles
+
+    oracles(study_at(root), root)
+    echo("what plain fits find is in results/tables: oracle_residual.csv, oracle_partition.csv")
 
 
 @click.command(cls=Stage)
@@ -272,7 +394,6 @@ def report(root: Path) -> None:
       cinecube report
     """
     from cinecube.analysis.report.stage import write_report
-    from cinecube.study_params import load
 
-    write_report(load(root), root)
+    write_report(study_at(root), root)
     echo("the report is in results/report/index.html")

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from cinecube.cli.common import echo, echo_json, json_option, study_option
+from cinecube.cli.common import echo, echo_json, json_option, study_at, study_option
 from cinecube.cli.progress import progress_bar
 from cinecube.wording import seconds_text, size_text
 
@@ -91,9 +91,8 @@ def plan(root: Path, as_json: bool) -> None:
 
     from cinecube.status.pipeline import warn_of_earlier
     from cinecube.status.plan import plan_study
-    from cinecube.study_params import load
 
-    steps = plan_study(load(root), root)
+    steps = plan_study(study_at(root), root)
     warn_of_earlier(root)
     if as_json:
         echo_json([asdict(step) for step in steps])

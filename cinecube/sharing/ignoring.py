@@ -11,6 +11,7 @@ from importlib.resources import files
 from pathlib import Path
 
 from cinecube.store.base.atomic import staged
+from cinecube.store.base.errors import some_of
 from cinecube.store.params.document import Study
 
 _log = logging.getLogger(__name__)
@@ -92,10 +93,9 @@ def warn_of_taken(root: Path) -> None:
     """Say which files Git keeps although its `.gitignore` names them: they were added before it did, or by force."""
     names = (_git(root, "ls-files", "--cached", "--ignored", "--exclude-standard") or "").splitlines()
     if names:
-        more = f" and {len(names) - 1} more" if names[1:] else ""
         _log.warning(
-            "Git keeps %s%s, which .gitignore names: `git rm --cached` takes it out of later commits only",
-            *(names[0], more),
+            "Git keeps %s, which .gitignore names: `git rm --cached` takes it out of later commits only",
+            some_of(names),
         )
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from cinecube.status import specs
 from cinecube.status.specs import Spec
 from cinecube.status.versions import differing
-from cinecube.store.base.errors import StudyError
+from cinecube.store.base.errors import StudyError, some_of
 from cinecube.store.base.fingerprint import differences, file_digest, fingerprint
 from cinecube.store.base.paths import StudyPaths
 from cinecube.store.clean.leftovers import Claim
@@ -61,8 +61,7 @@ class Claims:
             except (StudyError, OSError):
                 return Claim(candidate, None)
             cubes |= {} if changed else asked
-            more = f" and {len(changed) - _NAMED} more" if len(changed) > _NAMED else ""
-            nearest.append((len(changed), candidate, "; ".join(changed[:_NAMED]) + more))
+            nearest.append((len(changed), candidate, some_of(changed, _NAMED, "; ")))
         _, name, changes = min(nearest, default=(0, name, absent))
         return Claim(name, cubes, "" if cubes else changes)
 

@@ -18,7 +18,7 @@ from cinecube.features.networks.weights import (
     unreadable_weights,
     without_prefix,
 )
-from cinecube.store.base.errors import StudyError, environment_error, first_line
+from cinecube.store.base.errors import StudyError, environment_error, first_line, some_of
 
 # Modules whose output no layer reads: a checkpoint may lack them. The norm is read where a study asks for it.
 _UNREAD, _NORM = ("pooler.", "masked_spec_embed", "fc_norm."), "layernorm."
@@ -161,7 +161,7 @@ def _with_weights(config: Any, checkpoint: Checkpoint, reading: Reading, anchor:
     missing = sorted(key for key in info["missing_keys"] if not key.startswith(unread))
     if missing:
         # transformers would go on with random numbers there.
-        raise unreadable_weights(where, f"no {missing[0]}" + (f" and {len(missing) - 1} more" if missing[1:] else ""))
+        raise unreadable_weights(where, f"no {some_of(missing)}")
     for key, held, wanted in sorted(info["mismatched_keys"]):
         if not key.startswith(unread):
             raise unreadable_weights(where, f"{key} of shape {tuple(held)} (config.json says {tuple(wanted)})")

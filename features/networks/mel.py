@@ -58,13 +58,7 @@ def _kaldi_filters(n_bands: int) -> np.ndarray:
         # The lowest are narrower than the distance of two frequencies.
         warnings.filterwarnings("ignore", message="At least one mel filter")
         return mel_filter_bank(
-            _FFT // 2 + 1,
-            n_bands,
-            _LOW_HZ,
-            RATE_HZ / 2,
-            RATE_HZ,
-            mel_scale="kaldi",
-            triangularize_in_mel_space=True,
+            _FFT // 2 + 1, n_bands, _LOW_HZ, RATE_HZ / 2, RATE_HZ, mel_scale="kaldi", triangularize_in_mel_space=True
         )
 
 

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from cinecube.features.networks.checkpoint_files import check_weights, weight_files
 from cinecube.features.networks.network import Reading
-from cinecube.store.base.errors import StudyError, environment_error, first_line
+from cinecube.store.base.errors import StudyError, environment_error, first_line, some_of
 
 Rename = Callable[[str], str | Sequence[str]]
 """Our parameter's name to the checkpoint's, or to several that ours holds one after another."""
@@ -123,8 +123,7 @@ def match_weights(network: nn.Module, tensors: Mapping[str, Tensor], rename: Ren
     tensors = without_prefix(tensors, *(key for keys in wanted.values() for key in keys))
     missing = sorted(key for keys in wanted.values() for key in keys if key not in tensors)
     if missing:
-        more = f" and {len(missing) - 1} more" if missing[1:] else ""
-        raise unreadable_weights(where, f"no {missing[0]}{more}")
+        raise unreadable_weights(where, f"no {some_of(missing)}")
     state = {}
     for name, parameter in network.state_dict().items():
         parts = [tensors[key] for key in wanted[name]]

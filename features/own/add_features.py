@@ -14,7 +14,7 @@ import pandas as pd
 
 from cinecube.features.extraction.constant import Telling
 from cinecube.features.own.onsets import refuse_other_units
-from cinecube.store.base.errors import StudyError
+from cinecube.store.base.errors import StudyError, some_of
 from cinecube.store.base.labels import HEAD, check_name
 from cinecube.store.base.paths import StudyPaths
 from cinecube.store.base.writing import one_writer
@@ -205,7 +205,7 @@ def _refuse_missing(study: Study, foreign: Foreign, names: Sequence[str], model:
     present = set(foreign.rows["segment"])
     missing = [name for name in names if name not in present]
     if missing:
-        found = f"no rows of segment {missing[0]}" + (f" and {len(missing) - 1} more" if len(missing) > 1 else "")
+        found = f"no rows of segment {some_of(missing)}"
         strange = unknown_segments(study, foreign)
         near = near_name(missing, strange)
         first = [*([near[0]] if near else []), *(name for name in strange if near is None or name != near[0])]

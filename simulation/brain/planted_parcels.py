@@ -3,79 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from importlib.resources import files
 
 from cinecube.simulation.features.small_networks import BLOCKS
 from cinecube.simulation.setup.seeding import generator
 from cinecube.simulation.setup.simulate_params import Network, SimulateSpec
+from cinecube.store.base.bounded import parse_yaml
 from cinecube.store.base.labels import HEAD, layer_label
 
-# Centres of the right hemisphere in MNI millimetres, approximate to about a centimetre, in the order of the hierarchy.
-_VENTRAL = {
-    "V1": (10, -84, 2),
-    "V2": (18, -94, 10),
-    "V4": (32, -86, -8),
-    "PIT": (44, -76, -10),
-    "V8": (28, -72, -12),
-    "FFC": (40, -54, -16),
-}
-_DORSAL = {
-    "V3": (24, -90, 20),
-    "V3A": (20, -86, 34),
-    "V6": (14, -76, 32),
-    "MT": (46, -70, 6),
-    "MST": (46, -60, 8),
-    "IPS1": (24, -72, 44),
-}
-_LATERAL = {
-    "V3CD": (36, -84, 18),
-    "LO1": (36, -86, 6),
-    "LO2": (42, -82, 0),
-    "V4t": (50, -72, -2),
-    "FST": (52, -62, -2),
-    "PH": (48, -58, -10),
-}
-_AUDITORY = {
-    "A1": (46, -22, 8),
-    "LBelt": (52, -16, 4),
-    "A4": (62, -18, 2),
-    "TA2": (52, 0, -4),
-    "STGa": (50, 8, -14),
-}
-_SPEECH = {
-    "MBelt": (40, -28, 12),
-    "PBelt": (58, -24, 10),
-    "A5": (62, -32, 4),
-    "STSdp": (54, -40, 6),
-    "STSda": (56, -6, -12),
-}
-_ASSOCIATION = {
-    "TPOJ1": (54, -48, 16),
-    "PGi": (48, -60, 30),
-    "PGs": (40, -72, 42),
-    "PFm": (50, -50, 46),
-}
-_CONVERGENCE = {
-    "TPOJ2": (58, -54, 8),
-    "7m": (8, -64, 40),
-    "IFJp": (42, 6, 32),
-    "45": (52, 26, 10),
-    "8Av": (40, 16, 48),
-}
-_SOMATOMOTOR = {
-    "4": (36, -20, 56),
-    "3a": (34, -26, 46),
-    "3b": (44, -22, 54),
-    "1": (50, -20, 48),
-    "2": (38, -36, 56),
-    "6mp": (10, -12, 66),
-}
-_SINGLE: dict[Network, dict[str, tuple[int, int, int]]] = {
-    "vit": _VENTRAL,
-    "videomae": _DORSAL,
-    "vivit": _LATERAL,
-    "wav2vec2": _SPEECH,
-    "ast": _AUDITORY,
-}
+_SINGLE: tuple[Network, ...] = ("vit", "videomae", "vivit", "wav2vec2", "ast")
 # What association areas follow: the space that ImageBind's two towers share, TVLT's joint sequence, and parts of both.
 _JOINT = (
     ("imagebind.concat", HEAD),
@@ -147,8 +83,8 @@ def choose_parcels(spec: SimulateSpec) -> list[Parcel]:
     n_driven = spec.parcels - spec.idle_parcels
     n_mixed, n_joint = round(_MIXED_SHARE * n_driven), round(_JOINT_SHARE * n_driven)
     planted: list[tuple[str, tuple[float, float, float], tuple[PlantedSource, ...]]] = []
-    for index, (network, areas) in enumerate(_SINGLE.items()):
-        sides = _both_sides(areas)
+    for index, network in enumerate(_SINGLE):
+        sides = _both_sides(network)
         count = len(range(index, n_driven - n_mixed - n_joint, len(_SINGLE)))
         for place in range(count):
             depth = place / max(count - 1, 1)
@@ -156,19 +92,20 @@ def choose_parcels(spec: SimulateSpec) -> list[Parcel]:
             planted.append(
                 (*sides[round(depth * (len(sides) - 1))], (PlantedSource(network, layer_label(block), 1.0),))
             )
-    for place, (name, centre) in enumerate(_both_sides(_ASSOCIATION)[:n_mixed]):
+    for place, (name, centre) in enumerate(_both_sides("several")[:n_mixed]):
         planted.append((name, centre, _mixed(spec, place)))
-    for (name, centre), source in zip(_both_sides(_CONVERGENCE), _JOINT[:n_joint], strict=False):
+    for (name, centre), source in zip(_both_sides("joint"), _JOINT[:n_joint], strict=False):
         planted.append((name, centre, (PlantedSource(*source, 1.0),)))
-    planted.extend((name, centre, ()) for name, centre in _both_sides(_SOMATOMOTOR)[: spec.idle_parcels])
+    planted.extend((name, centre, ()) for name, centre in _both_sides("nothing")[: spec.idle_parcels])
     return [_with_physiology(spec, *parcel) for parcel in planted]
 
 
-def _both_sides(areas: dict[str, tuple[int, int, int]]) -> list[tuple[str, tuple[float, float, float]]]:
-    """Names and centres of areas, left before right."""
+def _both_sides(follows: str) -> list[tuple[str, tuple[float, float, float]]]:
+    """Names and centres in MNI millimetres of the areas that follow a network, left before right."""
+    areas = parse_yaml(files("cinecube.simulation.brain").joinpath("areas.yaml").read_text(encoding="utf-8"))
     return [
         (f"{side}_{name}", (sign * float(x), float(y), float(z)))
-        for name, (x, y, z) in areas.items()
+        for name, (x, y, z) in areas[follows].items()
         for side, sign in (("L", -1), ("R", 1))
     ]
 

@@ -9,7 +9,7 @@ import resource
 import shutil
 import sqlite3
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from concurrent.futures import BrokenExecutor
 from pathlib import Path
 
@@ -50,6 +50,12 @@ def printable(text: str) -> str:
 def first_line(error: BaseException) -> str:
     """First line of an exception's message; its class if it has none."""
     return (str(error).strip() or type(error).__name__).splitlines()[0]
+
+
+def some_of(names: Sequence[str], most: int = 1, between: str = ", ") -> str:
+    """The first of some names, and how many more there are: `embed and 4 more`."""
+    more = len(names) - most
+    return between.join(names[:most]) + (f" and {more} more" if more > 0 else "")
 
 
 def _rebuild(where: str, found: str, expected: str, do: str) -> StudyError:

@@ -18,7 +18,7 @@ from zarr.codecs import Crc32cCodec
 from zarr.storage import LocalStore
 
 from cinecube.store.base.atomic import old_of, staged
-from cinecube.store.base.errors import Refusal, StudyError, environment_error, first_line
+from cinecube.store.base.errors import Refusal, StudyError, environment_error, first_line, some_of
 from cinecube.store.cube.checksums import RESTORE, write_checksums
 from cinecube.store.cube.guarded import folder_number, open_guarded, shard_key
 from cinecube.store.cube.plain_zarr import of_older_format, older_format, plain
@@ -321,7 +321,7 @@ def _refuse_missing_shards(path: Path, cube: xr.Dataset, where: str) -> None:
         if wrong:
             raise StudyError(
                 where=where,
-                found=f"{word} shard of {wrong[0]}" + (f" and {len(wrong) - 1} more" if wrong[1:] else ""),
+                found=f"{word} shard of {some_of(wrong)}",
                 expected="every layer",
                 do=do,
             )

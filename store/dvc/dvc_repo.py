@@ -9,13 +9,13 @@ import os
 import posixpath
 import re
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from cinecube.store.base.errors import StudyError
+from cinecube.store.base.errors import StudyError, some_of
 from cinecube.store.dvc.remotes import shown_address
 
 # The tip of what a clone was made of, whatever branch it stands on.
@@ -202,7 +202,8 @@ def _resolved(scm: Any, rev: str | None, *, is_clone: bool) -> str:
         if rev is None and len(branches) == 1:
             return branches[0]
         tags = sorted(ref.removeprefix("refs/tags/") for ref in scm.iter_refs("refs/tags/"))
-        known = "; ".join(f"{noun} {_some(names)}" for noun, names in (("branches", branches), ("tags", tags)) if names)
+        named = {"branches": branches, "tags": tags}
+        known = "; ".join(f"{noun} {some_of(names[::-1], 5)}" for noun, names in named.items() if names)
         raise StudyError(
             where="the repository",
             found=f"no branch, tag or commit {rev!r}" if rev else "no default branch",
@@ -210,10 +211,6 @@ def _resolved(scm: Any, rev: str | None, *, is_clone: bool) -> str:
             do="name one that it has as `rev`" if known else "ask its owner to push it, or correct the address",
         ) from None
     return rev or (_TIP if is_clone else "HEAD")
-
-
-def _some(names: Sequence[str]) -> str:
-    return ", ".join(names[-5:]) + (f" and {len(names) - 5} more" if names[5:] else "")
 
 
 def _place_of(scm: Any, rev: str, folder: str) -> tuple[str, str]:
@@ -228,9 +225,9 @@ def _place_of(scm: Any, rev: str, folder: str) -> tuple[str, str]:
         if above and fs.isdir(f"/{folder}"):
             place = max(above, key=len)
             return place, posixpath.relpath(folder, place or ".")
-        raise _no_place(f"no folder {folder!r} that DVC knows", f"one of {_some(places)}" if places else "one")
+        raise _no_place(f"no folder {folder!r} that DVC knows", f"one of {some_of(places, 5)}" if places else "one")
     if not places or (len(places) > 1 and "" not in places):
-        found_ = f"studies of DVC in {_some(places)}" if places else "a Git repository without DVC"
+        found_ = f"studies of DVC in {some_of(places, 5)}" if places else "a Git repository without DVC"
         raise _no_place(found_, "one study" if places else "one with a folder .dvc, at its top or below")
     return ("" if "" in places else places[0]), ""
 

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from cinecube.store.base.errors import StudyError
+from cinecube.store.base.errors import StudyError, some_of
 from cinecube.store.dvc.dvc_index import DvcIndex, Output, inside, open_index
 from cinecube.store.dvc.remotes import shown_address
 
@@ -82,7 +82,7 @@ def pull_all(root: Path) -> Brought:
 
 def _cause(index: DvcIndex, output: Output, lacking: Sequence[str]) -> StudyError:
     """The error that reading the first of them raises: DVC does not tell a silent remote from one that lacks it."""
-    where = lacking[0] + (f" and {len(lacking) - 1} more" if lacking[1:] else "")
+    where = some_of(lacking)
     try:
         if output.is_dir:
             index.folder(lacking[0])

@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 import xarray as xr
 
-from cinecube.store.base.errors import StudyError
+from cinecube.store.base.errors import StudyError, some_of
 from cinecube.store.base.labels import find_layer
 from cinecube.store.cube.cubes import open_stored
 from cinecube.store.cube.guarded import shard_key
@@ -283,7 +283,7 @@ class PulledCubes:
             option = "" if layer is None else f" --layer {layer}"
             raise StudyError(
                 where=where,
-                found=f"no shard of {lacking[0]}" + (f" and {len(lacking) - 1} more" if lacking[1:] else ""),
+                found=f"no shard of {some_of(lacking)}",
                 expected="it in DVC's cache",
                 do=f"run `cinecube pull --model {stream}{option} --film {path.stem}`",
             )

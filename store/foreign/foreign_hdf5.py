@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from cinecube.store.base.errors import some_of
 from cinecube.store.foreign.foreign_bounds import NUMBERS, as_numbers, look_at, look_at_dataset, unreadable_array, wrong
 from cinecube.store.foreign.segment_names import near_name, segment_of
 
@@ -73,7 +74,7 @@ def read_hdf5(
             if isinstance(chosen, str):
                 return _numbers(sets[chosen], f"{path} {chosen}"), ()
             others = [] if dataset else [place for place in sets if place not in chosen.values()]
-            said = (f"left out: data sets {_listed(others)}",) if others else ()
+            said = (f"left out: data sets {some_of(others, _SHOWN)}",) if others else ()
             return {name: _numbers(sets[place], f"{path} {place}") for name, place in chosen.items()}, said
     except (OSError, RuntimeError, MemoryError, KeyError) as error:  # h5py has no class of its own for damage
         raise unreadable_array(path, error) from None
@@ -111,7 +112,7 @@ def _choose(
         if len(places) > 1:
             raise wrong(
                 str(table),
-                f"a table of rows, and data sets {_listed(places)}",
+                f"a table of rows, and data sets {some_of(places, _SHOWN)}",
                 "one that has them all",
                 f"add --dataset {places[0]}, or drop --rows where each is a segment's",
             )
@@ -131,7 +132,7 @@ def _refuse_one_segment(own: _Found, known: Sequence[_Found], where: str) -> Non
     if others:
         option = own.tail or own.head
         do = f"say --dataset {option}, which reads all" if option else "drop --dataset"
-        raise wrong(where, f"{own.place}, of {own.segment} alone", f"those of {_listed(others)} too", do)
+        raise wrong(where, f"{own.place}, of {own.segment} alone", f"those of {some_of(others, _SHOWN)} too", do)
 
 
 def _asked_for(sets: Mapping[str, Any], asked: str, segments: Sequence[str], where: str) -> list[str]:
@@ -145,7 +146,7 @@ def _asked_for(sets: Mapping[str, Any], asked: str, segments: Sequence[str], whe
     )
     if not places:
         names = dict.fromkeys(one.tail or one.head for one in known if one.template) or sets
-        raise wrong(where, f"no data set {asked!r}", f"one of {_listed(list(names))}", "correct --dataset")
+        raise wrong(where, f"no data set {asked!r}", f"one of {some_of(list(names), _SHOWN)}", "correct --dataset")
     return places
 
 
@@ -178,7 +179,7 @@ def _refuse_several(found: Sequence[_Found], sets: Mapping[str, Any], where: str
             do = f"add --dataset {name}"
             break
     shapes = [f"{one.place} ({', '.join(map(str, sets[one.place].shape or ()))})" for one in own]
-    raise wrong(where, f"data sets {_listed(shapes)}", "one (row, dim) for each segment", do)
+    raise wrong(where, f"data sets {some_of(shapes, _SHOWN)}", "one (row, dim) for each segment", do)
 
 
 def _by_own_names(
@@ -194,15 +195,10 @@ def _by_own_names(
         return {name: place for place, name in inner.items() if "/" not in name} or places[0]
     raise wrong(
         where,
-        f"data sets {_listed(list(inner.values()))}",
-        f"segments in their names: {_listed(segments)}",
+        f"data sets {some_of(list(inner.values()), _SHOWN)}",
+        f"segments in their names: {some_of(segments, _SHOWN)}",
         near[1] if near else f"add --rows, and --dataset {places[0]}, if that has the rows of all segments",
     )
-
-
-def _listed(names: Sequence[str]) -> str:
-    more = len(names) - _SHOWN
-    return ", ".join(names[:_SHOWN]) + (f" and {more} more" if more > 0 else "")
 
 
 def _numbers(dataset: Any, where: str) -> np.ndarray:

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from cinecube.store.base.errors import some_of
 from cinecube.store.base.fingerprint import fingerprint
 from cinecube.store.base.labels import layer_label, layer_number
 from cinecube.store.cube.schema import DIMS, ON_TARGET
@@ -298,22 +299,18 @@ def _contradictions(labels: Labels, spec: dict[str, Any]) -> Iterator[Fault]:
     stated = spec.get("layers")
     if layers is not None and isinstance(stated, list | dict) and set(layers) != set(map(str, stated)):
         strange = sorted(set(layers) ^ set(map(str, stated)))
-        yield labels.problem("layer", f"{_some(strange)} in the labels or the spec, not in both")
+        yield labels.problem("layer", f"{some_of(strange, 3)} in the labels or the spec, not in both")
     elif layers is not None and isinstance(stated, dict) and width is not None and width.shape[1:] == (len(layers),):
         wrong = [label for k, label in enumerate(layers) if width[:, k].max() != stated[label]]
         if wrong:
-            yield labels.problem("width", f"{_some(wrong)}: not the {stated[wrong[0]]} dims of its spec")
+            yield labels.problem("width", f"{some_of(wrong, 3)}: not the {stated[wrong[0]]} dims of its spec")
     stated, segments = spec.get("segments"), list(dict.fromkeys(labels.texts("segment") or []))
     if "segment" not in labels.values or not isinstance(stated, list | dict):
         return
     # A mapping has no order: its JSON is sorted.
     if segments != stated if isinstance(stated, list) else set(segments) != set(stated):
-        told = _some([str(name) for name in stated])
-        yield labels.problem("segment", f"{_some(segments)}, its spec says {told}")
-
-
-def _some(labels: list[str]) -> str:
-    return ", ".join(labels[:3]) + (f" and {len(labels) - 3} more" if len(labels) > 3 else "")
+        told = some_of([str(name) for name in stated], 3)
+        yield labels.problem("segment", f"{some_of(segments, 3)}, its spec says {told}")
 
 
 def _object(text: Any) -> dict[str, Any] | None:

@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from cinecube.store.base.errors import StudyError, environment_error
+from cinecube.store.base.errors import StudyError, environment_error, some_of
 from cinecube.store.dvc.pulling import ObjectCache
 from cinecube.store.dvc.remotes import DvcObject, Objects
 from cinecube.store.verify.cube_files import ROOT
@@ -104,8 +104,8 @@ def verify_all(
         f"{root}: DVC's files cannot be read ({why}); cubes are judged alone" for root, why in records.unread.items()
     ]
     if unplaced:
-        named = unplaced[0] + (f" and {len(unplaced) - 1} more" if unplaced[1:] else "")
-        notes.append(f"{named}: no list of checksums, so that whether all chunks stand in their places is unchecked")
+        unchecked = "no list of checksums, so that whether all chunks stand in their places is unchecked"
+        notes.append(f"{some_of(unplaced)}: {unchecked}")
     absent = dict.fromkeys(path for folder in folders for path in records.absent(folder))
     kept = tuple(os.path.relpath(path) for path in absent if records.keeps_back(path))
     gone = tuple(map(os.path.relpath, absent))

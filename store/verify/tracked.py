@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from cinecube.store.base.errors import StudyError
+from cinecube.store.base.errors import StudyError, some_of
 from cinecube.store.dvc.dvc_index import DvcIndex, Output, open_index
 from cinecube.store.dvc.remotes import DvcObject, cache_location, is_whole, md5_of
 from cinecube.store.verify.cube_files import ROOT, Fault, of_file_manager
@@ -163,9 +163,9 @@ def compare(cube: Path, examined: Examined, record: Recorded) -> Verdict:
     if all(Path(file).name == ROOT for file in others) and _same_fingerprint(cube, record):
         problems += [Fault(f"{file}: other bytes than DVC recorded", (file,)) for file in others]
         return Verdict(tuple(problems), record, tuple(differing))
-    some = ", ".join(others[:3]) + (f" and {len(others) - 3} more" if len(others) > 3 else "")
     text = (
-        f"not the cube that DVC recorded, though its bytes are sound: {len(others)} files differ ({some}); "
+        f"not the cube that DVC recorded, though its bytes are sound: {len(others)} files differ "
+        f"({some_of(others, 3)}); "
         f"`dvc repro` or `dvc commit` if it was made anew, else `dvc checkout --force {record.output.path}`"
     )
     return Verdict((*problems, Fault(text)), record, tuple(differing), made_anew=True)
