@@ -15,6 +15,7 @@ import pytest
 import xarray as xr
 from click.testing import CliRunner
 from tests.conftest import Folder
+from tests.simulation.burned import read_frame_number
 
 from cinecube.analysis.truth.ceiling_errors import ceiling_error
 from cinecube.analysis.truth.planted import planted_truth
@@ -23,7 +24,6 @@ from cinecube.cli import main
 from cinecube.features.extraction.windows import frame_numbers
 from cinecube.features.films.pictures import sampled_frames
 from cinecube.features.films.probing import probe
-from cinecube.simulation.film.frame_code import read_frame_number
 from cinecube.store.base.paths import StudyPaths
 from cinecube.study_params import load
 

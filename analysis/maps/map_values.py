@@ -15,7 +15,7 @@ from cinecube.analysis.residuals.residual_tables import drop_map, mean_drop
 from cinecube.analysis.statistics.comparisons import MIN_SUBJECTS
 from cinecube.analysis.statistics.normalising import normalise_scores
 from cinecube.store.base.errors import StudyError
-from cinecube.store.base.labels import find_layer
+from cinecube.store.base.labels import find_label, find_layer
 from cinecube.store.base.paths import StudyPaths
 from cinecube.store.cube.cubes import open_cube, refuse_another
 from cinecube.store.params.document import Study
@@ -150,12 +150,4 @@ def _needed(stream: str | None, kind: Kind) -> str:
 
 
 def _pick(values: Any, dim: str, label: str) -> Any:
-    known = [str(name) for name in values[dim].values]
-    if label not in known:
-        raise StudyError(
-            where=f"map of {dim} {label!r}",
-            found="no such label",
-            expected=f"one of {', '.join(known)}",
-            do="correct it",
-        )
-    return values.sel({dim: label})
+    return values.isel({dim: find_label(label, values[dim].values, "map", dim)})

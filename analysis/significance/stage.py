@@ -30,7 +30,7 @@ from cinecube.analysis.statistics.nulls import (
     permute_blocks,
     shift_circularly,
 )
-from cinecube.store.base.errors import StudyError
+from cinecube.store.base.labels import find_label
 from cinecube.store.base.paths import StudyPaths
 from cinecube.store.base.writing import one_writer, scratch_folder
 from cinecube.store.cube.cubes import write_cube
@@ -114,13 +114,8 @@ def _refuse_unknown(study: Study, root: Path) -> None:
     """Refuse a comparison of streams that nothing was scored for, before anything is fitted."""
     known = [str(name) for cube in read_scores(study, root) for name in cube["model"].values]
     for stream in (name for pair in study.statistics.compare for name in pair):
-        if stream not in known:
-            raise StudyError(
-                where="statistics.compare",
-                found=f"no scores of {stream!r}",
-                expected=f"one of {', '.join(known)}",
-                do="correct the name, or add its model to compute.models or imported",
-            )
+        do = "correct the name, or add its model to compute.models or imported"
+        find_label(stream, known, "statistics.compare", "scores of", do)
 
 
 def _hold_all(

@@ -263,38 +263,32 @@ def _parcel_row(
     """One parcel's truth and findings; NaN where the parcel has no score, so that nothing was found."""
     own = best[best["parcel"] == parcel]
     together = own[own["subject"] == tables.EVERYONE]
+    row = {
+        "parcel": parcel,
+        "planted": _sources_text(truth),
+        "found": NO_SCORE,
+        **dict.fromkeys(("layer_found", "subjects_found_or_next"), np.nan),
+        "planted_delay_tr": truth.delay,
+        **dict.fromkeys(("found_delay_tr", "delay_found", "score"), np.nan),
+        "ceiling": truth.ceiling,
+    }
     if together.empty:
-        return {
-            "parcel": parcel,
-            "planted": _sources_text(truth),
-            "found": NO_SCORE,
-            "layer_found": np.nan,
-            "subjects_found_or_next": np.nan,
-            "planted_delay_tr": truth.delay,
-            "found_delay_tr": np.nan,
-            "delay_found": np.nan,
-            "score": np.nan,
-            "ceiling": truth.ceiling,
-        }
+        return row
     winner = together.iloc[0]
     found = (str(winner["model"]), str(winner["layer"]))
     each = own[own["subject"] != tables.EVERYONE]
     sources = zip(each["model"].astype(str), each["layer"].astype(str), strict=True)
     near = [counts_as_next(source, truth.sources, order) for source in sources]
     delay = lag_of.get((parcel, found[0]))
-    driven = bool(truth.sources)
-    return {
-        "parcel": parcel,
-        "planted": _sources_text(truth),
-        "found": " ".join(found),
-        "layer_found": counts_as_found(found, truth.sources) if driven else np.nan,
-        "subjects_found_or_next": float(np.mean(near)) if driven else np.nan,
-        "planted_delay_tr": truth.delay,
-        "found_delay_tr": float(delay) if driven and delay is not None else np.nan,
-        "delay_found": delay == truth.delay if driven else np.nan,
-        "score": float(winner["score"]),
-        "ceiling": truth.ceiling,
-    }
+    row |= {"found": " ".join(found), "score": float(winner["score"])}
+    if truth.sources:
+        row |= {
+            "layer_found": counts_as_found(found, truth.sources),
+            "subjects_found_or_next": float(np.mean(near)),
+            "found_delay_tr": np.nan if delay is None else float(delay),
+            "delay_found": delay == truth.delay,
+        }
+    return row
 
 
 def _sources_text(truth: Planted) -> str:

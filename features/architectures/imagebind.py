@@ -10,7 +10,7 @@ import math
 import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 import torch
@@ -343,13 +343,6 @@ def log_mel(sound: np.ndarray, n_frames: int) -> np.ndarray:
     mel = fitted(kaldi_log_mel(sound, _BANDS), n_frames)
     scaled: np.ndarray = (mel - np.float32(_MEAN)) / np.float32(_STD)
     return scaled
-
-
-def official_parameters() -> dict[str, Any]:
-    """Keys and shapes of the official checkpoint that this network reads."""
-    with torch.device("meta"):
-        network = ImageBindNetwork(Sizes())
-    return {rename(name): tuple(value.shape) for name, value in network.state_dict().items()}
 
 
 NETWORK = Network(VERSION, describe, ImageBind, licence="cc-by-nc-sa-4.0", official="imagebind_huge.pth")

@@ -8,8 +8,6 @@ BLOCK_PX = 8
 ROWS, COLUMNS = 2, 8
 HEIGHT_PX, WIDTH_PX = ROWS * BLOCK_PX, COLUMNS * BLOCK_PX
 _BITS = ROWS * COLUMNS
-# Codecs smear the border of a block; its middle keeps its colour.
-_MARGIN_PX = 2
 
 
 def burn_frame_number(rgb: np.ndarray, number: int) -> None:
@@ -25,11 +23,3 @@ def burn_frame_number(rgb: np.ndarray, number: int) -> None:
     bits = (number >> np.arange(_BITS - 1, -1, -1)) & 1
     blocks = np.kron(bits.reshape(ROWS, COLUMNS), np.ones((BLOCK_PX, BLOCK_PX), int)).astype(np.uint8)
     rgb[:HEIGHT_PX, :WIDTH_PX] = (blocks * np.uint8(255))[..., None]
-
-
-def read_frame_number(rgb: np.ndarray) -> int:
-    """The number burned into `rgb` (height, width, 3), counted from its segment's first frame."""
-    corner = np.asarray(rgb[:HEIGHT_PX, :WIDTH_PX], dtype=float).mean(axis=-1)
-    blocks = corner.reshape(ROWS, BLOCK_PX, COLUMNS, BLOCK_PX)
-    middles = blocks[:, _MARGIN_PX:-_MARGIN_PX, :, _MARGIN_PX:-_MARGIN_PX].mean(axis=(1, 3))
-    return int("".join("1" if value > 127.5 else "0" for value in middles.ravel()), 2)

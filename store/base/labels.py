@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 from cinecube.store.base.errors import StudyError
 
@@ -68,6 +68,29 @@ def layer_depth(label: str, n_blocks: int) -> float:
     """
     number = layer_number(label)
     return 1.0 if number is None else number / n_blocks
+
+
+def find_label(label: str, known: Iterable[object], where: str, noun: str = "stream", do: str = "correct it") -> int:
+    """Position of a label among those of an axis.
+
+    Parameters
+    ----------
+    label : str
+    known : iterable
+        Labels of the axis.
+    where, noun, do : str
+        What messages call the cube and the label, and what they advise.
+
+    Raises
+    ------
+    StudyError
+        If it is none of them.
+    """
+    names = [str(name) for name in known]
+    if label not in names:
+        found = f"no {noun} {label!r}"
+        raise StudyError(where=where, found=found, expected=f"one of {', '.join(names)}", do=do)
+    return names.index(label)
 
 
 def find_layer(layer: int | str, known: Sequence[str], where: str) -> str:

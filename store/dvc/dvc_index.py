@@ -346,19 +346,9 @@ def _locations_of_source(source: Source, base: str) -> list[Location]:
     return index.folder(source.path).objects.locations()
 
 
-def _output(
-    path: str,
-    oid: str | None,
-    legacy: bool,
-    remote: str | None,
-    source: Mapping[str, Any] | None,
-    size: int | None,
-    kept: bool,
-    defined_in: str,
-) -> Output:
-    known = Source(**source) if source else None
-    item = None if oid is None else DvcObject(oid, legacy)
-    return Output(path, item, remote, known, None if oid is None else size, kept, defined_in)
+def _output(item: Mapping[str, Any] | None, source: Mapping[str, Any] | None, **others: Any) -> Output:
+    """An output by its JSON, as `dvc_reading` describes it."""
+    return Output(item=DvcObject(**item) if item else None, source=Source(**source) if source else None, **others)
 
 
 def _parse_listing(raw: bytes, legacy: bool, where: str) -> dict[str, DvcObject]:

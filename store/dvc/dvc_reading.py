@@ -100,14 +100,15 @@ def _described(out: Any, repo: Repo) -> dict[str, Any]:
     path, defined_in = (
         repo.fs.relpath(place, repo.root_dir).replace(os.sep, "/") for place in (out.fs_path, out.stage.path)
     )
-    value = str(out.hash_info.value) if out.hash_info else None
+    item = None
+    if out.hash_info:
+        item = {"oid": check_oid(str(out.hash_info.value), path), "legacy": out.hash_info.name != "md5"}
     return {
         "path": check_path(path),
-        "oid": None if value is None else check_oid(value, path),
-        "legacy": bool(out.hash_info) and out.hash_info.name != "md5",
+        "item": item,
         "remote": out.remote,
         "source": _source(out.stage.deps[0]) if out.stage.is_repo_import else None,
-        "size": out.meta.size,
+        "n_bytes": out.meta.size if item else None,
         # DVC marks so what it can have from an address again, too.
         "kept": not out.can_push and not out.stage.is_import,
         "defined_in": defined_in,

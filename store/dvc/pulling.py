@@ -18,7 +18,7 @@ import numpy as np
 import xarray as xr
 
 from cinecube.store.base.errors import StudyError, some_of
-from cinecube.store.base.labels import find_layer
+from cinecube.store.base.labels import find_label, find_layer
 from cinecube.store.cube.cubes import open_stored
 from cinecube.store.cube.guarded import shard_key
 from cinecube.store.dvc.dvc_index import DvcIndex, Listing, inside, open_index
@@ -172,9 +172,8 @@ def pull_layers(
 def _shards(cube: xr.Dataset, stream: str | None, layer: int | str | None, where: str) -> dict[str, str]:
     """`model layer` to the key of its shard, of the layers that are asked for and exist."""
     models, layers = ([str(label) for label in cube[axis].values] for axis in ("model", "layer"))
-    if stream is not None and stream not in models:
-        known = ", ".join(models)
-        raise StudyError(where=where, found=f"no stream {stream!r}", expected=f"one of {known}", do="name one of these")
+    if stream is not None:
+        find_label(stream, models, where, do="name one of these")
     label = None if layer is None else find_layer(layer, layers, where)
     return {
         f"{models[m]} {layers[k]}": shard_key(m, k)

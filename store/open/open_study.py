@@ -11,7 +11,7 @@ import xarray as xr
 
 from cinecube.store.base.bounded import parse_json
 from cinecube.store.base.errors import StudyError
-from cinecube.store.base.labels import find_layer
+from cinecube.store.base.labels import find_label, find_layer
 from cinecube.store.base.paths import StudyPaths
 from cinecube.store.cube.cubes import open_cube, refuse_another
 from cinecube.store.cube.schema import Stream, merged_layers
@@ -244,12 +244,5 @@ def _refuse_never(cube: xr.Dataset, label: str, where: str) -> None:
 
 def _select_stream(cube: xr.Dataset, name: str, where: str) -> xr.Dataset:
     """A cube's part of one stream, with the axis `model` of length one."""
-    known = [str(label) for label in cube["model"].values]
-    if name not in known:
-        raise StudyError(
-            where=where,
-            found=f"no stream {name!r}",
-            expected=f"one of {', '.join(known)}",
-            do="see `cinecube show` for the streams of a cube",
-        )
-    return cube.isel(model=[known.index(name)])
+    do = "see `cinecube show` for the streams of a cube"
+    return cube.isel(model=[find_label(name, cube["model"].values, where, do=do)])

@@ -100,7 +100,7 @@ def test_an_exported_score_is_the_cubes(study: Folder, tmp_path: Path) -> None:
             ("score", "map.nii.gz", "--model", "vit", "--layer", "99"),
             "map of vit: found no layer 99, expected one of embed, block01",
         ),
-        (("score", "map.nii.gz", "--model", "vit", "--subject", "sub-99"), "no such label"),
+        (("score", "map.nii.gz", "--model", "vit", "--subject", "sub-99"), "no subject 'sub-99'"),
         (("drop", "map.nii.gz", "--model", "vit"), "no pair 'vit'"),
         (("q", "map.nii.gz", "--model", "vit"), "name one with --subject"),
         (("group_q", "map.nii.gz", "--model", "vit", "--subject", "sub-01"), "leave out --subject"),

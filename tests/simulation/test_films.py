@@ -8,11 +8,13 @@ import av
 import numpy as np
 import pytest
 
-from cinecube.simulation.film.frame_code import HEIGHT_PX, burn_frame_number, read_frame_number
+from cinecube.simulation.film.frame_code import HEIGHT_PX, burn_frame_number
 from cinecube.simulation.film.movie import draw_frames, draw_sound
 from cinecube.simulation.film.script import write_script
 from cinecube.simulation.film.timeline import film_seconds, place
 from cinecube.simulation.setup.simulate_params import SimulateSpec
+
+from .burned import read_frame_number
 
 
 @pytest.fixture(scope="module")
