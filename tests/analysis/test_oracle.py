@@ -89,7 +89,7 @@ def test_the_layer_is_the_one_that_training_films_prefer(made: Path) -> None:
     assert set(found.table["layer"][3:]) == {str(cube["layer"].values[np.nanargmax(means)])}
 
 
-@pytest.mark.parametrize("changes", [{"repeats": "separate"}, {"rows": "own"}])
+@pytest.mark.parametrize("changes", [{"repeats": "separate"}, pytest.param({"rows": "own"}, marks=pytest.mark.long)])
 def test_rows_are_chosen_as_the_study_says(copied: Path, changes: dict[str, Any]) -> None:
     study = make_study(PAIRS[0], **changes)
     run_pipeline(study, copied)
