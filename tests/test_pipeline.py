@@ -144,6 +144,7 @@ def test_a_change_of_a_solver_is_seen_by_all_that_solve(tiny: Folder) -> None:
     assert _plan(tiny)["ceiling"] == ("stale", "analysis/ridge changed")
 
 
+@pytest.mark.long
 def test_forcing_everything_leaves_the_locks_as_they_were(tiny: Folder) -> None:
     locks = [tiny.root / "dvc.lock", tiny.root / "data/dvc.lock"]
     before = [lock.read_bytes() for lock in locks]
@@ -214,6 +215,7 @@ def test_what_changes_speed_only_runs_nothing(tiny: Folder) -> None:
     assert _stages_run(dvc(tiny.root, "repro")) == set()
 
 
+@pytest.mark.long
 def test_adding_a_film_extracts_that_film_alone(tiny: Folder) -> None:
     def add(params: dict[str, Any]) -> None:
         params["films"]["birch"] = ["birch01"]
@@ -226,6 +228,7 @@ def test_adding_a_film_extracts_that_film_alone(tiny: Folder) -> None:
     assert tree_digest(tiny.root / "data/features/vit/amber.zarr") == before
 
 
+@pytest.mark.long
 def test_adding_a_subject_extracts_nothing(tiny: Folder) -> None:
     def add(params: dict[str, Any]) -> None:
         params["simulate"]["subjects"] = 2
@@ -275,6 +278,7 @@ def test_killed_extraction_resumes_and_ends_with_the_same_bytes(tiny: Folder, tm
     assert not list(journal.rglob("*.npy")), "the journal of a published cube is gone"
 
 
+@pytest.mark.long
 def test_added_features_are_encoded_like_any_other(tiny: Folder) -> None:
     table = pd.read_csv(tiny.root / "data/films.csv")
     each = zip(table["segment"], table["rows"], strict=True)
@@ -408,6 +412,7 @@ def test_init_refuses_what_it_cannot_do(tmp_path: Path, finished: Folder) -> Non
     assert "found a study" in again.stderr
 
 
+@pytest.mark.long
 def test_a_study_of_an_earlier_version_goes_on(tiny: Folder) -> None:
     """Its pipeline is upgraded; no cube whose fingerprint holds is made again."""
     for name, earlier in (("dvc.yaml", "simulated.dvc.yaml"), ("data/dvc.yaml", "simulated.data.dvc.yaml")):

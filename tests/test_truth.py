@@ -115,6 +115,7 @@ def _slip_cubes(folder: Folder, rows: int) -> None:
         write_feature_cube(path, cube, lambda m, k, values=values, width=width: values[:, : width[m, k], m, k])
 
 
+@pytest.mark.long
 def test_a_slipped_row_is_seen(scratch: Folder) -> None:
     """FIR delays hide a slip of one row from the score; the best single delay does not."""
     models = {"vit", "videomae", "wav2vec2"}

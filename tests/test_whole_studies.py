@@ -109,7 +109,14 @@ KINDS = {
 }
 
 
-@pytest.mark.parametrize("kind", KINDS.values(), ids=KINDS)
+# The one that every run makes; the others are for `make test-all`.
+_ALWAYS = "one film, with a commentary beside the sound of one segment"
+
+
+@pytest.mark.parametrize(
+    "kind",
+    [pytest.param(kind, id=name, marks=() if name == _ALWAYS else pytest.mark.long) for name, kind in KINDS.items()],
+)
 def test_from_init_to_the_report(kind: Kind, tmp_path: Path) -> None:
     lab = make_lab(tmp_path / "lab", kind.films, [f"sub-{n + 1:02d}" for n in range(kind.subjects)], **kind.lab)
     study = Folder(tmp_path / "mine")

@@ -326,6 +326,7 @@ def test_jobs_that_never_start(batch: Batch, tmp_path: Path) -> None:
     assert sorted(batch.cancelled) == ["1", "2", "3"]
 
 
+@pytest.mark.long
 def test_when_all_jobs_have_ended_new_ones_go_on(
     batch: Batch, caplog: pytest.LogCaptureFixture, tmp_path: Path
 ) -> None:
@@ -345,6 +346,7 @@ def slowly(number: int) -> int:
     return number
 
 
+@pytest.mark.long
 def test_jobs_that_end_again_and_again(tmp_path: Path) -> None:
     with open_batch(tmp_path / "batch", seconds=4) as batch:
         batch.mode("short")

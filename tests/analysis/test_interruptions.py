@@ -33,7 +33,7 @@ Synthetic = Callable[..., Path]
 
 
 @pytest.mark.filterwarnings("ignore")
-@pytest.mark.parametrize("solver", ["shared", "himalaya"])
+@pytest.mark.parametrize("solver", ["shared", pytest.param("himalaya", marks=pytest.mark.long)])
 def test_a_worker_that_dies_is_replaced_and_its_blocks_are_run_again(
     solver: str, scored: Scored, synthetic: Synthetic
 ) -> None:

@@ -113,7 +113,7 @@ def test_plain_fits_are_those_of_scikit_learn() -> None:
     np.testing.assert_allclose(predicted, np.stack([tried[a][1][:, t] for t, a in enumerate(best)], axis=1), atol=1e-9)
 
 
-@pytest.mark.parametrize("changes", [{"repeats": "separate"}, {"rows": "own"}])
+@pytest.mark.parametrize("changes", [{"repeats": "separate"}, pytest.param({"rows": "own"}, marks=pytest.mark.long)])
 def test_rows_are_chosen_as_the_study_says(copied: Path, changes: dict[str, Any]) -> None:
     study = make_study(PAIRS[0], **changes)
     run_pipeline(study, copied)

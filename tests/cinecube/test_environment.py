@@ -170,7 +170,11 @@ def _denied(there: Disk, _: bool) -> tuple[list[dict[str, Any]], str]:
     return ended, "no permission to write in"
 
 
-@pytest.fixture(scope="module", params=[_full, _read_only, _denied], ids=["full", "read only", "no permission"])
+@pytest.fixture(
+    scope="module",
+    params=[_full, *(pytest.param(one, marks=pytest.mark.long) for one in (_read_only, _denied))],
+    ids=["full", "read only", "no permission"],
+)
 def refusing(
     request: pytest.FixtureRequest, study: Folder, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[tuple[dict[str, Any], str]]:

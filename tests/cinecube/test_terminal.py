@@ -48,7 +48,11 @@ def counts(text: str) -> list[int]:
 
 @pytest.mark.parametrize(
     ("columns", "environ"),
-    [(100, {}), (60, {}), (100, {"NO_COLOR": "1", "COLUMNS": "60"})],
+    [
+        (100, {}),
+        pytest.param(60, {}, marks=pytest.mark.long),
+        pytest.param(100, {"NO_COLOR": "1", "COLUMNS": "60"}, marks=pytest.mark.long),
+    ],
     ids=["100 columns", "60 columns", "NO_COLOR"],
 )
 def test_progress_moves_and_leaves_the_line(films: Folder, columns: int, environ: dict[str, str]) -> None:
@@ -67,7 +71,7 @@ def test_progress_moves_and_leaves_the_line(films: Folder, columns: int, environ
     assert terminal.screen == [f"amber.zarr: {COUNT.findall(terminal.text)[-1][1]} rows"]
 
 
-@pytest.mark.parametrize("name", ["dumb", None])
+@pytest.mark.parametrize("name", ["dumb", pytest.param(None, marks=pytest.mark.long)])
 def test_a_terminal_that_cannot_move_its_cursor_gets_plain_lines(films: Folder, name: str | None) -> None:
     with Terminal(FEATURES, films.root, environ={"TERM": name}) as terminal:
         assert terminal.end() == 0
@@ -78,7 +82,11 @@ def test_a_terminal_that_cannot_move_its_cursor_gets_plain_lines(films: Folder, 
 
 @pytest.mark.parametrize(
     ("shell", "bar"),
-    [("exec {} >out.txt", True), ("exec {} >out.txt </dev/null", True), ("exec {} 2>err.txt", False)],
+    [
+        pytest.param("exec {} >out.txt", True, marks=pytest.mark.long),
+        ("exec {} >out.txt </dev/null", True),
+        ("exec {} 2>err.txt", False),
+    ],
     ids=["stderr alone", "stderr alone, no stdin", "stdout alone"],
 )
 def test_the_bar_is_where_stderr_is(films: Folder, shell: str, bar: bool) -> None:
@@ -113,6 +121,7 @@ def test_ctrl_c_stops_features_and_the_same_command_goes_on(films: Folder) -> No
     assert re.search(r"\d+ of them from an earlier run", films.must("features", "vit", "amber").stdout)
 
 
+@pytest.mark.long
 def test_ctrl_c_stops_a_simulation_in_its_workers(tmp_path: Path) -> None:
     folder = make_small(tmp_path / "study", segment_s=30)
     for seen in (lambda text: "simulating" in text, lambda text: counts(text)):
@@ -121,7 +130,7 @@ def test_ctrl_c_stops_a_simulation_in_its_workers(tmp_path: Path) -> None:
         assert list((folder.root / "data").glob("*")) == []
 
 
-@pytest.mark.parametrize("workers", ["threads", "processes"])
+@pytest.mark.parametrize("workers", ["threads", pytest.param("processes", marks=pytest.mark.long)])
 def test_ctrl_c_stops_encoders_on_any_workers(scratch: Folder, workers: str, tmp_path: Path) -> None:
     scores = scratch.root / "results" / "scores" / "vit.zarr"
     before = tree_digest(scores)
@@ -135,7 +144,9 @@ def test_ctrl_c_stops_encoders_on_any_workers(scratch: Folder, workers: str, tmp
     assert tree_digest(scores) == before
 
 
-@pytest.mark.parametrize("how", ["threads", "processes", "threads that do not end"])
+@pytest.mark.parametrize(
+    "how", ["threads", *(pytest.param(how, marks=pytest.mark.long) for how in ("processes", "threads that do not end"))]
+)
 def test_sigterm_ends_with_one_line_and_keeps_what_is_finished(scratch: Folder, how: str, tmp_path: Path) -> None:
     """Batch systems send it some seconds before they kill."""
     scores = scratch.root / "results" / "scores" / "vit.zarr"

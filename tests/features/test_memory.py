@@ -179,7 +179,9 @@ def _extract(root: Path, model: str, film: str) -> dict[str, Any]:
     return {"windows": summary.windows_computed, "computed": computed, "published": _peak_mb()}
 
 
-@pytest.mark.parametrize("model", list(MODELS))
+@pytest.mark.parametrize(
+    "model", [pytest.param(name, marks=() if name == "sound" else pytest.mark.long) for name in MODELS]
+)
 def test_memory_is_constant_in_film_length(folder, model):
     command = [sys.executable, __file__, str(folder), model]
     found = json.loads(subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True).stdout)

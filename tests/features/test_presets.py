@@ -26,7 +26,7 @@ def numbers(golden):
         return dict(arrays)
 
 
-@pytest.fixture(scope="module", params=[*SMALL, *FULL])
+@pytest.fixture(scope="module", params=[*SMALL, *(pytest.param(name, marks=pytest.mark.long) for name in FULL)])
 def made(request, numbers, tmp_path_factory, drawing):
     """A checkpoint under its official keys with the weights that the other code had."""
     case, folder = json.loads(str(numbers["cases"]))[request.param], tmp_path_factory.mktemp(request.param)

@@ -132,8 +132,11 @@ def kill_one(nursery: Nursery, folder: Folder, known: dict[str, str], stage: str
 @pytest.mark.parametrize(
     "stage",
     [
-        *("films", "checkpoint vit", "features vit amber", "features wav2vec2 dune", "brain sub-01", "ceiling"),
-        *("residual-features PAIR", "encode vit", "partition", "significance", "whole-brain"),
+        *("features vit amber", "brain sub-01", "ceiling", "residual-features PAIR", "encode vit", "whole-brain"),
+        *(
+            pytest.param(stage, marks=pytest.mark.long)
+            for stage in ("films", "checkpoint vit", "features wav2vec2 dune", "partition", "significance")
+        ),
     ],
 )
 def test_a_killed_stage_goes_on(
