@@ -202,8 +202,9 @@ def _resolved(scm: Any, rev: str | None, *, is_clone: bool) -> str:
         if rev is None and len(branches) == 1:
             return branches[0]
         tags = sorted(ref.removeprefix("refs/tags/") for ref in scm.iter_refs("refs/tags/"))
-        named = {"branches": branches, "tags": tags}
-        known = "; ".join(f"{noun} {some_of(names[::-1], 5)}" for noun, names in named.items() if names)
+        # Of many tags the newest are of use.
+        named = {"branches": branches, "tags": tags[::-1]}
+        known = "; ".join(f"{noun} {some_of(names, 5)}" for noun, names in named.items() if names)
         raise StudyError(
             where="the repository",
             found=f"no branch, tag or commit {rev!r}" if rev else "no default branch",
