@@ -195,10 +195,10 @@ def _make_scans(
     """Truth and scans on disk."""
     from threadpoolctl import threadpool_limits
 
+    from cinecube.simulation.brain.head import make_grid, write_atlas
     from cinecube.simulation.brain.planted_parcels import choose_parcels
     from cinecube.simulation.brain.responses import plant
     from cinecube.simulation.brain.scans import showings, write_description, write_subject
-    from cinecube.simulation.brain.space import make_grid, write_atlas
     from cinecube.simulation.truth import write_drawn, write_truth
 
     parcels = choose_parcels(spec)

@@ -12,7 +12,7 @@ from nibabel.gifti.gifti import GiftiImage
 
 from cinecube.analysis.maps.map_targets import HEMISPHERES, VERTICES, Attrs, grid_of, labels_of, size_of, targets_of
 from cinecube.store.base.errors import StudyError, environment_error
-from cinecube.store.scans.atlas import read_parcels
+from cinecube.store.spaces.atlas import read_parcels
 
 
 def paint(values: xr.DataArray, cube_attrs: Attrs, atlas: Path) -> xr.DataArray:

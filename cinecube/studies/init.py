@@ -19,11 +19,11 @@ import yaml
 from cinecube.features.films.stimuli import one_file, segment_files
 from cinecube.sharing.ignoring import IGNORE_FILE, keep_out_of_git, warn_of_exposed
 from cinecube.store.base.errors import StudyError
-from cinecube.store.base.labels import bids_label, check_name
+from cinecube.store.base.labels import bids_label, check_name, entities_of
 from cinecube.store.clock.clock import same_step
 from cinecube.store.params.document import PARAMS_FILE, Study, load_study, parse
-from cinecube.store.scans.atlas import check_atlas, space_unlike
-from cinecube.store.scans.fmriprep import ScanRun, bold_files, entities_of, find_runs
+from cinecube.store.scans.fmriprep import ScanRun, bold_files, find_runs
+from cinecube.store.spaces.atlas import check_atlas, space_unlike
 from cinecube.studies.pipelines import pipelines, template_text
 
 _log = logging.getLogger(__name__)

@@ -10,9 +10,9 @@ from pathlib import Path
 import numpy as np
 
 from cinecube.simulation.brain.confounds_table import DrawnConfounds, autoregressive, draw_confounds, write_confounds
+from cinecube.simulation.brain.head import SPACE, Head, save_volume
 from cinecube.simulation.brain.planted_parcels import Parcel
 from cinecube.simulation.brain.reachable import Cleaning, Left, best_correlation, cleaner, left_of
-from cinecube.simulation.brain.space import SPACE, Grid, save_volume
 from cinecube.simulation.setup.seeding import generator
 from cinecube.simulation.setup.simulate_params import SimulateSpec
 from cinecube.store.base.labels import bids_label
@@ -94,7 +94,7 @@ def write_subject(
     runs: Sequence[Showing],
     signals: Mapping[str, np.ndarray],
     parcels: Sequence[Parcel],
-    grid: Grid,
+    grid: Head,
     folder: Path,
     cleaning: Cleaning,
     test: Sequence[str],
@@ -113,7 +113,7 @@ def write_subject(
         (row, target) by segment, unit variance, parcels in order.
     parcels : sequence of Parcel
         Their gain and noise.
-    grid : Grid
+    grid : Head
         Voxels and parcels.
     folder : Path
         The derivatives folder.
@@ -185,7 +185,7 @@ class _Body:
     weights: np.ndarray
 
     @classmethod
-    def of(cls, spec: SimulateSpec, subject: str, parcels: Sequence[Parcel], grid: Grid) -> _Body:
+    def of(cls, spec: SimulateSpec, subject: str, parcels: Sequence[Parcel], grid: Head) -> _Body:
         """A subject's body."""
         rng = generator(spec.seed, "body", subject)
         n_voxels, voxels = int(grid.mask.sum()), grid.targets(spec.targets_per_parcel)
@@ -241,7 +241,7 @@ def _tissue_intensity(rng: np.random.Generator, confounds: DrawnConfounds, inten
     return np.hstack([tissue, intensity.mean(axis=1, keepdims=True)])
 
 
-def _write_run(stem: Path, intensity: np.ndarray, spec: SimulateSpec, run: Showing, grid: Grid) -> None:
+def _write_run(stem: Path, intensity: np.ndarray, spec: SimulateSpec, run: Showing, grid: Head) -> None:
     """Volumes, sidecar and mask of one run."""
     volumes = np.zeros((*grid.mask.shape, len(intensity)), np.int16)
     volumes[grid.mask] = np.rint(intensity).astype(np.int16).T

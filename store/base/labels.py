@@ -12,6 +12,7 @@ HEAD = "head"
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")
 _LONGEST_NAME = 100  # files are called after it, with suffixes, and no disk takes more than 255 bytes
 _BLOCK = re.compile(r"block(\d{2,})")
+_ENTITY = re.compile(r"([A-Za-z]+)-(.*)")
 
 
 def check_name(name: str, kind: str) -> str:
@@ -125,3 +126,15 @@ def find_layer(layer: int | str, known: Sequence[str], where: str) -> str:
 def bids_label(name: str) -> str:
     """A segment's name as a BIDS entity value, which may hold letters and digits only."""
     return re.sub(r"[^A-Za-z0-9]", "", name)
+
+
+def bids_stem(name: str) -> str:
+    """A file's name without `.nii.gz` or the like; dots in it stay."""
+    return re.sub(r"(\.[A-Za-z]+)+$", "", name)
+
+
+def entities_of(name: str) -> dict[str, str]:
+    """BIDS entities of a file's name in their order, the last part under `suffix`: `bold`."""
+    *parts, suffix = bids_stem(name).split("_")
+    found = (_ENTITY.fullmatch(part) for part in parts)
+    return {match.group(1): match.group(2) for match in found if match} | {"suffix": suffix}

@@ -25,11 +25,11 @@ from cinecube.store.cube.cubes import TARGETS_PER_SHARD, write_cube
 from cinecube.store.cube.schema import provenance, string_coordinate
 from cinecube.store.params.document import BrainParams, Study
 from cinecube.store.scans import VERSION
-from cinecube.store.scans.atlas import find_atlas, open_atlas, read_parcels, space_unlike
 from cinecube.store.scans.cleaning import clean_run, n_regressors, standardise_run, temporal_snr
 from cinecube.store.scans.confounds import Confounds, read_confounds
 from cinecube.store.scans.fmriprep import ScanRun, find_runs
-from cinecube.store.scans.nifti import other_grid, read_inside
+from cinecube.store.spaces.atlas import find_atlas, open_atlas, read_parcels, space_unlike
+from cinecube.store.spaces.nifti import other_grid, read_inside
 
 Progress = Callable[[int, int], None]
 _log = logging.getLogger(__name__)

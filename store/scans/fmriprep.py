@@ -15,12 +15,11 @@ import numpy as np
 
 from cinecube.store.base.errors import StudyError
 from cinecube.store.base.input_files import read_json
-from cinecube.store.base.labels import bids_label
+from cinecube.store.base.labels import bids_label, bids_stem, entities_of
 from cinecube.store.base.section import suggestion
-from cinecube.store.scans.nifti import open_nifti, other_grid, read_volume
+from cinecube.store.spaces.nifti import open_nifti, other_grid, read_volume
 
 _log = logging.getLogger(__name__)
-_ENTITY = re.compile(r"([A-Za-z]+)-(.*)")
 _VOLUMES = (".nii.gz", ".nii")
 # CNeuroMod marks aborted takes like this and lists them in .bidsignore.
 _ABORTED = "__dup"
@@ -28,18 +27,6 @@ _ABORTED = "__dup"
 _LEAST_TR_S, _MOST_TR_S = 0.01, 60.0
 # Header and sidecar are compared to find a wrong unit; some headers round to a millisecond.
 _SAME_TR = 1e-3
-
-
-def _stem(name: str) -> str:
-    """A file's name without `.nii.gz` or the like; dots in it stay."""
-    return re.sub(r"(\.[A-Za-z]+)+$", "", name)
-
-
-def entities_of(name: str) -> dict[str, str]:
-    """BIDS entities of a file's name in their order, the last part under `suffix`: `bold`."""
-    *parts, suffix = _stem(name).split("_")
-    found = (_ENTITY.fullmatch(part) for part in parts)
-    return {match.group(1): match.group(2) for match in found if match} | {"suffix": suffix}
 
 
 @dataclass(frozen=True)
@@ -108,7 +95,7 @@ class ScanRun:
         StudyError
             If they differ, or what they say is no such time.
         """
-        sidecar = self.bold.with_name(f"{_stem(self.bold.name)}.json")
+        sidecar = self.bold.with_name(f"{bids_stem(self.bold.name)}.json")
         # A sidecar is there before its volumes are fetched.
         header_s, known = self._header_tr_s() if self.bold.exists() or not sidecar.exists() else (0.0, False)
         if not (sidecar.exists() or sidecar.is_symlink()):

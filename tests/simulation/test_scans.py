@@ -8,10 +8,10 @@ import nibabel as nib
 import numpy as np
 import pytest
 
+from cinecube.simulation.brain.head import make_grid
 from cinecube.simulation.brain.planted_parcels import choose_parcels
 from cinecube.simulation.brain.reachable import Cleaning
 from cinecube.simulation.brain.scans import Showing, write_subject
-from cinecube.simulation.brain.space import make_grid
 from cinecube.simulation.setup.simulate_params import SimulateSpec
 
 _BOLD = "_space-MNI152NLin2009cAsym_desc-preproc_bold.nii.gz"

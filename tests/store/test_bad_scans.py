@@ -333,7 +333,7 @@ def test_smoothing_does_not_hide_nan(tree: Tree) -> None:
 def test_smoothing_in_parts_is_that_of_all(tree: Tree, monkeypatch: pytest.MonkeyPatch) -> None:
     tree.brain(fwhm_mm=6)
     whole = tree.cube()["bold"]
-    monkeypatch.setattr("cinecube.store.scans.nifti._SLAB_BYTES", 4 * 6 * 7 * 8 * 3)
+    monkeypatch.setattr("cinecube.store.spaces.nifti._SLAB_BYTES", 4 * 6 * 7 * 8 * 3)
     np.testing.assert_array_equal(tree.cube()["bold"], whole)
 
 

@@ -11,8 +11,8 @@ import pandas as pd
 
 from cinecube.store.base.errors import StudyError
 from cinecube.store.base.input_files import numbers_of, read_text_table
-from cinecube.store.scans.fmriprep import entities_of
-from cinecube.store.scans.nifti import open_nifti, other_grid, read_volume
+from cinecube.store.base.labels import entities_of
+from cinecube.store.spaces.nifti import open_nifti, other_grid, read_volume
 
 _DO = "correct it"
 _WHAT = "a volume of labels, 0 outside"

@@ -19,7 +19,7 @@ _MNI_CODE = 4
 
 
 @dataclass(frozen=True)
-class Grid:
+class Head:
     """Voxels of the simulated scans.
 
     Attributes
@@ -43,7 +43,7 @@ class Grid:
         return order[(inside == 0).sum() :].reshape(-1, count)
 
 
-def make_grid(parcels: Sequence[Parcel], targets_per_parcel: int) -> Grid:
+def make_grid(parcels: Sequence[Parcel], targets_per_parcel: int) -> Head:
     """A grid of 10 mm around the brain, with each parcel the free voxels nearest its centre.
 
     Parameters
@@ -61,7 +61,7 @@ def make_grid(parcels: Sequence[Parcel], targets_per_parcel: int) -> Grid:
         numbers[np.argsort(distance, kind="stable")[:targets_per_parcel]] = number
     labels = np.zeros(mask.shape, np.int16)
     labels[mask] = numbers
-    return Grid(affine, mask, labels)
+    return Head(affine, mask, labels)
 
 
 def _brain() -> tuple[np.ndarray, np.ndarray]:
@@ -101,13 +101,13 @@ def save_volume(path: Path, values: np.ndarray, affine: np.ndarray, tr_s: float 
     nib.save(image, path)
 
 
-def write_atlas(folder: Path, grid: Grid, parcels: Sequence[Parcel]) -> None:
+def write_atlas(folder: Path, grid: Head, parcels: Sequence[Parcel]) -> None:
     """The parcellation volume and its table of names.
 
     Parameters
     ----------
     folder : Path
-    grid : Grid
+    grid : Head
     parcels : sequence of Parcel
     """
     stem = f"tpl-{SPACE}_atlas-Simulated_dseg"

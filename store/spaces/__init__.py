@@ -1,0 +1,1 @@
+"""Spaces: where targets are, which parcels they belong to, and whether two cubes may be compared."""

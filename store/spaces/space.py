@@ -1,0 +1,263 @@
+"""Spaces as values: a grid of voxels, a surface, grayordinates or parcels, kept in a cube and read from it."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from typing import Any, ClassVar, Literal
+
+import nibabel as nib
+import numpy as np
+
+from cinecube.store.base.errors import StudyError
+
+Kind = Literal["voxels", "vertices", "grayordinates", "parcels"]
+_SAME_MM = 1e-3
+
+
+@dataclass(frozen=True)
+class Grid:
+    """Voxels of a volume, numbered in C order.
+
+    Attributes
+    ----------
+    name : str
+        BIDS label of the space: `MNI152NLin2009cAsym`, `T1w`.
+    shape : tuple of int
+        Voxels along i, j and k.
+    affine : tuple of tuple of float
+        (4, 4), from indices to millimetres.
+    """
+
+    kind: ClassVar[Kind] = "voxels"
+    name: str
+    shape: tuple[int, int, int]
+    affine: tuple[tuple[float, ...], ...]
+
+    @property
+    def size(self) -> int:
+        """Number of places."""
+        return int(np.prod(self.shape))
+
+    def xyz_mm(self, index: np.ndarray) -> np.ndarray:
+        """Centres (place, 3) in millimetres of voxels by flat index (place,)."""
+        ijk = np.stack(np.unravel_index(index, self.shape), axis=1)
+        return np.asarray(nib.affines.apply_affine(np.array(self.affine), ijk))
+
+
+@dataclass(frozen=True)
+class Surface:
+    """Vertices of both hemispheres of a mesh, left first.
+
+    Attributes
+    ----------
+    name : str
+        The mesh: `fsaverage6`, `fsLR-32k`.
+    vertices : tuple of int
+        Of the left and of the right hemisphere.
+    """
+
+    kind: ClassVar[Kind] = "vertices"
+    name: str
+    vertices: tuple[int, int]
+
+    @property
+    def size(self) -> int:
+        """Number of places."""
+        return sum(self.vertices)
+
+    def hemi(self, index: np.ndarray) -> np.ndarray:
+        """`L` or `R` of vertices by their number through both hemispheres (place,)."""
+        return np.where(index < self.vertices[0], "L", "R")
+
+
+@dataclass(frozen=True)
+class Structure:
+    """Grayordinates of one structure, which follow each other.
+
+    Attributes
+    ----------
+    name : str
+        As CIFTI has it without `CIFTI_STRUCTURE_`: `CORTEX_LEFT`, `THALAMUS_RIGHT`.
+    count : int
+        Rows of the file.
+    vertices : int
+        Of its whole surface; 0 for voxels.
+    """
+
+    name: str
+    count: int
+    vertices: int
+
+
+@dataclass(frozen=True)
+class Grayordinates:
+    """Rows of CIFTI files: vertices without the medial wall, then voxels below the cortex.
+
+    The vertex or the voxel of each row is a coordinate of the cube: `vertex`, `i`, `j`, `k`, -1 where it has none.
+
+    Attributes
+    ----------
+    name : str
+        `fsLR-91k`.
+    structures : tuple of Structure
+        In the order of the rows.
+    shape, affine : tuples
+        Of the volume to which the voxels belong, as of a `Grid`; empty where there are none.
+    """
+
+    kind: ClassVar[Kind] = "grayordinates"
+    name: str
+    structures: tuple[Structure, ...]
+    shape: tuple[int, ...] = ()
+    affine: tuple[tuple[float, ...], ...] = ()
+
+    @property
+    def size(self) -> int:
+        """Number of places."""
+        return sum(structure.count for structure in self.structures)
+
+    def structure(self, index: np.ndarray) -> np.ndarray:
+        """Names of the structures of rows (place,)."""
+        ends = np.cumsum([structure.count for structure in self.structures])
+        names = np.array([structure.name for structure in self.structures], dtype=object)
+        return np.asarray(names[np.searchsorted(ends, index, side="right")])
+
+
+@dataclass(frozen=True)
+class Parcels:
+    """Averages over parcels, known by their names; the space in which they were averaged may differ by subject.
+
+    Attributes
+    ----------
+    name : str
+        Of that space.
+    atlas : str
+        Name of the parcellation.
+    """
+
+    kind: ClassVar[Kind] = "parcels"
+    name: str
+    atlas: str = ""
+
+
+Space = Grid | Surface | Grayordinates | Parcels
+_KINDS: dict[str, type[Grid | Surface | Grayordinates | Parcels]] = {
+    one.kind: one for one in (Grid, Surface, Grayordinates, Parcels)
+}
+
+
+@dataclass(frozen=True)
+class Places:
+    """Places of a space that a subject's scans have values for.
+
+    Attributes
+    ----------
+    space : Grid, Surface or Grayordinates
+    index : array (place,) of int
+        Number of each place in its space, rising.
+    hemi : array (place,) of str
+        `L`, `R`, or empty where it is neither.
+    xyz_mm : array (place, 3)
+        NaN where it is not known.
+    coordinates : dict of str to array (place,)
+        Further labels, such as `structure` and `vertex` of grayordinates.
+    """
+
+    space: Space
+    index: np.ndarray
+    hemi: np.ndarray
+    xyz_mm: np.ndarray
+    coordinates: Mapping[str, np.ndarray] = field(default_factory=dict)
+
+    def __len__(self) -> int:
+        return len(self.index)
+
+
+def space_attrs(space: Space) -> dict[str, str]:
+    """Attributes by which a cube keeps its space: its name as `space`, all of it as `place`."""
+    described = {"kind": space.kind, **asdict(space)}
+    return {"space": space.name, "place": json.dumps(described, sort_keys=True)}
+
+
+def space_of(attrs: Mapping[str, Any], where: str = "cube") -> Space:
+    """The space of a cube, from its attributes; those of volumes of earlier versions too.
+
+    Parameters
+    ----------
+    attrs : Mapping
+    where : str
+        The cube, for messages.
+
+    Raises
+    ------
+    StudyError
+        If the attributes describe none.
+    """
+    name = str(attrs.get("space", ""))
+    try:
+        if "place" in attrs:
+            return _parsed(json.loads(attrs["place"]))
+        if attrs.get("targets") == "parcels":
+            return Parcels(name)
+        shape, affine = (json.loads(v) if isinstance(v, str) else v for v in (attrs["shape"], attrs["affine"]))
+        return _parsed({"kind": "voxels", "name": name, "shape": shape, "affine": affine})
+    except (KeyError, ValueError, TypeError) as error:
+        raise StudyError(
+            where=where,
+            found=f"no usable description of its space {name} ({type(error).__name__}: {error})",
+            expected="a grid, a surface, grayordinates or parcels",
+            do="run the `brain` stage again",
+        ) from error
+
+
+def _parsed(raw: dict[str, Any]) -> Space:
+    kind = _KINDS[raw.pop("kind")]
+    if "shape" in raw:
+        raw["shape"] = tuple(int(n) for n in raw["shape"])
+        raw["affine"] = tuple(map(tuple, np.array(raw["affine"], dtype=float).tolist()))
+    if "vertices" in raw:
+        raw["vertices"] = tuple(int(n) for n in raw["vertices"])
+    if "structures" in raw:
+        raw["structures"] = tuple(
+            Structure(str(s["name"]), int(s["count"]), int(s["vertices"])) for s in raw["structures"]
+        )
+    return kind(**raw)
+
+
+def other_space(one: Space, like: Space) -> str | None:
+    """Difference between a space and another, in words; None if targets of both may be compared.
+
+    Parameters
+    ----------
+    one, like : Space
+        Parcels are compared by their atlas alone, wherever they were averaged.
+    """
+    if one.kind != like.kind:
+        return f"{one.kind} instead of {like.kind}"
+    if isinstance(one, Parcels) and isinstance(like, Parcels):
+        return (
+            None
+            if "" in (one.atlas, like.atlas) or one.atlas == like.atlas
+            else f"parcels of {one.atlas} instead of {like.atlas}"
+        )
+    if one.name != like.name:
+        return f"{one.name} instead of {like.name}"
+    if isinstance(one, Grid) and isinstance(like, Grid):
+        return _other_grid(one, like)
+    return None if one == like else f"another {one.kind[:-1]} order or number in {one.name}"
+
+
+def _other_grid(one: Grid, like: Grid) -> str | None:
+    affine, expected = np.array(one.affine), np.array(like.affine)
+    axes = ["".join(nib.aff2axcodes(each)) for each in (affine, expected)]
+    if axes[0] != axes[1]:
+        return f"axes {axes[0]} instead of {axes[1]}"
+    if one.shape != like.shape:
+        return f"a grid of {one.shape} instead of {like.shape}"
+    corners = np.array(np.meshgrid(*[(0, n - 1) for n in one.shape])).reshape(3, -1).T
+    shift_mm = float(
+        np.abs(nib.affines.apply_affine(affine, corners) - nib.affines.apply_affine(expected, corners)).max()
+    )
+    return None if shift_mm <= _SAME_MM * max(one.shape) else f"a grid that lies up to {shift_mm:.3g} mm elsewhere"
