@@ -13,19 +13,24 @@ from cinecube.cli.progress import progress_bar
 @click.command(cls=Stage)
 @study_option
 def inputs(root: Path) -> None:
-    """Write the versions of the code that computes results, for the other stages to depend on.
+    """Write what the other stages depend on beside parameters: versions of code, digests of films and scans.
 
-    Reads params.yaml. Writes data/versions.json. `dvc repro` runs it every time: DVC then sees that cinecube was
-    upgraded, and runs what has to be computed again.
+    Reads params.yaml, and of films and scans names, links and, once, bytes; git-annex' keys are digests already. Writes
+    data/versions.json and, but for simulated studies, data/inputs/. Names files that were not fetched. `dvc repro` runs
+    it every time: DVC then sees that cinecube was upgraded or a file changed, and runs what has to be computed again.
 
     \b
     Example:
       cinecube inputs
     """
+    from cinecube.status.records import write_records
     from cinecube.status.versions import write_versions
 
-    write_versions(study_at(root), root)
-    echo("versions of what computes results are in data/versions.json")
+    study = study_at(root)
+    write_versions(study, root)
+    with progress_bar("reading films and scans", "MB") as progress:
+        write_records(study, root, progress)
+    echo("versions of what computes results, and digests of what it is computed from, are in data/")
 
 
 @click.command(cls=Stage)

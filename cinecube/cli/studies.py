@@ -91,9 +91,12 @@ def plan(root: Path, as_json: bool) -> None:
 
     from cinecube.status.pipeline import warn_of_earlier
     from cinecube.status.plan import plan_study
+    from cinecube.status.records import warn_of_unfetched
 
-    steps = plan_study(study_at(root), root)
+    study = study_at(root)
+    steps = plan_study(study, root)
     warn_of_earlier(root)
+    warn_of_unfetched(study, root)
     if as_json:
         echo_json([asdict(step) for step in steps])
         return

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
 import logging
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ from yaml import YAMLError
 from cinecube.status.versions import Versions, told_apart
 from cinecube.store.base.bounded import parse_yaml, read_text
 from cinecube.store.base.errors import StudyError
-from cinecube.store.base.paths import VERSIONS_FILE, StudyPaths
+from cinecube.store.base.paths import INPUTS_FOLDER, VERSIONS_FILE, StudyPaths
 from cinecube.store.params.document import Study
 
 _log = logging.getLogger(__name__)
@@ -25,7 +26,7 @@ ABSENT = "is not here"
 _KINDS = {"modified": "changed", "deleted": "is missing", "new": "is new", "not in cache": ELSEWHERE}
 
 
-def changed_stages(root: Path, versions: Versions) -> dict[str, str] | None:
+def changed_stages(root: Path, versions: Versions, records: Mapping[Path, str] = {}) -> dict[str, str] | None:
     """Stages whose recorded inputs, command or outputs are not those there are, and those that follow from them.
 
     Parameters
@@ -34,6 +35,8 @@ def changed_stages(root: Path, versions: Versions) -> dict[str, str] | None:
         A folder with a `dvc.yaml`.
     versions : Mapping
         Of this installation, from `study_versions`: what the stage `inputs`, which always runs, would write.
+    records : Mapping of Path to str
+        Of films and scans, from `records_of`: the same.
 
     Returns
     -------
@@ -54,7 +57,11 @@ def changed_stages(root: Path, versions: Versions) -> dict[str, str] | None:
             found = {_name(key): parts for key, parts in repo.status().items()}
             found.pop(ALWAYS, None)  # what it would write is compared here instead
             older = _of_other_versions(repo.index, StudyPaths(root).versions.resolve(), versions)
-            reasons = {name: [*_reasons(found.get(name, []), kept), *older.get(name, [])] for name in found | older}
+            other = _of_other_inputs(repo.index, records)
+            reasons = {
+                name: [*_reasons(found.get(name, []), kept), *older.get(name, []), *other.get(name, [])]
+                for name in found | older | other
+            }
             changed = {name: "; ".join(lines) for name, lines in reasons.items() if lines}
             graph = repo.index.graph
             stages = {stage: _name(stage.addressing) for stage in graph}
@@ -130,6 +137,26 @@ def _of_other_versions(index: Any, path: Path, versions: Versions) -> dict[str, 
                 asked = asked.get(item) if item else asked
                 if asked and (line := told_apart(recorded.get(key), asked)):
                     found.setdefault(_name(stage.addressing), []).append(line)
+    return found
+
+
+def _of_other_inputs(index: Any, records: Mapping[Path, str]) -> dict[str, list[str]]:
+    """Stages that ran with other films or scans than there are now, where the records on disk do not say so yet."""
+    new = {
+        record.resolve(): hashlib.md5(text.encode(), usedforsecurity=False).hexdigest()
+        for record, text in records.items()
+        if not (record.is_file() and record.read_text(encoding="utf-8") == text)
+    }
+    found: dict[str, list[str]] = {}
+    for stage in index.stages:
+        for dep in stage.deps:
+            # A stage may depend on the record of one film, or on the folder of all.
+            place = Path(dep.fs_path)
+            changed = (
+                new.get(place, "") != dep.hash_info.value if place in new else any(place in one.parents for one in new)
+            )
+            if dep.hash_info and changed:
+                found.setdefault(_name(stage.addressing), []).append(f"{place.stem} in {INPUTS_FOLDER} changed")
     return found
 
 

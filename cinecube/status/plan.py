@@ -9,6 +9,7 @@ from typing import Any
 
 from cinecube.status import specs
 from cinecube.status.pipeline import ABSENT, ELSEWHERE, KEPT_BACK, changed_stages, is_only_absent, numbered
+from cinecube.status.records import known_records
 from cinecube.status.timings import expected_s
 from cinecube.status.versions import study_versions
 from cinecube.store.base.errors import StudyError
@@ -73,7 +74,7 @@ def plan_study(study: Study, root: Path) -> list[Step]:
     root : Path
         The study's folder.
     """
-    changed = changed_stages(root, study_versions(study)) or {}
+    changed = changed_stages(root, study_versions(study), known_records(study, root)) or {}
     steps = [replace(step, dvc_stage=numbered(study, step.stage)) for step in _steps(study, root)]
     # DVC numbers pairs and imported models.
     names = {f"follows {step.dvc_stage}": f"follows {step.stage}" for step in steps}

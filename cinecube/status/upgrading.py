@@ -12,6 +12,7 @@ from typing import Any
 
 from cinecube.features.extraction.record import read_record
 from cinecube.status.pipeline import changed_stages, numbered
+from cinecube.status.records import write_records
 from cinecube.status.versions import Versions, study_versions, write_versions
 from cinecube.status.why import explain_cube
 from cinecube.store.base.atomic import write_text
@@ -174,6 +175,7 @@ def upgrade(study: Study, root: Path, files: Sequence[Rewritten]) -> list[str]:
         for file in files:
             write_text(root / file.name, file.after)
         write_versions(study, root)
+        write_records(study, root)
         changed = changed_stages(root, versions)
         if before is None or changed is None:
             return []
@@ -197,6 +199,11 @@ def _unaltered(study: Study, root: Path, versions: Versions) -> Iterator[str]:
             yield f"checkpoint@{model}"
     films = [*study.split.train, *study.split.test]
     cubes = {f"brain@{subject}": [paths.brain(subject)] for subject in study.brain.subjects}
+    cubes |= {
+        f"features@{model}-{film}": [paths.features(model, film)]
+        for model in study.compute.models
+        for film in study.compute.films
+    }
     cubes |= {
         numbered(study, f"residual_features@{pair.name}"): [paths.residual(pair.name, film) for film in films]
         for pair in study.residual

@@ -10,6 +10,7 @@ from typing import Any
 
 from cinecube.status import specs
 from cinecube.status.pipeline import changed_stages, numbered
+from cinecube.status.records import known_records
 from cinecube.status.versions import differing, study_versions
 from cinecube.store.base.errors import StudyError
 from cinecube.store.base.paths import StudyPaths
@@ -82,7 +83,9 @@ def explain_cube(study: Study, root: Path, cube: Path) -> Explanation:
         fields = differing(*_compared(study, root, stage, model, film, stored))
     except StudyError as error:
         reasons.append(f"its fields cannot be compared: {error}")
-    said = (changed_stages(root, study_versions(study)) or {}).get(numbered(study, stage), "")
+    said = (changed_stages(root, study_versions(study), known_records(study, root)) or {}).get(
+        numbered(study, stage), ""
+    )
     if more := [reason for reason in said.split("; ") if reason and reason not in fields]:
         reasons.append(f"DVC: {'; '.join(more)}")
     return Explanation(place, "stale" if fields or reasons else "up to date", fields, reasons)

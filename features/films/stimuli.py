@@ -6,6 +6,7 @@ from pathlib import Path
 
 from cinecube.store.base.errors import StudyError
 from cinecube.store.base.paths import StudyPaths
+from cinecube.store.inputs.content import refuse_unfetched
 from cinecube.store.params.document import Study
 
 # In any case: cameras write `.MOV`. Whether a file is a film, its bytes say.
@@ -53,7 +54,7 @@ def one_file(where: str, files: list[Path]) -> Path:
     return files[0]
 
 
-def find_segments(study: Study, film: str, root: Path) -> dict[str, Path]:
+def find_segments(study: Study, film: str, root: Path, fetched: bool = True) -> dict[str, Path]:
     """Stimulus files of a film's segments, in order.
 
     Parameters
@@ -62,6 +63,8 @@ def find_segments(study: Study, film: str, root: Path) -> dict[str, Path]:
     film : str
     root : Path
         The study's folder.
+    fetched : bool
+        Whether links to what is not here are refused.
 
     Returns
     -------
@@ -71,7 +74,7 @@ def find_segments(study: Study, film: str, root: Path) -> dict[str, Path]:
     Raises
     ------
     StudyError
-        If the study has no such film, or a segment has no file or two.
+        If the study has no such film, or a segment has no file, two, or one that was not fetched.
     """
     if study.stimuli is None:
         raise StudyError(
@@ -82,25 +85,18 @@ def find_segments(study: Study, film: str, root: Path) -> dict[str, Path]:
         )
     folder = root / study.stimuli / film
     files = segment_files(folder) if folder.is_dir() else {}
-    return {segment: _find(folder, segment, files.get(segment, []), root) for segment in study.film(film)}
+    found = {segment: _find(folder, segment, files.get(segment, []), root) for segment in study.film(film)}
+    if fetched:
+        refuse_unfetched(found.values(), root, f"film {film}")
+    return found
 
 
 def _find(folder: Path, segment: str, files: list[Path], root: Path) -> Path:
-    shown = StudyPaths(root).relative(folder / segment)
     if not files:
         raise StudyError(
             where=f"segment {segment}",
             found="no file",
-            expected=f"{shown}.mkv or .mp4, .mov, .avi, …",
+            expected=f"{StudyPaths(root).relative(folder / segment)}.mkv or .mp4, .mov, .avi, …",
             do="put it there, or leave the segment out of `films`",
         )
-    path = one_file(f"segment {segment}", files)
-    if path.is_file():
-        return path
-    here = StudyPaths(root).relative(path)
-    raise StudyError(
-        where=f"segment {segment}",
-        found=f"{here}, a link to what is not here",
-        expected="the film itself",
-        do=f"fetch it, with `datalad get {here}` in a DataLad data set",
-    )
+    return one_file(f"segment {segment}", files)

@@ -18,7 +18,8 @@ from cinecube.store.base.errors import StudyError, environment_error
 
 # fMRIPrep's largest tables and sidecars have a third of it; in memory text takes up to twenty times as much.
 _MOST_TEXT_BYTES = 32 * 2**20
-_ANNEX_POINTER = b"/annex/objects/"
+ANNEX_POINTER = b"/annex/objects/"
+"""Start of the pointer that git-annex leaves in place of an unlocked file that was not fetched."""
 
 
 def check_file(path: Path, expected: str, do: str = "fetch it again") -> None:
@@ -49,10 +50,10 @@ def check_file(path: Path, expected: str, do: str = "fetch it again") -> None:
         raise StudyError(where=where, found=found, expected=expected, do="put the file in its place")
     try:
         with path.open("rb") as file:
-            start = file.read(len(_ANNEX_POINTER))
+            start = file.read(len(ANNEX_POINTER))
     except OSError as error:
         raise cannot_read(path, error, expected, do) from error
-    if start == _ANNEX_POINTER:
+    if start == ANNEX_POINTER:
         fetch = f"run `datalad get {path}`"
         raise StudyError(where=where, found="a pointer to a file that is not here", expected=expected, do=fetch)
     if not start:

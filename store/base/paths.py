@@ -7,6 +7,7 @@ from pathlib import Path
 
 PARAMS_FILE = "params.yaml"
 VERSIONS_FILE = "data/versions.json"
+INPUTS_FOLDER = "data/inputs"
 
 
 @dataclass(frozen=True)
@@ -27,6 +28,27 @@ class StudyPaths:
     def versions(self) -> Path:
         """Versions of the code that computes, which the stage `inputs` writes for others to depend on."""
         return self.root / VERSIONS_FILE
+
+    @property
+    def inputs(self) -> Path:
+        """Records of the contents of films and scans that the study reads, which the stage `inputs` writes."""
+        return self.root / INPUTS_FOLDER
+
+    def film_record(self, film: str) -> Path:
+        return self.inputs / "films" / f"{film}.json"
+
+    def scans_record(self, subject: str) -> Path:
+        return self.inputs / "scans" / f"{subject}.json"
+
+    @property
+    def digests(self) -> Path:
+        """Digests of files outside the study, by their size and time."""
+        return self.root / ".cinecube" / "digests.json"
+
+    @property
+    def unfetched(self) -> Path:
+        """Paths of files that are needed and were not fetched, for `datalad get`."""
+        return self.root / ".cinecube" / "unfetched.txt"
 
     @property
     def results(self) -> Path:

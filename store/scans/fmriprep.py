@@ -17,6 +17,7 @@ from cinecube.store.base.errors import StudyError
 from cinecube.store.base.input_files import read_json
 from cinecube.store.base.labels import bids_label, bids_stem, entities_of
 from cinecube.store.base.section import suggestion
+from cinecube.store.params.document import Study
 from cinecube.store.spaces.nifti import open_nifti, other_grid, read_volume
 
 _log = logging.getLogger(__name__)
@@ -312,3 +313,26 @@ def _nearest_task(task: str, known: Iterable[str]) -> str | None:
     if ends:
         return f"name the segment and its film's file after task-{ends[0]}, or the other way round"
     return suggestion(task, list(known))
+
+
+def files_of(study: Study, subject: str, root: Path) -> list[Path]:
+    """Files that the study reads of a subject's scans.
+
+    Parameters
+    ----------
+    study : Study
+    subject : str
+    root : Path
+        The study's folder.
+
+    Raises
+    ------
+    StudyError
+        As of `find_runs`.
+    """
+    found = []
+    for run in find_runs(root / study.brain.path, subject, study.segments(), study.brain.space):
+        sidecar = run.bold.with_name(f"{bids_stem(run.bold.name)}.json")
+        masks = run.beside("brain", "mask", _VOLUMES)
+        found += [run.bold, *(path for path in (sidecar, *masks) if path.exists() or path.is_symlink())]
+    return found
