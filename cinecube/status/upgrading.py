@@ -26,6 +26,8 @@ from cinecube.studies.pipelines import pipelines
 
 # What a stage of an earlier pipeline depended on beside data: the study itself may hold no code.
 _ROOMS = ("analysis", "features", "simulation", "store")
+# Films and scans, which records stand for by now.
+_FOLDERS = ("${stimuli}", "${brain.path}", "${brain.atlas}")
 # Lists to which a lab may have added what its own stages make.
 _OPEN = ("deps", "params")
 # Keys of DVC that say nothing of what a stage computes: `frozen` keeps GPU-days from being computed again.
@@ -78,7 +80,7 @@ def rewritten_pipeline(study: Study, root: Path) -> list[Rewritten]:
             do="run `make pipeline`, which writes its pipeline",
         )
     simulated = (root / "data" / "dvc.yaml").is_file()
-    wanted = pipelines(simulated=simulated, stimuli=bool(study.stimuli), atlas=bool(study.brain.atlas))
+    wanted = pipelines(simulated=simulated, stimuli=bool(study.stimuli))
     found = []
     for name, text in wanted.items():
         before = read_text(root / name, name)
@@ -142,9 +144,9 @@ def _path(entry: Any) -> str:
 
 
 def _is_ours(path: str, ours: Sequence[str]) -> bool:
-    """True if an entry is this version's: one of its own, a whole section whose keys it names, or code."""
+    """True if an entry is ours: this version's, a whole section whose keys it names, code, or folders of inputs."""
     is_code = path in _ROOMS or path.startswith(tuple(f"{room}/" for room in _ROOMS))
-    return is_code or any(one == path or one.startswith(f"{path}.") for one in ours)
+    return is_code or path.startswith(_FOLDERS) or any(one == path or one.startswith(f"{path}.") for one in ours)
 
 
 def upgrade(study: Study, root: Path, files: Sequence[Rewritten]) -> list[str]:

@@ -21,6 +21,7 @@ from cinecube.sharing.ignoring import IGNORE_FILE, keep_out_of_git, warn_of_expo
 from cinecube.store.base.errors import StudyError
 from cinecube.store.base.labels import bids_label, check_name, entities_of
 from cinecube.store.clock.clock import same_step
+from cinecube.store.inputs.content import is_here, unfetched
 from cinecube.store.params.document import PARAMS_FILE, Study, load_study, parse
 from cinecube.store.scans.fmriprep import ScanRun, bold_files, find_runs
 from cinecube.store.spaces.atlas import check_atlas, space_unlike
@@ -176,7 +177,7 @@ def write_study(folder: Path, values: Mapping[str, Any], template: str) -> None:
     with _whole(folder):
         _write(folder / "params.yaml", params)
         _write(folder / "README.md", readme)
-        for name, text in pipelines(stimuli=bool(values["stimuli"]), atlas=bool(values["atlas"])).items():
+        for name, text in pipelines(stimuli=bool(values["stimuli"])).items():
             _write(folder / name, text)
         _finish(folder)
 
@@ -188,12 +189,12 @@ def _refuse_no_folder(path: Path, option: str) -> None:
 
 def _find_films(stimuli: Path) -> dict[str, list[str]]:
     _refuse_no_folder(stimuli, "--stimuli")
-    films = {
-        folder.name: [one_file(f"segment {name}", files).stem for name, files in segment_files(folder).items()]
+    found = {
+        folder.name: [one_file(f"segment {name}", files) for name, files in segment_files(folder).items()]
         for folder in sorted(stimuli.iterdir())
         if folder.is_dir() and not folder.name.startswith(".")
     }
-    films = {film: segments for film, segments in films.items() if segments}
+    films = {film: [path.stem for path in _fetched(film, paths)] for film, paths in found.items() if paths}
     if len(films) < 2:
         do = "set --stimuli to the folder of the films' folders"
         for film, segments in films.items():
@@ -209,6 +210,16 @@ def _find_films(stimuli: Path) -> dict[str, list[str]]:
     for name in [*films, *(segment for segments in films.values() for segment in segments)]:
         check_name(name, "film or segment")
     return films
+
+
+def _fetched(film: str, files: list[Path]) -> list[Path]:
+    """Files of a film that are on this disk, where some are; logs what fetches the others."""
+    missing = [path for path in files if not is_here(path)]
+    if not missing:
+        return files
+    left_out = len(missing) < len(files)
+    _log.warning("%s", unfetched(missing, None, f"film {film}" + (", which is made without" if left_out else "")))
+    return [path for path in files if path not in missing] if left_out else files
 
 
 def _refuse_unknown_space(own: OwnData) -> None:

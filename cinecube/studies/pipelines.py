@@ -12,7 +12,6 @@ def pipelines(
     *,
     simulated: bool = False,
     stimuli: bool = True,
-    atlas: bool = True,
     code: Mapping[str, Sequence[str]] | None = None,
 ) -> dict[str, str]:
     """Write the pipeline of a study.
@@ -23,8 +22,6 @@ def pipelines(
         Whether films, scans and weights are simulated, and the truth is known.
     stimuli : bool
         Whether there are films; where not, all features are imported.
-    atlas : bool
-        Whether there is one.
     code : Mapping, optional
         Command -> folders of code that its stage depends on, in a study that holds the code. In others the versions
         that the stage `inputs` writes take its place.
@@ -46,7 +43,7 @@ def pipelines(
     names = ["dvc.yaml", *(["data/dvc.yaml"] if simulated else [])]
     return {
         name: environment.from_string(template_text(f"{name.replace('/', '.')}.j2")).render(
-            simulated=simulated, stimuli=stimuli, atlas=atlas, code=code, deps=deps
+            simulated=simulated, stimuli=stimuli, code=code, deps=deps
         )
         for name in names
     }

@@ -165,21 +165,21 @@ def refuse_unfetched(files: Iterable[Path], root: Path, what: str) -> None:
         raise unfetched(missing, root, what)
 
 
-def unfetched(missing: list[Path], root: Path, what: str) -> StudyError:
+def unfetched(missing: list[Path], root: Path | None, what: str) -> StudyError:
     """The error on files that were not fetched.
 
     Parameters
     ----------
     missing : list of Path
         Not empty.
-    root : Path
-        The study's folder.
+    root : Path or None
+        The study's folder; None where there is no study yet.
     what : str
         What needs them.
     """
     keys = [annex_key(path) for path in missing]
     n_bytes = sum(key.n_bytes for key in keys if key)
-    size = f" ({n_bytes / 1e9:.3g} GB)" if n_bytes else ""
+    size = f" ({n_bytes / 1e9:.3g} GB)" if n_bytes >= 1e9 else f" ({n_bytes / 1e6:.2g} MB)" if n_bytes else ""
     count = "a file that was" if len(missing) == 1 else f"{len(missing)} files that were"
     return StudyError(
         where=what,
@@ -189,11 +189,14 @@ def unfetched(missing: list[Path], root: Path, what: str) -> StudyError:
     )
 
 
-def _get_line(missing: list[Path], root: Path) -> str:
+def _get_line(missing: list[Path], root: Path | None) -> str:
     """A command for the shell, from the folder in which the user is, that fetches files of DataLad data sets."""
     paths = [os.path.relpath(path) for path in missing]
     if len(missing) <= _MOST_NAMED:
         return shlex.join(["datalad", "get", *paths])
+    if root is None:
+        folders = dict.fromkeys(os.path.relpath(path.parent) for path in missing)
+        return shlex.join(["datalad", "get", *folders])
     listed = StudyPaths(root).unfetched
     try:
         write_text(listed, "".join(f"{path.absolute()}\n" for path in missing))

@@ -77,7 +77,7 @@ def test_imports_are_followed_into_functions_and_registries_and_not_where_types_
 
 def test_every_result_depends_on_its_version() -> None:
     """In every kind of study, since an upgraded package changes no file of a study that holds no code."""
-    for kind in ({"simulated": True}, {}, {"stimuli": False}, {"atlas": False}):
+    for kind in ({"simulated": True}, {}, {"stimuli": False}):
         stages = {name: stage for text in pipelines(**kind).values() for name, stage in _stages(text).items()}
         for name, stage in stages.items():
             files = [file for file in stage.get("params", []) if isinstance(file, dict)]
@@ -85,19 +85,26 @@ def test_every_result_depends_on_its_version() -> None:
             assert not _code(stage), "these studies hold no code"
 
 
-def test_studies_of_ones_own_lack_only_what_is_simulated() -> None:
+def test_studies_of_ones_own_differ_in_their_inputs_alone() -> None:
+    """Films and scans of theirs are known to DVC by the records that `inputs` writes: it looks into no such folder."""
     whole = _stages(pipelines(simulated=True)["dvc.yaml"])
     del whole["oracle"]
     for stage in whole.values():
         stage["deps"] = [dep for dep in stage.get("deps", []) if dep not in SIMULATED]
-    own = _stages(pipelines()["dvc.yaml"])
-    assert {name: {"deps": [], **stage} for name, stage in own.items()} == whole
+    own = {name: {"deps": [], **stage} for name, stage in _stages(pipelines()["dvc.yaml"]).items()}
+    assert [name for name in own if own[name] != whole[name]] == ["inputs", "films", "features", "brain"]
+    assert own["inputs"].pop("outs") == [*whole["inputs"].pop("outs"), {"data/inputs": {"persist": True}}]
+    for name, films_and_scans, records in (
+        ("films", {"${stimuli}"}, {"data/inputs/films"}),
+        ("features", {"${stimuli}/${item.film}"}, {"data/inputs/films/${item.film}.json"}),
+        ("brain", {"${brain.path}/${item.subject}", "${brain.atlas}"}, {"data/inputs/scans/${item.subject}.json"}),
+    ):
+        there, here = set(whole[name].pop("deps")), set(own[name].pop("deps"))
+        assert (there - here, here - there) == (films_and_scans, records)
+    assert own == whole
     reuse = _stages(pipelines(stimuli=False)["dvc.yaml"])
     assert set(own) - set(reuse) == {"checkpoint", "features", "encode"}
-    assert [name for name, stage in reuse.items() if stage != own[name]] == ["films"]
-    without = _stages(pipelines(atlas=False)["dvc.yaml"])
-    assert [name for name, stage in without.items() if stage != own[name]] == ["brain"]
-    assert "${brain.atlas}" not in without["brain"]["deps"]
+    assert reuse["films"]["deps"] == ["data/features"]
 
 
 def test_git_ignores_in_the_default_study_what_it_ignores_in_others() -> None:

@@ -91,7 +91,7 @@ def test_what_a_lab_added_stays(lab: Folder) -> None:
     written, stages = (lab.root / "dvc.yaml").read_text(encoding="utf-8"), _pipeline(lab)["stages"]
     assert "cluster: srun -c 4   # ours" in written
     assert "# what the paper shows" in written
-    assert stages["films"]["deps"] == ["${stimuli}", "notes.txt"]
+    assert stages["films"]["deps"] == ["data/inputs/films", "notes.txt"]
     assert stages["mine"] == {"cmd": "make paper", "deps": ["results/figures"], "outs": ["paper.pdf"]}
     assert stages["brain"]["outs"][0] == {"data/brain/${item.subject}.zarr": {"push": True}}
     assert stages["encode"]["cmd"] == "${cluster} ${cinecube} encode ${item.model}"
