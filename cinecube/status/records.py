@@ -59,7 +59,7 @@ def files_read(study: Study, root: Path) -> dict[Path, Reads]:
 
 def _scans(study: Study, root: Path, subject: str) -> Reads:
     """Files of a subject's scans, and the atlas, by their paths from the folder of scans."""
-    from cinecube.store.scans.fmriprep import files_of
+    from cinecube.store.scans.sources import files_of
 
     folder = root / study.brain.path
     return {

@@ -75,8 +75,8 @@ def _pointed(path: Path) -> str | None:
 
 
 def is_here(path: Path) -> bool:
-    """True if a file's contents are on this disk: it is no dangling link and no pointer."""
-    return path.is_file() and _pointed(path) is None
+    """True if a file is no dangling link and no pointer, which stand for contents that are not on this disk."""
+    return path.exists() and _pointed(path) is None
 
 
 class Digests:
@@ -185,7 +185,7 @@ def unfetched(missing: list[Path], root: Path | None, what: str) -> StudyError:
         where=what,
         found=f"{count} not fetched{size}: {some_of([path.name for path in missing], _MOST_NAMED)}",
         expected="the files themselves",
-        do=f"run `{_get_line(missing, root)}`" if any(keys) else "fetch them",
+        do=f"run `{_get_line(missing, root)}`" if any(keys) else "fetch it" if len(missing) == 1 else "fetch them",
     )
 
 

@@ -2,24 +2,88 @@
 
 from __future__ import annotations
 
+import logging
 import re
+from dataclasses import dataclass
 from pathlib import Path
 
 import nibabel as nib
 import numpy as np
 import pandas as pd
+from scipy import sparse
 
 from cinecube.store.base.errors import StudyError
 from cinecube.store.base.input_files import numbers_of, read_text_table
 from cinecube.store.base.labels import entities_of
 from cinecube.store.spaces.nifti import open_nifti, other_grid, read_volume
+from cinecube.store.spaces.space import Grid, Places
 
+_log = logging.getLogger(__name__)
 _DO = "correct it"
 _WHAT = "a volume of labels, 0 outside"
 _GAPS = ("n/a", "")
 # A label stored as a fraction of a scale is read with a rounding error.
 _WHOLE = 1e-3
 _MOST_LABEL = 2**31 - 1
+
+
+@dataclass(frozen=True)
+class Atlas:
+    """Parcels of places.
+
+    Attributes
+    ----------
+    name : str
+    names : tuple of str
+        Of the parcels, each once.
+    numbers : array (parcel,) of int
+    weights : csr_array (place, parcel)
+        Share of each place in each parcel, 0 or more.
+    """
+
+    name: str
+    names: tuple[str, ...]
+    numbers: np.ndarray
+    weights: sparse.csr_array
+
+
+def read_atlas(path: Path, places: Places) -> Atlas:
+    """Parcels of the places of scans.
+
+    Parameters
+    ----------
+    path : Path
+        A labelled volume, or the folder that holds one.
+    places : Places
+
+    Raises
+    ------
+    StudyError
+        As of `read_parcels`, or if the places are no voxels.
+    """
+    if not isinstance(places.space, Grid):
+        do = "give one of that space"
+        raise StudyError(
+            where=str(path), found="a volume", expected=f"an atlas of {places.space.kind} in {places.space.name}", do=do
+        )
+    grid = nib.Nifti1Image(np.zeros(places.space.shape, np.uint8), np.array(places.space.affine))
+    labels, named = read_parcels(path, grid)
+    if other := space_unlike(path, places.space.name):
+        _log.warning("%s", other)
+    if other := other_grid(open_atlas(path)[0], grid):
+        _log.info("%s has %s: each voxel of the scans takes the nearest label", find_atlas(path).name, other)
+    numbers = np.array(sorted(named), dtype=np.int64)
+    label = labels.ravel()[places.index]
+    inside = np.flatnonzero(label > 0)
+    parts = (np.ones(inside.size), (inside, np.searchsorted(numbers, label[inside])))
+    weights = sparse.csr_array(parts, shape=(len(places), len(numbers)))
+    names = tuple(named[int(number)] for number in numbers)
+    return Atlas(find_atlas(path).name.split(".")[0], names, numbers, weights)
+
+
+def atlas_files(path: Path) -> list[Path]:
+    """Files that are read for an atlas: the volume and its table."""
+    return [find_atlas(path), open_atlas(path)[1]]
 
 
 def find_atlas(path: Path) -> Path:

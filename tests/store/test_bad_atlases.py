@@ -346,4 +346,4 @@ def test_a_mask_of_everything_is_told(tree: Tree) -> None:
     for showing in ("amber01_run-1", "amber01_run-2", "birch01"):
         save(tree.mask(showing), np.ones(SHAPE, np.uint8))
     assert "sub-01 birch01 repeat 1: its brain mask is the whole field of view" in tree.must("brain", "sub-01").stderr
-    assert pd.read_csv(tree.root / "data/brain/sub-01.qc.csv")["constant_voxels"].tolist() == [0, 0, 0]
+    assert pd.read_csv(tree.root / "data/brain/sub-01.qc.csv")["constant_targets"].tolist() == [0, 0, 0]

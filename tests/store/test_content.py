@@ -95,5 +95,5 @@ def test_all_that_was_not_fetched_is_named_at_once(tmp_path: Path, monkeypatch: 
     assert (tmp_path / ".cinecube/unfetched.txt").read_text().splitlines() == [str(link) for link in links]
     dangling = tmp_path / "c.mkv"
     dangling.symlink_to("nowhere.mkv")
-    with pytest.raises(StudyError, match="a file that was not fetched: c.mkv, .*; fetch them"):
+    with pytest.raises(StudyError, match="a file that was not fetched: c.mkv, .*; fetch it"):
         refuse_unfetched([dangling], tmp_path, "1")

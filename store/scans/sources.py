@@ -1,0 +1,72 @@
+"""Which source reads a subject's scans."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from cinecube.store.base.errors import StudyError
+from cinecube.store.params.document import BrainParams, Study
+from cinecube.store.scans.bids import layout_of, scan_files, scan_space
+from cinecube.store.scans.source import ScanSource
+from cinecube.store.scans.volumes import Volumes
+from cinecube.store.spaces.atlas import find_atlas
+
+_LAYOUTS = {"volumes": Volumes}
+"""Classes by how files hold values, in the order in which they are preferred."""
+
+
+def open_scans(params: BrainParams, root: Path, subject: str) -> ScanSource:
+    """The source of a subject's scans in the study's space.
+
+    Parameters
+    ----------
+    params : BrainParams
+        The section `brain`.
+    root : Path
+        The study's folder.
+    subject : str
+
+    Raises
+    ------
+    StudyError
+        If there are no scans of the subject, or none in this space.
+    """
+    folder = root / params.path / subject
+    files = scan_files(folder, subject)
+    there = [path for path in files if scan_space(path.name) == params.space]
+    for layout, source in _LAYOUTS.items():
+        if found := [path for path in there if layout_of(path.name) == layout]:
+            return source(params, subject, found)
+    raise StudyError(
+        where=f"{subject} in {root / params.path}",
+        found=f"scans in {', '.join(spaces_of(files)) or 'no space'}",
+        expected=f"some with space-{params.space}, as brain.space says",
+        do="set brain.space to one that is there, or run fMRIPrep with it",
+    )
+
+
+def spaces_of(files: Sequence[Path]) -> list[str]:
+    """Names of the spaces that scans are in, as `brain.space` has them."""
+    return sorted({scan_space(path.name) for path in files if layout_of(path.name) in _LAYOUTS})
+
+
+def files_of(study: Study, subject: str, root: Path) -> list[Path]:
+    """Files that a subject's brain cube is made of: scans, what is read beside them, and the atlas.
+
+    Parameters
+    ----------
+    study : Study
+    subject : str
+    root : Path
+        The study's folder.
+
+    Raises
+    ------
+    StudyError
+        As of `open_scans`, or if two scans are of one showing.
+    """
+    source = open_scans(study.brain, root, subject)
+    scans = [path for run in source.runs(study.segments()) for path in source.files(run)]
+    atlas = [find_atlas(root / study.brain.atlas)] if study.brain.atlas else []
+    return list(dict.fromkeys([*scans, *atlas]))
