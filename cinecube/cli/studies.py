@@ -14,16 +14,25 @@ from cinecube.wording import seconds_text, size_text
 if TYPE_CHECKING:
     from cinecube.status.plan import Step
 
+_TEMPLATES = ["simulated", "own", "reuse", "movie10", "algonauts2025"]
 _folder = click.Path(file_okay=False, path_type=Path)
 
 
 @click.command()
 @click.argument("folder", metavar="DIR", type=_folder)
-@click.option("--template", type=click.Choice(["simulated", "own", "reuse"]), default="simulated", show_default=True)
+@click.option("--template", type=click.Choice(_TEMPLATES), default="simulated", show_default=True)
 @click.option("--from", "repo", help="reuse: the study whose cubes are imported; a folder or Git URL.")
 @click.option("--rev", help="reuse: a branch, tag or commit of it.")
-@click.option("--stimuli", type=_folder, help="own: folder of the films' folders. [default: DIR/data/stimuli]")
-@click.option("--scans", type=_folder, help="own, reuse: fMRIPrep derivatives. [default: DIR/data/scans]")
+@click.option(
+    "--stimuli",
+    type=_folder,
+    help="own: folder of the films' folders. [default: DIR/data/stimuli; of public data beside DIR]",
+)
+@click.option(
+    "--scans",
+    type=_folder,
+    help="own, reuse: fMRIPrep derivatives. [default: DIR/data/scans; of public data beside DIR]",
+)
 @click.option("--atlas", type=click.Path(path_type=Path), help="own, reuse: a labelled volume with its .tsv.")
 @click.option("--test", help="own, reuse: the film to test on. [default: the last; that of the other study]")
 @click.option("--space", help="own, reuse: space of the scans. [default: one that is there, MNI152NLin2009cAsym first]")
@@ -42,14 +51,17 @@ def init(
 
     `simulated` needs nothing. `own` reads which films and subjects there are, and the TR of the scans. `reuse` takes
     films and split from another study, whose feature cubes `cinecube import` brings then: no films, no weights, no
-    torch. Writes only into DIR, and puts it under Git and DVC.
+    torch. `movie10` and `algonauts2025` are the study of Oota et al. (2025) on public data; its README has the
+    commands that fetch just what it reads. Writes only into DIR, and puts it under Git and DVC.
 
     \b
     Example:
-      cinecube init movie10 --template own --stimuli films --scans fmriprep --test life
+      cinecube init mystudy --template own --stimuli films --scans fmriprep --test life
+      cinecube init movie10 --template movie10 --scans movie10.fmriprep --stimuli movie10.stimuli
       cinecube init mine --template reuse --from https://example.org/movie10.git --scans fmriprep
     """
     from cinecube.studies.init import OwnData, init_own, init_simulated
+    from cinecube.studies.public_data import DATA, init_public
     from cinecube.studies.reusing import init_reuse
 
     data = folder / "data"
@@ -60,6 +72,10 @@ def init(
         if stimuli or scans or atlas or test:
             raise click.UsageError("--stimuli, --scans, --atlas and --test go with --template own")
         init_simulated(folder)
+    elif template in DATA:
+        if test:
+            raise click.UsageError(f"--test goes with --template own: {template} tests on life")
+        init_public(folder, template, stimuli, scans, atlas, space)
     elif template == "own":
         init_own(folder, own)
     else:
@@ -68,7 +84,7 @@ def init(
         echo(f"{repo} has {', '.join(models)}; import one there: `cinecube import {repo} --model {models[0]}`")
     if template != "reuse":
         echo(f"{folder}: edit params.yaml, then run `dvc repro` there")
-    if template != "simulated" and atlas is None:
+    if template in ("own", "reuse") and atlas is None:
         echo("no --atlas: every voxel counts for itself, and there are no regions; set brain.atlas later", err=True)
 
 

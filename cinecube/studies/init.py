@@ -97,7 +97,7 @@ def init_own(folder: Path, own: OwnData) -> None:
     films = _find_films(own.stimuli)
     test = [own.test or list(films)[-1]]
     split = {"train": [film for film in films if film not in test], "test": test}
-    values = values_of_scans(folder, own, films, split) | {"stimuli": _from(folder, own.stimuli)}
+    values = values_of_scans(folder, own, films, split) | {"stimuli": from_study(folder, own.stimuli)}
     write_study(folder, values, "own")
 
 
@@ -145,8 +145,8 @@ def values_of_scans(
         _log.info("shown more than once: %s", some_of(again, 8))
     return {
         "study": check_name(folder.resolve().name, "study"),
-        "scans": _from(folder, own.scans),
-        "atlas": _from(folder, own.atlas) if own.atlas else None,
+        "scans": from_study(folder, own.scans),
+        "atlas": from_study(folder, own.atlas) if own.atlas else None,
         "films": {film: list(segments) for film, segments in films.items()},
         **split,
         "subjects": subjects,
@@ -157,7 +157,7 @@ def values_of_scans(
     }
 
 
-def write_study(folder: Path, values: Mapping[str, Any], template: str) -> None:
+def write_study(folder: Path, values: Mapping[str, Any], template: str, params: str = "own") -> None:
     """Fill the templates of a study of scans, and put it under Git and DVC.
 
     Parameters
@@ -167,7 +167,9 @@ def write_study(folder: Path, values: Mapping[str, Any], template: str) -> None:
     values : Mapping
         What the templates are filled with.
     template : str
-        `own` or `reuse`.
+        Folder of templates that has the README.
+    params : str
+        The one that has the parameters.
 
     Raises
     ------
@@ -177,13 +179,13 @@ def write_study(folder: Path, values: Mapping[str, Any], template: str) -> None:
     import jinja2
 
     environment = jinja2.Environment(undefined=jinja2.StrictUndefined, keep_trailing_newline=True, autoescape=False)
-    params, readme = (
+    text, readme = (
         environment.from_string(template_text(name)).render(values)
-        for name in ("own/params.yaml.j2", f"{template}/README.md.j2")
+        for name in (f"{params}/params.yaml.j2", f"{template}/README.md.j2")
     )
-    parse(Study, yaml.safe_load(params), PARAMS_FILE)
+    parse(Study, yaml.safe_load(text), PARAMS_FILE)
     with _whole(folder):
-        _write(folder / "params.yaml", params)
+        _write(folder / "params.yaml", text)
         _write(folder / "README.md", readme)
         for name, text in pipelines(stimuli=bool(values["stimuli"])).items():
             _write(folder / name, text)
@@ -308,7 +310,8 @@ def _tr_s(timed: Sequence[tuple[ScanRun, ScanTiming]]) -> float:
     return start.tr_s
 
 
-def _from(folder: Path, path: Path) -> str:
+def from_study(folder: Path, path: Path) -> str:
+    """A path as `params.yaml` has it: from the study's folder."""
     return Path(os.path.relpath(path.resolve(), folder.resolve())).as_posix()
 
 
