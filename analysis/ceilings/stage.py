@@ -80,7 +80,7 @@ def ceiling(study: Study, root: Path, progress: Progress | None = None) -> None:
         computes ceilings of this study.
     """
     from cinecube.analysis.ceilings.ceiling_cube import ceiling_growth
-    from cinecube.analysis.encoders.varying import refuse_still_subjects
+    from cinecube.analysis.encoders.encoding import refuse_still_subjects
     from cinecube.analysis.jobs.tasks import open_threads
 
     paths = StudyPaths(root)
@@ -118,8 +118,7 @@ def read_brains(study: Study, root: Path, fitted: bool = True) -> Inputs:
         If a cube is missing, cubes do not fit each other, a segment is missing, or there is nothing to validate on.
     """
     from cinecube.analysis.ceilings.ceiling_blocks import Cohort
-    from cinecube.analysis.encoders.layout import make_layout
-    from cinecube.analysis.encoders.settings import make_settings
+    from cinecube.analysis.encoders.problem import make_layout, make_settings
 
     paths, split, settings = StudyPaths(root), study.split, make_settings(study, fitted)
     cubes = {name: paths.brain(name) for name in study.brain.subjects}

@@ -10,11 +10,9 @@ import xarray as xr
 
 from cinecube.analysis.ceilings.stage import ceiling
 from cinecube.analysis.cubes import tables
-from cinecube.analysis.cubes.target_blocks import blocks_of, narrow_block
 from cinecube.analysis.encoders.encoding import score_block
-from cinecube.analysis.encoders.layout import make_design, make_layout
-from cinecube.analysis.encoders.problem import read_problem
-from cinecube.analysis.encoders.score_cube import LAGS
+from cinecube.analysis.encoders.lag import LAGS
+from cinecube.analysis.encoders.problem import blocks_of, make_design, make_layout, narrow_block, read_problem
 from cinecube.analysis.encoders.stage import encode, score_model
 from cinecube.analysis.jobs import tasks
 from cinecube.analysis.jobs.clusters import open_client
@@ -228,7 +226,7 @@ def test_dying_workers_are_one_line(monkeypatch: pytest.MonkeyPatch, tmp_path: P
 
     with (
         dask.config.set({"distributed.scheduler.allowed-failures": 0}),
-        open_client("local", 1, tmp_path) as client,
+        open_client("local", 2, tmp_path) as client,
         pytest.raises(StudyError, match="dask: found a lost scheduler or worker"),
     ):
         list(run_jobs(client, stop_process, [(0, (1,))], 1))
