@@ -12,7 +12,6 @@ from typing import Any
 import numpy as np
 import xarray as xr
 
-from cinecube.analysis.cubes.rows import RowsGroup
 from cinecube.analysis.cubes.spaces import check_same_space
 from cinecube.analysis.cubes.target_axis import TargetAxis, join_targets
 from cinecube.analysis.cubes.unscored import LACKING, MEANINGS, SCORED, STILL, notes
@@ -126,7 +125,7 @@ def _refuse_constant(study: Study, problem: Problem) -> None:
 
 def _score_cube(study: Study, problem: Problem, found: Scored, lag_scores: Mapping[str, np.ndarray]) -> xr.Dataset:
     """Join the subjects' scores on one target axis, rising; `lag_scores` (model, lag, target) from `scan_lags`."""
-    brains = list(problem.brains.values())
+    brains, segments = list(problem.brains.values()), study.segments([*study.split.train, *study.split.test])
     axis = join_targets(brains)
     variables: dict[str, Any] = {
         name: (DIMS["score"], axis.stack({s: values[name] for s, values in found.items()})) for name in SCORES
@@ -139,7 +138,9 @@ def _score_cube(study: Study, problem: Problem, found: Scored, lag_scores: Mappi
         ("himalaya", "numpy", "scikit-learn"),
         **check_same_space(brains),
         tr_s=study.clock.tr_s,
-        rows=json.dumps([_count_rows(group) for group in problem.groups], sort_keys=True),
+        rows=json.dumps(
+            [{"subjects": group.subjects, **group.counts(segments)} for group in problem.groups], sort_keys=True
+        ),
     )
     coords = {
         "subject": string_coordinate(axis.subjects),
@@ -150,11 +151,6 @@ def _score_cube(study: Study, problem: Problem, found: Scored, lag_scores: Mappi
         **axis.coords(),
     }
     return xr.Dataset(variables, coords, dict(sorted(attrs.items())))
-
-
-def _count_rows(group: RowsGroup) -> dict[str, Any]:
-    train = int(group.train.sum())
-    return {"subjects": list(group.subjects), "train": train, "test": len(group.train) - train}
 
 
 def _without_scores(found: Scored, problem: Problem, axis: TargetAxis) -> dict[str, Any]:
