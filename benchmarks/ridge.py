@@ -111,9 +111,8 @@ def _drifting(values: np.ndarray, share: float) -> np.ndarray:
 
 def fit_shared(problem: Problem, data: dict[str, Any], library: str, noisy: float) -> dict[str, Any]:
     """Ours: Gram matrices of shifted blocks, factors, and one solve for each block of targets and each subject."""
-    from cinecube.analysis.ridge.backends import Backend
-    from cinecube.analysis.ridge.factors import Grams, choose_form, factorise, held_out, plain_grams
-    from cinecube.analysis.ridge.grams import delayed_gram
+    from cinecube.analysis.ridge.design import delayed_gram
+    from cinecube.analysis.ridge.factors import Backend, Grams, choose_form, factorise, held_out, plain_grams
     from cinecube.analysis.ridge.shared_ridge import solve
 
     n_rows, backend = problem.rows, Backend("torch" if library == "torch" else "numpy")

@@ -32,8 +32,7 @@ from cinecube.analysis.ceilings.repeats import RepeatCeilings, repeat_ceilings
 from cinecube.analysis.cubes.rows import RowsGroup
 from cinecube.analysis.cubes.spaces import Responses
 from cinecube.analysis.jobs.tasks import Progress, Threads, run_jobs
-from cinecube.analysis.ridge.backends import Backend
-from cinecube.analysis.ridge.factors import choose_form
+from cinecube.analysis.ridge.factors import Backend, choose_form
 from cinecube.analysis.ridge.folds import Fold
 from cinecube.analysis.ridge.scores import Scores
 from cinecube.store.base import journal

@@ -14,11 +14,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from cinecube.analysis.ridge.backends import Backend
 from cinecube.analysis.ridge.design import constants, standardise
-from cinecube.analysis.ridge.factors import Factors, Grams, choose_form, factorise, plain_grams
+from cinecube.analysis.ridge.factors import Backend, Factors, Grams, choose_form, factorise, plain_grams
 from cinecube.analysis.ridge.folds import Fold
-from cinecube.analysis.ridge.scores import Scores, score_fit
+from cinecube.analysis.ridge.scores import Scores, fittable
 from cinecube.analysis.ridge.shared_ridge import solve
 from cinecube.store.base.errors import StudyError
 
@@ -215,13 +214,10 @@ def score_targets(source: SourceSubject, responses: np.ndarray, train: np.ndarra
     Scores
         Penalties are chosen by squared error over the folds; NaN where a target is absent or constant.
     """
-
-    def fit(known: np.ndarray, _: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        found = solve(source.factors, known, source.alphas)
-        return source.alphas[found.best], found.loss, found.prediction
-
     values = standardised_targets(responses, train)
-    return score_fit(fit, values[train], values[~train], source.factors.folds)
+    targets = fittable(values[train], values[~train], source.factors.folds)
+    found = solve(source.factors, targets.known, source.alphas)
+    return targets.scores(source.alphas[found.best], found.loss, found.prediction)
 
 
 def cross_subject_scores(

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+import logging
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,6 +17,7 @@ from cinecube.analysis.ceilings import VERSIONS
 from cinecube.analysis.cubes import tables
 from cinecube.analysis.cubes.rows import RowsGroup, align
 from cinecube.analysis.cubes.spaces import FeatureSpace, Responses, check_same_space, open_responses
+from cinecube.analysis.cubes.unscored import listed
 from cinecube.store.base.errors import StudyError
 from cinecube.store.base.journal import open_journal
 from cinecube.store.base.paths import StudyPaths
@@ -31,6 +33,7 @@ if TYPE_CHECKING:
     from cinecube.analysis.jobs.tasks import Progress, Threads
     from cinecube.store.base.journal import Journal
 
+_log = logging.getLogger(__name__)
 # Of the parameters those that change the cube's numbers; the others are of what is done with it.
 _IN_FINGERPRINT = {"curve", "bootstraps", "block_rows", "seed", "compat"}
 # Multiplications that take as long as one of scipy's fits, for `open_workers` to choose processes or threads.
@@ -80,7 +83,7 @@ def ceiling(study: Study, root: Path, progress: Progress | None = None) -> None:
         computes ceilings of this study.
     """
     from cinecube.analysis.ceilings.ceiling_cube import ceiling_growth
-    from cinecube.analysis.encoders.varying import refuse_still_subjects
+    from cinecube.analysis.encoders.encoding import refuse_still_subjects
     from cinecube.analysis.jobs.tasks import open_threads
 
     paths = StudyPaths(root)
@@ -94,6 +97,8 @@ def ceiling(study: Study, root: Path, progress: Progress | None = None) -> None:
         with scratch_folder(paths, "ceiling") as scratch, open_threads(study.run.threads) as workers:
             cube = make_ceilings(study, inputs, scratch, workers, journal, progress)
         write_cube(paths.ceiling, cube)
+        if absent := json.loads(cube.attrs["rows"]).get("without"):
+            _log.warning("ceilings across subjects are of rows that all of them have: without %s", listed(absent))
         growth = ceiling_growth(cube)
         tables.write_table(paths.tables / "ceiling_growth.csv", growth)
         everyone = growth[growth["subject"] == tables.EVERYONE]
@@ -118,8 +123,7 @@ def read_brains(study: Study, root: Path, fitted: bool = True) -> Inputs:
         If a cube is missing, cubes do not fit each other, a segment is missing, or there is nothing to validate on.
     """
     from cinecube.analysis.ceilings.ceiling_blocks import Cohort
-    from cinecube.analysis.encoders.layout import make_layout
-    from cinecube.analysis.encoders.settings import make_settings
+    from cinecube.analysis.encoders.problem import make_layout, make_settings
 
     paths, split, settings = StudyPaths(root), study.split, make_settings(study, fitted)
     cubes = {name: paths.brain(name) for name in study.brain.subjects}
@@ -131,8 +135,8 @@ def read_brains(study: Study, root: Path, fitted: bool = True) -> Inputs:
     space = FeatureSpace({}, film_rows(study, brains), study.clock.window_s)
     tabled = {name: brain.rows for name, brain in brains.items()}
     train, test = study.segments(split.train), study.segments(split.test)
-    (group,) = align(space.rows, tabled, train=train, test=test, repeats=study.brain.repeats, rows="common")
-    (shown,) = align(space.rows, tabled, train=train, test=test, repeats="average", rows="common")
+    (group,) = align(space.rows, tabled, train=train, test=test, repeats=study.brain.repeats, rows="shared")
+    shown = align(space.rows, tabled, train=train, test=test, repeats="average", rows="common")
     folds = make_layout(space, group, settings, 0).folds
     cohort = Cohort(brains, group, folds, settings.targets_per_block, settings.threads, settings.backend)
     showings, reason = _repeated(shown, averaged=study.brain.repeats == "average")
@@ -176,15 +180,14 @@ def film_rows(study: Study, brains: Mapping[str, Responses]) -> pd.DataFrame:
     return pd.concat(parts, ignore_index=True)
 
 
-def _repeated(shown: RowsGroup, averaged: bool) -> tuple[dict[str, np.ndarray], str]:
+def _repeated(groups: Sequence[RowsGroup], averaged: bool) -> tuple[dict[str, np.ndarray], str]:
     """Test rows that were shown several times, (row, showing) by subject, and why some have none.
 
     A mean over showings has one ceiling only if all rows are averages over the same number of showings. The ceiling of
     a single showing is taken from the rows that were shown most often.
     """
     found, reasons = {}, []
-    for name in shown.subjects:
-        showings = shown.showings[name][~shown.train]
+    for name, showings in ((name, group.showings[name][~group.train]) for group in groups for name in group.subjects):
         counts = (showings >= 0).sum(axis=1)
         most, least = int(counts.max()), int(counts.min())
         if most < 2:
@@ -240,7 +243,7 @@ def make_ceilings(
         ("numpy", "scipy"),
         **check_same_space(list(brains.values())),
         tr_s=study.clock.tr_s,
-        rows=json.dumps({"train": int(group.train.sum()), "test": int((~group.train).sum())}, sort_keys=True),
+        rows=json.dumps(group.counts(study.segments([*study.split.train, *study.split.test])), sort_keys=True),
         use=study.ceiling.use,
     )
     return ceiling_cube.ceiling_cube(found, list(brains.values()), _about(study, inputs), attrs)

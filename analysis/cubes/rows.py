@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import pandas as pd
@@ -42,6 +42,12 @@ class RowsGroup:
     train: np.ndarray
     showings: dict[str, np.ndarray]
 
+    def counts(self, segments: Sequence[str]) -> dict[str, Any]:
+        """Rows to fit and to test on, and those of `segments` that have no row, if there are any."""
+        train, here = int(self.train.sum()), set(self.segment)
+        absent = [name for name in segments if name not in here]
+        return {"train": train, "test": len(self.train) - train, **({"without": absent} if absent else {})}
+
 
 def align(
     features: pd.DataFrame,
@@ -50,7 +56,7 @@ def align(
     train: Sequence[str],
     test: Sequence[str],
     repeats: Literal["average", "separate"],
-    rows: Literal["common", "own"],
+    rows: Literal["common", "own", "shared"],
 ) -> list[RowsGroup]:
     """Match features and responses by segment and onset, never by position.
 
@@ -64,32 +70,53 @@ def align(
         Segments to fit on and to test on, in the order of their films.
     repeats : {"average", "separate"}
         Take the mean over the showings of a segment, of rows that all of them have, or keep each as rows of its own.
-    rows : {"common", "own"}
-        Keep rows that all subjects have, or all rows of each subject, grouping subjects whose rows agree.
+    rows : {"common", "own", "shared"}
+        Keep rows that all subjects have who saw their showing, or all rows of each subject, grouping subjects whose
+        rows agree; or keep rows that every subject has, in one group. A run that a subject lacks costs another none,
+        but of "shared".
 
     Returns
     -------
     list of RowsGroup
-        One for `common`; for `own` one per different set of rows.
+        One per different set of rows.
 
     Raises
     ------
     StudyError
-        If the features or a subject lack a whole segment, if a subject has a row twice, or no row is left.
+        If the features lack a whole segment, a subject saw none of the training or of the test films, or has a row
+        twice, or no row is left.
     """
     segments = [*train, *test]
     keys = {subject: _subject_rows(features, brain, segments, repeats, subject) for subject, brain in brains.items()}
-    if rows == "common":
+    _refuse_unseen(features, keys, train, test)
+    segment_of = features["segment"].to_numpy()
+    if rows == "shared":
         shared = set.intersection(*(set(found) for found in keys.values()))
-        parts = {tuple(sorted(shared)): list(brains)}
+        kept = dict.fromkeys(keys, shared)
+    elif rows == "common":
+        kept = _common(keys, segment_of)
     else:
-        parts = {}
-        for subject, found in keys.items():
-            parts.setdefault(tuple(sorted(found)), []).append(subject)
+        kept = {subject: set(found) for subject, found in keys.items()}
+    parts: dict[tuple[_Key, ...], list[str]] = {}
+    for subject, own in kept.items():
+        parts.setdefault(tuple(sorted(own)), []).append(subject)
     return [
-        _group(features, _in_order(features, kept, segments), {name: keys[name] for name in names}, train, test)
-        for kept, names in parts.items()
+        _group(features, _in_order(segment_of, own, segments), {name: keys[name] for name in names}, train, test)
+        for own, names in parts.items()
     ]
+
+
+def _common(keys: Mapping[str, Mapping[_Key, list[int]]], segment_of: np.ndarray) -> dict[str, set[_Key]]:
+    """Rows of each subject that all have who saw that showing of their segment."""
+    seen: dict[str, dict[tuple[str, int], set[_Key]]] = {}
+    for subject, found in keys.items():
+        for row, repeat in found:
+            seen.setdefault(subject, {}).setdefault((segment_of[row], repeat), set()).add((row, repeat))
+    shared: dict[tuple[str, int], set[_Key]] = {}
+    for own in seen.values():
+        for showing, rows in own.items():
+            shared[showing] = shared.get(showing, rows) & rows
+    return {subject: set().union(*(shared[showing] for showing in own)) for subject, own in seen.items()}
 
 
 def _subject_rows(
@@ -100,7 +127,15 @@ def _subject_rows(
     for segment in segments:
         feature_rows = np.flatnonzero(features["segment"] == segment)
         brain_rows = np.flatnonzero(brain["segment"] == segment)
-        _refuse_absent(segment, feature_rows, brain_rows, subject)
+        if feature_rows.size == 0:
+            raise StudyError(
+                where=f"features {segment}",
+                found="no rows",
+                expected="features of every segment of `split`",
+                do="add the features, or take the segment out of `films`",
+            )
+        if brain_rows.size == 0:
+            continue
         showings = _showings(features, brain, feature_rows, brain_rows, f"{subject} {segment}")
         if repeats == "separate":
             found |= {(row, repeat): [at] for repeat, rows in showings.items() for row, at in rows.items()}
@@ -110,15 +145,21 @@ def _subject_rows(
     return found
 
 
-def _refuse_absent(segment: str, feature_rows: np.ndarray, brain_rows: np.ndarray, subject: str) -> None:
-    for name, rows, kind in (("features", feature_rows, "features"), (subject, brain_rows, "scans")):
-        if rows.size == 0:
-            raise StudyError(
-                where=f"{name} {segment}",
-                found="no rows",
-                expected=f"{kind} of every segment of `split`",
-                do=f"add the {kind}, or take the segment out of `films`",
-            )
+def _refuse_unseen(
+    features: pd.DataFrame, keys: Mapping[str, Mapping[_Key, list[int]]], train: Sequence[str], test: Sequence[str]
+) -> None:
+    """Refuse a subject who has no row of the training films, or none of the test films."""
+    segment_of = features["segment"].to_numpy()
+    for subject, found in keys.items():
+        seen = {segment_of[row] for row, _ in found}
+        for kind, segments in (("training", train), ("test", test)):
+            if not seen & set(segments):
+                raise StudyError(
+                    where=f"{subject} {segments[0]}",
+                    found=f"no rows of it, nor of another segment of the {kind} films",
+                    expected="scans to fit on and scans to test on",
+                    do="add the scans, or take the subject out of brain.subjects",
+                )
 
 
 def _showings(
@@ -143,10 +184,9 @@ def _showings(
     return showings
 
 
-def _in_order(features: pd.DataFrame, kept: Sequence[_Key], segments: Sequence[str]) -> list[_Key]:
+def _in_order(segment_of: np.ndarray, kept: Sequence[_Key], segments: Sequence[str]) -> list[_Key]:
     """Rows by segment as `split` has them, then repeat, then time."""
     place = {segment: i for i, segment in enumerate(segments)}
-    segment_of = features["segment"].to_numpy()
     return sorted(kept, key=lambda key: (place[segment_of[key[0]]], key[1], key[0]))
 
 

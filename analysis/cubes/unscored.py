@@ -6,6 +6,7 @@ names them, so that its readers can distinguish them from numbers that were lost
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable, Mapping
 
 import numpy as np
@@ -150,7 +151,7 @@ def _disagree(where: str, found: str, other: str) -> StudyError:
 
 
 def notes(cube: xr.Dataset, reason: str = "features are constant over the training or the test films") -> list[str]:
-    """Sentences on what has no scores in a score cube: layers, targets, and parcels that have no target left.
+    """Sentences on what a score cube lacks: segments, layers, targets, and parcels that have no target left.
 
     Parameters
     ----------
@@ -165,6 +166,9 @@ def notes(cube: xr.Dataset, reason: str = "features are constant over the traini
     for model, layers in constant_layers(cube).items():
         everything = len(layers) == int(layers_of(cube.sel(model=[model])).sum())
         found.append(f"{model}: no scores at {'any layer' if everything else listed(layers)}: {reason}")
+    for group in json.loads(cube.attrs.get("rows", "[]")):
+        if absent := group.get("without"):
+            found.append(f"{listed(group['subjects'])}: scored without {listed(absent)}, of which there is no scan")
     labels = np.array([str(name) for name in cube["parcel"].values], dtype=object)
     for subject, why in zip(map(str, cube["subject"].values), cube["unscored"].values, strict=True):
         still = why == STILL

@@ -1,33 +1,36 @@
-"""Encoding one model: every layer, every subject, blocks of targets as jobs."""
+"""Encoding one model: what varies of it, then every layer and every subject, blocks of targets as jobs."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cache
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from cinecube.analysis.cubes.target_blocks import Block, split_block
-from cinecube.analysis.encoders.factored import (
-    Factored,
+from cinecube.analysis.cubes.rows import RowsGroup
+from cinecube.analysis.cubes.spaces import Responses
+from cinecube.analysis.encoders.block_fits import (
+    SCORES,
     factor_fold,
-    held_losses,
+    never_varies,
     prepare_layer,
-    solve_responses,
+    score_block,
+    solve_block,
     training_design,
+    vote_block,
 )
-from cinecube.analysis.encoders.layout import Layout, make_design
-from cinecube.analysis.encoders.oota2025 import Places, choose_places, places_of
-from cinecube.analysis.encoders.problem import Plan, Problem
-from cinecube.analysis.encoders.score_cube import SCORES, Scored
-from cinecube.analysis.encoders.settings import Settings
-from cinecube.analysis.jobs.tasks import Progress, Workers, run_jobs, share, submit
-from cinecube.analysis.ridge.himalaya_ridge import fit_and_score
-from cinecube.analysis.ridge.scores import Scores
+from cinecube.analysis.encoders.problem import Layout, Plan, Problem, Settings, split_block
+from cinecube.analysis.jobs.tasks import Progress, Running, Workers, run_jobs, share, submit
+from cinecube.analysis.ridge.scores import varying
 from cinecube.store.base import journal
+from cinecube.store.base.errors import StudyError
 
+Scored = Mapping[str, Mapping[str, np.ndarray]]
+"""Scores of one model: subject -> name in `SCORES` -> values (model, layer, target), NaN where there are none."""
+Places = Mapping[tuple[str, int], int]
+"""Place on the grid of penalties by subject and unit, whose targets share it."""
 # Blocks of a layer still to be solved when the next layer's factors are begun: they keep workers busy meanwhile.
 _BLOCKS_AHEAD = 4
 
@@ -60,12 +63,10 @@ def encode_layers(
         If a worker is lost, or responses hold NaN in part.
     """
     settings, shape = problem.settings, problem.space.width.shape
-    found = Scored(
-        {
-            name: {score: np.full((*shape, brain.n_targets), np.nan) for score in SCORES}
-            for name, brain in problem.brains.items()
-        }
-    )
+    found = {
+        name: {score: np.full((*shape, brain.n_targets), np.nan) for score in SCORES}
+        for name, brain in problem.brains.items()
+    }
     plans = problem.plans(problem.targets, max(settings.delays))
     units = [
         Unit(plan, m, k, (settings,), dict.fromkeys(range(len(plan.blocks))))
@@ -136,15 +137,22 @@ def run_units(
     ------
     Job, array of shape (variant, name in `SCORES`, target)
     """
-    if problem.settings.solver == "shared":
-        jobs = _sharing_factors(problem, units, workers)
-        if places is not None:
-            jobs = (
-                (job, (*arguments, places_of(units[job.unit].plan.blocks[job.block], job.unit, places)))
-                for job, arguments in jobs
-            )
-        return run_jobs(workers, solve_block, jobs, problem.settings.threads)
-    return run_jobs(workers, score_block, _each_for_itself(problem, units, workers, tested), problem.settings.threads)
+    if problem.settings.solver != "shared":
+        return _run(workers, score_block, _each_for_itself(problem, units, workers, tested), problem.settings.threads)
+    jobs = _sharing_factors(problem, units, workers)
+    if places is not None:
+        jobs = ((job, (*arguments, _places_of(units[job.unit], job, places))) for job, arguments in jobs)
+    return _run(workers, solve_block, jobs, problem.settings.threads)
+
+
+def _run(
+    workers: Workers, function: Callable[..., np.ndarray], jobs: Iterable[tuple[Job, _Arguments]], threads: int
+) -> Iterator[tuple[Job, np.ndarray]]:
+    """As `run_jobs`; here, so that jobs are drawn where they are made, and nothing below calls up."""
+    with Running[Job, np.ndarray](workers, function, threads) as running:
+        for job, arguments in jobs:
+            yield from running.add(job, arguments)
+        yield from running.rest()
 
 
 _Arguments = tuple[Any, ...]
@@ -219,112 +227,22 @@ class _There:
         return factors
 
 
-def solve_block(
-    factors: Sequence[Factored],
-    source: tuple[Problem, Block, int, np.ndarray | None],
-    layout: Layout,
-    settings: Settings,
-    places: np.ndarray | None = None,
-) -> np.ndarray:
-    """Task: scores of a block of targets, which it reads, with factors of each variant, (variant, SCORES, target).
-
-    Parameters
-    ----------
-    factors : sequence of Factored
-        Of the layer, one per variant of the settings.
-    source : (Problem, Block, int, array or None)
-        What to read: a block, the number of its group, and a mask (target,) of its targets.
-    layout : Layout
-    settings : Settings
-    places : array of int, shape (target,), optional
-        Places on the grid of penalties; without them each target chooses its own.
-
-    Returns
-    -------
-    array, shape (variant, SCORES, target)
-    """
-    responses = _read(*source)
-    return np.stack(
-        [_stacked(solve_responses(design, parts, responses, layout, settings, places)) for design, parts in factors]
-    )
-
-
-def score_block(
-    features: np.ndarray,
-    responses: np.ndarray,
-    inside: np.ndarray | None,
-    layout: Layout,
-    variants: Sequence[Settings],
-    tested: bool = True,
-) -> np.ndarray:
-    """Task: scores of `features` (time, dim) in a block `responses` (row, target), (variant, SCORES, target).
-
-    Parameters
-    ----------
-    features : array, shape (time, dim)
-        A layer at all rows of its cubes.
-    responses : array, shape (row, target)
-    inside : array of bool, shape (target,), or None
-        The targets to score; all without it.
-    layout : Layout
-    variants : sequence of Settings
-    tested : bool
-        Whether test rows are scored, too.
-
-    Returns
-    -------
-    array, shape (variant, SCORES, target)
-    """
-    known = responses if inside is None else responses[:, inside]
-    found = []
-    for settings in variants:
-        train, test = make_design(features, layout, settings.delays)
-        shown = (test, known[~layout.train]) if tested else None
-        fitted = fit_and_score((train, known[layout.train]), shown, layout.folds, settings.alphas, settings.solver)
-        found.append(_stacked(fitted))
-    return np.stack(found)
-
-
-def vote_block(
-    factors: Sequence[Factored],
-    source: tuple[Problem, Block, int, np.ndarray | None],
-    layout: Layout,
-    settings: Settings,
-) -> np.ndarray:
-    """Task: what a block's targets say of every penalty, (alpha, target).
-
-    Parameters
-    ----------
-    factors : sequence of Factored
-        Of the layer, one per variant of the settings.
-    source : (Problem, Block, int, array or None)
-        What to read: a block, the number of its group, and a mask (target,) of its targets.
-    layout : Layout
-    settings : Settings
-
-    Returns
-    -------
-    array, shape (alpha, target)
-        See `factored.held_losses`.
-    """
-    return held_losses(factors[0], _read(*source), layout, settings)
-
-
-def _read(problem: Problem, block: Block, number: int, inside: np.ndarray | None) -> np.ndarray:
-    responses = problem.read_block(block, number)
-    return responses if inside is None else responses[:, inside]
-
-
-def _stacked(scores: Scores) -> np.ndarray:
-    return np.stack([getattr(scores, name) for name in SCORES])
-
-
 def _choose_places(problem: Problem, units: Sequence[Unit], workers: Workers) -> Places:
-    """Penalties that subjects' targets share, of the layers still to be solved; all their blocks have a say."""
+    """Choose the penalty of each subject at each layer still to be solved: the least mean loss over all its targets."""
     voting = [replace(unit, blocks=dict.fromkeys(range(len(unit.plan.blocks)))) for unit in units]
-    blocks = {(n, block): unit.plan.blocks[block] for n, unit in enumerate(voting) for block in unit.blocks}
+    total: dict[tuple[str, int], np.ndarray] = {}
     jobs = _sharing_factors(problem, voting, workers)
-    return choose_places(run_jobs(workers, vote_block, jobs, problem.settings.threads), blocks)
+    for job, losses in _run(workers, vote_block, jobs, problem.settings.threads):
+        for piece, part in split_block(voting[job.unit].plan.blocks[job.block], losses):
+            total.setdefault((piece.subject, job.unit), np.zeros(len(losses)))
+            total[piece.subject, job.unit] += np.nansum(part, axis=1)
+    return {key: int(sums.argmin()) for key, sums in total.items()}
+
+
+def _places_of(unit: Unit, job: Job, places: Places) -> np.ndarray:
+    """Places (target,) of a block's targets on the grid of penalties."""
+    block = unit.plan.blocks[job.block]
+    return np.concatenate([np.full(piece.targets.size, places[piece.subject, job.unit]) for piece in block])
 
 
 def _file_of(unit: Unit, block: int) -> journal.Block:
@@ -347,4 +265,97 @@ def _place(found: Scored, unit: Unit, block: int, values: np.ndarray) -> None:
     """Put scores (name in `SCORES`, target) of a block in their place."""
     for name, scores in zip(SCORES, values, strict=True):
         for piece, part in split_block(unit.plan.blocks[block], scores):
-            found.values[piece.subject][name][unit.m, unit.k, piece.targets] = part
+            found[piece.subject][name][unit.m, unit.k, piece.targets] = part
+
+
+def find_constant(problem: Problem, workers: Workers = None) -> frozenset[tuple[int, int]]:
+    """Layers that can predict nothing, since all their dims are constant over the training or over the test rows.
+
+    Reads every layer once, so that a value that is missing is found before anything is fitted.
+
+    Parameters
+    ----------
+    problem : Problem
+    workers : Client, Threads or None
+
+    Returns
+    -------
+    frozenset of (model, layer)
+        By position.
+
+    Raises
+    ------
+    StudyError
+        If features hold NaN or infinity, or no run is longer than a delay.
+    """
+    rows = [
+        part
+        for plan in problem.plans(problem.targets, max(problem.settings.delays))
+        for part in _rows_seen(problem, plan.layout)
+    ]
+    everything = share(workers, problem), share(workers, rows)
+    jobs = [(layer, (*everything, *layer)) for layer in problem.layers]
+    return frozenset(layer for layer, still in run_jobs(workers, never_varies, jobs, problem.settings.threads) if still)
+
+
+def _rows_seen(problem: Problem, layout: Layout) -> list[tuple[np.ndarray, ...]]:
+    """Rows of features that must vary together: those of the training rows, and what delays show of them and the test.
+
+    Raises
+    ------
+    StudyError
+        If delays show nothing of either.
+    """
+    delays = problem.settings.delays
+    start = np.zeros(len(problem.space.rows), dtype=np.int64)
+    for first, stop in layout.runs:
+        start[first:stop] = first
+    seen = [layout.feature_row[layout.train]]
+    for name, own in (("training", layout.train), ("test", ~layout.train)):
+        rows = layout.feature_row[own]
+        shown = [rows[rows - delay >= start[rows]] - delay for delay in delays]
+        seen.append(np.concatenate(shown))
+        if not seen[-1].size:
+            raise StudyError(
+                where="encode.delays",
+                found=f"{list(delays)}, and no run of the {name} films with more rows than the shortest",
+                expected="a delay that is shorter than a run",
+                do="set shorter delays, or use longer segments",
+            )
+    return [tuple(np.unique(rows) for rows in seen)]
+
+
+def refuse_still_subjects(brains: Mapping[str, Responses], groups: Sequence[RowsGroup], targets_per_block: int) -> None:
+    """Refuse a subject if none of its targets varies over the training and the test films; reads until one does.
+
+    Parameters
+    ----------
+    brains : Mapping of str to Responses
+        By subject.
+    groups : sequence of RowsGroup
+    targets_per_block : int
+        Targets that are read at once.
+
+    Raises
+    ------
+    StudyError
+        If there is one.
+    """
+    for group in groups:
+        for name in group.subjects:
+            if not any(part.any() for part in _varying_targets(brains[name], group, targets_per_block)):
+                raise StudyError(
+                    where=f"brain cube of {name}",
+                    found="no target whose responses vary over the training and the test films",
+                    expected="responses",
+                    do=f"look at data/brain/{name}.csv and its scans, or take {name} out of brain.subjects",
+                )
+
+
+def _varying_targets(brain: Responses, group: RowsGroup, size: int) -> Iterator[np.ndarray]:
+    for start in range(0, brain.n_targets, size):
+        # Not as `compat` may see them: a row's mean over targets varies, and would be taken from those that do not.
+        values = Responses.read(
+            brain, group.showings[brain.subject], np.arange(start, min(start + size, brain.n_targets))
+        )
+        yield varying(values[group.train]) & varying(values[~group.train])

@@ -9,12 +9,13 @@ import numpy as np
 
 from cinecube.analysis.cubes.parcels import regions
 from cinecube.analysis.cubes.spaces import Responses
-from cinecube.analysis.cubes.target_blocks import Block, narrow_block, split_block
-from cinecube.analysis.encoders.encoding import Unit, run_units
-from cinecube.analysis.encoders.problem import Problem
-from cinecube.analysis.encoders.score_cube import LAGS, SCORES, Scored
+from cinecube.analysis.encoders.block_fits import SCORES
+from cinecube.analysis.encoders.encoding import Scored, Unit, run_units
+from cinecube.analysis.encoders.problem import Block, Problem, narrow_block, split_block
 from cinecube.analysis.jobs.tasks import Workers
 
+# 0 to 12 s at a TR of 1.49 s: past the peak of any haemodynamic response.
+LAGS = tuple(range(8))
 # Whose factors of one layer are in memory together, and as many of the next; responses are read again for the others.
 _LAGS_AT_ONCE = 2
 
@@ -94,13 +95,13 @@ def best_layers(found: Scored, brains: Mapping[str, Responses], m: int) -> dict[
     labels = {name: regions(brain.cube["parcel"].values) for name, brain in brains.items()}
     best = {name: np.full(len(label), -1) for name, label in labels.items()}
     for parcel in sorted({str(name) for label in labels.values() for name in label} - {""}):
-        scores = np.concatenate([found.values[s]["cv_score"][m][:, labels[s] == parcel] for s in brains], axis=1)
+        scores = np.concatenate([found[s]["cv_score"][m][:, labels[s] == parcel] for s in brains], axis=1)
         known = np.isfinite(scores)
         n_known = known.sum(axis=1)
         if n_known.any():
             mean = np.where(known, scores, 0).sum(axis=1) / np.maximum(n_known, 1)
             layer = int(np.where(n_known > 0, mean, -np.inf).argmax())
             for name, label in labels.items():
-                scored = np.isfinite(found.values[name]["cv_score"][m, layer])
+                scored = np.isfinite(found[name]["cv_score"][m, layer])
                 best[name][(label == parcel) & scored] = layer
     return best

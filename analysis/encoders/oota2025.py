@@ -9,7 +9,6 @@ from functools import lru_cache
 import numpy as np
 
 from cinecube.analysis.cubes.spaces import FeatureSpace, Responses
-from cinecube.analysis.cubes.target_blocks import Block, split_block
 from cinecube.store.params.analysis_params import Choice
 from cinecube.store.params.document import Study
 
@@ -27,8 +26,6 @@ _CONSTANT = 1e-7
 _TARGETS_AT_ONCE = 4096
 
 RowConstants = tuple[np.ndarray, np.ndarray]
-Places = Mapping[tuple[str, int], int]
-"""Place on the grid of penalties by subject and unit, whose targets share it."""
 
 
 def choose_inputs(
@@ -118,42 +115,3 @@ def row_constants(blocks: Iterable[np.ndarray]) -> RowConstants:
     mean = total / np.maximum(count, 1)
     spread = np.sqrt(np.maximum(square / np.maximum(count, 1) - mean**2, 0))
     return mean, np.where(spread > _CONSTANT * np.abs(mean), spread, np.inf)
-
-
-def choose_places(
-    losses: Iterable[tuple[tuple[int, int], np.ndarray]], blocks: Mapping[tuple[int, int], Block]
-) -> Places:
-    """Choose each subject's penalty at each layer.
-
-    Parameters
-    ----------
-    losses : iterable of ((unit, block), array of shape (alpha, target))
-        From `factored.held_losses`, of all blocks of each unit.
-    blocks : Mapping of (unit, block) to Block
-        Whose targets they are.
-
-    Returns
-    -------
-    Mapping of (subject, unit) to int
-        The place with the least mean loss over the subject's targets.
-    """
-    total: dict[tuple[str, int], np.ndarray] = {}
-    for key, own in losses:
-        for piece, part in split_block(blocks[key], own):
-            total.setdefault((piece.subject, key[0]), np.zeros(len(own)))
-            total[piece.subject, key[0]] += np.nansum(part, axis=1)
-    return {key: int(sums.argmin()) for key, sums in total.items()}
-
-
-def places_of(block: Block, unit: int, places: Places) -> np.ndarray:
-    """Places (target,) of a block's targets on the grid of penalties.
-
-    Parameters
-    ----------
-    block : Block
-    unit : int
-        Number of the layer's unit, as in `places`.
-    places : Places
-        From `choose_places`.
-    """
-    return np.concatenate([np.full(piece.targets.size, places[piece.subject, unit]) for piece in block])

@@ -10,10 +10,8 @@ import xarray as xr
 
 from cinecube.analysis.cubes.parcels import best_layer
 from cinecube.analysis.cubes.spaces import Responses
-from cinecube.analysis.cubes.target_blocks import Block, blocks_of, read_block
-from cinecube.analysis.encoders.factored import factor_fold, prepare_layer, training_design
-from cinecube.analysis.encoders.layout import make_layout
-from cinecube.analysis.encoders.problem import Plan, Problem
+from cinecube.analysis.encoders.block_fits import factor_fold, prepare_layer, training_design
+from cinecube.analysis.encoders.problem import Block, Plan, Problem, blocks_of, make_layout, read_block
 from cinecube.analysis.ridge.shared_ridge import refit
 
 

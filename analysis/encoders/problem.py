@@ -1,28 +1,256 @@
-"""The problem of encoding one model: its features, everybody's responses, the rows that they share, how to fit."""
+"""The problem of encoding one model: its features, everybody's responses, the rows that they share, how to fit.
+
+Tasks see no labels but a `Layout`: the positions of a group's rows, runs and folds. What one task reads and solves is a
+`Block` of targets, of one subject or several.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from cinecube.analysis.cubes.model_cubes import open_space
 from cinecube.analysis.cubes.rows import RowsGroup, align
-from cinecube.analysis.cubes.spaces import FeatureSpace, Responses, check_same_space, open_responses
-from cinecube.analysis.cubes.target_blocks import Block, blocks_of, read_block
+from cinecube.analysis.cubes.spaces import FeatureSpace, Responses, check_same_space, open_responses, open_space
 from cinecube.analysis.encoders import VERSIONS
-from cinecube.analysis.encoders.layout import Layout, make_layout
 from cinecube.analysis.encoders.oota2025 import choose_inputs
-from cinecube.analysis.encoders.settings import Settings, make_settings
+from cinecube.analysis.ridge.design import Run, constants, cut_runs, delayed, join_runs, standardise
+from cinecube.analysis.ridge.factors import Backend, check_backend
+from cinecube.analysis.ridge.folds import Fold, Gap, leave_segments_out
 from cinecube.store.base.paths import StudyPaths
 from cinecube.store.clock.clock import step_s
 from cinecube.store.cube.schema import SCHEMA
 from cinecube.store.open.open_study import FolderCubes
 from cinecube.store.params.analysis_params import EncodeParams
 from cinecube.store.params.document import Study
+
+# The penalties of Oota et al. (2025) enter squared: ridge by singular values divides by s² + alpha².
+SQUARED_ALPHAS = np.logspace(1, 3, 10) ** 2
+
+
+@dataclass(frozen=True)
+class Settings:
+    """Settings of encoders.
+
+    Attributes
+    ----------
+    delays : tuple of int
+        FIR lags in TRs.
+    alphas : array, shape (alpha,)
+    n_folds : int
+    gap_s : float
+        Seconds of film dropped where a fold cuts a film in two.
+    films : dict of str to list of str
+        Training films with their segments in order.
+    targets_per_block : int
+    solver : {"shared", "himalaya"}
+    threads : int
+        BLAS threads of each task.
+    backend : Backend
+        What `shared` computes with.
+    one_alpha : bool
+        Whether all targets of a subject share the penalty with the best mean correlation on the folds.
+    across_runs : bool
+        Whether delays reach over the borders of runs.
+    """
+
+    delays: tuple[int, ...]
+    alphas: np.ndarray
+    n_folds: int
+    gap_s: float
+    films: Mapping[str, Sequence[str]]
+    targets_per_block: int = 4096
+    solver: str = "shared"
+    threads: int = 1
+    backend: Backend = field(default_factory=Backend)
+    one_alpha: bool = False
+    across_runs: bool = False
+
+
+def make_settings(study: Study, fitted: bool = True) -> Settings:
+    """Settings of a study's encoders; the choices of `encode.compat` that concern them are in.
+
+    Parameters
+    ----------
+    study : Study
+    fitted : bool
+        Whether something will be fitted, so that `run.backend` must be here.
+
+    Raises
+    ------
+    StudyError
+        If it is not.
+    """
+    params = study.encode
+    plain = np.geomspace(params.alphas.min, params.alphas.max, params.alphas.n)
+    return Settings(
+        delays=tuple(params.delays),
+        alphas=SQUARED_ALPHAS if "squared_alphas" in params.compat else plain,
+        n_folds=params.folds,
+        gap_s=study.split.gap_s,
+        films={film: study.films[film] for film in study.films if film in study.split.train},
+        targets_per_block=params.targets_per_block,
+        solver=params.solver,
+        threads=study.run.threads,
+        backend=check_backend(study.run.backend, study.run.device, "run.backend") if fitted else Backend(),
+        one_alpha="one_alpha" in params.compat,
+        across_runs="delays_across_runs" in params.compat,
+    )
+
+
+@dataclass(frozen=True)
+class Layout:
+    """Rows of a group as tasks need them: no labels, only positions.
+
+    Attributes
+    ----------
+    runs : list of (start, stop)
+        Runs among the features' rows.
+    feature_row : array of int, shape (row,)
+    train : array of bool, shape (row,)
+    folds : list of (train, validation)
+        Positions among the training rows.
+    """
+
+    runs: list[Run]
+    feature_row: np.ndarray
+    train: np.ndarray
+    folds: list[Fold]
+
+
+def make_layout(space: FeatureSpace, group: RowsGroup, settings: Settings, max_delay: int) -> Layout:
+    """Runs and folds of a group of rows, for delays up to `max_delay` TRs.
+
+    Parameters
+    ----------
+    space : FeatureSpace
+    group : RowsGroup
+    settings : Settings
+    max_delay : int
+        TRs.
+
+    Raises
+    ------
+    StudyError
+        If the training films hold too few segments to validate on.
+    """
+    tr_s = step_s(space.rows)
+    segment, onset_s = (space.rows[name].to_numpy() for name in ("segment", "onset_s"))
+    gap = Gap(settings.gap_s, tr_s, space.window_s, max_delay)
+    last_onset_s = {str(name): float(s) for name, s in space.rows.groupby("segment")["onset_s"].max().items()}
+    train, runs = group.train, cut_runs(segment, onset_s, tr_s)
+    if settings.across_runs:
+        trained = [name for names in settings.films.values() for name in names]
+        runs = join_runs(runs, np.isin(segment, trained))
+    folds = leave_segments_out(
+        group.segment[train], group.onset_s[train], settings.films, last_onset_s, settings.n_folds, gap
+    )
+    return Layout(runs, group.feature_row, train, folds)
+
+
+def make_design(features: np.ndarray, layout: Layout, delays: Sequence[int]) -> tuple[np.ndarray, np.ndarray]:
+    """Design matrices of the training and the test rows.
+
+    Parameters
+    ----------
+    features : array, shape (time, dim)
+        One layer at all rows of its cubes.
+    layout : Layout
+    delays : sequence of int
+        FIR lags in TRs.
+
+    Returns
+    -------
+    train, test : arrays, shape (row, delay x dim)
+        float64, standardised with constants of the training rows.
+    """
+    mean, spread = constants(features[np.unique(layout.feature_row[layout.train])])
+    design = delayed(standardise(features, mean, spread), delays, layout.runs)[layout.feature_row]
+    return design[layout.train], design[~layout.train]
+
+
+@dataclass(frozen=True)
+class Piece:
+    """Some targets of one subject, by position in the brain cube, shape (target,)."""
+
+    subject: str
+    targets: np.ndarray
+
+
+Block = tuple[Piece, ...]
+
+
+def blocks_of(group: RowsGroup, targets: Mapping[str, np.ndarray], size: int) -> list[Block]:
+    """Cut targets of a group's subjects (positions by subject), one subject after another, into blocks of `size`.
+
+    Parameters
+    ----------
+    group : RowsGroup
+    targets : Mapping of str to array of int, shape (target,)
+        Positions by subject.
+    size : int
+        Targets of a block; the last may have fewer.
+    """
+    blocks: list[list[Piece]] = []
+    room = 0
+    for subject in group.subjects:
+        left = targets[subject]
+        while left.size:
+            if room == 0:
+                blocks.append([])
+                room = size
+            blocks[-1].append(Piece(subject, left[:room]))
+            room, left = room - len(left[:room]), left[room:]
+    return [tuple(block) for block in blocks]
+
+
+def read_block(block: Block, group: RowsGroup, brains: Mapping[str, Responses]) -> np.ndarray:
+    """Responses of a block at the group's rows, float32 (row, target).
+
+    Parameters
+    ----------
+    block : Block
+    group : RowsGroup
+    brains : Mapping of str to Responses
+        By subject.
+
+    Returns
+    -------
+    array of float32, shape (row, target)
+    """
+    parts = [brains[piece.subject].read(group.showings[piece.subject], piece.targets) for piece in block]
+    return np.concatenate(parts, axis=1)
+
+
+def narrow_block(block: Block, inside: np.ndarray) -> Block:
+    """The part of a block where `inside` (target,) is true, of the subjects that have some of it.
+
+    Parameters
+    ----------
+    block : Block
+    inside : array of bool, shape (target,)
+    """
+    return tuple(Piece(piece.subject, piece.targets[kept]) for piece, kept in split_block(block, inside) if kept.any())
+
+
+def split_block(block: Block, values: np.ndarray) -> Iterator[tuple[Piece, np.ndarray]]:
+    """A block's values (..., target) by piece.
+
+    Parameters
+    ----------
+    block : Block
+    values : array, shape (..., target)
+
+    Yields
+    ------
+    piece : Piece
+    values : array, shape (..., target)
+    """
+    edges = np.cumsum([piece.targets.size for piece in block])[:-1]
+    yield from zip(block, np.split(values, edges, axis=-1), strict=True)
 
 
 @dataclass(frozen=True)
@@ -149,18 +377,6 @@ def read_problem(study: Study, root: Path, model: str, fitted: bool = True) -> P
         rows=study.encode.rows,
     )
     return Problem(*choose_inputs(space, brains, study.encode.compat), groups, make_settings(study, fitted))
-
-
-def without_constant(problem: Problem, constant: frozenset[tuple[int, int]]) -> Problem:
-    """The same problem without layers (model, layer) whose features do not vary.
-
-    Parameters
-    ----------
-    problem : Problem
-    constant : frozenset of (int, int)
-        Positions on the model and the layer axis.
-    """
-    return replace(problem, space=replace(problem.space, constant=constant))
 
 
 def score_spec(study: Study, problem: Problem) -> dict[str, Any]:

@@ -4,26 +4,31 @@ from __future__ import annotations
 
 import json
 import logging
+from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+import numpy as np
 import xarray as xr
 
-from cinecube.analysis.cubes.rows import RowsGroup
 from cinecube.analysis.cubes.spaces import check_same_space
-from cinecube.analysis.encoders.problem import Problem, read_problem, score_spec, without_constant
+from cinecube.analysis.cubes.target_axis import TargetAxis, join_targets
+from cinecube.analysis.cubes.unscored import LACKING, MEANINGS, SCORED, STILL, notes
+from cinecube.analysis.encoders.block_fits import SCORES
+from cinecube.analysis.encoders.encoding import Scored, encode_layers, find_constant, refuse_still_subjects
+from cinecube.analysis.encoders.lag import LAGS, scan_lags
+from cinecube.analysis.encoders.problem import Problem, read_problem, score_spec
+from cinecube.analysis.jobs.tasks import Progress, Workers, open_workers
 from cinecube.store.base.errors import StudyError
 from cinecube.store.base.journal import Journal, open_journal
 from cinecube.store.base.paths import StudyPaths
 from cinecube.store.base.writing import one_writer
 from cinecube.store.cube.cubes import write_cube
-from cinecube.store.cube.schema import provenance
+from cinecube.store.cube.schema import DIMS, provenance, string_coordinate
 from cinecube.store.params.document import Study
 
 _log = logging.getLogger(__name__)
-
-if TYPE_CHECKING:
-    from cinecube.analysis.jobs.tasks import Progress, Workers
 
 
 def encode(study: Study, root: Path, model: str, progress: Progress | None = None) -> None:
@@ -45,9 +50,6 @@ def encode(study: Study, root: Path, model: str, progress: Progress | None = Non
         If a cube is missing or holds NaN, cubes do not fit each other, nothing of the features or of a subject's
         responses varies, workers are lost, or another process scores this model.
     """
-    from cinecube.analysis.cubes.unscored import notes
-    from cinecube.analysis.jobs.tasks import open_workers
-
     root = root.absolute()  # a worker may run in another folder
     # What can be refused is refused before any worker starts.
     problem = read_problem(study, root, model)
@@ -92,32 +94,21 @@ def score_model(
     Returns
     -------
     Dataset
-        `score (subject, model, layer, target)` and more.
+        `score`, `cv_score`, `alpha` (subject, model, layer, target) and `lag_score` (subject, model, lag, target);
+        targets rising, NaN where a subject lacks one, it does not vary or the layer's features do not; which those are
+        say `constant (model, layer)` and `unscored (subject, target)`.
 
     Raises
     ------
     StudyError
-        Before anything is fitted, if features hold NaN, or nothing of them or of a subject's responses varies.
+        Before anything is fitted, if features hold NaN, or nothing of them or of a subject's responses varies. If two
+        subjects call the same target by different names.
     """
-    from cinecube.analysis.encoders import encoding
-    from cinecube.analysis.encoders.lag import scan_lags
-    from cinecube.analysis.encoders.score_cube import score_cube
-    from cinecube.analysis.encoders.varying import find_constant, refuse_still_subjects
-
     refuse_still_subjects(problem.brains, problem.groups, problem.settings.targets_per_block)
-    problem = without_constant(problem, find_constant(problem, workers))
+    problem = replace(problem, space=replace(problem.space, constant=find_constant(problem, workers)))
     _refuse_constant(study, problem)
-    found = encoding.encode_layers(problem, workers, progress, kept)
-    lags = scan_lags(problem, found, workers)
-    attrs = provenance(
-        "scores",
-        score_spec(study, problem),
-        ("himalaya", "numpy", "scikit-learn"),
-        **check_same_space(list(problem.brains.values())),
-        tr_s=study.clock.tr_s,
-        rows=json.dumps([_count_rows(group) for group in problem.groups], sort_keys=True),
-    )
-    return score_cube(found, lags, problem, attrs)
+    found = encode_layers(problem, workers, progress, kept)
+    return _score_cube(study, problem, found, scan_lags(problem, found, workers))
 
 
 def _refuse_constant(study: Study, problem: Problem) -> None:
@@ -132,6 +123,51 @@ def _refuse_constant(study: Study, problem: Problem) -> None:
     )
 
 
-def _count_rows(group: RowsGroup) -> dict[str, Any]:
-    train = int(group.train.sum())
-    return {"subjects": list(group.subjects), "train": train, "test": len(group.train) - train}
+def _score_cube(study: Study, problem: Problem, found: Scored, lag_scores: Mapping[str, np.ndarray]) -> xr.Dataset:
+    """Join the subjects' scores on one target axis, rising; `lag_scores` (model, lag, target) from `scan_lags`."""
+    brains, segments = list(problem.brains.values()), study.segments([*study.split.train, *study.split.test])
+    axis = join_targets(brains)
+    variables: dict[str, Any] = {
+        name: (DIMS["score"], axis.stack({s: values[name] for s, values in found.items()})) for name in SCORES
+    }
+    variables["lag_score"] = (("subject", "model", "lag", "target"), axis.stack(lag_scores))
+    variables |= _without_scores(found, problem, axis)
+    attrs = provenance(
+        "scores",
+        score_spec(study, problem),
+        ("himalaya", "numpy", "scikit-learn"),
+        **check_same_space(brains),
+        tr_s=study.clock.tr_s,
+        rows=json.dumps(
+            [{"subjects": group.subjects, **group.counts(segments)} for group in problem.groups], sort_keys=True
+        ),
+    )
+    coords = {
+        "subject": string_coordinate(axis.subjects),
+        "model": string_coordinate(problem.space.models),
+        "layer": string_coordinate(problem.space.layers),
+        "depth": (("model", "layer"), problem.space.depth),
+        "lag": np.array(LAGS, dtype=np.int32),
+        **axis.coords(),
+    }
+    return xr.Dataset(variables, coords, dict(sorted(attrs.items())))
+
+
+def _without_scores(found: Scored, problem: Problem, axis: TargetAxis) -> dict[str, Any]:
+    """Variables of missing scores: `constant (model, layer)`, and reasons of targets, `unscored (subject, target)`."""
+    constant = np.zeros(problem.space.width.shape, dtype=bool)
+    for place in problem.space.constant:
+        constant[place] = True
+    fitted = problem.layers
+    # Whatever the features are, a penalty is chosen for every target that varies.
+    still = {
+        name: np.all([np.isnan(values["alpha"][m, k]) for m, k in fitted] or [np.zeros(values["alpha"].shape[-1])], 0)
+        for name, values in found.items()
+    }
+    known = axis.stack(still)
+    unscored = np.select([np.isnan(known), known > 0], [LACKING, STILL], SCORED).astype(np.int8)
+    flags = {"flag_values": list(MEANINGS), "flag_meanings": " ".join(MEANINGS.values())}
+    return {
+        "constant": (("model", "layer"), constant, {"about": "no scores: features do not vary"}),
+        "unscored": (("subject", "target"), unscored, {"about": "why a target has no scores", **flags}),
+    }

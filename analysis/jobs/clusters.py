@@ -21,7 +21,6 @@ from distributed import Client, LocalCluster, Security
 from distributed.comm.addressing import get_address_host_port
 from distributed.core import Status, rpc
 
-from cinecube.analysis.jobs.machine import n_local_workers
 from cinecube.analysis.jobs.watch import Jobs, Watch, bounded
 from cinecube.store.base.errors import StudyError, environment_error, first_line
 from cinecube.store.base.interrupts import uninterrupted
@@ -46,15 +45,15 @@ class WatchedClient(Client):
 
 
 @contextmanager
-def open_client(dask_params: DaskParams, threads: int, root: Path) -> Iterator[WatchedClient]:
+def open_client(dask_params: DaskParams, n_local: int, root: Path) -> Iterator[WatchedClient]:
     """A client whose first worker is there.
 
     Parameters
     ----------
     dask_params : "local", ClusterAddress or JobQueue
         The study's `dask` key.
-    threads : int
-        BLAS threads of each local worker: workers times threads = cores.
+    n_local : int
+        Workers on this machine, for `local`.
     root : Path
         The study's folder, which workers elsewhere have to see.
 
@@ -77,7 +76,7 @@ def open_client(dask_params: DaskParams, threads: int, root: Path) -> Iterator[W
             jobs = stack.enter_context(_job_queue(dask_params, root))
             address, patience_s, where = jobs.cluster, dask_params.patience_s, f"dask: {dask_params.jobqueue}"
         else:
-            address = stack.enter_context(_local_cluster(threads))
+            address = stack.enter_context(_local_cluster(n_local))
         try:
             client = stack.enter_context(WatchedClient(address, timeout=_CONNECT_S))
         except (OSError, ValueError) as error:
@@ -161,12 +160,12 @@ def _quiet() -> Iterator[None]:
 
 
 @contextmanager
-def _local_cluster(threads: int) -> Iterator[LocalCluster]:
+def _local_cluster(n_workers: int) -> Iterator[LocalCluster]:
     environ = {f"distributed.nanny.pre-spawn-environ.{name}": value for name, value in _MALLOC.items()}
     with dask.config.set(environ):
         with uninterrupted():
             started = LocalCluster(
-                n_workers=n_local_workers(threads),
+                n_workers=n_workers,
                 threads_per_worker=1,
                 processes=True,
                 dashboard_address=_LOOPBACK if find_spec("bokeh") else None,

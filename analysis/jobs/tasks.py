@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import concurrent.futures
-import itertools
+import sys
 import warnings
 from collections.abc import Callable, Hashable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, TypeAlias, TypeVar
 
-from cinecube.analysis.jobs.machine import n_local_workers, pinned, pinned_blas
 from cinecube.store.base.errors import first_line
 from cinecube.store.base.interrupts import last_work
 from cinecube.store.params.run_params import DaskParams
@@ -75,7 +74,7 @@ def open_workers(dask: DaskParams, threads: int, work: float, root: Path) -> Ite
         return
     from cinecube.analysis.jobs.clusters import open_client
 
-    with open_client(dask, threads, root) as client:
+    with open_client(dask, n_local_workers(threads), root) as client:
         yield client
 
 
@@ -97,6 +96,44 @@ def open_threads(threads: int) -> Iterator[Threads]:
             with last_work("blocks"):
                 pool.shutdown(cancel_futures=True)
             raise
+
+
+def n_local_workers(threads: int) -> int:
+    """Processes or threads of this machine: workers times threads = cores."""
+    from dask.system import CPU_COUNT
+
+    return max(1, CPU_COUNT // threads)
+
+
+def pinned(function: Callable[..., _Result], threads: int, *arguments: Any) -> _Result:
+    """Call a function with `threads` BLAS threads, whatever the environment says.
+
+    Parameters
+    ----------
+    function : callable
+    threads : int
+    *arguments
+        Of the function.
+    """
+    with pinned_blas(threads):
+        return function(*arguments)
+
+
+@contextmanager
+def pinned_blas(threads: int) -> Iterator[None]:
+    import scipy.linalg  # noqa: F401 - brings a BLAS of its own, which must be loaded to be pinned
+    from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
+
+    torch = sys.modules.get("torch")  # pinned where it is used, not imported for it
+    before = torch.get_num_threads() if torch else threads
+    try:
+        if torch:
+            torch.set_num_threads(threads)
+        with threadpool_limits(limits=threads):
+            yield
+    finally:
+        if torch:
+            torch.set_num_threads(before)
 
 
 def share(workers: Workers, value: Any) -> Any:
@@ -134,7 +171,9 @@ def submit(workers: Workers, function: Callable[..., Any], threads: int, *argume
         return pinned(function, threads, *arguments)
     if isinstance(workers, Threads):
         return workers.pool.submit(_resolved, function, *arguments)
-    return workers.submit(pinned, function, threads, *arguments, pure=False)
+    with _lost_is_an_error():
+        # pure: otherwise Dask hashes the arguments; ours are futures, and no job comes twice.
+        return workers.submit(pinned, function, threads, *arguments, pure=False)
 
 
 def _resolved(function: Callable[..., _Result], *arguments: Any) -> _Result:
@@ -154,12 +193,11 @@ def run_jobs(
     jobs: Iterable[tuple[_Key, tuple[Any, ...]]],
     threads: int,
 ) -> Iterator[tuple[_Key, _Result]]:
-    """Run `function(*arguments)` for each job, in any order.
+    """Run `function(*arguments)` for each job, in any order; see `Running` for what may be raised.
 
     Parameters
     ----------
     workers : Client, Threads or None
-        None runs the jobs here, one after another.
     function : callable
         A module's function.
     jobs : iterable of (key, arguments)
@@ -170,46 +208,100 @@ def run_jobs(
     Yields
     ------
     (key, result)
-
-    Raises
-    ------
-    StudyError
-        If the scheduler or a worker is lost. What a job itself raises is raised here unchanged.
     """
-    if workers is None:
+    with Running[_Key, _Result](workers, function, threads) as running:
         for key, arguments in jobs:
-            yield key, pinned(function, threads, *arguments)
-    elif isinstance(workers, Threads):
-        yield from _on_threads(workers, function, iter(jobs))
-    else:
-        yield from _on_client(workers, function, iter(jobs), threads)
+            yield from running.add(key, arguments)
+        yield from running.rest()
 
 
-def _on_threads(
-    workers: Threads, function: Callable[..., _Result], jobs: Iterator[tuple[_Key, tuple[Any, ...]]]
-) -> Iterator[tuple[_Key, _Result]]:
-    keys: dict[concurrent.futures.Future[_Result], _Key] = {}
+class Running(Generic[_Key, _Result]):
+    """Jobs of one function under way, a few for each worker; those that wait when the block is left are cancelled.
 
-    def submit(n_jobs: int) -> None:
-        for key, arguments in itertools.islice(jobs, n_jobs):
-            keys[workers.pool.submit(_resolved, function, *arguments)] = key
+    Parameters
+    ----------
+    workers : Client, Threads or None
+        None runs the jobs here, one after another.
+    function : callable
+        A module's function.
+    threads : int
+        BLAS threads of each job.
+    """
 
-    try:
-        submit(JOBS_PER_WORKER * workers.n_workers)
-        while keys:
-            done, _ = concurrent.futures.wait(keys, return_when=concurrent.futures.FIRST_COMPLETED)
-            for future in done:
-                key, result = keys.pop(future), future.result()
-                submit(1)
-                yield key, result
-    finally:
-        for future in keys:
-            future.cancel()
+    def __init__(self, workers: Workers, function: Callable[..., _Result], threads: int) -> None:
+        self._workers, self._function, self._threads = workers, function, threads
+        self._keys: dict[Any, _Key] = {}
+
+    def __enter__(self) -> Running[_Key, _Result]:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if isinstance(self._workers, Threads):
+            for future in self._keys:
+                future.cancel()
+
+    def add(self, key: _Key, arguments: tuple[Any, ...]) -> Iterator[tuple[_Key, _Result]]:
+        """Begin a job, and come back when there is room for another.
+
+        Parameters
+        ----------
+        key : hashable
+        arguments : tuple
+            Of the function; may come from `share` and from `submit`.
+
+        Yields
+        ------
+        (key, result)
+            Of jobs that are done in the meantime.
+
+        Raises
+        ------
+        StudyError
+            If the scheduler or a worker is lost. What a job itself raises is raised here unchanged.
+        """
+        begun = submit(self._workers, self._function, self._threads, *arguments)
+        if self._workers is None:
+            yield key, begun
+            return
+        self._keys[begun] = key
+        yield from self._until(JOBS_PER_WORKER)
+
+    def rest(self) -> Iterator[tuple[_Key, _Result]]:
+        """Wait for all jobs; yields and raises what `add` does."""
+        yield from self._until(0)
+
+    def _until(self, per_worker: int) -> Iterator[tuple[_Key, _Result]]:
+        """Results until fewer jobs than so many for each worker are left, or none."""
+        workers = self._workers
+        if isinstance(workers, Threads):
+            while self._keys and len(self._keys) >= per_worker * workers.n_workers:
+                for future in concurrent.futures.wait(self._keys, return_when="FIRST_COMPLETED").done:
+                    yield self._keys.pop(future), future.result()
+        elif workers is not None:
+            with _lost_is_an_error():
+                while self._keys and len(self._keys) >= per_worker * workers.watch.n_threads:
+                    yield from self._look(workers.watch)
+
+    def _look(self, watch: Watch) -> Iterator[tuple[_Key, _Result]]:
+        """Results that Dask has by the next look at its workers."""
+        from distributed import wait
+
+        from cinecube.analysis.jobs.watch import LOOK_S
+
+        watch.look()
+        try:
+            done = wait(list(self._keys), timeout=LOOK_S, return_when="FIRST_COMPLETED").done
+        except TimeoutError:
+            return
+        for future in done:
+            fetched = _fetched(future, watch)
+            if fetched is not None:  # otherwise its worker is gone, and the result with it: others compute it again
+                watch.progress()
+                yield self._keys.pop(future), fetched[0]
 
 
-def _on_client(
-    client: Client, function: Callable[..., _Result], jobs: Iterator[tuple[_Key, tuple[Any, ...]]], threads: int
-) -> Iterator[tuple[_Key, _Result]]:
+@contextmanager
+def _lost_is_an_error() -> Iterator[None]:
     from distributed import KilledWorker
     from distributed.comm.core import CommClosedError
 
@@ -217,40 +309,9 @@ def _on_client(
 
     lost = (KilledWorker, CommClosedError, asyncio.CancelledError, concurrent.futures.CancelledError, TimeoutError)
     try:
-        yield from _as_completed(client, function, jobs, threads)
+        yield
     except lost as error:
         raise lost_scheduler("dask", f"{type(error).__name__}: {first_line(error)}") from error
-
-
-def _as_completed(
-    client: Client, function: Callable[..., _Result], jobs: Iterator[tuple[_Key, tuple[Any, ...]]], threads: int
-) -> Iterator[tuple[_Key, _Result]]:
-    from distributed import wait
-
-    from cinecube.analysis.jobs.watch import LOOK_S
-
-    watch, running = client.watch, {}
-
-    def submit(n_jobs: int) -> None:
-        for key, arguments in itertools.islice(jobs, max(0, n_jobs)):
-            # pure: otherwise Dask hashes the arguments; ours are futures, and no job comes twice.
-            running[client.submit(pinned, function, threads, *arguments, pure=False)] = key
-
-    submit(JOBS_PER_WORKER * watch.n_threads)
-    while running:
-        watch.look()
-        try:
-            done = wait(list(running), timeout=LOOK_S, return_when="FIRST_COMPLETED").done
-        except TimeoutError:
-            done = set()
-        for future in done:
-            fetched = _fetched(future, watch)
-            if fetched is None:
-                continue  # its worker is gone, and the result with it: others compute it again
-            key, result = running.pop(future), fetched[0]
-            watch.progress()
-            submit(JOBS_PER_WORKER * watch.n_threads - len(running))
-            yield key, result
 
 
 def _fetched(future: Future[_Result], watch: Watch) -> tuple[_Result] | None:

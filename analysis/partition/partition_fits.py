@@ -18,9 +18,7 @@ import numpy as np
 
 from cinecube.analysis.cubes.rows import RowsGroup
 from cinecube.analysis.cubes.spaces import FeatureSpace, Responses
-from cinecube.analysis.cubes.target_blocks import Block, read_block
-from cinecube.analysis.encoders.layout import Layout, make_design, make_layout
-from cinecube.analysis.encoders.settings import Settings
+from cinecube.analysis.encoders.problem import Block, Layout, Settings, make_design, make_layout, read_block
 from cinecube.analysis.jobs.tasks import Workers, run_jobs, share, submit
 from cinecube.analysis.ridge.factors import Factors, factorise, plain_grams
 from cinecube.analysis.ridge.shared_ridge import solve
@@ -310,7 +308,7 @@ def _fit_block(factors: Factors, responses: np.ndarray, shares: np.ndarray, grou
     found = np.full((1 + 2 * len(shares), responses.shape[1]), np.nan)
     if fitted.any():
         settings = ground.settings
-        fit = solve(factors, known[:, fitted], settings.alphas, exhaustive=settings.exhaustive)
+        fit = solve(factors, known[:, fitted], settings.alphas)
         split = _split_r2(truth[:, fitted], fit.prediction.reshape(len(shares), len(truth), -1))
         found[:, fitted] = np.concatenate([fit.loss[None], split, settings.alphas[fit.best] / shares[:, None]])
     return found

@@ -16,8 +16,7 @@ from cinecube.analysis.cubes.results import find_stream, open_scores
 from cinecube.analysis.cubes.tables import EVERYONE, write_table
 from cinecube.analysis.cubes.unscored import refuse_unexplained
 from cinecube.analysis.encoders.oota2025 import without_choices
-from cinecube.analysis.encoders.problem import read_problem
-from cinecube.analysis.encoders.settings import make_settings
+from cinecube.analysis.encoders.problem import make_settings, read_problem
 from cinecube.analysis.partition import VERSIONS
 from cinecube.analysis.partition.partition_fits import (
     SHARES,
@@ -218,8 +217,7 @@ def make_grounds(study: Study, entries: Mapping[str, Entry], brains: Mapping[str
     brains : Mapping of str to Responses
         By subject.
     """
-    from cinecube.analysis.cubes.target_blocks import blocks_of
-    from cinecube.analysis.encoders.layout import make_layout
+    from cinecube.analysis.encoders.problem import blocks_of, make_layout
 
     settings = make_settings(study)
     inside = {name: np.flatnonzero(regions(brain.cube["parcel"].values) != "") for name, brain in brains.items()}

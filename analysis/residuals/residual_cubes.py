@@ -12,13 +12,12 @@ import numpy as np
 import pandas as pd
 import xarray as xr
 
-from cinecube.analysis.cubes.model_cubes import open_space
 from cinecube.analysis.cubes.results import find_stream
-from cinecube.analysis.cubes.spaces import FeatureSpace
+from cinecube.analysis.cubes.spaces import FeatureSpace, open_space
 from cinecube.analysis.cubes.tables import write_table
 from cinecube.analysis.cubes.unscored import listed
 from cinecube.analysis.encoders.oota2025 import without_choices
-from cinecube.analysis.encoders.settings import make_settings
+from cinecube.analysis.encoders.problem import make_settings
 from cinecube.analysis.residuals import SHARED_VERSIONS, VERSION
 from cinecube.analysis.residuals.drops import CHECKS
 from cinecube.analysis.ridge.design import varying_dims
@@ -37,7 +36,7 @@ from cinecube.store.params.analysis_params import Pair
 from cinecube.store.params.document import Study
 
 if TYPE_CHECKING:
-    from cinecube.analysis.encoders.settings import Settings
+    from cinecube.analysis.encoders.problem import Settings
     from cinecube.analysis.residuals.unexplained import Remover, Residual
 
 _log = logging.getLogger(__name__)

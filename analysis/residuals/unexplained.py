@@ -20,9 +20,8 @@ from typing import Literal
 
 import numpy as np
 
-from cinecube.analysis.ridge.backends import Backend
 from cinecube.analysis.ridge.design import constants, standardise
-from cinecube.analysis.ridge.factors import Factors, Grams, factorise, plain_grams
+from cinecube.analysis.ridge.factors import Backend, Factors, Grams, factorise, plain_grams
 from cinecube.analysis.ridge.folds import Fold
 from cinecube.analysis.ridge.scores import pearson
 from cinecube.analysis.ridge.shared_ridge import solve

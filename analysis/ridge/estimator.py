@@ -10,8 +10,7 @@ from sklearn.base import BaseEstimator, MultiOutputMixin, RegressorMixin
 from sklearn.model_selection import check_cv
 from sklearn.utils.validation import check_is_fitted, validate_data
 
-from cinecube.analysis.ridge.backends import Backend
-from cinecube.analysis.ridge.factors import factorise, plain_grams
+from cinecube.analysis.ridge.factors import Backend, factorise, plain_grams
 from cinecube.analysis.ridge.shared_ridge import Criterion, solve
 
 

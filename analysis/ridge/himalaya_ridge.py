@@ -12,10 +12,9 @@ from typing import Any
 
 import numpy as np
 
-from cinecube.analysis.ridge.backends import Backend
-from cinecube.analysis.ridge.factors import factorise, plain_grams
+from cinecube.analysis.ridge.factors import Backend, factorise, plain_grams
 from cinecube.analysis.ridge.folds import Fold
-from cinecube.analysis.ridge.scores import Scores, score_fit
+from cinecube.analysis.ridge.scores import Scores, fittable
 from cinecube.analysis.ridge.shared_ridge import solve
 
 # Of temporary arrays inside himalaya: small enough for any laptop, large enough to fill matrix products.
@@ -80,13 +79,9 @@ def fit_and_score(
         `cv_score` is 1 - (squared error, mean over folds) / (variance, mean over folds), both over a fold's
         validation rows, at the penalty that this error chose.
     """
-    design, responses = train
-
-    def fit(known: np.ndarray, _: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        solution = SOLVERS[solver](design, known, test[0] if test else None, folds, alphas)
-        return solution.alpha, solution.loss, solution.prediction
-
-    return score_fit(fit, responses, test[1] if test else None, folds)
+    targets = fittable(train[1], test[1] if test else None, folds)
+    found = SOLVERS[solver](train[0], targets.known, test[0] if test else None, folds, alphas)
+    return targets.scores(found.alpha, found.loss, found.prediction)
 
 
 def himalaya_ridge(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -28,39 +28,60 @@ class Scores:
     score: np.ndarray
 
 
-def score_fit(
-    fit: Callable[[np.ndarray, np.ndarray], tuple[np.ndarray, np.ndarray, np.ndarray]],
-    responses: np.ndarray,
-    test: np.ndarray | None,
-    folds: Sequence[Fold],
-) -> Scores:
-    """Scores of what a solver makes of the targets that are there and vary.
+@dataclass(frozen=True)
+class Fittable:
+    """Targets that are there and vary; from `fittable`.
+
+    Attributes
+    ----------
+    mask : array of bool, shape (target,)
+        Which they are of all targets.
+    known : array, shape (row, fittable target)
+        Responses at training rows.
+    variance : array, shape (fittable target,)
+        Of the folds' held-out rows, mean over folds.
+    test : array, shape (test row, fittable target), or None
+    """
+
+    mask: np.ndarray
+    known: np.ndarray
+    variance: np.ndarray
+    test: np.ndarray | None
+
+    def scores(self, alpha: np.ndarray, loss: np.ndarray, prediction: np.ndarray) -> Scores:
+        """Scores of all targets from what a solver found for these.
+
+        Parameters
+        ----------
+        alpha, loss : arrays, shape (fittable target,)
+            Penalty, and squared error there: mean over a fold's rows, then over folds.
+        prediction : array, shape (test row, fittable target)
+        """
+        scores = Scores(*(np.full(len(self.mask), np.nan) for _ in range(3)))
+        scores.alpha[self.mask] = alpha
+        scores.cv_score[self.mask] = 1 - loss / self.variance
+        if self.test is not None:
+            scores.score[self.mask] = pearson(prediction, self.test)
+        return scores
+
+
+def fittable(responses: np.ndarray, test: np.ndarray | None, folds: Sequence[Fold]) -> Fittable:
+    """Find the targets that a solver can fit.
 
     Parameters
     ----------
-    fit : callable
-        Responses (row, target), and which of all targets (target,) they are, to each target's penalty, its loss,
-        and predictions (test row, target).
     responses : array, shape (row, target)
         Training rows.
     test : array, shape (test row, target), or None
     folds : sequence of (train, validation)
     """
     # One that does not vary in the test films has no score there, and is left out of what chooses layers too.
-    fitted = varying(responses) if test is None else varying(responses) & varying(test)
+    mask = varying(responses) if test is None else varying(responses) & varying(test)
     variance = np.mean([responses[validation].var(axis=0, dtype=np.float64) for _, validation in folds], axis=0)
-    fitted &= variance > 0  # what varies in no held-out row has nothing to choose by
-    scores = Scores(*(np.full(responses.shape[1], np.nan) for _ in range(3)))
-    if not fitted.any():
-        return scores
+    mask &= variance > 0  # what varies in no held-out row has nothing to choose by
     # Copies of all responses cost more time than what is saved by a float64 of them.
-    known = responses if fitted.all() else responses[:, fitted]
-    alpha, loss, prediction = fit(known, fitted)
-    scores.alpha[fitted] = alpha
-    scores.cv_score[fitted] = 1 - loss / variance[fitted]
-    if test is not None:
-        scores.score[fitted] = pearson(prediction, test[:, fitted])
-    return scores
+    known = responses if mask.all() else responses[:, mask]
+    return Fittable(mask, known, variance[mask], None if test is None else test[:, mask])
 
 
 def varying(responses: np.ndarray) -> np.ndarray:

@@ -10,9 +10,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from cinecube.analysis.cubes.rows import RowsGroup
-from cinecube.analysis.cubes.target_blocks import split_block
 from cinecube.analysis.encoders.predictions import Chosen, predict
-from cinecube.analysis.encoders.problem import Problem
+from cinecube.analysis.encoders.problem import Problem, split_block
 from cinecube.analysis.ridge.design import Run, cut_runs
 from cinecube.store.base.errors import StudyError
 from cinecube.store.clock.clock import SAME_S, step_s

@@ -18,7 +18,7 @@ from cinecube.analysis.cubes.spaces import Responses, check_same_space
 from cinecube.analysis.cubes.target_axis import join_targets
 from cinecube.analysis.encoders.predictions import choose
 from cinecube.analysis.encoders.problem import read_problem
-from cinecube.analysis.jobs.machine import pinned
+from cinecube.analysis.jobs.tasks import pinned
 from cinecube.analysis.significance import VERSIONS
 from cinecube.analysis.significance.held import Held, begin, hold
 from cinecube.analysis.statistics.comparisons import MIN_SUBJECTS, choose_swap_rows, group_map, make_swaps, swap_blocks

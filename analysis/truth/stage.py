@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 
 from cinecube.analysis.cubes.tables import read_table, write_table
-from cinecube.analysis.jobs.machine import pinned
+from cinecube.analysis.jobs.tasks import pinned
 from cinecube.analysis.truth.ceiling_errors import ceiling_error, ceiling_errors
 from cinecube.analysis.truth.partition_oracle import partition_oracle
 from cinecube.analysis.truth.planted import planted_truth

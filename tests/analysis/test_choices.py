@@ -12,10 +12,8 @@ import xarray as xr
 from scipy.stats import zscore
 from sklearn.linear_model import Ridge
 
-from cinecube.analysis.encoders.layout import make_design, make_layout
 from cinecube.analysis.encoders.oota2025 import WHAT
-from cinecube.analysis.encoders.problem import read_problem
-from cinecube.analysis.encoders.settings import SQUARED_ALPHAS
+from cinecube.analysis.encoders.problem import SQUARED_ALPHAS, make_design, make_layout, read_problem
 from cinecube.analysis.encoders.stage import score_model
 from cinecube.store.base.errors import StudyError
 from cinecube.store.cube.cubes import open_cube, write_cube

@@ -10,11 +10,10 @@ import xarray as xr
 
 from cinecube.analysis.ceilings.stage import ceiling
 from cinecube.analysis.cubes import tables
-from cinecube.analysis.cubes.target_blocks import blocks_of, narrow_block
+from cinecube.analysis.cubes.unscored import notes
 from cinecube.analysis.encoders.encoding import score_block
-from cinecube.analysis.encoders.layout import make_design, make_layout
-from cinecube.analysis.encoders.problem import read_problem
-from cinecube.analysis.encoders.score_cube import LAGS
+from cinecube.analysis.encoders.lag import LAGS
+from cinecube.analysis.encoders.problem import blocks_of, make_design, make_layout, narrow_block, read_problem
 from cinecube.analysis.encoders.stage import encode, score_model
 from cinecube.analysis.jobs import tasks
 from cinecube.analysis.jobs.clusters import open_client
@@ -201,9 +200,21 @@ def test_subjects_with_other_rows_are_scored_apart(synthetic: Synthetic) -> None
     assert cube["score"].notnull().any(["layer", "target"]).all()
 
 
+def test_a_segment_that_one_subject_lacks_is_absent_for_that_one_alone(
+    synthetic: Synthetic, scored: Callable[..., xr.Dataset]
+) -> None:
+    """The others' scores are the same to rounding as where everybody saw everything."""
+    study = make_study()
+    cube = score_model(study, read_problem(study, synthetic(missing=(("sub-02", "cedar02"),)), MODEL))
+    counts = json.loads(cube.attrs["rows"])
+    assert [group.get("without") for group in counts] == [None, ["cedar02"]]
+    assert "sub-02: scored without cedar02, of which there is no scan" in notes(cube)
+    whole = scored()
+    np.testing.assert_allclose(cube["score"].sel(subject="sub-01"), whole["score"].sel(subject="sub-01"), atol=1e-5)
+    assert float(cube["score"].sel(subject="sub-02").max()) > 0.5 * float(whole["score"].sel(subject="sub-02").max())
+
+
 def test_errors_name_both_sides(synthetic: Synthetic, tmp_path: Path) -> None:
-    with pytest.raises(StudyError, match="sub-02 cedar02: found no rows"):
-        read_problem(make_study(), synthetic(missing=(("sub-02", "cedar02"),)), MODEL)
     with pytest.raises(StudyError, match="found a TR of 2 s, expected the clock of the feature cubes, 1.49 s"):
         read_problem(make_study(), synthetic(tr_s=2.0), MODEL)
     with pytest.raises(StudyError, match="found no cube"):
@@ -228,7 +239,7 @@ def test_dying_workers_are_one_line(monkeypatch: pytest.MonkeyPatch, tmp_path: P
 
     with (
         dask.config.set({"distributed.scheduler.allowed-failures": 0}),
-        open_client("local", 1, tmp_path) as client,
+        open_client("local", 2, tmp_path) as client,
         pytest.raises(StudyError, match="dask: found a lost scheduler or worker"),
     ):
         list(run_jobs(client, stop_process, [(0, (1,))], 1))

@@ -8,8 +8,7 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cinecube.analysis.ridge.design import delayed
-from cinecube.analysis.ridge.grams import delayed_gram, delayed_kernel, row_ranges
+from cinecube.analysis.ridge.design import delayed, delayed_gram, delayed_kernel, row_ranges
 
 
 @st.composite

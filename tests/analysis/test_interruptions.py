@@ -40,7 +40,7 @@ def test_a_worker_that_dies_is_replaced_and_its_blocks_are_run_again(
     study, root = make_study(), synthetic()
     study = study.model_copy(update={"encode": study.encode.model_copy(update={"solver": solver})})
     killed: list[int] = []
-    with open_client("local", 1, root) as client:
+    with open_client("local", 2, root) as client:
 
         def kill(done: int, total: int) -> None:
             if done == 3 and not killed:

@@ -13,9 +13,7 @@ import pytest
 from sklearn.linear_model import Ridge
 from sklearn.metrics import r2_score
 
-from cinecube.analysis.encoders.layout import make_layout
-from cinecube.analysis.encoders.problem import read_problem
-from cinecube.analysis.encoders.settings import make_settings
+from cinecube.analysis.encoders.problem import make_layout, make_settings, read_problem
 from cinecube.analysis.partition.partition_fits import SHARES
 from cinecube.analysis.partition.stage import partition
 from cinecube.analysis.truth.partition_oracle import partition_oracle

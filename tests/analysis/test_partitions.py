@@ -14,9 +14,7 @@ import pytest
 import xarray as xr
 
 from cinecube.analysis.cubes.unscored import STILL
-from cinecube.analysis.encoders.layout import make_layout
-from cinecube.analysis.encoders.problem import read_problem
-from cinecube.analysis.encoders.settings import make_settings
+from cinecube.analysis.encoders.problem import make_layout, make_settings, read_problem
 from cinecube.analysis.partition import partition_fits
 from cinecube.analysis.partition.stage import choose_layers, partition
 from cinecube.store.base.errors import StudyError

@@ -13,7 +13,7 @@ import pytest
 import yaml
 from click.testing import CliRunner, Result
 
-from cinecube.analysis.cubes.model_cubes import open_space
+from cinecube.analysis.cubes.spaces import open_space
 from cinecube.analysis.encoders.problem import read_problem
 from cinecube.cli import main
 from cinecube.store.base.errors import StudyError

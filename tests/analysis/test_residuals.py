@@ -11,7 +11,7 @@ from sklearn.linear_model import Ridge
 from sklearn.preprocessing import StandardScaler
 
 from cinecube.analysis.residuals.unexplained import make_remover, still_predicted
-from cinecube.analysis.ridge.backends import Backend
+from cinecube.analysis.ridge.factors import Backend
 from cinecube.analysis.ridge.folds import Fold
 from cinecube.analysis.ridge.himalaya_ridge import fit_and_score
 from cinecube.analysis.ridge.scores import pearson

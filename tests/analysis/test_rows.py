@@ -58,9 +58,48 @@ def test_repeats_share_their_common_rows_or_stay_separate() -> None:
     assert each.feature_row.tolist() == [0, 1, 2, 3, 4, 5, 6, 7, 8, 5, 6, 7]
 
 
-def test_missing_segment_names_subject_and_segment() -> None:
+def test_a_run_that_a_subject_lacks_costs_nobody_else_a_row() -> None:
+    features = feature_rows(amber01=5, amber02=3, dune01=4)
+    split = {"train": ["amber01", "amber02"], "test": ["dune01"]}
+    whole = [("amber01", 1, range(5)), ("amber02", 1, range(3)), ("dune01", 1, range(4)), ("dune01", 2, range(4))]
+    brains = {
+        "sub-01": brain_rows(*whole),
+        "sub-02": brain_rows(("amber01", 1, range(4)), *whole[2:]),  # no amber02, amber01 cut
+        "sub-03": brain_rows(*whole[:3]),  # one showing of dune01
+    }
+    groups = align(features, brains, **split, repeats="average", rows="common")
+    assert [group.subjects for group in groups] == [("sub-01", "sub-03"), ("sub-02",)]
+    # Of amber01 all have four rows; amber02 is whole for those who saw it.
+    assert [group.feature_row.tolist() for group in groups] == [
+        [0, 1, 2, 3, 5, 6, 7, 8, 9, 10, 11],
+        [0, 1, 2, 3, 8, 9, 10, 11],
+    ]
+    assert [group.counts(["amber01", "amber02", "dune01"]) for group in groups] == [
+        {"train": 7, "test": 4},
+        {"train": 4, "test": 4, "without": ["amber02"]},
+    ]
+    each = align(features, brains, **split, repeats="separate", rows="common")
+    assert {name: int((~group.train).sum()) for group in each for name in group.subjects} == {
+        "sub-01": 8,
+        "sub-02": 8,
+        "sub-03": 4,
+    }
+    own = align(features, brains, **split, repeats="average", rows="own")
+    assert {name: len(group.train) for group in own for name in group.subjects} == {
+        "sub-01": 12,
+        "sub-02": 8,
+        "sub-03": 12,
+    }
+    (shared,) = align(features, brains, **split, repeats="average", rows="shared")
+    assert shared.subjects == ("sub-01", "sub-02", "sub-03")
+    assert shared.feature_row.tolist() == groups[1].feature_row.tolist()
+
+
+def test_a_subject_who_saw_no_test_film_is_named() -> None:
     brains = {"sub-07": brain_rows(("amber01", 1, range(5)))}
-    with pytest.raises(StudyError, match="sub-07 dune01: found no rows"):
+    with pytest.raises(
+        StudyError, match="sub-07 dune01: found no rows of it, nor of another segment of the test films"
+    ):
         align(FEATURES, brains, **SPLIT, repeats="average", rows="common")
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from cinecube.analysis.encoders.stage import encode
-from cinecube.analysis.jobs import clusters, tasks
+from cinecube.analysis.jobs import tasks
 from cinecube.store.base.paths import StudyPaths
 
 from ..conftest import tree_digest
@@ -23,8 +23,7 @@ def test_any_number_of_workers(synthetic: Callable[..., Path], tmp_path: Path, m
     found = []
     for n_workers, small in ((1, True), (2, True), (3, True), (2, False)):
         with monkeypatch.context() as patch:
-            for module in (tasks, clusters):
-                patch.setattr(module, "n_local_workers", lambda threads, n=n_workers: n)
+            patch.setattr(tasks, "n_local_workers", lambda threads, n=n_workers: n)
             if not small:
                 patch.setattr(tasks, "SMALL_WORK", 0)
             encode(study, tmp_path, MODEL)

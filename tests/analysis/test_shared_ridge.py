@@ -7,12 +7,10 @@ from dataclasses import dataclass
 import numpy as np
 import pytest
 
-from cinecube.analysis.ridge.alpha_search import search
-from cinecube.analysis.ridge.backends import Backend, check_backend
-from cinecube.analysis.ridge.factors import factorise, plain_grams
+from cinecube.analysis.ridge.factors import Backend, check_backend, factorise, plain_grams
 from cinecube.analysis.ridge.folds import Fold
 from cinecube.analysis.ridge.scores import pearson
-from cinecube.analysis.ridge.shared_ridge import solve
+from cinecube.analysis.ridge.shared_ridge import search, solve
 from cinecube.store.base.errors import StudyError
 
 ALPHAS = np.geomspace(1, 1e8, 20)

@@ -1,4 +1,4 @@
-"""A layer prepared and factored once, by the shared-factor ridge, for any number of blocks of targets."""
+"""Tasks of encoding: a layer is prepared and factored once, and blocks of targets are scored with it."""
 
 from __future__ import annotations
 
@@ -7,14 +7,14 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from cinecube.analysis.encoders.layout import Layout
-from cinecube.analysis.encoders.settings import Settings
-from cinecube.analysis.ridge.design import constants, delayed, standardise
+from cinecube.analysis.encoders.problem import Block, Layout, Problem, Settings, make_design
+from cinecube.analysis.ridge.design import constants, delayed, delayed_gram, delayed_kernel, standardise, varying_dims
 from cinecube.analysis.ridge.factors import Factor, Factors, Form, choose_form, factor, held_out
-from cinecube.analysis.ridge.grams import delayed_gram, delayed_kernel
-from cinecube.analysis.ridge.scores import Scores, score_fit, varying
+from cinecube.analysis.ridge.himalaya_ridge import fit_and_score
+from cinecube.analysis.ridge.scores import Scores, fittable, varying
 from cinecube.analysis.ridge.shared_ridge import all_losses, solve
 
+SCORES = ("alpha", "cv_score", "score")
 # What solving needs of a layer: its training rows, for the primal, and the factors of its folds and of all rows.
 Factored = tuple[np.ndarray | None, Sequence[Factor]]
 
@@ -103,74 +103,128 @@ def training_design(prepared: Prepared) -> np.ndarray | None:
     return prepared.design if prepared.form == "primal" else None
 
 
-def solve_responses(
-    design: np.ndarray | None,
-    parts: Sequence[Factor],
-    responses: np.ndarray,
+def solve_block(
+    factors: Sequence[Factored],
+    source: tuple[Problem, Block, int, np.ndarray | None],
     layout: Layout,
     settings: Settings,
     places: np.ndarray | None = None,
-) -> Scores:
-    """Scores of one layer for `responses` (row, target); `places` (target,) of penalties.
+) -> np.ndarray:
+    """Task: scores of a block of targets, which it reads, with factors of each variant, (variant, SCORES, target).
 
     Parameters
     ----------
-    design : array, shape (row, feature), or None
-        From `training_design`.
-    parts : sequence of Factor
-        Of the folds, then of all rows.
-    responses : array, shape (row, target)
+    factors : sequence of Factored
+        Of the layer, one per variant of the settings.
+    source : (Problem, Block, int, array or None)
+        What to read: a block, the number of its group, and a mask (target,) of its targets.
     layout : Layout
     settings : Settings
     places : array of int, shape (target,), optional
         Places on the grid of penalties; without them each target chooses its own.
+
+    Returns
+    -------
+    array, shape (variant, SCORES, target)
     """
-    factors = factors_of(design, parts, layout, settings)
+    responses, alphas = _read(*source), settings.alphas
+    targets = fittable(responses[layout.train], responses[~layout.train], layout.folds)
+    own = None if places is None else places[targets.mask]
+    found = []
+    for factored in factors:
+        whole = _factors_of(factored, layout, settings)
+        fit = solve(whole, targets.known, alphas, places=own)
+        found.append(_stacked(targets.scores(alphas[fit.best], fit.loss, fit.prediction)))
+    return np.stack(found)
 
-    def fit(known: np.ndarray, fitted: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        own = None if places is None else places[fitted]
-        found = solve(factors, known, settings.alphas, exhaustive=settings.exhaustive, places=own)
-        return settings.alphas[found.best], found.loss, found.prediction
 
-    return score_fit(fit, responses[layout.train], responses[~layout.train], layout.folds)
-
-
-def factors_of(design: np.ndarray | None, parts: Sequence[Factor], layout: Layout, settings: Settings) -> Factors:
-    """Factors of a layer's folds and of all its rows, the last of `parts`, together; `design` as `training_design`.
-
-    Parameters
-    ----------
-    design : array, shape (row, feature), or None
-        From `training_design`.
-    parts : sequence of Factor
-        Of the folds, then of all rows.
-    layout : Layout
-    settings : Settings
-    """
-    form: Form = "dual" if design is None else "primal"
+def _factors_of(factored: Factored, layout: Layout, settings: Settings) -> Factors:
+    design, parts = factored
     known = None if design is None else settings.backend.put(design)
+    form: Form = "dual" if design is None else "primal"
     return Factors(settings.backend, form, known, layout.folds, list(parts[:-1]), parts[-1])
 
 
-def held_losses(factored: Factored, responses: np.ndarray, layout: Layout, settings: Settings) -> np.ndarray:
-    """1 - r on held-out rows with every penalty, (alpha, target); NaN where a target is constant or absent.
+def score_block(
+    features: np.ndarray,
+    responses: np.ndarray,
+    inside: np.ndarray | None,
+    layout: Layout,
+    variants: Sequence[Settings],
+    tested: bool = True,
+) -> np.ndarray:
+    """Task: scores of `features` (time, dim) in a block `responses` (row, target), (variant, SCORES, target).
 
     Parameters
     ----------
-    factored : Factored
+    features : array, shape (time, dim)
+        A layer at all rows of its cubes.
     responses : array, shape (row, target)
+    inside : array of bool, shape (target,), or None
+        The targets to score; all without it.
     layout : Layout
-    settings : Settings
+    variants : sequence of Settings
+    tested : bool
+        Whether test rows are scored, too.
+
+    Returns
+    -------
+    array, shape (variant, SCORES, target)
+    """
+    known = responses if inside is None else responses[:, inside]
+    found = []
+    for settings in variants:
+        train, test = make_design(features, layout, settings.delays)
+        shown = (test, known[~layout.train]) if tested else None
+        fitted = fit_and_score((train, known[layout.train]), shown, layout.folds, settings.alphas, settings.solver)
+        found.append(_stacked(fitted))
+    return np.stack(found)
+
+
+def vote_block(
+    factors: Sequence[Factored],
+    source: tuple[Problem, Block, int, np.ndarray | None],
+    layout: Layout,
+    settings: Settings,
+) -> np.ndarray:
+    """Task: 1 - r on held-out rows with every penalty, (alpha, target); NaN where a target is constant or absent.
+
+    Parameters
+    ----------
+    factors, source, layout, settings
+        As for `solve_block`; of the factors, those of the only variant.
 
     Returns
     -------
     array, shape (alpha, target)
     """
-    design, parts = factored
-    train = responses[layout.train]
+    train = _read(*source)[layout.train]
     known = varying(train)
-    losses = np.full((len(settings.alphas), train.shape[1]), np.nan)
-    if known.any():
-        joined = factors_of(design, parts, layout, settings)
-        losses[:, known] = all_losses(joined, train[:, known], settings.alphas, "correlation")
+    losses = np.full((len(settings.alphas), len(known)), np.nan)
+    whole = _factors_of(factors[0], layout, settings)
+    losses[:, known] = all_losses(whole, train[:, known], settings.alphas, "correlation")
     return losses
+
+
+def never_varies(problem: Problem, rows: Sequence[tuple[np.ndarray, ...]], m: int, k: int) -> bool:
+    """Task: whether no dim of a layer varies over all the rows of a group that must vary.
+
+    Parameters
+    ----------
+    problem : Problem
+    rows : sequence of tuple of array of int, shape (row,)
+        By group: sets of rows of features, over each of which a dim must vary.
+    m, k : int
+        Positions on the model and the layer axis.
+    """
+    features = problem.read_layer(m, k)
+    return not all(np.all([varying_dims(features[part]) for part in parts], axis=0).any() for parts in rows)
+
+
+def _read(problem: Problem, block: Block, number: int, inside: np.ndarray | None) -> np.ndarray:
+    responses = problem.read_block(block, number)
+    return responses if inside is None else responses[:, inside]
+
+
+def _stacked(scores: Scores) -> np.ndarray:
+    return np.stack([getattr(scores, name) for name in SCORES])
