@@ -291,7 +291,7 @@ def read_run(source: ScanSource, one: CheckedRun, targets: Targets, clock: Clock
 
     Returns
     -------
-    signals : ndarray (time, target), float32
+    signals : ndarray (time, target)
     bad : ndarray (place,) of bool
         Places with a value that is not finite.
 
@@ -301,7 +301,9 @@ def read_run(source: ScanSource, one: CheckedRun, targets: Targets, clock: Clock
         If whole volumes are not finite, or nothing changes over time.
     """
     run, n_volumes = one.run, len(one.confounds.kept)
-    signals = np.zeros((n_volumes, len(targets)), dtype=np.float32)
+    # Means of many voxels differ by less than what float32 keeps of their level.
+    kind = np.float32 if targets.weights is None else np.float64
+    signals = np.zeros((n_volumes, len(targets)), dtype=kind)
     bad_in_volume, bad = np.zeros(n_volumes, dtype=np.int64), np.zeros(len(targets.places), dtype=bool)
     for volumes, places, values in source.values(run, targets.places):
         finite = np.isfinite(values)
