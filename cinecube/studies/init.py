@@ -23,7 +23,7 @@ from cinecube.store.base.labels import bids_label, check_name, entities_of
 from cinecube.store.clock.clock import same_step
 from cinecube.store.params.document import PARAMS_FILE, Study, load_study, parse
 from cinecube.store.scans.fmriprep import ScanRun, bold_files, find_runs
-from cinecube.store.spaces.atlas import check_atlas, space_unlike
+from cinecube.store.spaces.atlas import check_atlas, find_atlas
 from cinecube.studies.pipelines import pipelines, template_text
 
 _log = logging.getLogger(__name__)
@@ -122,14 +122,12 @@ def values_of_scans(
         raise StudyError(
             where=str(own.scans), found="no folder sub-*", expected="fMRIPrep derivatives", do="set --scans"
         )
-    if own.atlas and not own.atlas.exists():
+    if own.atlas and not find_atlas(own.atlas).exists():
         do = "correct --atlas"
         raise StudyError(where=str(own.atlas), found="no such file", expected="a labelled volume with its .tsv", do=do)
     _refuse_unknown_space(own)
     if own.atlas:
-        check_atlas(own.atlas)
-        if other := space_unlike(own.atlas, own.space):
-            _log.warning("%s", other)
+        check_atlas(own.atlas, own.space)
     if own.test is not None and own.test not in films:
         raise StudyError(where="--test", found=repr(own.test), expected=f"one of {', '.join(films)}", do="name a film")
     segments = [segment for parts in films.values() for segment in parts]

@@ -13,6 +13,20 @@ import numpy as np
 from cinecube.store.base.errors import StudyError
 
 Kind = Literal["voxels", "vertices", "grayordinates", "parcels"]
+MESHES = {
+    "fsaverage3": 642,
+    "fsaverage4": 2562,
+    "fsaverage5": 10242,
+    "fsaverage6": 40962,
+    "fsaverage7": 163842,
+    "fsaverage": 163842,
+    "fsLR-32k": 32492,
+}
+"""Vertices of one hemisphere; the first ones of a mesh of fsaverage are those of the coarser ones."""
+STRUCTURE = "CIFTI_STRUCTURE_"
+"""What names of structures begin with in CIFTI files."""
+# Of earlier cubes, which do not say the vertex or the voxel of a row.
+_UNPLACED = {"fsLR-91k": 91282}
 _SAME_MM = 1e-3
 
 
@@ -175,6 +189,20 @@ class Places:
         return len(self.index)
 
 
+def every_place(space: Grid | Surface) -> Places:
+    """All places of a grid or of a surface.
+
+    Parameters
+    ----------
+    space : Grid or Surface
+    """
+    index = np.arange(space.size)
+    if isinstance(space, Surface):
+        return Places(space, index, space.hemi(index).astype(object), np.full((len(index), 3), np.nan))
+    xyz_mm = space.xyz_mm(index)
+    return Places(space, index, np.where(xyz_mm[:, 0] < 0, "L", "R").astype(object), xyz_mm)
+
+
 def space_attrs(space: Space) -> dict[str, str]:
     """Attributes by which a cube keeps its space: its name as `space`, all of it as `place`."""
     described = {"kind": space.kind, **asdict(space)}
@@ -182,7 +210,7 @@ def space_attrs(space: Space) -> dict[str, str]:
 
 
 def space_of(attrs: Mapping[str, Any], where: str = "cube") -> Space:
-    """The space of a cube, from its attributes; those of volumes of earlier versions too.
+    """The space of a cube, from its attributes; those of earlier versions too.
 
     Parameters
     ----------
@@ -201,6 +229,10 @@ def space_of(attrs: Mapping[str, Any], where: str = "cube") -> Space:
             return _parsed(json.loads(attrs["place"]))
         if attrs.get("targets") == "parcels":
             return Parcels(name)
+        if name in MESHES:
+            return Surface(name, (MESHES[name], MESHES[name]))
+        if name in _UNPLACED:
+            return Grayordinates(name, (Structure("", _UNPLACED[name], 0),))
         shape, affine = (json.loads(v) if isinstance(v, str) else v for v in (attrs["shape"], attrs["affine"]))
         return _parsed({"kind": "voxels", "name": name, "shape": shape, "affine": affine})
     except (KeyError, ValueError, TypeError) as error:
