@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -39,20 +39,20 @@ class Atlas:
     name : str
         Of the atlas, by its file.
     names : tuple of str
-        Parcels with a place, by rising number.
+        Parcels by rising number, those without a place too.
     numbers : array (parcel,) of int
         In the file; of surfaces counted through both hemispheres.
     weights : csr_array (place, parcel)
         Share of a place that belongs to a parcel, 0 to 1.
-    sizes : dict of str to float
-        By parcel, those without a place too: how many places of the scans' size the whole atlas has.
+    sizes : array (parcel,)
+        Places of the scans' size that the whole atlas has.
     """
 
     name: str
     names: tuple[str, ...]
     numbers: np.ndarray
     weights: csr_array
-    sizes: Mapping[str, float]
+    sizes: np.ndarray
 
 
 def read_atlas(path: Path, places: Places) -> Atlas:
@@ -77,20 +77,18 @@ def read_atlas(path: Path, places: Places) -> Atlas:
     if labels.kind == "voxels" and _named_space(path) is None:
         _log.warning("%s: no space in its name, taken to be in %s as the scans are", path.name, places.space.name)
     at, sizes = labels_at(labels, places)
-    numbers = np.unique(at[at > 0])
-    if not numbers.size:
+    if not at.any():
         raise StudyError(
             where=path.name,
             found=f"no {_ONE[places.space.kind]} of the brain in any parcel",
             expected=f"an atlas in the scans' space ({places.space.name})",
             do="set brain.atlas to one of that space",
         )
-    inside = np.flatnonzero(at)
+    numbers, inside = np.array(sorted(labels.names), dtype=np.int64), np.flatnonzero(at)
     cells = (inside, np.searchsorted(numbers, at[inside]))
     weights = csr_array((np.ones(len(inside), np.float32), cells), shape=(len(places), len(numbers)))
-    names = tuple(labels.names[int(number)] for number in numbers)
-    by_name = {name: sizes[number] for number, name in sorted(labels.names.items())}
-    return Atlas(_name_of(path), names, numbers.astype(np.int64), weights, by_name)
+    names = tuple(labels.names[number] for number in numbers.tolist())
+    return Atlas(_name_of(path), names, numbers, weights, np.array([sizes[number] for number in numbers.tolist()]))
 
 
 def coverage(atlas: Atlas) -> pd.DataFrame:
@@ -105,9 +103,9 @@ def coverage(atlas: Atlas) -> pd.DataFrame:
     DataFrame
         `parcel`, `places_in_atlas` (of the scans' size) and `places_in_scans`, parcels in the atlas' order.
     """
-    found = dict(zip(atlas.names, np.asarray((atlas.weights > 0).sum(axis=0)).ravel().tolist(), strict=True))
-    rows = [(name, round(size), int(found.get(name, 0))) for name, size in atlas.sizes.items()]
-    return pd.DataFrame(rows, columns=["parcel", "places_in_atlas", "places_in_scans"])
+    found = np.asarray((atlas.weights > 0).sum(axis=0)).ravel().astype(int)
+    sizes = np.rint(atlas.sizes).astype(int)
+    return pd.DataFrame({"parcel": list(atlas.names), "places_in_atlas": sizes, "places_in_scans": found})
 
 
 def lost_parcels(covered: pd.DataFrame) -> str | None:

@@ -18,8 +18,18 @@ from nilearn.maskers import NiftiLabelsMasker
 
 from cinecube.store.base.errors import StudyError
 from cinecube.store.spaces.atlas import Atlas, atlas_files, check_atlas, coverage, lost_parcels, read_atlas
+from cinecube.store.spaces.brain_models import models_of_places, places_of_models
 from cinecube.store.spaces.label_volumes import schaefer_names
-from cinecube.store.spaces.space import Grayordinates, Grid, Places, Structure, Surface, every_place
+from cinecube.store.spaces.space import (
+    Grayordinates,
+    Grid,
+    Places,
+    Structure,
+    Surface,
+    every_place,
+    space_attrs,
+    space_of,
+)
 
 pytestmark = pytest.mark.usefixtures("bounded")
 
@@ -264,16 +274,9 @@ def brain_models(seed: int, sides: tuple[str, ...] = ("left", "right")) -> Brain
     return whole
 
 
-def places_of(axis: BrainModelAxis, name: str = "fsLR-91k") -> Places:
+def places_of(axis: BrainModelAxis) -> Places:
     """As scans with these grayordinates have them."""
-    names = [str(part).removeprefix("CIFTI_STRUCTURE_") for part in axis.name]
-    order = list(dict.fromkeys(names))
-    vertices = {part: N if part.startswith("CORTEX") else 0 for part in order}
-    structures = tuple(Structure(part, names.count(part), vertices[part]) for part in order)
-    space = Grayordinates(name, structures, axis.volume_shape or (), tuple(map(tuple, LAS.tolist())))
-    index, hemi = np.arange(len(axis)), np.array([""] * len(axis), dtype=object)
-    coordinates = {"vertex": axis.vertex, **{key: axis.voxel[:, i] for i, key in enumerate("ijk")}}
-    return Places(space, index, hemi, np.full((len(axis), 3), np.nan), coordinates)
+    return places_of_models(axis, "fsLR-91k")
 
 
 def dlabel(path: Path, axis: BrainModelAxis, keys: np.ndarray, names: dict[int, str], dtype: type = np.float32) -> Path:
@@ -290,6 +293,20 @@ def expected_name(axis: BrainModelAxis, row: int) -> str:
     if name.startswith("CORTEX"):
         return f"{name[7]}_{axis.vertex[row] % 3}"
     return f"{name}_{axis.voxel[row, 0] % 2}"
+
+
+def test_brain_models_come_back_as_they_were() -> None:
+    axis = brain_models(10)
+    places = places_of_models(axis, "fsLR-91k")
+    assert space_of(space_attrs(places.space)) == places.space
+    assert models_of_places(places.space, places.index, places.coordinates) == axis
+    voxels = axis.volume_mask
+    np.testing.assert_allclose(places.xyz_mm[voxels], nib.affines.apply_affine(LAS, axis.voxel[voxels]))
+    sides = {"CORTEX_LEFT": "L", "CORTEX_RIGHT": "R", "THALAMUS_LEFT": "L", "THALAMUS_RIGHT": "R"}
+    assert places.hemi.tolist() == [sides[str(name).removeprefix("CIFTI_STRUCTURE_")] for name in axis.name]
+    cortex = axis[~voxels]
+    left = places_of_models(cortex, "fsLR-59k")
+    assert models_of_places(left.space, left.index, left.coordinates) == cortex
 
 
 @pytest.mark.parametrize("right_first", [False, True])
@@ -349,13 +366,9 @@ def test_a_dlabel_that_is_none(
 def test_kinds_that_do_not_fit_are_refused(tmp_path: Path, labels: np.ndarray) -> None:
     axis = brain_models(9)
     cifti = dlabel(tmp_path / "x.dlabel.nii", axis, np.ones(len(axis)), {1: "A"})
-    with pytest.raises(
-        StudyError, match="found an atlas of grayordinates, expected one of voxels, as the scans in MNI"
-    ):
+    with pytest.raises(StudyError, match="an atlas of grayordinates, expected one of voxels, as the scans in MNI"):
         read_atlas(cifti, every_place(grid()))
-    with pytest.raises(
-        StudyError, match="found an atlas of voxels, expected one of grayordinates, as the scans in fsLR"
-    ):
+    with pytest.raises(StudyError, match="an atlas of voxels, expected one of grayordinates, as the scans in fsLR"):
         read_atlas(volume(tmp_path / "atlas.nii", labels), places_of(axis))
 
 
