@@ -125,8 +125,8 @@ def _read_annot(file: Path) -> tuple[np.ndarray, dict[int, str]]:
     size = _check_size(file)
     try:
         # What it declares, before nibabel takes memory for it: vertices, a table, its version, its entries.
-        declared = np.fromfile(file, ">i4", 1)[0]
-        entries = np.fromfile(file, ">i4", 3, offset=4 + 8 * int(declared))[1:] if 0 < declared * 8 < size else [0]
+        declared = int(np.fromfile(file, ">i4", 1)[0])
+        entries = np.fromfile(file, ">i4", 3, offset=4 + 8 * declared)[1:] if 0 < declared * 8 < size else [0]
         if not 0 < max(map(abs, map(int, entries))) <= _MOST_LABELS:
             raise ValueError(f"{declared} vertices and {entries[-1]} labels in {size} bytes")
         labels, _, names = read_annot(file)
