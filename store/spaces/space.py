@@ -263,8 +263,9 @@ def _parsed(raw: dict[str, Any]) -> Space:
     if "vertices" in raw:
         raw["vertices"] = _counts(raw["vertices"], 2)
     if "structures" in raw:
-        each = [(str(one["name"]), *_counts([one["count"], one["vertices"]], 2, least=0)) for one in raw["structures"]]
-        raw["structures"] = tuple(Structure(*one) for one in each)
+        counts = [_counts([one["count"], one["vertices"]], 2, least=0) for one in raw["structures"]]
+        names = [str(one["name"]) for one in raw["structures"]]
+        raw["structures"] = tuple(Structure(name, *count) for name, count in zip(names, counts, strict=True))
     space = kind(**raw)
     if not isinstance(space, Parcels) and space.size > _MOST_PLACES:
         raise ValueError(f"{space.size} places")
