@@ -23,7 +23,9 @@ from cinecube.store.cube.reclock import Method, reclock
 from cinecube.store.cube.schema import rows_index
 from cinecube.store.open.imported import open_imported
 from cinecube.store.params.document import Study
+from cinecube.store.spaces.space import other_space, space_of
 
+_GRID = ("affine", "shape")
 # A film's own part of its cube's spec; all else must agree between films.
 _OF_A_FILM = ("segments", "stimulus", "read")
 
@@ -375,22 +377,36 @@ def open_responses(subject: str, cube: xr.Dataset, clock_s: float, clock: str) -
 
 
 def check_same_space(responses: Sequence[Responses]) -> dict[str, Any]:
-    """Attributes that place targets in space, which all subjects must share.
+    """Attributes that place targets in space, which all subjects must share; parcels may be of subjects on other grids.
 
     Raises
     ------
     StudyError
-        If two subjects are in different spaces or grids.
+        If two subjects are in different spaces or grids, or have parcels of different atlases.
     """
-    names = ("space", "targets", "affine", "shape")
-    first = responses[0]
-    for other in responses[1:]:
-        for name in names:
-            if other.cube.attrs.get(name) != first.cube.attrs.get(name):
-                raise StudyError(
-                    where=f"{other.subject} brain cube",
-                    found=f"{name} {other.cube.attrs.get(name)}",
-                    expected=f"that of {first.subject}, {first.cube.attrs.get(name)}",
-                    do="bring all subjects to one space, or make a study for each",
-                )
-    return {name: first.cube.attrs[name] for name in names if name in first.cube.attrs}
+    attrs = [brain.cube.attrs for brain in responses]
+    for brain in responses[1:]:
+        if reason := _other_space(brain.cube.attrs, attrs[0]):
+            raise StudyError(
+                where=f"{brain.subject} brain cube",
+                found=reason,
+                expected=f"the space of {responses[0].subject}, {attrs[0].get('space')}",
+                do="bring all subjects to one space, or make a study for each",
+            )
+    # Parcels have no grid of their own: one is kept where all subjects have it.
+    grid = () if len({(one.get("affine"), one.get("shape")) for one in attrs}) > 1 and _of_parcels(attrs[0]) else _GRID
+    return {name: attrs[0][name] for name in ("space", "targets", "place", *grid) if name in attrs[0]}
+
+
+def _of_parcels(attrs: Mapping[str, Any]) -> bool:
+    return attrs.get("targets") == "parcels"
+
+
+def _other_space(attrs: Mapping[str, Any], like: Mapping[str, Any]) -> str | None:
+    """Difference between the spaces of two cubes, in words."""
+    try:
+        return other_space(space_of(attrs), space_of(like))
+    except StudyError:  # cubes of others may describe none
+        names = ("space", "targets", *_GRID, "place")
+        unlike = next((name for name in names if attrs.get(name) != like.get(name)), None)
+        return unlike and f"{unlike} {attrs.get(unlike)}"

@@ -10,6 +10,7 @@ import xarray as xr
 
 from cinecube.analysis.cubes.parcels import best_layer
 from cinecube.analysis.cubes.spaces import Responses
+from cinecube.analysis.cubes.target_axis import find_targets_of
 from cinecube.analysis.encoders.block_fits import factor_fold, prepare_layer, training_design
 from cinecube.analysis.encoders.problem import Block, Plan, Problem, blocks_of, make_layout, read_block
 from cinecube.analysis.ridge.shared_ridge import refit
@@ -61,7 +62,7 @@ def choose(scores: xr.Dataset, brains: Mapping[str, Responses]) -> Chosen:
     """
     layer, alpha = {}, {}
     for name, brain in brains.items():
-        own = scores[["cv_score", "alpha"]].sel(subject=name, target=brain.cube["target"].values).load()
+        own = scores[["cv_score", "alpha"]].sel(subject=name).isel(target=find_targets_of(scores, brain)).load()
         best = best_layer(own["cv_score"]).transpose("model", "target")
         layer[name] = best.values
         alpha[name] = own["alpha"].isel(layer=best.clip(min=0)).transpose("model", "target").values

@@ -1,14 +1,13 @@
-"""Targets of a map and their places: spaces, grids, numbers and labels.
+"""Targets of a map: their numbers and labels, held to the places of their space.
 
-Cubes number voxels by flat index (C order) of the grid in their attributes, vertices of fsaverage through both
-hemispheres, left first, grayordinates by row of the CIFTI file they came from, and parcels by number in the atlas.
+Cubes number voxels by flat index (C order) of their grid, vertices through both hemispheres, left first, grayordinates
+by row of the CIFTI files they came from, and parcels by number in the atlas.
 """
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import xarray as xr
@@ -17,55 +16,9 @@ from cinecube.store.base.errors import StudyError
 from cinecube.store.cube.schema import string_coordinate
 
 Attrs = Mapping[str, Any]
-Kind = Literal["voxels", "vertices", "grayordinates", "parcels"]
-
-VERTICES = {
-    "fsaverage3": 642,
-    "fsaverage4": 2562,
-    "fsaverage5": 10242,
-    "fsaverage6": 40962,
-    "fsaverage7": 163842,
-    "fsaverage": 163842,
-}
-"""Surface spaces: vertices of one hemisphere."""
-GRAYORDINATES = {"fsLR-91k": 91282}
-"""CIFTI spaces: vertices of both hemispheres without the medial wall, and voxels below the cortex."""
 HEMISPHERES = {"L": "CortexLeft", "R": "CortexRight"}
 # Affines in attributes are rounded, a voxel is a millimetre or more.
 _SAME_PLACE_MM = 0.1
-
-
-def kind_of(cube_attrs: Attrs) -> Kind:
-    """Kind of a cube's targets."""
-    space = cube_attrs.get("space")
-    if cube_attrs.get("targets") == "parcels":
-        return "parcels"
-    if space in VERTICES:
-        return "vertices"
-    return "grayordinates" if space in GRAYORDINATES else "voxels"
-
-
-def grid_of(cube_attrs: Attrs) -> tuple[np.ndarray, tuple[int, int, int]]:
-    """Affine (4, 4) in millimetres and shape of the volume that voxels belong to."""
-    try:
-        raw = [cube_attrs[name] for name in ("affine", "shape")]
-        affine, shape = (np.array(json.loads(v) if isinstance(v, str) else v) for v in raw)
-        i, j, k = (int(n) for n in shape)
-        return affine.astype(float).reshape(4, 4), (i, j, k)
-    except (KeyError, ValueError, TypeError) as error:
-        raise StudyError(
-            where=f"cube in {cube_attrs.get('space', 'an unnamed space')}",
-            found=f"no usable affine and shape ({type(error).__name__}: {error})",
-            expected="the grid of its voxels, or a surface space such as fsaverage6",
-            do="run the `brain` stage again",
-        ) from error
-
-
-def size_of(cube_attrs: Attrs, sizes: Mapping[str, int]) -> int:
-    space = str(cube_attrs.get("space", "an unnamed space"))
-    if space not in sizes:
-        raise StudyError(where="map", found=space, expected=f"one of {', '.join(sizes)}", do="choose another format")
-    return sizes[space]
 
 
 def targets_of(values: xr.DataArray, size: int | None) -> np.ndarray:

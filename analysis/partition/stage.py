@@ -305,7 +305,7 @@ def partition_cube(
         for (number, parts), ground in itertools.product(enumerate(known), grounds):
             values = parts[ground.number][name]
             rows = np.array([coords[axis].index(label) for label in values])
-            for subject, columns, own in _places(ground, target.labels.index):
+            for subject, columns, own in _places(ground, target.place):
                 stacked = np.stack([value[own] for value in values.values()])
                 whole[number, :, subjects.index(subject)][np.ix_(rows, columns)] = stacked
         variables[name] = (("set", axis, "subject", "target"), whole)
@@ -343,13 +343,13 @@ def _parts(names: Sequence[str]) -> list[str]:
     return [f"{'unique' if len(subset) == 1 else 'shared'} {' + '.join(subset)}" for subset in subsets(names)]
 
 
-def _places(ground: Ground, target: pd.Index) -> Iterator[tuple[str, np.ndarray, slice]]:
+def _places(ground: Ground, place: Mapping[str, np.ndarray]) -> Iterator[tuple[str, np.ndarray, slice]]:
     """Subject, positions on the cube's target axis, and the part of a ground's targets that belongs there."""
     start = 0
     for piece in itertools.chain.from_iterable(ground.blocks):
-        names = ground.brains[piece.subject].cube["target"].values[piece.targets]
-        yield piece.subject, np.searchsorted(target, names), slice(start, start + len(names))
-        start += len(names)
+        own = place[piece.subject][piece.targets]
+        yield piece.subject, own, slice(start, start + len(own))
+        start += len(own)
 
 
 def partition_table(cube: xr.Dataset) -> pd.DataFrame:

@@ -21,13 +21,14 @@ from cinecube.store.base.fingerprint import differences
 from cinecube.store.base.paths import StudyPaths
 from cinecube.store.base.writing import one_writer
 from cinecube.store.cube.cubes import open_cube
-from cinecube.store.cube.schema import ON_TARGET
+from cinecube.store.cube.schema import ON_PLACES, ON_TARGET
 from cinecube.store.params.analysis_params import Pair
 from cinecube.store.params.document import Study
 
 MEASURES = ("full", "residual", "drop")
 _DROP_COLUMNS = ("parcel", "subject", "full", "residual", "drop", "target_drop", "targets", "targets_above")
 _ROI_COLUMNS = ("pair", "roi", "measure", "subjects", "mean", "sem", "low", "high", "parcels")
+_OF_SPACE = ("space", "targets", "affine", "shape", "place")
 # What both scores of a drop must share.
 _SHARED = ("films", "split", "repeats", "encode", "brain")
 
@@ -146,8 +147,8 @@ def pair_scores(study: Study, root: Path, pair: Pair) -> xr.Dataset:
     values["drop"] = drop_percent(values["full"], values["residual"])
     return xr.Dataset(
         {name: (("subject", "target"), array) for name, array in [*values.items(), ("layer", layers)]},
-        coords={name: full[name] for name in ("subject", "target", *ON_TARGET)},
-        attrs={name: full.attrs[name] for name in ("space", "targets", "affine", "shape") if name in full.attrs},
+        coords={name: full[name] for name in ("subject", "target", *ON_TARGET, *ON_PLACES) if name in full.coords},
+        attrs={name: full.attrs[name] for name in _OF_SPACE if name in full.attrs},
     )
 
 

@@ -27,7 +27,7 @@ from cinecube.store.scans.bids import scan_files
 from cinecube.store.scans.showings import no_scan
 from cinecube.store.scans.source import ScanRun, ScanSource, ScanTiming
 from cinecube.store.scans.sources import open_scans, spaces_of
-from cinecube.store.spaces.atlas import check_atlas, space_unlike
+from cinecube.store.spaces.atlas import check_atlas, find_atlas
 from cinecube.studies.pipelines import pipelines, template_text
 
 _log = logging.getLogger(__name__)
@@ -127,14 +127,12 @@ def values_of_scans(
         raise StudyError(
             where=str(own.scans), found="no folder sub-*", expected="fMRIPrep derivatives", do="set --scans"
         )
-    if own.atlas and not own.atlas.exists():
+    if own.atlas and not find_atlas(own.atlas).exists():
         do = "correct --atlas"
         raise StudyError(where=str(own.atlas), found="no such file", expected="a labelled volume with its .tsv", do=do)
     space = check_name(_space(own, subjects), "space")
     if own.atlas:
-        check_atlas(own.atlas)
-        if other := space_unlike(own.atlas, space):
-            _log.warning("%s", other)
+        check_atlas(own.atlas, space)
     if own.test is not None and own.test not in films:
         raise StudyError(where="--test", found=repr(own.test), expected=f"one of {', '.join(films)}", do="name a film")
     segments = [segment for parts in films.values() for segment in parts]

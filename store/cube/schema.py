@@ -30,6 +30,9 @@ DIMS = {
 ON_TARGET = ("hemi", "parcel", "x_mm", "y_mm", "z_mm")
 """Labels that every target has beside its number."""
 
+ON_PLACES = ("structure", "vertex", "i", "j", "k")
+"""Further labels of targets that are grayordinates: where their rows lie, -1 for a vertex or voxel that they lack."""
+
 
 def stored_rows(n_rows: int) -> int:
     """Rows that a shard takes room for: whole chunks of them."""

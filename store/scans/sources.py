@@ -12,7 +12,7 @@ from cinecube.store.scans.cifti import DenseSeries
 from cinecube.store.scans.source import ScanSource
 from cinecube.store.scans.surfaces import Surfaces
 from cinecube.store.scans.volumes import Volumes
-from cinecube.store.spaces.atlas import find_atlas
+from cinecube.store.spaces.atlas import atlas_files
 
 _LAYOUTS: dict[str, Callable[[BrainParams, str, Sequence[Path]], ScanSource]] = {
     "volumes": Volumes,
@@ -75,5 +75,5 @@ def files_of(study: Study, subject: str, root: Path) -> list[Path]:
     """
     source = open_scans(study.brain, root, subject)
     scans = [path for run in source.runs(study.segments()) for path in source.files(run)]
-    atlas = [find_atlas(root / study.brain.atlas)] if study.brain.atlas else []
+    atlas = atlas_files(root / study.brain.atlas) if study.brain.atlas else []
     return list(dict.fromkeys([*scans, *atlas]))

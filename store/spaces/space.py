@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any, ClassVar, Literal
@@ -13,6 +14,22 @@ import numpy as np
 from cinecube.store.base.errors import StudyError
 
 Kind = Literal["voxels", "vertices", "grayordinates", "parcels"]
+MESHES = {
+    "fsaverage3": 642,
+    "fsaverage4": 2562,
+    "fsaverage5": 10242,
+    "fsaverage6": 40962,
+    "fsaverage7": 163842,
+    "fsaverage": 163842,
+    "fsLR-32k": 32492,
+}
+"""Vertices of one hemisphere; the first ones of a mesh of fsaverage are those of the coarser ones."""
+STRUCTURE = "CIFTI_STRUCTURE_"
+"""What names of structures begin with in CIFTI files."""
+# Of earlier cubes, which do not say the vertex or the voxel of a row.
+_UNPLACED = {"fsLR-91k": 91282}
+# No grid of a brain has more: the MNI brain at 0.5 mm is 364 × 436 × 364.
+_MOST_PLACES = 2**26
 _SAME_MM = 1e-3
 
 
@@ -38,7 +55,7 @@ class Grid:
     @property
     def size(self) -> int:
         """Number of places."""
-        return int(np.prod(self.shape))
+        return math.prod(self.shape)
 
     def xyz_mm(self, index: np.ndarray) -> np.ndarray:
         """Centres (place, 3) in millimetres of voxels by flat index (place,)."""
@@ -175,6 +192,20 @@ class Places:
         return len(self.index)
 
 
+def every_place(space: Grid | Surface) -> Places:
+    """All places of a grid or of a surface.
+
+    Parameters
+    ----------
+    space : Grid or Surface
+    """
+    index = np.arange(space.size)
+    if isinstance(space, Surface):
+        return Places(space, index, space.hemi(index).astype(object), np.full((len(index), 3), np.nan))
+    xyz_mm = space.xyz_mm(index)
+    return Places(space, index, np.where(xyz_mm[:, 0] < 0, "L", "R").astype(object), xyz_mm)
+
+
 def space_attrs(space: Space) -> dict[str, str]:
     """Attributes by which a cube keeps its space: its name as `space`, all of it as `place`."""
     described = {"kind": space.kind, **asdict(space)}
@@ -182,7 +213,7 @@ def space_attrs(space: Space) -> dict[str, str]:
 
 
 def space_of(attrs: Mapping[str, Any], where: str = "cube") -> Space:
-    """The space of a cube, from its attributes; those of volumes of earlier versions too.
+    """The space of a cube, from its attributes; those of earlier versions too.
 
     Parameters
     ----------
@@ -201,9 +232,13 @@ def space_of(attrs: Mapping[str, Any], where: str = "cube") -> Space:
             return _parsed(json.loads(attrs["place"]))
         if attrs.get("targets") == "parcels":
             return Parcels(name)
+        if name in MESHES:
+            return Surface(name, (MESHES[name], MESHES[name]))
+        if name in _UNPLACED:
+            return Grayordinates(name, (Structure("", _UNPLACED[name], 0),))
         shape, affine = (json.loads(v) if isinstance(v, str) else v for v in (attrs["shape"], attrs["affine"]))
         return _parsed({"kind": "voxels", "name": name, "shape": shape, "affine": affine})
-    except (KeyError, ValueError, TypeError) as error:
+    except (KeyError, ValueError, TypeError, AttributeError, RecursionError, OverflowError) as error:
         raise StudyError(
             where=where,
             found=f"no usable description of its space {name} ({type(error).__name__}: {error})",
@@ -213,17 +248,34 @@ def space_of(attrs: Mapping[str, Any], where: str = "cube") -> Space:
 
 
 def _parsed(raw: dict[str, Any]) -> Space:
+    """A space from its description, which may hold anything; raises KeyError, TypeError or ValueError."""
     kind = _KINDS[raw.pop("kind")]
-    if "shape" in raw:
-        raw["shape"] = tuple(int(n) for n in raw["shape"])
-        raw["affine"] = tuple(map(tuple, np.array(raw["affine"], dtype=float).tolist()))
+    if raw.get("shape"):
+        raw["shape"] = _counts(raw["shape"], 3)
+        affine = np.array(raw["affine"], dtype=float).reshape(4, 4)
+        if not np.isfinite(affine).all():
+            raise ValueError("an affine that is not finite")
+        raw["affine"] = tuple(map(tuple, affine.tolist()))
+    elif kind is Grid:
+        raise ValueError("no shape")
+    elif "shape" in raw:
+        raw["shape"] = raw["affine"] = ()
     if "vertices" in raw:
-        raw["vertices"] = tuple(int(n) for n in raw["vertices"])
+        raw["vertices"] = _counts(raw["vertices"], 2)
     if "structures" in raw:
-        raw["structures"] = tuple(
-            Structure(str(s["name"]), int(s["count"]), int(s["vertices"])) for s in raw["structures"]
-        )
-    return kind(**raw)
+        counts = [_counts([one["count"], one["vertices"]], 2, least=0) for one in raw["structures"]]
+        names = [str(one["name"]) for one in raw["structures"]]
+        raw["structures"] = tuple(Structure(name, *count) for name, count in zip(names, counts, strict=True))
+    space = kind(**raw)
+    if not isinstance(space, Parcels) and space.size > _MOST_PLACES:
+        raise ValueError(f"{space.size} places")
+    return space
+
+
+def _counts(values: Any, n: int, least: int = 1) -> tuple[int, ...]:
+    if not isinstance(values, list | tuple) or len(values) != n or min(map(int, values)) < least:
+        raise ValueError(f"{str(values)[:60]} where {n} numbers belong")
+    return tuple(map(int, values))
 
 
 def other_space(one: Space, like: Space) -> str | None:

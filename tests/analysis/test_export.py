@@ -13,12 +13,17 @@ import pytest
 import xarray as xr
 from nibabel.cifti2 import BrainModelAxis, Cifti2Image, ScalarAxis, SeriesAxis
 from nibabel.gifti import GiftiImage
+from nilearn.datasets import load_fsaverage
+from nilearn.image import coord_transform, load_img
+from nilearn.surface import SurfaceImage
 
 from cinecube.analysis.maps.export import export_map, to_cifti, to_gifti, to_nifti, to_table
 from cinecube.store.base.errors import StudyError
 from cinecube.store.params.document import BrainParams, parse
 from cinecube.store.scans.source import ScanRun
 from cinecube.store.scans.volumes import Volumes
+from cinecube.store.spaces.brain_models import places_of_models
+from cinecube.store.spaces.space import Surface, space_attrs, space_of
 from cinecube.store.spaces.targets import Targets, find_targets
 
 # Oblique and unequal: neither a swap of axes nor a flip can hide.
@@ -294,6 +299,45 @@ def test_a_reference_of_another_size_is_refused(grayordinates: BrainModelAxis) -
     cortex = Cifti2Image(np.zeros((1, 29696), np.float32), (ScalarAxis(["x"]), grayordinates[:29696]))
     with pytest.raises(StudyError, match="29696 entries of a BrainModelAxis, expected 91282"):
         to_cifti(surface_map(np.arange(5)), CIFTI_ATTRS, cortex)
+
+
+def test_a_cube_that_says_its_places_needs_no_reference(grayordinates: BrainModelAxis, tmp_path: Path) -> None:
+    """An asymmetric pattern, some rows absent and all in disorder: nibabel and nilearn find it on its own side."""
+    places = places_of_models(grayordinates, "fsLR-91k")
+    target = np.random.default_rng(12).permutation(91282)[:70000]
+    worth = np.where(places.hemi == "L", 1.0, -1.0) * (1 + places.coordinates["vertex"] % 7)
+    labels = {**places.coordinates, "hemi": places.hemi, "x_mm": places.xyz_mm[:, 0]}
+    coords = {"target": places.index, **{name: ("target", values) for name, values in labels.items()}}
+    values = xr.DataArray(worth, dims="target", coords=coords, name="score").isel(target=target)
+    (path,) = export_map(values, space_attrs(places.space), tmp_path / "m.dscalar.nii")
+    image = nib.load(path)
+    axis, data = image.header.get_axis(1), image.get_fdata()[0]
+    assert axis == grayordinates[np.sort(target)]
+    np.testing.assert_array_equal(data, worth[np.sort(target)])
+    left = axis.name == "CIFTI_STRUCTURE_CORTEX_LEFT"
+    assert (data[left] > 0).all()
+    assert (data[axis.name == "CIFTI_STRUCTURE_CORTEX_RIGHT"] < 0).all()
+
+
+def test_an_asymmetric_surface_stays_on_its_side_in_nilearn(tmp_path: Path) -> None:
+    space = Surface("fsaverage5", (10242, 10242))
+    index = np.arange(space.size)
+    coords = {"target": index, "hemi": ("target", space.hemi(index))}
+    values = xr.DataArray(np.where(index < 10242, index, -index).astype(float), dims="target", coords=coords)
+    left, right = export_map(values, space_attrs(space), tmp_path / "m.func.gii")
+    image = SurfaceImage(load_fsaverage("fsaverage5")["pial"], {"left": left, "right": right})
+    np.testing.assert_array_equal(image.data.parts["left"].ravel(), np.arange(10242))
+    np.testing.assert_array_equal(image.data.parts["right"].ravel(), -np.arange(10242, 20484))
+
+
+def test_an_asymmetric_volume_stays_on_its_side_in_nilearn(voxels: xr.DataArray, tmp_path: Path) -> None:
+    space = space_of(ATTRS)
+    (path,) = export_map(voxels.copy(data=voxels["x_mm"].values), space_attrs(space), tmp_path / "m.nii.gz")
+    image = load_img(path)
+    i, j, k = np.nonzero(np.isfinite(image.get_fdata()))
+    x_mm = np.array(coord_transform(i, j, k, image.affine)[0])
+    assert (x_mm < 0).any()
+    np.testing.assert_allclose(image.get_fdata()[i, j, k], x_mm, atol=1e-4)
 
 
 # --- tables

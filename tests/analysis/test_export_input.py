@@ -46,9 +46,8 @@ def voxels() -> xr.DataArray:
         ("m.dscalar.nii", volume_attrs(), ".nii.gz or .csv; rename"),
         ("m.nii.gz", SURFACE_ATTRS, ".func.gii or .shape.gii or .csv; rename"),
         ("m.shape.gii", CIFTI_ATTRS, ".dscalar.nii or .csv; rename"),
-        ("m.nii.gz", volume_attrs("parcels"), "expected .csv; give the atlas"),
-        ("m.func.gii", volume_attrs("parcels"), "expected .csv; rename"),
-        ("m.dscalar.nii", CIFTI_ATTRS | {"targets": "parcels"}, "expected .csv; rename"),
+        ("m.nii.gz", volume_attrs("parcels"), "expected .csv; give the atlas to paint the parcels with, or rename"),
+        ("m.dscalar.nii", CIFTI_ATTRS | {"targets": "parcels"}, "expected .csv; give the atlas"),
     ],
 )
 def test_a_suffix_that_does_not_suit_is_refused_in_one_line(
@@ -94,7 +93,7 @@ def test_a_cube_without_its_grid_is_refused(
 ) -> None:
     attrs = volume_attrs()
     change(attrs)
-    with pytest.raises(StudyError, match="no usable affine and shape"):
+    with pytest.raises(StudyError, match="no usable description of its space MNI152NLin2009cAsym"):
         export_map(voxels, attrs, tmp_path / "m.nii.gz")
 
 
@@ -107,8 +106,8 @@ def test_voxels_outside_the_grid_are_refused(voxels: xr.DataArray, tmp_path: Pat
 def test_vertices_beyond_the_surface_are_refused() -> None:
     with pytest.raises(StudyError, match="0 to 1283"):
         to_gifti(plain_map(np.array([0, 2 * N])), SURFACE_ATTRS)
-    with pytest.raises(StudyError, match="fsaverage6"):
-        to_gifti(plain_map(np.arange(3)), {"space": "MNI152"})
+    with pytest.raises(StudyError, match="found a map of voxels, expected one of vertices"):
+        to_gifti(plain_map(np.arange(3)), volume_attrs())
 
 
 def test_what_stood_there_stays_until_all_is_well(voxels: xr.DataArray, tmp_path: Path) -> None:

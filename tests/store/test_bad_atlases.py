@@ -170,10 +170,10 @@ WRONG: dict[str, tuple[Spoil, str]] = {
         lambda t: (t.atlas.unlink(), t.atlas.symlink_to(".git/annex/objects/a.nii.gz")),
         r"atlas.nii.gz: found a link to a file that is not here, .*datalad get",
     ),
-    "an empty folder": (_in_folder(), r"atlases: found 0 parcellation volumes, expected one"),
+    "an empty folder": (_in_folder(), r"atlases: found 0 parcellations, expected one"),
     "two in a folder": (
         _in_folder("a_dseg", "b_dseg"),
-        r"atlases: found 2 parcellation volumes, expected one .*set brain.atlas",
+        r"atlases: found 2 parcellations \(a_dseg.nii.gz, b_dseg.nii.gz\), expected one.*set brain.atlas",
     ),
     "a cut atlas": (
         lambda t: t.atlas.write_bytes(t.atlas.read_bytes()[:-20]),
