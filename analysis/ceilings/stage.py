@@ -62,7 +62,7 @@ class Inputs:
 
 
 def ceiling(study: Study, root: Path, progress: Progress | None = None) -> None:
-    """Write the ceiling cube, and the table and plot of how scores grow with the number of other subjects.
+    """Write the ceiling cube, the table and plot of how scores grow with other subjects, and the table of runs' timing.
 
     A ceiling that the scans do not allow is NaN, and its attributes say why; `read_ceiling` refuses it. An interrupted
     run goes on where it was stopped. Runs in threads of this process whatever `dask` says, since threads share the
@@ -83,6 +83,7 @@ def ceiling(study: Study, root: Path, progress: Progress | None = None) -> None:
         computes ceilings of this study.
     """
     from cinecube.analysis.ceilings.ceiling_cube import ceiling_growth
+    from cinecube.analysis.ceilings.run_timing import run_timings, timing_notes
     from cinecube.analysis.encoders.encoding import refuse_still_subjects
     from cinecube.analysis.jobs.tasks import open_threads
 
@@ -103,6 +104,10 @@ def ceiling(study: Study, root: Path, progress: Progress | None = None) -> None:
         tables.write_table(paths.tables / "ceiling_growth.csv", growth)
         everyone = growth[growth["subject"] == tables.EVERYONE]
         tables.write_table(paths.plots / "ceiling.csv", everyone[["size", "score"]])
+        timing = run_timings(inputs.cohort.brains, study.clock)
+        tables.write_table(paths.tables / "run_timing.csv", timing)
+        for line in timing_notes(timing):
+            _log.warning("%s", line)
         journal.remove()
 
 

@@ -36,6 +36,10 @@ _LABELS = frozenset(
         "measure",
         "untrained",
         "note",
+        "follows",
+        "verdict",
+        "lost_parcels",
+        "shrunk_parcels",
     ]
 )
 # A damaged output is not what DVC recorded, so its stage runs again.

@@ -242,7 +242,9 @@ def _quality(study: Study, paths: StudyPaths) -> pd.DataFrame:
         table = tables.read_table(path)
         table.insert(0, "subject", subject)
         parts.append(table)
-    return pd.concat(parts, ignore_index=True)
+    timing = tables.read_table(paths.tables / "run_timing.csv", "subject", "segment", "repeat", "verdict", "shift_s")
+    timing = timing.rename(columns={"verdict": "timing"})[["subject", "segment", "repeat", "timing", "shift_s"]]
+    return pd.concat(parts, ignore_index=True).merge(timing, on=["subject", "segment", "repeat"], how="left")
 
 
 def _provenance(study: Study, paths: StudyPaths, cubes: Sequence[xr.Dataset]) -> pd.DataFrame:

@@ -23,8 +23,8 @@ def inputs(root: Path) -> None:
     Example:
       cinecube inputs
     """
-    from cinecube.status.records import write_records
     from cinecube.status.versions import write_versions
+    from cinecube.studies.records import write_records
 
     study = study_at(root)
     write_versions(study, root)

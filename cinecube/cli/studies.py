@@ -107,7 +107,7 @@ def plan(root: Path, as_json: bool) -> None:
 
     from cinecube.status.pipeline import warn_of_earlier
     from cinecube.status.plan import plan_study
-    from cinecube.status.records import warn_of_unfetched
+    from cinecube.studies.records import warn_of_unfetched
 
     study = study_at(root)
     steps = plan_study(study, root)

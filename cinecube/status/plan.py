@@ -9,7 +9,6 @@ from typing import Any
 
 from cinecube.status import specs
 from cinecube.status.pipeline import ABSENT, ELSEWHERE, KEPT_BACK, changed_stages, is_only_absent, numbered
-from cinecube.status.records import known_records
 from cinecube.status.timings import expected_s
 from cinecube.status.versions import study_versions
 from cinecube.store.base.errors import StudyError
@@ -20,6 +19,7 @@ from cinecube.store.clock.films_table import read_films_table, rows_by_segment
 from cinecube.store.cube.cubes import open_cube, stored_bytes, stored_spec
 from cinecube.store.cube.schema import stored_rows
 from cinecube.store.params.document import Study
+from cinecube.studies.records import known_records
 
 _BYTES = {"float16": 2, "float32": 4}
 # Torch with one of the architectures' libraries, before any weight is loaded.

@@ -12,7 +12,6 @@ from typing import Any
 
 from cinecube.features.extraction.record import read_record
 from cinecube.status.pipeline import changed_stages, numbered
-from cinecube.status.records import write_records
 from cinecube.status.versions import Versions, study_versions, write_versions
 from cinecube.status.why import explain_cube
 from cinecube.store.base.atomic import write_text
@@ -23,6 +22,7 @@ from cinecube.store.base.writing import one_writer
 from cinecube.store.params.document import Study
 from cinecube.store.params.editing import edit_yaml
 from cinecube.studies.pipelines import pipelines
+from cinecube.studies.records import write_records
 
 # What a stage of an earlier pipeline depended on beside data: the study itself may hold no code.
 _ROOMS = ("analysis", "features", "simulation", "store")

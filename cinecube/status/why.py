@@ -10,7 +10,6 @@ from typing import Any
 
 from cinecube.status import specs
 from cinecube.status.pipeline import changed_stages, numbered
-from cinecube.status.records import known_records
 from cinecube.status.versions import differing, study_versions
 from cinecube.store.base.errors import StudyError
 from cinecube.store.base.paths import StudyPaths
@@ -21,6 +20,7 @@ from cinecube.store.dvc.remotes import shown_address
 from cinecube.store.params.asked import becomes, of_folder, unlike
 from cinecube.store.params.document import PARAMS_FILE, Imported, Study
 from cinecube.store.scans.brain import asked_spec
+from cinecube.studies.records import known_records
 
 
 @dataclass(frozen=True)

@@ -1,1 +1,1 @@
-"""Making studies: from templates, from scans, and from another study's cubes."""
+"""Making studies: from templates, scans or another study's cubes; and records of the files that they read."""

@@ -8,10 +8,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from cinecube.status.records import warn_of_unfetched
 from cinecube.store.base.labels import check_name
 from cinecube.store.params.document import load_study
 from cinecube.studies.init import from_study, refuse_existing, write_study
+from cinecube.studies.records import warn_of_unfetched
 
 _log = logging.getLogger(__name__)
 _SEGMENTS = {"bourne": 10, "wolf": 17, "life": 5}

@@ -61,6 +61,7 @@ JUDGES: dict[str, Collection[str]] = {
     }
     # A target without a ceiling has no share of it: which subjects have one, test films' scans say.
     | {"survive", "normalised_subjects"},
+    "results/tables/run_timing.csv": {"r", "shift_s", "r_shifted", "follows", "verdict"},
     "results/tables/significance.csv": {"significant", "share"},
     "results/tables/whole_brain.csv": {"score"},
     "results/tables/whole_brain_mean.csv": {"score"},

@@ -38,7 +38,7 @@ STAGES: dict[str, list[str]] = {
     "features wav2vec2 dune": ["data/features/wav2vec2/dune.zarr"],
     "features tvlt dune": ["data/features/tvlt/dune.zarr"],
     "brain sub-01": ["data/brain/sub-01.zarr", "data/brain/sub-01.qc.csv"],
-    "ceiling": ["data/ceiling.zarr", "results/tables/ceiling_growth.csv"],
+    "ceiling": ["data/ceiling.zarr", "results/tables/ceiling_growth.csv", "results/tables/run_timing.csv"],
     "residual-features PAIR": ["data/residual/PAIR"],
     "encode vit": ["results/scores/vit.zarr"],
     "whole-brain": ["results/tables/whole_brain.csv"],
