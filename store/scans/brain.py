@@ -34,7 +34,7 @@ from cinecube.store.scans.source import ScanRun, ScanSource
 from cinecube.store.scans.sources import open_scans
 from cinecube.store.spaces.atlas import atlas_files
 from cinecube.store.spaces.space import Grid, Places, space_attrs
-from cinecube.store.spaces.targets import Targets, find_targets, places_at
+from cinecube.store.spaces.targets import Targets, find_targets, places_at, tell_of_parcels
 
 Progress = Callable[[int, int], None]
 _log = logging.getLogger(__name__)
@@ -94,10 +94,7 @@ def build_brain(study: Study, subject: str, root: Path, progress: Progress | Non
 
     paths, params = StudyPaths(root), study.brain
     rows = rows_by_segment(read_films_table(paths.films), study.segments(), study.clock)
-    source = open_scans(params, root, subject)
-    runs = source.runs(study.segments())
-    tell_of_missing(study, source, runs)
-    refuse_unfetched((path for run in runs for path in source.files(run)), root, subject)
+    source, runs = find_scans(study, subject, root)
     checked = check_runs(source, runs, params, rows, study.clock)
     targets = _targets(source.places(runs), params, root, subject)
     with (
@@ -111,8 +108,32 @@ def build_brain(study: Study, subject: str, root: Path, progress: Progress | Non
             # One shard at a time: with a thread a core, memory would grow with the machine.
             with dask.config.set(scheduler="synchronous"):
                 write_cube(paths.brain(subject), _cube(checked, parts, targets, study, spec))
+    tell_of_parcels(targets, subject)
     tell_of_runs(table, subject, str(params.confounds), study.clock)
     return table
+
+
+def find_scans(study: Study, subject: str, root: Path) -> tuple[ScanSource, list[ScanRun]]:
+    """A subject's scans of the study's films, all of them here; logs segments that there is no scan of.
+
+    Parameters
+    ----------
+    study : Study
+    subject : str
+    root : Path
+        The study's folder.
+
+    Raises
+    ------
+    StudyError
+        If there are none in the study's space, the subject lacks all training or all test films, a showing has two
+        files, or files were not fetched.
+    """
+    source = open_scans(study.brain, root, subject)
+    runs = source.runs(study.segments())
+    tell_of_missing(study, source, runs)
+    refuse_unfetched((path for run in runs for path in source.files(run)), root, subject)
+    return source, runs
 
 
 def _targets(places: Places, params: BrainParams, root: Path, subject: str) -> Targets:
@@ -187,7 +208,8 @@ def check_runs(
         said += [f"{run.where}: {timing.said}"] if timing.said else []
         _check_length(run, n_volumes, rows[run.segment], clock)
         confounds = read_confounds(source.confounds(run), params.confounds, n_volumes, run.where)
-        checked.append(CheckedRun(run, confounds, rows[run.segment], _regressors(run, confounds, params, clock)))
+        taken = _regressors(run, confounds, params, clock, rows[run.segment])
+        checked.append(CheckedRun(run, confounds, rows[run.segment], taken))
         for name in confounds.constant:
             constant[name] = constant.get(name, 0) + 1
     if said:
@@ -208,9 +230,12 @@ def _check_length(run: ScanRun, n_volumes: int, rows: int, clock: Clock) -> None
         )
 
 
-def _regressors(run: ScanRun, confounds: Confounds, params: BrainParams, clock: Clock) -> int:
+def _regressors(run: ScanRun, confounds: Confounds, params: BrainParams, clock: Clock, rows: int) -> int:
     """Cleaning with as many regressors as volumes leaves rounding, which would be scaled up to a signal."""
     n_volumes, n_kept = len(confounds.kept), int(confounds.kept.sum())
+    if confounds.kept[:rows].sum() < 2:
+        found, do = "fewer than two volumes of its film that are kept", "set brain.confounds to one that leaves more"
+        raise StudyError(where=run.where, found=found, expected="a course over time", do=do)
     taken = n_regressors(confounds.regressors, n_volumes, params.high_pass_hz, clock.tr_s, detrend=params.detrend)
     if taken >= n_kept:
         raise StudyError(

@@ -143,6 +143,11 @@ def _cut(path: Path, share: float) -> None:
     path.write_bytes(path.read_bytes()[: int(path.stat().st_size * share)])
 
 
+def _retell(path: Path, old: bytes, new: bytes) -> None:
+    assert old in path.read_bytes()
+    path.write_bytes(path.read_bytes().replace(old, new))
+
+
 WRONG: dict[str, tuple[Callable[[Tree], object], str]] = {
     "170k alone": (lambda t: _as_cifti(t, "170k"), r"found dense series with den-170k, expected den-91k; run fMRIPrep"),
     "a cut series": (
@@ -167,6 +172,13 @@ WRONG: dict[str, tuple[Callable[[Tree], object], str]] = {
             _write_gifti(t.path("hemi-R_space-fsnative_bold.func.gii"), np.ones((9, 60), np.float32)),
         ),
         r"birch01 repeat 1: found 40 volumes of the left and 9 of the right hemisphere",
+    ),
+    "a header that promises too much": (
+        lambda t: (
+            _as_gifti(t),
+            _retell(t.path("hemi-L_space-fsnative_bold.func.gii"), b'Arrays="40"', b'Arrays="4000000000"'),
+        ),
+        r"func.gii: found a header of 4000000000 volumes of 60 vertices, expected what its bytes can hold",
     ),
     "no time": (
         lambda t: (
@@ -215,7 +227,7 @@ def _noisy(tree: Tree) -> None:
 
 @pytest.mark.parametrize(
     ("asked", "high_pass_hz", "detrend"),
-    [("simple", 0.008, True), ("compcor", 0.0, True), ("scrubbing", 0.0, True), (["rot_x", "csf"], 0.02, False)],
+    [("simple", 0.02, True), ("compcor", 0.0, True), ("scrubbing", 0.0, True), (["rot_x", "csf"], 0.02, False)],
 )
 def test_cleaned_is_what_nilearn_cleans(tree: Tree, asked: str | list[str], high_pass_hz: float, detrend: bool) -> None:
     """Left-out volumes are no rows, presets' cosines are not added to our own."""
@@ -248,7 +260,8 @@ def test_parcels_are_what_nilearn_averages(tree: Tree) -> None:
     masker = NiftiLabelsMasker(
         nib.Nifti1Image(label_values(), AFFINE), mask_img=str(tree.mask()), standardize=None, keep_masked_labels=False
     )
-    means = masker.fit_transform(str(tree.bold()))[:N_ROWS].astype(float)
+    # As float64, for nilearn averages in the precision of its image.
+    means = masker.fit_transform(nib.Nifti1Image(tree.values().astype(float), AFFINE))[:N_ROWS]
     expected = (means - means.mean(0)) / means.std(0, ddof=1)
     np.testing.assert_allclose(cube["bold"][cube["segment"] == "birch01"], expected, atol=1e-5)
     assert cube["parcel"].tolist() == list(PARCELS)
@@ -325,3 +338,9 @@ def test_what_is_not_fetched_is_named_at_once(tree: Tree) -> None:
         tree.bold(showing).symlink_to("../.git/annex/objects/a.nii.gz")
     line = r"sub-01: found 3 files of scans that are not here: .* expected them fetched; run `datalad get \S+ \S+ \S+`"
     assert_four_parts(tree.error("brain", "sub-01"), line)
+
+
+def test_plan_says_what_brain_would_refuse(tree: Tree) -> None:
+    tree.brain(space="T1w")
+    steps = {step["stage"]: step for step in json.loads(tree.must("plan", "--json").stdout)}
+    assert "found scans in MNI152NLin2009cAsym, expected some with space-T1w" in steps["brain@sub-01"]["why"]
