@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import logging
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -93,7 +93,7 @@ def build_brain(study: Study, subject: str, root: Path, progress: Progress | Non
 
     paths, params = StudyPaths(root), study.brain
     rows = rows_by_segment(read_films_table(paths.films), study.segments(), study.clock)
-    source = open_scans(params, root, subject)
+    source = open_scans(params, root, subject, study.clock)
     runs = source.runs(study.segments())
     tell_of_missing(study, source, runs)
     refuse_unfetched(source, runs)
@@ -211,6 +211,9 @@ def check_runs(
         said += [f"{run.where}: {timing.said}"] if timing.said else []
         _check_length(run, n_volumes, rows[run.segment], clock)
         confounds = read_confounds(source.confounds(run), params.confounds, n_volumes, run.where)
+        if timing.absent:
+            there = np.isin(np.arange(n_volumes), timing.absent, invert=True)
+            confounds = replace(confounds, kept=confounds.kept & there)
         checked.append(CheckedRun(run, confounds, rows[run.segment], _regressors(run, confounds, params, clock)))
         for name in confounds.constant:
             constant[name] = constant.get(name, 0) + 1
@@ -450,10 +453,12 @@ def asked_spec(study: Study, subject: str) -> dict[str, Any]:
 
 def _spec(study: Study, subject: str, runs: Sequence[ScanRun], root: Path) -> dict[str, Any]:
     atlas = study.brain.atlas and files_digest(atlas_files(root / study.brain.atlas))
-    scans = {
-        f"{run.segment} {run.repeat}": file_digest(run.path) if len(run.paths) == 1 else files_digest(run.paths)
-        for run in runs
+    # One file may hold all runs.
+    digests = {
+        paths: file_digest(paths[0]) if len(paths) == 1 else files_digest(paths)
+        for paths in {run.paths for run in runs}
     }
+    scans = {f"{run.segment} {run.repeat}": digests[run.paths] for run in runs}
     return {**asked_spec(study, subject), "atlas": atlas, "scans": scans}
 
 

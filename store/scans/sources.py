@@ -6,7 +6,10 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from cinecube.store.base.errors import StudyError
+from cinecube.store.clock.clock import Clock
 from cinecube.store.params.document import BrainParams
+from cinecube.store.scans.algonauts import Algonauts
+from cinecube.store.scans.arrays import Arrays
 from cinecube.store.scans.bids import layout_of, scan_files, scan_space
 from cinecube.store.scans.source import ScanSource
 from cinecube.store.scans.volumes import Volumes
@@ -15,7 +18,7 @@ _LAYOUTS = {"volumes": Volumes}
 """Classes by how files hold values, in the order in which they are preferred."""
 
 
-def open_scans(params: BrainParams, root: Path, subject: str) -> ScanSource:
+def open_scans(params: BrainParams, root: Path, subject: str, clock: Clock | None = None) -> ScanSource:
     """The source of a subject's scans in the study's space.
 
     Parameters
@@ -25,12 +28,18 @@ def open_scans(params: BrainParams, root: Path, subject: str) -> ScanSource:
     root : Path
         The study's folder.
     subject : str
+    clock : Clock, optional
+        The study's, for sources without headers; what they tell of their times is taken without it.
 
     Raises
     ------
     StudyError
         If there are no scans of the subject, or none in this space.
     """
+    if params.source == "algonauts2025":
+        return Algonauts(params, root, subject, clock)
+    if params.source == "arrays":
+        return Arrays(params, root, subject, clock)
     folder = root / params.path / subject
     files = scan_files(folder, subject)
     there = [path for path in files if scan_space(path.name) == params.space]
