@@ -11,6 +11,7 @@ from cinecube.store.params.document import BrainParams
 from cinecube.store.scans.algonauts import Algonauts
 from cinecube.store.scans.arrays import Arrays
 from cinecube.store.scans.bids import layout_of, scan_files, scan_space
+from cinecube.store.scans.projection import Projected
 from cinecube.store.scans.source import ScanSource
 from cinecube.store.scans.volumes import Volumes
 
@@ -45,7 +46,8 @@ def open_scans(params: BrainParams, root: Path, subject: str, clock: Clock | Non
     there = [path for path in files if scan_space(path.name) == params.space]
     for layout, source in _LAYOUTS.items():
         if found := [path for path in there if layout_of(path.name) == layout]:
-            return source(params, subject, found)
+            made = source(params, subject, found)
+            return Projected(made, params, root) if params.surface else made
     raise StudyError(
         where=f"{subject} in {root / params.path}",
         found=f"scans in {', '.join(spaces_of(files)) or 'no space'}",
