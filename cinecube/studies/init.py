@@ -22,7 +22,7 @@ from cinecube.store.base.errors import StudyError, some_of
 from cinecube.store.base.labels import check_name
 from cinecube.store.clock.clock import same_step
 from cinecube.store.params.document import PARAMS_FILE, BrainParams, Study, load_study, parse
-from cinecube.store.scans.bids import scan_files
+from cinecube.store.scans.bids import mesh_name, scan_files, scan_space
 from cinecube.store.scans.showings import no_scan
 from cinecube.store.scans.source import ScanRun, ScanSource, ScanTiming
 from cinecube.store.scans.sources import open_scans, spaces_of
@@ -255,27 +255,25 @@ def _scans(params: BrainParams, subject: str, segments: list[str]) -> list[tuple
     except StudyError as error:
         _log.warning("%s", error)
         return []
-    runs = _runs_of_each(source, segments)
+    try:
+        runs = source.runs(segments)
+    except StudyError as error:
+        _log.warning("%s", error)
+        return _any_scan(params, source)
     seen = {run.segment for run in runs}
     missing = [segment for segment in segments if segment not in seen]
     if missing:
         absent = no_scan(subject, missing[0], source.tasks, None, segments)
         _log.warning("%s%s", absent, f" (and {len(missing) - 1} more segments)" if missing[1:] else "")
-    return [(run, source.timing(run)) for run in runs]
+    return [(run, source.timing(run)) for run in runs] or _any_scan(params, source)
 
 
-def _runs_of_each(source: ScanSource, segments: list[str]) -> list[ScanRun]:
-    """The runs of all segments but those whose files the study has yet to choose from."""
-    runs = []
-    told = False
-    for segment in segments:
-        try:
-            runs += source.runs([segment])
-        except StudyError as error:
-            if not told:
-                _log.warning("%s", error)
-            told = True
-    return runs
+def _any_scan(params: BrainParams, source: ScanSource) -> list[tuple[ScanRun, ScanTiming]]:
+    """One scan of whatever it is, for its TR alone."""
+    files = scan_files(Path(params.path) / source.subject, source.subject)
+    path = next(path for path in files if scan_space(path.name) == mesh_name(params.space))
+    run = ScanRun(source.subject, path.name, 1, "", (path, path))
+    return [(run, source.timing(run))]
 
 
 def _tr_s(timed: Sequence[tuple[ScanRun, ScanTiming]]) -> float:

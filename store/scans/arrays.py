@@ -13,17 +13,12 @@ from cinecube.store.base.input_files import check_file, numbers_of, read_text_ta
 from cinecube.store.clock.clock import Clock, match_onsets, same_step
 from cinecube.store.foreign.foreign_bounds import look_at_numpy, unreadable_array
 from cinecube.store.params.document import BrainParams
-from cinecube.store.scans.bids import is_there
+from cinecube.store.scans.bids import is_there, mesh_name
 from cinecube.store.scans.showings import task_of
 from cinecube.store.scans.source import BLOCK_BYTES, RunBlocks, ScanRun, ScanTiming
+from cinecube.store.scans.surfaces import MESH_VERTICES
 from cinecube.store.spaces.space import Parcels, Places, Surface
 
-MESHES = {
-    "fsaverage5": Surface("fsaverage5", (10242, 10242)),
-    "fsaverage6": Surface("fsaverage6", (40962, 40962)),
-    "fsaverage": Surface("fsaverage", (163842, 163842)),
-}
-"""Meshes of FreeSurfer by the names that cubes have for them."""
 TARGETS_TABLE = "targets.tsv"
 """Table of what the columns of a source without an atlas are, in `brain.path`; a row each."""
 _TABLES = (".tsv", ".csv")
@@ -212,13 +207,14 @@ def columns_as_places(space: str, n_columns: int, table: Path, where: str) -> Pl
     StudyError
         If columns and table or mesh differ in number, or names, vertices or places are wrong.
     """
-    mesh = MESHES.get("fsaverage" if space == "fsaverage7" else space)
+    name = mesh_name(space)
+    mesh = Surface(name, (MESH_VERTICES[name],) * 2) if name in MESH_VERTICES else None
     named = read_text_table(table, (), "a row a target", _DO) if is_there(table) else None
     if named is not None and len(named) != n_columns:
         expected = f"{n_columns}, one a column of {where}"
         raise StudyError(where=str(table), found=f"{len(named)} rows", expected=expected, do=_DO)
     if named is None and (mesh is None or n_columns != mesh.size):
-        sizes = ", ".join(f"{name} ({one.size})" for name, one in MESHES.items())
+        sizes = ", ".join(f"{one} ({2 * count})" for one, count in MESH_VERTICES.items())
         expected = f"{mesh.size}, as {space} has" if mesh else f"a surface as brain.space, of {sizes}, or names of them"
         do = f"add {table}, a row a column (name, or index of a surface), or correct brain.space"
         raise StudyError(where=where, found=f"{n_columns} columns", expected=expected, do=do)

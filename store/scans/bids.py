@@ -9,6 +9,7 @@ from typing import Literal
 from cinecube.store.base.errors import StudyError
 from cinecube.store.base.input_files import read_json
 from cinecube.store.base.labels import bids_stem, entities_of
+from cinecube.store.params.document import BrainParams
 
 Layout = Literal["volumes", "grayordinates", "surfaces"]
 _ENDINGS: dict[str, Layout] = {
@@ -43,6 +44,11 @@ def scan_space(name: str) -> str:
         return space
     if space == "fsaverage":
         return _MESH_OF_DENSITY.get(entities.get("den", "164k"), space)
+    return mesh_name(space)
+
+
+def mesh_name(space: str) -> str:
+    """A space by the name of its mesh: fsaverage7 is fsaverage."""
     return "fsaverage" if space == "fsaverage7" else space
 
 
@@ -136,6 +142,28 @@ def confounds_table(scan: Path, where: str) -> Path | None:
         if found:
             return found[0]
     return None
+
+
+def refuse_volume_keys(params: BrainParams, what: str) -> None:
+    """Refuse keys of the section `brain` that only volumes have.
+
+    Parameters
+    ----------
+    params : BrainParams
+    what : str
+        The scans that are not volumes.
+
+    Raises
+    ------
+    StudyError
+        If they are to be smoothed, or denoised by ICA-AROMA.
+    """
+    if params.fwhm_mm > 0:
+        found, do = f"{params.fwhm_mm:g} for {what}", "set it to 0, or brain.space to a space of volumes"
+        raise StudyError(where="brain.fwhm_mm", found=found, expected="0: only volumes are smoothed", do=do)
+    if params.confounds == "ica_aroma":
+        do = "choose another preset"
+        raise StudyError(where="brain.confounds", found="ica_aroma", expected=f"one that {what} have", do=do)
 
 
 def repetition_s(scan: Path, sidecars: Sequence[Path], header_s: float | None, known: bool) -> tuple[float, str]:

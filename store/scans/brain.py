@@ -33,7 +33,7 @@ from cinecube.store.scans.source import ScanRun, ScanSource
 from cinecube.store.scans.sources import open_scans
 from cinecube.store.spaces.atlas import atlas_files
 from cinecube.store.spaces.space import Grid, Places, space_attrs
-from cinecube.store.spaces.targets import Targets, find_targets, places_at
+from cinecube.store.spaces.targets import Targets, find_targets, places_at, tell_of_parcels
 
 Progress = Callable[[int, int], None]
 _log = logging.getLogger(__name__)
@@ -93,10 +93,7 @@ def build_brain(study: Study, subject: str, root: Path, progress: Progress | Non
 
     paths, params = StudyPaths(root), study.brain
     rows = rows_by_segment(read_films_table(paths.films), study.segments(), study.clock)
-    source = open_scans(params, root, subject, study.clock)
-    runs = source.runs(study.segments())
-    tell_of_missing(study, source, runs)
-    refuse_unfetched(source, runs)
+    source, runs = find_scans(study, subject, root)
     checked = check_runs(source, runs, params, rows, study.clock)
     targets = _targets(source.places(runs), params, root, subject)
     with (
@@ -110,8 +107,32 @@ def build_brain(study: Study, subject: str, root: Path, progress: Progress | Non
             # One shard at a time: with a thread a core, memory would grow with the machine.
             with dask.config.set(scheduler="synchronous"):
                 write_cube(paths.brain(subject), _cube(checked, parts, targets, study, spec))
+    tell_of_parcels(targets, subject)
     tell_of_runs(table, subject, str(params.confounds), study.clock)
     return table
+
+
+def find_scans(study: Study, subject: str, root: Path) -> tuple[ScanSource, list[ScanRun]]:
+    """A subject's scans of the study's films, all of them here; logs segments that there is no scan of.
+
+    Parameters
+    ----------
+    study : Study
+    subject : str
+    root : Path
+        The study's folder.
+
+    Raises
+    ------
+    StudyError
+        If there are none in the study's space, the subject lacks all training or all test films, a showing has two
+        files, or files were not fetched.
+    """
+    source = open_scans(study.brain, root, subject, study.clock)
+    runs = source.runs(study.segments())
+    tell_of_missing(study, source, runs)
+    refuse_unfetched(source, runs)
+    return source, runs
 
 
 def _targets(places: Places, params: BrainParams, root: Path, subject: str) -> Targets:
@@ -318,7 +339,7 @@ def read_run(source: ScanSource, one: CheckedRun, targets: Targets, clock: Clock
 
     Returns
     -------
-    signals : ndarray (time, target), float32
+    signals : ndarray (time, target)
     bad : ndarray (place,) of bool
         Places with a value that is not finite.
 
@@ -328,7 +349,9 @@ def read_run(source: ScanSource, one: CheckedRun, targets: Targets, clock: Clock
         If whole volumes are not finite, or nothing changes over time.
     """
     run, n_volumes = one.run, len(one.confounds.kept)
-    signals = np.zeros((n_volumes, len(targets)), dtype=np.float32)
+    # Means of many voxels differ by less than what float32 keeps of their level.
+    kind = np.float32 if targets.weights is None else np.float64
+    signals = np.zeros((n_volumes, len(targets)), dtype=kind)
     bad_in_volume, bad = np.zeros(n_volumes, dtype=np.int64), np.zeros(len(targets.places), dtype=bool)
     for volumes, places, values in source.values(run, targets.places):
         finite = np.isfinite(values)

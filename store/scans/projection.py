@@ -13,9 +13,10 @@ from scipy.sparse import csr_array, diags_array, vstack
 from cinecube.store.base.errors import StudyError
 from cinecube.store.base.input_files import cannot_read, check_file
 from cinecube.store.params.document import BrainParams
-from cinecube.store.scans.arrays import MESHES
+from cinecube.store.scans.bids import mesh_name
 from cinecube.store.scans.source import RunBlocks, ScanRun, ScanSource, ScanTiming
-from cinecube.store.spaces.space import Grid, Places
+from cinecube.store.scans.surfaces import MESH_VERTICES
+from cinecube.store.spaces.space import Grid, Places, Surface
 
 _log = logging.getLogger(__name__)
 _HEMISPHERES = ("left", "right")
@@ -50,7 +51,8 @@ class Projected:
     def __init__(self, volumes: ScanSource, params: BrainParams, root: Path) -> None:
         assert params.surface is not None
         self.subject, self.tasks = volumes.subject, volumes.tasks
-        self._volumes, self._space = volumes, MESHES[mesh_name(params.surface)]
+        name = mesh_name(params.surface)
+        self._volumes, self._space = volumes, Surface(name, (MESH_VERTICES[name],) * 2)
         self._meshes = find_meshes(params.surface, root / params.meshes if params.meshes else None)
         self._own = list(self._meshes) if params.meshes else []
         self._voxels: Places | None = None
@@ -104,11 +106,6 @@ class Projected:
     def confounds(self, run: ScanRun) -> Path | None:
         """That of the volumes."""
         return self._volumes.confounds(run)
-
-
-def mesh_name(surface: str) -> str:
-    """Name of a mesh in cubes: FreeSurfer's own has no number."""
-    return "fsaverage" if surface == "fsaverage7" else surface
 
 
 def find_meshes(surface: str, folder: Path | None) -> tuple[Path, ...]:

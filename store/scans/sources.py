@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from cinecube.store.base.errors import StudyError
@@ -10,12 +10,18 @@ from cinecube.store.clock.clock import Clock
 from cinecube.store.params.document import BrainParams
 from cinecube.store.scans.algonauts import Algonauts
 from cinecube.store.scans.arrays import Arrays
-from cinecube.store.scans.bids import layout_of, scan_files, scan_space
+from cinecube.store.scans.bids import layout_of, mesh_name, scan_files, scan_space
+from cinecube.store.scans.cifti import DenseSeries
 from cinecube.store.scans.projection import Projected
 from cinecube.store.scans.source import ScanSource
+from cinecube.store.scans.surfaces import Surfaces
 from cinecube.store.scans.volumes import Volumes
 
-_LAYOUTS = {"volumes": Volumes}
+_LAYOUTS: dict[str, Callable[[BrainParams, str, Sequence[Path]], ScanSource]] = {
+    "volumes": Volumes,
+    "grayordinates": DenseSeries,
+    "surfaces": Surfaces,
+}
 """Classes by how files hold values, in the order in which they are preferred."""
 
 
@@ -43,7 +49,8 @@ def open_scans(params: BrainParams, root: Path, subject: str, clock: Clock | Non
         return Arrays(params, root, subject, clock)
     folder = root / params.path / subject
     files = scan_files(folder, subject)
-    there = [path for path in files if scan_space(path.name) == params.space]
+    space = mesh_name(params.space)
+    there = [path for path in files if scan_space(path.name) == space]
     for layout, source in _LAYOUTS.items():
         if found := [path for path in there if layout_of(path.name) == layout]:
             made = source(params, subject, found)

@@ -39,6 +39,8 @@ class Targets:
         Further labels of the space.
     lost, shrunk : tuple of str
         Parcels of the atlas of which nothing, or less than a quarter, is left in the brain of all runs.
+    n_parcels : int
+        Of the atlas; 0 without one.
     """
 
     places: Places
@@ -51,6 +53,7 @@ class Targets:
     coordinates: Mapping[str, np.ndarray]
     lost: tuple[str, ...] = ()
     shrunk: tuple[str, ...] = ()
+    n_parcels: int = 0
 
     def __len__(self) -> int:
         return len(self.index)
@@ -89,9 +92,8 @@ def find_targets(places: Places, atlas: Path | None, subject: str, *, parcels: b
             expected=f"an atlas in the scans' space ({places.space.name})",
             do="set brain.atlas to one of that space",
         )
-    _tell(subject, found, lost, shrunk)
     made = _parcels(places, found, inside) if parcels else _each_place(places, _parcel_of(found, inside))
-    return replace(made, lost=lost, shrunk=shrunk)
+    return replace(made, lost=lost, shrunk=shrunk, n_parcels=len(found.names))
 
 
 def _labels(values: Sequence[str] | np.ndarray) -> np.ndarray:
@@ -112,15 +114,15 @@ def _coverage(atlas: Atlas, inside: sparse.csr_array) -> tuple[tuple[str, ...], 
     return lost, tuple(name for name, is_few in zip(atlas.names, few, strict=True) if is_few)
 
 
-def _tell(subject: str, atlas: Atlas, lost: tuple[str, ...], shrunk: tuple[str, ...]) -> None:
-    n_parcels = len(atlas.names)
-    if lost:
+def tell_of_parcels(targets: Targets, subject: str) -> None:
+    """Log parcels that are lost, and those of which little is left."""
+    if targets.lost:
         _log.warning(
             "%s: %d of %d parcels lie in the brain of all runs; none of %s",
-            *(subject, n_parcels - len(lost), n_parcels, some_of(lost, 8)),
+            *(subject, targets.n_parcels - len(targets.lost), targets.n_parcels, some_of(targets.lost, 8)),
         )
-    if shrunk:
-        _log.warning("%s: less than a quarter is in the brain of all runs of %s", subject, some_of(shrunk, 8))
+    if targets.shrunk:
+        _log.warning("%s: less than a quarter is in the brain of all runs of %s", subject, some_of(targets.shrunk, 8))
 
 
 def _each_place(places: Places, parcel: np.ndarray) -> Targets:
