@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from cinecube.store.base.errors import StudyError, some_of
+from cinecube.store.base.errors import StudyError
 from cinecube.store.base.input_files import check_file, numbers_of, read_text_table
 from cinecube.store.clock.clock import Clock, match_onsets, same_step
 from cinecube.store.foreign.foreign_bounds import look_at_numpy, unreadable_array
@@ -227,11 +227,11 @@ def _places_of(space: Surface | Parcels, n_columns: int, table: pd.DataFrame, pa
     if "index" in table:
         index = numbers_of(table["index"], path, _DO, whole=True).astype(np.int64)
         limit = space.size if isinstance(space, Surface) else 2**31
-        if (np.diff(index) <= 0).any() or index[0] < 0 or index[-1] >= limit:
+        wrong = (index < 0) | (index >= limit) | np.r_[False, np.diff(index) <= 0]
+        if wrong.any():
+            found = f"{index[int(wrong.argmax())]} in row {int(wrong.argmax()) + 1}"
             expected = f"numbers that rise, of 0 to {limit - 1}"
-            raise StudyError(
-                where=f"{path} column index", found=some_of(list(map(str, index)), 4), expected=expected, do=_DO
-            )
+            raise StudyError(where=f"{path} column index", found=found, expected=expected, do=_DO)
     elif isinstance(space, Surface) and n_columns != space.size:
         found = f"{n_columns} columns and no index of their vertices"
         raise StudyError(
@@ -242,9 +242,9 @@ def _places_of(space: Surface | Parcels, n_columns: int, table: pd.DataFrame, pa
     hemi = np.full(n_columns, "", dtype=object)
     if "hemi" in table:
         hemi = table["hemi"].str.strip().to_numpy(object)
-        if wrong := sorted(set(hemi) - {"L", "R", ""}):
+        if others := sorted(set(hemi) - {"L", "R", ""}):
             do = "leave it empty where it is neither"
-            raise StudyError(where=f"{path} column hemi", found=repr(wrong[0][:40]), expected="L or R", do=do)
+            raise StudyError(where=f"{path} column hemi", found=repr(others[0][:40]), expected="L or R", do=do)
     elif isinstance(space, Surface):
         hemi = space.hemi(index).astype(object)
     elif names is not None:

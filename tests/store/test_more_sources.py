@@ -3,17 +3,25 @@
 from __future__ import annotations
 
 import shutil
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import h5py
+import nibabel as nib
 import numpy as np
 import pandas as pd
 import pytest
+from nilearn.datasets import fetch_surf_fsaverage
 from nilearn.signal import clean
+from nilearn.surface import vol_to_surf
 
-from .scan_tree import N_ROWS, N_VOLUMES, SHOWINGS, TR_S, Tree, assert_four_parts
+from cinecube.store.cube.cubes import open_cube
+from cinecube.store.scans.projection import find_meshes, projection_weights, read_vertices
+from cinecube.store.spaces.space import Grid
+
+from .scan_tree import N_ROWS, N_VOLUMES, SHOWINGS, TR_S, Tree, assert_four_parts, save
 
 pytestmark = pytest.mark.usefixtures("bounded")
 
@@ -146,7 +154,7 @@ def _dangling(tree: Tree) -> None:
         (_link_out, "no scan of it, but of amber01"),
         (_spoil_hdf5(_hollow), r"shape \(1073741824, 1000\), which is"),
         (_spoil_hdf5(_virtual), "a data set whose bytes are in other files"),
-        (_replace([b"a", b"b"]), "a data set of type 'S' and shape"),
+        (_replace(np.array([b"a", b"b"])), "a data set of type 'S' and shape"),
         (_replace(np.zeros((4, 3), [("a", "f4"), ("b", "f4")])), "a data set of type 'V'"),
         (_replace(np.array(["a", "b"], object), dtype=h5py.string_dtype()), "a data set of type 'O'"),
         (_replace(np.zeros((N_VOLUMES, 10, 100), "f4")), r"shape \(40, 10, 100\), expected numbers \(volume, parcel\)"),
@@ -274,3 +282,208 @@ def test_rows_that_an_array_lacks_are_absent(lab: Tree) -> None:
     scaled = (cleaned - cleaned.mean(0)) / cleaned.std(0, ddof=1)
     np.testing.assert_allclose(cube["bold"][birch], scaled, atol=1e-4)
     assert (~birch).sum() == 2 * N_ROWS
+
+
+def _edit(change: Callable[[pd.DataFrame], pd.DataFrame]) -> Callable[[Tree], None]:
+    def edit(tree: Tree) -> None:
+        table = array(tree).with_suffix(".tsv")
+        change(pd.read_csv(table, sep="\t").astype(object)).to_csv(table, sep="\t", index=False)
+
+    return edit
+
+
+def _cell(row: int, column: str, value: object) -> Callable[[Tree], None]:
+    def change(table: pd.DataFrame) -> pd.DataFrame:
+        table.loc[row, column] = value
+        return table
+
+    return _edit(change)
+
+
+def _save(values: np.ndarray, **how: Any) -> Callable[[Tree], None]:
+    return lambda tree: np.save(array(tree), values, **how)
+
+
+def _targets(text: str) -> Callable[[Tree], object]:
+    return lambda tree: (tree.root / "arrays/targets.tsv").write_text(text)
+
+
+def _declares_more(tree: Tree) -> None:
+    """A header of a terabyte before the bytes of a few rows."""
+    raw = array(tree).read_bytes()
+    array(tree).write_bytes(raw.replace(b"(120, 6), }     ", b"(99999999, 6), }")[: len(raw)])
+
+
+def _out_of_mesh(tree: Tree) -> None:
+    tree.brain(space="fsaverage5")
+    _targets(_TABLE.replace("5\t", "99999\t"))(tree)
+
+
+_TABLE = "index\tname\n" + "".join(f"{n}\tP{n}\n" for n in range(_N))
+
+
+@pytest.mark.parametrize(
+    ("spoil", "line"),
+    [
+        (lambda t: array(t).unlink(), r"sub-01.npy: found no such file, expected an array \(row, target\) of sub-01"),
+        (lambda t: array(t).with_suffix(".tsv").unlink(), "sub-01.tsv: found no such file, expected a table of rows"),
+        (lambda t: shutil.copy(array(t).with_suffix(".tsv"), array(t).with_suffix(".csv")), "keep one of them"),
+        (_save(np.array([[{"a": 1}]], object), allow_pickle=True), "an unreadable file|of type object"),
+        (_save(np.zeros((120, 6), "c8")), "an array of type complex64"),
+        (_save(np.zeros((120, 2, 3), "f4")), r"shape \(120, 2, 3\), expected numbers \(row, target\)"),
+        (_save(np.zeros((119, 6), "f4")), "sub-01.tsv: found 120 rows, expected 119, one a row of sub-01.npy"),
+        (_save(np.zeros((120, 6), "f4")), "the same value in every volume"),
+        (_save(np.zeros((120, 7), "f4")), "targets.tsv: found 6 rows, expected 7, one a column of"),
+        (_declares_more, r"shape \(99999999, 6\), which is 2399999976 bytes"),
+        (lambda t: array(t).write_bytes(array(t).read_bytes()[:900]), "which is 2880 bytes, in 900"),
+        (lambda t: array(t).write_bytes(b"PK\3\4 no array"), "an unreadable file"),
+        (_edit(lambda t: t.drop(columns="onset_s")), "sub-01.tsv: found no column onset_s"),
+        (_edit(lambda t: t.drop(columns="repeat")), "amber01: found onset 0 s after .* add a column repeat"),
+        (_edit(lambda t: t.assign(onset_s=t["onset_s"] * 2)), "a TR of 2.98 s, expected clock.tr_s: 1.49"),
+        (_edit(lambda t: t.assign(onset_s=t["onset_s"] + 0.5)), "a row at 0.5 s, expected a multiple of clock.tr_s"),
+        (_cell(100, "onset_s", "n/a"), "column onset_s: found 'n/a' in row 101"),
+        (_cell(100, "onset_s", -1), "onset_s -1, expected seconds from"),
+        (_cell(100, "onset_s", 1e300), "onset_s 1e.300, expected seconds from"),
+        (_cell(100, "repeat", 0), "repeat 0, expected 1 for the first showing"),
+        (_edit(lambda t: t.replace("birch01", "birch")), "no scan of it, but of amber01, birch, expected one"),
+        (_targets(_TABLE.replace("P1\n", "P0\n")), "column name: found 'P0' twice"),
+        (_targets(_TABLE.replace("5\t", "1\t")), "column index: found .*, expected numbers that rise"),
+        (_targets(_TABLE.replace("name", "label")), "no column name, expected a name for each parcel"),
+        (_targets("name\themi\n" + "".join(f"P{n}\tleft\n" for n in range(_N))), "column hemi: found 'left'"),
+        (_out_of_mesh, "targets.tsv column index: found .*99999.*, expected numbers that rise, of 0 to 20483"),
+        (lambda t: t.brain(confounds=["csf"]), "brain.confounds: found .*csf.*, expected none with source: arrays"),
+    ],
+)  # fmt: skip
+def test_wrong_arrays_are_one_line(lab: Tree, spoil: Callable[[Tree], object], line: str) -> None:
+    spoil(lab)
+    assert_four_parts(lab.error("brain", "sub-01"), line)
+
+
+def test_columns_of_a_surface(lab: Tree) -> None:
+    """All vertices of a mesh need no table; some say which they are."""
+    lab.brain(space="fsaverage5")
+    _targets(
+        "index\themi\n" + "".join(f"{n}\t{'L' if n < 10242 else 'R'}\n" for n in (3, 7, 10241, 10242, 10250, 20483))
+    )(lab)
+    cube = lab.cube()
+    check_lab(cube)
+    assert list(cube["target"]) == [3, 7, 10241, 10242, 10250, 20483]
+    assert list(cube["hemi"]) == list("LLLRRR")
+    (lab.root / "arrays/targets.tsv").unlink()
+    line = lab.error("brain", "sub-01")
+    assert_four_parts(line, "found 6 columns, expected 20484, as fsaverage5 has; add .*targets.tsv")
+    write_array(lab, rows_of(), 20484)
+    cube = lab.cube()
+    check_lab(cube, 20484)
+    assert list(np.unique(cube["hemi"], return_counts=True)[1]) == [10242, 10242]
+
+
+# Of fsaverage5: grids of wide voxels around the head, so that a test costs little.
+_WIDE = np.array([[12.0, 0, 0, -82], [0, 14.0, 0, -110], [0, 0, 11.0, -60], [0, 0, 0, 1]])
+_HEAD = (14, 14, 14)
+
+
+@pytest.fixture
+def heads(tree: Tree) -> Tree:
+    """The same study with volumes around a whole head, a corner of it outside the mask."""
+    mask = np.ones(_HEAD, np.uint8)
+    mask[:5, :6, 6:] = 0
+    for showing, seed in SHOWINGS.items():
+        values = (1000 + 20 * np.random.default_rng(seed).standard_normal((*_HEAD, N_VOLUMES))).astype(np.float32)
+        save(tree.bold(showing), values, _WIDE, TR_S)
+        save(tree.mask(showing), mask, _WIDE)
+    tree.brain(surface="fsaverage5", confounds="none", high_pass_hz=0, atlas=None)
+    return tree
+
+
+def projected(tree: Tree, showing: str) -> np.ndarray:
+    """What nilearn makes of the volumes inside the mask (volume, vertex)."""
+    inside = np.asarray(nib.load(tree.mask(showing)).dataobj)[..., None] > 0  # type: ignore[attr-defined]
+    scan = nib.Nifti1Image(np.where(inside, tree.values(showing), np.nan), _WIDE)
+    shipped = fetch_surf_fsaverage("fsaverage5")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", RuntimeWarning)  # the mean of nothing
+        sides = [vol_to_surf(scan, shipped[f"pial_{s}"], inner_mesh=shipped[f"white_{s}"]) for s in ("left", "right")]
+    return np.concatenate(sides).T
+
+
+def test_a_projection_equals_nilearn(heads: Tree) -> None:
+    done = heads.must("brain", "sub-01")
+    with open_cube(heads.root / "data/brain/sub-01.zarr") as cube:
+        bold, target, segment = (cube[name].values for name in ("bold", "target", "segment"))
+        hemi, space = cube["hemi"].values, cube.attrs["space"]
+    values = projected(heads, "birch01")
+    there = np.flatnonzero(np.isfinite(values).all(axis=0))
+    assert 100 < values.shape[1] - len(there) < 5000
+    assert f"{values.shape[1] - len(there)} of 20484 vertices lie outside the brain" in " ".join(done.stderr.split())
+    np.testing.assert_array_equal(target, there)
+    np.testing.assert_array_equal(hemi == "R", there >= 10242)
+    np.testing.assert_allclose(bold[segment == "birch01"], expected_of(values[:, there]), atol=1e-4)
+    assert space == "fsaverage5"
+
+
+def test_weights_of_a_projection_equal_nilearn(heads: Tree) -> None:
+    (pial, white), values = find_meshes("fsaverage5", None)[:2], projected(heads, "birch01")[:, :10242]
+    mask = np.asarray(nib.load(heads.mask()).dataobj) > 0  # type: ignore[attr-defined]
+    grid = Grid("MNI152NLin2009cAsym", _HEAD, tuple(map(tuple, _WIDE.tolist())))
+    weights = projection_weights(*(read_vertices(path, 10242) for path in (pial, white)), grid, np.flatnonzero(mask))
+    ours = (weights @ heads.values()[mask]).T
+    there = np.isfinite(values).all(axis=0)
+    np.testing.assert_array_equal(np.diff(weights.indptr) > 0, there)
+    np.testing.assert_allclose(ours[:, there], values[:, there], rtol=1e-5)
+
+
+def test_a_voxel_of_nan_costs_the_vertices_around_it(heads: Tree) -> None:
+    def spoil(values: np.ndarray) -> np.ndarray:
+        values[8, 8, 8, 5] = np.nan
+        return values
+
+    whole = heads.cube()["target"]
+    heads.scan(spoil, affine=_WIDE)
+    told = " ".join(heads.must("brain", "sub-01").stderr.split())
+    assert "vertices hold NaN or infinity in 1 of 3 runs and are left out of all" in told
+    assert 0 < len(whole) - len(heads.cube()["target"]) < 500
+
+
+@pytest.mark.parametrize(
+    ("spoil", "line"),
+    [
+        (lambda t: t.brain(surface="fsaverage6"), r"the mesh fsaverage6: found no pial_left.gii.gz .*fetch_surf"),
+        (lambda t: t.brain(meshes="films"), "the mesh fsaverage5: found no pial_left.gii.gz .*; correct brain.meshes"),
+        (lambda t: t.brain(surface="fsaverage4"), "brain.surface: found 'fsaverage4'"),
+        (lambda t: t.brain(surface=None, meshes="meshes"), "brain.meshes: found 'meshes', expected null without"),
+        (lambda t: t.brain(space="T1w"), "brain.space: found 'T1w', expected an MNI space with surface"),
+        (lambda t: _own_meshes(t, "fsaverage6"), r"pial_left.gii.gz: found coordinates \(10242, 3\), expected"),
+        (lambda t: _own_meshes(t).write_bytes(b"no mesh"), "pial_left.gii.gz: found a file that cannot be read"),
+        (lambda t: _shift(t, 500), "no vertex in the mask, expected fsaverage5; check that the scans are in MNI"),
+    ],
+)  # fmt: skip
+def test_wrong_projections_are_one_line(
+    heads: Tree, monkeypatch: pytest.MonkeyPatch, spoil: Callable[[Tree], object], line: str
+) -> None:
+    monkeypatch.setenv("NILEARN_DATA", str(heads.root / "nothing"))
+    monkeypatch.setenv("HOME", str(heads.root))
+    spoil(heads)
+    assert_four_parts(heads.error("brain", "sub-01"), line)
+
+
+def _own_meshes(tree: Tree, surface: str = "fsaverage5") -> Path:
+    folder = tree.root / "meshes"
+    folder.mkdir()
+    for path in find_meshes("fsaverage5", None):
+        shutil.copy(path, folder)
+    tree.brain(meshes="meshes", surface=surface)
+    return folder / "pial_left.gii.gz"
+
+
+def _shift(tree: Tree, mm: float) -> None:
+    moved = _WIDE + np.array([[0, 0, 0, mm]] + 3 * [[0.0] * 4])
+    for showing in SHOWINGS:
+        save(tree.bold(showing), tree.values(showing), moved, TR_S)
+        save(tree.mask(showing), np.pad(np.ones((12, 12, 12), np.uint8), 1), moved)
+
+
+def test_meshes_are_taken_from_a_folder(heads: Tree) -> None:
+    plain = heads.cube()
+    _own_meshes(heads)
+    np.testing.assert_array_equal(heads.cube()["bold"], plain["bold"])
