@@ -25,6 +25,7 @@ ALGONAUTS_SPACE = "MNI152NLin2009cAsym"
 """Space in which the data of Algonauts 2025 were averaged into parcels."""
 _PAIR = ("keep", "remove")
 Preset = Literal["none", "motion", "simple", "simple+gsr", "scrubbing", "compcor", "ica_aroma"]
+Source = Literal["fmriprep", "algonauts2025", "arrays"]
 
 _Model = TypeVar("_Model", bound=BaseModel)
 
@@ -90,7 +91,7 @@ class BrainParams(Section):
         Whether `dvc push` sends scans and brain cubes; it changes no number.
     """
 
-    source: Literal["fmriprep", "algonauts2025", "arrays"] = "fmriprep"
+    source: Source = "fmriprep"
     path: str
     subjects: list[str] = Field(min_length=1)
     space: str = "MNI152NLin2009cAsym"

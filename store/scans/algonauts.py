@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -10,7 +11,6 @@ from pathlib import Path
 import numpy as np
 
 from cinecube.store.base.errors import StudyError, some_of
-from cinecube.store.base.input_files import check_file
 from cinecube.store.base.labels import entities_of
 from cinecube.store.clock.clock import Clock, same_step
 from cinecube.store.foreign.foreign_bounds import NUMBERS, look_at_dataset
@@ -27,6 +27,7 @@ _TR_S = 1.49  # of all of CNeuroMod; the files do not tell
 _PARCELS, _ATLAS = 1000, "Schaefer18_1000Parcels7Networks"
 # Entities that tell data sets of runs apart from what else a file holds.
 _TASK, _SUBJECT = "task", "sub"
+_EPISODE = re.compile(r"s\d+e\d+\w*")
 
 
 @dataclass(frozen=True)
@@ -58,15 +59,13 @@ class Algonauts:
     Raises
     ------
     StudyError
-        If there is no file of the subject here, or one is damaged, hostile or holds a run twice.
+        If there is no file of the subject, or one is damaged, hostile or holds a run twice.
     """
 
     def __init__(self, params: BrainParams, root: Path, subject: str, clock: Clock | None) -> None:
         self.subject, self._params, self._tr_s = subject, params, _TR_S if clock is None else clock.tr_s
         files = hdf5_files(root / params.path, subject)
         self._unfetched = [path for path in files if not path.exists()]
-        if len(self._unfetched) == len(files):
-            check_file(files[0], "responses of Algonauts 2025")
         self._series = _series_by_name([path for path in files if path.exists()], subject)
         self._of_run: dict[tuple[str, int], _Series] = {}
         self._targets = root / params.path / TARGETS_TABLE
@@ -79,23 +78,20 @@ class Algonauts:
             _log.warning("%s: Algonauts 2025 is cleaned already; brain.high_pass_hz: 0 leaves it so", subject)
 
     def runs(self, segments: Sequence[str]) -> list[ScanRun]:
-        """All showings of these segments that there are.
-
-        Raises
-        ------
-        StudyError
-            As of `find_showings`; if there are none, but a file that was not fetched.
-        """
+        """All showings of these segments that there are; of files that were not fetched, those that may be in them."""
         names = [Path(name) for name in self._series]
         found = find_showings(names, self.subject, segments, self._params.tasks, self._params.choose)
-        absent = [one for one in segments if task_of(one, self._params.tasks) not in self.tasks]
-        if self._unfetched and absent:
-            if len(absent) == len(segments):
-                check_file(self._unfetched[0], f"responses to {some_of(absent, 3)}")
-            _log.warning("%s: not in its files, or in %s, which is not here", some_of(absent, 3), self._unfetched[0])
         self._of_run |= {(run.segment, run.repeat): self._series[run.path.name] for run in found}
         table = (self._targets,) if is_there(self._targets) else ()
-        return [replace(run, paths=(self._one(run).path, *table)) for run in found]
+        runs = [replace(run, paths=(self._one(run).path, *table)) for run in found]
+        tasks = {one: task_of(one, self._params.tasks) for one in segments}
+        absent = {segment: self._may_be_in(task) for segment, task in tasks.items() if task not in self.tasks}
+        return runs + [ScanRun(self.subject, segment, 1, "", files) for segment, files in absent.items() if files]
+
+    def _may_be_in(self, task: str) -> tuple[Path, ...]:
+        """Files that were not fetched and may have a task: those of Friends have its episodes, others the rest."""
+        is_episode = _EPISODE.fullmatch(task) is not None
+        return tuple(path for path in self._unfetched if (entities_of(path.name).get(_TASK) == "friends") == is_episode)
 
     def _one(self, run: ScanRun) -> _Series:
         return self._of_run[run.segment, run.repeat]
@@ -106,7 +102,8 @@ class Algonauts:
 
     def timing(self, run: ScanRun) -> ScanTiming:
         """Number of volumes; the clock\'s step, for files do not tell theirs."""
-        return ScanTiming(self._one(run).shape[0], self._tr_s)
+        one = self._of_run.get((run.segment, run.repeat))
+        return ScanTiming(one.shape[0] if one else None, self._tr_s)
 
     def places(self, runs: Sequence[ScanRun]) -> Places:
         """The parcels, by the names of the challenge\'s parcellation, or of a table.
@@ -186,7 +183,7 @@ def _series_by_name(files: Sequence[Path], subject: str) -> dict[str, _Series]:
                 _refuse_series(one, found.get(f"{name}_bold"))
                 look_at_dataset(dataset, one.where)
                 found[f"{name}_bold"] = one
-    if not found:
+    if files and not found:
         expected = "data sets as ses-001_task-bourne01"
         raise StudyError(where=str(files[0]), found="no data set of a run", expected=expected, do="fetch it again")
     return found

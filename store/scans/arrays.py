@@ -25,7 +25,7 @@ _TABLES = (".tsv", ".csv")
 _LABELS = ("segment", "onset_s")
 _WHAT = "a table of rows with segment and onset_s, and repeat where a film was shown again"
 _DO = "correct the table"
-_MOST_REPEAT = 1000
+_MOST_REPEAT, _MOST_ONSET_S, _MOST_INDEX = 1000, 1e6, 2**31
 
 
 class Arrays:
@@ -172,17 +172,25 @@ def open_array(path: Path) -> np.ndarray:
     return array
 
 
+def space_of_array(path: Path) -> str | None:
+    """The surface of as many vertices as an array has columns; None if there is none."""
+    n_columns = open_array(path).shape[1]
+    return next((name for name, count in MESH_VERTICES.items() if 2 * count == n_columns), None)
+
+
 def _read_rows(path: Path) -> pd.DataFrame:
     """Segment, onset and repeat of each row."""
     table = read_text_table(path, _LABELS, _WHAT, _DO)
     repeats = numbers_of(table["repeat"], path, _DO, whole=True) if "repeat" in table else np.ones(len(table))
-    if ((repeats < 1) | (repeats > _MOST_REPEAT)).any():
-        found = f"repeat {repeats[int(((repeats < 1) | (repeats > _MOST_REPEAT)).argmax())]:g}"
-        raise StudyError(where=str(path), found=found, expected="1 for the first showing, 2 for the second", do=_DO)
     onsets_s = numbers_of(table["onset_s"], path, _DO)
-    if (onsets_s < 0).any() or (onsets_s > 1e6).any():
-        found = f"onset_s {onsets_s[int(((onsets_s < 0) | (onsets_s > 1e6)).argmax())]:g}"
-        raise StudyError(where=str(path), found=found, expected="seconds from the film's first frame", do=_DO)
+    for name, values, least, most, expected in (
+        ("repeat", repeats, 1, _MOST_REPEAT, "1 for the first showing, 2 for the second"),
+        ("onset_s", onsets_s, 0, _MOST_ONSET_S, "seconds from the film's first frame"),
+    ):
+        wrong = (values < least) | (values > most)
+        if wrong.any():
+            found = f"{name} {values[int(wrong.argmax())]:g} in row {int(wrong.argmax()) + 1}"
+            raise StudyError(where=str(path), found=found, expected=expected, do=_DO)
     return pd.DataFrame(
         {"segment": table["segment"].str.strip(), "onset_s": onsets_s, "repeat": repeats.astype(np.int64)}
     )
@@ -222,38 +230,50 @@ def columns_as_places(space: str, n_columns: int, table: Path, where: str) -> Pl
 
 
 def _places_of(space: Surface | Parcels, n_columns: int, table: pd.DataFrame, path: Path) -> Places:
-    names = next((table[key].str.strip().to_numpy(object) for key in ("name", "parcel") if key in table), None)
-    index = np.arange(n_columns) + (0 if isinstance(space, Surface) else 1)
-    if "index" in table:
-        index = numbers_of(table["index"], path, _DO, whole=True).astype(np.int64)
-        limit = space.size if isinstance(space, Surface) else 2**31
-        wrong = (index < 0) | (index >= limit) | np.r_[False, np.diff(index) <= 0]
-        if wrong.any():
-            found = f"{index[int(wrong.argmax())]} in row {int(wrong.argmax()) + 1}"
-            expected = f"numbers that rise, of 0 to {limit - 1}"
-            raise StudyError(where=f"{path} column index", found=found, expected=expected, do=_DO)
-    elif isinstance(space, Surface) and n_columns != space.size:
-        found = f"{n_columns} columns and no index of their vertices"
-        raise StudyError(
-            where=str(path), found=found, expected=f"{space.size}, as {space.name} has", do="add a column index"
-        )
+    keys = ("name", "parcel") if isinstance(space, Parcels) else ("parcel", "name")
+    names = next((table[key].str.strip().to_numpy(object) for key in keys if key in table), None)
     if isinstance(space, Parcels):
         _refuse_names(names, path)
-    hemi = np.full(n_columns, "", dtype=object)
+    index = _index(space, n_columns, table, path)
+    xyz_mm = np.full((n_columns, 3), np.nan)
+    for axis, name in enumerate(("x_mm", "y_mm", "z_mm")):
+        if name in table:
+            xyz_mm[:, axis] = numbers_of(table[name], path, _DO, gaps=("n/a", ""))
+    labels = {} if names is None else {"parcel": names}
+    return Places(space, index, _hemi(space, index, table, names, path), xyz_mm, labels)
+
+
+def _index(space: Surface | Parcels, n_columns: int, table: pd.DataFrame, path: Path) -> np.ndarray:
+    """Number of each column in its space."""
+    if "index" not in table:
+        if isinstance(space, Surface) and n_columns != space.size:
+            found, expected = f"{n_columns} columns and no index of them", f"{space.size}, as {space.name} has"
+            raise StudyError(where=str(path), found=found, expected=expected, do="add a column index")
+        return np.arange(n_columns) + (0 if isinstance(space, Surface) else 1)
+    index = numbers_of(table["index"], path, _DO, whole=True)
+    limit = space.size if isinstance(space, Surface) else _MOST_INDEX
+    wrong = (index < 0) | (index >= limit) | np.r_[False, np.diff(index) <= 0]
+    if wrong.any():
+        row = int(wrong.argmax())
+        found, expected = f"{index[row]:g} in row {row + 1}", f"numbers that rise, of 0 to {limit - 1}"
+        raise StudyError(where=f"{path} column index", found=found, expected=expected, do=_DO)
+    return index.astype(np.int64)
+
+
+def _hemi(
+    space: Surface | Parcels, index: np.ndarray, table: pd.DataFrame, names: np.ndarray | None, path: Path
+) -> np.ndarray:
+    """Side of each column: as the table says, as the mesh has it, or by the name."""
     if "hemi" in table:
         hemi = table["hemi"].str.strip().to_numpy(object)
         if others := sorted(set(hemi) - {"L", "R", ""}):
             do = "leave it empty where it is neither"
             raise StudyError(where=f"{path} column hemi", found=repr(others[0][:40]), expected="L or R", do=do)
-    elif isinstance(space, Surface):
-        hemi = space.hemi(index).astype(object)
-    elif names is not None:
-        hemi = np.array([name[0] if name[:2] in ("L_", "R_") else "" for name in names], dtype=object)
-    xyz_mm = np.full((n_columns, 3), np.nan)
-    for axis, name in enumerate(("x_mm", "y_mm", "z_mm")):
-        if name in table:
-            xyz_mm[:, axis] = numbers_of(table[name], path, _DO, gaps=("n/a", ""))
-    return Places(space, index, hemi, xyz_mm, {} if names is None else {"parcel": names})
+        return hemi
+    if isinstance(space, Surface):
+        return space.hemi(index).astype(object)
+    assert names is not None
+    return np.array([name[0] if name[:2] in ("L_", "R_") else "" for name in names], dtype=object)
 
 
 def _refuse_names(names: np.ndarray | None, path: Path) -> None:

@@ -183,7 +183,8 @@ def refuse_unfetched(source: ScanSource, runs: Sequence[ScanRun]) -> None:
     StudyError
         Naming them, and the command that fetches them.
     """
-    absent = [path for run in runs for path in source.files(run) if path.is_symlink() and not path.exists()]
+    files = dict.fromkeys(path for run in runs for path in source.files(run))
+    absent = [path for path in files if path.is_symlink() and not path.exists()]
     if len(absent) == 1:
         check_file(absent[0], "a file of a scan")
     if absent:

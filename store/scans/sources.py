@@ -7,7 +7,7 @@ from pathlib import Path
 
 from cinecube.store.base.errors import StudyError
 from cinecube.store.clock.clock import Clock
-from cinecube.store.params.document import BrainParams
+from cinecube.store.params.document import BrainParams, Source
 from cinecube.store.scans.algonauts import Algonauts
 from cinecube.store.scans.arrays import Arrays
 from cinecube.store.scans.bids import layout_of, mesh_name, scan_files, scan_space
@@ -23,6 +23,11 @@ _LAYOUTS: dict[str, Callable[[BrainParams, str, Sequence[Path]], ScanSource]] = 
     "surfaces": Surfaces,
 }
 """Classes by how files hold values, in the order in which they are preferred."""
+_KINDS: tuple[tuple[Source, str, bool], ...] = (
+    ("algonauts2025", "sub-*/func/*_bold.h5", False),
+    ("algonauts2025", "fmri/sub-*/func/*_bold.h5", False),
+    ("arrays", "sub-*.npy", True),
+)
 
 
 def open_scans(params: BrainParams, root: Path, subject: str, clock: Clock | None = None) -> ScanSource:
@@ -61,6 +66,21 @@ def open_scans(params: BrainParams, root: Path, subject: str, clock: Clock | Non
         expected=f"some with space-{params.space}, as brain.space says",
         do="set brain.space to one that is there, or run fMRIPrep with it",
     )
+
+
+def source_in(folder: Path) -> tuple[Source, list[str]]:
+    """What kind of source a folder holds, as `brain.source` has it, and its subjects.
+
+    Parameters
+    ----------
+    folder : Path
+        Derivatives, a clone of Algonauts 2025, or arrays.
+    """
+    for source, pattern, is_file in _KINDS:
+        found = {path.relative_to(folder).parts for path in folder.glob(pattern)}
+        if subjects := sorted({next(part for part in parts if part.startswith("sub-")) for parts in found}):
+            return source, [name.removesuffix(".npy") for name in subjects] if is_file else subjects
+    return "fmriprep", sorted(path.name for path in folder.glob("sub-*") if path.is_dir())
 
 
 def spaces_of(files: Sequence[Path]) -> list[str]:

@@ -18,8 +18,11 @@ from nilearn.signal import clean
 from nilearn.surface import vol_to_surf
 
 from cinecube.store.cube.cubes import open_cube
+from cinecube.store.params.document import BrainParams, load_study
 from cinecube.store.scans.projection import find_meshes, projection_weights, read_vertices
+from cinecube.store.scans.sources import open_scans
 from cinecube.store.spaces.space import Grid
+from cinecube.studies.init import OwnData, values_of_scans
 
 from .scan_tree import N_ROWS, N_VOLUMES, SHOWINGS, TR_S, Tree, assert_four_parts, save
 
@@ -342,9 +345,9 @@ _TABLE = "index\tname\n" + "".join(f"{n}\tP{n}\n" for n in range(_N))
         (_edit(lambda t: t.assign(onset_s=t["onset_s"] * 2)), "a TR of 2.98 s, expected clock.tr_s: 1.49"),
         (_edit(lambda t: t.assign(onset_s=t["onset_s"] + 0.5)), "a row at 0.5 s, expected a multiple of clock.tr_s"),
         (_cell(100, "onset_s", "n/a"), "column onset_s: found 'n/a' in row 101"),
-        (_cell(100, "onset_s", -1), "onset_s -1, expected seconds from"),
-        (_cell(100, "onset_s", 1e300), "onset_s 1e.300, expected seconds from"),
-        (_cell(100, "repeat", 0), "repeat 0, expected 1 for the first showing"),
+        (_cell(100, "onset_s", -1), "onset_s -1 in row 101, expected seconds from"),
+        (_cell(100, "onset_s", 1e300), "onset_s 1e.300 in row 101, expected seconds from"),
+        (_cell(100, "repeat", 0), "repeat 0 in row 101, expected 1 for the first showing"),
         (_edit(lambda t: t.replace("birch01", "birch")), "no scan of it, but of amber01, birch, expected one"),
         (_targets(_TABLE.replace("P1\n", "P0\n")), "column name: found 'P0' twice"),
         (_targets(_TABLE.replace("5\t", "1\t")), "column index: found .*, expected numbers that rise"),
@@ -487,3 +490,45 @@ def test_meshes_are_taken_from_a_folder(heads: Tree) -> None:
     plain = heads.cube()
     _own_meshes(heads)
     np.testing.assert_array_equal(heads.cube()["bold"], plain["bold"])
+
+
+def test_files_that_were_not_fetched_are_named(challenge: Tree) -> None:
+    """A study of Movie10 needs no file of Friends; what it needs is told before anything is read."""
+    _dangling(challenge)
+    friends = hdf5(challenge).with_name("sub-01_task-friends_desc-s123456_bold.h5")
+    friends.symlink_to(hdf5(challenge).readlink())
+    params = BrainParams(source="algonauts2025", path="algonauts", subjects=["sub-01"], confounds="none")
+    source = open_scans(params, challenge.root, "sub-01")
+    runs = source.runs(["amber01", "s01e02a"])
+    assert [source.files(run) for run in runs] == [[hdf5(challenge)], [friends]]
+    assert [source.timing(run).n_volumes for run in runs] == [None, None]
+    hdf5(challenge).unlink()
+    write_hdf5(hdf5(challenge), _KEYS)
+    check_rows(challenge.cube())
+    source = open_scans(params, challenge.root, "sub-01")
+    assert [(run.segment, run.repeat) for run in source.runs(["amber01", "cedar01"])] == [
+        ("amber01", 1),
+        ("amber01", 2),
+    ]
+
+
+def test_init_recognises_hdf5_and_arrays(challenge: Tree, tmp_path: Path) -> None:
+    films = {film: [f"{film}01"] for film in ("amber", "birch")}
+    split = {"train": ["amber"], "test": ["birch"]}
+
+    def found(scans: str) -> tuple[object, ...]:
+        own = OwnData(challenge.root / "films", challenge.root / scans, None, None, None)
+        values = values_of_scans(tmp_path / "new", own, films, split)
+        return tuple(values[key] for key in ("source", "subjects", "space", "confounds", "high_pass_hz", "tr_s"))
+
+    mni = "MNI152NLin2009cAsym"
+    assert found("algonauts") == found("algonauts/fmri") == ("algonauts2025", ["sub-01"], mni, "none", 0, TR_S)
+    (challenge.root / "arrays").mkdir()
+    write_array(challenge, rows_of(), 20484)
+    assert found("arrays") == ("arrays", ["sub-01"], "fsaverage5", "none", 0, TR_S)
+    for film in films:
+        (challenge.root / "films" / film).mkdir(parents=True)
+        (challenge.root / "films" / film / f"{film}01.mp4").touch()
+    where = ("--stimuli", str(challenge.root / "films"), "--scans", str(challenge.root / "arrays"))
+    challenge.must("init", str(tmp_path / "new"), "--template", "own", *where)
+    assert load_study(tmp_path / "new").brain.source == "arrays"
