@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from cinecube.store.base.errors import StudyError, some_of
+from cinecube.store.base.input_files import check_file
 from cinecube.store.base.labels import entities_of
 from cinecube.store.clock.clock import Clock, same_step
 from cinecube.store.foreign.foreign_bounds import NUMBERS, look_at_dataset
@@ -86,7 +87,8 @@ class Algonauts:
         runs = [replace(run, paths=(self._one(run).path, *table)) for run in found]
         tasks = {one: task_of(one, self._params.tasks) for one in segments}
         absent = {segment: self._may_be_in(task) for segment, task in tasks.items() if task not in self.tasks}
-        return runs + [ScanRun(self.subject, segment, 1, "", files) for segment, files in absent.items() if files]
+        runs += [ScanRun(self.subject, segment, 1, "", files) for segment, files in absent.items() if files]
+        return sorted(runs, key=lambda run: segments.index(run.segment))
 
     def _may_be_in(self, task: str) -> tuple[Path, ...]:
         """Files that were not fetched and may have a task: those of Friends have its episodes, others the rest."""
@@ -101,12 +103,12 @@ class Algonauts:
         return list(run.paths)
 
     def timing(self, run: ScanRun) -> ScanTiming:
-        """Number of volumes; the clock\'s step, for files do not tell theirs."""
+        """Number of volumes; the clock's step, for files do not tell theirs."""
         one = self._of_run.get((run.segment, run.repeat))
         return ScanTiming(one.shape[0] if one else None, self._tr_s)
 
     def places(self, runs: Sequence[ScanRun]) -> Places:
-        """The parcels, by the names of the challenge\'s parcellation, or of a table.
+        """The parcels, by the names of the challenge's parcellation, or of a table.
 
         Raises
         ------
@@ -141,7 +143,7 @@ class Algonauts:
 
 
 def hdf5_files(folder: Path, subject: str) -> list[Path]:
-    """The files of a subject, fetched or not, from the clone\'s folder or its `fmri`.
+    """The files of a subject, fetched or not, from the clone's folder or its `fmri`.
 
     Parameters
     ----------
@@ -173,6 +175,7 @@ def _series_by_name(files: Sequence[Path], subject: str) -> dict[str, _Series]:
     """Data sets of runs by their entities as a name of BIDS; keys may be flat, or nested below their session."""
     found: dict[str, _Series] = {}
     for path in files:
+        check_file(path, "responses of Algonauts 2025")
         with open_hdf5(path) as sets:
             for place, dataset in sets.items():
                 entities = entities_of(f"{place.replace('/', '_')}_bold")

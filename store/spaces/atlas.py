@@ -70,7 +70,7 @@ def read_atlas(path: Path, places: Places) -> Atlas:
     labels, named = read_parcels(path, grid)
     if other := space_unlike(path, places.space.name):
         _log.warning("%s", other)
-    if other := other_grid(open_atlas(path)[0], grid):
+    if labels.any() and (other := other_grid(open_atlas(path)[0], grid)):
         _log.info("%s has %s: each voxel of the scans takes the nearest label", find_atlas(path).name, other)
     numbers = np.array(sorted(named), dtype=np.int64)
     label = labels.ravel()[places.index]
