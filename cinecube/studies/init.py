@@ -22,11 +22,12 @@ from cinecube.store.base.errors import StudyError, some_of
 from cinecube.store.base.labels import check_name
 from cinecube.store.clock.clock import same_step
 from cinecube.store.inputs.content import is_here, unfetched
-from cinecube.store.params.document import PARAMS_FILE, BrainParams, Study, load_study, parse
+from cinecube.store.params.document import PARAMS_FILE, BrainParams, Source, Study, load_study, parse
+from cinecube.store.scans.arrays import space_of_array
 from cinecube.store.scans.bids import mesh_name, scan_files, scan_space
 from cinecube.store.scans.showings import no_scan
 from cinecube.store.scans.source import ScanRun, ScanSource, ScanTiming
-from cinecube.store.scans.sources import open_scans, spaces_of
+from cinecube.store.scans.sources import open_scans, source_in, spaces_of
 from cinecube.store.spaces.atlas import check_atlas, find_atlas
 from cinecube.studies.pipelines import pipelines, template_text
 
@@ -34,6 +35,13 @@ _log = logging.getLogger(__name__)
 _TR_S = 1.49  # Movie10's, where no scan says another
 _SPACE = "MNI152NLin2009cAsym"  # fMRIPrep's own, preferred where it is there
 _REACH_S = 5 * 1.49  # of its delays
+# Algonauts' responses and a lab's arrays are cleaned already.
+_CLEANED: dict[str, Any] = {"confounds": "none", "high_pass_hz": 0}
+_CLEANING: dict[Source, dict[str, Any]] = {
+    "fmriprep": {"confounds": "simple", "high_pass_hz": 0.008},
+    "algonauts2025": _CLEANED,
+    "arrays": _CLEANED,
+}
 _TEST_ON_ONE = 2  # segments to fit on, one held out in turn, beside one to test on
 
 
@@ -122,7 +130,7 @@ def values_of_scans(
         If there are no subjects, no such space or atlas, or the test film is none of `films`.
     """
     _refuse_no_folder(own.scans, "--scans")
-    subjects = sorted(path.name for path in own.scans.glob("sub-*") if path.is_dir())
+    source, subjects = source_in(own.scans)
     if not subjects:
         raise StudyError(
             where=str(own.scans), found="no folder sub-*", expected="fMRIPrep derivatives", do="set --scans"
@@ -130,13 +138,16 @@ def values_of_scans(
     if own.atlas and not find_atlas(own.atlas).exists():
         do = "correct --atlas"
         raise StudyError(where=str(own.atlas), found="no such file", expected="a labelled volume with its .tsv", do=do)
-    space = check_name(_space(own, subjects), "space")
+    space = check_name(_space(own, subjects, source), "space")
+    cleaning = _CLEANING[source]
     if own.atlas:
         check_atlas(own.atlas, space)
     if own.test is not None and own.test not in films:
         raise StudyError(where="--test", found=repr(own.test), expected=f"one of {', '.join(films)}", do="name a film")
     segments = [segment for parts in films.values() for segment in parts]
-    params = BrainParams(path=str(own.scans.resolve()), subjects=_told_apart(subjects), space=space)
+    params = BrainParams(
+        source=source, path=str(own.scans.resolve()), subjects=_told_apart(subjects), space=space, **cleaning
+    )
     timed = [one for subject in subjects for one in _scans(params, subject, segments)]
     tr_s = _tr_s(timed)
     if again := sorted({run.segment for run, _ in timed if run.repeat > 1}):
@@ -148,7 +159,9 @@ def values_of_scans(
         "films": {film: list(segments) for film, segments in films.items()},
         **split,
         "subjects": subjects,
+        "source": source,
         "space": space,
+        **cleaning,
         "tr_s": tr_s,
         # Film of as many seconds before as the reference study's five rows of 1.49 s.
         "delays": list(range(1, max(2, math.ceil(_REACH_S / tr_s - 1e-6) + 1))),
@@ -230,8 +243,12 @@ def _fetched(film: str, files: list[Path]) -> list[Path]:
     return [path for path in files if path not in missing] if left_out else files
 
 
-def _space(own: OwnData, subjects: Sequence[str]) -> str:
+def _space(own: OwnData, subjects: Sequence[str], source: Source) -> str:
     """The space that is asked for, if there are scans in it; else one of those that there are."""
+    if source != "fmriprep":
+        _log.info("scans are no derivatives of fMRIPrep: brain.source is %s", source)
+        by_size = space_of_array(own.scans / f"{subjects[0]}.npy") if source == "arrays" else None
+        return own.space or by_size or _SPACE
     files: list[Path] = []
     for subject in subjects:
         with suppress(StudyError):  # told when the scans of this subject are looked for
@@ -281,6 +298,8 @@ def _scans(params: BrainParams, subject: str, segments: list[str]) -> list[tuple
 
 def _any_scan(params: BrainParams, source: ScanSource) -> list[tuple[ScanRun, ScanTiming]]:
     """One scan of whatever it is, for its TR alone."""
+    if params.source != "fmriprep":
+        return []
     files = scan_files(Path(params.path) / source.subject, source.subject)
     path = next(path for path in files if scan_space(path.name) == mesh_name(params.space))
     run = ScanRun(source.subject, path.name, 1, "", (path, path))

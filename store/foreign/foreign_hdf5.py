@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -60,6 +61,30 @@ def read_hdf5(
     StudyError
         If the file is unreadable, or it cannot be told which of its data sets are meant.
     """
+    with open_hdf5(path) as every:
+        # Files hold names and dates beside features.
+        sets = {place: one for place, one in every.items() if one.dtype.kind in NUMBERS} or every
+        chosen = _choose(sets, dataset and dataset.strip("/"), segments, table, str(path))
+        if isinstance(chosen, str):
+            return _numbers(sets[chosen], f"{path} {chosen}"), ()
+        others = [] if dataset else [place for place in sets if place not in chosen.values()]
+        said = (f"left out: data sets {some_of(others, _SHOWN)}",) if others else ()
+        return {name: _numbers(sets[place], f"{path} {place}") for name, place in chosen.items()}, said
+
+
+@contextmanager
+def open_hdf5(path: Path) -> Iterator[dict[str, Any]]:
+    """All data sets of a file by their places, while it is open; those behind soft and external links are left out.
+
+    Parameters
+    ----------
+    path : Path
+
+    Raises
+    ------
+    StudyError
+        If h5py is missing, or the file is no plain file or cannot be read, as far as its reader goes.
+    """
     try:
         import h5py
     except ImportError:
@@ -67,15 +92,7 @@ def read_hdf5(
     look_at(path)
     try:
         with h5py.File(path, "r") as file:
-            every = dict(_data_sets(file))
-            # Files hold names and dates beside features.
-            sets = {place: one for place, one in every.items() if one.dtype.kind in NUMBERS} or every
-            chosen = _choose(sets, dataset and dataset.strip("/"), segments, table, str(path))
-            if isinstance(chosen, str):
-                return _numbers(sets[chosen], f"{path} {chosen}"), ()
-            others = [] if dataset else [place for place in sets if place not in chosen.values()]
-            said = (f"left out: data sets {some_of(others, _SHOWN)}",) if others else ()
-            return {name: _numbers(sets[place], f"{path} {place}") for name, place in chosen.items()}, said
+            yield dict(_data_sets(file))
     except (OSError, RuntimeError, MemoryError, KeyError) as error:  # h5py has no class of its own for damage
         raise unreadable_array(path, error) from None
 

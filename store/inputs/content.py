@@ -160,7 +160,7 @@ def refuse_unfetched(files: Iterable[Path], root: Path, what: str) -> None:
     StudyError
         If there are any.
     """
-    missing = [path for path in files if not is_here(path)]
+    missing = [path for path in dict.fromkeys(files) if not is_here(path)]
     if missing:
         raise unfetched(missing, root, what)
 

@@ -21,8 +21,11 @@ from cinecube.store.params.model_params import ModelParams
 from cinecube.store.params.run_params import DaskParams, Run
 from cinecube.store.params.wrong_params import explain
 
+ALGONAUTS_SPACE = "MNI152NLin2009cAsym"
+"""Space in which the data of Algonauts 2025 were averaged into parcels."""
 _PAIR = ("keep", "remove")
 Preset = Literal["none", "motion", "simple", "simple+gsr", "scrubbing", "compcor", "ica_aroma"]
+Source = Literal["fmriprep", "algonauts2025", "arrays"]
 
 _Model = TypeVar("_Model", bound=BaseModel)
 
@@ -68,8 +71,14 @@ class BrainParams(Section):
 
     Attributes
     ----------
+    source : str
+        `fmriprep`: derivatives; `algonauts2025`: the challenge's HDF5; `arrays`: a lab's own, with tables of rows.
     space : str
         Value of the `space` entity: `MNI152NLin2009cAsym`, `T1w`, `fsLR`, `fsaverage6`, ….
+    surface : str, optional
+        Mesh that volumes in an MNI space are projected to.
+    meshes : str, optional
+        Folder of this mesh's `pial_left.gii.gz`, `white_left.gii.gz` and those of the right; nilearn's own without it.
     targets : str
         `parcels`, or `voxels`: each voxel, vertex or grayordinate for itself.
     choose : dict of str to str
@@ -82,10 +91,12 @@ class BrainParams(Section):
         Whether `dvc push` sends scans and brain cubes; it changes no number.
     """
 
-    source: Literal["fmriprep"] = "fmriprep"
+    source: Source = "fmriprep"
     path: str
     subjects: list[str] = Field(min_length=1)
     space: str = "MNI152NLin2009cAsym"
+    surface: Literal["fsaverage5", "fsaverage6", "fsaverage7"] | None = None
+    meshes: str | None = None
     targets: Literal["voxels", "parcels"] = "voxels"
     atlas: str | None = None
     choose: dict[str, str] = Field(default_factory=dict)
@@ -115,6 +126,23 @@ class BrainParams(Section):
             do = "write it as the name of a segment with {task} in it"
             raise WrongValue(found=as_written(tasks), expected="text with {task} once, as friends_{task}", do=do)
         return tasks
+
+    @model_validator(mode="after")
+    def _keys_go_together(self) -> BrainParams:
+        cleaned, is_mni = self.source != "fmriprep", self.space.startswith("MNI")
+        by = f"none with source: {self.source}, whose values are cleaned already"
+        alone = "null with source: " + self.source
+        for key, wrong, expected, do in (
+            ("confounds", cleaned and self.confounds != "none", by, "set brain.confounds to none"),
+            ("fwhm_mm", cleaned and self.fwhm_mm > 0, f"0 with source: {self.source}", "set brain.fwhm_mm to 0"),
+            ("surface", cleaned and self.surface, alone, "leave brain.surface out"),
+            ("meshes", self.meshes and not self.surface, "null without surface", "set brain.surface, or leave it out"),
+            ("space", self.surface and not is_mni, "an MNI space with surface", "leave brain.surface out"),
+            ("space", self.source == "algonauts2025" and self.space != ALGONAUTS_SPACE, ALGONAUTS_SPACE, "set it"),
+        ):
+            if wrong:
+                raise WrongValue(key=key, found=as_written(getattr(self, key)), expected=expected, do=do)
+        return self
 
 
 class Study(Section):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import logging
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -129,7 +129,7 @@ def find_scans(study: Study, subject: str, root: Path) -> tuple[ScanSource, list
         If there are none in the study's space, the subject lacks all training or all test films, a showing has two
         files, or files were not fetched.
     """
-    source = open_scans(study.brain, root, subject)
+    source = open_scans(study.brain, root, subject, study.clock)
     runs = source.runs(study.segments())
     tell_of_missing(study, source, runs)
     refuse_unfetched((path for run in runs for path in source.files(run)), root, subject)
@@ -208,6 +208,9 @@ def check_runs(
         said += [f"{run.where}: {timing.said}"] if timing.said else []
         _check_length(run, n_volumes, rows[run.segment], clock)
         confounds = read_confounds(source.confounds(run), params.confounds, n_volumes, run.where)
+        if timing.absent:
+            there = np.isin(np.arange(n_volumes), timing.absent, invert=True)
+            confounds = replace(confounds, kept=confounds.kept & there)
         taken = _regressors(run, confounds, params, clock, rows[run.segment])
         checked.append(CheckedRun(run, confounds, rows[run.segment], taken))
         for name in confounds.constant:
@@ -453,10 +456,12 @@ def asked_spec(study: Study, subject: str) -> dict[str, Any]:
 
 def _spec(study: Study, subject: str, runs: Sequence[ScanRun], root: Path) -> dict[str, Any]:
     atlas = study.brain.atlas and files_digest(atlas_files(root / study.brain.atlas))
-    scans = {
-        f"{run.segment} {run.repeat}": file_digest(run.path) if len(run.paths) == 1 else files_digest(run.paths)
-        for run in runs
+    # One file may hold all runs.
+    digests = {
+        paths: file_digest(paths[0]) if len(paths) == 1 else files_digest(paths)
+        for paths in {run.paths for run in runs}
     }
+    scans = {f"{run.segment} {run.repeat}": digests[run.paths] for run in runs}
     return {**asked_spec(study, subject), "atlas": atlas, "scans": scans}
 
 

@@ -63,11 +63,14 @@ class ScanTiming:
         Seconds between volumes.
     said : str
         What was taken otherwise than it is written, empty if nothing was.
+    absent : tuple of int
+        Volumes that were never saved: their values stand for nothing and are left out.
     """
 
     n_volumes: int | None
     tr_s: float
     said: str = ""
+    absent: tuple[int, ...] = ()
 
 
 class ScanSource(Protocol):

@@ -6,9 +6,13 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from cinecube.store.base.errors import StudyError
-from cinecube.store.params.document import BrainParams, Study
+from cinecube.store.clock.clock import Clock
+from cinecube.store.params.document import BrainParams, Source, Study
+from cinecube.store.scans.algonauts import Algonauts
+from cinecube.store.scans.arrays import Arrays
 from cinecube.store.scans.bids import layout_of, mesh_name, scan_files, scan_space
 from cinecube.store.scans.cifti import DenseSeries
+from cinecube.store.scans.projection import Projected
 from cinecube.store.scans.source import ScanSource
 from cinecube.store.scans.surfaces import Surfaces
 from cinecube.store.scans.volumes import Volumes
@@ -20,9 +24,14 @@ _LAYOUTS: dict[str, Callable[[BrainParams, str, Sequence[Path]], ScanSource]] = 
     "surfaces": Surfaces,
 }
 """Classes by how files hold values, in the order in which they are preferred."""
+_KINDS: tuple[tuple[Source, str, bool], ...] = (
+    ("algonauts2025", "sub-*/func/*_bold.h5", False),
+    ("algonauts2025", "fmri/sub-*/func/*_bold.h5", False),
+    ("arrays", "sub-*.npy", True),
+)
 
 
-def open_scans(params: BrainParams, root: Path, subject: str) -> ScanSource:
+def open_scans(params: BrainParams, root: Path, subject: str, clock: Clock | None = None) -> ScanSource:
     """The source of a subject's scans in the study's space.
 
     Parameters
@@ -32,25 +41,47 @@ def open_scans(params: BrainParams, root: Path, subject: str) -> ScanSource:
     root : Path
         The study's folder.
     subject : str
+    clock : Clock, optional
+        The study's, for sources without headers; what they tell of their times is taken without it.
 
     Raises
     ------
     StudyError
         If there are no scans of the subject, or none in this space.
     """
+    if params.source == "algonauts2025":
+        return Algonauts(params, root, subject, clock)
+    if params.source == "arrays":
+        return Arrays(params, root, subject, clock)
     folder = root / params.path / subject
     files = scan_files(folder, subject)
     space = mesh_name(params.space)
     there = [path for path in files if scan_space(path.name) == space]
     for layout, source in _LAYOUTS.items():
         if found := [path for path in there if layout_of(path.name) == layout]:
-            return source(params, subject, found)
+            made = source(params, subject, found)
+            return Projected(made, params, root) if params.surface else made
     raise StudyError(
         where=f"{subject} in {root / params.path}",
         found=f"scans in {', '.join(spaces_of(files)) or 'no space'}",
         expected=f"some with space-{params.space}, as brain.space says",
         do="set brain.space to one that is there, or run fMRIPrep with it",
     )
+
+
+def source_in(folder: Path) -> tuple[Source, list[str]]:
+    """What kind of source a folder holds, as `brain.source` has it, and its subjects.
+
+    Parameters
+    ----------
+    folder : Path
+        Derivatives, a clone of Algonauts 2025, or arrays.
+    """
+    for source, pattern, is_file in _KINDS:
+        found = {path.relative_to(folder).parts for path in folder.glob(pattern)}
+        if subjects := sorted({next(part for part in parts if part.startswith("sub-")) for parts in found}):
+            return source, [name.removesuffix(".npy") for name in subjects] if is_file else subjects
+    return "fmriprep", sorted(path.name for path in folder.glob("sub-*") if path.is_dir())
 
 
 def spaces_of(files: Sequence[Path]) -> list[str]:
@@ -73,7 +104,7 @@ def files_of(study: Study, subject: str, root: Path) -> list[Path]:
     StudyError
         As of `open_scans`, or if two scans are of one showing.
     """
-    source = open_scans(study.brain, root, subject)
+    source = open_scans(study.brain, root, subject, study.clock)
     scans = [path for run in source.runs(study.segments()) for path in source.files(run)]
     atlas = atlas_files(root / study.brain.atlas) if study.brain.atlas else []
     return list(dict.fromkeys([*scans, *atlas]))

@@ -29,13 +29,14 @@ from cinecube.store.scans.showings import find_showings
 from cinecube.store.scans.source import BLOCK_BYTES, RunBlocks, ScanRun, ScanTiming
 from cinecube.store.spaces.space import Places, Surface
 
-_VERTICES = {
+MESH_VERTICES = {
     "fsaverage5": 10242,
     "fsaverage6": 40962,
     "fsaverage": 163842,
     "fsLR-32k": 32492,
     "fsLR-164k": 163842,
 }
+"""Vertices of a hemisphere of the meshes that brains are compared on, by their names in cubes."""
 _DO = "fetch it again"
 _BLOCK_BYTES = 2**16
 # Deflate cannot make more of a byte.
@@ -122,7 +123,7 @@ class Surfaces:
         """
         name = self._mesh(runs[0].path)
         first = tuple(self._header(path).n_vertices for path in runs[0].paths)
-        expected = (_VERTICES[name],) * 2 if name in _VERTICES else first
+        expected = (MESH_VERTICES[name],) * 2 if name in MESH_VERTICES else first
         for run in runs:
             found = tuple(self._header(path).n_vertices for path in run.paths)
             if found != expected or self._mesh(run.path) != name:
