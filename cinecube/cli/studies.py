@@ -24,7 +24,11 @@ _folder = click.Path(file_okay=False, path_type=Path)
 @click.option("--rev", help="reuse: a branch, tag or commit of it.")
 @click.option("--stimuli", type=_folder, help="own: folder of the films' folders. [default: DIR/data/stimuli]")
 @click.option("--scans", type=_folder, help="own, reuse: fMRIPrep derivatives. [default: DIR/data/scans]")
-@click.option("--atlas", type=click.Path(path_type=Path), help="own, reuse: a labelled volume with its .tsv.")
+@click.option(
+    "--atlas",
+    type=click.Path(path_type=Path),
+    help="own, reuse: a labelled volume with its .tsv, a pair of surfaces, a .dlabel.nii, or hcp-mmp.",
+)
 @click.option("--test", help="own, reuse: the film to test on. [default: the last; that of the other study]")
 @click.option("--space", default="MNI152NLin2009cAsym", show_default=True, help="own, reuse: space of the volumes.")
 def init(
