@@ -250,6 +250,51 @@ def glass_brain(
     return png
 
 
+def inflated_brain(sides: Sequence[np.ndarray], title: str, label: str, top: float | None = None) -> bytes:
+    """A map of values on inflated hemispheres, each from the side and from the middle.
+
+    Parameters
+    ----------
+    sides : two arrays (vertex,)
+        Values of the left and the right hemisphere of fsaverage5; NaN is left empty.
+    title : str
+    label : str
+        What the values are, beside the colour bar.
+    top : float, optional
+        End of the colour scale; the largest value by default.
+    """
+    import matplotlib.pyplot as plt
+    from nilearn.datasets import load_fsaverage, load_fsaverage_data
+    from nilearn.plotting import plot_surf_stat_map
+
+    mesh, folds = load_fsaverage("fsaverage5")["inflated"], load_fsaverage_data("fsaverage5", data_type="sulcal")
+    largest = float(np.nanmax(np.abs(np.concatenate(list(sides))), initial=0.0))
+    top = top or max(largest, 1e-3)
+    figure = plt.figure(figsize=(9, 3))
+    views = [("left", "lateral"), ("left", "medial"), ("right", "medial"), ("right", "lateral")]
+    for place, (hemi, view) in enumerate(views):
+        axes = figure.add_axes((0.22 * place, 0.0, 0.22, 0.92), projection="3d")
+        plot_surf_stat_map(
+            mesh.parts[hemi],
+            sides[hemi == "right"],
+            bg_map=folds.data.parts[hemi],
+            hemi=hemi,
+            view=view,
+            cmap=_DIVERGING,
+            vmin=-top,
+            vmax=top,
+            colorbar=False,
+            figure=figure,
+            axes=axes,
+        )
+        axes.set_title("")
+    figure.text(0.01, 0.93, title, fontsize=15, parse_math=False)
+    colour_bar(figure, top, label, clipped=largest > top)
+    png = to_png(figure)
+    plt.close(figure)
+    return png
+
+
 def colour_bar(figure: Figure, top: float, label: str, *, clipped: bool = False) -> Colorbar:
     """A labelled bar of the colours from -`top` to `top`, right of a map; pointed where values are beyond.
 

@@ -20,7 +20,7 @@ from cinecube.analysis.cubes.unscored import notes
 from cinecube.analysis.encoders.oota2025 import WHAT
 from cinecube.analysis.maps.map_values import map_values
 from cinecube.analysis.report import figures
-from cinecube.analysis.report.brain_pictures import draw_map
+from cinecube.analysis.report.brain_pictures import draw_map, undrawn
 from cinecube.analysis.report.metrics import study_metrics
 from cinecube.analysis.report.report_findings import findings, oracle_tables
 from cinecube.analysis.report.report_tables import table_grid
@@ -186,6 +186,8 @@ def _maps(study: Study, root: Path, cubes: Sequence[xr.Dataset]) -> list[dict[st
     tops = [float(np.abs(values.values[np.isfinite(values.values)]).max(initial=0.0)) for values, _ in found.values()]
     drawn = {model: draw_map(*where, model, "test r", max(tops, default=0.0) or None) for model, where in found.items()}
     subjects = f"mean over {len(study.brain.subjects)} subjects"
+    if said := undrawn(cubes[0].attrs if cubes else {}):
+        return [{"png": "", "caption": said}]
     return [
         {
             "png": _inline(png or b""),

@@ -292,8 +292,12 @@ def _tell_of(found: Verified) -> None:
     "--layer", help="A layer's label or block number; by default each target's own, chosen on the training films."
 )
 @click.option("--subject", default="mean", show_default=True, help="One subject, or the mean of all.")
-@click.option("--atlas", type=_path, help="Paint parcels: the atlas as a volume, or a folder of .label.gii files.")
-@click.option("--reference", type=_path, help="For .dscalar.nii: a CIFTI file with the same grayordinates.")
+@click.option("--atlas", type=_path, help="Paint parcels: the atlas, of any kind that brain.atlas may be.")
+@click.option(
+    "--reference",
+    type=_path,
+    help="For .dscalar.nii of older cubes: a CIFTI file with the same rows.",
+)
 @study_option
 def export(
     kind: str,

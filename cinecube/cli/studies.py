@@ -33,7 +33,11 @@ _folder = click.Path(file_okay=False, path_type=Path)
     type=_folder,
     help="own, reuse: fMRIPrep derivatives. [default: DIR/data/scans; of public data beside DIR]",
 )
-@click.option("--atlas", type=click.Path(path_type=Path), help="own, reuse: a labelled volume with its .tsv.")
+@click.option(
+    "--atlas",
+    type=click.Path(path_type=Path),
+    help="own, reuse: a labelled volume with its .tsv, a pair of surfaces, a .dlabel.nii, or hcp-mmp.",
+)
 @click.option("--test", help="own, reuse: the film to test on. [default: the last; that of the other study]")
 @click.option("--space", help="own, reuse: space of the scans. [default: one that is there, MNI152NLin2009cAsym first]")
 def init(

@@ -56,7 +56,7 @@ class OwnData:
     scans : Path
         fMRIPrep derivatives, `<scans>/sub-*/`.
     atlas : Path or None
-        A labelled volume with its table, or the folder that holds one.
+        As of `read_atlas`.
     test : str or None
         The film to test on; the last by default.
     space : str or None
@@ -137,7 +137,7 @@ def values_of_scans(
         )
     if own.atlas and not find_atlas(own.atlas).exists():
         do = "correct --atlas"
-        raise StudyError(where=str(own.atlas), found="no such file", expected="a labelled volume with its .tsv", do=do)
+        raise StudyError(where=str(own.atlas), found="no such file", expected="an atlas", do=do)
     space = check_name(_space(own, subjects, source), "space")
     cleaning = _CLEANING[source]
     if own.atlas:

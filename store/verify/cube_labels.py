@@ -12,10 +12,11 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from cinecube.store.base.errors import some_of
+from cinecube.store.base.errors import StudyError, some_of
 from cinecube.store.base.fingerprint import fingerprint
 from cinecube.store.base.labels import layer_label, layer_number
-from cinecube.store.cube.schema import DIMS, ON_TARGET
+from cinecube.store.cube.schema import DIMS, ON_PLACES, ON_TARGET
+from cinecube.store.spaces.space import Parcels, space_of
 from cinecube.store.verify.cube_files import ROOT, Fault, Stored
 
 Axes = tuple[str, ...]
@@ -65,7 +66,7 @@ FORMS = {
     "brain": Form(
         {"bold": DIMS["bold"]},
         {**_ROWS, "repeat": (("time",), "int"), "session": (("time",), "text"), **_TARGETS},
-        ("space", "tr_s", "targets"),  # surfaces have no affine and shape
+        ("space", "tr_s", "targets"),
     ),
     "scores": Form(
         dict.fromkeys(("score", "cv_score", "alpha"), DIMS["score"])
@@ -157,6 +158,27 @@ def _kind_problems(labels: Labels, lost: frozenset[str]) -> Iterator[Fault]:
     beside = {name for name, (axes, _) in form.labels.items() if axes != (name,)}
     if unnamed := sorted((beside & labels.arrays.keys()) - _coordinates(labels)):
         yield Fault(f"{ROOT} does not list {', '.join(unnamed)} among the coordinates", (ROOT,))
+    if kind == "brain" or "place" in labels.attrs:
+        yield from _place_problems(labels)
+
+
+def _place_problems(labels: Labels) -> Iterator[Fault]:
+    """Targets against the space that the attributes describe."""
+    try:
+        space = space_of(labels.attrs)
+    except StudyError as error:
+        yield Fault(error.found, (ROOT,))
+        return
+    target = labels.values.get("target")
+    if isinstance(space, Parcels) or target is None or target.dtype.kind not in "iu" or not target.size:
+        return
+    if target.min() < 0 or target.max() >= space.size:
+        yield labels.problem("target", f"{target.min()} to {target.max()}, where {space.name} has {space.size} places")
+    for name in ON_PLACES:
+        stored, type_ = labels.arrays.get(name), "text" if name == "structure" else "int"
+        if stored is not None and (stored.dims, stored.kind) != (("target",), type_):
+            text = f"{name}: {stored.kind} along {_listed(stored.dims)}, expected {type_} along (target)"
+            yield Fault(text, (f"{name}/{ROOT}", ROOT))
 
 
 def _listed(axes: Axes) -> str:

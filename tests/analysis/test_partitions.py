@@ -122,7 +122,7 @@ def test_planted_parts_are_found(run):
     assert triple["R_TPOJ2"].idxmax() == "shared duo.sound + duo.sight + solo"
     assert (pair.loc[["unique duo.sight", "unique solo"], "L_45"] > 0.15).all()
     assert pair["R_4"].abs().max() < 0.1
-    assert set(roi["roi"]) == {"AG", "IFG", "EV"}
+    assert set(roi["roi"]) == {"AG", "IFG", "EV", "AC"}
 
 
 def test_tables_are_means_of_the_cube(run):

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import shutil
+from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
+import nibabel as nib
 import numpy as np
 import pandas as pd
 import pytest
@@ -11,9 +15,17 @@ import xarray as xr
 
 from cinecube.analysis.cubes.spaces import Responses, check_same_space
 from cinecube.analysis.cubes.target_axis import find_targets_of, join_targets
+from cinecube.analysis.encoders.stage import encode
+from cinecube.analysis.maps.export import export_map
+from cinecube.analysis.maps.map_values import map_values
 from cinecube.store.base.errors import StudyError
+from cinecube.store.base.paths import StudyPaths
+from cinecube.store.cube.cubes import open_cube, write_cube
 from cinecube.store.cube.schema import string_coordinate
 from cinecube.store.spaces.space import Grayordinates, Grid, Parcels, Space, Structure, Surface, space_attrs, space_of
+from cinecube.store.verify.find_cubes import verify_cube
+
+from .conftest import MODEL, make_study
 
 AFFINE = ((2.0, 0.0, 0.0, -9.0), (0.0, 2.0, 0.0, 3.0), (0.0, 0.0, 2.0, 0.0), (0.0, 0.0, 0.0, 1.0))
 SHIFTED = ((2.0, 0.0, 0.0, -8.0), *AFFINE[1:])
@@ -123,3 +135,34 @@ def test_places_of_grayordinates_stay_on_the_axis() -> None:
     assert "i" not in coords
     bare = Responses("sub-03", brains[0].cube.drop_vars("vertex"), pd.DataFrame())
     assert "vertex" not in join_targets([brains[1], bare]).coords()
+
+
+def test_scores_of_grayordinates_are_written_without_a_reference(
+    synthetic: Callable[..., Path], tmp_path: Path
+) -> None:
+    """From brain cubes that say their vertices to a CIFTI file of what the stage `encode` found."""
+    root = tmp_path / "study"
+    shutil.copytree(synthetic(), root)
+    study, paths = make_study(), StudyPaths(root)
+    space = Grayordinates("fsLR-91k", (Structure("CORTEX_LEFT", 1010, 3000), Structure("CORTEX_RIGHT", 500, 3000)))
+    vertex = np.random.default_rng(0).permutation(3000)[: space.size]
+    for subject in study.brain.subjects:
+        with open_cube(paths.brain(subject)) as opened:
+            cube = opened.load()
+        places = {"vertex": vertex[cube["target"].values], **dict.fromkeys("ijk", np.full(cube.sizes["target"], -1))}
+        cube.attrs = {key: value for key, value in cube.attrs.items() if key not in ("affine", "shape")}
+        cube.attrs |= {**space_attrs(space), "targets": space.kind}
+        write_cube(paths.brain(subject), cube.assign_coords({name: ("target", v) for name, v in places.items()}))
+        assert verify_cube(paths.brain(subject)) == []
+    encode(study, root, MODEL)
+    for kind, subject in (("score", "mean"), ("depth", study.brain.subjects[0])):
+        values, attrs = map_values(study, root, kind, MODEL, subject=subject)  # type: ignore[arg-type]
+        (path,) = export_map(values, attrs, tmp_path / f"{kind}.dscalar.nii")
+        image = nib.load(path)
+        axis = image.header.get_axis(1)
+        target = values["target"].values
+        np.testing.assert_array_equal(axis.vertex, vertex[target])
+        assert (
+            axis.name == np.where(target < 1010, "CIFTI_STRUCTURE_CORTEX_LEFT", "CIFTI_STRUCTURE_CORTEX_RIGHT")
+        ).all()
+        np.testing.assert_array_equal(image.get_fdata(dtype=np.float32)[0], values.values.astype(np.float32))

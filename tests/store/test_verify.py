@@ -21,7 +21,7 @@ from cinecube.store.cube.schema import string_coordinate
 from cinecube.store.verify.find_cubes import verify_cube
 from cinecube.store.verify.tracked import Records
 
-from .verified import KINDS, ROWS, SHARD, SPEC, edit_root, files, flip, relabel, track, write_features
+from .verified import KINDS, ROWS, SHARD, SPEC, edit_root, files, flip, relabel, track, write_brain, write_features
 
 ONSETS_S = np.concatenate([np.arange(n) * 1.49 for n in ROWS])
 SEGMENTS = np.repeat(["a01", "a02"], ROWS).tolist()
@@ -323,3 +323,23 @@ def test_the_command(cube: Path) -> None:
     found = run(str(cube), "--json")
     assert found.exit_code == 1
     assert json.loads(found.stdout)["wrong"] == {str(cube): [done.stderr.strip()]}
+
+
+@pytest.mark.parametrize(
+    ("damage", "found"),
+    [
+        (_attribute("shape", "[2, 2, 2]"), "target: 10 to 1"),
+        (_attribute("affine", "[]"), "no usable description of its space MNI"),
+        (_without("shape"), "no usable description of its space MNI"),
+        (_attribute("place", '{"kind": "voxels"}'), "no usable description of its space MNI"),
+        (_attribute("place", '{"kind": "vertices", "name": "MNI", "vertices": [3, 3]}'), "where MNI has 6 places"),
+        (_attribute("place", '{"kind": "parcels", "name": "MNI", "atlas": "x"}'), None),
+        (_attribute("place", '{"kind": "vertices", "name": "MNI", "vertices": [300, 300]}'), None),
+    ],
+)
+def test_targets_lie_in_the_space_that_the_cube_describes(damage: Damage, found: str | None, tmp_path: Path) -> None:
+    cube = write_brain(tmp_path / "cube.zarr")
+    damage(cube)
+    problems = [line for line in verify_cube(cube) if "is not as it was written" not in line]
+    assert len(problems) == (found is not None)
+    assert all(str(found) in problem for problem in problems)

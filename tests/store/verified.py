@@ -21,6 +21,7 @@ SPEC = {"dtype": "float32", "layers": ["embed", "block01", "head"], "segments": 
 STREAMS = (Stream("m.video", ["embed", "block01", "head"], [12, 12, 6]), Stream("m.audio", ["embed"], [6]))
 SHARD = "features/c/0/0/0/1"
 PLACE = {"space": "MNI", "tr_s": 1.49}
+GRID = {"targets": "voxels", "affine": json.dumps(np.eye(4).tolist()), "shape": "[99, 9, 9]"}
 
 
 def write_features(path: Path, spec: dict[str, Any] | None = None, seed: int = 0, licence: str = "MIT") -> Path:
@@ -60,7 +61,7 @@ def write_brain(path: Path) -> Path:
             "onset_s": ("time", np.concatenate([np.arange(n) * 1.49 for n in ROWS])),
             **_targets(),
         },
-        attrs=provenance("brain", {"subject": "sub-01"}, [], **PLACE, targets="voxels", affine="[]", shape="[2, 2, 2]"),
+        attrs=provenance("brain", {"subject": "sub-01"}, [], **PLACE, **GRID),
     )
     write_cube(path, cube)
     return path
