@@ -6,7 +6,6 @@ import hashlib
 import os
 import resource
 import shutil
-import subprocess
 import sys
 from collections.abc import Callable, Generator
 from dataclasses import dataclass
@@ -16,6 +15,7 @@ from typing import Any
 import pytest
 import yaml
 from click.testing import CliRunner, Result
+from tests import warm
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 
@@ -24,8 +24,9 @@ os.environ.setdefault("HF_HUB_OFFLINE", "1")
 
 LAST_STAGES = ("whole-brain", "layerwise", "residual", "partition", "significance", "figures", "oracle", "report")
 
-# Three subjects and short segments: at this size the planted layers are still found (see test_truth.py).
-SMALL = {"subjects": 3, "segment_s": 75, "noise": 0.5}
+# Three subjects, six minutes of film and little noise: at this size the planted layers are still found (test_truth.py).
+FILMS = {"amber": ["amber01", "amber02"], "birch": ["birch01", "birch02"], "dune": ["dune01", "dune02"]}
+SMALL = {"subjects": 3, "segment_s": 60, "noise": 0.2}
 
 
 @pytest.hookimpl(tryfirst=True)  # before xdist reads the groups
@@ -80,16 +81,8 @@ def dvc_environment() -> dict[str, str]:
 
 
 def dvc(root: Path, *words: str) -> str:
-    """What the real `dvc` prints, which has to succeed."""
-    done = subprocess.run(
-        [sys.executable, "-m", "dvc", *words],
-        cwd=root,
-        env=dvc_environment(),
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        check=False,
-    )
+    """What the real `dvc` prints, which has to succeed; it and what it starts begin warm."""
+    done = warm.call(["dvc", *words], root, dvc_environment())
     assert done.returncode == 0, done.stdout[-3000:]
     return done.stdout
 
@@ -150,11 +143,14 @@ def make_small(root: Path, **simulate: Any) -> Folder:
     folder = Folder(root)
 
     def shrink(params: dict[str, Any]) -> None:
+        params["films"] = dict(FILMS)
         params["simulate"].update(SMALL | simulate)
+        params["compute"]["models"] = [name for name in params["compute"]["models"] if "untrained" not in name]
+        params["encode"]["alphas"]["n"] = 10
         params["brain"]["subjects"] = [f"sub-{i + 1:02d}" for i in range(params["simulate"]["subjects"])]
         params["residual"] = params["residual"][::3]
         params["partition"] = params["partition"][:1]
-        params["statistics"] |= {"permutations": 999, "compare": params["statistics"]["compare"][:1]}
+        params["statistics"] |= {"permutations": 199, "compare": params["statistics"]["compare"][:1]}
 
     folder.change(shrink)
     return folder

@@ -21,7 +21,7 @@ pytestmark = pytest.mark.slow
 
 def test_findings_stand_beside_the_truth(study: Folder) -> None:
     truth = json.loads((study.root / "results/metrics.json").read_text())["truth"]
-    # Of 300 training rows and 100 test rows; the default study's are smaller.
+    # Of 160 training rows and 80 test rows; the default study's are smaller.
     assert truth["residual_error"] < 0.03
     assert truth["variance_partition_error"] < 0.02
     assert truth["ceiling_error"] < 0.03

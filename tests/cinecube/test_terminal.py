@@ -176,11 +176,11 @@ def test_sigterm_ends_with_one_line_and_keeps_what_is_finished(scratch: Folder, 
 
 
 def test_an_error_takes_the_place_of_the_bar(films: Folder) -> None:
-    (films.root / "data/stimuli/amber/amber03.mp4").unlink()
+    (films.root / "data/stimuli/amber/amber02.mp4").unlink()
     with Terminal(FEATURES, films.root, columns=300) as terminal:
         assert terminal.end() == 1
     (line,) = terminal.screen
-    assert line.startswith("Error: segment amber03: found no file")
+    assert line.startswith("Error: segment amber02: found no file")
 
 
 def test_verify_shows_how_far_it_is(scratch: Folder) -> None:
