@@ -27,13 +27,20 @@ STOPPED = "cinecube {}: stopped by Ctrl-C; {}"
 GOES_ON = "run it again: it goes on where it stopped"
 
 
-@pytest.fixture
-def films(raw: Folder) -> Folder:
+@pytest.fixture(scope="module")
+def begun(simulated: Folder, tmp_path_factory: pytest.TempPathFactory) -> Folder:
     """A study whose features can be extracted, a few rows at a time."""
-    raw.change(lambda params: params["run"].update(block_rows=8))
-    raw.must("films")
-    raw.must("checkpoint", "vit")
-    return raw
+    begun = simulated.copy(tmp_path_factory.mktemp("begun") / "study")
+    begun.change(lambda params: params["run"].update(block_rows=8))
+    begun.must("films")
+    begun.must("checkpoint", "vit")
+    return begun
+
+
+@pytest.fixture
+def films(begun: Folder, tmp_path: Path) -> Folder:
+    """A copy of it."""
+    return begun.copy(tmp_path / "study")
 
 
 def frames(text: str) -> list[str]:
