@@ -96,8 +96,8 @@ def dvc_environment() -> dict[str, str]:
 def dvc(root: Path, *words: str) -> str:
     """What the real `dvc` prints, which has to succeed; it and what it starts begin warm."""
     done = warm.call(["dvc", *words], root, dvc_environment())
-    assert done.returncode == 0, done.stdout[-3000:]
-    return done.stdout
+    assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
+    return done.stdout + done.stderr
 
 
 @dataclass(frozen=True)

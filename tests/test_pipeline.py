@@ -364,7 +364,7 @@ def _raise_version(file: Path) -> None:
 def _said(root: Path, *words: str) -> str:
     """What the installed `cinecube` prints."""
     done = warm.call(["cinecube", *words], root, dvc_environment())
-    assert done.returncode == 0, done.stdout
+    assert done.returncode == 0, done.stderr
     return done.stdout
 
 

@@ -172,7 +172,7 @@ def finished(simulated_study: Folder) -> Folder:
     for at, kill in (*places, ("", False)):
         (root / ".venv" / "stop.json").write_text(json.dumps({"at": at, "kill": kill}))
         done = _dvc(root, "repro")
-        assert done.returncode == (-signal.SIGKILL if kill else 255 if at else 0), done.stdout
+        assert done.returncode == (-signal.SIGKILL if kill else 255 if at else 0), done.stderr
         _refuse_private(root)
     return simulated_study
 

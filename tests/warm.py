@@ -14,6 +14,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Mapping
+from contextlib import ExitStack
 from functools import cache
 from pathlib import Path
 
@@ -133,7 +134,7 @@ def command() -> Path:
 
 
 def call(words: list[str], folder: Path, environ: Mapping[str, str]) -> subprocess.CompletedProcess[str]:
-    """Run `dvc` or `cinecube`, and what it starts, in warm processes; what both streams said, in order, is `stdout`.
+    """Run `dvc` or `cinecube`, and what it starts, in warm processes.
 
     Parameters
     ----------
@@ -145,11 +146,14 @@ def call(words: list[str], folder: Path, environ: Mapping[str, str]) -> subproce
     """
     path = os.pathsep.join([str(command().parent), environ["PATH"]])
     job = {"words": words, "folder": str(folder), "environ": {**environ, "PATH": path}}
-    with tempfile.TemporaryFile() as printed, open(os.devnull, "rb") as nothing, socket.socket(socket.AF_UNIX) as asked:
+    with ExitStack() as stack:
+        nothing = stack.enter_context(open(os.devnull, "rb"))
+        out, err = (stack.enter_context(tempfile.TemporaryFile("w+", errors="replace")) for _ in range(2))
+        asked = stack.enter_context(socket.socket(socket.AF_UNIX))
         asked.connect(str(_place() / "socket"))
-        files = [nothing.fileno(), printed.fileno(), printed.fileno()]
-        socket.send_fds(asked, [json.dumps(job).encode()], files)
+        socket.send_fds(asked, [json.dumps(job).encode()], [file.fileno() for file in (nothing, out, err)])
         asked.shutdown(socket.SHUT_WR)
         code = int(asked.recv(16) or -9)
-        printed.seek(0)
-        return subprocess.CompletedProcess(words, code, printed.read().decode(errors="replace"))
+        for file in (out, err):
+            file.seek(0)
+        return subprocess.CompletedProcess(words, code, out.read(), err.read())
