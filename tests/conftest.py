@@ -8,6 +8,7 @@ import resource
 import shutil
 import sys
 from collections.abc import Callable, Generator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -194,7 +195,7 @@ def _made_once(name: str, factory: pytest.TempPathFactory, make: Callable[[Folde
         kept = Folder(together / name)
         with FileLock(together / f"{name}.lock"):
             if not kept.root.is_dir():
-                making = Folder(factory.mktemp(name) / "study")
+                making = Folder(factory.mktemp("making") / name)
                 make(making)
                 making.root.rename(kept.root)
     return kept.copy(factory.mktemp(name))
@@ -205,7 +206,10 @@ def simulated(tmp_path_factory: pytest.TempPathFactory) -> Folder:
     """A small simulated study: films, scans, checkpoints and truth, nothing computed from them yet."""
 
     def make(folder: Folder) -> None:
-        make_small(folder.root).must("simulate")
+        small = make_small(folder.root)
+        with pytest.MonkeyPatch.context() as patch:  # its processes would import torch once more each
+            patch.setattr("cinecube.simulation.simulate._pool", lambda workers: ThreadPoolExecutor(1))
+            small.must("simulate")
 
     return _made_once("simulated", tmp_path_factory, make)
 
