@@ -7,6 +7,7 @@ import os
 import resource
 import shutil
 import sys
+from collections import Counter
 from collections.abc import Callable, Generator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -40,6 +41,13 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     """With `-n 2 --dist loadgroup --no-loadscope-reorder`: one process makes the study that many files take, the others
     do what needs none meanwhile, the slow files first. What shares another costly fixture runs in one process.
     """
+    cases: Counter[tuple[Path, str]] = Counter()
+    for item in items:
+        if mark := item.get_closest_marker("one_in"):
+            case = (item.path, item.originalname)  # type: ignore[attr-defined]
+            if cases[case] % mark.args[0]:
+                item.add_marker("long")
+            cases[case] += 1
     if "long" not in config.getoption("markexpr"):
         items[:] = [item for item in items if item.get_closest_marker("long") is None]
     last: dict[str, tuple[bool, bool]] = {}

@@ -125,11 +125,14 @@ def test_pairs_and_sets_must_name_streams(study: Folder, tmp_path: Path) -> None
     assert "no pair" in study.error("residual-features", "vit-ast")
 
 
-def test_the_report_names_published_choices_that_are_on(study: Folder, tmp_path: Path) -> None:
+def test_the_report_names_published_choices_that_are_on(
+    study: Folder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     page = "results/report/index.html"
     assert "encode.compat" not in (study.root / page).read_text(encoding="utf-8").split("<h2>Where")[0]
     copy = study.copy(tmp_path / "study")
     copy.change(lambda params: params["encode"].update(compat=["one_alpha", "delays_across_runs"]))
+    monkeypatch.setattr("cinecube.analysis.report.stage.draw_map", lambda *_: None)  # most of its seconds
     copy.must("report")
     lead = (copy.root / page).read_text(encoding="utf-8").split("<h2>Where")[0]
     assert all(f"encode.compat: {name}" in lead for name in ("one_alpha", "delays_across_runs"))
