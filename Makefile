@@ -31,7 +31,7 @@ demo: $(VENV)/.installed
 	@echo "The report: $(abspath results/report/index.html)"
 
 test: $(VENV)/.installed-dev
-	OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1 $(BIN)/python -m pytest -q -rs -n auto --dist loadgroup $(ARGS)
+	OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1 $(BIN)/python -m pytest -q -rs -n auto --dist loadgroup --no-loadscope-reorder $(ARGS)
 
 test-all:
 	$(MAKE) test ARGS='-m "long or not long" $(ARGS)'

@@ -6,9 +6,10 @@ import hashlib
 import os
 import resource
 import shutil
-import subprocess
 import sys
+from collections import Counter
 from collections.abc import Callable, Generator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,8 @@ from typing import Any
 import pytest
 import yaml
 from click.testing import CliRunner, Result
+from filelock import FileLock
+from tests import warm
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 
@@ -24,21 +27,41 @@ os.environ.setdefault("HF_HUB_OFFLINE", "1")
 
 LAST_STAGES = ("whole-brain", "layerwise", "residual", "partition", "significance", "figures", "oracle", "report")
 
-# Three subjects and short segments: at this size the planted layers are still found (see test_truth.py).
-SMALL = {"subjects": 3, "segment_s": 75, "noise": 0.5}
+# Three subjects, six minutes of film and little noise: at this size the planted layers are still found (test_truth.py).
+FILMS = {"amber": ["amber01", "amber02"], "birch": ["birch01", "birch02"], "dune": ["dune01", "dune02"]}
+SMALL = {"subjects": 3, "segment_s": 60, "noise": 0.2}
+
+# The file that is begun with, and makes the study.
+_MAKES_STUDY = "cinecube.test_analyses"
+_GROUP = pytest.StashKey[str]()
 
 
 @pytest.hookimpl(tryfirst=True)  # before xdist reads the groups
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """With `-n 2 --dist loadgroup`: what shares a costly fixture runs in one process, the rest file by file."""
+    """With `-n 2 --dist loadgroup --no-loadscope-reorder`: one process makes the study that many files take, the others
+    do what needs none meanwhile, the slow files first. What shares another costly fixture runs in one process.
+    """
+    cases: Counter[tuple[Path, str]] = Counter()
+    for item in items:
+        if mark := item.get_closest_marker("one_in"):
+            case = (item.path, item.originalname)  # type: ignore[attr-defined]
+            if cases[case] % mark.args[0]:
+                item.add_marker("long")
+            cases[case] += 1
     if "long" not in config.getoption("markexpr"):
         items[:] = [item for item in items if item.get_closest_marker("long") is None]
+    last: dict[str, tuple[bool, bool]] = {}
     for item in items:
-        fixtures = set(getattr(item, "fixturenames", ()))
-        costly = {"simulated", "study", "scratch", "raw"} & fixtures
-        own_study = item.path.parent.name == "features"  # tests/features has a small `study` of its own
-        group = "study" if costly and not own_study else item.path.stem
-        item.add_marker(pytest.mark.xdist_group("servers" if "published" in fixtures else group))
+        fixtures, room = set(getattr(item, "fixturenames", ())), item.path.parent.name
+        group = "servers" if "published" in fixtures and room == "store" else f"{room}.{item.path.stem}"
+        item.add_marker(pytest.mark.xdist_group(group))
+        # tests/features has a small `study` of its own
+        waits = bool({"simulated", "study"} & fixtures) and room != "features"
+        quick = item.get_closest_marker("slow") is None
+        waited, quickly = last.get(group, (False, True))
+        last[group] = (waited or waits, quickly and quick)
+        item.stash[_GROUP] = group
+    items.sort(key=lambda item: (item.stash[_GROUP] != _MAKES_STUDY, last[item.stash[_GROUP]]))
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -80,18 +103,10 @@ def dvc_environment() -> dict[str, str]:
 
 
 def dvc(root: Path, *words: str) -> str:
-    """What the real `dvc` prints, which has to succeed."""
-    done = subprocess.run(
-        [sys.executable, "-m", "dvc", *words],
-        cwd=root,
-        env=dvc_environment(),
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        check=False,
-    )
-    assert done.returncode == 0, done.stdout[-3000:]
-    return done.stdout
+    """What the real `dvc` prints, which has to succeed; it and what it starts begin warm."""
+    done = warm.call(["dvc", *words], root, dvc_environment())
+    assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
+    return done.stdout + done.stderr
 
 
 @dataclass(frozen=True)
@@ -150,11 +165,14 @@ def make_small(root: Path, **simulate: Any) -> Folder:
     folder = Folder(root)
 
     def shrink(params: dict[str, Any]) -> None:
+        params["films"] = dict(FILMS)
         params["simulate"].update(SMALL | simulate)
+        params["compute"]["models"] = [name for name in params["compute"]["models"] if "untrained" not in name]
+        params["encode"]["alphas"]["n"] = 10
         params["brain"]["subjects"] = [f"sub-{i + 1:02d}" for i in range(params["simulate"]["subjects"])]
         params["residual"] = params["residual"][::3]
         params["partition"] = params["partition"][:1]
-        params["statistics"] |= {"permutations": 999, "compare": params["statistics"]["compare"][:1]}
+        params["statistics"] |= {"permutations": 199, "compare": params["statistics"]["compare"][:1]}
 
     folder.change(shrink)
     return folder
@@ -175,39 +193,59 @@ def _kept(name: str) -> Folder | None:
     return Folder(folder) if folder.is_dir() else None
 
 
+def _made_once(name: str, factory: pytest.TempPathFactory, make: Callable[[Folder], None]) -> Folder:
+    """A copy of a study that the first process to ask for it makes, for all processes of the run."""
+    kept = _kept(name)
+    if kept is None:
+        base = factory.getbasetemp()
+        together = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "made-once"
+        together.mkdir(exist_ok=True)
+        kept = Folder(together / name)
+        with FileLock(together / f"{name}.lock"):
+            if not kept.root.is_dir():
+                making = Folder(factory.mktemp("making") / name)
+                make(making)
+                making.root.rename(kept.root)
+    return kept.copy(factory.mktemp(name))
+
+
 @pytest.fixture(scope="session")
 def simulated(tmp_path_factory: pytest.TempPathFactory) -> Folder:
     """A small simulated study: films, scans, checkpoints and truth, nothing computed from them yet."""
-    if kept := _kept("simulated"):
-        return kept.copy(tmp_path_factory.mktemp("simulated"))
-    folder = make_small(tmp_path_factory.mktemp("simulated"))
-    folder.must("simulate")
-    return folder
+
+    def make(folder: Folder) -> None:
+        small = make_small(folder.root)
+        with pytest.MonkeyPatch.context() as patch:  # its processes would import torch once more each
+            patch.setattr("cinecube.simulation.simulate._pool", lambda workers: ThreadPoolExecutor(1))
+            small.must("simulate")
+
+    return _made_once("simulated", tmp_path_factory, make)
 
 
 @pytest.fixture(scope="session")
 def study(simulated: Folder, tmp_path_factory: pytest.TempPathFactory) -> Folder:
     """The same study with every stage run, in the order of the pipeline."""
-    if kept := _kept("study"):
-        return kept.copy(tmp_path_factory.mktemp("study"))
-    folder = simulated.copy(tmp_path_factory.mktemp("study"))
-    params = folder.params()
-    folder.must("films")
-    for model in params["compute"]["models"]:
-        folder.must("checkpoint", model)
-        for film in params["compute"]["films"]:
-            folder.must("features", model, film)
-    for subject in params["brain"]["subjects"]:
-        folder.must("brain", subject)
-    folder.must("ceiling")
-    pairs = [f"{pair['keep']}-{pair['remove']}" for pair in params["residual"]]
-    for pair in pairs:
-        folder.must("residual-features", pair)
-    for model in (*params["compute"]["models"], *pairs):
-        folder.must("encode", model)
-    for stage in LAST_STAGES:
-        folder.must(stage)
-    return folder
+
+    def make(folder: Folder) -> None:
+        simulated.copy(folder.root)
+        params = folder.params()
+        folder.must("films")
+        for model in params["compute"]["models"]:
+            folder.must("checkpoint", model)
+            for film in params["compute"]["films"]:
+                folder.must("features", model, film)
+        for subject in params["brain"]["subjects"]:
+            folder.must("brain", subject)
+        folder.must("ceiling")
+        pairs = [f"{pair['keep']}-{pair['remove']}" for pair in params["residual"]]
+        for pair in pairs:
+            folder.must("residual-features", pair)
+        for model in (*params["compute"]["models"], *pairs):
+            folder.must("encode", model)
+        for stage in LAST_STAGES:
+            folder.must(stage)
+
+    return _made_once("study", tmp_path_factory, make)
 
 
 @pytest.fixture

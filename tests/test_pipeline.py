@@ -18,6 +18,7 @@ import pandas as pd
 import pytest
 import yaml
 from click.testing import CliRunner
+from tests import warm
 from tests.conftest import REPOSITORY, Folder, dvc, dvc_environment, tree_digest
 from tests.stage_code import ROOMS, WITHOUT_CODE, code_of_stages, commands
 
@@ -333,6 +334,7 @@ def own(finished: Folder, tmp_path_factory: pytest.TempPathFactory) -> Folder:
     return own
 
 
+@pytest.mark.long  # each run makes one such study in test_whole_studies.py
 def test_a_lab_with_its_own_films_and_scans(own: Folder) -> None:
     page = (own.root / "results/report/index.html").read_text(encoding="utf-8")
     assert "mystudy" in page
@@ -361,17 +363,14 @@ def _raise_version(file: Path) -> None:
 
 def _said(root: Path, *words: str) -> str:
     """What the installed `cinecube` prints."""
-    done = subprocess.run(
-        ["cinecube", *words], cwd=root, env=dvc_environment(), capture_output=True, text=True, check=False
-    )
+    done = warm.call(["cinecube", *words], root, dvc_environment())
     assert done.returncode == 0, done.stderr
     return done.stdout
 
 
-def test_an_upgrade_runs_again_what_it_has_to(own: Folder, installed: Path, tmp_path: Path) -> None:
+def test_an_upgrade_runs_again_what_it_has_to(tiny: Folder, installed: Path) -> None:
     """A study that holds no code knows of it by versions alone."""
-    shutil.copytree(own.root, tmp_path / "own" / "mystudy", symlinks=True)
-    root = Path(shutil.copytree(own.root.parent / "lab", tmp_path / "own" / "lab")).parent / "mystudy"
+    root = tiny.root
     assert _stages_run(dvc(root, "repro")) == set()
 
     # The same table comes out, so nothing follows from it.

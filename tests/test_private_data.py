@@ -27,6 +27,7 @@ from cinecube.store.base.paths import StudyPaths
 from cinecube.store.cube.cubes import write_cube, write_feature_cube
 from cinecube.store.cube.schema import Stream, feature_template, provenance, rows_index, string_coordinate
 
+from . import warm
 from .conftest import Folder, dvc_environment
 
 pytestmark = pytest.mark.slow
@@ -80,10 +81,7 @@ def _git(root: Path, *words: str) -> str:
 
 
 def _dvc(root: Path, *words: str) -> subprocess.CompletedProcess[str]:
-    command, env = [sys.executable, "-m", "dvc", *words], dvc_environment()
-    return subprocess.run(
-        command, cwd=root, env=env, capture_output=True, text=True, check=False, start_new_session=True
-    )
+    return warm.call(["dvc", *words], root, dvc_environment())
 
 
 def _stages_run(done: subprocess.CompletedProcess[str]) -> list[str]:
@@ -158,10 +156,9 @@ def simulated_study(tmp_path_factory: pytest.TempPathFactory) -> Folder:
         }
     stage = root / ".venv" / "bin" / "cinecube"
     stage.parent.mkdir(parents=True)
-    real = str(Path(sys.executable).parent / "cinecube")
     _write_cubes(StudyPaths(root.parent / "made"), folder.params()["films"])
     made = str(root.parent / "made")
-    stage.write_text(STAGE.format(python=sys.executable, real=real, study=made, subjects=list(SUBJECTS)))
+    stage.write_text(STAGE.format(python=sys.executable, real=str(warm.command()), study=made, subjects=list(SUBJECTS)))
     stage.chmod(0o755)
     (root / ".venv" / "outs.json").write_text(json.dumps(outs))
     return folder

@@ -1,6 +1,6 @@
 """The pipeline finds what was planted; and when time or order is broken on purpose, that shows.
 
-Sizes: three subjects, eight segments of 75 s, noise 0.5 (tests/conftest.py), seed 0.
+Sizes: three subjects, six segments of 60 s, noise 0.2 (tests/conftest.py), seed 0.
 """
 
 from __future__ import annotations

@@ -9,6 +9,7 @@ import warnings
 from collections.abc import Callable, Hashable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any, Generic, TypeAlias, TypeVar
 
 from cinecube.store.base.errors import first_line
@@ -122,18 +123,25 @@ def pinned(function: Callable[..., _Result], threads: int, *arguments: Any) -> _
 @contextmanager
 def pinned_blas(threads: int) -> Iterator[None]:
     import scipy.linalg  # noqa: F401 - brings a BLAS of its own, which must be loaded to be pinned
-    from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 
     torch = sys.modules.get("torch")  # pinned where it is used, not imported for it
     before = torch.get_num_threads() if torch else threads
     try:
         if torch:
             torch.set_num_threads(threads)
-        with threadpool_limits(limits=threads):
+        with _libraries(len(sys.modules)).limit(limits=threads):
             yield
     finally:
         if torch:
             torch.set_num_threads(before)
+
+
+@lru_cache(maxsize=1)
+def _libraries(n_modules: int) -> Any:
+    """The BLAS libraries of this process: finding them takes longer than many a job. They come with modules."""
+    from threadpoolctl import ThreadpoolController  # type: ignore[import-untyped]
+
+    return ThreadpoolController()
 
 
 def share(workers: Workers, value: Any) -> Any:

@@ -112,7 +112,8 @@ def test_constant_target_scores_nan(scored: Scored) -> None:
         assert cube[name].isel(target=1).notnull().all()
 
 
-@pytest.mark.parametrize("workers", ["threads", "dask"])
+# With Dask test_same_bytes.py says it each time.
+@pytest.mark.parametrize("workers", ["threads", pytest.param("dask", marks=pytest.mark.long)])
 def test_stages_equal_one_task_after_another_bit_by_bit(
     workers: str, scored: Scored, synthetic: Synthetic, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -138,7 +139,8 @@ def test_torch_says_what_numpy_says(scored: Scored, synthetic: Synthetic) -> Non
 
 
 @pytest.mark.filterwarnings("ignore")
-@pytest.mark.parametrize("kind", ["address", "jobqueue"])
+# test_clusters.py asks an address each time.
+@pytest.mark.parametrize("kind", [pytest.param("address", marks=pytest.mark.long), "jobqueue"])
 def test_a_cluster_says_what_this_machine_says(kind: str, scored: Scored, synthetic: Synthetic) -> None:
     from distributed import LocalCluster
 

@@ -253,7 +253,16 @@ def test_an_input_that_may_not_be_read_is_named(unreadable: dict[str, tuple[Path
     assert not MISTAKEN.search(ended["err"])
 
 
-@pytest.mark.parametrize("command", [*READS, "brain", "whole-brain", "report", "card", "ceiling", "init"])
+@pytest.mark.parametrize(
+    "command",
+    [
+        *("ls", "brain", "whole-brain", "init"),
+        *(
+            pytest.param(name, marks=pytest.mark.long)
+            for name in (*sorted({*READS} - {"ls"}), "report", "card", "ceiling")
+        ),
+    ],
+)
 def test_too_many_open_files_are_told_or_not_needed(study: Folder, command: str, tmp_path: Path) -> None:
     there = study.copy(tmp_path / "study").root
     words = [ALL[command]]

@@ -27,13 +27,20 @@ STOPPED = "cinecube {}: stopped by Ctrl-C; {}"
 GOES_ON = "run it again: it goes on where it stopped"
 
 
-@pytest.fixture
-def films(raw: Folder) -> Folder:
+@pytest.fixture(scope="module")
+def begun(simulated: Folder, tmp_path_factory: pytest.TempPathFactory) -> Folder:
     """A study whose features can be extracted, a few rows at a time."""
-    raw.change(lambda params: params["run"].update(block_rows=8))
-    raw.must("films")
-    raw.must("checkpoint", "vit")
-    return raw
+    begun = simulated.copy(tmp_path_factory.mktemp("begun") / "study")
+    begun.change(lambda params: params["run"].update(block_rows=8))
+    begun.must("films")
+    begun.must("checkpoint", "vit")
+    return begun
+
+
+@pytest.fixture
+def films(begun: Folder, tmp_path: Path) -> Folder:
+    """A copy of it."""
+    return begun.copy(tmp_path / "study")
 
 
 def frames(text: str) -> list[str]:
@@ -176,11 +183,11 @@ def test_sigterm_ends_with_one_line_and_keeps_what_is_finished(scratch: Folder, 
 
 
 def test_an_error_takes_the_place_of_the_bar(films: Folder) -> None:
-    (films.root / "data/stimuli/amber/amber03.mp4").unlink()
+    (films.root / "data/stimuli/amber/amber02.mp4").unlink()
     with Terminal(FEATURES, films.root, columns=300) as terminal:
         assert terminal.end() == 1
     (line,) = terminal.screen
-    assert line.startswith("Error: segment amber03: found no file")
+    assert line.startswith("Error: segment amber02: found no file")
 
 
 def test_verify_shows_how_far_it_is(scratch: Folder) -> None:

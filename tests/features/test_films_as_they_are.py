@@ -118,6 +118,7 @@ def _with_matrix(path: Path, stored: Path, matrix: list[int]) -> Path:
     return path
 
 
+@pytest.mark.one_in(3)
 @pytest.mark.parametrize("suffix", ["mp4", "mov"])
 @pytest.mark.parametrize(("mirrored", "turns"), WAYS)
 def test_pictures_are_upright(tmp_path: Path, mirrored: bool, turns: int, suffix: str) -> None:
@@ -133,6 +134,7 @@ def test_pictures_are_upright(tmp_path: Path, mirrored: bool, turns: int, suffix
     assert_alike(frame_of(info), np.frombuffer(shown, np.uint8).reshape(info.height, info.width, 3))
 
 
+@pytest.mark.one_in(4)
 @pytest.mark.parametrize("suffix", ["mp4", "mkv", "ts"])
 @pytest.mark.parametrize("way", ["rotate=90", "rotate=180", "rotate=270", "flip=horizontal", "flip=vertical"])
 def test_pictures_whose_own_stream_says_so_are_upright(tmp_path: Path, way: str, suffix: str) -> None:
@@ -165,6 +167,7 @@ ASPECTS = [("16:15", "mkv"), ("64:45", "mp4"), ("4:3", "mov")]
 
 
 # MPEG says nothing of turns.
+@pytest.mark.one_in(3)
 @pytest.mark.parametrize(
     ("aspect", "suffix", "turned"),
     [(*film, turned) for film in ASPECTS for turned in (False, True)] + [("8:9", "mpg", False)],
@@ -206,6 +209,7 @@ VIDEOS: dict[str, tuple[str, str, int]] = {
 }
 
 
+@pytest.mark.one_in(2)
 @pytest.mark.parametrize("name", VIDEOS)
 def test_the_picture_is_the_film_and_no_cover(tmp_path: Path, name: str) -> None:
     suffix, how, right = VIDEOS[name]
@@ -254,6 +258,7 @@ TRACKS: dict[str, tuple[str, int]] = {
 }
 
 
+@pytest.mark.one_in(2)
 @pytest.mark.parametrize("name", TRACKS)
 def test_the_sound_is_the_films_own(tmp_path: Path, source: Path, name: str) -> None:
     flags, right = TRACKS[name]
@@ -311,6 +316,7 @@ def _with_channels(path: Path, source: Path, n: int, codec: str, layout: bool = 
     return levels
 
 
+@pytest.mark.one_in(4)
 @pytest.mark.parametrize(("n", "codec", "suffix"), CHANNELS)
 def test_sound_is_the_mean_of_all_channels(tmp_path: Path, source: Path, n: int, codec: str, suffix: str) -> None:
     levels = _with_channels(tmp_path / f"a.{suffix}", source, n, codec)
@@ -342,6 +348,7 @@ def test_a_rate_that_changes_in_the_track(tmp_path: Path, source: Path, rates: t
         assert abs(tone_of(sound[start_s * RATE_HZ : (start_s + 2) * RATE_HZ]) - 440) < 2
 
 
+@pytest.mark.one_in(3)
 @pytest.mark.parametrize("offset_s", [-0.4, 0.4])
 @pytest.mark.parametrize(("suffix", "codec"), [("mp4", "aac"), ("mkv", "libopus"), ("mov", "pcm_s16le"), ("ts", "ac3")])
 def test_sound_that_begins_before_or_after_the_picture(
@@ -399,6 +406,7 @@ KINDS = {
 }
 
 
+@pytest.mark.one_in(3)
 @pytest.mark.parametrize("name", KINDS)
 def test_containers_and_codecs(tmp_path: Path, source: Path, name: str) -> None:
     film = tmp_path / name
@@ -432,6 +440,7 @@ TAILS = {
 }
 
 
+@pytest.mark.one_in(3)
 @pytest.mark.parametrize("suffix", ["mp4", "mov", "mkv", "avi", "webm", "wmv", "frag.mp4"])
 @pytest.mark.parametrize("tail", TAILS)
 def test_what_lies_behind_a_film_is_no_part_of_it(
@@ -459,6 +468,7 @@ def kinds(tmp_path_factory: pytest.TempPathFactory, source: Path) -> dict[str, b
     return {suffix: (folder / f"a.{suffix}").read_bytes() for suffix in ways}
 
 
+@pytest.mark.one_in(5)
 @pytest.mark.parametrize("kept", [0.35, 0.7, 0.98])
 @pytest.mark.parametrize("suffix", ["mp4", "mov", "mkv", "avi", "webm", "wmv", "frag.mp4", "fast.mp4"])
 def test_what_is_truncated_is_refused(kinds: dict[str, bytes], tmp_path: Path, suffix: str, kept: float) -> None:

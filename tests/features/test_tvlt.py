@@ -35,7 +35,7 @@ def numbers(golden):
         return dict(arrays)
 
 
-@pytest.fixture(scope="module", params=["small", pytest.param("full", marks=pytest.mark.slow)])
+@pytest.fixture(scope="module", params=["small", pytest.param("full", marks=[pytest.mark.slow, pytest.mark.long])])
 def made(request, tmp_path_factory, drawing):
     """A checkpoint under the official keys with the weights that transformers had."""
     folder = tmp_path_factory.mktemp(request.param)
