@@ -51,11 +51,15 @@ def _grayordinates() -> BrainModelAxis:
     return axis + BrainModelAxis.from_mask(below, "THALAMUS_RIGHT", AFFINE)
 
 
+def _write_cifti(tree: Tree, showing: str, axis: BrainModelAxis, density: str = "91k") -> None:
+    image = Cifti2Image(_courses(tree, showing), (SeriesAxis(0, TR_S, N_VOLUMES), axis))
+    image.nifti_header.set_intent("ConnDenseSeries")
+    nib.save(image, tree.path(f"space-fsLR_den-{density}_bold.dtseries.nii", showing))
+
+
 def _as_cifti(tree: Tree, density: str = "91k") -> None:
     for showing in SHOWINGS:
-        image = Cifti2Image(_courses(tree, showing), (SeriesAxis(0, TR_S, N_VOLUMES), _grayordinates()))
-        image.nifti_header.set_intent("ConnDenseSeries")
-        nib.save(image, tree.path(f"space-fsLR_den-{density}_bold.dtseries.nii", showing))
+        _write_cifti(tree, showing, _grayordinates(), density)
         for name in ("dtseries.json", "json"):
             path = tree.path(f"space-fsLR_den-{density}_bold.{name}", showing)
             path.write_text(json.dumps({"RepetitionTime": TR_S} if name == "json" else {"Density": "91,282"}))
@@ -157,6 +161,10 @@ WRONG: dict[str, tuple[Callable[[Tree], object], str]] = {
     "a series cut in its header": (
         lambda t: (_as_cifti(t), _cut(t.path("space-fsLR_den-91k_bold.dtseries.nii"), 0.02)),
         r"dtseries.nii: found a file that cannot be read",
+    ),
+    "other grayordinates": (
+        lambda t: (_as_cifti(t), _write_cifti(t, "birch01", _grayordinates()[::-1])),
+        r"birch01 repeat 1: found other grayordinates, expected those of sub-01 amber01 repeat 1",
     ),
     "a cut hemisphere": (
         lambda t: (_as_gifti(t), _cut(t.path("hemi-R_space-fsnative_bold.func.gii"), 0.7)),
