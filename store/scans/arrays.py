@@ -14,6 +14,7 @@ from cinecube.store.clock.clock import Clock, match_onsets, same_step
 from cinecube.store.foreign.foreign_bounds import look_at_numpy, unreadable_array
 from cinecube.store.params.document import BrainParams
 from cinecube.store.scans.bids import is_there, mesh_name
+from cinecube.store.scans.cifti import places_of_series
 from cinecube.store.scans.showings import task_of
 from cinecube.store.scans.source import BLOCK_BYTES, RunBlocks, ScanRun, ScanTiming
 from cinecube.store.scans.surfaces import MESH_VERTICES
@@ -21,6 +22,7 @@ from cinecube.store.spaces.space import Parcels, Places, Surface
 
 TARGETS_TABLE = "targets.tsv"
 """Table of what the columns of a source without an atlas are, in `brain.path`; a row each."""
+_TARGETS_SERIES, _DENSE = "targets.dtseries.nii", ("fsLR", "fsLR-91k")
 _TABLES = (".tsv", ".csv")
 _LABELS = ("segment", "onset_s")
 _WHAT = "a table of rows with segment and onset_s, and repeat where a film was shown again"
@@ -50,7 +52,8 @@ class Arrays:
         folder = root / params.path
         self.subject, self._params, self._clock = subject, params, clock
         self._array, self._table = folder / f"{subject}.npy", _table_beside(folder, subject)
-        self._targets = folder / TARGETS_TABLE
+        is_dense = params.space in _DENSE
+        self._targets = folder / (_TARGETS_SERIES if is_dense else TARGETS_TABLE)
         check_file(self._array, f"an array (row, target) of {subject}", "put it there, or correct brain.path")
         self._shape = open_array(self._array).shape
         self._rows = _read_rows(self._table)
@@ -58,7 +61,8 @@ class Arrays:
             found, expected = f"{len(self._rows)} rows", f"{self._shape[0]}, one a row of {self._array.name}"
             raise StudyError(where=str(self._table), found=found, expected=expected, do=_DO)
         self.tasks = sorted(set(self._rows["segment"]))
-        self._places = columns_as_places(params.space, self._shape[1], self._targets, str(self._array))
+        find_places = _grayordinates if is_dense else columns_as_places
+        self._places = find_places(params.space, self._shape[1], self._targets, str(self._array))
 
     def runs(self, segments: Sequence[str]) -> list[ScanRun]:
         """All showings of these segments that there are."""
@@ -121,7 +125,7 @@ class Arrays:
         return at
 
     def places(self, runs: Sequence[ScanRun]) -> Places:
-        """What the columns are: vertices of the surface that `brain.space` names, or parcels by name."""
+        """What the columns are: vertices of the mesh or grayordinates of `brain.space`, or parcels by name."""
         return self._places
 
     def values(self, run: ScanRun, places: Places) -> RunBlocks:
@@ -227,6 +231,16 @@ def columns_as_places(space: str, n_columns: int, table: Path, where: str) -> Pl
         do = f"add {table}, a row a column (name, or index of a surface), or correct brain.space"
         raise StudyError(where=where, found=f"{n_columns} columns", expected=expected, do=do)
     return _places_of(mesh or Parcels(space), n_columns, pd.DataFrame() if named is None else named, table)
+
+
+def _grayordinates(space: str, n_columns: int, series: Path, where: str) -> Places:
+    """Columns as the grayordinates of a dense series."""
+    check_file(series, f"a dense series with the columns of {where} in {space}", "copy one of the same order there")
+    places = places_of_series(series)
+    if len(places) != n_columns:
+        found, expected = f"{len(places)} grayordinates", f"{n_columns}, one a column of {where}"
+        raise StudyError(where=str(series), found=found, expected=expected, do="copy one of the same order there")
+    return places
 
 
 def _places_of(space: Surface | Parcels, n_columns: int, table: pd.DataFrame, path: Path) -> Places:

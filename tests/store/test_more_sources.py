@@ -13,6 +13,7 @@ import nibabel as nib
 import numpy as np
 import pandas as pd
 import pytest
+from nibabel.cifti2.cifti2_axes import BrainModelAxis, SeriesAxis
 from nilearn.datasets import fetch_surf_fsaverage
 from nilearn.signal import clean
 from nilearn.surface import vol_to_surf
@@ -380,6 +381,24 @@ def test_columns_of_a_surface(lab: Tree) -> None:
     cube = lab.cube()
     check_lab(cube, 20484)
     assert list(np.unique(cube["hemi"], return_counts=True)[1]) == [10242, 10242]
+
+
+def test_columns_of_grayordinates(lab: Tree) -> None:
+    """A dense series in the same order says what they are."""
+    lab.brain(space="fsLR-91k")
+    series = lab.root / "arrays/targets.dtseries.nii"
+    line = lab.error("brain", "sub-01")
+    assert_four_parts(line, "targets.dtseries.nii: found no such file, expected a dense series with the columns of")
+    axis = BrainModelAxis.from_surface([3, 5], 32492, "CORTEX_LEFT")
+    axis += BrainModelAxis.from_surface([4, 8, 9], 32492, "CORTEX_RIGHT")
+    axes = (SeriesAxis(0, 1, 1), axis)
+    nib.save(nib.Cifti2Image(np.zeros((1, 5), np.float32), axes), series)
+    assert_four_parts(lab.error("brain", "sub-01"), "found 5 grayordinates, expected 6, one a column of .*sub-01.npy")
+    axes = (SeriesAxis(0, 1, 1), axis + BrainModelAxis.from_mask(np.eye(1)[None], "THALAMUS_LEFT", np.eye(4)))
+    nib.save(nib.Cifti2Image(np.zeros((1, 6), np.float32), axes), series)
+    cube = lab.cube()
+    check_lab(cube)
+    assert (list(cube["vertex"]), list(cube["hemi"])) == ([3, 5, 4, 8, 9, -1], list("LLRRRL"))
 
 
 # Of fsaverage5: grids of wide voxels around the head, so that a test costs little.
