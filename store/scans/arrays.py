@@ -27,7 +27,7 @@ _TABLES = (".tsv", ".csv")
 _LABELS = ("segment", "onset_s")
 _WHAT = "a table of rows with segment and onset_s, and repeat where a film was shown again"
 _DO = "correct the table"
-_MOST_REPEAT, _MOST_ONSET_S, _MOST_INDEX = 1000, 1e6, 2**31
+_MOST_REPEAT, _MOST_ONSET_S, _MOST_INDEX = 1000, 1e5, 2**31
 
 
 class Arrays:
@@ -60,12 +60,14 @@ class Arrays:
         if len(self._rows) != self._shape[0]:
             found, expected = f"{len(self._rows)} rows", f"{self._shape[0]}, one a row of {self._array.name}"
             raise StudyError(where=str(self._table), found=found, expected=expected, do=_DO)
-        self.tasks = sorted(set(self._rows["segment"]))
+        self.tasks = sorted(set(self._rows["segment"]) - {""})
+        self._names: dict[str, str | None] = {}
         find_places = _grayordinates if is_dense else columns_as_places
         self._places = find_places(params.space, self._shape[1], self._targets, str(self._array))
 
     def runs(self, segments: Sequence[str]) -> list[ScanRun]:
         """All showings of these segments that there are."""
+        self._names |= self._names_of(segments)
         paths = (self._array, self._table, *([self._targets] if is_there(self._targets) else []))
         return [
             ScanRun(self.subject, segment, int(repeat), "", paths)
@@ -73,9 +75,15 @@ class Arrays:
             for repeat in sorted(self._rows.loc[self._is_of(segment), "repeat"].unique())
         ]
 
+    def _names_of(self, segments: Sequence[str]) -> dict[str, str | None]:
+        """Name of each segment in the table: its own, or else its task if that is no other segment's."""
+        own = set(segments).intersection(self.tasks)
+        tasks = {one: task_of(one, self._params.tasks) for one in segments}
+        return {one: one if one in own else None if task in own else task for one, task in tasks.items()}
+
     def _is_of(self, segment: str) -> pd.Series:
-        """Rows of a segment, by its name or its task."""
-        return self._rows["segment"].isin([segment, task_of(segment, self._params.tasks)])
+        """Rows of a segment."""
+        return self._rows["segment"] == self._names[segment]
 
     def _of_run(self, run: ScanRun) -> pd.DataFrame:
         return self._rows[self._is_of(run.segment) & (self._rows["repeat"] == run.repeat)]
@@ -106,6 +114,10 @@ class Arrays:
         if self._clock is None or not (np.isnan(step_s) or same_step(step_s, self._clock.tr_s)):
             return ScanTiming(len(onsets_s), round(step_s, 6))
         at = self._on_clock(run)
+        if len(at) < (at[-1] + 1) // 2:
+            do = "correct onset_s, or leave the segment out of films"
+            found, expected = f"{len(at)} of {at[-1] + 1} rows", "at least half of them"
+            raise StudyError(where=f"{self._table} {run.segment}", found=found, expected=expected, do=do)
         absent = tuple(np.setdiff1d(np.arange(at[-1] + 1), at).tolist())
         said = f"its array lacks {len(absent)} of {at[-1] + 1} rows" if absent else ""
         return ScanTiming(int(at[-1]) + 1, self._clock.tr_s, said, absent)

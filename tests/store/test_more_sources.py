@@ -273,6 +273,14 @@ def test_rows_of_arrays(lab: Tree, order: str) -> None:
     assert list(cube["parcel"]) == [f"P{number}" for number in range(_N)]
 
 
+def test_rows_are_found_by_their_task(lab: Tree) -> None:
+    """A table may call segments by the tasks of their scans; rows of other things have no name or another."""
+    lab.brain(tasks="birch{task}")
+    rows = rows_of().replace({"birch01": "01"})
+    write_array(lab, pd.concat([rows, rows[:3].assign(segment=""), rows[:2].assign(segment="rest")]))
+    check_lab(lab.cube())
+
+
 def test_rows_that_an_array_lacks_are_absent(lab: Tree) -> None:
     rows = rows_of()
     gone = (rows["seed"] == 3) & rows["onset_s"].between(9.5 * TR_S, 14.5 * TR_S)
@@ -349,6 +357,7 @@ _TABLE = "index\tname\n" + "".join(f"{n}\tP{n}\n" for n in range(_N))
         (_cell(100, "onset_s", "n/a"), "column onset_s: found 'n/a' in row 101"),
         (_cell(100, "onset_s", -1), "onset_s -1 in row 101, expected seconds from"),
         (_cell(100, "onset_s", 1e300), "onset_s 1e.300 in row 101, expected seconds from"),
+        (_cell(119, "onset_s", 60000 * TR_S), "birch01: found 40 of 60001 rows, expected at least half"),
         (_cell(100, "repeat", 0), "repeat 0 in row 101, expected 1 for the first showing"),
         (_edit(lambda t: t.replace("birch01", "birch")), "no scan of it, but of amber01, birch, expected one"),
         (_targets(_TABLE.replace("P1\n", "P0\n")), "column name: found 'P0' twice"),
