@@ -14,6 +14,7 @@ from cinecube.store.clock.clock import Clock, match_onsets, same_step
 from cinecube.store.foreign.foreign_bounds import look_at_numpy, unreadable_array
 from cinecube.store.params.document import BrainParams
 from cinecube.store.scans.bids import is_there, mesh_name
+from cinecube.store.scans.cifti import places_of_series
 from cinecube.store.scans.showings import task_of
 from cinecube.store.scans.source import BLOCK_BYTES, RunBlocks, ScanRun, ScanTiming
 from cinecube.store.scans.surfaces import MESH_VERTICES
@@ -21,11 +22,12 @@ from cinecube.store.spaces.space import Parcels, Places, Surface
 
 TARGETS_TABLE = "targets.tsv"
 """Table of what the columns of a source without an atlas are, in `brain.path`; a row each."""
+_TARGETS_SERIES, _DENSE = "targets.dtseries.nii", ("fsLR", "fsLR-91k")
 _TABLES = (".tsv", ".csv")
 _LABELS = ("segment", "onset_s")
 _WHAT = "a table of rows with segment and onset_s, and repeat where a film was shown again"
 _DO = "correct the table"
-_MOST_REPEAT, _MOST_ONSET_S, _MOST_INDEX = 1000, 1e6, 2**31
+_MOST_REPEAT, _MOST_ONSET_S, _MOST_INDEX = 1000, 1e5, 2**31
 
 
 class Arrays:
@@ -50,18 +52,22 @@ class Arrays:
         folder = root / params.path
         self.subject, self._params, self._clock = subject, params, clock
         self._array, self._table = folder / f"{subject}.npy", _table_beside(folder, subject)
-        self._targets = folder / TARGETS_TABLE
+        is_dense = params.space in _DENSE
+        self._targets = folder / (_TARGETS_SERIES if is_dense else TARGETS_TABLE)
         check_file(self._array, f"an array (row, target) of {subject}", "put it there, or correct brain.path")
         self._shape = open_array(self._array).shape
         self._rows = _read_rows(self._table)
         if len(self._rows) != self._shape[0]:
             found, expected = f"{len(self._rows)} rows", f"{self._shape[0]}, one a row of {self._array.name}"
             raise StudyError(where=str(self._table), found=found, expected=expected, do=_DO)
-        self.tasks = sorted(set(self._rows["segment"]))
-        self._places = columns_as_places(params.space, self._shape[1], self._targets, str(self._array))
+        self.tasks = sorted(set(self._rows["segment"]) - {""})
+        self._names: dict[str, str | None] = {}
+        find_places = _grayordinates if is_dense else columns_as_places
+        self._places = find_places(params.space, self._shape[1], self._targets, str(self._array))
 
     def runs(self, segments: Sequence[str]) -> list[ScanRun]:
         """All showings of these segments that there are."""
+        self._names |= self._names_of(segments)
         paths = (self._array, self._table, *([self._targets] if is_there(self._targets) else []))
         return [
             ScanRun(self.subject, segment, int(repeat), "", paths)
@@ -69,9 +75,15 @@ class Arrays:
             for repeat in sorted(self._rows.loc[self._is_of(segment), "repeat"].unique())
         ]
 
+    def _names_of(self, segments: Sequence[str]) -> dict[str, str | None]:
+        """Name of each segment in the table: its own, or else its task if that is no other segment's."""
+        own = set(segments).intersection(self.tasks)
+        tasks = {one: task_of(one, self._params.tasks) for one in segments}
+        return {one: one if one in own else None if task in own else task for one, task in tasks.items()}
+
     def _is_of(self, segment: str) -> pd.Series:
-        """Rows of a segment, by its name or its task."""
-        return self._rows["segment"].isin([segment, task_of(segment, self._params.tasks)])
+        """Rows of a segment."""
+        return self._rows["segment"] == self._names[segment]
 
     def _of_run(self, run: ScanRun) -> pd.DataFrame:
         return self._rows[self._is_of(run.segment) & (self._rows["repeat"] == run.repeat)]
@@ -102,6 +114,10 @@ class Arrays:
         if self._clock is None or not (np.isnan(step_s) or same_step(step_s, self._clock.tr_s)):
             return ScanTiming(len(onsets_s), round(step_s, 6))
         at = self._on_clock(run)
+        if len(at) < (at[-1] + 1) // 2:
+            do = "correct onset_s, or leave the segment out of films"
+            found, expected = f"{len(at)} of {at[-1] + 1} rows", "at least half of them"
+            raise StudyError(where=f"{self._table} {run.segment}", found=found, expected=expected, do=do)
         absent = tuple(np.setdiff1d(np.arange(at[-1] + 1), at).tolist())
         said = f"its array lacks {len(absent)} of {at[-1] + 1} rows" if absent else ""
         return ScanTiming(int(at[-1]) + 1, self._clock.tr_s, said, absent)
@@ -121,7 +137,7 @@ class Arrays:
         return at
 
     def places(self, runs: Sequence[ScanRun]) -> Places:
-        """What the columns are: vertices of the surface that `brain.space` names, or parcels by name."""
+        """What the columns are: vertices of the mesh or grayordinates of `brain.space`, or parcels by name."""
         return self._places
 
     def values(self, run: ScanRun, places: Places) -> RunBlocks:
@@ -227,6 +243,16 @@ def columns_as_places(space: str, n_columns: int, table: Path, where: str) -> Pl
         do = f"add {table}, a row a column (name, or index of a surface), or correct brain.space"
         raise StudyError(where=where, found=f"{n_columns} columns", expected=expected, do=do)
     return _places_of(mesh or Parcels(space), n_columns, pd.DataFrame() if named is None else named, table)
+
+
+def _grayordinates(space: str, n_columns: int, series: Path, where: str) -> Places:
+    """Columns as the grayordinates of a dense series."""
+    check_file(series, f"a dense series with the columns of {where} in {space}", "copy one of the same order there")
+    places = places_of_series(series)
+    if len(places) != n_columns:
+        found, expected = f"{len(places)} grayordinates", f"{n_columns}, one a column of {where}"
+        raise StudyError(where=str(series), found=found, expected=expected, do="copy one of the same order there")
+    return places
 
 
 def _places_of(space: Surface | Parcels, n_columns: int, table: pd.DataFrame, path: Path) -> Places:

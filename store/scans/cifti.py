@@ -175,6 +175,23 @@ def _load(path: Path) -> tuple[Cifti2Image, SeriesAxis, BrainModelAxis]:
     return image, axes[0], axes[1]
 
 
+def places_of_series(path: Path) -> Places:
+    """Grayordinates of a dense series, in its order.
+
+    Parameters
+    ----------
+    path : Path
+        Of one volume or more, whatever its values.
+
+    Raises
+    ------
+    StudyError
+        If it is none, or damaged.
+    """
+    _open_series(path)
+    return _places_of(_load(path).header.get_axis(1), f"fsLR-{_DENSITY}")
+
+
 def _places_of(axis: BrainModelAxis, name: str) -> Places:
     """Grayordinates of a CIFTI axis, in its order."""
     parts = [(label.removeprefix(_PREFIX), part) for label, _, part in axis.iter_structures()]

@@ -13,6 +13,7 @@ import nibabel as nib
 import numpy as np
 import pandas as pd
 import pytest
+from nibabel.cifti2.cifti2_axes import BrainModelAxis, SeriesAxis
 from nilearn.datasets import fetch_surf_fsaverage
 from nilearn.signal import clean
 from nilearn.surface import vol_to_surf
@@ -272,6 +273,14 @@ def test_rows_of_arrays(lab: Tree, order: str) -> None:
     assert list(cube["parcel"]) == [f"P{number}" for number in range(_N)]
 
 
+def test_rows_are_found_by_their_task(lab: Tree) -> None:
+    """A table may call segments by the tasks of their scans; rows of other things have no name or another."""
+    lab.brain(tasks="birch{task}")
+    rows = rows_of().replace({"birch01": "01"})
+    write_array(lab, pd.concat([rows, rows[:3].assign(segment=""), rows[:2].assign(segment="rest")]))
+    check_lab(lab.cube())
+
+
 def test_rows_that_an_array_lacks_are_absent(lab: Tree) -> None:
     rows = rows_of()
     gone = (rows["seed"] == 3) & rows["onset_s"].between(9.5 * TR_S, 14.5 * TR_S)
@@ -348,6 +357,7 @@ _TABLE = "index\tname\n" + "".join(f"{n}\tP{n}\n" for n in range(_N))
         (_cell(100, "onset_s", "n/a"), "column onset_s: found 'n/a' in row 101"),
         (_cell(100, "onset_s", -1), "onset_s -1 in row 101, expected seconds from"),
         (_cell(100, "onset_s", 1e300), "onset_s 1e.300 in row 101, expected seconds from"),
+        (_cell(119, "onset_s", 60000 * TR_S), "birch01: found 40 of 60001 rows, expected at least half"),
         (_cell(100, "repeat", 0), "repeat 0 in row 101, expected 1 for the first showing"),
         (_edit(lambda t: t.replace("birch01", "birch")), "no scan of it, but of amber01, birch, expected one"),
         (_targets(_TABLE.replace("P1\n", "P0\n")), "column name: found 'P0' twice"),
@@ -380,6 +390,24 @@ def test_columns_of_a_surface(lab: Tree) -> None:
     cube = lab.cube()
     check_lab(cube, 20484)
     assert list(np.unique(cube["hemi"], return_counts=True)[1]) == [10242, 10242]
+
+
+def test_columns_of_grayordinates(lab: Tree) -> None:
+    """A dense series in the same order says what they are."""
+    lab.brain(space="fsLR-91k")
+    series = lab.root / "arrays/targets.dtseries.nii"
+    line = lab.error("brain", "sub-01")
+    assert_four_parts(line, "targets.dtseries.nii: found no such file, expected a dense series with the columns of")
+    axis = BrainModelAxis.from_surface([3, 5], 32492, "CORTEX_LEFT")
+    axis += BrainModelAxis.from_surface([4, 8, 9], 32492, "CORTEX_RIGHT")
+    axes = (SeriesAxis(0, 1, 1), axis)
+    nib.save(nib.Cifti2Image(np.zeros((1, 5), np.float32), axes), series)
+    assert_four_parts(lab.error("brain", "sub-01"), "found 5 grayordinates, expected 6, one a column of .*sub-01.npy")
+    axes = (SeriesAxis(0, 1, 1), axis + BrainModelAxis.from_mask(np.eye(1)[None], "THALAMUS_LEFT", np.eye(4)))
+    nib.save(nib.Cifti2Image(np.zeros((1, 6), np.float32), axes), series)
+    cube = lab.cube()
+    check_lab(cube)
+    assert (list(cube["vertex"]), list(cube["hemi"])) == ([3, 5, 4, 8, 9, -1], list("LLRRRL"))
 
 
 # Of fsaverage5: grids of wide voxels around the head, so that a test costs little.
