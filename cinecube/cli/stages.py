@@ -48,7 +48,7 @@ def simulate(root: Path) -> None:
     from cinecube.study_params import simulate_spec
 
     study, paths = study_at(root), StudyPaths(root)
-    cleaning = Cleaning(study.brain.confounds, study.brain.high_pass_hz)
+    cleaning = Cleaning(study.brain.confounds, study.brain.high_pass_hz, study.brain.detrend)
     with one_writer(paths, *simulated_folders(paths.data)), progress_bar("simulating", "films and scans") as progress:
         run(simulate_spec(study), study.films, study.split.train, paths.data, cleaning=cleaning, progress=progress)
     echo(f"{len(study.segments())} segments of {len(study.films)} films and their scans are in data/")
@@ -174,10 +174,10 @@ def imported(model: str, root: Path) -> None:
 @click.argument("subject")
 @study_option
 def brain(subject: str, root: Path) -> None:
-    """Turn one subject's fMRIPrep volumes into a brain cube.
+    """Turn one subject's scans into a brain cube.
 
-    Reads the runs of SUBJECT under `brain.path`, the atlas and data/films.csv. Writes data/brain/SUBJECT.zarr (masked,
-    cleaned, trimmed to the films, standardised per run) and data/brain/SUBJECT.qc.csv.
+    Reads the runs of SUBJECT under `brain.path`, the atlas and data/films.csv. Writes data/brain/SUBJECT.zarr (averaged
+    into parcels if asked, cleaned, trimmed to the films, standardised per run) and data/brain/SUBJECT.qc.csv.
 
     \b
     Example:

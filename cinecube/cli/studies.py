@@ -30,7 +30,7 @@ _folder = click.Path(file_okay=False, path_type=Path)
     help="own, reuse: a labelled volume with its .tsv, a pair of surfaces, a .dlabel.nii, or hcp-mmp.",
 )
 @click.option("--test", help="own, reuse: the film to test on. [default: the last; that of the other study]")
-@click.option("--space", default="MNI152NLin2009cAsym", show_default=True, help="own, reuse: space of the volumes.")
+@click.option("--space", help="own, reuse: space of the scans. [default: one that is there, MNI152NLin2009cAsym first]")
 def init(
     folder: Path,
     template: str,
@@ -40,7 +40,7 @@ def init(
     scans: Path | None,
     atlas: Path | None,
     test: str | None,
-    space: str,
+    space: str | None,
 ) -> None:
     """Make a new study in DIR: dvc.yaml, params.yaml, README.
 

@@ -19,6 +19,7 @@ from cinecube.store.clock.films_table import read_films_table, rows_by_segment
 from cinecube.store.cube.cubes import open_cube, stored_bytes, stored_spec
 from cinecube.store.cube.schema import stored_rows
 from cinecube.store.params.document import Study
+from cinecube.store.scans.brain import find_scans
 
 _BYTES = {"float16": 2, "float32": 4}
 # Torch with one of the architectures' libraries, before any weight is loaded.
@@ -114,7 +115,7 @@ def _steps(study: Study, root: Path) -> list[Step]:
     for model in study.compute.models:
         steps += [_features_step(study, model, film, root) for film in study.compute.films]
     steps += [_imported_step(study, entry.model, paths) for entry in study.imported]
-    steps += [_cube_step(f"brain@{subject}", paths.brain(subject)) for subject in study.brain.subjects]
+    steps += [_brain_step(study, subject, root) for subject in study.brain.subjects]
     steps += [_encode_step(study, model, root) for model in study.compute.models]
     steps += [_encode_step(study, entry.model, root, "encode_imported") for entry in study.imported]
     steps.append(_cube_step("ceiling", paths.ceiling))
@@ -134,6 +135,18 @@ def _steps(study: Study, root: Path) -> list[Step]:
         steps.append(_file_step("oracle", paths.tables / "oracle_residual.csv"))
     steps.append(_file_step("report", paths.report))
     return steps
+
+
+def _brain_step(study: Study, subject: str, root: Path) -> Step:
+    """The stage of a brain cube; what it would refuse is known before the hours of extraction."""
+    step = _cube_step(f"brain@{subject}", StudyPaths(root).brain(subject))
+    if step.state == "done" or not (root / study.brain.path).is_dir():
+        return step
+    try:
+        find_scans(study, subject, root)
+    except StudyError as error:
+        return replace(step, why=str(error))
+    return step
 
 
 def _file_step(stage: str, path: Path) -> Step:

@@ -9,7 +9,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,16 +18,20 @@ import yaml
 
 from cinecube.features.films.stimuli import one_file, segment_files
 from cinecube.sharing.ignoring import IGNORE_FILE, keep_out_of_git, warn_of_exposed
-from cinecube.store.base.errors import StudyError
-from cinecube.store.base.labels import bids_label, check_name, entities_of
+from cinecube.store.base.errors import StudyError, some_of
+from cinecube.store.base.labels import check_name
 from cinecube.store.clock.clock import same_step
-from cinecube.store.params.document import PARAMS_FILE, Study, load_study, parse
-from cinecube.store.scans.fmriprep import ScanRun, bold_files, find_runs
+from cinecube.store.params.document import PARAMS_FILE, BrainParams, Study, load_study, parse
+from cinecube.store.scans.bids import mesh_name, scan_files, scan_space
+from cinecube.store.scans.showings import no_scan
+from cinecube.store.scans.source import ScanRun, ScanSource, ScanTiming
+from cinecube.store.scans.sources import open_scans, spaces_of
 from cinecube.store.spaces.atlas import check_atlas, find_atlas
 from cinecube.studies.pipelines import pipelines, template_text
 
 _log = logging.getLogger(__name__)
 _TR_S = 1.49  # Movie10's, where no scan says another
+_SPACE = "MNI152NLin2009cAsym"  # fMRIPrep's own, preferred where it is there
 _REACH_S = 5 * 1.49  # of its delays
 _TEST_ON_ONE = 2  # segments to fit on, one held out in turn, beside one to test on
 
@@ -46,15 +50,15 @@ class OwnData:
         As of `read_atlas`.
     test : str or None
         The film to test on; the last by default.
-    space : str
-        The `space` entity of the volumes.
+    space : str or None
+        Of the scans, as `brain.space`; the one that suits most by default.
     """
 
     stimuli: Path
     scans: Path
     atlas: Path | None
     test: str | None
-    space: str
+    space: str | None
 
 
 def init_simulated(folder: Path) -> None:
@@ -125,13 +129,17 @@ def values_of_scans(
     if own.atlas and not find_atlas(own.atlas).exists():
         do = "correct --atlas"
         raise StudyError(where=str(own.atlas), found="no such file", expected="an atlas", do=do)
-    _refuse_unknown_space(own)
+    space = check_name(_space(own, subjects), "space")
     if own.atlas:
-        check_atlas(own.atlas, own.space)
+        check_atlas(own.atlas, space)
     if own.test is not None and own.test not in films:
         raise StudyError(where="--test", found=repr(own.test), expected=f"one of {', '.join(films)}", do="name a film")
     segments = [segment for parts in films.values() for segment in parts]
-    tr_s = _tr_s([run for subject in _told_apart(subjects) for run in _scans(own, subject, segments)])
+    params = BrainParams(path=str(own.scans.resolve()), subjects=_told_apart(subjects), space=space)
+    timed = [one for subject in subjects for one in _scans(params, subject, segments)]
+    tr_s = _tr_s(timed)
+    if again := sorted({run.segment for run, _ in timed if run.repeat > 1}):
+        _log.info("shown more than once: %s", some_of(again, 8))
     return {
         "study": check_name(folder.resolve().name, "study"),
         "scans": _from(folder, own.scans),
@@ -139,7 +147,7 @@ def values_of_scans(
         "films": {film: list(segments) for film, segments in films.items()},
         **split,
         "subjects": subjects,
-        "space": check_name(own.space, "space"),
+        "space": space,
         "tr_s": tr_s,
         # Film of as many seconds before as the reference study's five rows of 1.49 s.
         "delays": list(range(1, max(2, math.ceil(_REACH_S / tr_s - 1e-6) + 1))),
@@ -209,17 +217,23 @@ def _find_films(stimuli: Path) -> dict[str, list[str]]:
     return films
 
 
-def _refuse_unknown_space(own: OwnData) -> None:
-    """Refuse a space that no volume is in, if there are volumes."""
-    names = [path.name for path in own.scans.glob("sub-*/**/*_bold.*") if not path.name.startswith(".")]
-    spaces = sorted({part.removeprefix("space-") for name in names for part in name.split("_") if "space-" in part})
-    if spaces and own.space not in spaces:
-        raise StudyError(
-            where="--space",
-            found=repr(own.space),
-            expected=f"one of {', '.join(spaces)}",
-            do="name a space of the scans",
-        )
+def _space(own: OwnData, subjects: Sequence[str]) -> str:
+    """The space that is asked for, if there are scans in it; else one of those that there are."""
+    files: list[Path] = []
+    for subject in subjects:
+        with suppress(StudyError):  # told when the scans of this subject are looked for
+            files += scan_files(own.scans / subject, subject)
+    there = spaces_of(files)
+    if own.space is None:
+        mni = [space for space in there if space.startswith("MNI")]
+        chosen = _SPACE if _SPACE in there or not there else (mni or there)[0]
+        if len(there) > 1:
+            _log.info("scans are in %s: brain.space is %s", ", ".join(there), chosen)
+        return chosen
+    if there and own.space not in there:
+        do = "name a space of the scans"
+        raise StudyError(where="--space", found=repr(own.space), expected=f"one of {', '.join(there)}", do=do)
+    return own.space
 
 
 def _told_apart(subjects: list[str]) -> list[str]:
@@ -232,34 +246,51 @@ def _told_apart(subjects: list[str]) -> list[str]:
     return subjects
 
 
-def _scans(own: OwnData, subject: str, segments: list[str]) -> list[ScanRun]:
+def _scans(params: BrainParams, subject: str, segments: list[str]) -> list[tuple[ScanRun, ScanTiming]]:
     """A subject's scans of the films; logs what `brain` would refuse, as scans may still be on their way."""
     try:
-        return find_runs(own.scans, subject, segments, own.space)
+        source = open_scans(params, Path(), subject)
     except StudyError as error:
         _log.warning("%s", error)
-    files = [(bold, entities_of(bold.name)) for bold in bold_files(own.scans / subject)]
-    there = [(bold, entities) for bold, entities in files if entities.get("space") == own.space]
-    labels = {bids_label(segment): segment for segment in segments}
-    known = [(bold, entities) for bold, entities in there if entities.get("task") in labels]
-    return [ScanRun(labels.get(found.get("task", ""), ""), 1, "", bold) for bold, found in known or there]
+        return []
+    try:
+        runs = source.runs(segments)
+    except StudyError as error:
+        _log.warning("%s", error)
+        return _any_scan(params, source)
+    seen = {run.segment for run in runs}
+    missing = [segment for segment in segments if segment not in seen]
+    if missing:
+        absent = no_scan(subject, missing[0], source.tasks, None, segments)
+        _log.warning("%s%s", absent, f" (and {len(missing) - 1} more segments)" if missing[1:] else "")
+    return [(run, source.timing(run)) for run in runs] or _any_scan(params, source)
 
 
-def _tr_s(runs: Sequence[ScanRun]) -> float:
+def _any_scan(params: BrainParams, source: ScanSource) -> list[tuple[ScanRun, ScanTiming]]:
+    """One scan of whatever it is, for its TR alone."""
+    files = scan_files(Path(params.path) / source.subject, source.subject)
+    path = next(path for path in files if scan_space(path.name) == mesh_name(params.space))
+    run = ScanRun(source.subject, path.name, 1, "", (path, path))
+    return [(run, source.timing(run))]
+
+
+def _tr_s(timed: Sequence[tuple[ScanRun, ScanTiming]]) -> float:
     """The time between volumes of all runs; the reference study's where there is none yet."""
-    if not runs:
+    if not timed:
         _log.warning("no scan tells the time between volumes: clock.tr_s is %g", _TR_S)
         return _TR_S
-    first = runs[0]
-    for run in runs:
-        if not same_step(run.tr_s, first.tr_s):
+    first, start = timed[0]
+    for run, timing in timed:
+        if not same_step(timing.tr_s, start.tr_s):
             raise StudyError(
-                where=run.bold.name,
-                found=f"a TR of {run.tr_s:g} s",
-                expected=f"{first.tr_s:g} s, as of {first.bold.name}",
+                where=run.path.name,
+                found=f"a TR of {timing.tr_s:g} s",
+                expected=f"{start.tr_s:g} s, as of {first.path.name}",
                 do="give the films of each TR a study of their own",
             )
-    return first.tr_s
+    if said := [f"{run.where}: {timing.said}" for run, timing in timed if timing.said]:
+        _log.warning("%s", some_of(said))
+    return start.tr_s
 
 
 def _from(folder: Path, path: Path) -> str:

@@ -10,6 +10,8 @@ from pathlib import Path
 import numpy as np
 from scipy.linalg import toeplitz
 
+from cinecube.store.base.errors import StudyError
+
 _MOTION = [f"{kind}_{axis}" for kind in ("trans", "rot") for axis in "xyz"]
 _EXPANDED = [f"{name}{how}" for how in ("", "_derivative1", "_power2", "_derivative1_power2") for name in _MOTION]
 _TISSUE = ["csf", "white_matter"]
@@ -23,10 +25,11 @@ _COLUMNS = {
 
 @dataclass(frozen=True)
 class Cleaning:
-    """The study's cleaning of scans: the keys `confounds` and `high_pass_hz` of its section `brain`."""
+    """The study's cleaning of scans: keys of its section `brain`."""
 
-    confounds: str = "motion"
+    confounds: str | Sequence[str] = "motion"
     high_pass_hz: float = 0.008
+    detrend: bool = True
 
 
 @dataclass(frozen=True)
@@ -61,13 +64,23 @@ def cleaner(table: Path, cleaning: Cleaning, n_rows: int, tr_s: float) -> np.nda
     Returns
     -------
     ndarray (row, volume)
+
+    Raises
+    ------
+    StudyError
+        If the simulated table lacks what the cleaning takes out.
     """
     with table.open(newline="", encoding="utf-8") as file:
         rows = list(csv.DictReader(file, delimiter="\t"))
     n = len(rows)
     time = np.arange(n)
-    columns = [np.ones(n), np.linspace(-1, 1, n)]
-    for name in _COLUMNS[cleaning.confounds]:
+    columns = [np.ones(n), *([np.linspace(-1, 1, n)] if cleaning.detrend else [])]
+    asked = cleaning.confounds
+    names = _COLUMNS.get(asked, [asked]) if isinstance(asked, str) else asked
+    if absent := [name for name in names if name not in rows[0]]:
+        do = "set brain.confounds to one of these"
+        raise StudyError(where="brain.confounds", found=absent[0], expected=", ".join(_COLUMNS), do=do)
+    for name in names:
         values = [row[name] for row in rows]
         columns.append(np.array([float(values[1] if value == "n/a" else value) for value in values]))
     n_cosines = min(n - 1, int(2 * n * tr_s * cleaning.high_pass_hz))

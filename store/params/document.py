@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
 
 import yaml
-from pydantic import BaseModel, Field, ValidationError, model_validator
+from pydantic import BaseModel, Field, ValidationError, field_validator, model_validator
 
 from cinecube.store.base.bounded import parse_yaml, read_text
 from cinecube.store.base.errors import StudyError
@@ -22,6 +22,7 @@ from cinecube.store.params.run_params import DaskParams, Run
 from cinecube.store.params.wrong_params import explain
 
 _PAIR = ("keep", "remove")
+Preset = Literal["none", "motion", "simple", "simple+gsr", "scrubbing", "compcor", "ica_aroma"]
 
 _Model = TypeVar("_Model", bound=BaseModel)
 
@@ -65,7 +66,20 @@ class Imported(Section):
 class BrainParams(Section):
     """The scans, and how they become brain cubes.
 
-    `publish` says whether `dvc push` sends scans and brain cubes; it changes no number.
+    Attributes
+    ----------
+    space : str
+        Value of the `space` entity: `MNI152NLin2009cAsym`, `T1w`, `fsLR`, `fsaverage6`, ….
+    targets : str
+        `parcels`, or `voxels`: each voxel, vertex or grayordinate for itself.
+    choose : dict of str to str
+        BIDS entity -> label of the file to take where one showing has several, empty for the file without the entity.
+    tasks : str, optional
+        Name of a segment by its task, as `friends_{task}`; without a rule both are the same.
+    confounds : str or list of str
+        A preset, or columns by name.
+    publish : bool
+        Whether `dvc push` sends scans and brain cubes; it changes no number.
     """
 
     source: Literal["fmriprep"] = "fmriprep"
@@ -74,11 +88,33 @@ class BrainParams(Section):
     space: str = "MNI152NLin2009cAsym"
     targets: Literal["voxels", "parcels"] = "voxels"
     atlas: str | None = None
-    confounds: Literal["none", "motion", "simple", "simple+gsr"] = "simple"
+    choose: dict[str, str] = Field(default_factory=dict)
+    tasks: str | None = None
+    confounds: Preset | Annotated[list[str], Field(min_length=1)] = "simple"
+    detrend: bool = True
     high_pass_hz: float = Field(0.008, ge=0, le=10)
     fwhm_mm: float = Field(0.0, ge=0, le=100)
     repeats: Literal["average", "separate"] = "average"
     publish: bool = False
+
+    @field_validator("choose", mode="before")
+    @classmethod
+    def _labels_as_text(cls, choose: Any) -> Any:
+        """YAML reads `2` as a number and nothing as null."""
+        if not isinstance(choose, dict):
+            return choose
+        return {
+            entity: "" if label is None else str(label) if type(label) in (int, float) else label
+            for entity, label in choose.items()
+        }
+
+    @field_validator("tasks")
+    @classmethod
+    def _names_a_task_once(cls, tasks: str | None) -> str | None:
+        if tasks is not None and tasks.count("{task}") != 1:
+            do = "write it as the name of a segment with {task} in it"
+            raise WrongValue(found=as_written(tasks), expected="text with {task} once, as friends_{task}", do=do)
+        return tasks
 
 
 class Study(Section):

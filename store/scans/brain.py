@@ -1,68 +1,73 @@
-"""Brain cubes: a subject's scans, masked, cleaned, trimmed to the films and standardised per run."""
+"""Brain cubes: a subject's scans, averaged into parcels, cleaned, standardised per run and labelled."""
 
 from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import nibabel as nib
 import numpy as np
 import pandas as pd
 import xarray as xr
 
 from cinecube.store.base.atomic import staged
-from cinecube.store.base.errors import StudyError
-from cinecube.store.base.fingerprint import file_digest, raised
+from cinecube.store.base.errors import StudyError, some_of
+from cinecube.store.base.fingerprint import file_digest, files_digest, raised
+from cinecube.store.base.input_files import check_file
 from cinecube.store.base.paths import StudyPaths
 from cinecube.store.base.writing import one_writer, scratch_folder
+from cinecube.store.cleaning.confounds import Confounds, read_confounds
+from cinecube.store.cleaning.regression import clean_run, n_regressors, standardise_run
 from cinecube.store.clock.clock import Clock, same_step
 from cinecube.store.clock.films_table import read_films_table, rows_by_segment
 from cinecube.store.cube.cubes import TARGETS_PER_SHARD, write_cube
 from cinecube.store.cube.schema import provenance, string_coordinate
 from cinecube.store.params.document import BrainParams, Study
 from cinecube.store.scans import VERSION
-from cinecube.store.scans.cleaning import clean_run, n_regressors, standardise_run, temporal_snr
-from cinecube.store.scans.confounds import Confounds, read_confounds
-from cinecube.store.scans.fmriprep import ScanRun, find_runs
-from cinecube.store.spaces.atlas import find_atlas, open_atlas, read_parcels, space_unlike
-from cinecube.store.spaces.nifti import other_grid, read_inside
+from cinecube.store.scans.quality import run_quality, tell_of_runs
+from cinecube.store.scans.showings import no_scan
+from cinecube.store.scans.source import ScanRun, ScanSource
+from cinecube.store.scans.sources import open_scans
+from cinecube.store.spaces.atlas import atlas_files
+from cinecube.store.spaces.space import Grid, Places, space_attrs
+from cinecube.store.spaces.targets import Targets, find_targets, places_at, tell_of_parcels
 
 Progress = Callable[[int, int], None]
 _log = logging.getLogger(__name__)
-# Regressors per volume above which cleaning removes much of the signal that an encoder is to find.
-_MOST_REGRESSORS = 0.25
+# A run that would cost its subject more of the places is refused instead.
+_MOST_BAD_PLACES = 0.5
 
 
 @dataclass(frozen=True)
-class Targets:
-    """Targets of a brain cube: voxels of a mask, or means of parcels.
+class CheckedRun:
+    """A run whose headers, sidecars and table are right.
 
     Attributes
     ----------
-    mask : array (x, y, z) of bool
-        Voxels that are read.
-    index : array (target,)
-        Flat voxel index, or parcel number.
-    hemi, parcel : arrays (target,) of str
-    xyz_mm : array (target, 3)
-    members : array (voxel, target) or None
-        Weights of the means over parcels; None for voxels.
+    run : ScanRun
+    confounds : Confounds
+    rows : int
+        Rows of its segment; later volumes are trimmed.
+    regressors : int
+        That cleaning takes out.
     """
 
-    mask: np.ndarray
-    index: np.ndarray
-    hemi: np.ndarray
-    parcel: np.ndarray
-    xyz_mm: np.ndarray
-    members: np.ndarray | None
+    run: ScanRun
+    confounds: Confounds
+    rows: int
+    regressors: int
+
+    @property
+    def kept_rows(self) -> np.ndarray:
+        """Numbers of the rows that the cube has of it."""
+        return np.flatnonzero(self.confounds.kept[: self.rows])
 
 
 def build_brain(study: Study, subject: str, root: Path, progress: Progress | None = None) -> pd.DataFrame:
-    """Make one subject's brain cube and table of quality from fMRIPrep volumes.
+    """Make one subject's brain cube and table of quality from scans of any source.
 
     Parameters
     ----------
@@ -76,280 +81,382 @@ def build_brain(study: Study, subject: str, root: Path, progress: Progress | Non
     Returns
     -------
     DataFrame
-        One row per run: volumes found, rows expected, trim, temporal SNR, motion.
+        One row per run: volumes found, rows expected, trim, temporal SNR, motion and more.
 
     Raises
     ------
     StudyError
-        If a run is missing, too short, off the clock, on another grid, or holds NaN inside its mask, or another process
-        makes this cube.
+        If the subject lacks all training or all test films, a run is too short, off the clock or damaged, or another
+        process makes this cube.
     """
-    paths = StudyPaths(root)
-    params = study.brain
-    rows_expected = rows_by_segment(read_films_table(paths.films), study.segments(), study.clock)
-    runs = find_runs(root / params.path, subject, study.segments(), params.space)
-    _check_runs(runs, params, rows_expected, study.clock)
-    targets = find_targets(params, runs, root)
+    import dask
+
+    paths, params = StudyPaths(root), study.brain
+    rows = rows_by_segment(read_films_table(paths.films), study.segments(), study.clock)
+    source, runs = find_scans(study, subject, root)
+    checked = check_runs(source, runs, params, rows, study.clock)
+    targets = _targets(source.places(runs), params, root, subject)
     with (
         one_writer(paths, paths.brain(subject), paths.brain_qc(subject)),
         scratch_folder(paths, f"brain.{subject}") as scratch,
     ):
-        parts, quality = [], []
-        for number, run in enumerate(runs):
-            bold, row = read_run(run, params, targets, rows_expected[run.segment], study.clock)
-            kept = scratch / f"{number}.npy"
-            np.save(kept, bold, allow_pickle=False)
-            parts.append(np.load(kept, mmap_mode="r", allow_pickle=False))
-            quality.append({"segment": run.segment, "repeat": run.repeat, "session": run.session, **row})
-            if progress:
-                progress(number + 1, len(runs))
-        table = pd.DataFrame(quality)
+        targets, parts, table = _read_runs(source, checked, targets, study, root, scratch, progress)
         spec = _spec(study, subject, runs, root)
         with staged(paths.brain_qc(subject)) as partial:
             table.to_csv(partial, index=False, float_format="%.6g")
-            write_cube(paths.brain(subject), _cube(runs, parts, targets, study, spec))
-    _warn_of_regressors(table, subject, params.confounds)
+            # One shard at a time: with a thread a core, memory would grow with the machine.
+            with dask.config.set(scheduler="synchronous"):
+                write_cube(paths.brain(subject), _cube(checked, parts, targets, study, spec))
+    tell_of_parcels(targets, subject)
+    tell_of_runs(table, subject, str(params.confounds), study.clock)
     return table
 
 
-def _warn_of_regressors(table: pd.DataFrame, subject: str, confounds: str) -> None:
-    """Warn of the run with the largest share of regressors to volumes, if that is much."""
-    share = table["regressors"] / table["volumes"]
-    if share.max() > _MOST_REGRESSORS:
-        run = table.iloc[int(share.to_numpy().argmax())]
-        _log.warning(
-            "%s %s: %d regressors fit %.0f%% of any %d volumes, responses included; brain.confounds: %s suits longer "
-            "runs%s",
-            *(subject, run["segment"], run["regressors"], 100 * share.max(), run["volumes"], confounds),
-            "" if confounds in ("motion", "none") else ", motion takes out less",
-        )
-
-
-def find_targets(params: BrainParams, runs: list[ScanRun], root: Path) -> Targets:
-    """Targets of a subject: voxels in the brain mask of every run, with their parcels.
+def find_scans(study: Study, subject: str, root: Path) -> tuple[ScanSource, list[ScanRun]]:
+    """A subject's scans of the study's films, all of them here; logs segments that there is no scan of.
 
     Parameters
     ----------
-    params : BrainParams
-        The section `brain`.
-    runs : list of ScanRun
-        All of the subject's.
+    study : Study
+    subject : str
     root : Path
         The study's folder.
 
     Raises
     ------
     StudyError
-        If runs share no voxel, or the atlas does not fit.
+        If there are none in the study's space, the subject lacks all training or all test films, a showing has two
+        files, or files were not fetched.
     """
-    first = runs[0].image
-    mask = np.ones(first.shape[:3], dtype=bool)
-    for run in runs:
-        inside = run.mask
-        if inside.all():
-            _log.warning("%s: its brain mask is the whole field of view", run.where)
-        if not (mask & inside).any():
-            raise StudyError(
-                where=run.where,
-                found="no voxel of its mask in those of the runs before",
-                expected="a brain that all runs share",
-                do="check its mask, and that its scan is in the same space",
-            )
-        mask &= inside
-    labels, names = np.zeros(mask.shape, dtype=np.int64), dict[int, str]()
-    if params.atlas is not None:
-        labels, names = read_parcels(root / params.atlas, first)
-        _check_parcels(set(np.unique(labels[mask]).tolist()), names, runs[0], params.atlas)
-        _say_of_atlas(root / params.atlas, params.space, first)
-    elif params.targets == "parcels":
-        raise StudyError(where="brain.targets", found="parcels", expected="an atlas", do="set brain.atlas")
-    ijk = np.argwhere(mask)
-    xyz_mm = nib.affines.apply_affine(first.affine, ijk)
-    label = labels[mask]
-    if params.targets == "voxels":
-        parcel = np.array([names.get(int(number), "") for number in label], dtype=object)
-        index = np.flatnonzero(mask.ravel())
-        return Targets(mask, index, _hemispheres(parcel, xyz_mm), parcel, xyz_mm, None)
-    numbers = np.unique(label[label > 0])
-    members = (label[:, None] == numbers).astype(np.float32)
-    members /= members.sum(axis=0)
-    parcel = np.array([names[int(number)] for number in numbers], dtype=object)
-    centres = members.T @ xyz_mm
-    return Targets(mask, numbers, _hemispheres(parcel, centres), parcel, centres, members)
+    source = open_scans(study.brain, root, subject)
+    runs = source.runs(study.segments())
+    tell_of_missing(study, source, runs)
+    refuse_unfetched(source, runs)
+    return source, runs
 
 
-def _say_of_atlas(path: Path, space: str, scans: nib.Nifti1Image) -> None:
-    """Log that an atlas of another grid is resampled, and that its name says another space."""
-    if other := space_unlike(path, space):
-        _log.warning("%s", other)
-    if other := other_grid(open_atlas(path)[0], scans):
-        _log.info("%s has %s: each voxel of the scans takes the nearest label", find_atlas(path).name, other)
+def _targets(places: Places, params: BrainParams, root: Path, subject: str) -> Targets:
+    atlas = root / params.atlas if params.atlas else None
+    return find_targets(places, atlas, subject, parcels=params.targets == "parcels")
 
 
-def _check_parcels(present: set[int], names: dict[int, str], run: ScanRun, atlas: str) -> None:
-    """Refuse an atlas beside the brain; log the parcels without a voxel."""
-    lost = [name for number, name in names.items() if number not in present]
-    subject = run.where.split()[0]
-    if len(lost) == len(names):
-        raise StudyError(
-            where=f"{subject} {atlas}",
-            found="no voxel of the brain in any parcel",
-            expected=f"an atlas in the scans' space ({run.bold.name})",
-            do="set brain.atlas to one of that space",
-        )
-    if lost:
-        listed = ", ".join(lost[:8]) + (" …" if lost[8:] else "")
-        _log.warning(
-            "%s: %d of %d parcels lie in the brain of all runs; none of %s",
-            *(subject, len(names) - len(lost), len(names), listed),
-        )
-
-
-def _hemispheres(parcel: np.ndarray, xyz_mm: np.ndarray) -> np.ndarray:
-    """L or R by the parcel's name, and by the side of the brain where the name does not say."""
-    side = np.where(xyz_mm[:, 0] < 0, "L", "R")
-    named = [name[0] if name[:2] in ("L_", "R_") else s for name, s in zip(parcel, side, strict=True)]
-    return string_coordinate(named)
-
-
-def _check_runs(runs: list[ScanRun], params: BrainParams, rows: dict[str, int], clock: Clock) -> None:
-    """Check headers, sidecars and tables of every run before the first is read."""
-    constant: dict[str, int] = {}
-    for run in runs:
-        _check_length(run, rows[run.segment], clock)
-        if other := other_grid(run.image, runs[0].image):
-            do = "use one fMRIPrep output for all runs"
-            raise StudyError(where=run.where, found=other, expected=f"the grid of {runs[0].where}", do=do)
-        confounds = read_confounds(run, params.confounds)
-        _check_regressors(run, confounds, params, clock)
-        for name in confounds.constant:
-            constant[name] = constant.get(name, 0) + 1
-    for name, count in constant.items():
-        _log.warning("%s: %s is constant in %d runs: nothing is taken out by it", runs[0].bold.name, name, count)
-
-
-def _check_regressors(run: ScanRun, confounds: Confounds, params: BrainParams, clock: Clock) -> None:
-    """Cleaning with as many regressors as volumes leaves rounding, which would be scaled up to a signal."""
-    taken = n_regressors(confounds.regressors, run.image.shape[3], params.high_pass_hz, clock.tr_s)
-    n_steady = int(confounds.steady.sum())
-    if taken >= n_steady:
-        raise StudyError(
-            where=run.where,
-            found=f"{taken} regressors for {n_steady} volumes",
-            expected="fewer regressors than volumes",
-            do="set brain.confounds to one that takes fewer, or leave the segment out of films",
-        )
-
-
-def read_run(
-    run: ScanRun, params: BrainParams, targets: Targets, rows: int, clock: Clock
-) -> tuple[np.ndarray, dict[str, Any]]:
-    """Responses of one run (time, target), trimmed to the film and standardised, and its row of the QC table.
+def tell_of_missing(study: Study, source: ScanSource, runs: Sequence[ScanRun]) -> None:
+    """Log segments that a subject has no scan of; refuse one who lacks all training or all test films.
 
     Parameters
     ----------
-    run : ScanRun
-    params : BrainParams
-        The section `brain`.
-    targets : Targets
-        Of the subject.
-    rows : int
-        Rows of the segment: later volumes are trimmed.
-    clock : Clock
-        The study's.
-
-    Returns
-    -------
-    responses : ndarray (time, target)
-        float32, standardised over the run; fewer rows where the scan is shorter.
-    quality : dict
-        The run's row of the table of quality.
+    study : Study
+    source : ScanSource
+    runs : sequence of ScanRun
+        All that the source has.
 
     Raises
     ------
     StudyError
-        If intensities are not finite, or too large to be cleaned.
+        Naming the first segment of these films.
     """
-    signals = _masked(run, params, targets, clock)
-    confounds = read_confounds(run, params.confounds)
-    cleaned = clean_run(signals, confounds.regressors, confounds.steady, params.high_pass_hz, run.tr_s)[:rows]
-    if targets.members is not None:
-        cleaned = cleaned @ targets.members
-    n_volumes, bold = run.image.shape[3], standardise_run(cleaned)
-    if not np.isfinite(bold).all():
-        found = f"intensities up to {np.abs(signals).max():.3g}, which cannot be cleaned"
-        raise StudyError(where=run.where, found=found, expected="those of a scanner", do="check the scan's scale")
-    return bold, {
-        "volumes": n_volumes,
-        "rows_expected": rows,
-        "trimmed_volumes": max(0, n_volumes - rows),
-        "missing_rows": max(0, rows - n_volumes),
-        "non_steady_volumes": int((~confounds.steady).sum()),
-        "regressors": n_regressors(confounds.regressors, n_volumes, params.high_pass_hz, run.tr_s),
-        "tsnr_median": float(np.nanmedian(temporal_snr(signals))),
-        "constant_voxels": int((np.ptp(signals, axis=0) == 0).sum()),
-        "mean_framewise_displacement_mm": confounds.mean_displacement_mm,
-    }
-
-
-def _check_length(run: ScanRun, rows: int, clock: Clock) -> None:
-    n_volumes = run.image.shape[3]
-    if not same_step(run.tr_s, clock.tr_s):
-        raise StudyError(
-            where=run.where, found=f"a TR of {run.tr_s} s", expected=f"clock.tr_s: {clock.tr_s}", do="set clock.tr_s"
+    seen, segments, rule = {run.segment for run in runs}, study.segments(), study.brain.tasks
+    missing = [segment for segment in segments if segment not in seen]
+    for films in (study.split.train, study.split.test):
+        asked = study.segments(films)
+        if seen.isdisjoint(asked):
+            raise no_scan(source.subject, asked[0], source.tasks, rule, segments)
+    if missing:
+        error = no_scan(source.subject, missing[0], source.tasks, rule, segments)
+        hint = "" if error.do.startswith("fetch") else f"; {error.do}"
+        _log.warning(
+            "%s: no scan of %s; the brain cube has the other %d of %d segments%s",
+            *(source.subject, some_of(missing, 8), len(segments) - len(missing), len(segments), hint),
         )
-    if abs(n_volumes - rows) * clock.tr_s > clock.max_trim_s:
+
+
+def refuse_unfetched(source: ScanSource, runs: Sequence[ScanRun]) -> None:
+    """Refuse runs whose files are not here, all of them at once.
+
+    Parameters
+    ----------
+    source : ScanSource
+    runs : sequence of ScanRun
+
+    Raises
+    ------
+    StudyError
+        Naming them, and the command that fetches them.
+    """
+    absent = [path for run in runs for path in source.files(run) if path.is_symlink() and not path.exists()]
+    if len(absent) == 1:
+        check_file(absent[0], "a file of a scan")
+    if absent:
+        raise StudyError(
+            where=source.subject,
+            found=f"{len(absent)} files of scans that are not here: {some_of([path.name for path in absent], 3)}",
+            expected="them fetched",
+            do=f"run `datalad get {' '.join(map(str, absent[:3]))}`" + (" and so on" if absent[3:] else ""),
+        )
+
+
+def check_runs(
+    source: ScanSource, runs: Sequence[ScanRun], params: BrainParams, rows: dict[str, int], clock: Clock
+) -> list[CheckedRun]:
+    """Check headers, sidecars and tables of all runs before the first is read.
+
+    Parameters
+    ----------
+    source : ScanSource
+    runs : sequence of ScanRun
+    params : BrainParams
+    rows : dict
+        Segment -> its rows.
+    clock : Clock
+
+    Raises
+    ------
+    StudyError
+        If a run is too short or off the clock, or its table of confounds is wrong.
+    """
+    checked: list[CheckedRun] = []
+    constant: dict[str, int] = {}
+    said: list[str] = []
+    for run in runs:
+        timing = source.timing(run)
+        if timing.n_volumes is None:
+            check_file(run.path, "a scan")
+        n_volumes = timing.n_volumes or 0
+        if not same_step(timing.tr_s, clock.tr_s):
+            raise StudyError(
+                where=run.where,
+                found=f"a TR of {timing.tr_s} s",
+                expected=f"clock.tr_s: {clock.tr_s}",
+                do="set clock.tr_s",
+            )
+        said += [f"{run.where}: {timing.said}"] if timing.said else []
+        _check_length(run, n_volumes, rows[run.segment], clock)
+        confounds = read_confounds(source.confounds(run), params.confounds, n_volumes, run.where)
+        checked.append(CheckedRun(run, confounds, rows[run.segment], _regressors(run, confounds, params, clock)))
+        for name in confounds.constant:
+            constant[name] = constant.get(name, 0) + 1
+    if said:
+        _log.warning("%s", some_of(said))
+    for name, count in constant.items():
+        _log.warning("%s: %s is constant in %d runs: nothing is taken out by it", runs[0].path.name, name, count)
+    return checked
+
+
+def _check_length(run: ScanRun, n_volumes: int, rows: int, clock: Clock) -> None:
+    """Refuse a scan that ends before its film; one that goes on is trimmed."""
+    if (rows - n_volumes) * clock.tr_s > clock.max_trim_s:
         raise StudyError(
             where=run.where,
             found=f"{n_volumes} volumes ({n_volumes * clock.tr_s:.1f} s)",
-            expected=f"{rows} rows of film, give or take clock.max_trim_s: {clock.max_trim_s:g}",
+            expected=f"{rows} rows of film, or clock.max_trim_s: {clock.max_trim_s:g} less",
             do="check that scan and film belong together, or raise clock.max_trim_s",
         )
 
 
-def _masked(run: ScanRun, params: BrainParams, targets: Targets, clock: Clock) -> np.ndarray:
-    """Raw intensities (time, voxel) inside the mask, smoothed if the study says so."""
+def _regressors(run: ScanRun, confounds: Confounds, params: BrainParams, clock: Clock) -> int:
+    """Cleaning with as many regressors as volumes leaves rounding, which would be scaled up to a signal."""
+    n_volumes, n_kept = len(confounds.kept), int(confounds.kept.sum())
+    taken = n_regressors(confounds.regressors, n_volumes, params.high_pass_hz, clock.tr_s, detrend=params.detrend)
+    if taken >= n_kept:
+        raise StudyError(
+            where=run.where,
+            found=f"{taken} regressors for {n_kept} volumes",
+            expected="fewer regressors than volumes",
+            do="set brain.confounds to one that takes fewer, or leave the segment out of films",
+        )
+    return taken
 
-    def smoothed(volumes: np.ndarray) -> np.ndarray:
-        from nilearn.image import smooth_img
 
-        # The smoothing takes NaN for 0.
-        kept = np.where(np.isfinite(volumes[targets.mask]), 0, np.nan)
-        image = smooth_img(nib.Nifti1Image(volumes, run.image.affine), params.fwhm_mm)
-        values = np.array(image.dataobj, dtype=np.float32)
-        values[targets.mask] += kept
-        return values
+def _read_runs(
+    source: ScanSource,
+    checked: Sequence[CheckedRun],
+    targets: Targets,
+    study: Study,
+    root: Path,
+    scratch: Path,
+    progress: Progress | None,
+) -> tuple[Targets, ResponseFiles, pd.DataFrame]:
+    """Responses of all runs on disk and the table of quality; places that are NaN in one run are left out of all."""
+    places = targets.places
+    bad = np.zeros((len(checked), len(places)), dtype=bool)
+    while True:
+        parts, quality = ResponseFiles(scratch, len(targets)), []
+        is_spoilt = False
+        for number, one in enumerate(checked):
+            signals, bad_here = read_run(source, one, targets, study.clock)
+            bad[number, np.searchsorted(places.index, targets.places.index)] |= bad_here
+            is_spoilt |= bool(bad_here.any())
+            if not is_spoilt:  # otherwise all runs are read again, at the places that are left
+                parts.append(clean_signals(signals, one, study.brain, study.clock))
+                quality.append(run_quality(one.run, signals, bad[number], one.confounds, one.regressors, one.rows))
+            if progress:
+                progress(number + 1, len(checked))
+        if not is_spoilt:
+            break
+        left = ~bad.any(axis=0)
+        _tell_of_bad(checked, bad, places)
+        targets = _targets(places_at(places, np.flatnonzero(left)), study.brain, root, source.subject)
+    table = pd.DataFrame(quality)
+    return (
+        targets,
+        parts,
+        table.assign(
+            lost_parcels=some_of(targets.lost, 100) or "none", shrunk_parcels=some_of(targets.shrunk, 100) or "none"
+        ),
+    )
 
-    signals = read_inside(run.bold, targets.mask, smoothed if params.fwhm_mm > 0 else None)
-    _refuse_not_finite(signals, run, targets, clock)
+
+def _tell_of_bad(checked: Sequence[CheckedRun], bad: np.ndarray, places: Places) -> None:
+    run, place = (int(where[0]) for where in np.nonzero(bad))
+    _log.warning(
+        "%s: %d %s hold NaN or infinity in %d of %d runs and are left out of all, first %s in %s",
+        *(checked[0].run.subject, int(bad.any(axis=0).sum()), places.space.kind),
+        *(int(bad.any(axis=1).sum()), len(checked), name_of_place(places, place), checked[run].run.where),
+    )
+
+
+def name_of_place(places: Places, which: int) -> str:
+    """A place as its space counts it: `(i, j, k)` of a voxel, otherwise its number."""
+    number = int(places.index[which])
+    if isinstance(places.space, Grid):
+        return str(tuple(int(n) for n in np.unravel_index(number, places.space.shape)))
+    return str(number)
+
+
+def read_run(source: ScanSource, one: CheckedRun, targets: Targets, clock: Clock) -> tuple[np.ndarray, np.ndarray]:
+    """Raw intensities of one run, averaged into parcels if these are the targets.
+
+    Parameters
+    ----------
+    source : ScanSource
+    one : CheckedRun
+    targets : Targets
+        Of the subject.
+    clock : Clock
+
+    Returns
+    -------
+    signals : ndarray (time, target)
+    bad : ndarray (place,) of bool
+        Places with a value that is not finite.
+
+    Raises
+    ------
+    StudyError
+        If whole volumes are not finite, or nothing changes over time.
+    """
+    run, n_volumes = one.run, len(one.confounds.kept)
+    # Means of many voxels differ by less than what float32 keeps of their level.
+    kind = np.float32 if targets.weights is None else np.float64
+    signals = np.zeros((n_volumes, len(targets)), dtype=kind)
+    bad_in_volume, bad = np.zeros(n_volumes, dtype=np.int64), np.zeros(len(targets.places), dtype=bool)
+    for volumes, places, values in source.values(run, targets.places):
+        finite = np.isfinite(values)
+        if not finite.all():
+            bad_in_volume[volumes] += (~finite).sum(axis=1)
+            bad[places] |= ~finite.all(axis=0)
+        if targets.weights is None:
+            signals[volumes, places] = values
+        else:
+            signals[volumes] += (targets.weights[places].T @ values.T).T
+    _refuse_bad_volumes(run, bad_in_volume, bad, clock)
     if (np.ptp(signals, axis=0) == 0).all():
         found = "the same value in every volume, throughout the mask"
         raise StudyError(where=run.where, found=found, expected="a signal over time", do="fetch the scan again")
-    return signals
+    return signals, bad
 
 
-def _refuse_not_finite(signals: np.ndarray, run: ScanRun, targets: Targets, clock: Clock) -> None:
-    """Name volumes that are lost as a whole by their time, otherwise voxels by their place."""
-    bad = ~np.isfinite(signals)
-    lost = np.flatnonzero(bad.all(axis=1))
+def _refuse_bad_volumes(run: ScanRun, bad_in_volume: np.ndarray, bad: np.ndarray, clock: Clock) -> None:
+    """Name volumes that are lost as a whole by their time, and those that would cost half of the places."""
+    lost, do = (
+        np.flatnonzero(bad_in_volume == len(bad)),
+        "fetch or preprocess the run again, or move its scan elsewhere",
+    )
     if lost.size:
-        raise StudyError(
-            where=run.where,
-            found=f"{lost.size} volumes of NaN or infinity, first volume {lost[0]} ({lost[0] * clock.tr_s:.1f} s)",
-            expected="finite intensities",
-            do="fetch or preprocess the run again, or leave its segment out of films",
+        found = f"{lost.size} volumes of NaN or infinity, first volume {lost[0]} ({lost[0] * clock.tr_s:.1f} s)"
+        raise StudyError(where=run.where, found=found, expected="finite intensities", do=do)
+    if bad.mean() > _MOST_BAD_PLACES:
+        worst = int(bad_in_volume.argmax())
+        found = f"NaN or infinity in {int(bad.sum())} of {len(bad)} places, most in volume {worst}"
+        raise StudyError(where=run.where, found=found, expected="finite intensities", do=do)
+
+
+def clean_signals(signals: np.ndarray, one: CheckedRun, params: BrainParams, clock: Clock) -> np.ndarray:
+    """Responses of a run: cleaned, trimmed to the film and standardised, some targets at a time.
+
+    Parameters
+    ----------
+    signals : array (time, target)
+        Raw intensities.
+    one : CheckedRun
+    params : BrainParams
+    clock : Clock
+
+    Returns
+    -------
+    ndarray (kept row, target), float32
+
+    Raises
+    ------
+    StudyError
+        If intensities are too large to be cleaned.
+    """
+    n_rows = len(one.kept_rows)
+    responses = np.empty((n_rows, signals.shape[1]), dtype=np.float32)
+    for start in range(0, signals.shape[1], TARGETS_PER_SHARD):
+        part = signals[:, start : start + TARGETS_PER_SHARD]
+        confounds = one.confounds
+        cleaned = clean_run(
+            part, confounds.regressors, confounds.kept, params.high_pass_hz, clock.tr_s, detrend=params.detrend
         )
-    voxels = np.flatnonzero(bad.any(axis=0))
-    if voxels.size:
-        i, j, k = np.argwhere(targets.mask)[voxels[0]]
-        at = int(bad[:, voxels[0]].argmax())
-        mask = run.beside("brain", "mask", [".nii.gz"])[0]
-        raise StudyError(
-            where=run.where,
-            found=f"NaN or infinity in {voxels.size} voxels of the mask, first at ({i}, {j}, {k}) in volume {at}",
-            expected="finite intensities",
-            do=f"set these voxels to 0 in {mask.name}; no run uses them then",
+        responses[:, start : start + TARGETS_PER_SHARD] = standardise_run(cleaned[:n_rows], np.abs(part).max(axis=0))
+    if not np.isfinite(responses).all():
+        found = f"intensities up to {np.abs(signals).max():.3g}, which cannot be cleaned"
+        raise StudyError(where=one.run.where, found=found, expected="those of a scanner", do="check the scan's scale")
+    return responses
+
+
+class ResponseFiles:
+    """Responses of all runs on disk, a file for each shard of targets, so that memory does not grow with runs.
+
+    Parameters
+    ----------
+    folder : Path
+        Emptied of what an earlier one wrote.
+    n_targets : int
+    """
+
+    def __init__(self, folder: Path, n_targets: int) -> None:
+        starts = range(0, n_targets, TARGETS_PER_SHARD)
+        self._blocks = [slice(start, min(start + TARGETS_PER_SHARD, n_targets)) for start in starts]
+        self._paths = [folder / f"{number}.f32" for number in range(len(self._blocks))]
+        for path in self._paths:
+            path.write_bytes(b"")
+
+    def append(self, responses: np.ndarray) -> None:
+        """Add the rows (time, target) of one run."""
+        for block, path in zip(self._blocks, self._paths, strict=True):
+            with path.open("ab") as file:
+                file.write(np.ascontiguousarray(responses[:, block], dtype="<f4").data)
+
+    def lazy(self, n_rows: int) -> Any:
+        """All rows (time, target) as a Dask array with a chunk for each file."""
+        import dask.array as da
+        from dask.delayed import delayed
+
+        read = delayed(_read_block, pure=False)
+        widths = [block.stop - block.start for block in self._blocks]
+        return da.concatenate(
+            [
+                da.from_delayed(read(path, n_rows, width), (n_rows, width), np.float32)
+                for path, width in zip(self._paths, widths, strict=True)
+            ],
+            axis=1,
         )
+
+
+def _read_block(path: Path, n_rows: int, width: int) -> np.ndarray:
+    return np.fromfile(path, dtype="<f4").reshape(n_rows, width)
 
 
 def asked_spec(study: Study, subject: str) -> dict[str, Any]:
@@ -364,23 +471,24 @@ def asked_spec(study: Study, subject: str) -> dict[str, Any]:
     return {"subject": subject, "brain": params, "tr_s": study.clock.tr_s, **raised({"scans": VERSION})}
 
 
-def _spec(study: Study, subject: str, runs: list[ScanRun], root: Path) -> dict[str, Any]:
-    atlas = study.brain.atlas and file_digest(find_atlas(root / study.brain.atlas))
-    scans = {f"{run.segment} {run.repeat}": file_digest(run.bold) for run in runs}
+def _spec(study: Study, subject: str, runs: Sequence[ScanRun], root: Path) -> dict[str, Any]:
+    atlas = study.brain.atlas and files_digest(atlas_files(root / study.brain.atlas))
+    scans = {
+        f"{run.segment} {run.repeat}": file_digest(run.path) if len(run.paths) == 1 else files_digest(run.paths)
+        for run in runs
+    }
     return {**asked_spec(study, subject), "atlas": atlas, "scans": scans}
 
 
 def _cube(
-    runs: list[ScanRun], parts: list[np.ndarray], targets: Targets, study: Study, spec: dict[str, Any]
+    checked: Sequence[CheckedRun], parts: ResponseFiles, targets: Targets, study: Study, spec: dict[str, Any]
 ) -> xr.Dataset:
-    import dask.array as da
-
-    lengths = [len(part) for part in parts]
-    onsets = [study.clock.onsets_s(length) for length in lengths]
-    bold = da.concatenate([da.from_array(part, chunks=(-1, TARGETS_PER_SHARD)) for part in parts]).rechunk({0: -1})
-    space = study.brain.space
+    rows = [one.kept_rows for one in checked]
+    lengths, runs = [len(part) for part in rows], [one.run for one in checked]
+    onsets = [study.clock.onsets_s(one.rows)[part] for one, part in zip(checked, rows, strict=True)]
+    space = targets.space
     return xr.Dataset(
-        {"bold": (("time", "target"), bold)},
+        {"bold": (("time", "target"), parts.lazy(sum(lengths)))},
         coords={
             "segment": ("time", string_coordinate(np.repeat([run.segment for run in runs], lengths))),
             "repeat": ("time", np.repeat([run.repeat for run in runs], lengths).astype(np.int32)),
@@ -390,16 +498,23 @@ def _cube(
             "hemi": ("target", targets.hemi),
             "parcel": ("target", string_coordinate(targets.parcel)),
             **{f"{axis}_mm": ("target", targets.xyz_mm[:, i].astype(float)) for i, axis in enumerate("xyz")},
+            **{name: ("target", values) for name, values in targets.coordinates.items()},
         },
         attrs=provenance(
             "brain",
             spec,
             ("nilearn", "nibabel", "numpy"),
-            space=space,
+            **space_attrs(space),
+            **_grid_attrs(targets.places),
             tr_s=study.clock.tr_s,
-            targets=study.brain.targets,
-            affine=json.dumps(np.round(runs[0].image.affine, 6).tolist()),
-            shape=json.dumps(list(runs[0].image.shape[:3])),
+            targets=space.kind,
             cleaning=json.dumps(spec["brain"], sort_keys=True),
         ),
     )
+
+
+def _grid_attrs(places: Places) -> dict[str, str]:
+    """The grid of volumes, parcels of them too, as cubes have had it from the first."""
+    if not isinstance(places.space, Grid):
+        return {}
+    return {"affine": json.dumps(places.space.affine), "shape": json.dumps(places.space.shape)}

@@ -112,9 +112,9 @@ def _inflated_bytes(path: Path, needs: int, do: str) -> int:
     return length
 
 
-def read_inside(
+def inside_blocks(
     path: Path, mask: np.ndarray, prepare: Callable[[np.ndarray], np.ndarray] | None = None, do: str = "fetch it again"
-) -> np.ndarray:
+) -> Iterator[tuple[int, np.ndarray]]:
     """Values of 4-D volumes inside a mask, a few volumes at a time and checked to the file's last byte.
 
     Parameters
@@ -127,9 +127,11 @@ def read_inside(
     do : str
         What to do about a damaged file.
 
-    Returns
-    -------
-    array (time, voxel), float32
+    Yields
+    ------
+    first : int
+        Number of the first of these volumes.
+    values : array (volume, voxel), float32
 
     Raises
     ------
@@ -138,14 +140,13 @@ def read_inside(
     """
     header = open_nifti(path, do)
     n_volumes, step = header.shape[3], max(1, _SLAB_BYTES // (4 * mask.size))
-    inside = np.empty((n_volumes, int(mask.sum())), dtype=np.float32)
     # Numbers too large for float32 become infinite; callers refuse them and name the place.
-    with _read_whole(path, do) as stream, np.errstate(over="ignore"):
+    with _read_whole(path, do) as stream:
         image = type(header).from_stream(stream)
         for start in range(0, n_volumes, step):
-            slab = np.asarray(image.dataobj[..., start : start + step], dtype=np.float32)
-            inside[start : start + step] = (prepare(slab) if prepare else slab)[mask].T
-    return inside
+            with np.errstate(over="ignore"):
+                slab = np.asarray(image.dataobj[..., start : start + step], dtype=np.float32)
+            yield start, (prepare(slab) if prepare else slab)[mask].T
 
 
 @contextmanager

@@ -20,10 +20,11 @@ from nilearn.surface import SurfaceImage
 from cinecube.analysis.maps.export import export_map, to_cifti, to_gifti, to_nifti, to_table
 from cinecube.store.base.errors import StudyError
 from cinecube.store.params.document import BrainParams, parse
-from cinecube.store.scans.brain import Targets, find_targets
-from cinecube.store.scans.fmriprep import ScanRun
+from cinecube.store.scans.source import ScanRun
+from cinecube.store.scans.volumes import Volumes
 from cinecube.store.spaces.brain_models import places_of_models
 from cinecube.store.spaces.space import Surface, space_attrs, space_of
+from cinecube.store.spaces.targets import Targets, find_targets
 
 # Oblique and unequal: neither a swap of axes nor a flip can hide.
 AFFINE = np.array([[-2.0, 0.1, 0, 9], [0.1, 2.5, 0.2, -11], [0, -0.2, 3.0, -6], [0, 0, 0, 1]])
@@ -47,8 +48,9 @@ def scans(tmp_path: Path) -> Path:
 def found_targets(scans: Path) -> Targets:
     """Voxels as the `brain` stage finds them."""
     params = parse(BrainParams, {"path": ".", "subjects": ["sub-01"]}, "brain")
-    run = ScanRun("amber01", 1, "", scans / "sub-01_task-amber01_space-x_desc-preproc_bold.nii.gz")
-    return find_targets(params, [run], scans)
+    path = scans / "sub-01_task-amber01_space-x_desc-preproc_bold.nii.gz"
+    places = Volumes(params, "sub-01", [path]).places([ScanRun("sub-01", "amber01", 1, "", (path,))])
+    return find_targets(places, None, "sub-01", parcels=False)
 
 
 ATTRS = {"space": SPACE, "targets": "voxels", "affine": json.dumps(AFFINE.tolist()), "shape": json.dumps(list(SHAPE))}

@@ -39,7 +39,7 @@ def _values(lab: Tree, atlas: str = "atlas") -> dict[str, Any]:
 
 def test_plain_scans_are_taken_without_a_word(lab: Tree, caplog: pytest.LogCaptureFixture) -> None:
     values = _values(lab)
-    assert caplog.messages == []
+    assert caplog.messages == ["shown more than once: amber01"]
     assert (values["tr_s"], values["subjects"]) == (TR_S, ["sub-01"])
 
 
@@ -47,7 +47,6 @@ def test_plain_scans_are_taken_without_a_word(lab: Tree, caplog: pytest.LogCaptu
     ("text", "line"),
     [
         ("[1.49]", "_bold.json: found a JSON list"),
-        (json.dumps({"RepetitionTime": 1490}), "here 1.49 s if it is in milliseconds"),
         (json.dumps({"RepetitionTime": 0}), "found RepetitionTime '0', expected a number of seconds"),
         (json.dumps({"RepetitionTime": 3}), "found RepetitionTime 3 s, expected 1.49 s, as the header"),
     ],
@@ -56,6 +55,12 @@ def test_a_sidecar_that_is_wrong(lab: Tree, text: str, line: str) -> None:
     lab.sidecar().write_text(text)
     assert line in lab.error(*_words(lab))
     assert not (lab.root / "new").exists()
+
+
+def test_milliseconds_are_told(lab: Tree, caplog: pytest.LogCaptureFixture) -> None:
+    lab.sidecar().write_text(json.dumps({"RepetitionTime": 1490}))
+    assert _values(lab)["tr_s"] == TR_S
+    assert "sub-01 birch01 repeat 1: RepetitionTime 1490 is taken as milliseconds" in caplog.messages
 
 
 def test_runs_of_two_times(lab: Tree) -> None:

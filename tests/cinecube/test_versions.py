@@ -49,15 +49,20 @@ def test_a_raised_version_makes_cubes_stale_in_words(study: Folder, monkeypatch:
 
 
 def test_what_had_no_version_is_of_version_1(study: Folder, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Their fingerprints are those of cubes from before versions: no brain cube and no residual is made again."""
-    residual, brain = "data/residual/tvlt.joint-ast/amber.zarr", "data/brain/sub-01.zarr"
-    for cube in (residual, brain):
-        assert "version" not in stored_spec(study.root / cube)
-        assert _why(study, cube) == ("up to date", [])
+    """Its fingerprint is that of cubes from before versions: no residual is made again."""
+    residual = "data/residual/tvlt.joint-ast/amber.zarr"
+    assert "version" not in stored_spec(study.root / residual)
+    assert _why(study, residual) == ("up to date", [])
     monkeypatch.setitem(residuals.SHARED_VERSIONS, "ridge", 2)
-    monkeypatch.setattr("cinecube.store.scans.brain.VERSION", 2)
-    for cube in (residual, brain):
-        assert _why(study, cube) == ("stale", [OLDER])
+    assert _why(study, residual) == ("stale", [OLDER])
+
+
+def test_a_brain_cube_says_the_version_of_scans(study: Folder, monkeypatch: pytest.MonkeyPatch) -> None:
+    brain = "data/brain/sub-01.zarr"
+    assert stored_spec(study.root / brain)["version"] == {"scans": 2}
+    assert _why(study, brain) == ("up to date", [])
+    monkeypatch.setattr("cinecube.store.scans.brain.VERSION", 3)
+    assert _why(study, brain) == ("stale", ["it is of an older version of cinecube (scans 2, here 3)"])
 
 
 def test_a_cube_that_says_no_version_is_told_to_be_older(scratch: Folder) -> None:

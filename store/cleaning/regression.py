@@ -1,4 +1,4 @@
-"""From the voxels of one run to responses: confounds, drift, standardisation."""
+"""From the signals of one run to responses: confounds, drift, standardisation."""
 
 from __future__ import annotations
 
@@ -7,49 +7,60 @@ import warnings
 import numpy as np
 import pandas as pd
 
+# A constant target keeps rounding of its level after cleaning; scaled to 1 it would look like signal.
+_ROUNDING = 1e-6
+
 
 def clean_run(
-    signals: np.ndarray, confounds: pd.DataFrame | None, steady: np.ndarray, high_pass_hz: float, tr_s: float
+    signals: np.ndarray,
+    confounds: pd.DataFrame | None,
+    kept: np.ndarray,
+    high_pass_hz: float,
+    tr_s: float,
+    *,
+    detrend: bool = True,
 ) -> np.ndarray:
-    """Remove mean, trend, drift and confounds from a run by one regression (nilearn's `clean`).
+    """Remove trend, drift and confounds from a run by one regression (nilearn's `clean`).
 
     Parameters
     ----------
     signals : array (time, target)
         Raw intensities.
     confounds : DataFrame (time, confound) or None
-    steady : array (time,) of bool
-        Volumes of the steady state; the others are left out of the regression and set to 0, the mean.
+    kept : array (time,) of bool
+        Volumes that are kept; the others take no part.
     high_pass_hz : float
         Cut-off of the cosine drift model, 0 for none.
     tr_s : float
         Seconds between volumes.
+    detrend : bool
+        Whether to remove mean and trend.
 
     Returns
     -------
-    array (time, target), float32
+    array (kept time, target)
     """
     from nilearn.signal import clean
 
     with warnings.catch_warnings():
-        # nilearn warns of constant voxels, which the table of quality counts by run.
+        # nilearn warns of constant targets, which the table of quality counts by run.
         warnings.simplefilter("ignore")
-        cleaned = clean(
+        cleaned: np.ndarray = clean(
             signals,
-            detrend=True,
+            detrend=detrend,
             standardize=None,
             confounds=confounds,
-            sample_mask=None if steady.all() else np.flatnonzero(steady),
+            sample_mask=None if kept.all() else np.flatnonzero(kept),
             filter="cosine" if high_pass_hz > 0 else False,
             high_pass=high_pass_hz or None,
             t_r=tr_s,
         )
-    whole = np.zeros(signals.shape, dtype=np.float32)
-    whole[steady] = cleaned
-    return whole
+    return cleaned
 
 
-def n_regressors(confounds: pd.DataFrame | None, n_volumes: int, high_pass_hz: float, tr_s: float) -> int:
+def n_regressors(
+    confounds: pd.DataFrame | None, n_volumes: int, high_pass_hz: float, tr_s: float, *, detrend: bool = True
+) -> int:
     """Number of regressors that `clean_run` removes from a run: mean, trend, drift and confounds.
 
     Parameters
@@ -61,30 +72,32 @@ def n_regressors(confounds: pd.DataFrame | None, n_volumes: int, high_pass_hz: f
         Drift below it is removed; 0 for none.
     tr_s : float
         Seconds between volumes.
+    detrend : bool
+        Whether the trend is removed.
     """
     from nilearn.glm.first_level.design_matrix import create_cosine_drift
 
     # Its last column is the mean.
     drift = create_cosine_drift(high_pass_hz, np.arange(n_volumes) * tr_s).shape[1] - 1 if high_pass_hz > 0 else 0
-    return 2 + drift + (0 if confounds is None else confounds.shape[1])
+    return 1 + detrend + drift + (0 if confounds is None else confounds.shape[1])
 
 
-def standardise_run(signals: np.ndarray) -> np.ndarray:
+def standardise_run(cleaned: np.ndarray, level: np.ndarray) -> np.ndarray:
     """Standardise each target of a run over time (sample variance); a constant target becomes 0.
 
     Parameters
     ----------
-    signals : array (time, target)
+    cleaned : array (time, target)
+    level : array (target,)
+        Largest size of its raw intensities, to know rounding from signal.
 
     Returns
     -------
     array (time, target), float32
     """
-    centred = signals.astype(np.float64) - signals.mean(axis=0, dtype=np.float64)
+    centred = cleaned.astype(np.float64) - cleaned.mean(axis=0, dtype=np.float64)
     scale = centred.std(axis=0, ddof=1)
-    # A constant voxel keeps rounding noise after cleaning; scaled to 1 it would look like signal.
-    constant = scale < 1e-6 * max(float(scale.max(initial=0.0)), 1e-12)
-    scale[constant] = np.inf
+    scale[scale <= _ROUNDING * level] = np.inf
     return (centred / scale).astype(np.float32)
 
 

@@ -1,0 +1,165 @@
+"""Dense series of fMRIPrep: CIFTI files of grayordinates, `space-fsLR_den-91k_bold.dtseries.nii`."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import cache
+from pathlib import Path
+
+import nibabel as nib
+import numpy as np
+from nibabel.cifti2.cifti2 import Cifti2Image
+from nibabel.cifti2.cifti2_axes import BrainModelAxis, SeriesAxis
+
+from cinecube.store.base.errors import StudyError
+from cinecube.store.base.input_files import cannot_read, check_file
+from cinecube.store.base.labels import entities_of
+from cinecube.store.params.document import BrainParams
+from cinecube.store.scans.bids import confounds_table, refuse_volume_keys, repetition_s, sidecars_of
+from cinecube.store.scans.showings import find_showings
+from cinecube.store.scans.source import BLOCK_BYTES, RunBlocks, ScanRun, ScanTiming
+from cinecube.store.spaces.space import Grayordinates, Places, Structure
+
+_DENSITY = "91k"
+_PREFIX = "CIFTI_STRUCTURE_"
+
+
+class DenseSeries:
+    """A subject's grayordinates; see `ScanSource`.
+
+    Parameters
+    ----------
+    params : BrainParams
+    subject : str
+    files : sequence of Path
+        All dense series, of whatever density.
+
+    Raises
+    ------
+    StudyError
+        If none is of 91k grayordinates, or the study asks for what only volumes have.
+    """
+
+    def __init__(self, params: BrainParams, subject: str, files: Sequence[Path]) -> None:
+        refuse_volume_keys(params, "grayordinates")
+        density = {path: entities_of(path.name).get("den", _DENSITY) for path in files}
+        self._files = [path for path in files if density[path] == _DENSITY]
+        if not self._files:
+            raise StudyError(
+                where=f"{subject} in {params.path}",
+                found=f"dense series with den-{', den-'.join(sorted(set(density.values())))}",
+                expected=f"den-{_DENSITY}",
+                do=f"run fMRIPrep with --cifti-output {_DENSITY}, or set brain.space to another space",
+            )
+        self.subject, self._params = subject, params
+        self.tasks = sorted({entities_of(path.name).get("task", "") for path in self._files})
+        self._open = cache(_open_series)
+
+    def runs(self, segments: Sequence[str]) -> list[ScanRun]:
+        """All showings of these segments that there are."""
+        return find_showings(self._files, self.subject, segments, self._params.tasks, self._params.choose)
+
+    def files(self, run: ScanRun) -> list[Path]:
+        """Series, sidecars and confounds of a run."""
+        table = self.confounds(run)
+        return [run.path, *sidecars_of(run.path), *([table] if table else [])]
+
+    def timing(self, run: ScanRun) -> ScanTiming:
+        """Number of volumes and the time between them.
+
+        Raises
+        ------
+        StudyError
+            If header and sidecar differ, or say no such time.
+        """
+        sidecars = sidecars_of(run.path)
+        if sidecars and not run.path.exists():
+            return ScanTiming(None, *repetition_s(run.path, sidecars, None, False))
+        series = self._open(run.path).header.get_axis(0)
+        known = series.unit == "SECOND" and series.step > 0
+        header_s = float(series.step) if known else 0.0
+        return ScanTiming(len(series), *repetition_s(run.path, sidecars, header_s, known))
+
+    def places(self, runs: Sequence[ScanRun]) -> Places:
+        """All grayordinates.
+
+        Raises
+        ------
+        StudyError
+            If a run has others than the first.
+        """
+        first = self._open(runs[0].path).header.get_axis(1)
+        for run in runs[1:]:
+            if self._open(run.path).header.get_axis(1) != first:
+                raise StudyError(
+                    where=run.where,
+                    found="other grayordinates",
+                    expected=f"those of {runs[0].where}",
+                    do="use one fMRIPrep output for all runs",
+                )
+        return _places_of(first, f"fsLR-{_DENSITY}")
+
+    def values(self, run: ScanRun, places: Places) -> RunBlocks:
+        """Values of a run, some grayordinates at a time: the file has the whole course of each together."""
+        image = self._open(run.path)
+        n_volumes, n_rows = image.shape
+        step = max(1, BLOCK_BYTES // (4 * n_volumes))
+        for start in range(0, n_rows, step):
+            first, last = np.searchsorted(places.index, [start, start + step])
+            if first == last:
+                continue
+            try:
+                values = np.asarray(image.dataobj[:, start : start + step], dtype=np.float32)
+            except (OSError, ValueError) as error:
+                raise cannot_read(run.path, error, "a whole dense series", "fetch it again") from error
+            yield slice(0, n_volumes), slice(first, last), values[:, places.index[first:last] - start]
+
+    def confounds(self, run: ScanRun) -> Path | None:
+        """The run's table of confounds."""
+        return confounds_table(run.path, run.where)
+
+
+def _open_series(path: Path) -> Cifti2Image:
+    """A dense series, not loaded, whose file is as long as its header says."""
+    do = "fetch it again"
+    check_file(path, "a dense series", do)
+    try:
+        image = nib.load(path)
+        axes = [image.header.get_axis(number) for number in (0, 1)] if isinstance(image, Cifti2Image) else []
+    except Exception as error:  # nibabel and expat raise many kinds for one damaged file
+        raise cannot_read(path, error, "a dense series", do) from error
+    is_series = len(axes) == 2 and isinstance(axes[0], SeriesAxis) and isinstance(axes[1], BrainModelAxis)
+    if not isinstance(image, Cifti2Image) or not is_series:
+        found = " by ".join(type(axis).__name__ for axis in axes) or type(image).__name__
+        raise StudyError(where=str(path), found=found, expected="volumes by grayordinates", do="fetch a dense series")
+    header, kind = image.nifti_header, image.nifti_header.get_data_dtype()
+    if image.shape != (len(axes[0]), len(axes[1])) or kind.kind not in "fiu":
+        found = f"{kind} of shape {image.shape}"
+        expected = f"real numbers of shape ({len(axes[0])}, {len(axes[1])}), as its axes say"
+        raise StudyError(where=str(path), found=found, expected=expected, do=do)
+    needs = int(header["vox_offset"]) + image.shape[0] * image.shape[1] * kind.itemsize
+    if path.stat().st_size < needs:
+        found, expected = f"{path.stat().st_size:,} bytes", f"{needs:,}, as its header says"
+        raise StudyError(where=str(path), found=found, expected=expected, do=do)
+    return image
+
+
+def _places_of(axis: BrainModelAxis, name: str) -> Places:
+    """Grayordinates of a CIFTI axis, in its order."""
+    parts = [(label.removeprefix(_PREFIX), part) for label, _, part in axis.iter_structures()]
+    vertices = {label.removeprefix(_PREFIX): int(count) for label, count in axis.nvertices.items()}
+    structures = tuple(Structure(label, len(part), vertices.get(label, 0)) for label, part in parts)
+    structure = np.repeat(np.array([label for label, _ in parts], dtype=object), [len(part) for _, part in parts])
+    xyz_mm = np.full((len(axis), 3), np.nan)
+    shape: tuple[int, ...] = ()
+    affine: tuple[tuple[float, ...], ...] = ()
+    is_voxel = ~axis.surface_mask
+    if is_voxel.any():
+        xyz_mm[is_voxel] = nib.affines.apply_affine(axis.affine, axis.voxel[is_voxel])
+        shape = tuple(int(n) for n in axis.volume_shape)
+        affine = tuple(map(tuple, np.round(axis.affine, 6).tolist()))
+    hemi = np.array(["L" if s.endswith("_LEFT") else "R" if s.endswith("_RIGHT") else "" for s in structure])
+    numbers = dict(zip(("vertex", *"ijk"), (axis.vertex, *axis.voxel.T), strict=True))
+    coordinates = {"structure": structure} | {key: np.asarray(v, dtype=np.int32) for key, v in numbers.items()}
+    space = Grayordinates(name, structures, shape, affine)
+    return Places(space, np.arange(len(axis)), hemi, xyz_mm, coordinates)
