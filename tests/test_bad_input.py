@@ -286,12 +286,12 @@ def test_no_reader_makes_numbers_of_a_lost_or_damaged_chunk(scratch: Folder, wor
     assert re.search(r"found no score/c/\S+, expected every chunk.*dvc repro", scratch.error(*words))
 
 
-def test_a_subject_without_a_segment_is_named(scratch: Folder) -> None:
+def test_a_segment_without_a_scan_is_named(scratch: Folder) -> None:
     for path in scratch.root.glob(BOLD.replace("amber01", "birch02")):
         path.unlink()
-    assert "sub-01 birch02: found no scan of it, but of " in scratch.error("brain", "sub-01")
+    assert "sub-01: no scan of birch02; the brain cube has the other " in scratch.must("brain", "sub-01").stderr
 
 
 def test_another_space_names_those_there_are(scratch: Folder) -> None:
     scratch.change(lambda p: p["brain"].update(space="fsaverage6"))
-    assert "found volumes in MNI152NLin2009cAsym" in scratch.error("brain", "sub-01")
+    assert "found scans in MNI152NLin2009cAsym" in scratch.error("brain", "sub-01")

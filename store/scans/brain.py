@@ -232,7 +232,8 @@ def check_runs(
         said += [f"{run.where}: {timing.said}"] if timing.said else []
         _check_length(run, n_volumes, rows[run.segment], clock)
         confounds = read_confounds(source.confounds(run), params.confounds, n_volumes, run.where)
-        checked.append(CheckedRun(run, confounds, rows[run.segment], _regressors(run, confounds, params, clock)))
+        taken = _regressors(run, confounds, params, clock, rows[run.segment])
+        checked.append(CheckedRun(run, confounds, rows[run.segment], taken))
         for name in confounds.constant:
             constant[name] = constant.get(name, 0) + 1
     if said:
@@ -253,9 +254,12 @@ def _check_length(run: ScanRun, n_volumes: int, rows: int, clock: Clock) -> None
         )
 
 
-def _regressors(run: ScanRun, confounds: Confounds, params: BrainParams, clock: Clock) -> int:
+def _regressors(run: ScanRun, confounds: Confounds, params: BrainParams, clock: Clock, rows: int) -> int:
     """Cleaning with as many regressors as volumes leaves rounding, which would be scaled up to a signal."""
     n_volumes, n_kept = len(confounds.kept), int(confounds.kept.sum())
+    if confounds.kept[:rows].sum() < 2:
+        found, do = "fewer than two volumes of its film that are kept", "set brain.confounds to one that leaves more"
+        raise StudyError(where=run.where, found=found, expected="a course over time", do=do)
     taken = n_regressors(confounds.regressors, n_volumes, params.high_pass_hz, clock.tr_s, detrend=params.detrend)
     if taken >= n_kept:
         raise StudyError(

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Sequence
+from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 import nibabel as nib
 import numpy as np
@@ -53,7 +56,7 @@ class DenseSeries:
             )
         self.subject, self._params = subject, params
         self.tasks = sorted({entities_of(path.name).get("task", "") for path in self._files})
-        self._open = cache(_open_series)
+        self._open = cache(_open_series)  # of each its facts alone: 61 lists of grayordinates would be a gigabyte
 
     def runs(self, segments: Sequence[str]) -> list[ScanRun]:
         """All showings of these segments that there are."""
@@ -75,10 +78,9 @@ class DenseSeries:
         sidecars = sidecars_of(run.path)
         if sidecars and not run.path.exists():
             return ScanTiming(None, *repetition_s(run.path, sidecars, None, False))
-        series = self._open(run.path).header.get_axis(0)
-        known = series.unit == "SECOND" and series.step > 0
-        header_s = float(series.step) if known else 0.0
-        return ScanTiming(len(series), *repetition_s(run.path, sidecars, header_s, known))
+        series = self._open(run.path)
+        known = series.step_s > 0
+        return ScanTiming(series.values.shape[0], *repetition_s(run.path, sidecars, series.step_s, known))
 
     def places(self, runs: Sequence[ScanRun]) -> Places:
         """All grayordinates.
@@ -88,28 +90,27 @@ class DenseSeries:
         StudyError
             If a run has others than the first.
         """
-        first = self._open(runs[0].path).header.get_axis(1)
         for run in runs[1:]:
-            if self._open(run.path).header.get_axis(1) != first:
+            if self._open(run.path).grayordinates != self._open(runs[0].path).grayordinates:
                 raise StudyError(
                     where=run.where,
                     found="other grayordinates",
                     expected=f"those of {runs[0].where}",
                     do="use one fMRIPrep output for all runs",
                 )
-        return _places_of(first, f"fsLR-{_DENSITY}")
+        return _places_of(_load(runs[0].path).header.get_axis(1), f"fsLR-{_DENSITY}")
 
     def values(self, run: ScanRun, places: Places) -> RunBlocks:
         """Values of a run, some grayordinates at a time: the file has the whole course of each together."""
-        image = self._open(run.path)
-        n_volumes, n_rows = image.shape
+        series = self._open(run.path).values
+        n_volumes, n_rows = series.shape
         step = max(1, BLOCK_BYTES // (4 * n_volumes))
         for start in range(0, n_rows, step):
             first, last = np.searchsorted(places.index, [start, start + step])
             if first == last:
                 continue
             try:
-                values = np.asarray(image.dataobj[:, start : start + step], dtype=np.float32)
+                values = np.asarray(series[:, start : start + step], dtype=np.float32)
             except (OSError, ValueError) as error:
                 raise cannot_read(run.path, error, "a whole dense series", "fetch it again") from error
             yield slice(0, n_volumes), slice(first, last), values[:, places.index[first:last] - start]
@@ -119,7 +120,38 @@ class DenseSeries:
         return confounds_table(run.path, run.where)
 
 
-def _open_series(path: Path) -> Cifti2Image:
+@dataclass(frozen=True)
+class _Series:
+    """What is kept of an open file.
+
+    Attributes
+    ----------
+    values : array proxy (volume, grayordinate)
+        Not loaded.
+    step_s : float
+        Seconds between volumes; 0 if the header does not say it.
+    grayordinates : str
+        Digest of their axis.
+    """
+
+    values: Any
+    step_s: float
+    grayordinates: str
+
+
+def _open_series(path: Path) -> _Series:
+    image = _load(path)
+    series, places = (image.header.get_axis(number) for number in (0, 1))
+    step_s = float(series.step) if series.unit == "SECOND" else 0.0
+    digest = hashlib.sha256(repr((sorted(places.nvertices.items()), places.volume_shape)).encode())
+    for part in ("\n".join(places.name).encode(), places.vertex.tobytes(), places.voxel.tobytes()):
+        digest.update(part)
+    if places.affine is not None:
+        digest.update(np.round(places.affine, 3).tobytes())
+    return _Series(image.dataobj, step_s, digest.hexdigest())
+
+
+def _load(path: Path) -> Cifti2Image:
     """A dense series, not loaded, whose file is as long as its header says."""
     do = "fetch it again"
     check_file(path, "a dense series", do)

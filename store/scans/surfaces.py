@@ -38,6 +38,8 @@ _VERTICES = {
 }
 _DO = "fetch it again"
 _BLOCK_BYTES = 2**16
+# Deflate cannot make more of a byte.
+_MOST_INFLATED = 1032
 # A larger number is in milliseconds, as FreeSurfer writes it.
 _MOST_TR_S = 60.0
 
@@ -202,6 +204,9 @@ def _read_header(path: Path) -> _Header:
     if len(sizes) > 2 or (len(sizes) == 2 and n_arrays > 1) or min(*sizes, n_arrays) < 1:
         found = f"{n_arrays} arrays of {sizes}"
         raise StudyError(where=str(path), found=found, expected="an array of vertices a volume", do="convert it")
+    if n_volumes * sizes[0] > path.stat().st_size * _MOST_INFLATED:
+        found, do = f"a header of {n_volumes} volumes of {sizes[0]} vertices", _DO
+        raise StudyError(where=str(path), found=found, expected="what its bytes can hold", do=do)
     return _Header(n_volumes, sizes[0], _time_step(texts))
 
 

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from tests.store.scan_tree import SPACE, TR_S, Tree, label_values, make_tree, save
+from tests.store.scan_tree import SHOWINGS, SPACE, TR_S, Tree, label_values, make_tree, save
 
 from cinecube.studies.init import OwnData, values_of_scans
 
@@ -30,9 +30,9 @@ def _words(lab: Tree) -> tuple[str, ...]:
     return (*words, "--scans", str(lab.root / "fmriprep"), "--atlas", str(lab.atlas))
 
 
-def _values(lab: Tree, atlas: str = "atlas") -> dict[str, Any]:
+def _values(lab: Tree, atlas: str = "atlas", space: str | None = SPACE) -> dict[str, Any]:
     """What `init` would write into params.yaml."""
-    own = OwnData(lab.root / "films", lab.root / "fmriprep", lab.root / f"{atlas}.nii.gz", None, SPACE)
+    own = OwnData(lab.root / "films", lab.root / "fmriprep", lab.root / f"{atlas}.nii.gz", None, space)
     films = {film: [f"{film}01"] for film in ("amber", "birch")}
     return values_of_scans(lab.root / "new", own, films, {"train": ["amber"], "test": ["birch"]})
 
@@ -127,3 +127,24 @@ def test_no_scan_at_all_is_told(lab: Tree, caplog: pytest.LogCaptureFixture) -> 
     shutil.rmtree(lab.root / "fmriprep/sub-01/ses-001")
     assert _values(lab)["tr_s"] == 1.49
     assert "no scan tells the time between volumes: clock.tr_s is 1.49" in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("spaces", "chosen"), [(("T1w",), "T1w"), (("T1w", SPACE), SPACE), (("T1w", "MNI152NLin6Asym"), "MNI152NLin6Asym")]
+)
+def test_the_space_is_found(lab: Tree, spaces: tuple[str, ...], chosen: str, caplog: pytest.LogCaptureFixture) -> None:
+    for showing in SHOWINGS:
+        for space in {*spaces} - {SPACE}:
+            lab.twin(f"space-{SPACE}", f"space-{space}", showing)
+    if SPACE not in spaces:
+        for path in lab.root.glob(f"fmriprep/**/*space-{SPACE}*"):
+            path.unlink()
+    caplog.set_level("INFO", "cinecube")
+    values = _values(lab, space=None)
+    assert (values["space"], values["tr_s"]) == (chosen, TR_S)
+    assert (f"scans are in {', '.join(sorted(spaces))}: brain.space is {chosen}" in caplog.text) == (len(spaces) > 1)
+
+
+def test_a_space_that_is_not_there(lab: Tree) -> None:
+    line = f"--space: found 'fsaverage6', expected one of {SPACE}; name a space of the scans"
+    assert line in lab.error(*_words(lab), "--space", "fsaverage6")

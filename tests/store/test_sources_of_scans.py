@@ -51,11 +51,15 @@ def _grayordinates() -> BrainModelAxis:
     return axis + BrainModelAxis.from_mask(below, "THALAMUS_RIGHT", AFFINE)
 
 
+def _write_cifti(tree: Tree, showing: str, axis: BrainModelAxis, density: str = "91k") -> None:
+    image = Cifti2Image(_courses(tree, showing), (SeriesAxis(0, TR_S, N_VOLUMES), axis))
+    image.nifti_header.set_intent("ConnDenseSeries")
+    nib.save(image, tree.path(f"space-fsLR_den-{density}_bold.dtseries.nii", showing))
+
+
 def _as_cifti(tree: Tree, density: str = "91k") -> None:
     for showing in SHOWINGS:
-        image = Cifti2Image(_courses(tree, showing), (SeriesAxis(0, TR_S, N_VOLUMES), _grayordinates()))
-        image.nifti_header.set_intent("ConnDenseSeries")
-        nib.save(image, tree.path(f"space-fsLR_den-{density}_bold.dtseries.nii", showing))
+        _write_cifti(tree, showing, _grayordinates(), density)
         for name in ("dtseries.json", "json"):
             path = tree.path(f"space-fsLR_den-{density}_bold.{name}", showing)
             path.write_text(json.dumps({"RepetitionTime": TR_S} if name == "json" else {"Density": "91,282"}))
@@ -143,6 +147,11 @@ def _cut(path: Path, share: float) -> None:
     path.write_bytes(path.read_bytes()[: int(path.stat().st_size * share)])
 
 
+def _retell(path: Path, old: bytes, new: bytes) -> None:
+    assert old in path.read_bytes()
+    path.write_bytes(path.read_bytes().replace(old, new))
+
+
 WRONG: dict[str, tuple[Callable[[Tree], object], str]] = {
     "170k alone": (lambda t: _as_cifti(t, "170k"), r"found dense series with den-170k, expected den-91k; run fMRIPrep"),
     "a cut series": (
@@ -152,6 +161,10 @@ WRONG: dict[str, tuple[Callable[[Tree], object], str]] = {
     "a series cut in its header": (
         lambda t: (_as_cifti(t), _cut(t.path("space-fsLR_den-91k_bold.dtseries.nii"), 0.02)),
         r"dtseries.nii: found a file that cannot be read",
+    ),
+    "other grayordinates": (
+        lambda t: (_as_cifti(t), _write_cifti(t, "birch01", _grayordinates()[::-1])),
+        r"birch01 repeat 1: found other grayordinates, expected those of sub-01 amber01 repeat 1",
     ),
     "a cut hemisphere": (
         lambda t: (_as_gifti(t), _cut(t.path("hemi-R_space-fsnative_bold.func.gii"), 0.7)),
@@ -167,6 +180,13 @@ WRONG: dict[str, tuple[Callable[[Tree], object], str]] = {
             _write_gifti(t.path("hemi-R_space-fsnative_bold.func.gii"), np.ones((9, 60), np.float32)),
         ),
         r"birch01 repeat 1: found 40 volumes of the left and 9 of the right hemisphere",
+    ),
+    "a header that promises too much": (
+        lambda t: (
+            _as_gifti(t),
+            _retell(t.path("hemi-L_space-fsnative_bold.func.gii"), b'Arrays="40"', b'Arrays="4000000000"'),
+        ),
+        r"func.gii: found a header of 4000000000 volumes of 60 vertices, expected what its bytes can hold",
     ),
     "no time": (
         lambda t: (
@@ -215,7 +235,7 @@ def _noisy(tree: Tree) -> None:
 
 @pytest.mark.parametrize(
     ("asked", "high_pass_hz", "detrend"),
-    [("simple", 0.008, True), ("compcor", 0.0, True), ("scrubbing", 0.0, True), (["rot_x", "csf"], 0.02, False)],
+    [("simple", 0.02, True), ("compcor", 0.0, True), ("scrubbing", 0.0, True), (["rot_x", "csf"], 0.02, False)],
 )
 def test_cleaned_is_what_nilearn_cleans(tree: Tree, asked: str | list[str], high_pass_hz: float, detrend: bool) -> None:
     """Left-out volumes are no rows, presets' cosines are not added to our own."""
@@ -326,3 +346,9 @@ def test_what_is_not_fetched_is_named_at_once(tree: Tree) -> None:
         tree.bold(showing).symlink_to("../.git/annex/objects/a.nii.gz")
     line = r"sub-01: found 3 files of scans that are not here: .* expected them fetched; run `datalad get \S+ \S+ \S+`"
     assert_four_parts(tree.error("brain", "sub-01"), line)
+
+
+def test_plan_says_what_brain_would_refuse(tree: Tree) -> None:
+    tree.brain(space="T1w")
+    steps = {step["stage"]: step for step in json.loads(tree.must("plan", "--json").stdout)}
+    assert "found scans in MNI152NLin2009cAsym, expected some with space-T1w" in steps["brain@sub-01"]["why"]
