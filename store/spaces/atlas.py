@@ -29,8 +29,6 @@ from cinecube.store.spaces.space import Grid, Places, Surface, every_place, othe
 from cinecube.store.spaces.surface_labels import SUFFIXES, both_hemispheres, read_surface_labels, side_of
 
 _log = logging.getLogger(__name__)
-# A parcel with a smaller share of its places is told.
-_SHRUNK = 0.5
 # Spaces that names of files mention.
 _FAMILY = re.compile(r"fsaverage|fs_?LR|MNI152NLin\w+?A?sym", re.IGNORECASE)
 
@@ -112,26 +110,6 @@ def coverage(atlas: Atlas) -> pd.DataFrame:
     found = np.asarray((atlas.weights > 0).sum(axis=0)).ravel().astype(int)
     sizes = np.rint(atlas.sizes).astype(int)
     return pd.DataFrame({"parcel": list(atlas.names), "places_in_atlas": sizes, "places_in_scans": found})
-
-
-def lost_parcels(covered: pd.DataFrame) -> str | None:
-    """A line on parcels that the scans do not reach, or cover to less than half; None if there are none.
-
-    Parameters
-    ----------
-    covered : DataFrame
-        From `coverage`.
-    """
-    names, share = covered["parcel"].tolist(), covered["places_in_scans"] / covered["places_in_atlas"].clip(lower=1)
-    lost = [name for name, found in zip(names, covered["places_in_scans"], strict=True) if not found]
-    shrunk = [f"{name} ({part:.0%})" for name, part in zip(names, share, strict=True) if 0 < part < _SHRUNK]
-    words = []
-    if lost:
-        there = len(names) - len(lost)
-        words.append(f"{there} of {len(names)} parcels lie in the brain of all runs; none of {some_of(lost, 8)}")
-    if shrunk:
-        words.append(f"less than half of {some_of(shrunk, 8)}")
-    return "; ".join(words) or None
 
 
 def check_atlas(path: Path, space: str | None = None) -> None:
