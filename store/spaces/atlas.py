@@ -8,14 +8,13 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-import nibabel as nib
 import numpy as np
 import pandas as pd
 from scipy.sparse import csr_array
 
 from cinecube.store.base.errors import StudyError, some_of
 from cinecube.store.base.labels import bids_stem, entities_of
-from cinecube.store.spaces.atlas_labels import AtlasLabels, labels_at
+from cinecube.store.spaces.atlas_labels import AtlasLabels, grid_of, labels_at
 from cinecube.store.spaces.brain_models import places_of_models
 from cinecube.store.spaces.grayordinate_labels import (
     cortex_models,
@@ -26,14 +25,10 @@ from cinecube.store.spaces.grayordinate_labels import (
     read_models,
 )
 from cinecube.store.spaces.label_volumes import read_label_volume, table_beside
-from cinecube.store.spaces.nifti import open_nifti
-from cinecube.store.spaces.space import Grid, Places, Surface, every_place
+from cinecube.store.spaces.space import Grid, Places, Surface, every_place, other_space
 from cinecube.store.spaces.surface_labels import SUFFIXES, both_hemispheres, read_surface_labels, side_of
 
 _log = logging.getLogger(__name__)
-_ONE = {"voxels": "voxel", "vertices": "vertex", "grayordinates": "grayordinate"}
-# A parcel with a smaller share of its places is told.
-_SHRUNK = 0.5
 # Spaces that names of files mention.
 _FAMILY = re.compile(r"fsaverage|fs_?LR|MNI152NLin\w+?A?sym", re.IGNORECASE)
 
@@ -77,26 +72,27 @@ def read_atlas(path: Path, places: Places) -> Atlas:
     Raises
     ------
     StudyError
-        If the file is none of these or damaged, is in another space than the scans, or has no parcel there.
+        If the file is none of these, damaged, or in another space than the scans.
     """
     path = find_atlas(path)
     _refuse_other_space(path, places.space.name)
     labels = _KINDS[_kind(path)](path)
-    if labels.kind == "voxels" and _named_space(path) is None:
-        _log.warning("%s: no space in its name, taken to be in %s as the scans are", path.name, places.space.name)
     at, sizes = labels_at(labels, places)
-    if not at.any():
-        raise StudyError(
-            where=path.name,
-            found=f"no {_ONE[places.space.kind]} of the brain in any parcel",
-            expected=f"an atlas in the scans' space ({places.space.name})",
-            do="set brain.atlas to one of that space",
-        )
+    if labels.volume is not None and isinstance(places.space, Grid) and at.any():
+        _tell_of_grid(path, grid_of(labels.volume, places.space.name), places.space)
     numbers, inside = np.array(sorted(labels.names), dtype=np.int64), np.flatnonzero(at)
     cells = (inside, np.searchsorted(numbers, at[inside]))
-    weights = csr_array((np.ones(len(inside), np.float32), cells), shape=(len(places), len(numbers)))
+    weights = csr_array((np.ones(len(inside)), cells), shape=(len(places), len(numbers)))
     names = tuple(labels.names[number] for number in numbers.tolist())
     return Atlas(_name_of(path), names, numbers, weights, np.array([sizes[number] for number in numbers.tolist()]))
+
+
+def _tell_of_grid(path: Path, own: Grid, scans: Grid) -> None:
+    """Log what is taken for granted of a volume: its space, and that labels of another grid are near enough."""
+    if _named_space(path) is None:
+        _log.warning("%s: no space in its name, taken to be in %s as the scans are", path.name, scans.name)
+    if other := other_space(own, scans):
+        _log.info("%s has %s: each voxel of the scans takes the nearest label", path.name, other)
 
 
 def coverage(atlas: Atlas) -> pd.DataFrame:
@@ -114,26 +110,6 @@ def coverage(atlas: Atlas) -> pd.DataFrame:
     found = np.asarray((atlas.weights > 0).sum(axis=0)).ravel().astype(int)
     sizes = np.rint(atlas.sizes).astype(int)
     return pd.DataFrame({"parcel": list(atlas.names), "places_in_atlas": sizes, "places_in_scans": found})
-
-
-def lost_parcels(covered: pd.DataFrame) -> str | None:
-    """A line on parcels that the scans do not reach, or cover to less than half; None if there are none.
-
-    Parameters
-    ----------
-    covered : DataFrame
-        From `coverage`.
-    """
-    names, share = covered["parcel"].tolist(), covered["places_in_scans"] / covered["places_in_atlas"].clip(lower=1)
-    lost = [name for name, found in zip(names, covered["places_in_scans"], strict=True) if not found]
-    shrunk = [f"{name} ({part:.0%})" for name, part in zip(names, share, strict=True) if 0 < part < _SHRUNK]
-    words = []
-    if lost:
-        there = len(names) - len(lost)
-        words.append(f"{there} of {len(names)} parcels lie in the brain of all runs; none of {some_of(lost, 8)}")
-    if shrunk:
-        words.append(f"less than half of {some_of(shrunk, 8)}")
-    return "; ".join(words) or None
 
 
 def check_atlas(path: Path, space: str | None = None) -> None:
@@ -197,8 +173,7 @@ def atlas_places(path: Path, space: str) -> Places:
     labels = _KINDS[kind](path)
     if labels.volume is None:
         return every_place(Surface(space, (len(labels.cortex["L"]), len(labels.cortex["R"]))))
-    i, j, k = labels.volume.shape
-    return every_place(Grid(space, (i, j, k), tuple(map(tuple, labels.volume.affine.tolist()))))
+    return every_place(grid_of(labels.volume, space))
 
 
 def find_atlas(path: Path) -> Path:
@@ -229,7 +204,7 @@ def find_atlas(path: Path) -> Path:
 
 
 def space_unlike(atlas: Path, space: str) -> str | None:
-    """A line on an atlas whose name says another space than the scans'; None if it does not.
+    """The space that the name of an atlas' file says, where it is another than the scans'; None otherwise.
 
     Parameters
     ----------
@@ -238,20 +213,13 @@ def space_unlike(atlas: Path, space: str) -> str | None:
     space : str
         The scans'.
     """
-    path = find_atlas(atlas)
-    other = _other_space(path, space)
-    return other and f"{path.name} is in {other} by its name, the scans are in {space}"
-
-
-def _other_space(path: Path, space: str) -> str | None:
-    """The space that a file's name says, where it is another."""
-    named = _named_space(path)
+    named = _named_space(find_atlas(atlas))
     return None if named is None or _family(named) == _family(space) else named
 
 
 def _refuse_other_space(path: Path, space: str) -> None:
     """Refuse an atlas whose name says another space."""
-    if other := _other_space(path, space):
+    if other := space_unlike(path, space):
         raise StudyError(
             where=path.name,
             found=f"an atlas in {other}, by its name",
@@ -297,18 +265,3 @@ _KINDS: dict[str, Callable[[Path], AtlasLabels]] = {
     "dlabel": read_dlabel,
     "volume": read_label_volume,
 }
-
-
-def open_atlas(path: Path) -> tuple[nib.Nifti1Image, Path | None]:
-    """A labelled volume, unread, and the table beside it."""
-    path = find_atlas(path)
-    return open_nifti(path), table_beside(path)
-
-
-def read_parcels(path: Path, grid: nib.Nifti1Image) -> tuple[np.ndarray, dict[int, str]]:
-    """Parcel numbers (x, y, z) on the grid of the scans, 0 outside, and the parcels' names."""
-    labels = read_label_volume(find_atlas(path))
-    i, j, k = grid.shape[:3]
-    space = Grid("", (i, j, k), tuple(map(tuple, grid.affine.tolist())))
-    at, _ = labels_at(labels, every_place(space))
-    return at.reshape(space.shape), dict(labels.names)

@@ -54,6 +54,20 @@ class AtlasLabels:
     rows: Mapping[str, np.ndarray] = field(default_factory=dict)
 
 
+def grid_of(volume: nib.Nifti1Image, name: str) -> Grid:
+    """The grid of a volume.
+
+    Parameters
+    ----------
+    volume : Nifti1Image
+        3-D.
+    name : str
+        Of its space.
+    """
+    i, j, k = volume.shape
+    return Grid(name, (i, j, k), tuple(map(tuple, volume.affine.tolist())))
+
+
 def labels_at(labels: AtlasLabels, places: Places) -> tuple[np.ndarray, dict[int, float]]:
     """Label of each place, and how many places of their size each label has in the whole atlas.
 

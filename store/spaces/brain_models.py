@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+import nibabel as nib
 import numpy as np
 from nibabel.cifti2.cifti2_axes import BrainModelAxis
 
@@ -22,23 +23,20 @@ def places_of_models(axis: BrainModelAxis, name: str) -> Places:
     name : str
         Of the space: `fsLR-91k`.
     """
-    structures = tuple(
-        Structure(
-            str(structure).removeprefix(STRUCTURE), len(axis.name[rows]), int(axis.nvertices.get(str(structure), 0))
-        )
-        for structure, rows, _ in axis.iter_structures()
-    )
+    names = np.array([str(label).removeprefix(STRUCTURE) for label in axis.name], dtype=object)
+    vertices = {str(label).removeprefix(STRUCTURE): int(count) for label, count in axis.nvertices.items()}
+    found = [str(label).removeprefix(STRUCTURE) for label, _, _ in axis.iter_structures()]
+    structures = tuple(Structure(label, int((names == label).sum()), vertices.get(label, 0)) for label in found)
     shape = () if axis.volume_shape is None else tuple(int(n) for n in axis.volume_shape)
-    affine = () if axis.affine is None else tuple(map(tuple, np.asarray(axis.affine, dtype=float).tolist()))
-    space = Grayordinates(name, structures, shape, affine)
-    index = np.arange(len(axis))
+    affine = () if axis.affine is None else tuple(map(tuple, np.round(axis.affine, 6).tolist()))
     xyz_mm = np.full((len(axis), 3), np.nan)
     if axis.affine is not None:
-        xyz_mm[axis.volume_mask] = axis.voxel[axis.volume_mask] @ axis.affine[:3, :3].T + axis.affine[:3, 3]
-    ends = {"LEFT": "L", "RIGHT": "R"}
-    hemi = np.array([ends.get(str(one).rpartition("_")[2], "") for one in axis.name], dtype=object)
-    places = {"vertex": axis.vertex, **{key: axis.voxel[:, i] for i, key in enumerate("ijk")}}
-    return Places(space, index, hemi, xyz_mm, {key: values.astype(np.int32) for key, values in places.items()})
+        xyz_mm[axis.volume_mask] = nib.affines.apply_affine(axis.affine, axis.voxel[axis.volume_mask])
+    sides = {"LEFT": "L", "RIGHT": "R"}
+    hemi = np.array([sides.get(label.rpartition("_")[2], "") for label in names], dtype=object)
+    numbers = dict(zip(PLACE_LABELS, (axis.vertex, *axis.voxel.T), strict=True))
+    coordinates = {"structure": names} | {key: np.asarray(values, dtype=np.int32) for key, values in numbers.items()}
+    return Places(Grayordinates(name, structures, shape, affine), np.arange(len(axis)), hemi, xyz_mm, coordinates)
 
 
 def models_of_places(space: Grayordinates, index: np.ndarray, labels: Mapping[str, np.ndarray]) -> BrainModelAxis:

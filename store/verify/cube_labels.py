@@ -66,7 +66,7 @@ FORMS = {
     "brain": Form(
         {"bold": DIMS["bold"]},
         {**_ROWS, "repeat": (("time",), "int"), "session": (("time",), "text"), **_TARGETS},
-        ("space", "tr_s", "targets"),
+        ("space", "tr_s", "targets"),  # surfaces have no affine and shape
     ),
     "scores": Form(
         dict.fromkeys(("score", "cv_score", "alpha"), DIMS["score"])

@@ -38,6 +38,7 @@ def _values(lab: Tree, atlas: str = "atlas", space: str | None = SPACE) -> dict[
 
 
 def test_plain_scans_are_taken_without_a_word(lab: Tree, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level("INFO")
     values = _values(lab)
     assert caplog.messages == ["shown more than once: amber01"]
     assert (values["tr_s"], values["subjects"]) == (TR_S, ["sub-01"])

@@ -182,7 +182,7 @@ WRONG: dict[str, tuple[Spoil, str]] = {
     "a text": (lambda t: t.atlas.write_text("atlas"), r"atlas.nii.gz: found a file that cannot be read"),
     "a surface": (
         lambda t: (nib.save(nib.GiftiImage(), t.root / "atlas.label.gii"), t.brain(atlas="atlas.label.gii")),
-        r"atlas.label.gii: found GiftiImage in .gii, expected NIfTI, .nii or .nii.gz; convert it",
+        r"atlas.label.gii: found the name atlas.label.gii, expected one that says its hemisphere, as lh.NAME.annot",
     ),
     "probabilities, 4-D": (
         _labels(lambda v: np.stack([(v == k) * 0.9 for k in range(1, 5)], -1).astype(np.float32)),
@@ -208,7 +208,10 @@ WRONG: dict[str, tuple[Spoil, str]] = {
         r"sub-01 atlas.nii.gz: found no voxel of the brain in any parcel, expected an atlas in the scans' space",
     ),
     "labels at the rim alone": (
-        _labels(lambda v: np.where(mask_values() > 0, 0, v)),
+        lambda t: (
+            _labels(lambda v: np.where(mask_values() > 0, 0, v))(t),
+            _named(t, "space-MNI152NLin2009cAsym_dseg"),
+        ),
         r"found no voxel of the brain in any parcel",
     ),
     "no table": (lambda t: t.names.unlink(), r"atlas.nii.gz: found no table of labels, expected \S+atlas.tsv; add it"),
@@ -323,14 +326,23 @@ def test_all_parcels_there_is_no_news(tree: Tree) -> None:
     assert "nearest label" not in said
 
 
-@pytest.mark.parametrize(
-    ("name", "said"), [("tpl-MNI152NLin6Asym_dseg", True), ("tpl-MNI152NLin2009cAsym_dseg", False), ("x", False)]
-)
-def test_an_atlas_of_another_space_by_its_name(tree: Tree, name: str, said: bool) -> None:
-    for path in (tree.atlas, tree.names):
+def _named(t: Tree, name: str) -> None:
+    """The atlas under another name."""
+    for path in (t.atlas, t.names):
         path.rename(path.with_name(path.name.replace("atlas", name)))
-    tree.brain(atlas=f"{name}.nii.gz")
-    told = f"{name}.nii.gz is in MNI152NLin6Asym by its name, the scans are in MNI152NLin2009cAsym"
+    t.brain(atlas=f"{name}.nii.gz")
+
+
+def test_an_atlas_of_another_space_by_its_name(tree: Tree) -> None:
+    _named(tree, "tpl-MNI152NLin6Asym_dseg")
+    line = r"6Asym_dseg.nii.gz: found an atlas in MNI152NLin6Asym, by its name, expected one in MNI152NLin2009cAsym"
+    assert_four_parts(tree.error("brain", "sub-01"), line)
+
+
+@pytest.mark.parametrize(("name", "said"), [("tpl-MNI152NLin2009cAsym_dseg", False), ("x", True)])
+def test_an_atlas_whose_name_says_no_space_is_told(tree: Tree, name: str, said: bool) -> None:
+    _named(tree, name)
+    told = f"{name}.nii.gz: no space in its name, taken to be in MNI152NLin2009cAsym as the scans are"
     assert (told in tree.must("brain", "sub-01").stderr) == said
 
 
