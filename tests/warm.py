@@ -28,8 +28,7 @@ _MODULES = (
 
 # Starts no thread: none would survive the fork. The first child waits for the second, and tells how it ended.
 _SERVER = """
-import importlib, json, os, select, socket, sys
-import atexit, site, traceback
+import atexit, importlib, json, os, select, shutil, site, socket, sys, traceback
 for name in json.loads(sys.argv[1]):
     importlib.import_module(name)
 assert not {"cinecube", "cinecube.cli"} & set(sys.modules)
@@ -91,6 +90,7 @@ while listener in select.select([listener, sys.stdin], [], [])[0]:
                 break
         except ChildProcessError:
             break
+shutil.rmtree(os.path.dirname(sys.argv[2]))
 """
 
 # The command that DVC finds on the path; Python without its site starts in a few hundredths of a second.
@@ -114,7 +114,8 @@ def _place() -> Path:
         [sys.executable, "-P", "-W", "ignore", "-c", _SERVER, json.dumps(_MODULES), str(folder / "socket")],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
-        env={**os.environ, "OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"},
+        # What lies on a path of the first command is not for those after it.
+        env={**os.environ, "OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "PYTHONPATH": ""},
         start_new_session=True,  # Ctrl-C is for the tests
     )
     assert server.stdin is not None

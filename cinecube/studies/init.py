@@ -374,8 +374,9 @@ def _finish(folder: Path) -> None:
     if not (folder / ".dvc").is_dir():
         subdir = [] if Path(inside).resolve() == folder.resolve() else ["--subdir"]
         _call(folder, sys.executable, "-m", "dvc", "init", "--quiet", *subdir, must=True)
-        # Cubes are large: linked to DVC's cache they take their room once.
-        _call(folder, sys.executable, "-m", "dvc", "config", "cache.type", "hardlink,copy", must=True)
+        # Cubes are large: linked to DVC's cache they take their room once. `dvc config` says the same, later.
+        with (folder / ".dvc" / "config").open("a", encoding="utf-8") as config:
+            config.write('[cache]\n    type = "hardlink,copy"\n')
     warn_of_exposed(folder, study)
 
 

@@ -82,6 +82,7 @@ LARGER = {
 }
 
 
+@pytest.mark.one_in(2)
 @pytest.mark.parametrize(("slope", "backend"), [(0.0, BACKENDS[0]), (1.0, BACKENDS[1]), (2.0, BACKENDS[0])])
 @pytest.mark.parametrize("noisy", [0.0, 0.7])
 @pytest.mark.parametrize("shape", SHAPES)
@@ -97,6 +98,7 @@ def test_penalties_and_predictions_are_himalayas(shape, slope, noisy, backend):
     np.testing.assert_allclose(ours, theirs, atol=1e-4)
 
 
+@pytest.mark.one_in(3)
 @pytest.mark.parametrize(("slope", "noisy"), [(0.0, 0.7), (1.0, 0.0), (1.0, 0.7), (2.0, 0.7)])
 @pytest.mark.parametrize("shape", SHAPES)
 def test_the_search_finds_what_trying_all_finds(shape, slope, noisy):

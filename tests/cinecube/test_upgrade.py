@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -16,15 +17,21 @@ from cinecube.studies.pipelines import pipelines
 EARLIER = Path(__file__).resolve().parents[1] / "earlier"
 
 
-@pytest.fixture
-def lab(tmp_path: Path) -> Folder:
+@pytest.fixture(scope="module")
+def fresh(tmp_path_factory: pytest.TempPathFactory) -> Folder:
     """A study of a lab's own, of which only its parameters and pipeline matter here."""
-    root = tmp_path / "lab"
+    root = tmp_path_factory.mktemp("fresh") / "lab"
     assert CliRunner().invoke(main, ["init", str(root)]).exit_code == 0
     (root / "data" / "dvc.yaml").unlink()
     folder = Folder(root)
     folder.change(lambda params: params.pop("simulate"))
     return folder
+
+
+@pytest.fixture
+def lab(fresh: Folder, tmp_path: Path) -> Folder:
+    """A copy of it to change."""
+    return Folder(shutil.copytree(fresh.root, tmp_path / "lab", symlinks=True))
 
 
 def _pipeline(folder: Folder) -> dict[str, Any]:

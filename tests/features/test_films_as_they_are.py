@@ -316,7 +316,7 @@ def _with_channels(path: Path, source: Path, n: int, codec: str, layout: bool = 
     return levels
 
 
-@pytest.mark.one_in(4)
+@pytest.mark.one_in(3)
 @pytest.mark.parametrize(("n", "codec", "suffix"), CHANNELS)
 def test_sound_is_the_mean_of_all_channels(tmp_path: Path, source: Path, n: int, codec: str, suffix: str) -> None:
     levels = _with_channels(tmp_path / f"a.{suffix}", source, n, codec)

@@ -272,6 +272,7 @@ def test_files_that_are_no_parameters_are_one_line(data: bytes, found: str, tmp_
     assert len(str(caught.value)) < 1000
 
 
+@pytest.mark.one_in(3)
 @pytest.mark.parametrize("name", ["an alias bomb", "brackets", "steps", "a long list", "a large file", "zeros"])
 def test_no_file_takes_long_or_much_memory(name: str, tmp_path: Path) -> None:
     (tmp_path / "params.yaml").write_bytes(FILES[name][0])

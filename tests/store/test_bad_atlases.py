@@ -97,6 +97,7 @@ SAME: dict[str, Spoil] = {
 }
 
 
+@pytest.mark.one_in(2)
 @pytest.mark.parametrize("name", SAME)
 def test_same_numbers(tree: Tree, plain: dict[str, np.ndarray], name: str) -> None:
     SAME[name](tree)
@@ -284,6 +285,7 @@ WRONG: dict[str, tuple[Spoil, str]] = {
 }
 
 
+@pytest.mark.one_in(3)
 @pytest.mark.parametrize("name", WRONG)
 def test_one_line(tree: Tree, name: str) -> None:
     spoil, line = WRONG[name]

@@ -122,6 +122,7 @@ SAME: dict[str, Spoil] = {
 }
 
 
+@pytest.mark.one_in(2)
 @pytest.mark.parametrize("name", SAME)
 def test_same_numbers(tree: Tree, plain: dict[str, np.ndarray], name: str) -> None:
     """However it is stored and named, the cube is that of the plain scan."""
@@ -283,6 +284,7 @@ for key, value in {"rec": "nordic", "acq": "mb4", "ce": "gad", "dir": "AP", "ech
 WRONG["in two resolutions"] = (lambda t: t.twin("_desc", "_res-2_desc"), r"found two files that differ by res \(")
 
 
+@pytest.mark.one_in(3)
 @pytest.mark.parametrize("name", WRONG)
 def test_one_line(tree: Tree, name: str) -> None:
     """Refused by name; the cube that stood there stays."""
