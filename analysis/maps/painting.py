@@ -12,7 +12,7 @@ from cinecube.analysis.maps.map_targets import Attrs, labels_of, targets_of
 from cinecube.store.base.errors import StudyError
 from cinecube.store.spaces.atlas import atlas_places, read_atlas
 from cinecube.store.spaces.brain_models import places_of_models
-from cinecube.store.spaces.space import MESHES, Grid, Places, Surface, every_place, space_attrs, space_of
+from cinecube.store.spaces.space import MESHES, Grid, Places, Surface, places_in, space_attrs, space_of
 
 
 def find_canvas(cube_attrs: Attrs, atlas: Path, models: BrainModelAxis | None = None) -> Places:
@@ -38,9 +38,9 @@ def find_canvas(cube_attrs: Attrs, atlas: Path, models: BrainModelAxis | None = 
     if {"affine", "shape"} <= cube_attrs.keys():
         grid = space_of({key: cube_attrs[key] for key in ("space", "affine", "shape") if key in cube_attrs})
         assert isinstance(grid, Grid)
-        return every_place(grid)
+        return places_in(grid)
     if name in MESHES:
-        return every_place(Surface(name, (MESHES[name], MESHES[name])))
+        return places_in(Surface(name, (MESHES[name], MESHES[name])))
     return atlas_places(atlas, name)
 
 

@@ -113,7 +113,7 @@ def _text(record: Path, files: Reads, digests: Digests, read: Told | None) -> st
 
 def _is_known(path: Path) -> bool:
     key = annex_key(path)
-    return is_here(path) or (key is not None and key.digest is not None)
+    return (path.exists() and is_here(path)) or (key is not None and key.digest is not None)
 
 
 def _recorded(record: Path) -> dict[str, Any]:

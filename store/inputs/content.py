@@ -57,10 +57,10 @@ def annex_key(path: Path) -> AnnexKey | None:
     """
     target = path.resolve()
     name = target.name if "annex" in target.parts and "objects" in target.parts else _pointed(target)
-    if name is None or not (found := _ANY_KEY.fullmatch(name)):
+    if name is None:
         return None
-    key = _KEY.fullmatch(name)
-    return AnnexKey(key and f"{key[1].lower()}:{key[3]}", int(found[1] or 0))
+    key, known = _KEY.fullmatch(name), _ANY_KEY.fullmatch(name)
+    return AnnexKey(key and f"{key[1].lower()}:{key[3]}", int(known[1] or 0) if known else 0)
 
 
 def _pointed(path: Path) -> str | None:
@@ -76,7 +76,7 @@ def _pointed(path: Path) -> str | None:
 
 def is_here(path: Path) -> bool:
     """True if a file is no dangling link and no pointer, which stand for contents that are not on this disk."""
-    return path.exists() and _pointed(path) is None
+    return (path.exists() or not path.is_symlink()) and _pointed(path) is None
 
 
 class Digests:

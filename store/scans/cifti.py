@@ -21,7 +21,8 @@ from cinecube.store.params.document import BrainParams
 from cinecube.store.scans.bids import confounds_table, refuse_volume_keys, repetition_s, sidecars_of
 from cinecube.store.scans.showings import find_showings
 from cinecube.store.scans.source import BLOCK_BYTES, RunBlocks, ScanRun, ScanTiming
-from cinecube.store.spaces.space import Grayordinates, Places, Structure
+from cinecube.store.spaces.brain_models import places_of_models
+from cinecube.store.spaces.space import Places
 
 _DENSITY = "91k"
 _PREFIX = "CIFTI_STRUCTURE_"
@@ -98,7 +99,7 @@ class DenseSeries:
                     expected=f"those of {runs[0].where}",
                     do="use one fMRIPrep output for all runs",
                 )
-        return _places_of(_load(runs[0].path)[2], f"fsLR-{_DENSITY}")
+        return places_of_models(_load(runs[0].path)[2], f"fsLR-{_DENSITY}")
 
     def values(self, run: ScanRun, places: Places) -> RunBlocks:
         """Values of a run, some grayordinates at a time: the file has the whole course of each together."""
@@ -188,26 +189,4 @@ def places_of_series(path: Path) -> Places:
     StudyError
         If it is none, or damaged.
     """
-    _open_series(path)
-    return _places_of(_load(path).header.get_axis(1), f"fsLR-{_DENSITY}")
-
-
-def _places_of(axis: BrainModelAxis, name: str) -> Places:
-    """Grayordinates of a CIFTI axis, in its order."""
-    parts = [(label.removeprefix(_PREFIX), part) for label, _, part in axis.iter_structures()]
-    vertices = {label.removeprefix(_PREFIX): int(count) for label, count in axis.nvertices.items()}
-    structures = tuple(Structure(label, len(part), vertices.get(label, 0)) for label, part in parts)
-    structure = np.repeat(np.array([label for label, _ in parts], dtype=object), [len(part) for _, part in parts])
-    xyz_mm = np.full((len(axis), 3), np.nan)
-    shape: tuple[int, ...] = ()
-    affine: tuple[tuple[float, ...], ...] = ()
-    is_voxel = ~axis.surface_mask
-    if is_voxel.any():
-        xyz_mm[is_voxel] = nib.affines.apply_affine(axis.affine, axis.voxel[is_voxel])
-        shape = tuple(int(n) for n in axis.volume_shape)
-        affine = tuple(map(tuple, np.round(axis.affine, 6).tolist()))
-    hemi = np.array(["L" if s.endswith("_LEFT") else "R" if s.endswith("_RIGHT") else "" for s in structure])
-    numbers = dict(zip(("vertex", *"ijk"), (axis.vertex, *axis.voxel.T), strict=True))
-    coordinates = {"structure": structure} | {key: np.asarray(v, dtype=np.int32) for key, v in numbers.items()}
-    space = Grayordinates(name, structures, shape, affine)
-    return Places(space, np.arange(len(axis)), hemi, xyz_mm, coordinates)
+    return places_of_models(_load(path)[2], f"fsLR-{_DENSITY}")

@@ -17,8 +17,7 @@ from cinecube.store.scans.bids import beside, confounds_table, is_there, repetit
 from cinecube.store.scans.showings import find_showings
 from cinecube.store.scans.source import RunBlocks, ScanRun, ScanTiming
 from cinecube.store.spaces.nifti import inside_blocks, open_nifti, other_grid, read_volume
-from cinecube.store.spaces.space import Grid, Places
-from cinecube.store.spaces.targets import places_in
+from cinecube.store.spaces.space import Grid, Places, places_in
 
 _log = logging.getLogger(__name__)
 _ENDINGS = (".nii.gz", ".nii")

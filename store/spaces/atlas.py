@@ -25,7 +25,7 @@ from cinecube.store.spaces.grayordinate_labels import (
     read_models,
 )
 from cinecube.store.spaces.label_volumes import read_label_volume, table_beside
-from cinecube.store.spaces.space import Grid, Places, Surface, every_place, other_space
+from cinecube.store.spaces.space import Grid, Places, Surface, other_space, places_in
 from cinecube.store.spaces.surface_labels import SUFFIXES, both_hemispheres, read_surface_labels, side_of
 
 _log = logging.getLogger(__name__)
@@ -172,8 +172,8 @@ def atlas_places(path: Path, space: str) -> Places:
         return places_of_models(cortex_models(path), space)
     labels = _KINDS[kind](path)
     if labels.volume is None:
-        return every_place(Surface(space, (len(labels.cortex["L"]), len(labels.cortex["R"]))))
-    return every_place(grid_of(labels.volume, space))
+        return places_in(Surface(space, (len(labels.cortex["L"]), len(labels.cortex["R"]))))
+    return places_in(grid_of(labels.volume, space))
 
 
 def find_atlas(path: Path) -> Path:

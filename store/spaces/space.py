@@ -192,14 +192,16 @@ class Places:
         return len(self.index)
 
 
-def every_place(space: Grid | Surface) -> Places:
-    """All places of a grid or of a surface.
+def places_in(space: Grid | Surface, index: np.ndarray | None = None) -> Places:
+    """Places of a grid or of a surface, by their numbers.
 
     Parameters
     ----------
     space : Grid or Surface
+    index : array of int, shape (place,), optional
+        Rising; all places by default.
     """
-    index = np.arange(space.size)
+    index = np.arange(space.size) if index is None else index
     if isinstance(space, Surface):
         return Places(space, index, space.hemi(index).astype(object), np.full((len(index), 3), np.nan))
     xyz_mm = space.xyz_mm(index)

@@ -11,12 +11,13 @@ import numpy as np
 from scipy import sparse
 
 from cinecube.store.base.errors import StudyError, some_of
-from cinecube.store.spaces.atlas import Atlas, read_atlas
-from cinecube.store.spaces.space import Grid, Parcels, Places, Space
+from cinecube.store.spaces.atlas import Atlas, coverage, read_atlas
+from cinecube.store.spaces.space import Parcels, Places, Space
 
 _log = logging.getLogger(__name__)
 # A parcel with less of it in the brain of all runs is told.
-_LEAST_SHARE = 0.25
+_LEAST_SHARE = 0.5
+_ONE = {"voxels": "voxel", "vertices": "vertex", "grayordinates": "grayordinate"}
 
 
 @dataclass(frozen=True)
@@ -38,7 +39,7 @@ class Targets:
     coordinates : dict of str to array (target,)
         Further labels of the space.
     lost, shrunk : tuple of str
-        Parcels of the atlas of which nothing, or less than a quarter, is left in the brain of all runs.
+        Parcels of the atlas of which nothing, or less than half, is left in the brain of all runs.
     n_parcels : int
         Of the atlas; 0 without one.
     """
@@ -81,37 +82,24 @@ def find_targets(places: Places, atlas: Path | None, subject: str, *, parcels: b
         if parcels and not isinstance(places.space, Parcels):
             raise StudyError(where="brain.targets", found="parcels", expected="an atlas", do="set brain.atlas")
         return _each_place(places, _labels(places.coordinates.get("parcel", [""] * len(places))))
-    whole = _whole_of(places)
-    found = read_atlas(atlas, whole)
-    inside = sparse.csr_array(found.weights[np.searchsorted(whole.index, places.index)])
-    lost, shrunk = _coverage(found, inside)
+    found = read_atlas(atlas, places)
+    covered = coverage(found).set_index("parcel")
+    share = covered["places_in_scans"] / covered["places_in_atlas"].clip(lower=1)
+    lost, shrunk = (tuple(covered.index[which]) for which in (share == 0, (share > 0) & (share < _LEAST_SHARE)))
     if len(lost) == len(found.names):
         raise StudyError(
             where=f"{subject} {atlas.name}",
-            found=f"no {places.space.kind[:-1]} of the brain in any parcel",
+            found=f"no {_ONE[places.space.kind]} of the brain in any parcel",
             expected=f"an atlas in the scans' space ({places.space.name})",
             do="set brain.atlas to one of that space",
         )
-    made = _parcels(places, found, inside) if parcels else _each_place(places, _parcel_of(found, inside))
+    made = _parcels(places, found, found.weights) if parcels else _each_place(places, _parcel_of(found, found.weights))
     return replace(made, lost=lost, shrunk=shrunk, n_parcels=len(found.names))
 
 
 def _labels(values: Sequence[str] | np.ndarray) -> np.ndarray:
     """Text as objects, as cubes keep it."""
     return np.array([str(value) for value in values], dtype=object)
-
-
-def _whole_of(places: Places) -> Places:
-    """All voxels of a grid, so that what a mask takes from a parcel is known; rows of other spaces as they are."""
-    return places_in(places.space, np.arange(places.space.size)) if isinstance(places.space, Grid) else places
-
-
-def _coverage(atlas: Atlas, inside: sparse.csr_array) -> tuple[tuple[str, ...], tuple[str, ...]]:
-    """Parcels that are lost, and those that shrink."""
-    left, had = np.asarray(inside.sum(axis=0)).ravel(), np.asarray(atlas.weights.sum(axis=0)).ravel()
-    lost = tuple(name for name, n in zip(atlas.names, left, strict=True) if n == 0)
-    few = (left > 0) & (left < _LEAST_SHARE * had)
-    return lost, tuple(name for name, is_few in zip(atlas.names, few, strict=True) if is_few)
 
 
 def tell_of_parcels(targets: Targets, subject: str) -> None:
@@ -122,7 +110,7 @@ def tell_of_parcels(targets: Targets, subject: str) -> None:
             *(subject, targets.n_parcels - len(targets.lost), targets.n_parcels, some_of(targets.lost, 8)),
         )
     if targets.shrunk:
-        _log.warning("%s: less than a quarter is in the brain of all runs of %s", subject, some_of(targets.shrunk, 8))
+        _log.warning("%s: less than half is in the brain of all runs of %s", subject, some_of(targets.shrunk, 8))
 
 
 def _each_place(places: Places, parcel: np.ndarray) -> Targets:
@@ -158,12 +146,6 @@ def _parcels(places: Places, atlas: Atlas, inside: sparse.csr_array) -> Targets:
     hemi = _labels([_side_by_name(name) or side for name, side in zip(parcel, by_side, strict=True)])
     space = Parcels(places.space.name, atlas.name)
     return Targets(kept, space, atlas.numbers[there], hemi, parcel, xyz_mm, weights, {})
-
-
-def places_in(grid: Grid, index: np.ndarray) -> Places:
-    """Voxels of a grid by flat index (place,), with their side and centres."""
-    xyz_mm = grid.xyz_mm(index)
-    return Places(grid, index, np.where(xyz_mm[:, 0] < 0, "L", "R"), xyz_mm)
 
 
 def places_at(places: Places, which: np.ndarray) -> Places:

@@ -27,7 +27,7 @@ from cinecube.store.spaces.space import (
     Places,
     Structure,
     Surface,
-    every_place,
+    places_in,
     space_attrs,
     space_of,
 )
@@ -79,7 +79,7 @@ def labels() -> np.ndarray:
 def test_a_volume_gives_each_voxel_its_parcel(tmp_path: Path, labels: np.ndarray) -> None:
     path = volume(tmp_path / f"tpl-{MNI}_atlas-Mine_desc-4_dseg.nii.gz", labels)
     index = np.random.default_rng(1).permutation(labels.size)[:200]
-    atlas = read_atlas(path, some(every_place(grid()), np.sort(index)))
+    atlas = read_atlas(path, some(places_in(grid()), np.sort(index)))
     assert atlas.name == "Mine_4"
     assert atlas.names == NAMES
     assert atlas.numbers.tolist() == [1, 2, 3, 4]
@@ -95,7 +95,7 @@ def test_another_grid_takes_the_nearest_label_as_nilearn_does(tmp_path: Path, la
     path, shape = volume(tmp_path / "space-MNI152NLin2009cAsym_dseg.nii.gz", labels), (7, 6, 5)
     like = nib.Nifti1Image(np.zeros(shape, np.uint8), coarse)
     expected = resample_to_img(path, like, interpolation="nearest", force_resample=True, copy_header=True)
-    atlas = read_atlas(path, every_place(grid(coarse, shape)))
+    atlas = read_atlas(path, places_in(grid(coarse, shape)))
     assert parcel_of(atlas) == [("", *NAMES)[int(label)] for label in np.asarray(expected.dataobj).ravel()]
 
 
@@ -105,7 +105,7 @@ def test_parcel_means_are_those_of_nilearn(tmp_path: Path, labels: np.ndarray) -
     inside = np.random.default_rng(3).random(SHAPE) < 0.7
     image, mask = (nib.Nifti1Image(data, AFFINE) for data in (values, inside.astype(np.uint8)))
     expected = NiftiLabelsMasker(path, mask_img=mask, standardize=None, resampling_target="data").fit_transform(image)
-    atlas = read_atlas(path, some(every_place(grid()), np.flatnonzero(inside)))
+    atlas = read_atlas(path, some(places_in(grid()), np.flatnonzero(inside)))
     means = values[inside].T @ (atlas.weights / atlas.weights.sum(axis=0))
     np.testing.assert_allclose(means, expected, atol=1e-5)
 
@@ -117,7 +117,7 @@ def test_parcels_that_are_lost_or_shrink_are_counted(tmp_path: Path) -> None:
     fine = np.diag([1.0, 1, 1, 1])
     fine[:3, 3] = -0.25
     path = volume(tmp_path / f"space-{MNI}_dseg.nii.gz", labels, np.diag([0.5, 0.5, 0.5, 1]) @ fine, (*NAMES, "gone"))
-    places = every_place(grid(np.eye(4), (4, 2, 2)))
+    places = places_in(grid(np.eye(4), (4, 2, 2)))
     table = coverage(read_atlas(path, some(places, np.array([0, 4, 5, 6, 7, 8, 9]))))
     assert table["parcel"].tolist() == [*NAMES, "gone"]
     assert table["places_in_atlas"].tolist() == [4, 4, 4, 4, 0]
@@ -140,7 +140,7 @@ def test_an_atlas_of_another_space_by_its_name(
 ) -> None:
     path = volume(tmp_path / f"{name}.nii.gz", labels)
     read: list[Callable[[], object]] = [
-        lambda: read_atlas(path, every_place(grid(name=space))),
+        lambda: read_atlas(path, places_in(grid(name=space))),
         lambda: check_atlas(path, space),
     ]
     for door in read:
@@ -153,7 +153,7 @@ def test_an_atlas_of_another_space_by_its_name(
 
 
 def test_an_atlas_without_a_space_is_told(tmp_path: Path, labels: np.ndarray, caplog: pytest.LogCaptureFixture) -> None:
-    read_atlas(volume(tmp_path / "atlas.nii", labels), every_place(grid()))
+    read_atlas(volume(tmp_path / "atlas.nii", labels), places_in(grid()))
     assert caplog.messages == [f"atlas.nii: no space in its name, taken to be in {MNI} as the scans are"]
 
 
@@ -161,7 +161,7 @@ def test_algonauts_parcels_need_no_table(tmp_path: Path) -> None:
     labels = np.arange(1001, dtype=np.int16).reshape(7, 11, 13)
     name = f"sub-01_space-{MNI}_atlas-Schaefer18_parcel-1000Par7Net_desc-dseg_parcellation.nii.gz"
     nib.save(nib.Nifti1Image(labels, AFFINE), tmp_path / name)
-    atlas = read_atlas(tmp_path / name, every_place(grid(shape=(7, 11, 13))))
+    atlas = read_atlas(tmp_path / name, places_in(grid(shape=(7, 11, 13))))
     assert parcel_of(atlas) == ["", *schaefer_names()]
     assert schaefer_names()[499:501] == ("L_0500", "R_0501")
     assert schaefer_names()[::999] == ("L_0001", "R_1000")
@@ -211,7 +211,7 @@ def test_a_pair_of_surfaces(tmp_path: Path, sides: tuple[np.ndarray, np.ndarray]
     right = pair(tmp_path / "atlas", kind, *sides, OWN)
     left = next(path for path in (tmp_path / "atlas").iterdir() if path != right)
     atlas = read_atlas(
-        {"folder": right.parent, "right": right, "left": left}[way], every_place(Surface("fsaverage4", (2562, 2562)))
+        {"folder": right.parent, "right": right, "left": left}[way], places_in(Surface("fsaverage4", (2562, 2562)))
     )
     assert parcel_of(atlas) == on_sides(*sides)
     assert atlas.numbers.tolist() == [1, 2, 3, 4]
@@ -223,7 +223,7 @@ def test_a_coarser_mesh_takes_the_first_vertices(
     tmp_path: Path, sides: tuple[np.ndarray, np.ndarray], caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level("INFO")
-    atlas = read_atlas(pair(tmp_path, "annot", *sides, OWN), every_place(Surface("fsaverage3", (N, N))))
+    atlas = read_atlas(pair(tmp_path, "annot", *sides, OWN), places_in(Surface("fsaverage3", (N, N))))
     assert parcel_of(atlas) == on_sides(sides[0][:N], sides[1][:N])
     assert caplog.messages == ["lh.Mine.annot has 2,562 vertices a hemisphere: fsaverage3 takes the first 642"]
 
@@ -248,11 +248,11 @@ def test_a_pair_that_is_damaged(
 def test_a_surface_of_other_vertices_is_refused(tmp_path: Path, sides: tuple[np.ndarray, np.ndarray]) -> None:
     path = pair(tmp_path, "bids", *sides, OWN)
     with pytest.raises(StudyError, match="found 2,562 vertices a hemisphere, expected 10,242, those of fsaverage5"):
-        read_atlas(path, every_place(Surface("fsaverage5", (10242, 10242))))
+        read_atlas(path, places_in(Surface("fsaverage5", (10242, 10242))))
     with pytest.raises(StudyError, match="an atlas in fsaverage, by its name, expected one in fsLR-32k"):
-        read_atlas(path, every_place(Surface("fsLR-32k", (2562, 2562))))
+        read_atlas(path, places_in(Surface("fsLR-32k", (2562, 2562))))
     with pytest.raises(StudyError, match="found an atlas in fsaverage, by its name"):
-        read_atlas(path, every_place(grid()))
+        read_atlas(path, places_in(grid()))
 
 
 # --- grayordinates
@@ -368,7 +368,7 @@ def test_kinds_that_do_not_fit_are_refused(tmp_path: Path, labels: np.ndarray) -
     axis = brain_models(9)
     cifti = dlabel(tmp_path / "x.dlabel.nii", axis, np.ones(len(axis)), {1: "A"})
     with pytest.raises(StudyError, match="an atlas of grayordinates, expected one of voxels, as the scans in MNI"):
-        read_atlas(cifti, every_place(grid()))
+        read_atlas(cifti, places_in(grid()))
     with pytest.raises(StudyError, match="an atlas of voxels, expected one of grayordinates, as the scans in fsLR"):
         read_atlas(volume(tmp_path / "atlas.nii", labels), places_of(axis))
 
