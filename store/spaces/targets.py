@@ -16,7 +16,7 @@ from cinecube.store.spaces.space import Parcels, Places, Space
 
 _log = logging.getLogger(__name__)
 # A parcel with less of it in the brain of all runs is told.
-_LEAST_SHARE = 0.5
+_LEAST_SHARE = 0.25
 _ONE = {"voxels": "voxel", "vertices": "vertex", "grayordinates": "grayordinate"}
 
 
@@ -39,7 +39,7 @@ class Targets:
     coordinates : dict of str to array (target,)
         Further labels of the space.
     lost, shrunk : tuple of str
-        Parcels of the atlas of which nothing, or less than half, is left in the brain of all runs.
+        Parcels of the atlas of which nothing, or less than a quarter, is left in the brain of all runs.
     n_parcels : int
         Of the atlas; 0 without one.
     """
@@ -110,7 +110,7 @@ def tell_of_parcels(targets: Targets, subject: str) -> None:
             *(subject, targets.n_parcels - len(targets.lost), targets.n_parcels, some_of(targets.lost, 8)),
         )
     if targets.shrunk:
-        _log.warning("%s: less than half is in the brain of all runs of %s", subject, some_of(targets.shrunk, 8))
+        _log.warning("%s: less than a quarter is in the brain of all runs of %s", subject, some_of(targets.shrunk, 8))
 
 
 def _each_place(places: Places, parcel: np.ndarray) -> Targets:

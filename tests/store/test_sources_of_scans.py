@@ -280,7 +280,7 @@ def test_parcels_that_shrink_are_told(tree: Tree) -> None:
     inside[:3, :4] = 0
     inside[1, 1, 1:3] = 1
     nib.save(nib.Nifti1Image(inside, AFFINE), tree.mask())
-    assert "sub-01: less than half is in the brain of all runs of L_A" in tree.must("brain", "sub-01").stderr
+    assert "sub-01: less than a quarter is in the brain of all runs of L_A" in tree.must("brain", "sub-01").stderr
     table = pd.read_csv(tree.root / "data/brain/sub-01.qc.csv")
     assert (set(table["shrunk_parcels"]), set(table["lost_parcels"])) == ({"L_A"}, {"none"})
 
