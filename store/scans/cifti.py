@@ -98,7 +98,7 @@ class DenseSeries:
                     expected=f"those of {runs[0].where}",
                     do="use one fMRIPrep output for all runs",
                 )
-        return _places_of(_load(runs[0].path).header.get_axis(1), f"fsLR-{_DENSITY}")
+        return _places_of(_load(runs[0].path)[2], f"fsLR-{_DENSITY}")
 
     def values(self, run: ScanRun, places: Places) -> RunBlocks:
         """Values of a run, some grayordinates at a time: the file has the whole course of each together."""
@@ -140,8 +140,7 @@ class _Series:
 
 
 def _open_series(path: Path) -> _Series:
-    image = _load(path)
-    series, places = (image.header.get_axis(number) for number in (0, 1))
+    image, series, places = _load(path)
     step_s = float(series.step) if series.unit == "SECOND" else 0.0
     digest = hashlib.sha256(repr((sorted(places.nvertices.items()), places.volume_shape)).encode())
     for part in ("\n".join(places.name).encode(), places.vertex.tobytes(), places.voxel.tobytes()):
@@ -151,8 +150,8 @@ def _open_series(path: Path) -> _Series:
     return _Series(image.dataobj, step_s, digest.hexdigest())
 
 
-def _load(path: Path) -> Cifti2Image:
-    """A dense series, not loaded, whose file is as long as its header says."""
+def _load(path: Path) -> tuple[Cifti2Image, SeriesAxis, BrainModelAxis]:
+    """A dense series, not loaded, whose file is as long as its header says, and its axes."""
     do = "fetch it again"
     check_file(path, "a dense series", do)
     try:
@@ -173,7 +172,7 @@ def _load(path: Path) -> Cifti2Image:
     if path.stat().st_size < needs:
         found, expected = f"{path.stat().st_size:,} bytes", f"{needs:,}, as its header says"
         raise StudyError(where=str(path), found=found, expected=expected, do=do)
-    return image
+    return image, axes[0], axes[1]
 
 
 def places_of_series(path: Path) -> Places:
