@@ -189,7 +189,7 @@ def places_of_series(path: Path) -> Places:
         If it is none, or damaged.
     """
     _open_series(path)
-    return _places_of(_load(path).header.get_axis(1), f"fsLR-{_DENSITY}")
+    return _places_of(_load(path)[2], f"fsLR-{_DENSITY}")
 
 
 def _places_of(axis: BrainModelAxis, name: str) -> Places:
