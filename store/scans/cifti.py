@@ -188,7 +188,6 @@ def places_of_series(path: Path) -> Places:
     StudyError
         If it is none, or damaged.
     """
-    _open_series(path)
     return _places_of(_load(path)[2], f"fsLR-{_DENSITY}")
 
 
