@@ -16,9 +16,10 @@ from cinecube.store import scans
 from cinecube.store.base.atomic import write_text
 from cinecube.store.base.fingerprint import differences
 from cinecube.store.base.paths import StudyPaths
-from cinecube.store.params.document import Study
+from cinecube.store.params.document import BrainParams, Study
 
 Versions = Mapping[str, Mapping[str, Any]]
+_OPTIONAL = ("choose", "detrend", "meshes", "surface", "tasks")
 
 
 def study_versions(study: Study) -> Versions:
@@ -37,7 +38,7 @@ def study_versions(study: Study) -> Versions:
     """
     networks = {model: study.model(model).extractor for model in study.compute.models}
     return {
-        "brain": {"scans": scans.VERSION},
+        "brain": {"scans": scans.VERSION, **_settings(study.brain)},
         "ceiling": ceilings.VERSIONS,
         "films": films.VERSIONS,
         "networks": {
@@ -54,6 +55,16 @@ def study_versions(study: Study) -> Versions:
         "simulation": {"simulation": simulation.VERSION},
         "truth": truth.VERSIONS,
     }
+
+
+def _settings(brain: BrainParams) -> dict[str, Any]:
+    """Keys that no pipeline can name: `params.yaml` may lack them, and DVC refuses a parameter that is not there."""
+    fields = {name: BrainParams.model_fields[name] for name in _OPTIONAL}
+    chosen = {name: getattr(brain, name) for name, field in fields.items()}
+    chosen = {
+        name: value for name, value in chosen.items() if value != fields[name].get_default(call_default_factory=True)
+    }
+    return {"settings": chosen} if chosen else {}
 
 
 def write_versions(study: Study, root: Path) -> Versions:
@@ -82,6 +93,10 @@ def differing(stored: Mapping[str, Any], asked: Mapping[str, Any]) -> list[str]:
     return [*filter(None, [versions]), *differences({**stored, "version": None}, {**asked, "version": None})]
 
 
+def _said(versions: Mapping[str, Any]) -> str:
+    return json.dumps(versions.get("settings") or "as by default", sort_keys=True)
+
+
 def told_apart(stored: Any, asked: Any) -> str:
     """Differences of the versions that made a result from this installation's, in words; empty if there are none.
 
@@ -96,6 +111,8 @@ def told_apart(stored: Any, asked: Any) -> str:
     if not isinstance(stored, Mapping):
         return "it is of an older version of cinecube, which did not record its own"
     asked = asked or {}
+    if stored.get("settings") != asked.get("settings"):
+        return f"brain: {', '.join(_OPTIONAL)} were {_said(stored)}, here {_said(asked)}"
     both = {name: (stored.get(name, 1), asked.get(name, 1)) for name in sorted({*stored, *asked})}
     changed = {name: pair for name, pair in both.items() if pair[0] != pair[1]}
     if not changed:
