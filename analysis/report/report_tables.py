@@ -52,6 +52,8 @@ HEADS = {
     "spikes": "movements of over 0.5 mm (n)",
     "regressors": "regressors (n)",
     "degrees_of_freedom": "degrees of freedom left (n)",
+    "timing": "timing",
+    "shift_s": "late by (s)",
     "tsnr_median": "median tSNR",
     "constant_voxels": "constant voxels (n)",
     "constant_targets": "constant targets (n)",
