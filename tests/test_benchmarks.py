@@ -110,3 +110,13 @@ def test_choices(study):
     found = _run("choices", "--study", str(study.root))["choices"]
     assert list(found) == ["none", *WHAT, "all"]
     assert all(0 < row["score"] < 1 for row in found.values())
+
+
+def test_brain():
+    found = _run("brain")
+    assert set(found["cases"]) == {"grayordinates", "voxels"}
+    for costs in found["cases"].values():
+        for one in (costs["plain"], *costs["cinecube"].values()):
+            assert one["wall_s"] > 0
+            assert one["processor_s"] > 0
+            assert one["peak_gib"] > 0.05
