@@ -149,13 +149,19 @@ class Folder:
 
     def copy(self, to: Path) -> Folder:
         """A copy of the whole study; files are linked, so damage them by replacing, never by writing into them."""
-        shutil.copytree(self.root, to, copy_function=os.link, dirs_exist_ok=True)
+        shutil.copytree(self.root, to, copy_function=_link, dirs_exist_ok=True)
         for name in ("params.yaml", "dvc.yaml"):
             if (to / name).exists():
                 text = (to / name).read_text(encoding="utf-8")
                 (to / name).unlink()
                 (to / name).write_text(text, encoding="utf-8")
         return Folder(to)
+
+
+def _link(source: str, to: str) -> None:
+    """Link a file, but for locks: copies of a study do not wait for each other."""
+    is_lock = source.endswith(".lock") or Path(source).parent.name == "locks"
+    (shutil.copy if is_lock else os.link)(source, to)
 
 
 def make_small(root: Path, **simulate: Any) -> Folder:

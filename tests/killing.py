@@ -102,6 +102,7 @@ def open_nursery(folder: Path) -> Iterator[Nursery]:
     (folder / "tmp").mkdir()
     env: dict[str, Any] = {**os.environ, "OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}
     env["TMPDIR"] = str(folder / "tmp")
+    env["TORCHINDUCTOR_CACHE_DIR"] = str(folder / "inductor")  # a cache of torch's, which lies in TMPDIR else
     with subprocess.Popen(
         [sys.executable, "-W", "ignore", "-c", _NURSERY, json.dumps(_MODULES)],
         stdin=subprocess.PIPE,

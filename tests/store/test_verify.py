@@ -43,6 +43,7 @@ def test_a_whole_cube_of_every_kind(kind: str, tmp_path: Path) -> None:
     assert verify_cube(KINDS[kind](tmp_path / "cube.zarr")) == []
 
 
+@pytest.mark.one_in(4)
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_missing_cut_or_flipped_file_of_every_kind_is_one_line_that_names_it(kind: str, tmp_path: Path) -> None:
     whole = KINDS[kind](tmp_path / "whole.zarr")
