@@ -77,15 +77,6 @@ def _cut_volumes(root: Path) -> None:
     _edit_bold(root, lambda data: data[..., :20])
 
 
-def _poke_nan(root: Path) -> None:
-    def poke(data: np.ndarray) -> np.ndarray:
-        inside = np.argwhere(data[..., 0] > 0)
-        data[(*inside[len(inside) // 2], 5)] = np.nan
-        return data
-
-    _edit_bold(root, poke)
-
-
 def _flip_byte(path: Path) -> None:
     data = bytearray(path.read_bytes())
     data[len(data) // 2] ^= 1
@@ -118,11 +109,6 @@ CASES: dict[str, tuple[Callable[[Folder], object], tuple[str, ...], str]] = {
         lambda f: _cut_volumes(f.root),
         ("brain", "sub-01"),
         r"sub-01 amber01 repeat 1: found 20 volumes \(29.8 s\), expected \d+ rows of film",
-    ),
-    "NaN voxels": (
-        lambda f: _poke_nan(f.root),
-        ("brain", "sub-01"),
-        r"sub-01 amber01 repeat 1: found NaN or infinity in 1 voxels of the mask, first at \(\d+, \d+, \d+\) in",
     ),
     "unknown parameter key": (
         lambda f: f.change(lambda p: p["models"]["vit"].update(frames_per_windw=3)),

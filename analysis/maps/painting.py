@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +14,8 @@ from cinecube.store.base.errors import StudyError
 from cinecube.store.spaces.atlas import atlas_places, read_atlas
 from cinecube.store.spaces.brain_models import places_of_models
 from cinecube.store.spaces.space import MESHES, Grid, Places, Surface, places_in, space_attrs, space_of
+
+_log = logging.getLogger(__name__)
 
 
 def find_canvas(cube_attrs: Attrs, atlas: Path, models: BrainModelAxis | None = None) -> Places:
@@ -62,6 +65,8 @@ def paint(values: xr.DataArray, atlas: Path, canvas: Places) -> tuple[xr.DataArr
     """
     targets_of(values, None)
     found = read_atlas(atlas, canvas)
+    for line in found.said:
+        _log.info("%s", line)
     column = {name: number for number, name in enumerate(found.names)}
     labels = {name: labels_of(values, name) for name in ("hemi", "parcel")}
     # Names of surfaces always say their hemisphere, those of older cubes need not.

@@ -28,6 +28,9 @@ _KINDS = {
     stat.S_IFDIR: "a folder",
 }
 
+ANNEX_POINTER = b"/annex/objects/"
+"""Start of the pointer that git-annex leaves in place of an unlocked file that was not fetched."""
+
 
 def file_bytes(path: Path, where: str | None = None, limit: int | None = None) -> int:
     """Bytes of a plain file, or of the one that a link leads to.

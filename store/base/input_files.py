@@ -13,13 +13,11 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from cinecube.store.base.bounded import parse_json
+from cinecube.store.base.bounded import ANNEX_POINTER, parse_json
 from cinecube.store.base.errors import StudyError, environment_error
 
 # fMRIPrep's largest tables and sidecars have a third of it; in memory text takes up to twenty times as much.
 _MOST_TEXT_BYTES = 32 * 2**20
-ANNEX_POINTER = b"/annex/objects/"
-"""Start of the pointer that git-annex leaves in place of an unlocked file that was not fetched."""
 
 
 def check_file(path: Path, expected: str, do: str = "fetch it again") -> None:

@@ -14,9 +14,8 @@ from pathlib import Path
 from typing import Any
 
 from cinecube.store.base.atomic import write_text
-from cinecube.store.base.bounded import refuse_special
+from cinecube.store.base.bounded import ANNEX_POINTER, refuse_special
 from cinecube.store.base.errors import StudyError, some_of
-from cinecube.store.base.input_files import ANNEX_POINTER
 from cinecube.store.base.paths import StudyPaths
 
 Told = Callable[[int], None]

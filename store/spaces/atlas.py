@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import logging
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -28,7 +27,6 @@ from cinecube.store.spaces.label_volumes import read_label_volume, table_beside
 from cinecube.store.spaces.space import Grid, Places, Surface, other_space, places_in
 from cinecube.store.spaces.surface_labels import SUFFIXES, both_hemispheres, read_surface_labels, side_of
 
-_log = logging.getLogger(__name__)
 # Spaces that names of files mention.
 _FAMILY = re.compile(r"fsaverage|fs_?LR|MNI152NLin\w+?A?sym", re.IGNORECASE)
 
@@ -49,6 +47,8 @@ class Atlas:
         Share of a place that belongs to a parcel, 0 to 1.
     sizes : array (parcel,)
         Places of the scans' size that the whole atlas has.
+    said : tuple of str
+        What was taken for granted, a line each.
     """
 
     name: str
@@ -56,6 +56,7 @@ class Atlas:
     numbers: np.ndarray
     weights: csr_array
     sizes: np.ndarray
+    said: tuple[str, ...] = ()
 
 
 def read_atlas(path: Path, places: Places) -> Atlas:
@@ -78,21 +79,23 @@ def read_atlas(path: Path, places: Places) -> Atlas:
     _refuse_other_space(path, places.space.name)
     labels = _KINDS[_kind(path)](path)
     at, sizes = labels_at(labels, places)
+    said: tuple[str, ...] = ()
     if labels.volume is not None and isinstance(places.space, Grid) and at.any():
-        _tell_of_grid(path, grid_of(labels.volume, places.space.name), places.space)
+        said = tuple(_said_of_grid(path, grid_of(labels.volume, places.space.name), places.space))
     numbers, inside = np.array(sorted(labels.names), dtype=np.int64), np.flatnonzero(at)
     cells = (inside, np.searchsorted(numbers, at[inside]))
     weights = csr_array((np.ones(len(inside)), cells), shape=(len(places), len(numbers)))
     names = tuple(labels.names[number] for number in numbers.tolist())
-    return Atlas(_name_of(path), names, numbers, weights, np.array([sizes[number] for number in numbers.tolist()]))
+    had = np.array([sizes[number] for number in numbers.tolist()])
+    return Atlas(_name_of(path), names, numbers, weights, had, said)
 
 
-def _tell_of_grid(path: Path, own: Grid, scans: Grid) -> None:
-    """Log what is taken for granted of a volume: its space, and that labels of another grid are near enough."""
+def _said_of_grid(path: Path, own: Grid, scans: Grid) -> Iterator[str]:
+    """What is taken for granted of a volume: its space, and that labels of another grid are near enough."""
     if _named_space(path) is None:
-        _log.warning("%s: no space in its name, taken to be in %s as the scans are", path.name, scans.name)
+        yield f"{path.name}: no space in its name, taken to be in {scans.name} as the scans are"
     if other := other_space(own, scans):
-        _log.info("%s has %s: each voxel of the scans takes the nearest label", path.name, other)
+        yield f"{path.name} has {other}: each voxel of the scans takes the nearest label"
 
 
 def coverage(atlas: Atlas) -> pd.DataFrame:

@@ -38,6 +38,8 @@ class Targets:
         Shares of places in the means over parcels; None where each place is a target.
     coordinates : dict of str to array (target,)
         Further labels of the space.
+    said : tuple of str
+        What was taken for granted of the atlas.
     lost, shrunk : tuple of str
         Parcels of the atlas of which nothing, or less than a quarter, is left in the brain of all runs.
     n_parcels : int
@@ -55,6 +57,7 @@ class Targets:
     lost: tuple[str, ...] = ()
     shrunk: tuple[str, ...] = ()
     n_parcels: int = 0
+    said: tuple[str, ...] = ()
 
     def __len__(self) -> int:
         return len(self.index)
@@ -94,7 +97,7 @@ def find_targets(places: Places, atlas: Path | None, subject: str, *, parcels: b
             do="set brain.atlas to one of that space",
         )
     made = _parcels(places, found, found.weights) if parcels else _each_place(places, _parcel_of(found, found.weights))
-    return replace(made, lost=lost, shrunk=shrunk, n_parcels=len(found.names))
+    return replace(made, lost=lost, shrunk=shrunk, n_parcels=len(found.names), said=found.said)
 
 
 def _labels(values: Sequence[str] | np.ndarray) -> np.ndarray:
@@ -103,7 +106,9 @@ def _labels(values: Sequence[str] | np.ndarray) -> np.ndarray:
 
 
 def tell_of_parcels(targets: Targets, subject: str) -> None:
-    """Log parcels that are lost, and those of which little is left."""
+    """Log what was taken for granted of the atlas, parcels that are lost, and those of which little is left."""
+    for line in targets.said:
+        _log.warning("%s", line)
     if targets.lost:
         _log.warning(
             "%s: %d of %d parcels lie in the brain of all runs; none of %s",

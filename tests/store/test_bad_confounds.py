@@ -156,7 +156,7 @@ WRONG: dict[str, tuple[Spoil, str]] = {
     ),
     "a table that is not here": (
         lambda t: (t.table().unlink(), t.table().symlink_to("../.git/annex/objects/a.tsv")),
-        r"timeseries.tsv: found a link to a file that is not here, .*datalad get",
+        r"found a file that was not fetched: .*timeseries.tsv, .*datalad get",
     ),
     "a row too many": (
         lambda t: t.confounds(lambda x: pd.concat([x, x[:1]])),

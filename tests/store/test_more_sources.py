@@ -170,7 +170,7 @@ def _dangling(tree: Tree) -> None:
         (lambda t: hdf5(t).write_bytes(hdf5(t).read_bytes()[:5000]), "an unreadable file"),
         (lambda t: hdf5(t).write_bytes(b"no HDF5"), "an unreadable file"),
         (lambda t: hdf5(t).write_bytes(b"/annex/objects/MD5E-s1--x.h5"), "a pointer to a file that is not here"),
-        (_dangling, "a link to a file that is not here, expected .*; run `datalad get"),
+        (_dangling, "a file that was not fetched .*: sub-01_task-movie10.*; run `datalad get"),
         (lambda t: hdf5(t).rename(hdf5(t).with_name("sub-02_bold.h5")), "a file of another subject"),
         (lambda t: hdf5(t).unlink(), "no file of responses, expected sub-01/func/.*clone of algonauts_2025"),
         (lambda t: t.brain(confounds="simple"), "brain.confounds: found 'simple', expected none with source:"),
