@@ -26,6 +26,7 @@ from cinecube.analysis.report.report_findings import findings, oracle_tables
 from cinecube.analysis.report.report_tables import table_grid
 from cinecube.analysis.truth.planted import Comparison, compare_study
 from cinecube.store.base.atomic import staged, write_text
+from cinecube.store.base.errors import StudyError, some_of
 from cinecube.store.base.paths import StudyPaths
 from cinecube.store.base.writing import one_writer
 from cinecube.store.clock.films_table import read_films_table
@@ -206,6 +207,13 @@ def _whole_brain_rows(preferred: pd.DataFrame, models: Sequence[str]) -> pd.Data
 
 def _as_in_study(rows: pd.DataFrame, models: Sequence[str], by: list[str]) -> pd.DataFrame:
     """Rows sorted by columns, models as the study has them: tables have them by the alphabet."""
+    if unknown := sorted(set(rows["model"]) - set(models)):
+        raise StudyError(
+            where="results/tables",
+            found=f"scores of {some_of(unknown)}",
+            expected=f"those of {', '.join(models)}, the models of params.yaml",
+            do="run `dvc repro`, which makes the tables of these models",
+        )
     return rows.sort_values(by, key=lambda column: column.map(models.index) if column.name == "model" else column)
 
 

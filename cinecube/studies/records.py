@@ -18,6 +18,8 @@ from cinecube.store.params.document import Study
 
 Reads = Mapping[str, Path]
 _MEGABYTE = 10**6
+# Of the files of a run those with its values: masks and sidecars of two runs may well be the same.
+_SCANS = ("_bold.nii.gz", "_bold.nii", "_bold.dtseries.nii", "_bold.func.gii", "_bold.h5", ".npy")
 _log = logging.getLogger(__name__)
 
 
@@ -155,12 +157,33 @@ def write_records(study: Study, root: Path, told: Callable[[int, int], None] | N
     if missing := unfetched_inputs(study, root):
         raise unfetched(missing, root, "films and scans")
     texts = records_of(study, root, told)
+    for line in same_scans(texts):
+        _log.warning("%s", line)
     for record, text in texts.items():
         write_text(record, text)
     folder = StudyPaths(root).inputs
     folder.mkdir(parents=True, exist_ok=True)
     for stale in set(folder.rglob("*.json")) - set(texts):
         stale.unlink()
+
+
+def same_scans(texts: Mapping[Path, str]) -> list[str]:
+    """Lines on scans that are one file under two names: of two subjects, or of two showings.
+
+    Parameters
+    ----------
+    texts : Mapping of Path to str
+        From `records_of`.
+    """
+    seen: dict[str, str] = {}
+    lines = []
+    for record, text in texts.items():
+        for name, digest in parse_json(text).items() if record.parent.name == "scans" else ():
+            if name.endswith(_SCANS) and seen.setdefault(digest, name) != name:
+                lines.append(
+                    f"{name} is the same scan as {seen[digest]}, byte by byte: one of them is not what it says"
+                )
+    return lines
 
 
 def warn_of_unfetched(study: Study, root: Path) -> None:

@@ -137,3 +137,10 @@ def test_the_report_names_published_choices_that_are_on(
     lead = (copy.root / page).read_text(encoding="utf-8").split("<h2>Where")[0]
     assert all(f"encode.compat: {name}" in lead for name in ("one_alpha", "delays_across_runs"))
     assert "squared_alphas" not in lead
+
+
+def test_tables_of_a_model_that_is_gone_are_one_line(scratch: Folder) -> None:
+    scratch.change(lambda params: params["compute"]["models"].remove("ast"))
+    line = scratch.error("report")
+    assert "results/tables: found scores of ast, expected those of " in line
+    assert line.endswith("run `dvc repro`, which makes the tables of these models")

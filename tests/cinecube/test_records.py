@@ -100,3 +100,13 @@ def test_a_film_or_a_scan_that_changed_is_told_by_plan_and_run_again(clone: Fold
     assert "sub-01 in data/inputs changed" in steps["brain@sub-01"]["why"]
     ran = [line for line in dvc(clone.root, "repro", "brain", "films").splitlines() if line.startswith("Running stage")]
     assert ran == ["Running stage 'inputs':", "Running stage 'brain@sub-01':"]
+
+
+def test_one_scan_under_two_names_is_told(clone: Folder) -> None:
+    one, other = (
+        clone.root.parent / SCANS / f"sub-01_task-{segment}_space-{SPACE}_desc-preproc_bold.nii.gz"
+        for segment in ("birch01", "birch02")
+    )
+    other.unlink()
+    other.symlink_to(os.readlink(one))
+    assert f"{other.name} is the same scan as sub-01/func/{one.name}, byte by byte" in clone.must("inputs").stderr
