@@ -61,12 +61,25 @@ def open_scans(params: BrainParams, root: Path, subject: str, clock: Clock | Non
         if found := [path for path in there if layout_of(path.name) == layout]:
             made = source(params, subject, found)
             return Projected(made, params, root) if params.surface else made
+    if not files:
+        raise _no_scans(subject, root / params.path)
     raise StudyError(
         where=f"{subject} in {root / params.path}",
         found=f"scans in {', '.join(spaces_of(files)) or 'no space'}",
         expected=f"some with space-{params.space}, as brain.space says",
         do="set brain.space to one that is there, or run fMRIPrep with it",
     )
+
+
+def _no_scans(subject: str, path: Path) -> StudyError:
+    """Error for a subject's folder without a scan of fMRIPrep, which may hold arrays."""
+    n_arrays = len(list((path / subject).rglob("*.npy")))
+    found = f"no scan of fMRIPrep{f', but {n_arrays} arrays' if n_arrays else ''}"
+    expected, do = "*_bold.nii.gz, *_bold.dtseries.nii or *_bold.func.gii", "correct brain.path, or fetch the scans"
+    if n_arrays:
+        expected += f", or with brain.source: arrays one {subject}.npy of all runs"
+        do = f"join them in {path / subject}.npy, with a table {subject}.tsv of segment, onset_s and repeat of each row"
+    return StudyError(where=f"{subject} in {path}", found=found, expected=expected, do=do)
 
 
 def source_in(folder: Path) -> tuple[Source, list[str]]:
