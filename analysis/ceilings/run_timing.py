@@ -93,8 +93,8 @@ def _judged(
     shift, r = int(found[0].r.argmax()) - reach, float(found[0].r[reach])
     highest = float(found[0].r.max())
     if (best.r.max() - middle) / spread < _CLEAR:
-        verdict = UNCLEAR
-    elif best.segment != own:
+        return r, np.nan, highest, "", UNCLEAR
+    if best.segment != own:
         verdict = SWAPPED
     elif shift and highest > _MARGIN * max(r, 0):
         verdict = SHIFTED
