@@ -36,7 +36,8 @@ _folder = click.Path(file_okay=False, path_type=Path)
 @click.option(
     "--atlas",
     type=click.Path(path_type=Path),
-    help="own, reuse: a labelled volume with its .tsv, a pair of surfaces, a .dlabel.nii, or hcp-mmp.",
+    help="own, reuse: a labelled volume with its .tsv, a pair of surfaces, a .dlabel.nii, or hcp-mmp. "
+    "[default: the one beside the scans]",
 )
 @click.option("--test", help="own, reuse: the film to test on. [default: the last; that of the other study]")
 @click.option("--space", help="own, reuse: space of the scans. [default: one that is there, MNI152NLin2009cAsym first]")
@@ -88,8 +89,6 @@ def init(
         echo(f"{repo} has {', '.join(models)}; import one there: `cinecube import {repo} --model {models[0]}`")
     if template != "reuse":
         echo(f"{folder}: edit params.yaml, then run `dvc repro` there")
-    if template in ("own", "reuse") and atlas is None:
-        echo("no --atlas: every voxel counts for itself, and there are no regions; set brain.atlas later", err=True)
 
 
 @click.command()

@@ -29,6 +29,7 @@ from cinecube.store.scans.showings import no_scan
 from cinecube.store.scans.source import ScanRun, ScanSource, ScanTiming
 from cinecube.store.scans.sources import open_scans, source_in, spaces_of
 from cinecube.store.spaces.atlas import check_atlas, find_atlas
+from cinecube.store.spaces.grayordinate_labels import HCP_MMP
 from cinecube.studies.pipelines import pipelines, template_text
 
 _log = logging.getLogger(__name__)
@@ -142,6 +143,7 @@ def values_of_scans(
     cleaning = _CLEANING[source]
     if own.atlas:
         check_atlas(own.atlas, space)
+    atlas = own.atlas or _found_atlas(own.scans, space, source)
     if own.test is not None and own.test not in films:
         raise StudyError(where="--test", found=repr(own.test), expected=f"one of {', '.join(films)}", do="name a film")
     segments = [segment for parts in films.values() for segment in parts]
@@ -155,7 +157,7 @@ def values_of_scans(
     return {
         "study": check_name(folder.resolve().name, "study"),
         "scans": from_study(folder, own.scans),
-        "atlas": from_study(folder, own.atlas) if own.atlas else None,
+        "atlas": from_study(folder, atlas) if atlas else None,
         "films": {film: list(segments) for film, segments in films.items()},
         **split,
         "subjects": subjects,
@@ -266,6 +268,29 @@ def _space(own: OwnData, subjects: Sequence[str], source: Source) -> str:
     return own.space
 
 
+def _found_atlas(scans: Path, space: str, source: Source) -> Path | None:
+    """The one atlas of the scans' space that is beside them, or HCP-MMP for grayordinates; logs what was found."""
+    if source != "fmriprep":
+        return None
+    places = [path for folder in (scans, scans.parent) for path in sorted(folder.glob("*"))]
+    named = [path for path in places if path.name.startswith("atlas") or "_dseg." in path.name]
+    found = []
+    for path in [*named, *([Path(HCP_MMP)] if space == "fsLR" else [])]:
+        with suppress(StudyError):
+            check_atlas(path, space)
+            found.append(path)
+    files = {find_atlas(path): path for path in found}
+    if len(files) == 1:
+        (atlas,) = files.values()
+        _log.info("no --atlas: brain.atlas is %s", atlas)
+        return atlas
+    several = f"{len(files)} are beside the scans; " if files else ""
+    _log.warning(
+        "no --atlas: %severy voxel counts for itself, and there are no regions; set brain.atlas later", several
+    )
+    return None
+
+
 def _told_apart(subjects: list[str]) -> list[str]:
     """The same subjects; logs two folders whose numbers are the same."""
     by_number: dict[str, str] = {}
@@ -326,7 +351,9 @@ def _tr_s(timed: Sequence[tuple[ScanRun, ScanTiming]]) -> float:
 
 
 def from_study(folder: Path, path: Path) -> str:
-    """A path as `params.yaml` has it: from the study's folder."""
+    """A path as `params.yaml` has it: from the study's folder; the name of an atlas as it is."""
+    if path == Path(HCP_MMP):
+        return HCP_MMP
     return Path(os.path.relpath(path.resolve(), folder.resolve())).as_posix()
 
 

@@ -148,3 +148,19 @@ def test_the_space_is_found(lab: Tree, spaces: tuple[str, ...], chosen: str, cap
 def test_a_space_that_is_not_there(lab: Tree) -> None:
     line = f"--space: found 'fsaverage6', expected one of {SPACE}; name a space of the scans"
     assert line in lab.error(*_words(lab), "--space", "fsaverage6")
+
+
+def test_the_atlas_beside_the_scans_is_taken_if_it_is_the_only_one(lab: Tree, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level("INFO")
+    own = OwnData(lab.root / "films", lab.root / "fmriprep", None, None, SPACE)
+    films = {film: [f"{film}01"] for film in ("amber", "birch")}
+
+    def found() -> Any:
+        return values_of_scans(lab.root / "new", own, films, {"train": ["amber"], "test": ["birch"]})["atlas"]
+
+    assert found() == "../atlas.nii.gz"
+    assert f"no --atlas: brain.atlas is {lab.root / 'atlas.nii.gz'}" in caplog.messages
+    for ending in (".nii.gz", ".tsv"):
+        shutil.copy(lab.root / f"atlas{ending}", lab.root / f"atlas_too{ending}")
+    assert found() is None
+    assert "no --atlas: 2 are beside the scans; every voxel counts for itself" in caplog.text
