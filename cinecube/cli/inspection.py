@@ -292,7 +292,7 @@ def _tell_of(found: Verified) -> None:
     "--layer", help="A layer's label or block number; by default each target's own, chosen on the training films."
 )
 @click.option("--subject", default="mean", show_default=True, help="One subject, or the mean of all.")
-@click.option("--atlas", type=_path, help="Paint parcels: the atlas, of any kind that brain.atlas may be.")
+@click.option("--atlas", type=_path, help="Paint parcels by this atlas. [default: brain.atlas]")
 @click.option(
     "--reference",
     type=_path,
@@ -323,6 +323,9 @@ def export(
     from cinecube.analysis.maps.export import export_map
     from cinecube.analysis.maps.map_values import map_values
 
-    values, attrs = map_values(study_at(root), root, kind, stream, layer, subject)  # type: ignore[arg-type]
+    study = study_at(root)
+    values, attrs = map_values(study, root, kind, stream, layer, subject)  # type: ignore[arg-type]
+    if atlas is None and study.brain.atlas and attrs.get("targets") == "parcels" and to.suffix != ".csv":
+        atlas = root / study.brain.atlas
     for path in export_map(values, attrs, to, atlas=atlas, reference=reference):
         echo(str(path))
