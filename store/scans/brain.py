@@ -15,7 +15,7 @@ import xarray as xr
 
 from cinecube.store.base.atomic import staged
 from cinecube.store.base.errors import StudyError, some_of
-from cinecube.store.base.fingerprint import file_digest, files_digest, raised
+from cinecube.store.base.fingerprint import raised
 from cinecube.store.base.input_files import check_file
 from cinecube.store.base.paths import StudyPaths
 from cinecube.store.base.writing import one_writer, scratch_folder
@@ -25,7 +25,7 @@ from cinecube.store.clock.clock import Clock, same_step
 from cinecube.store.clock.films_table import read_films_table, rows_by_segment
 from cinecube.store.cube.cubes import TARGETS_PER_SHARD, write_cube
 from cinecube.store.cube.schema import provenance, string_coordinate
-from cinecube.store.inputs.content import refuse_unfetched
+from cinecube.store.inputs.content import Digests, refuse_unfetched
 from cinecube.store.params.document import BrainParams, Study
 from cinecube.store.scans import VERSION
 from cinecube.store.scans.quality import run_quality, tell_of_runs
@@ -102,7 +102,7 @@ def build_brain(study: Study, subject: str, root: Path, progress: Progress | Non
         scratch_folder(paths, f"brain.{subject}") as scratch,
     ):
         targets, parts, table = _read_runs(source, checked, targets, study, root, scratch, progress)
-        spec = _spec(study, subject, runs, root)
+        spec = _spec(study, source, runs, root)
         with staged(paths.brain_qc(subject)) as partial:
             table.to_csv(partial, index=False, float_format="%.6g")
             # One shard at a time: with a thread a core, memory would grow with the machine.
@@ -454,15 +454,13 @@ def asked_spec(study: Study, subject: str) -> dict[str, Any]:
     return {"subject": subject, "brain": params, "tr_s": study.clock.tr_s, **raised({"scans": VERSION})}
 
 
-def _spec(study: Study, subject: str, runs: Sequence[ScanRun], root: Path) -> dict[str, Any]:
-    atlas = study.brain.atlas and files_digest(atlas_files(root / study.brain.atlas))
-    # One file may hold all runs.
-    digests = {
-        paths: file_digest(paths[0]) if len(paths) == 1 else files_digest(paths)
-        for paths in {run.paths for run in runs}
-    }
-    scans = {f"{run.segment} {run.repeat}": digests[run.paths] for run in runs}
-    return {**asked_spec(study, subject), "atlas": atlas, "scans": scans}
+def _spec(study: Study, source: ScanSource, runs: Sequence[ScanRun], root: Path) -> dict[str, Any]:
+    """Spec of a cube: what is asked for, and the digests of all files that are read for it, masks and tables too."""
+    digests = Digests(root)
+    atlas = [digests.of(path) for path in atlas_files(root / study.brain.atlas)] if study.brain.atlas else None
+    scans = {f"{run.segment} {run.repeat}": [digests.of(path) for path in source.files(run)] for run in runs}
+    digests.keep()
+    return {**asked_spec(study, source.subject), "atlas": atlas, "scans": scans}
 
 
 def _cube(
