@@ -249,7 +249,7 @@ def _quality(study: Study, paths: StudyPaths) -> pd.DataFrame:
     for subject in study.brain.subjects:
         path = paths.brain_qc(subject)
         pulled.refuse_kept_back(path, paths.relative(path))
-        table = tables.read_table(path)
+        table = tables.read_table(path, "segment", "repeat")
         table.insert(0, "subject", subject)
         parts.append(table)
     timing = tables.read_table(paths.tables / "run_timing.csv", "subject", "segment", "repeat", "verdict", "shift_s")

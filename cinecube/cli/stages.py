@@ -23,10 +23,12 @@ def inputs(root: Path) -> None:
     Example:
       cinecube inputs
     """
+    from cinecube.sharing.ignoring import keep_out_of_git
     from cinecube.status.versions import write_versions
     from cinecube.studies.records import write_records
 
     study = study_at(root)
+    keep_out_of_git(root, study)  # before what may fail: `git add -A` must not take inputs that moved
     write_versions(study, root)
     with progress_bar("reading films and scans", "MB") as progress:
         write_records(study, root, progress)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import os
 import time
 import warnings
 from collections.abc import Callable, Mapping, Sequence
@@ -156,14 +157,23 @@ def open_cube(path: Path, *, where: str | None = None, complete: bool = True) ->
         If there is no cube, it is no cube of ours, its schema is newer than this package, or a shard is missing.
     """
     for wait_s in _WAITS_S:
-        before = folder_number(path)
+        before = _standing(path)
         try:
             return _open_once(path, where or str(path), complete)
         except StudyError:
-            if folder_number(path) == before and not old_of(path).exists():
+            if _standing(path) == before and not old_of(path).exists():
                 raise
         time.sleep(wait_s)  # it is being replaced, which takes no longer than two renames
     return _open_once(path, where or str(path), complete)
+
+
+def _standing(path: Path) -> tuple[tuple[int, int], int] | None:
+    """Which folder is at a path and since when: the number of one that is gone is soon another's."""
+    number = folder_number(path)
+    try:
+        return number and (number, os.stat(path).st_ctime_ns)
+    except FileNotFoundError:
+        return None
 
 
 def _open_once(path: Path, where: str, complete: bool) -> xr.Dataset:

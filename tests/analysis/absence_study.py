@@ -106,7 +106,7 @@ def write(root: Path, features: Features, bold: Bold) -> Path:
             write_feature_cube(paths.features(model, film), template, read)
     for subject, runs in bold.items():
         write_cube(paths.brain(subject), brain_cube(subject, runs))
-        pd.DataFrame({"segment": SEGMENTS}).to_csv(paths.brain_qc(subject), index=False)
+        pd.DataFrame({"segment": SEGMENTS, "repeat": 1}).to_csv(paths.brain_qc(subject), index=False)
     films = {"film": [film for film, names in FILMS.items() for _ in names], "segment": SEGMENTS}
     pd.DataFrame({**films, "duration_s": ROWS * TR_S, "rows": ROWS}).to_csv(paths.films, index=False)
     return root

@@ -91,7 +91,7 @@ def write_study(root: Path, study: Study) -> None:
     for subject in SUBJECTS:
         bold = np.concatenate([_respond(drawn, weights, segment, rng) for segment in segments])
         write_cube(StudyPaths(root).brain(subject), _brain_cube(bold, segments, onsets_s, subject))
-        pd.DataFrame({"run": [1], "rows": [ROWS]}).to_csv(StudyPaths(root).brain_qc(subject), index=False)
+        pd.DataFrame({"segment": segments, "repeat": 1}).to_csv(StudyPaths(root).brain_qc(subject), index=False)
     table = [
         {"film": film, "segment": name, "duration_s": 90.0, "rows": ROWS} for film in FILMS for name in FILMS[film]
     ]

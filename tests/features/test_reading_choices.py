@@ -184,5 +184,8 @@ def test_a_link_to_what_was_not_fetched_is_named(study: Any, tmp_path: Path) -> 
     film.unlink()
     film.symlink_to("../../.git/annex/objects/gone.mp4")
     assert list(segment_files(film.parent)) == ["amber01", "amber02"]
-    with pytest.raises(StudyError, match=r"a link to what is not here.*`datalad get stimuli/amber/amber01.mp4`"):
+    with pytest.raises(
+        StudyError,
+        match=r"film amber: found a file that was not fetched: amber01.mp4, .*`datalad get \S*amber/amber01.mp4`",
+    ):
         write_films_table(study, tmp_path)
