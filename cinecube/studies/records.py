@@ -11,7 +11,7 @@ from typing import Any
 from cinecube.features.films.stimuli import find_segments
 from cinecube.store.base.atomic import write_text
 from cinecube.store.base.bounded import parse_json, read_text
-from cinecube.store.base.errors import StudyError
+from cinecube.store.base.errors import StudyError, some_of
 from cinecube.store.base.paths import StudyPaths
 from cinecube.store.inputs.content import Digests, Told, annex_key, is_here, unfetched
 from cinecube.store.params.document import Study
@@ -157,7 +157,7 @@ def write_records(study: Study, root: Path, told: Callable[[int, int], None] | N
     if missing := unfetched_inputs(study, root):
         raise unfetched(missing, root, "films and scans")
     texts = records_of(study, root, told)
-    for line in same_scans(texts):
+    for line in [*_no_scans_yet(study, root), *same_scans(texts)]:
         _log.warning("%s", line)
     for record, text in texts.items():
         write_text(record, text)
@@ -165,6 +165,15 @@ def write_records(study: Study, root: Path, told: Callable[[int, int], None] | N
     folder.mkdir(parents=True, exist_ok=True)
     for stale in set(folder.rglob("*.json")) - set(texts):
         stale.unlink()
+
+
+def _no_scans_yet(study: Study, root: Path) -> list[str]:
+    """A line where brain cubes are to be made of scans that are not there: it is known before hours of extraction."""
+    paths = StudyPaths(root)
+    to_do = [subject for subject in study.brain.subjects if not paths.brain(subject).exists()]
+    if (root / study.brain.path).is_dir() or not to_do or study.simulate is not None:
+        return []
+    return [f"{study.brain.path}, the folder of scans, is not there: the stage brain will fail for {some_of(to_do, 3)}"]
 
 
 def same_scans(texts: Mapping[Path, str]) -> list[str]:

@@ -110,3 +110,9 @@ def test_one_scan_under_two_names_is_told(clone: Folder) -> None:
     other.unlink()
     other.symlink_to(os.readlink(one))
     assert f"{other.name} is the same scan as sub-01/func/{one.name}, byte by byte" in clone.must("inputs").stderr
+
+
+def test_scans_that_are_not_there_are_told_before_anything_runs(clone: Folder) -> None:
+    shutil.move(clone.root.parent / "fmriprep", clone.root.parent / "gone")
+    told = clone.must("inputs").stderr
+    assert told == "../fmriprep, the folder of scans, is not there: the stage brain will fail for sub-01\n"
