@@ -143,7 +143,6 @@ def values_of_scans(
     cleaning = _CLEANING[source]
     if own.atlas:
         check_atlas(own.atlas, space)
-    atlas = own.atlas or _found_atlas(own.scans, space, source)
     if own.test is not None and own.test not in films:
         raise StudyError(where="--test", found=repr(own.test), expected=f"one of {', '.join(films)}", do="name a film")
     segments = [segment for parts in films.values() for segment in parts]
@@ -154,6 +153,7 @@ def values_of_scans(
     tr_s = _tr_s(timed)
     if again := sorted({run.segment for run, _ in timed if run.repeat > 1}):
         _log.info("shown more than once: %s", some_of(again, 8))
+    atlas = own.atlas or _found_atlas(own.scans, space, source)
     return {
         "study": check_name(folder.resolve().name, "study"),
         "scans": from_study(folder, own.scans),
