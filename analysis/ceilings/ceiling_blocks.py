@@ -31,11 +31,11 @@ from cinecube.analysis.ceilings.cross_subject import (
 from cinecube.analysis.ceilings.repeats import RepeatCeilings, repeat_ceilings
 from cinecube.analysis.cubes.rows import RowsGroup
 from cinecube.analysis.cubes.spaces import Responses
-from cinecube.analysis.jobs.tasks import Progress, Threads, run_jobs
 from cinecube.analysis.ridge.factors import Backend, choose_form
 from cinecube.analysis.ridge.folds import Fold
 from cinecube.analysis.ridge.scores import Scores
 from cinecube.store.base import journal
+from cinecube.store.jobs.tasks import Progress, Threads, run_jobs
 from cinecube.store.params.analysis_params import CeilingParams
 
 KERNELS_IN_MEMORY = 2 * 2**30

@@ -20,8 +20,8 @@ from scipy.optimize import OptimizeWarning, curve_fit
 from cinecube.analysis.ceilings.ceiling_blocks import Cohort, run_by_subject
 from cinecube.analysis.ceilings.cross_subject import Kernel, sum_kernels
 from cinecube.analysis.encoders.oota2025 import RowConstants, row_constants
-from cinecube.analysis.jobs.tasks import Progress, Threads, Workers, run_jobs
 from cinecube.analysis.ridge.scores import pearson
+from cinecube.store.jobs.tasks import Progress, Threads, Workers, run_jobs
 
 _PENALTY = 1.0
 # Targets of one task of fits: a second or so.

@@ -30,8 +30,8 @@ from cinecube.store.params.document import Study
 
 if TYPE_CHECKING:
     from cinecube.analysis.ceilings.ceiling_blocks import Cohort
-    from cinecube.analysis.jobs.tasks import Progress, Threads
     from cinecube.store.base.journal import Journal
+    from cinecube.store.jobs.tasks import Progress, Threads
 
 _log = logging.getLogger(__name__)
 # Of the parameters those that change the cube's numbers; the others are of what is done with it.
@@ -85,7 +85,7 @@ def ceiling(study: Study, root: Path, progress: Progress | None = None) -> None:
     from cinecube.analysis.ceilings.ceiling_cube import ceiling_growth
     from cinecube.analysis.ceilings.run_timing import run_timings, timing_notes
     from cinecube.analysis.encoders.encoding import refuse_still_subjects
-    from cinecube.analysis.jobs.tasks import open_threads
+    from cinecube.store.jobs.tasks import open_threads
 
     paths = StudyPaths(root)
     inputs = read_brains(study, root)
@@ -282,7 +282,7 @@ def _compat(
     """Ceilings by subject and name as the authors computed them."""
     from cinecube.analysis.ceilings.ceiling_cube import compat_values
     from cinecube.analysis.ceilings.oota2025_ceiling import compat_ceilings, compat_scores, count_fits
-    from cinecube.analysis.jobs.tasks import open_workers
+    from cinecube.store.jobs.tasks import open_workers
 
     cohort, bootstraps = inputs.cohort, study.ceiling.bootstraps
     points = compat_scores(cohort, workers)

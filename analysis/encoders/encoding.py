@@ -22,10 +22,10 @@ from cinecube.analysis.encoders.block_fits import (
     vote_block,
 )
 from cinecube.analysis.encoders.problem import Layout, Plan, Problem, Settings, split_block
-from cinecube.analysis.jobs.tasks import Progress, Running, Workers, run_jobs, share, submit
 from cinecube.analysis.ridge.scores import varying
 from cinecube.store.base import journal
 from cinecube.store.base.errors import StudyError
+from cinecube.store.jobs.tasks import Progress, Running, Workers, run_jobs, share, submit
 
 Scored = Mapping[str, Mapping[str, np.ndarray]]
 """Scores of one model: subject -> name in `SCORES` -> values (model, layer, target), NaN where there are none."""

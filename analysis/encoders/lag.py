@@ -12,7 +12,7 @@ from cinecube.analysis.cubes.spaces import Responses
 from cinecube.analysis.encoders.block_fits import SCORES
 from cinecube.analysis.encoders.encoding import Scored, Unit, run_units
 from cinecube.analysis.encoders.problem import Block, Problem, narrow_block, split_block
-from cinecube.analysis.jobs.tasks import Workers
+from cinecube.store.jobs.tasks import Workers
 
 # 0 to 12 s at a TR of 1.49 s: past the peak of any haemodynamic response.
 LAGS = tuple(range(8))

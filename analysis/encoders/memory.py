@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from cinecube.analysis.jobs.tasks import JOBS_PER_WORKER
 from cinecube.analysis.ridge.factors import choose_form
 from cinecube.analysis.ridge.shared_ridge import BATCH_BYTES
+from cinecube.store.jobs.tasks import JOBS_PER_WORKER
 
 # Python with numpy, xarray, Dask and himalaya.
 _PROGRAM_BYTES = 350_000_000

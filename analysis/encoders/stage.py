@@ -19,13 +19,13 @@ from cinecube.analysis.encoders.block_fits import SCORES
 from cinecube.analysis.encoders.encoding import Scored, encode_layers, find_constant, refuse_still_subjects
 from cinecube.analysis.encoders.lag import LAGS, scan_lags
 from cinecube.analysis.encoders.problem import Problem, read_problem, score_spec
-from cinecube.analysis.jobs.tasks import Progress, Workers, open_workers
 from cinecube.store.base.errors import StudyError
 from cinecube.store.base.journal import Journal, open_journal
 from cinecube.store.base.paths import StudyPaths
 from cinecube.store.base.writing import one_writer
 from cinecube.store.cube.cubes import write_cube
 from cinecube.store.cube.schema import DIMS, provenance, string_coordinate
+from cinecube.store.jobs.tasks import Progress, Workers, open_workers
 from cinecube.store.params.document import Study
 
 _log = logging.getLogger(__name__)

@@ -19,10 +19,10 @@ import numpy as np
 from cinecube.analysis.cubes.rows import RowsGroup
 from cinecube.analysis.cubes.spaces import FeatureSpace, Responses
 from cinecube.analysis.encoders.problem import Block, Layout, Settings, make_design, make_layout, read_block
-from cinecube.analysis.jobs.tasks import Workers, run_jobs, share, submit
 from cinecube.analysis.ridge.factors import Factors, factorise, plain_grams
 from cinecube.analysis.ridge.shared_ridge import solve
 from cinecube.store.base import journal
+from cinecube.store.jobs.tasks import Workers, run_jobs, share, submit
 
 # Measured on 600 rows, 5 delays, 48 to 100 dims: R² of two spaces together, mean over targets, within 0.0005 of that of
 # 25 joint fits with finer and wider shares, and means of 16 targets' parts within 0.003. One share is up to 0.013 and

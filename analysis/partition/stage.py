@@ -42,7 +42,7 @@ from cinecube.store.params.document import Study
 if TYPE_CHECKING:
     from cinecube.analysis.cubes.rows import RowsGroup
     from cinecube.analysis.cubes.spaces import Responses
-    from cinecube.analysis.jobs.tasks import Progress
+    from cinecube.store.jobs.tasks import Progress
 
 COLUMNS = ("set", "part", "parcel", "subject", "layers", "r2", "targets")
 ROI_COLUMNS = ("roi", "set", "part", "subjects", "mean", "sem", "low", "high", "parcels")
@@ -65,7 +65,7 @@ def partition(study: Study, root: Path, progress: Progress | None = None) -> Non
     StudyError
         If a cube is missing, a stream is in none, streams differ in rows, or another process does the same.
     """
-    from cinecube.analysis.jobs.tasks import open_workers
+    from cinecube.store.jobs.tasks import open_workers
 
     root = root.absolute()  # a worker may run in another folder
     paths = StudyPaths(root)

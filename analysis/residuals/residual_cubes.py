@@ -282,8 +282,8 @@ def residual_spec(study: Study, inputs: PairInputs, film: str) -> dict[str, Any]
 
 def _fill(journal: Journal, inputs: PairInputs, settings: Settings, progress: Progress | None) -> None:
     """Compute every layer that the journal lacks; layers are read, computed and kept one by one per worker."""
-    from cinecube.analysis.jobs.tasks import open_threads, run_jobs
     from cinecube.analysis.residuals.unexplained import make_remover
+    from cinecube.store.jobs.tasks import open_threads, run_jobs
 
     places = range(len(inputs.keep_layers))
     todo = [p for p in places if not (journal.has(_residual_block(inputs, p)) and journal.has(_check_block(inputs, p)))]

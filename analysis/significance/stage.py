@@ -18,7 +18,6 @@ from cinecube.analysis.cubes.spaces import Responses, check_same_space
 from cinecube.analysis.cubes.target_axis import join_targets
 from cinecube.analysis.encoders.predictions import choose
 from cinecube.analysis.encoders.problem import read_problem
-from cinecube.analysis.jobs.tasks import pinned
 from cinecube.analysis.significance import VERSIONS
 from cinecube.analysis.significance.held import Held, begin, hold
 from cinecube.analysis.statistics.comparisons import MIN_SUBJECTS, choose_swap_rows, group_map, make_swaps, swap_blocks
@@ -35,9 +34,10 @@ from cinecube.store.base.paths import StudyPaths
 from cinecube.store.base.writing import one_writer, scratch_folder
 from cinecube.store.cube.cubes import write_cube
 from cinecube.store.cube.schema import SCHEMA, provenance, string_coordinate
+from cinecube.store.jobs.tasks import pinned
 
 if TYPE_CHECKING:
-    from cinecube.analysis.jobs.tasks import Progress
+    from cinecube.store.jobs.tasks import Progress
     from cinecube.store.params.analysis_params import Statistics
     from cinecube.store.params.document import Study
 

@@ -9,7 +9,6 @@ import numpy as np
 import pandas as pd
 
 from cinecube.analysis.cubes.tables import read_table, write_table
-from cinecube.analysis.jobs.tasks import pinned
 from cinecube.analysis.truth.ceiling_errors import ceiling_error, ceiling_errors
 from cinecube.analysis.truth.partition_oracle import partition_oracle
 from cinecube.analysis.truth.planted import planted_truth
@@ -18,6 +17,7 @@ from cinecube.store.base.errors import StudyError
 from cinecube.store.base.paths import StudyPaths
 from cinecube.store.base.writing import one_writer
 from cinecube.store.cube.cubes import open_cube
+from cinecube.store.jobs.tasks import pinned
 from cinecube.store.params.document import Study
 
 # Table -> its metric, the column of the pipeline and that of the oracle.

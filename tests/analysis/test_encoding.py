@@ -15,14 +15,14 @@ from cinecube.analysis.encoders.encoding import score_block
 from cinecube.analysis.encoders.lag import LAGS
 from cinecube.analysis.encoders.problem import blocks_of, make_design, make_layout, narrow_block, read_problem
 from cinecube.analysis.encoders.stage import encode, score_model
-from cinecube.analysis.jobs import tasks
-from cinecube.analysis.jobs.clusters import open_client
-from cinecube.analysis.jobs.tasks import run_jobs
 from cinecube.analysis.regions.stage import layerwise, whole_brain
 from cinecube.store.base.errors import StudyError
 from cinecube.store.base.labels import layer_label
 from cinecube.store.base.paths import StudyPaths
 from cinecube.store.cube.cubes import open_cube
+from cinecube.store.jobs import tasks
+from cinecube.store.jobs.clusters import open_client
+from cinecube.store.jobs.tasks import run_jobs
 from cinecube.store.params.run_params import ClusterAddress, JobQueue
 
 from .conftest import MODEL, PLANTED, make_study

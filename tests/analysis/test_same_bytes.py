@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from cinecube.analysis.encoders.stage import encode
-from cinecube.analysis.jobs import tasks
 from cinecube.store.base.paths import StudyPaths
+from cinecube.store.jobs import tasks
 
 from ..conftest import tree_digest
 from .conftest import MODEL, make_study

@@ -69,7 +69,7 @@ def test_imports_are_followed_into_functions_and_registries_and_not_where_types_
     """Of files that were missing among dependencies, and one that must not be there."""
     found = {name: {path.relative_to(REPOSITORY).as_posix() for path in reached_files(name)} for name in commands()}
     assert {"analysis/encoders/stage.py", "analysis/ridge/factors.py", "store/cube/cubes.py"} <= found["encode"]
-    assert {"analysis/ridge/factors.py", "analysis/cubes/rows.py", "analysis/jobs/tasks.py"} <= found["ceiling"]
+    assert {"analysis/ridge/factors.py", "analysis/cubes/rows.py", "store/jobs/tasks.py"} <= found["ceiling"]
     assert "features/architectures/tvlt.py" in found["checkpoint"], "networks are imported by the registry's names"
     assert not any(path.startswith(("analysis/report", "features/")) for path in found["encode"])
     assert not any(path.startswith("analysis/encoders") for path in found["layerwise"])

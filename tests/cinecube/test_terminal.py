@@ -142,7 +142,7 @@ def test_ctrl_c_stops_encoders_on_any_workers(scratch: Folder, workers: str, tmp
     scores = scratch.root / "results" / "scores" / "vit.zarr"
     before = tree_digest(scores)
     shutil.rmtree(scores)
-    code = "import cinecube.analysis.jobs.tasks as tasks\nfrom cinecube.cli import main\nif __name__ == '__main__':\n"
+    code = "import cinecube.store.jobs.tasks as tasks\nfrom cinecube.cli import main\nif __name__ == '__main__':\n"
     code += f"    tasks.SMALL_WORK = {0 if workers == 'processes' else 1e15}\n    main()\n"
     (tmp_path / "run.py").write_text(code, encoding="utf-8")
     line = stop([sys.executable, str(tmp_path / "run.py"), "encode", "vit"], scratch, lambda text: any(counts(text)))
@@ -159,7 +159,7 @@ def test_sigterm_ends_with_one_line_and_keeps_what_is_finished(scratch: Folder, 
     scores = scratch.root / "results" / "scores" / "vit.zarr"
     before = tree_digest(scores)
     shutil.rmtree(scores)
-    code = "import time\nimport cinecube.analysis.jobs.tasks as tasks\nfrom cinecube.cli import main\n"
+    code = "import time\nimport cinecube.store.jobs.tasks as tasks\nfrom cinecube.cli import main\n"
     code += f"if __name__ == '__main__':\n    tasks.SMALL_WORK = {0 if how == 'processes' else 1e15}\n"
     if how == "threads that do not end":
         code += (

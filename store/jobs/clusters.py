@@ -21,10 +21,10 @@ from distributed import Client, LocalCluster, Security
 from distributed.comm.addressing import get_address_host_port
 from distributed.core import Status, rpc
 
-from cinecube.analysis.jobs.watch import Jobs, Watch, bounded
 from cinecube.store.base.errors import StudyError, environment_error, first_line
 from cinecube.store.base.interrupts import uninterrupted
 from cinecube.store.base.paths import StudyPaths
+from cinecube.store.jobs.watch import Jobs, Watch, bounded
 from cinecube.store.params.run_params import ClusterAddress, DaskParams, JobQueue
 
 _log = logging.getLogger(__name__)

@@ -21,12 +21,12 @@ import pytest
 import xarray as xr
 
 from cinecube.analysis.encoders.stage import encode
-from cinecube.analysis.jobs import clusters, watch
-from cinecube.analysis.jobs.clusters import open_client
-from cinecube.analysis.jobs.tasks import run_jobs
 from cinecube.store.base.errors import StudyError
 from cinecube.store.base.paths import StudyPaths
 from cinecube.store.cube.cubes import open_cube
+from cinecube.store.jobs import clusters, watch
+from cinecube.store.jobs.clusters import open_client
+from cinecube.store.jobs.tasks import run_jobs
 from cinecube.store.params.run_params import ClusterAddress, JobQueue
 
 from .batch import Batch, open_batch

@@ -21,8 +21,8 @@ if TYPE_CHECKING:
 
     from distributed import Future
 
-    from cinecube.analysis.jobs.clusters import WatchedClient as Client
-    from cinecube.analysis.jobs.watch import Watch
+    from cinecube.store.jobs.clusters import WatchedClient as Client
+    from cinecube.store.jobs.watch import Watch
 
 _Key = TypeVar("_Key", bound=Hashable)
 _Result = TypeVar("_Result")
@@ -73,7 +73,7 @@ def open_workers(dask: DaskParams, threads: int, work: float, root: Path) -> Ite
         with open_threads(threads) as workers:
             yield workers
         return
-    from cinecube.analysis.jobs.clusters import open_client
+    from cinecube.store.jobs.clusters import open_client
 
     with open_client(dask, n_local_workers(threads), root) as client:
         yield client
@@ -294,7 +294,7 @@ class Running(Generic[_Key, _Result]):
         """Results that Dask has by the next look at its workers."""
         from distributed import wait
 
-        from cinecube.analysis.jobs.watch import LOOK_S
+        from cinecube.store.jobs.watch import LOOK_S
 
         watch.look()
         try:
@@ -313,7 +313,7 @@ def _lost_is_an_error() -> Iterator[None]:
     from distributed import KilledWorker
     from distributed.comm.core import CommClosedError
 
-    from cinecube.analysis.jobs.watch import lost_scheduler
+    from cinecube.store.jobs.watch import lost_scheduler
 
     lost = (KilledWorker, CommClosedError, asyncio.CancelledError, concurrent.futures.CancelledError, TimeoutError)
     try:

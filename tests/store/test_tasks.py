@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 from threadpoolctl import threadpool_info
 
-from cinecube.analysis.jobs import tasks
-from cinecube.analysis.jobs.tasks import SMALL_WORK, Threads, open_threads, open_workers, run_jobs
 from cinecube.analysis.ridge.himalaya_ridge import _NumpyBackend
 from cinecube.store.base.errors import StudyError
+from cinecube.store.jobs import tasks
+from cinecube.store.jobs.tasks import SMALL_WORK, Threads, open_threads, open_workers, run_jobs
 from cinecube.store.params.run_params import ClusterAddress
 
 
