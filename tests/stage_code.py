@@ -11,9 +11,9 @@ from pathlib import Path
 REPOSITORY = Path(__file__).resolve().parents[1]
 ROOMS = ("analysis", "features", "simulation", "store")
 
-# Stages that name no code: `features` depends on it by the versions in the record of its checkpoint, so that no comment
-# extracts anything again; what `inputs` and `privacy` write is no result.
-WITHOUT_CODE = ("features", "inputs", "privacy")
+# Stages that name no code: `extract` and `features` depend on it by the versions in records of checkpoints, so that no
+# comment extracts anything again; what `inputs` and `privacy` write is no result.
+WITHOUT_CODE = ("extract", "features", "inputs", "privacy")
 
 
 def code_of_stages() -> dict[str, list[str]]:

@@ -31,9 +31,9 @@ _AROUND = {
 }
 _STAGES = dict.fromkeys(
     [
-        *("inputs", "simulate", "privacy", "films", "checkpoint", "features", "imported", "brain", "encode", "ceiling"),
-        *("residual-features", "whole-brain", "layerwise", "residual", "partition", "significance", "figures"),
-        *("oracle", "report"),
+        *("inputs", "simulate", "privacy", "films", "checkpoint", "extract", "features", "imported", "brain", "encode"),
+        *("ceiling", "residual-features", "whole-brain", "layerwise", "residual", "partition", "significance"),
+        *("figures", "oracle", "report"),
     ],
     "stages",
 )

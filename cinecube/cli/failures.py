@@ -37,7 +37,7 @@ _EXTRACTION = ("av", "PIL", "safetensors", "torch", "transformers")
 _ROOT = "cinecube.root"
 
 # What these have finished is in a journal or a cache.
-_GO_ON = {"features", "encode", "ceiling", "residual-features", "partition", "pull"}
+_GO_ON = {"extract", "features", "encode", "ceiling", "residual-features", "partition", "pull"}
 _WRITE_NOTHING = {"ls", "show", "why", "plan"}
 
 

@@ -25,6 +25,7 @@ def inputs(root: Path) -> None:
     """
     from cinecube.sharing.ignoring import keep_out_of_git
     from cinecube.status.versions import write_versions
+    from cinecube.store.base.paths import StudyPaths
     from cinecube.studies.records import write_records
 
     study = study_at(root)
@@ -32,6 +33,7 @@ def inputs(root: Path) -> None:
     write_versions(study, root)
     with progress_bar("reading films and scans", "MB") as progress:
         write_records(study, root, progress)
+    StudyPaths(root).checkpoint("any").parent.mkdir(parents=True, exist_ok=True)  # `extract` depends on the folder
     echo("versions of what computes results, and digests of what it is computed from, are in data/")
 
 
@@ -131,6 +133,32 @@ def checkpoint(model: str, root: Path) -> None:
 
     record = write_record(study_at(root), model, root)
     echo(f"{model}: weights {record['weights_digest'][:12]}, licence {record['licence']}")
+
+
+@click.command(cls=Stage)
+@study_option
+def extract(root: Path) -> None:
+    """Compute all features that are missing, of all networks and films at once.
+
+    Reads films and data/checkpoints. Each network is loaded once by each worker that `dask` names; on this machine
+    these are as many processes as it has cores and memory for, or one where it computes on its GPU. Keeps what it
+    computes for `cinecube features`, which writes the cubes. Cubes that are up to date, or that DVC has, are left
+    alone. A stopped run goes on where it was. Writes data/extracted.json.
+
+    \b
+    Example:
+      cinecube extract
+    """
+    from cinecube.features.extraction.all_films import fill_journals
+    from cinecube.status.pipeline import restored_features
+    from cinecube.status.timings import note
+
+    with progress_bar("extracting", "windows") as progress:
+        filled = fill_journals(study_at(root), root, lambda wanted: restored_features(root, wanted), progress)
+    for model, rows in filled.rows.items():
+        note(root, ("features", model), filled.seconds[model], rows)
+    did(0)
+    echo(str(filled))
 
 
 @click.command(cls=Stage)

@@ -78,6 +78,49 @@ def changed_stages(root: Path, versions: Versions, records: Mapping[Path, str] =
     return follow | changed
 
 
+def restored_features(root: Path, absent: Collection[tuple[str, str]]) -> set[tuple[str, str]]:
+    """Feature cubes that are absent, and that `dvc repro` does not compute or knows from elsewhere.
+
+    Its cache has them, by the lock file or by an earlier run; or the lock file says that they were made of these
+    inputs, so that `dvc pull` brings them.
+
+    Parameters
+    ----------
+    root : Path
+        A folder with a `dvc.yaml`, where there is one.
+    absent : collection of (str, str)
+        Models and films.
+    """
+    if not absent or not (root / "dvc.yaml").is_file():
+        return set()
+    from dvc.exceptions import DvcException
+    from dvc.repo import Repo
+
+    try:
+        with Repo(str(root)) as repo:
+            stages = {_name(stage.addressing): stage for stage in repo.index.stages}
+            named = {(model, film): stages.get(f"features@{model}-{film}") for model, film in absent}
+            return {cube for cube, stage in named.items() if stage is not None and _is_restored(repo, stage)}
+    except DvcException:
+        return set()  # no repository
+
+
+def _is_restored(repo: Any, stage: Any) -> bool:
+    from dvc.exceptions import DvcException
+
+    try:
+        if all(out.hash_info for out in stage.outs) and not stage.changed_stage() and not stage.changed_deps():
+            return True
+        # What `dvc repro` asks of its cache of runs, by the inputs as they are now.
+        stage.save_deps()
+        for out in stage.outs:
+            out.clear()
+        repo.stage_cache.restore(stage, dry=True)
+    except DvcException:
+        return False
+    return True
+
+
 def warn_of_earlier(root: Path) -> None:
     """Say that an earlier version of cinecube wrote the pipeline: DVC sees no change of code by it."""
     if not (root / "dvc.yaml").is_file():

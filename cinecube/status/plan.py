@@ -113,6 +113,8 @@ def _steps(study: Study, root: Path) -> list[Step]:
     steps = [_file_step("films", paths.films)]
     for model in study.compute.models:
         steps.append(_file_step(f"checkpoint@{model}", paths.checkpoint(model)))
+    if study.compute.models:
+        steps.append(_file_step("extract", paths.extracted))
     for model in study.compute.models:
         steps += [_features_step(study, model, film, root) for film in study.compute.films]
     steps += [_imported_step(study, entry.model, paths) for entry in study.imported]

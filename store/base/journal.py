@@ -22,7 +22,7 @@ from typing import Any, BinaryIO
 import numpy as np
 from filelock import FileLock, Timeout
 
-from cinecube.store.base.atomic import remove, write_text
+from cinecube.store.base.atomic import remove, staged, write_text
 from cinecube.store.base.errors import StudyError
 from cinecube.store.base.fingerprint import canonical, fingerprint
 
@@ -76,6 +76,17 @@ class Journal:
         self.folder = folder
         self._whole = set(whole)
 
+    @classmethod
+    def of_folder(cls, folder: Path, blocks: Iterable[Block]) -> Journal:
+        """The journal of a folder that another process has opened, with those of `blocks` that are whole by now.
+
+        Parameters
+        ----------
+        folder : Path
+        blocks : iterable of Block
+        """
+        return cls(folder, [block.filename for block in blocks if _is_whole(folder / block.filename)])
+
     def has(self, block: Block) -> bool:
         """True if a block is finished, and was whole when the journal was opened."""
         return block.filename in self._whole
@@ -89,14 +100,13 @@ class Journal:
         values : ndarray (time, dim, model, layer)
         """
         path = self.folder / block.filename
-        partial = path.with_suffix(".partial")
-        with partial.open("w+b") as file:
+        # Under a name of its own: a worker that lost its scheduler may still write a block that another was given.
+        with staged(path) as partial, partial.open("w+b") as file:
             np.save(file, values, allow_pickle=False)
             digest = _digest(file, file.tell())
             file.write(_seal(path, digest))
             file.flush()
             os.fsync(file.fileno())
-        partial.replace(path)
         self._whole.add(block.filename)
 
     def read(self, block: Block) -> np.ndarray:
@@ -181,6 +191,8 @@ def open_journal(root: Path, spec: Mapping[str, Any], where: str) -> Iterator[Jo
 
 def _keep_whole(folder: Path, where: str) -> list[str]:
     """Names of the blocks in a journal that are whole; the others are dropped, and said."""
+    for partial in folder.glob("*.partial"):
+        remove(partial)
     found = {path: _is_whole(path) for path in sorted(folder.glob("*.npy"))}
     dropped = [path for path, whole in found.items() if not whole]
     for path in dropped:

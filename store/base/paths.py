@@ -121,6 +121,10 @@ class StudyPaths:
     def checkpoint(self, model: str) -> Path:
         return self.data / "checkpoints" / f"{model}.json"
 
+    @property
+    def extracted(self) -> Path:
+        return self.data / "extracted.json"
+
     def imported(self, model: str) -> Path:
         """Record of an imported model's cubes as they were when they were checked."""
         return self.data / "imported" / f"{model}.json"

@@ -16,6 +16,7 @@ from typing import Any
 from cinecube.store.base.atomic import write_text
 from cinecube.store.base.bounded import ANNEX_POINTER, refuse_special
 from cinecube.store.base.errors import StudyError, some_of
+from cinecube.store.base.fingerprint import file_digest
 from cinecube.store.base.paths import StudyPaths
 
 Told = Callable[[int], None]
@@ -106,12 +107,25 @@ class Digests:
         key = annex_key(path)
         if key and key.digest:
             return key.digest
+        return self._remembered(path, str(path.resolve()), lambda: f"md5:{_md5(path, told)}")
+
+    def sha256(self, path: Path) -> str:
+        """SHA-256 of a file's bytes, as hex, as fingerprints hold it: a link's name is not trusted for it.
+
+        Raises
+        ------
+        OSError
+            If it cannot be read.
+        """
+        return self._remembered(path, f"sha256 {path.resolve()}", lambda: file_digest(path))
+
+    def _remembered(self, path: Path, place: str, read: Callable[[], str]) -> str:
         file = path.stat()
-        mark, place = [file.st_size, file.st_mtime_ns, file.st_ino], str(path.resolve())
+        mark = [file.st_size, file.st_mtime_ns, file.st_ino]
         known = self._known.get(place)
         if isinstance(known, list) and known[:3] == mark and isinstance(known[-1], str):
             return known[-1]
-        digest = f"md5:{_md5(path, told)}"
+        digest = read()
         self._known[place], self._changed = [*mark, digest], True
         return digest
 

@@ -50,7 +50,9 @@ Progress: TypeAlias = Callable[[int, int], None]
 
 
 @contextmanager
-def open_workers(dask: DaskParams, threads: int, work: float, root: Path) -> Iterator[Client | Threads]:
+def open_workers(
+    dask: DaskParams, threads: int, work: float, root: Path, needed_bytes: int = 1
+) -> Iterator[Client | Threads]:
     """Dask's workers, or threads of this process where a study runs locally and has little to do.
 
     Parameters
@@ -63,6 +65,8 @@ def open_workers(dask: DaskParams, threads: int, work: float, root: Path) -> Ite
         Multiplications in all; less than `SMALL_WORK` is little.
     root : Path
         The study's folder.
+    needed_bytes : int
+        Memory of each local worker: there are as many as have room, and one at least.
 
     Raises
     ------
@@ -73,9 +77,12 @@ def open_workers(dask: DaskParams, threads: int, work: float, root: Path) -> Ite
         with open_threads(threads) as workers:
             yield workers
         return
+    from distributed.system import MEMORY_LIMIT
+
     from cinecube.store.jobs.clusters import open_client
 
-    with open_client(dask, n_local_workers(threads), root) as client:
+    room = max(1, MEMORY_LIMIT // needed_bytes)
+    with open_client(dask, min(n_local_workers(threads), room), root) as client:
         yield client
 
 

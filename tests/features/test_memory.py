@@ -20,8 +20,9 @@ import numpy as np
 import pytest
 import yaml
 
-from cinecube.features.extraction import stage as extraction
+from cinecube.features.extraction import blocks
 from cinecube.features.extraction.checkpoint import record_checkpoint
+from cinecube.features.extraction.stage import extract_film
 from cinecube.features.extraction.windows import prefetched
 from cinecube.features.networks.network import Batch, Features, Network, Reading
 from cinecube.features.networks.registry import find_network
@@ -174,8 +175,8 @@ def _extract(root: Path, model: str, film: str) -> dict[str, Any]:
         computed = _peak_mb()
 
     find = _wide if model == "features" else find_network
-    with mock.patch.object(extraction, "find_network", find):
-        summary = extraction.extract_film(load_study(root), model, film, root, tick)
+    with mock.patch.object(blocks, "find_network", find):
+        summary = extract_film(load_study(root), model, film, root, tick)
     return {"windows": summary.windows_computed, "computed": computed, "published": _peak_mb()}
 
 
