@@ -13,7 +13,7 @@ from itertools import groupby
 from pathlib import Path
 from typing import Any
 
-from cinecube.features.extraction.blocks import read_blocks, read_task
+from cinecube.features.extraction.block_reading import read_blocks, read_task
 from cinecube.features.extraction.checkpoint import weight_files
 from cinecube.features.extraction.extraction_memory import extraction_bytes
 from cinecube.features.extraction.film_job import FilmJob, checked_weights, is_current, prepare

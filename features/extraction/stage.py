@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from cinecube.features.extraction.blocks import read_blocks
+from cinecube.features.extraction.block_reading import read_blocks
 from cinecube.features.extraction.constant import Telling
 from cinecube.features.extraction.film_job import FilmJob, checked_weights, is_current, prepare
 from cinecube.features.extraction.spec import row_window_s, stream_label

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import xarray as xr
 
-from cinecube.features.extraction import blocks
+from cinecube.features.extraction import block_reading
 from cinecube.features.extraction.spec import feature_spec
 from cinecube.features.extraction.stage import extract_film
 from cinecube.features.networks.network import Network
@@ -60,8 +60,8 @@ def crash_after(monkeypatch):
 
             return replace(network, load=load)
 
-        monkeypatch.setattr(blocks, "find_network", failing)
-        monkeypatch.setattr(blocks, "_loaded", {})
+        monkeypatch.setattr(block_reading, "find_network", failing)
+        monkeypatch.setattr(block_reading, "_loaded", {})
 
     return set_up
 
@@ -275,8 +275,8 @@ def test_features_that_are_not_finite_are_refused_at_once(study, tmp_path, monke
             return values
 
     network = replace(find_network("vit", ""), load=lambda folder, reading: Broken())
-    monkeypatch.setattr(blocks, "find_network", lambda extractor, where: network)
-    monkeypatch.setattr(blocks, "_loaded", {})
+    monkeypatch.setattr(block_reading, "find_network", lambda extractor, where: network)
+    monkeypatch.setattr(block_reading, "_loaded", {})
     with pytest.raises(StudyError, match=r"amber01.mp4 at 0.00 s: found features that are NaN or infinite"):
         extract_film(study, "vit", "amber", tmp_path)
 

@@ -20,7 +20,7 @@ import numpy as np
 import pytest
 import yaml
 
-from cinecube.features.extraction import blocks
+from cinecube.features.extraction import block_reading
 from cinecube.features.extraction.checkpoint import record_checkpoint
 from cinecube.features.extraction.stage import extract_film
 from cinecube.features.extraction.windows import prefetched
@@ -175,7 +175,7 @@ def _extract(root: Path, model: str, film: str) -> dict[str, Any]:
         computed = _peak_mb()
 
     find = _wide if model == "features" else find_network
-    with mock.patch.object(blocks, "find_network", find):
+    with mock.patch.object(block_reading, "find_network", find):
         summary = extract_film(load_study(root), model, film, root, tick)
     return {"windows": summary.windows_computed, "computed": computed, "published": _peak_mb()}
 
