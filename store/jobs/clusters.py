@@ -9,7 +9,7 @@ import os
 import shlex
 import shutil
 import socket
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from importlib.util import find_spec
 from pathlib import Path
@@ -17,7 +17,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 import dask
-from distributed import Client, LocalCluster, Security
+from distributed import Client, LocalCluster, Nanny, Scheduler, Security, SpecCluster
 from distributed.comm.addressing import get_address_host_port
 from distributed.core import Status, rpc
 
@@ -25,7 +25,7 @@ from cinecube.store.base.errors import StudyError, environment_error, first_line
 from cinecube.store.base.interrupts import uninterrupted
 from cinecube.store.base.paths import StudyPaths
 from cinecube.store.jobs.watch import Jobs, Watch, bounded
-from cinecube.store.params.run_params import ClusterAddress, DaskParams, JobQueue
+from cinecube.store.params.run_params import ClusterAddress, DaskParams, Gpus, JobQueue
 
 _log = logging.getLogger(__name__)
 _CONNECT_S = 10
@@ -50,7 +50,7 @@ def open_client(dask_params: DaskParams, n_local: int, root: Path) -> Iterator[W
 
     Parameters
     ----------
-    dask_params : "local", ClusterAddress or JobQueue
+    dask_params : "local", ClusterAddress, Gpus or JobQueue
         The study's `dask` key.
     n_local : int
         Workers on this machine, for `local`.
@@ -75,6 +75,8 @@ def open_client(dask_params: DaskParams, n_local: int, root: Path) -> Iterator[W
         elif isinstance(dask_params, JobQueue):
             jobs = stack.enter_context(_job_queue(dask_params, root))
             address, patience_s, where = jobs.cluster, dask_params.patience_s, f"dask: {dask_params.jobqueue}"
+        elif isinstance(dask_params, Gpus):
+            address = stack.enter_context(_gpu_cluster(_devices(dask_params)))
         else:
             address = stack.enter_context(_local_cluster(n_local))
         try:
@@ -82,7 +84,7 @@ def open_client(dask_params: DaskParams, n_local: int, root: Path) -> Iterator[W
         except (OSError, ValueError) as error:
             raise environment_error(error, where) or _no_scheduler(where, first_line(error)) from None
         _tell_dashboard(client)
-        elsewhere = None if dask_params == "local" else root.absolute()
+        elsewhere = None if dask_params == "local" or isinstance(dask_params, Gpus) else root.absolute()
         client.watch = Watch(client, where, patience_s, elsewhere, jobs)
         client.watch.wait_for_first()
         yield client
@@ -168,11 +170,43 @@ def _local_cluster(n_workers: int) -> Iterator[LocalCluster]:
                 n_workers=n_workers,
                 threads_per_worker=1,
                 processes=True,
-                dashboard_address=_LOOPBACK if find_spec("bokeh") else None,
+                dashboard_address=_LOOPBACK,  # None would listen at Dask's usual port, and warn where it is taken
                 silence_logs=logging.CRITICAL,
             )
         with started as cluster:
             yield cluster
+
+
+@contextmanager
+def _gpu_cluster(devices: Sequence[str]) -> Iterator[SpecCluster]:
+    """A process for each GPU, which sees that one alone."""
+    options = {"nthreads": 1, "dashboard": False, "silence_logs": logging.CRITICAL}
+    workers = {
+        device: {"cls": Nanny, "options": {**options, "env": {**_MALLOC, "CUDA_VISIBLE_DEVICES": device}}}
+        for device in devices
+    }
+    scheduler = {"cls": Scheduler, "options": {"host": "127.0.0.1", "dashboard_address": _LOOPBACK}}
+    with uninterrupted():
+        started = SpecCluster(workers=workers, scheduler=scheduler, silence_logs=logging.CRITICAL)
+    with started as cluster:
+        yield cluster
+
+
+def _devices(asked: Gpus) -> list[str]:
+    """GPUs as CUDA names them; of all, those that a batch system has left to this process."""
+    if asked.gpus != "all":
+        return [str(number) for number in asked.gpus]
+    if "CUDA_VISIBLE_DEVICES" in os.environ:
+        found = [name.strip() for name in os.environ["CUDA_VISIBLE_DEVICES"].split(",") if name.strip()]
+    else:
+        import torch
+
+        found = [str(number) for number in range(torch.cuda.device_count())]
+    if not found:
+        raise StudyError(
+            where="dask.gpus", found="no GPU on this machine", expected="one at least", do="set `dask: local`"
+        )
+    return found
 
 
 @contextmanager

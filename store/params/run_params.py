@@ -48,6 +48,12 @@ class ClusterAddress(Section):
     patience_s: float = Field(60, gt=0, le=30 * 86400)
 
 
+class Gpus(Section):
+    """GPUs of this machine, a process each: all, or those of some numbers."""
+
+    gpus: Literal["all"] | Annotated[list[Annotated[int, Field(ge=0)]], Field(min_length=1)]
+
+
 class JobQueue(Section):
     """A batch system: any class of `dask_jobqueue`, the number of jobs, and the class's own options.
 
@@ -67,7 +73,7 @@ def _kind_of_workers(value: Any) -> str | None:
     if not isinstance(value, dict):
         return None
 
-    sections: tuple[type[Section], ...] = (ClusterAddress, JobQueue)
+    sections: tuple[type[Section], ...] = (ClusterAddress, Gpus, JobQueue)
     known = [sum(suggestion(str(key), one.model_fields) is not None for key in value) for one in sections]
     return sections[known.index(max(known))].__name__
 
@@ -75,11 +81,12 @@ def _kind_of_workers(value: Any) -> str | None:
 DaskParams = Annotated[
     Annotated[Literal["local"], Tag("local")]
     | Annotated[ClusterAddress, Tag("ClusterAddress")]
+    | Annotated[Gpus, Tag("Gpus")]
     | Annotated[JobQueue, Tag("JobQueue")],
     Discriminator(
         _kind_of_workers,
         custom_error_type="no_workers",
-        custom_error_message="Input should be 'local', or a section with address, or one with jobqueue",
+        custom_error_message="Input should be 'local', or a section with address, with gpus or with jobqueue",
     ),
 ]
-"""Where blocks of targets are computed."""
+"""Where blocks of features and of targets are computed."""

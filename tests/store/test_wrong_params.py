@@ -114,7 +114,7 @@ def test_every_section_refuses_an_unknown_key_by_name() -> None:
         (
             ("dask",),
             "remote",
-            "dask: found 'remote', expected 'local', or a section with address, or one with jobqueue",
+            "dask: found 'remote', expected 'local', or a section with address, with gpus or with jobqueue",
         ),
         (
             ("dask",),

@@ -27,7 +27,7 @@ from cinecube.store.cube.cubes import open_cube
 from cinecube.store.jobs import clusters, watch
 from cinecube.store.jobs.clusters import open_client
 from cinecube.store.jobs.tasks import run_jobs
-from cinecube.store.params.run_params import ClusterAddress, JobQueue
+from cinecube.store.params.run_params import ClusterAddress, Gpus, JobQueue
 
 from .batch import Batch, open_batch
 from .conftest import MODEL, make_study
@@ -260,6 +260,21 @@ def test_pages_are_for_this_machine_alone(batch: Batch, tmp_path: Path) -> None:
         pages = [host for host, _ in client.run(_listening).popitem()[1]]
     assert [host for host, _ in listening] == ["127.0.0.1"]
     assert pages == ["127.0.0.1"]
+
+
+def test_each_gpu_has_a_process_that_sees_it_alone(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "3, 5")
+    with open_client(Gpus(gpus="all"), 1, tmp_path) as client:
+        assert sorted(client.run(os.getenv, "CUDA_VISIBLE_DEVICES").values()) == ["3", "5"]
+        assert {host for host, _ in client.run_on_scheduler(_listening)} == {"127.0.0.1"}
+    with open_client(Gpus(gpus=[1]), 1, tmp_path) as client:
+        assert list(client.run(os.getenv, "CUDA_VISIBLE_DEVICES").values()) == ["1"]
+
+
+def test_no_gpu(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
+    with pytest.raises(StudyError, match="no GPU"), open_client(Gpus(gpus="all"), 1, tmp_path):
+        pass
 
 
 def _listening(dask_scheduler: Any = None, dask_worker: Any = None) -> list[tuple[str, int]]:

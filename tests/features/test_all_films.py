@@ -1,0 +1,205 @@
+"""All films of all networks at once: each network starts once, and the cubes are those of single extractions."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import threading
+import time
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import suppress
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from distributed import Client, LocalCluster
+from tests.conftest import tree_digest
+
+from cinecube.features.extraction import all_films, block_reading
+from cinecube.features.extraction.all_films import fill_journals
+from cinecube.features.extraction.stage import extract_film
+from cinecube.features.networks.registry import find_network
+from cinecube.store.base.errors import StudyError
+from cinecube.store.base.journal import journal_blocks
+from cinecube.store.base.paths import StudyPaths
+from cinecube.store.params.document import Study
+from cinecube.store.params.run_params import ClusterAddress
+
+MODELS = ["vit", "wav2vec2", "tvlt"]
+FILMS = ["amber", "birch"]
+
+
+@pytest.fixture(scope="module")
+def _birch(tmp_path_factory: pytest.TempPathFactory, write_film: Any, make_clicks: Any) -> Path:
+    path = tmp_path_factory.mktemp("birch") / "birch01.mp4"
+    return write_film(path, n_frames=150, sound=make_clicks(6, [2.0]))
+
+
+@pytest.fixture
+def films(study: Study, tmp_path: Path, _birch: Path) -> Study:
+    """Three networks and two films."""
+    (tmp_path / "stimuli/birch").mkdir()
+    shutil.copy(_birch, tmp_path / "stimuli/birch/birch01.mp4")
+    compute = study.compute.model_copy(update={"models": MODELS, "films": FILMS})
+    return study.model_copy(update={"compute": compute})
+
+
+@pytest.fixture
+def loads(monkeypatch: pytest.MonkeyPatch) -> Counter[str]:
+    """How often each network was loaded in this process."""
+    found: Counter[str] = Counter()
+
+    def counting(extractor: str, where: str) -> Any:
+        network = find_network(extractor, where)
+
+        def load(path: Path, reading: Any) -> Any:
+            found[extractor] += 1
+            return network.load(path, reading)
+
+        return replace(network, load=load)
+
+    monkeypatch.setattr(block_reading, "find_network", counting)
+    monkeypatch.setattr(block_reading, "_loaded", {})
+    return found
+
+
+def none_kept(_: Any) -> list[tuple[str, str]]:
+    return []
+
+
+def publish(study: Study, root: Path) -> dict[str, str]:
+    """The stages `features`: digest of every cube."""
+    found = {}
+    for model in study.compute.models:
+        for film in study.compute.films:
+            found[f"{model} {film}"] = tree_digest(extract_film(study, model, film, root).path)
+    return found
+
+
+def alone(study: Study, root: Path, elsewhere: Path) -> dict[str, str]:
+    """Cubes of single extractions, one process and film at a time."""
+    for name in ("stimuli", "data"):
+        shutil.copytree(root / name, elsewhere / name)
+    return publish(study, elsewhere)
+
+
+def test_each_network_is_loaded_once_and_cubes_are_those_of_single_extractions(
+    films: Study, tmp_path: Path, loads: Counter[str], tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    expected = alone(films, tmp_path, tmp_path_factory.mktemp("alone"))
+    loads.clear()
+    block_reading._loaded.clear()
+    seen: list[tuple[int, int]] = []
+    filled = fill_journals(films, tmp_path, none_kept, lambda done, total: seen.append((done, total)))
+    assert loads == dict.fromkeys(MODELS, 1)
+    assert filled.rows == dict.fromkeys(MODELS, 16 + 5)
+    assert seen[0] == (0, 63)
+    assert seen[-1] == (63, 63)
+    assert publish(films, tmp_path) == expected
+    assert loads == dict.fromkeys(MODELS, 1), "publishing loaded a network"
+
+
+def test_only_what_is_missing_is_computed(films: Study, tmp_path: Path, loads: Counter[str]) -> None:
+    one = films.model_copy(update={"compute": films.compute.model_copy(update={"films": ["amber"]})})
+    fill_journals(one, tmp_path, none_kept)
+    publish(one, tmp_path)
+    loads.clear()
+    block_reading._loaded.clear()
+    kept = fill_journals(films, tmp_path, lambda absent: [("vit", "birch")])
+    assert (kept.current, kept.kept, set(kept.rows)) == (3, [("vit", "birch")], {"wav2vec2", "tvlt"})
+    assert set(kept.rows.values()) == {5}
+    assert "vit" not in loads
+    again = fill_journals(films, tmp_path, none_kept)
+    assert again.rows == {"vit": 5}, "finished blocks were computed again"
+    assert not fill_journals(films, tmp_path, none_kept).rows
+
+
+def test_what_is_finished_outlives_a_fault(films: Study, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The sound of the second film's network fails; the first network's blocks stay."""
+    network = find_network("wav2vec2", "")
+
+    def broken(path: Path, reading: Any) -> Any:
+        raise StudyError(where="here", found="a fault", expected="none", do="go on")
+
+    def find(extractor: str, where: str) -> Any:
+        return replace(network, load=broken) if extractor == "wav2vec2" else find_network(extractor, where)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(block_reading, "find_network", find)
+        patched.setattr(block_reading, "_loaded", {})
+        with pytest.raises(StudyError, match="a fault"):
+            fill_journals(films, tmp_path, none_kept)
+    assert not StudyPaths(tmp_path).extracted.exists()
+    assert set(fill_journals(films, tmp_path, none_kept).rows) == {"wav2vec2", "tvlt"}
+
+
+def test_faults_of_films_and_weights_are_found_before_anything_is_read(
+    films: Study, tmp_path: Path, loads: Counter[str]
+) -> None:
+    (tmp_path / "stimuli/birch/birch01.mp4").write_bytes(b"no film")
+    with pytest.raises(StudyError, match="birch01"):
+        fill_journals(films, tmp_path, none_kept)
+    assert not loads
+
+
+@pytest.fixture
+def cluster() -> Iterator[Client]:
+    with (
+        LocalCluster(n_workers=2, threads_per_worker=1, dashboard_address="127.0.0.1:0") as started,
+        Client(started) as client,
+    ):
+        yield client
+
+
+@pytest.fixture
+def at(films: Study, cluster: Client) -> Study:
+    address = ClusterAddress(address=str(cluster.scheduler_info()["address"]))
+    return films.model_copy(update={"dask": address})
+
+
+def test_workers_make_the_same_bytes_and_a_lost_one_costs_its_block(
+    at: Study, films: Study, tmp_path: Path, cluster: Client, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    """One is killed when the first block is finished, and Dask starts another."""
+    expected = alone(films, tmp_path, tmp_path_factory.mktemp("alone"))
+    killed = threading.Thread(target=_kill_one, args=(cluster, StudyPaths(tmp_path).journals), daemon=True)
+    killed.start()
+    filled = fill_journals(at, tmp_path, none_kept)
+    killed.join(60)
+    assert not killed.is_alive()
+    assert set(filled.rows) == set(MODELS)
+    assert publish(films, tmp_path) == expected
+
+
+def _kill_one(client: Client, journals: Path) -> None:
+    pids = list(client.run(os.getpid).values())
+    while not any(journals.glob("*/*.npy")):
+        time.sleep(0.02)
+    with suppress(ProcessLookupError):
+        os.kill(pids[0], signal.SIGKILL)
+
+
+def test_processes_of_this_machine(
+    films: Study, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, loads: Counter[str]
+) -> None:
+    """A study with much to read takes as many as there are cores, and loads nothing itself."""
+    monkeypatch.setattr(all_films, "_FEW_WINDOWS", 1)
+    assert fill_journals(films, tmp_path, none_kept).rows == dict.fromkeys(MODELS, 21)
+    assert not loads
+    assert all(journal_blocks(StudyPaths(tmp_path).journals, _spec(films, tmp_path, model)) for model in MODELS)
+
+
+def _spec(study: Study, root: Path, model: str) -> Any:
+    from cinecube.features.extraction.spec import feature_spec
+
+    return feature_spec(study, model, "amber", root)
+
+
+def test_a_fault_on_a_worker_is_one_line_here(at: Study, tmp_path: Path) -> None:
+    """Workers find no CUDA."""
+    study = at.model_copy(update={"run": at.run.model_copy(update={"device": "cuda"})})
+    with pytest.raises(StudyError, match="run.device"):
+        fill_journals(study, tmp_path, none_kept)
