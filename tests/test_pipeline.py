@@ -156,9 +156,12 @@ def test_forcing_everything_leaves_the_locks_as_they_were(tiny: Folder) -> None:
 
 def test_changing_one_model_runs_that_model_alone(tiny: Folder) -> None:
     tiny.change(lambda params: params["models"]["vit"].update(pooling="cls"))
-    assert _stages_run(dvc(tiny.root, "repro")) == {
+    output = dvc(tiny.root, "repro")
+    assert "of 1 models computed, 2 cubes are up to date" in output
+    assert _stages_run(output) == {
         "privacy",  # a checkpoint may lie in the study
         "checkpoint@vit",
+        "extract",
         "features@vit-amber",
         "features@vit-dune",
         "encode@vit",
@@ -173,6 +176,20 @@ def test_changing_one_model_runs_that_model_alone(tiny: Folder) -> None:
         "oracle",
         "report",
     }
+
+
+def test_nothing_is_extracted_that_dvc_has(tiny: Folder) -> None:
+    """Cubes that are not here, by the lock file or by an earlier run: `extract` looks, and leaves them to it."""
+    shutil.rmtree(tiny.root / "data/features/vit")
+    assert "2 cubes are up to date, 2 left to DVC" in tiny.must("extract").stdout
+    assert not _stages_run(dvc(tiny.root, "repro", "features"))
+    tiny.change(lambda params: params["models"]["vit"].update(pooling="cls"))
+    assert "computed before" in dvc(tiny.root, "repro", "extract", "features@vit-amber", "features@vit-dune")
+    tiny.change(lambda params: params["models"]["vit"].update(pooling="mean"))
+    dvc(tiny.root, "repro", "checkpoint@vit")
+    shutil.rmtree(tiny.root / "data/features/vit")
+    assert "2 cubes are up to date, 2 left to DVC" in tiny.must("extract").stdout
+    assert "is cached" in dvc(tiny.root, "repro", "features")
 
 
 def _plan(folder: Folder) -> dict[str, tuple[str, str]]:

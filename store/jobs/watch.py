@@ -8,6 +8,7 @@ import platform
 import threading
 import time
 from collections.abc import Callable, Iterable, Mapping
+from datetime import timedelta
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any, TypeVar
@@ -25,6 +26,7 @@ LOOK_S = 2.0
 
 # A job that has no worker for so long has ended; connections come back sooner.
 GRACE_S = 6.0
+_FIRST_TOLD_S = 2 * LOOK_S
 # How often jobs that ended are asked for again before one of them has finished a block.
 _ROUNDS = 3
 _ANSWER_S = 30
@@ -38,6 +40,8 @@ _ASK = (
     " | {{'sees': {file!r} is None or __import__('os').path.exists({file!r}),"
     " 'host': __import__('platform').node()}}"
 )
+_SMALLER = "encode.targets_per_block or run.block_rows"
+_LOG_BYTES, _LINE_LETTERS = 4096, 200
 _LIST = {"sbatch": "squeue", "qsub": "qstat", "bsub": "bjobs", "condor_submit": "condor_q", "oarsub": "oarstat"}
 
 
@@ -136,6 +140,17 @@ class Jobs:
         query = f"ask `{tool}` why" + (f" (jobs {', '.join(ids[:3])})" if ids else "") if tool else ""
         return " and ".join(part for part in (query, f"look into {self.logs}" if self.logs else "") if part)
 
+    def last_words(self) -> str:
+        """Last line of the newest log, which often says why a job ended; empty if there is none."""
+        found = [path for path in Path(self.logs).glob("*") if path.is_file()] if self.logs else []
+        for path in sorted(found, key=lambda path: path.stat().st_mtime, reverse=True):
+            with path.open("rb") as file:
+                file.seek(max(0, path.stat().st_size - _LOG_BYTES))
+                lines = file.read().decode("utf-8", "replace").split("\n")
+            if words := [line.strip() for line in lines if line.strip()]:
+                return f" (the last said: {words[-1][:_LINE_LETTERS]})"
+        return ""
+
 
 class Watch:
     """Watches workers while the process waits for them.
@@ -157,7 +172,8 @@ class Watch:
         self._client, self._where, self._patience_s, self._root, self._jobs = client, where, patience_s, root, jobs
         self._alive_at = self._looked_at = time.monotonic()
         self._known: set[str] = set()
-        self._ever = self._told = False
+        self._ever = False
+        self._tell_after_s = _FIRST_TOLD_S
         self.n_threads = 1
 
     def wait_for_first(self) -> None:
@@ -200,7 +216,7 @@ class Watch:
             self._known |= new
         self.n_threads = max(1, sum(int(worker["nthreads"]) for worker in workers.values()))
         if workers:
-            self._alive_at, self._ever, self._told = time.monotonic(), True, False
+            self._alive_at, self._ever, self._tell_after_s = time.monotonic(), True, _FIRST_TOLD_S
         if self._jobs is not None:
             self._look_after(self._jobs, workers)
         if workers:
@@ -208,10 +224,15 @@ class Watch:
         waited_s = time.monotonic() - self._alive_at
         if waited_s > self._patience_s:
             raise self._nobody()
-        if waited_s > 2 * LOOK_S and not self._told:
-            self._told = True
-            since = "any more" if self._ever else "yet"
-            _log.info("%s: no worker %s, waiting for at most %d s", self._where, since, self._patience_s)
+        if waited_s > self._tell_after_s:
+            # Queues take hours: first soon, then half as often each time.
+            self._tell_after_s = 2 * waited_s
+            wanted = f"0 of {self._jobs.wanted} workers" if self._jobs else f"no worker {self._since()}"
+            waiting, most = (timedelta(seconds=round(seconds)) for seconds in (waited_s, self._patience_s))
+            _log.info("%s: %s, waiting %s, for at most %s", self._where, wanted, waiting, most)
+
+    def _since(self) -> str:
+        return "any more" if self._ever else "yet"
 
     def _workers(self) -> dict[str, Any]:
         """The scheduler's workers by address."""
@@ -236,22 +257,21 @@ class Watch:
             )
         jobs.replace_ended(str(worker["name"]) for worker in workers.values())
         if jobs.fruitless > _ROUNDS:
-            do = "ask for more time or memory in dask.options, or lower encode.targets_per_block"
+            do = f"ask for more time or memory in dask.options, or set {_SMALLER} lower"
             raise StudyError(
                 where=self._where,
-                found=f"jobs that ended {jobs.fruitless} times without finishing a block",
+                found=f"jobs that ended {jobs.fruitless} times without finishing a block{jobs.last_words()}",
                 expected="jobs that live long enough for one",
                 do="; ".join(part for part in (jobs.advice(), f"{do}: what is finished is kept") if part),
             )
 
     def _nobody(self) -> StudyError:
-        ever = "any more" if self._ever else "yet"
         asked = f", of {self._jobs.wanted} jobs asked for" if self._jobs else ""
         start = self._jobs.advice() if self._jobs else "start some with `dask worker ADDRESS`"
         key = f"set {'dask.patience_s higher, or ' if self._where != 'dask' else ''}`dask: local`"
         return StudyError(
             where=self._where,
-            found=f"no worker {ever}{asked}, in {self._patience_s:g} s",
+            found=f"no worker {self._since()}{asked}, in {self._patience_s:g} s",
             expected="one at least",
             do=f"{start}; {key}; what is finished is kept",
         )
@@ -310,7 +330,7 @@ def lost_scheduler(where: str, reason: str) -> StudyError:
         where=where,
         found=f"a lost scheduler or worker ({reason})",
         expected="workers that live until the last block",
-        do="look for their memory in the log, lower encode.targets_per_block, and run the stage again",
+        do=f"look for their memory in the log, set {_SMALLER} lower, and run the stage again: what is finished is kept",
     )
 
 

@@ -370,7 +370,30 @@ def test_jobs_that_end_again_and_again(tmp_path: Path) -> None:
         assert batch.jobs <= 5
     line = str(told.value)
     assert "without finishing a block" in line or "KilledWorker" in line
-    assert "encode.targets_per_block" in line
+    assert "encode.targets_per_block or run.block_rows" in line
+
+
+def test_the_last_words_of_jobs_are_told(tmp_path: Path) -> None:
+    """SLURM's own, of a job that reached its walltime."""
+    jobs = watch.Jobs(None, 1, "sbatch", str(tmp_path), [])
+    assert jobs.last_words() == ""
+    (tmp_path / "dask-worker-7.err").write_text("a worker began\nJOB 7 CANCELLED DUE TO TIME LIMIT\n\n")
+    (tmp_path / "dask-worker-7.out").write_text("\n")
+    assert jobs.last_words() == " (the last said: JOB 7 CANCELLED DUE TO TIME LIMIT)"
+
+
+def test_waiting_is_told_again_and_again(
+    batch: Batch, tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(watch, "_FIRST_TOLD_S", 0.2)
+    batch.mode("hold")
+    (tmp_path / "params.yaml").touch()
+    waits = pytest.raises(StudyError, match="found no worker yet")
+    with caplog.at_level("INFO", "cinecube"), waits, open_client(_queue(jobs=3, patience_s=2), 1, tmp_path):
+        pass
+    lines = [line for line in caplog.messages if "waiting" in line]
+    assert len(lines) >= 2
+    assert all("0 of 3 workers, waiting 0:00:0" in line and "for at most 0:00:02" in line for line in lines)
 
 
 def test_jobs_that_end_and_none_that_follow(
