@@ -97,7 +97,7 @@ def restored_features(root: Path, absent: Collection[tuple[str, str]]) -> set[tu
     from dvc.repo import Repo
 
     try:
-        with Repo(str(root)) as repo:
+        with Repo(str(root)) as repo, repo.lock:  # free while `dvc repro` runs a stage
             stages = {_name(stage.addressing): stage for stage in repo.index.stages}
             named = {(model, film): stages.get(f"features@{model}-{film}") for model, film in absent}
             return {cube for cube, stage in named.items() if stage is not None and _is_restored(repo, stage)}
