@@ -62,6 +62,27 @@ class Backend:
         """A matrix's transpose, laid out row by row."""
         return np.ascontiguousarray(values.T) if isinstance(values, np.ndarray) else values.T.contiguous()
 
+    def sparse_ones(self, columns: np.ndarray, ends: np.ndarray, width: int) -> Array:
+        """A sparse float32 matrix (row, column) that holds ones at some columns of each row.
+
+        Parameters
+        ----------
+        columns : array of int32, shape (row, one)
+        ends : array of int32, shape (row + 1,)
+            Where each row's begin among all.
+        width : int
+            Columns of the matrix.
+        """
+        ones, shape = np.ones(columns.size, dtype=np.float32), (len(columns), width)
+        if self.library == "numpy":
+            from scipy import sparse
+
+            return sparse.csr_matrix((ones, columns.ravel(), ends), shape=shape)
+        import torch
+
+        begins, places, values = (torch.from_numpy(part.ravel()) for part in (ends, columns, ones))
+        return torch.sparse_csr_tensor(begins, places, values, shape).to(self.device)
+
     def eigh(self, matrix: np.ndarray) -> tuple[np.ndarray, Array]:
         """Eigenvalues, rising, and eigenvectors in columns of a symmetric float64 matrix; vectors in float32."""
         if self.library == "numpy":
