@@ -31,7 +31,7 @@ from cinecube.store.params.document import Study
 if TYPE_CHECKING:
     from cinecube.analysis.ceilings.ceiling_blocks import Cohort
     from cinecube.store.base.journal import Journal
-    from cinecube.store.jobs.tasks import Progress, Threads
+    from cinecube.store.jobs.tasks import Progress, Workers
 
 _log = logging.getLogger(__name__)
 # Of the parameters those that change the cube's numbers; the others are of what is done with it.
@@ -65,8 +65,8 @@ def ceiling(study: Study, root: Path, progress: Progress | None = None) -> None:
     """Write the ceiling cube, the table and plot of how scores grow with other subjects, and the table of runs' timing.
 
     A ceiling that the scans do not allow is NaN, and its attributes say why; `read_ceiling` refuses it. An interrupted
-    run goes on where it was stopped. Runs in threads of this process whatever `dask` says, since threads share the
-    factors, which are large; the fits of `compat: oota2025` run on Dask.
+    run goes on where it was stopped. Runs on Dask where that is much work: blocks of targets are jobs, and so are
+    subjects' kernels and subsets' factors.
 
     Parameters
     ----------
@@ -79,14 +79,15 @@ def ceiling(study: Study, root: Path, progress: Progress | None = None) -> None:
     Raises
     ------
     StudyError
-        If a cube is missing, cubes do not fit each other, a subject's responses do not vary, or another process
-        computes ceilings of this study.
+        If a cube is missing, cubes do not fit each other, a subject's responses do not vary, workers are lost, or
+        another process computes ceilings of this study.
     """
     from cinecube.analysis.ceilings.ceiling_cube import ceiling_growth
     from cinecube.analysis.ceilings.run_timing import run_timings, timing_notes
     from cinecube.analysis.encoders.encoding import refuse_still_subjects
-    from cinecube.store.jobs.tasks import open_threads
+    from cinecube.store.jobs.tasks import open_workers
 
+    root = root.absolute()  # a worker may run in another folder
     paths = StudyPaths(root)
     inputs = read_brains(study, root)
     refuse_still_subjects(inputs.cohort.brains, [inputs.cohort.group], study.encode.targets_per_block)
@@ -95,7 +96,11 @@ def ceiling(study: Study, root: Path, progress: Progress | None = None) -> None:
         one_writer(paths, paths.ceiling),
         open_journal(paths.journals, spec, paths.relative(paths.ceiling)) as journal,
     ):
-        with scratch_folder(paths, "ceiling") as scratch, open_threads(study.run.threads) as workers:
+        work = _work(study, inputs)
+        with (
+            scratch_folder(paths, "ceiling") as scratch,
+            open_workers(study.dask, study.run.threads, work, root) as workers,
+        ):
             cube = make_ceilings(study, inputs, scratch, workers, journal, progress)
         write_cube(paths.ceiling, cube)
         if absent := json.loads(cube.attrs["rows"]).get("without"):
@@ -109,6 +114,18 @@ def ceiling(study: Study, root: Path, progress: Progress | None = None) -> None:
         for line in timing_notes(timing):
             _log.warning("%s", line)
         journal.remove()
+
+
+def _work(study: Study, inputs: Inputs) -> float:
+    """Multiplications of all ceilings, roughly."""
+    from cinecube.analysis.ceilings.ceiling_blocks import cross_subject_work
+
+    cohort, bootstraps = inputs.cohort, study.ceiling.bootstraps
+    n_targets = sum(brain.n_targets for brain in cohort.brains.values())
+    repeats = sum(cohort.brains[name].n_targets * shown.size for name, shown in inputs.showings.items())
+    if study.ceiling.compat:
+        return float(repeats) + _WORK_OF_FIT * bootstraps * (n_targets if len(cohort.brains) > 1 else 0)
+    return float(repeats) + cross_subject_work(cohort)
 
 
 def read_brains(study: Study, root: Path, fitted: bool = True) -> Inputs:
@@ -143,7 +160,9 @@ def read_brains(study: Study, root: Path, fitted: bool = True) -> Inputs:
     (group,) = align(space.rows, tabled, train=train, test=test, repeats=study.brain.repeats, rows="shared")
     shown = align(space.rows, tabled, train=train, test=test, repeats="average", rows="common")
     folds = make_layout(space, group, settings, 0).folds
-    cohort = Cohort(brains, group, folds, settings.targets_per_block, settings.threads, settings.backend)
+    cohort = Cohort(
+        brains, group, folds, settings.targets_per_block, settings.threads, settings.backend, study.dask == "local"
+    )
     showings, reason = _repeated(shown, averaged=study.brain.repeats == "average")
     notes = {"cross_subject": "there is one subject"} if len(brains) == 1 else {}
     return Inputs(root, cohort, showings, notes | ({"repeats": reason} if reason else {}))
@@ -208,7 +227,7 @@ def make_ceilings(
     study: Study,
     inputs: Inputs,
     scratch: Path,
-    workers: Threads | None = None,
+    workers: Workers = None,
     kept: Journal | None = None,
     progress: Progress | None = None,
 ) -> xr.Dataset:
@@ -219,8 +238,8 @@ def make_ceilings(
     study : Study
     inputs : Inputs
     scratch : Path
-        Folder for kernels that do not fit in memory.
-    workers : Threads, optional
+        Folder for kernels and factors, on a disk that workers share.
+    workers : Client, Threads or None
     kept : Journal, optional
         Blocks in it are not computed again.
     progress : callable, optional
@@ -258,7 +277,7 @@ def _cross(
     study: Study,
     cohort: Cohort,
     scratch: Path,
-    workers: Threads | None,
+    workers: Workers,
     kept: Journal | None,
     progress: Progress | None,
 ) -> dict[str, dict[str, np.ndarray]]:
@@ -277,18 +296,14 @@ def _cross(
 
 
 def _compat(
-    study: Study, inputs: Inputs, workers: Threads | None, progress: Progress | None
+    study: Study, inputs: Inputs, workers: Workers, progress: Progress | None
 ) -> dict[str, dict[str, np.ndarray]]:
     """Ceilings by subject and name as the authors computed them."""
     from cinecube.analysis.ceilings.ceiling_cube import compat_values
-    from cinecube.analysis.ceilings.oota2025_ceiling import compat_ceilings, compat_scores, count_fits
-    from cinecube.store.jobs.tasks import open_workers
+    from cinecube.analysis.ceilings.oota2025_ceiling import compat_ceilings, compat_scores
 
-    cohort, bootstraps = inputs.cohort, study.ceiling.bootstraps
-    points = compat_scores(cohort, workers)
-    work = _WORK_OF_FIT * count_fits(points, bootstraps)
-    with open_workers(study.dask, study.run.threads, work, inputs.root) as processes:
-        found = compat_ceilings(points, bootstraps, processes, cohort.threads, progress)
+    points = compat_scores(inputs.cohort, workers)
+    found = compat_ceilings(points, study.ceiling.bootstraps, workers, inputs.cohort.threads, progress)
     return {name: compat_values(points[name], found[name]) for name in points}
 
 
