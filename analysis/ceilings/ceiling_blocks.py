@@ -110,7 +110,7 @@ class _KernelFiles(NamedTuple):
 
 
 @dataclass(frozen=True)
-class _SourceFiles:
+class SourceFiles:
     """Files of a `SourceSubject`: its design, and values, basis and left of each factor, that of all rows last."""
 
     alphas: np.ndarray
@@ -158,7 +158,7 @@ def score_subsets(
         If there are fewer than two subjects, responses hold NaN in part, or workers are lost.
     """
     subsets = subsets_of(list(cohort.brains))
-    found = {name: _empty(subsets, name, brain.n_targets) for name, brain in cohort.brains.items()}
+    found = {name: empty_scores(subsets, name, brain.n_targets) for name, brain in cohort.brains.items()}
     pieces = [piece for subset in subsets for piece in _pieces_of(cohort, subset)]
 
     def place(piece: _Piece, values: np.ndarray) -> None:
@@ -186,7 +186,16 @@ def score_subsets(
     return found
 
 
-def _empty(subsets: Sequence[Subset], name: str, n_targets: int) -> CrossScores:
+def empty_scores(subsets: Sequence[Subset], name: str, n_targets: int) -> CrossScores:
+    """Scores of one subject that are not known yet.
+
+    Parameters
+    ----------
+    subsets : sequence of tuple of str
+        Of all subjects; those with this one among them are left out.
+    name : str
+    n_targets : int
+    """
     mine = tuple(subset for subset in subsets if name not in subset)
     return CrossScores(mine, *np.full((2, len(mine), n_targets), np.nan))
 
@@ -262,9 +271,7 @@ def _subject_kernel(cohort: Cohort, name: str, scratch: Path) -> _KernelFiles:
     return _KernelFiles(keep_array(scratch, kernel.whole), keep_array(scratch, kernel.test))
 
 
-def _factor_subset(
-    cohort: Cohort, subset: Subset, kernels: Sequence[_KernelFiles | None], folder: Path
-) -> _SourceFiles:
+def _factor_subset(cohort: Cohort, subset: Subset, kernels: Sequence[_KernelFiles | None], folder: Path) -> SourceFiles:
     """Task: factor a subset of subjects."""
     if _is_kernel(cohort, subset):
         total = sum_kernels(Kernel(*map(kept_array, files)) for files in kernels if files)
@@ -272,6 +279,18 @@ def _factor_subset(
     else:
         responses = [cohort.read(name, np.arange(cohort.brains[name].n_targets)) for name in subset]
         source = factor_targets(responses, cohort.train, cohort.folds, backend=cohort.backend)
+    return keep_source(cohort, source, folder)
+
+
+def keep_source(cohort: Cohort, source: SourceSubject, folder: Path) -> SourceFiles:
+    """Write what was factored into a folder.
+
+    Parameters
+    ----------
+    cohort : Cohort
+    source : SourceSubject
+    folder : Path
+    """
 
     def keep(values: Array) -> Path:
         return keep_array(folder, cohort.backend.get(values))
@@ -279,10 +298,17 @@ def _factor_subset(
     factors = source.factors
     parts = [(keep(one.values), keep(one.basis), keep(one.left)) for one in (*factors.by_fold, factors.whole)]
     design = None if factors.design is None else keep(factors.design)
-    return _SourceFiles(source.alphas, factors.form, design, parts)
+    return SourceFiles(source.alphas, factors.form, design, parts)
 
 
-def _open_source(cohort: Cohort, files: _SourceFiles) -> SourceSubject:
+def reopen_source(cohort: Cohort, files: SourceFiles) -> SourceSubject:
+    """What `keep_source` wrote, mapped.
+
+    Parameters
+    ----------
+    cohort : Cohort
+    files : SourceFiles
+    """
     backend = cohort.backend
 
     def put(path: Path) -> Array:
@@ -294,10 +320,10 @@ def _open_source(cohort: Cohort, files: _SourceFiles) -> SourceSubject:
     return SourceSubject(Factors(backend, files.form, design, cohort.folds, by_fold, whole), files.alphas)
 
 
-def _score_piece(cohort: Cohort, piece: _Piece, files: _SourceFiles) -> Scores:
+def _score_piece(cohort: Cohort, piece: _Piece, files: SourceFiles) -> Scores:
     """Task: predict a block of a subject's targets from a subset, and score it."""
     responses = cohort.read(piece.name, cohort.blocks(piece.name)[piece.block])
-    return score_targets(_open_source(cohort, files), responses, cohort.train)
+    return score_targets(reopen_source(cohort, files), responses, cohort.train)
 
 
 def cross_subject_work(cohort: Cohort) -> float:

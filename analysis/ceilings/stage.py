@@ -91,7 +91,13 @@ def ceiling(study: Study, root: Path, progress: Progress | None = None) -> None:
     paths = StudyPaths(root)
     inputs = read_brains(study, root)
     refuse_still_subjects(inputs.cohort.brains, [inputs.cohort.group], study.encode.targets_per_block)
-    spec = ceiling_spec(study, inputs.cohort.brains)
+    spec = ceiling_spec(study, inputs.cohort)
+    if "reduced" in spec:
+        _log.warning(
+            "ceilings across subjects are approximate, from the first %d components of each (within 0.005 on average; "
+            "`ceiling.approximate: never` for all targets)",
+            spec["reduced"]["components"],
+        )
     with (
         one_writer(paths, paths.ceiling),
         open_journal(paths.journals, spec, paths.relative(paths.ceiling)) as journal,
@@ -119,13 +125,14 @@ def ceiling(study: Study, root: Path, progress: Progress | None = None) -> None:
 def _work(study: Study, inputs: Inputs) -> float:
     """Multiplications of all ceilings, roughly."""
     from cinecube.analysis.ceilings.ceiling_blocks import cross_subject_work
+    from cinecube.analysis.ceilings.reduced_blocks import reduced_work
 
     cohort, bootstraps = inputs.cohort, study.ceiling.bootstraps
     n_targets = sum(brain.n_targets for brain in cohort.brains.values())
     repeats = sum(cohort.brains[name].n_targets * shown.size for name, shown in inputs.showings.items())
     if study.ceiling.compat:
         return float(repeats) + _WORK_OF_FIT * bootstraps * (n_targets if len(cohort.brains) > 1 else 0)
-    return float(repeats) + cross_subject_work(cohort)
+    return float(repeats) + (reduced_work if is_reduced(study, cohort) else cross_subject_work)(cohort)
 
 
 def read_brains(study: Study, root: Path, fitted: bool = True) -> Inputs:
@@ -263,7 +270,7 @@ def make_ceilings(
     group = cohort.group
     attrs = provenance(
         "ceiling",
-        ceiling_spec(study, brains),
+        ceiling_spec(study, cohort),
         ("numpy", "scipy"),
         **check_same_space(list(brains.values())),
         tr_s=study.clock.tr_s,
@@ -284,9 +291,11 @@ def _cross(
     """Extrapolated ceilings by subject and name."""
     from cinecube.analysis.ceilings.ceiling_blocks import run_by_subject, score_subsets
     from cinecube.analysis.ceilings.ceiling_cube import cross_values
+    from cinecube.analysis.ceilings.reduced_blocks import reduced_scores
     from cinecube.analysis.ceilings.saturation import extrapolate
 
-    scores, params = score_subsets(cohort, scratch, workers, kept, progress), study.ceiling
+    predict, params = reduced_scores if is_reduced(study, cohort) else score_subsets, study.ceiling
+    scores = predict(cohort, scratch, workers, kept, progress)
     # 0.95 is the share of resamplings in the interval.
     arguments = {
         name: (own.score, own.size, params.bootstraps, 0.95, params.seed, params.curve) for name, own in scores.items()
@@ -309,12 +318,13 @@ def _compat(
 
 def _about(study: Study, inputs: Inputs) -> dict[str, dict[str, str]]:
     """Attributes of the cube's variables: what each is, and why it is NaN where it is."""
-    from cinecube.analysis.ceilings.ceiling_cube import ABOUT, COMPAT_ABOUT, CROSS, CURVES
+    from cinecube.analysis.ceilings.ceiling_cube import ABOUT, COMPAT_ABOUT, CROSS, CURVES, REDUCED
 
     texts = ABOUT | (COMPAT_ABOUT if study.ceiling.compat else {})
     shown = "the mean over showings" if study.brain.repeats == "average" else "a single showing"
+    about = texts["cross_subject"].format(curve=CURVES[study.ceiling.curve])
     texts |= {
-        "cross_subject": texts["cross_subject"].format(curve=CURVES[study.ceiling.curve]),
+        "cross_subject": about + (f". {REDUCED}" if is_reduced(study, inputs.cohort) else ""),
         "repeats": f"{texts['repeats']}; of r with {shown}",
     }
     kinds = {name: "cross_subject" if name in (*CROSS, "cross_subject_score") else "repeats" for name in texts}
@@ -324,15 +334,33 @@ def _about(study: Study, inputs: Inputs) -> dict[str, dict[str, str]]:
     }
 
 
-def ceiling_spec(study: Study, brains: Mapping[str, Responses]) -> dict[str, Any]:
-    """Spec that the ceiling cube's fingerprint hashes, without sizes of blocks, which change the speed only.
+def is_reduced(study: Study, cohort: Cohort) -> bool:
+    """True if subjects predict each other from components instead of all targets.
 
     Parameters
     ----------
     study : Study
-    brains : Mapping of str to Responses
-        By subject.
+    cohort : Cohort
     """
+    from cinecube.analysis.ceilings.reduced_blocks import is_large
+
+    asked, crossed = study.ceiling.approximate, len(cohort.brains) > 1 and not study.ceiling.compat
+    return crossed and (asked == "always" or (asked == "auto" and is_large(cohort)))
+
+
+def ceiling_spec(study: Study, cohort: Cohort) -> dict[str, Any]:
+    """Spec that the ceiling cube's fingerprint hashes, without sizes of blocks, which change the speed only.
+
+    Components stand in it where there are some: cubes without keep the spec that they had before there was a choice.
+
+    Parameters
+    ----------
+    study : Study
+    cohort : Cohort
+    """
+    from cinecube.analysis.ceilings.reduced_subjects import COMPONENTS, FEW, SAMPLED
+
+    sizes = {"components": COMPONENTS, "few": FEW, "sampled": SAMPLED}
     films = [*study.split.train, *study.split.test]
     return {
         "schema": SCHEMA,
@@ -344,5 +372,6 @@ def ceiling_spec(study: Study, brains: Mapping[str, Responses]) -> dict[str, Any
         "repeats": study.brain.repeats,
         "folds": study.encode.folds,
         "ceiling": study.ceiling.model_dump(include=_IN_FINGERPRINT),
-        "brain": {name: str(brain.cube.attrs["fingerprint"]) for name, brain in brains.items()},
+        **({"reduced": sizes} if is_reduced(study, cohort) else {}),
+        "brain": {name: str(brain.cube.attrs["fingerprint"]) for name, brain in cohort.brains.items()},
     }

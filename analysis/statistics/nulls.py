@@ -201,14 +201,13 @@ def _block_nulls(
 
 def _one_hot(plan: BlockPlan, backend: Backend) -> list[tuple[Array, slice]]:
     """Per group of places, a matrix (permutation, place x block) of ones where a block of the prediction is."""
-    n_permutations, n_blocks = plan.order.shape
+    n_blocks = plan.blocks.n_blocks
     groups = []
     for first in range(0, n_blocks, _BLOCKS_PER_GROUP):
         places = slice(first, min(first + _BLOCKS_PER_GROUP, n_blocks))
         width = places.stop - first
         columns = np.arange(width, dtype=np.int32) * n_blocks + plan.order[:, places]
-        ends = np.arange(n_permutations + 1, dtype=np.int32) * width
-        groups.append((backend.sparse_ones(columns, ends, width * n_blocks), places))
+        groups.append((backend.sparse_ones(columns, width * n_blocks), places))
     return groups
 
 

@@ -46,6 +46,12 @@ def _ceilings(root: Path) -> Case:
     return shared_signal.make_study(drawn, block=40), ceiling, lambda paths: paths.ceiling
 
 
+def _reduced_ceilings(root: Path) -> Case:
+    drawn = shared_signal.draw(per_parcel=30)
+    shared_signal.write(root, drawn)
+    return shared_signal.make_study(drawn, block=40, approximate="always"), ceiling, lambda paths: paths.ceiling
+
+
 def _authors_ceilings(root: Path) -> Case:
     drawn = shared_signal.draw(per_parcel=5)
     shared_signal.write(root, drawn)
@@ -89,6 +95,7 @@ def _partition(root: Path) -> Case:
 
 CASES: dict[str, Callable[[Path], Case]] = {
     "ceilings": _ceilings,
+    "reduced ceilings": _reduced_ceilings,
     "authors' ceilings": _authors_ceilings,
     "residuals": _residuals,
     "significance": _significance,
@@ -121,7 +128,7 @@ def test_workers_of_a_scheduler_give_the_same_bytes_and_one_may_die(
     assert not list((tmp_path / ".cinecube").rglob("*.npy"))
 
 
-@pytest.mark.parametrize("name", ["ceilings", "residuals", "significance"])
+@pytest.mark.parametrize("name", ["ceilings", "reduced ceilings", "residuals", "significance"])
 def test_threads_give_the_same_bytes_whatever_their_number(
     name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
