@@ -1,11 +1,11 @@
 """Ceilings of brain cubes, out of core: no more than blocks of targets, and kernels of rows, are in memory.
 
-Of a subset of subjects, with n training and m test rows and k folds, 8 n (n + m) bytes of kernel, four matrices of 8 n²
-while one of its parts is factored, and k + 1 factors of 4 n² or less are held at once: 8 GB for the 11,013 + 2,008 rows
-of Movie10. Several subsets are factored side by side where that stays below `SUBSETS_IN_MEMORY`. Kernels of single
-subjects, 1.1 GB each there, are kept on disk where they exceed `KERNELS_IN_MEMORY` together. While targets are scored a
-subset's factors are left, and each thread holds 50 bytes per row and target of its block, 2.7 GB there, and a batch of
-256 MB.
+Kernels of subjects and factors of subsets are files in a scratch folder, which whoever needs them maps: workers on
+other machines read them there, and what a lost worker had made stays. With n training and m test rows and k folds a
+subject's kernel has 8 n (n + m) bytes and a subset's factors (k + 1) 4 n² or less. While a subset is factored one
+kernel and four matrices of 8 n² are in memory, and the factors: 8 GB for the 11,013 + 2,008 rows of Movie10. On one
+machine several are factored side by side where that stays below `SUBSETS_IN_MEMORY`. While targets are scored each
+worker holds 50 bytes per row and target of its block, 2.7 GB there, and a batch of 256 MB.
 """
 
 from __future__ import annotations
@@ -13,11 +13,12 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import NamedTuple, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 
 from cinecube.analysis.ceilings.cross_subject import (
+    RELATIVE_ALPHAS,
     CrossScores,
     Kernel,
     SourceSubject,
@@ -31,14 +32,15 @@ from cinecube.analysis.ceilings.cross_subject import (
 from cinecube.analysis.ceilings.repeats import RepeatCeilings, repeat_ceilings
 from cinecube.analysis.cubes.rows import RowsGroup
 from cinecube.analysis.cubes.spaces import Responses
-from cinecube.analysis.ridge.factors import Backend, choose_form
+from cinecube.analysis.ridge.factors import Array, Backend, Factor, Factors, Form, choose_form
 from cinecube.analysis.ridge.folds import Fold
 from cinecube.analysis.ridge.scores import Scores
 from cinecube.store.base import journal
-from cinecube.store.jobs.tasks import Progress, Threads, run_jobs
+from cinecube.store.base.atomic import remove
+from cinecube.store.base.writing import keep_array, kept_array
+from cinecube.store.jobs.tasks import Progress, Threads, Workers, run_jobs, share
 from cinecube.store.params.analysis_params import CeilingParams
 
-KERNELS_IN_MEMORY = 2 * 2**30
 SUBSETS_IN_MEMORY = 8 * 2**30
 # Per row and target of a block, while it is standardised: in float32 as read, and in float64 several times over.
 _BLOCK_BYTES = 40
@@ -61,6 +63,8 @@ class Cohort:
     threads : int
         BLAS threads of each task.
     backend : Backend
+    one_machine : bool
+        Whether all workers share the memory of this one.
     """
 
     brains: Mapping[str, Responses]
@@ -69,6 +73,7 @@ class Cohort:
     targets_per_block: int = 4096
     threads: int = 1
     backend: Backend = field(default_factory=Backend)
+    one_machine: bool = True
 
     @property
     def train(self) -> np.ndarray:
@@ -97,6 +102,23 @@ class Cohort:
         return self.brains[name].read(self.group.showings[name], targets)
 
 
+class _KernelFiles(NamedTuple):
+    """Files of a `Kernel`."""
+
+    whole: Path
+    test: Path
+
+
+@dataclass(frozen=True)
+class SourceFiles:
+    """Files of a `SourceSubject`: its design, and values, basis and left of each factor, that of all rows last."""
+
+    alphas: np.ndarray
+    form: Form
+    design: Path | None
+    parts: list[tuple[Path, Path, Path]]
+
+
 class _Piece(NamedTuple):
     """A block, by number, of a subject outside a subset: what one task scores."""
 
@@ -108,7 +130,7 @@ class _Piece(NamedTuple):
 def score_subsets(
     cohort: Cohort,
     scratch: Path,
-    workers: Threads | None = None,
+    workers: Workers = None,
     kept: journal.Journal | None = None,
     progress: Progress | None = None,
 ) -> dict[str, CrossScores]:
@@ -118,8 +140,8 @@ def score_subsets(
     ----------
     cohort : Cohort
     scratch : Path
-        An empty folder for kernels that do not fit in memory together.
-    workers : Threads, optional
+        An empty folder for kernels and factors, on a disk that workers share.
+    workers : Client, Threads or None
         Without them all runs here, one task after another.
     kept : Journal, optional
         Blocks of an earlier run that was interrupted; new ones are added as they are finished.
@@ -133,10 +155,10 @@ def score_subsets(
     Raises
     ------
     StudyError
-        If there are fewer than two subjects, or responses hold NaN in part.
+        If there are fewer than two subjects, responses hold NaN in part, or workers are lost.
     """
     subsets = subsets_of(list(cohort.brains))
-    found = {name: _empty(subsets, name, brain.n_targets) for name, brain in cohort.brains.items()}
+    found = {name: empty_scores(subsets, name, brain.n_targets) for name, brain in cohort.brains.items()}
     pieces = [piece for subset in subsets for piece in _pieces_of(cohort, subset)]
 
     def place(piece: _Piece, values: np.ndarray) -> None:
@@ -164,7 +186,16 @@ def score_subsets(
     return found
 
 
-def _empty(subsets: Sequence[Subset], name: str, n_targets: int) -> CrossScores:
+def empty_scores(subsets: Sequence[Subset], name: str, n_targets: int) -> CrossScores:
+    """Scores of one subject that are not known yet.
+
+    Parameters
+    ----------
+    subsets : sequence of tuple of str
+        Of all subjects; those with this one among them are left out.
+    name : str
+    n_targets : int
+    """
     mine = tuple(subset for subset in subsets if name not in subset)
     return CrossScores(mine, *np.full((2, len(mine), n_targets), np.nan))
 
@@ -180,31 +211,27 @@ def _file_of(cohort: Cohort, piece: _Piece) -> journal.Block:
 
 
 def _score_pieces(
-    cohort: Cohort, todo: Sequence[_Piece], scratch: Path, workers: Threads | None
+    cohort: Cohort, todo: Sequence[_Piece], scratch: Path, workers: Workers
 ) -> Iterator[tuple[_Piece, Scores]]:
     """Scores of pieces; subsets are factored side by side, then all workers score what they predict."""
     subsets = list(dict.fromkeys(piece.subset for piece in todo))
-    kernels = _make_kernels(cohort, subsets, scratch, workers)
-    for wave in _waves(subsets, SUBSETS_IN_MEMORY // _subset_bytes(cohort), workers):
-        factoring = [(subset, (cohort, subset, kernels)) for subset in wave]
-        yield from _score_wave(cohort, factoring, [piece for piece in todo if piece.subset in wave], workers)
+    there = share(workers, cohort)
+    kernels = _make_kernels(cohort, there, subsets, scratch, workers)
+    for number, wave in enumerate(_waves(cohort, subsets, _subset_bytes(cohort), workers)):
+        folder = scratch / f"wave{number}"
+        factoring = [(subset, (there, subset, [kernels.get(name) for name in subset], folder)) for subset in wave]
+        files = dict(run_jobs(workers, _factor_subset, factoring, cohort.threads))
+        sources = {subset: share(workers, one) for subset, one in files.items()}
+        scoring = [(piece, (there, piece, sources[piece.subset])) for piece in todo if piece.subset in wave]
+        yield from run_jobs(workers, _score_piece, scoring, cohort.threads)
+        remove(folder)
 
 
-def _score_wave(
-    cohort: Cohort,
-    factoring: Sequence[tuple[Subset, tuple[object, ...]]],
-    pieces: Sequence[_Piece],
-    workers: Threads | None,
-) -> Iterator[tuple[_Piece, Scores]]:
-    """Scores of what some subsets predict; their factors are dropped before the next ones are made."""
-    sources = dict(run_jobs(workers, _factor_subset, factoring, cohort.threads))
-    scoring = [(piece, (cohort, piece, sources[piece.subset])) for piece in pieces]
-    yield from run_jobs(workers, _score_piece, scoring, cohort.threads)
-
-
-def _waves(items: Sequence[_Item], at_once: int, workers: Threads | None) -> Iterator[Sequence[_Item]]:
-    """Items that are worked on side by side: no more than fit in memory, nor than there are workers."""
-    size = min(max(1, at_once), workers.n_workers if workers else 1)
+def _waves(cohort: Cohort, items: Sequence[_Item], n_bytes: int, workers: Workers) -> Iterator[Sequence[_Item]]:
+    """Items that are worked on side by side: no more than fit in one machine's memory, nor than there are workers."""
+    size = 1 if workers is None else workers.n_workers if isinstance(workers, Threads) else workers.watch.n_threads
+    if cohort.one_machine:
+        size = min(size, max(1, SUBSETS_IN_MEMORY // n_bytes))
     for start in range(0, len(items), size):
         yield items[start : start + size]
 
@@ -216,19 +243,16 @@ def _is_kernel(cohort: Cohort, subset: Subset) -> bool:
 
 
 def _make_kernels(
-    cohort: Cohort, subsets: Iterable[Subset], scratch: Path, workers: Threads | None
-) -> dict[str, Kernel]:
+    cohort: Cohort, there: Any, subsets: Iterable[Subset], scratch: Path, workers: Workers
+) -> dict[str, _KernelFiles]:
     """Kernels of all subjects of some subsets; of subsets with few targets none is needed."""
     wanted = {name for subset in subsets if _is_kernel(cohort, subset) for name in subset}
     names = [name for name in cohort.brains if name in wanted]
-    on_disk = len(names) * _kernel_bytes(cohort) > KERNELS_IN_MEMORY
     block_bytes = _BLOCK_BYTES * len(cohort.train) * cohort.targets_per_block
-    at_once = SUBSETS_IN_MEMORY // (2 * _kernel_bytes(cohort) + block_bytes)
-    kernels = {}
-    for wave in _waves(names, at_once, workers):
-        jobs = [(name, (cohort, name)) for name in wave]
-        for name, kernel in run_jobs(workers, _subject_kernel, jobs, cohort.threads):
-            kernels[name] = _map_to_disk(kernel, scratch / name) if on_disk else kernel
+    kernels: dict[str, _KernelFiles] = {}
+    for wave in _waves(cohort, names, 2 * _kernel_bytes(cohort) + block_bytes, workers):
+        jobs = [(name, (there, name, scratch)) for name in wave]
+        kernels.update(run_jobs(workers, _subject_kernel, jobs, cohort.threads))
     return kernels
 
 
@@ -241,37 +265,86 @@ def _subset_bytes(cohort: Cohort) -> int:
     return _kernel_bytes(cohort) + (4 * 8 + 4 * (len(cohort.folds) + 1)) * int(cohort.train.sum()) ** 2
 
 
-def _subject_kernel(cohort: Cohort, name: str) -> Kernel:
+def _subject_kernel(cohort: Cohort, name: str, scratch: Path) -> _KernelFiles:
     """Task: the kernel of all targets of a subject."""
-    return sum_kernels(block_kernel(cohort.read(name, targets), cohort.train) for targets in cohort.blocks(name))
+    kernel = sum_kernels(block_kernel(cohort.read(name, targets), cohort.train) for targets in cohort.blocks(name))
+    return _KernelFiles(keep_array(scratch, kernel.whole), keep_array(scratch, kernel.test))
 
 
-def _map_to_disk(kernel: Kernel, folder: Path) -> Kernel:
-    folder.mkdir(parents=True)
-
-    def mapped(name: str, values: np.ndarray) -> np.ndarray:
-        np.save(folder / name, values, allow_pickle=False)
-        return np.load(folder / name, mmap_mode="r", allow_pickle=False)
-
-    return Kernel(mapped("whole.npy", kernel.whole), mapped("test.npy", kernel.test))
-
-
-def _factor_subset(cohort: Cohort, subset: Subset, kernels: Mapping[str, Kernel]) -> SourceSubject:
+def _factor_subset(cohort: Cohort, subset: Subset, kernels: Sequence[_KernelFiles | None], folder: Path) -> SourceFiles:
     """Task: factor a subset of subjects."""
     if _is_kernel(cohort, subset):
-        total = sum_kernels(kernels[name] for name in subset)
-        return factor_kernel(total, cohort.folds, backend=cohort.backend)
-    responses = [cohort.read(name, np.arange(cohort.brains[name].n_targets)) for name in subset]
-    return factor_targets(responses, cohort.train, cohort.folds, backend=cohort.backend)
+        total = sum_kernels(Kernel(*map(kept_array, files)) for files in kernels if files)
+        source = factor_kernel(total, cohort.folds, backend=cohort.backend)
+    else:
+        responses = [cohort.read(name, np.arange(cohort.brains[name].n_targets)) for name in subset]
+        source = factor_targets(responses, cohort.train, cohort.folds, backend=cohort.backend)
+    return keep_source(cohort, source, folder)
 
 
-def _score_piece(cohort: Cohort, piece: _Piece, source: SourceSubject) -> Scores:
+def keep_source(cohort: Cohort, source: SourceSubject, folder: Path) -> SourceFiles:
+    """Write what was factored into a folder.
+
+    Parameters
+    ----------
+    cohort : Cohort
+    source : SourceSubject
+    folder : Path
+    """
+
+    def keep(values: Array) -> Path:
+        return keep_array(folder, cohort.backend.get(values))
+
+    factors = source.factors
+    parts = [(keep(one.values), keep(one.basis), keep(one.left)) for one in (*factors.by_fold, factors.whole)]
+    design = None if factors.design is None else keep(factors.design)
+    return SourceFiles(source.alphas, factors.form, design, parts)
+
+
+def reopen_source(cohort: Cohort, files: SourceFiles) -> SourceSubject:
+    """What `keep_source` wrote, mapped.
+
+    Parameters
+    ----------
+    cohort : Cohort
+    files : SourceFiles
+    """
+    backend = cohort.backend
+
+    def put(path: Path) -> Array:
+        mapped = kept_array(path)
+        return mapped if backend.library == "numpy" else backend.put(np.array(mapped))
+
+    *by_fold, whole = (Factor(kept_array(values), put(basis), put(left)) for values, basis, left in files.parts)
+    design = None if files.design is None else put(files.design)
+    return SourceSubject(Factors(backend, files.form, design, cohort.folds, by_fold, whole), files.alphas)
+
+
+def _score_piece(cohort: Cohort, piece: _Piece, files: SourceFiles) -> Scores:
     """Task: predict a block of a subject's targets from a subset, and score it."""
-    return score_targets(source, cohort.read(piece.name, cohort.blocks(piece.name)[piece.block]), cohort.train)
+    responses = cohort.read(piece.name, cohort.blocks(piece.name)[piece.block])
+    return score_targets(reopen_source(cohort, files), responses, cohort.train)
+
+
+def cross_subject_work(cohort: Cohort) -> float:
+    """Multiplications of `score_subsets`, roughly: those that factor subsets, and those that predict from them.
+
+    Parameters
+    ----------
+    cohort : Cohort
+    """
+    n_rows, names = float(cohort.train.sum()), list(cohort.brains)
+    n_targets = {name: cohort.brains[name].n_targets for name in names}
+    total = 0.0
+    for subset in subsets_of(names) if len(names) > 1 else []:
+        rank = min(n_rows, sum(n_targets[name] for name in subset))
+        predicted = sum(n_targets[name] for name in names if name not in subset)
+        total += (len(cohort.folds) + 1) * 9 * rank**3 + len(RELATIVE_ALPHAS) * n_rows * rank * predicted
+    return total
 
 
 def score_repeats(
-    cohort: Cohort, showings: Mapping[str, np.ndarray], params: CeilingParams, workers: Threads | None = None
+    cohort: Cohort, showings: Mapping[str, np.ndarray], params: CeilingParams, workers: Workers = None
 ) -> dict[str, RepeatCeilings]:
     """Ceilings from repeated showings.
 
@@ -281,7 +354,7 @@ def score_repeats(
     showings : dict of str to array of int, shape (row, showing)
         Positions in a subject's brain cube of rows that were shown several times, in order of time.
     params : CeilingParams
-    workers : Threads, optional
+    workers : Client, Threads or None
 
     Returns
     -------
@@ -293,8 +366,9 @@ def score_repeats(
         If `params.block_rows` leaves fewer than two blocks.
     """
     found = {name: RepeatCeilings(*np.full((9, cohort.brains[name].n_targets), np.nan)) for name in showings}
+    there = {name: share(workers, (cohort.brains[name], showings[name])) for name in showings}
     jobs = [
-        ((name, block), (cohort.brains[name], showings[name], targets, params))
+        ((name, block), (there[name], targets, params))
         for name in showings
         for block, targets in enumerate(cohort.blocks(name))
     ]
@@ -304,20 +378,21 @@ def score_repeats(
     return found
 
 
-def _repeat_block(brain: Responses, showings: np.ndarray, targets: np.ndarray, params: CeilingParams) -> RepeatCeilings:
+def _repeat_block(there: tuple[Responses, np.ndarray], targets: np.ndarray, params: CeilingParams) -> RepeatCeilings:
     """Task: ceilings of a block of targets."""
+    brain, showings = there
     responses = np.stack([brain.read(showing[:, None], targets) for showing in showings.T])
     return repeat_ceilings(responses, params.block_rows, params.bootstraps, seed=params.seed)
 
 
 def run_by_subject(
-    workers: Threads | None, function: Callable[..., _Item], arguments: Mapping[str, tuple[object, ...]], threads: int
+    workers: Workers, function: Callable[..., _Item], arguments: Mapping[str, tuple[object, ...]], threads: int
 ) -> dict[str, _Item]:
     """Run a function for each subject, side by side.
 
     Parameters
     ----------
-    workers : Threads or None
+    workers : Client, Threads or None
     function : callable
     arguments : Mapping of str to tuple
         Arguments of the call, by subject.

@@ -37,6 +37,7 @@ ABOUT = {
     "split_half": "correlation between the means over two halves of the showings, mean over splits",
 }
 CURVES = {"exponential": "v0 (1 - exp(-k / tau))", "reliability": "v0 sqrt(k / (k + tau))"}
+REDUCED = "Approximate: predicted from each subject's first components"
 COMPAT_ABOUT = {
     "cross_subject": "Oota et al. 2025, exactly: v0 of v0 (1 - exp(-x / tau)), median over bootstraps, of x subjects,"
     " the predicted one among them, and the mean over sources of r of single sources (kernel ridge, penalty 1; rows"

@@ -21,7 +21,7 @@ from cinecube.analysis.ceilings.ceiling_blocks import Cohort, run_by_subject
 from cinecube.analysis.ceilings.cross_subject import Kernel, sum_kernels
 from cinecube.analysis.encoders.oota2025 import RowConstants, row_constants
 from cinecube.analysis.ridge.scores import pearson
-from cinecube.store.jobs.tasks import Progress, Threads, Workers, run_jobs
+from cinecube.store.jobs.tasks import Progress, Workers, run_jobs, share, submit
 
 _PENALTY = 1.0
 # Targets of one task of fits: a second or so.
@@ -43,26 +43,26 @@ class CompatPoints:
     score: np.ndarray
 
 
-def compat_scores(cohort: Cohort, workers: Threads | None = None) -> dict[str, CompatPoints]:
+def compat_scores(cohort: Cohort, workers: Workers = None) -> dict[str, CompatPoints]:
     """Points of every subject's curve; one source's kernel is in memory at a time.
 
     Parameters
     ----------
     cohort : Cohort
         Of two subjects or more; its folds are not used.
-    workers : Threads, optional
+    workers : Client, Threads or None
 
     Returns
     -------
     dict of str to CompatPoints
     """
-    names = list(cohort.brains)
-    rows = run_by_subject(workers, _row_constants, {name: (cohort, name) for name in names}, cohort.threads)
+    names, there = list(cohort.brains), share(workers, cohort)
+    rows = run_by_subject(workers, _row_constants, {name: (there, name) for name in names}, cohort.threads)
     single: dict[str, dict[str, np.ndarray]] = {name: {} for name in names}
     for source in names:
-        ((_, smoother),) = run_jobs(workers, _smoother, [(source, (cohort, source, rows[source]))], cohort.threads)
+        smoother = submit(workers, _smoother, cohort.threads, there, source, rows[source])
         jobs = [
-            ((name, block), (cohort, name, targets, rows[name], smoother))
+            ((name, block), (there, name, targets, rows[name], smoother))
             for name in names
             if name != source
             for block, targets in enumerate(cohort.blocks(name))
@@ -143,18 +143,6 @@ def compat_ceilings(
         if progress:
             progress(done + 1, len(jobs))
     return found
-
-
-def count_fits(points: Mapping[str, CompatPoints], n_bootstraps: int) -> int:
-    """Number of curves that `compat_ceilings` fits.
-
-    Parameters
-    ----------
-    points : Mapping of str to CompatPoints
-        By subject.
-    n_bootstraps : int
-    """
-    return n_bootstraps * sum(own.score.shape[1] for own in points.values())
 
 
 def compat_ceiling(x: np.ndarray, v: np.ndarray, n_bootstraps: int = 100, seed: int = 42) -> np.ndarray:

@@ -31,7 +31,7 @@ from cinecube.store.params.document import Study
 if TYPE_CHECKING:
     from cinecube.analysis.ceilings.ceiling_blocks import Cohort
     from cinecube.store.base.journal import Journal
-    from cinecube.store.jobs.tasks import Progress, Threads
+    from cinecube.store.jobs.tasks import Progress, Workers
 
 _log = logging.getLogger(__name__)
 # Of the parameters those that change the cube's numbers; the others are of what is done with it.
@@ -65,8 +65,8 @@ def ceiling(study: Study, root: Path, progress: Progress | None = None) -> None:
     """Write the ceiling cube, the table and plot of how scores grow with other subjects, and the table of runs' timing.
 
     A ceiling that the scans do not allow is NaN, and its attributes say why; `read_ceiling` refuses it. An interrupted
-    run goes on where it was stopped. Runs in threads of this process whatever `dask` says, since threads share the
-    factors, which are large; the fits of `compat: oota2025` run on Dask.
+    run goes on where it was stopped. Runs on Dask where that is much work: blocks of targets are jobs, and so are
+    subjects' kernels and subsets' factors.
 
     Parameters
     ----------
@@ -79,23 +79,34 @@ def ceiling(study: Study, root: Path, progress: Progress | None = None) -> None:
     Raises
     ------
     StudyError
-        If a cube is missing, cubes do not fit each other, a subject's responses do not vary, or another process
-        computes ceilings of this study.
+        If a cube is missing, cubes do not fit each other, a subject's responses do not vary, workers are lost, or
+        another process computes ceilings of this study.
     """
     from cinecube.analysis.ceilings.ceiling_cube import ceiling_growth
     from cinecube.analysis.ceilings.run_timing import run_timings, timing_notes
     from cinecube.analysis.encoders.encoding import refuse_still_subjects
-    from cinecube.store.jobs.tasks import open_threads
+    from cinecube.store.jobs.tasks import open_workers
 
+    root = root.absolute()  # a worker may run in another folder
     paths = StudyPaths(root)
     inputs = read_brains(study, root)
     refuse_still_subjects(inputs.cohort.brains, [inputs.cohort.group], study.encode.targets_per_block)
-    spec = ceiling_spec(study, inputs.cohort.brains)
+    spec = ceiling_spec(study, inputs.cohort)
+    if "reduced" in spec:
+        _log.warning(
+            "ceilings across subjects are approximate, from the first %d components of each (within 0.005 on average; "
+            "`ceiling.approximate: never` for all targets)",
+            spec["reduced"]["components"],
+        )
     with (
         one_writer(paths, paths.ceiling),
         open_journal(paths.journals, spec, paths.relative(paths.ceiling)) as journal,
     ):
-        with scratch_folder(paths, "ceiling") as scratch, open_threads(study.run.threads) as workers:
+        work = _work(study, inputs)
+        with (
+            scratch_folder(paths, "ceiling") as scratch,
+            open_workers(study.dask, study.run.threads, work, root) as workers,
+        ):
             cube = make_ceilings(study, inputs, scratch, workers, journal, progress)
         write_cube(paths.ceiling, cube)
         if absent := json.loads(cube.attrs["rows"]).get("without"):
@@ -109,6 +120,19 @@ def ceiling(study: Study, root: Path, progress: Progress | None = None) -> None:
         for line in timing_notes(timing):
             _log.warning("%s", line)
         journal.remove()
+
+
+def _work(study: Study, inputs: Inputs) -> float:
+    """Multiplications of all ceilings, roughly."""
+    from cinecube.analysis.ceilings.ceiling_blocks import cross_subject_work
+    from cinecube.analysis.ceilings.reduced_blocks import reduced_work
+
+    cohort, bootstraps = inputs.cohort, study.ceiling.bootstraps
+    n_targets = sum(brain.n_targets for brain in cohort.brains.values())
+    repeats = sum(cohort.brains[name].n_targets * shown.size for name, shown in inputs.showings.items())
+    if study.ceiling.compat:
+        return float(repeats) + _WORK_OF_FIT * bootstraps * (n_targets if len(cohort.brains) > 1 else 0)
+    return float(repeats) + (reduced_work if is_reduced(study, cohort) else cross_subject_work)(cohort)
 
 
 def read_brains(study: Study, root: Path, fitted: bool = True) -> Inputs:
@@ -143,7 +167,9 @@ def read_brains(study: Study, root: Path, fitted: bool = True) -> Inputs:
     (group,) = align(space.rows, tabled, train=train, test=test, repeats=study.brain.repeats, rows="shared")
     shown = align(space.rows, tabled, train=train, test=test, repeats="average", rows="common")
     folds = make_layout(space, group, settings, 0).folds
-    cohort = Cohort(brains, group, folds, settings.targets_per_block, settings.threads, settings.backend)
+    cohort = Cohort(
+        brains, group, folds, settings.targets_per_block, settings.threads, settings.backend, study.dask == "local"
+    )
     showings, reason = _repeated(shown, averaged=study.brain.repeats == "average")
     notes = {"cross_subject": "there is one subject"} if len(brains) == 1 else {}
     return Inputs(root, cohort, showings, notes | ({"repeats": reason} if reason else {}))
@@ -208,7 +234,7 @@ def make_ceilings(
     study: Study,
     inputs: Inputs,
     scratch: Path,
-    workers: Threads | None = None,
+    workers: Workers = None,
     kept: Journal | None = None,
     progress: Progress | None = None,
 ) -> xr.Dataset:
@@ -219,8 +245,8 @@ def make_ceilings(
     study : Study
     inputs : Inputs
     scratch : Path
-        Folder for kernels that do not fit in memory.
-    workers : Threads, optional
+        Folder for kernels and factors, on a disk that workers share.
+    workers : Client, Threads or None
     kept : Journal, optional
         Blocks in it are not computed again.
     progress : callable, optional
@@ -244,7 +270,7 @@ def make_ceilings(
     group = cohort.group
     attrs = provenance(
         "ceiling",
-        ceiling_spec(study, brains),
+        ceiling_spec(study, cohort),
         ("numpy", "scipy"),
         **check_same_space(list(brains.values())),
         tr_s=study.clock.tr_s,
@@ -258,16 +284,18 @@ def _cross(
     study: Study,
     cohort: Cohort,
     scratch: Path,
-    workers: Threads | None,
+    workers: Workers,
     kept: Journal | None,
     progress: Progress | None,
 ) -> dict[str, dict[str, np.ndarray]]:
     """Extrapolated ceilings by subject and name."""
     from cinecube.analysis.ceilings.ceiling_blocks import run_by_subject, score_subsets
     from cinecube.analysis.ceilings.ceiling_cube import cross_values
+    from cinecube.analysis.ceilings.reduced_blocks import reduced_scores
     from cinecube.analysis.ceilings.saturation import extrapolate
 
-    scores, params = score_subsets(cohort, scratch, workers, kept, progress), study.ceiling
+    predict, params = reduced_scores if is_reduced(study, cohort) else score_subsets, study.ceiling
+    scores = predict(cohort, scratch, workers, kept, progress)
     # 0.95 is the share of resamplings in the interval.
     arguments = {
         name: (own.score, own.size, params.bootstraps, 0.95, params.seed, params.curve) for name, own in scores.items()
@@ -277,29 +305,26 @@ def _cross(
 
 
 def _compat(
-    study: Study, inputs: Inputs, workers: Threads | None, progress: Progress | None
+    study: Study, inputs: Inputs, workers: Workers, progress: Progress | None
 ) -> dict[str, dict[str, np.ndarray]]:
     """Ceilings by subject and name as the authors computed them."""
     from cinecube.analysis.ceilings.ceiling_cube import compat_values
-    from cinecube.analysis.ceilings.oota2025_ceiling import compat_ceilings, compat_scores, count_fits
-    from cinecube.store.jobs.tasks import open_workers
+    from cinecube.analysis.ceilings.oota2025_ceiling import compat_ceilings, compat_scores
 
-    cohort, bootstraps = inputs.cohort, study.ceiling.bootstraps
-    points = compat_scores(cohort, workers)
-    work = _WORK_OF_FIT * count_fits(points, bootstraps)
-    with open_workers(study.dask, study.run.threads, work, inputs.root) as processes:
-        found = compat_ceilings(points, bootstraps, processes, cohort.threads, progress)
+    points = compat_scores(inputs.cohort, workers)
+    found = compat_ceilings(points, study.ceiling.bootstraps, workers, inputs.cohort.threads, progress)
     return {name: compat_values(points[name], found[name]) for name in points}
 
 
 def _about(study: Study, inputs: Inputs) -> dict[str, dict[str, str]]:
     """Attributes of the cube's variables: what each is, and why it is NaN where it is."""
-    from cinecube.analysis.ceilings.ceiling_cube import ABOUT, COMPAT_ABOUT, CROSS, CURVES
+    from cinecube.analysis.ceilings.ceiling_cube import ABOUT, COMPAT_ABOUT, CROSS, CURVES, REDUCED
 
     texts = ABOUT | (COMPAT_ABOUT if study.ceiling.compat else {})
     shown = "the mean over showings" if study.brain.repeats == "average" else "a single showing"
+    about = texts["cross_subject"].format(curve=CURVES[study.ceiling.curve])
     texts |= {
-        "cross_subject": texts["cross_subject"].format(curve=CURVES[study.ceiling.curve]),
+        "cross_subject": about + (f". {REDUCED}" if is_reduced(study, inputs.cohort) else ""),
         "repeats": f"{texts['repeats']}; of r with {shown}",
     }
     kinds = {name: "cross_subject" if name in (*CROSS, "cross_subject_score") else "repeats" for name in texts}
@@ -309,15 +334,33 @@ def _about(study: Study, inputs: Inputs) -> dict[str, dict[str, str]]:
     }
 
 
-def ceiling_spec(study: Study, brains: Mapping[str, Responses]) -> dict[str, Any]:
-    """Spec that the ceiling cube's fingerprint hashes, without sizes of blocks, which change the speed only.
+def is_reduced(study: Study, cohort: Cohort) -> bool:
+    """True if subjects predict each other from components instead of all targets.
 
     Parameters
     ----------
     study : Study
-    brains : Mapping of str to Responses
-        By subject.
+    cohort : Cohort
     """
+    from cinecube.analysis.ceilings.reduced_blocks import is_large
+
+    asked, crossed = study.ceiling.approximate, len(cohort.brains) > 1 and not study.ceiling.compat
+    return crossed and (asked == "always" or (asked == "auto" and is_large(cohort)))
+
+
+def ceiling_spec(study: Study, cohort: Cohort) -> dict[str, Any]:
+    """Spec that the ceiling cube's fingerprint hashes, without sizes of blocks, which change the speed only.
+
+    Components stand in it where there are some: cubes without keep the spec that they had before there was a choice.
+
+    Parameters
+    ----------
+    study : Study
+    cohort : Cohort
+    """
+    from cinecube.analysis.ceilings.reduced_subjects import COMPONENTS, FEW, SAMPLED
+
+    sizes = {"components": COMPONENTS, "few": FEW, "sampled": SAMPLED}
     films = [*study.split.train, *study.split.test]
     return {
         "schema": SCHEMA,
@@ -329,5 +372,6 @@ def ceiling_spec(study: Study, brains: Mapping[str, Responses]) -> dict[str, Any
         "repeats": study.brain.repeats,
         "folds": study.encode.folds,
         "ceiling": study.ceiling.model_dump(include=_IN_FINGERPRINT),
-        "brain": {name: str(brain.cube.attrs["fingerprint"]) for name, brain in brains.items()},
+        **({"reduced": sizes} if is_reduced(study, cohort) else {}),
+        "brain": {name: str(brain.cube.attrs["fingerprint"]) for name, brain in cohort.brains.items()},
     }

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import xarray as xr
@@ -12,8 +14,11 @@ from cinecube.analysis.cubes.parcels import best_layer
 from cinecube.analysis.cubes.spaces import Responses
 from cinecube.analysis.cubes.target_axis import find_targets_of
 from cinecube.analysis.encoders.block_fits import factor_fold, prepare_layer, training_design
-from cinecube.analysis.encoders.problem import Block, Plan, Problem, blocks_of, make_layout, read_block
+from cinecube.analysis.encoders.problem import Block, Layout, Plan, Problem, blocks_of, make_layout
+from cinecube.analysis.ridge.factors import Array, Factor
 from cinecube.analysis.ridge.shared_ridge import refit
+from cinecube.store.base.writing import keep_array, kept_array
+from cinecube.store.jobs.tasks import Workers, run_jobs, share, submit
 
 
 @dataclass(frozen=True)
@@ -69,7 +74,9 @@ def choose(scores: xr.Dataset, brains: Mapping[str, Responses]) -> Chosen:
     return Chosen(layer, alpha)
 
 
-def predict(problem: Problem, chosen: Chosen) -> Iterator[Predicted]:
+def predict(
+    problem: Problem, chosen: Chosen, workers: Workers = None, scratch: Path | None = None
+) -> Iterator[Predicted]:
     """Fit every target again at its layer and penalty, and predict the test films.
 
     One factorisation of all training rows per layer is all that this takes: penalties are known.
@@ -78,29 +85,88 @@ def predict(problem: Problem, chosen: Chosen) -> Iterator[Predicted]:
     ----------
     problem : Problem
     chosen : Chosen
+    workers : Client, Threads or None
+    scratch : Path, optional
+        Folder on a disk that workers share; needed where they are processes, whose predictions pass through it.
 
     Yields
     ------
     Predicted
-        Layer by layer; every target with a layer comes once per stream.
+        In any order where there are workers; every target with a layer comes once per stream.
     """
+    plans = list(_plans(problem, chosen))
+    jobs = _jobs(problem, chosen, plans, workers, scratch)
+    for (number, block), found in run_jobs(workers, _predict_block, jobs, problem.settings.threads):
+        plan, m, _ = plans[number]
+        prediction, truth = kept_array(found) if isinstance(found, Path) else found
+        yield Predicted(m, plan.blocks[block], prediction, truth)
+        if isinstance(found, Path):
+            found.unlink()
+
+
+_Planned = tuple[Plan, int, int]
+_Key = tuple[int, int]
+
+
+def _plans(problem: Problem, chosen: Chosen) -> Iterator[_Planned]:
+    """Targets that have chosen a layer (model, layer), in blocks."""
     settings = problem.settings
-    for group in problem.groups:
+    for number, group in enumerate(problem.groups):
         layout = make_layout(problem.space, group, settings, max(settings.delays))
         for m, k in problem.layers:
             targets = {name: np.flatnonzero(chosen.layer[name][m] == k) for name in group.subjects}
-            plan = Plan(0, group, layout, blocks_of(group, targets, settings.targets_per_block))
-            if plan.blocks:
-                yield from _predict_layer(problem, plan, (m, k), chosen)
+            blocks = blocks_of(group, targets, settings.targets_per_block)
+            if blocks:
+                yield Plan(number, group, layout, blocks), m, k
 
 
-def _predict_layer(problem: Problem, plan: Plan, layer: tuple[int, int], chosen: Chosen) -> Iterator[Predicted]:
-    (m, k), layout, settings = layer, plan.layout, problem.settings
-    prepared = prepare_layer(problem.read_layer(m, k), layout, settings)
-    whole = factor_fold(prepared, len(layout.folds), layout, settings)
-    design = training_design(prepared)
-    for block in plan.blocks:
-        responses = read_block(block, plan.group, problem.brains)
-        alpha = np.concatenate([chosen.alpha[piece.subject][m, piece.targets] for piece in block])
-        prediction = refit(whole, design, responses[layout.train], alpha, settings.backend)
-        yield Predicted(m, block, prediction, responses[~layout.train])
+def _jobs(
+    problem: Problem, chosen: Chosen, plans: list[_Planned], workers: Workers, scratch: Path | None
+) -> Iterator[tuple[_Key, tuple[Any, ...]]]:
+    """Arguments of `_predict_block`; a layer is read and factored once for all blocks."""
+    threads, there = problem.settings.threads, share(workers, problem)
+    how = share(workers, problem.settings)
+    for number, (plan, m, k) in enumerate(plans):
+        layout = share(workers, plan.layout)
+        features = submit(workers, Problem.read_layer, threads, there, m, k)
+        prepared = submit(workers, prepare_layer, threads, features, layout, how)
+        whole = submit(workers, factor_fold, threads, prepared, len(plan.layout.folds), layout, how)
+        design = submit(workers, training_design, threads, prepared)
+        del features, prepared  # or workers would keep them
+        for place, block in enumerate(plan.blocks):
+            alpha = np.concatenate([chosen.alpha[piece.subject][m, piece.targets] for piece in block])
+            yield (number, place), (there, plan.number, block, alpha, layout, whole, design, scratch)
+
+
+def _predict_block(
+    problem: Problem,
+    number: int,
+    block: Block,
+    alpha: np.ndarray,
+    layout: Layout,
+    whole: Factor,
+    design: Array | None,
+    scratch: Path | None,
+) -> np.ndarray | Path:
+    """Task: predictions and responses of a block's test rows, (2, test row, target), or the file that they are in."""
+    responses = problem.read_block(block, number)
+    prediction = refit(whole, design, responses[layout.train], alpha, problem.settings.backend)
+    both = np.stack([prediction, responses[~layout.train]]).astype(np.float32, copy=False)
+    return both if scratch is None else keep_array(scratch, both)
+
+
+def predicting_work(problem: Problem) -> float:
+    """Multiplications of `predict`, roughly: those that factor layers, and those that predict all targets.
+
+    Parameters
+    ----------
+    problem : Problem
+    """
+    total = 0.0
+    for group in problem.groups:
+        n_rows, n_targets = float(group.train.sum()), sum(problem.brains[name].n_targets for name in group.subjects)
+        for m, k in problem.layers:
+            rank = min(n_rows, float(problem.space.width[m, k]) * len(problem.settings.delays))
+            total += 9 * rank**3
+        total += n_rows**2 * n_targets * len(problem.space.models)
+    return total

@@ -99,8 +99,11 @@ class PairInputs:
 
     def read_removed(self) -> np.ndarray:
         """All that is removed, layers side by side, float32 (row, dim)."""
-        parts = [self.remove.read_layer(self.remove_model, k)[self.remove_rows] for k in self.remove_layers]
-        return np.concatenate(parts, axis=1)
+        return np.concatenate(list(self.removed_layers()), axis=1)
+
+    def removed_layers(self) -> Iterator[np.ndarray]:
+        """Each layer that is removed, float32 (row, dim)."""
+        return (self.remove.read_layer(self.remove_model, k)[self.remove_rows] for k in self.remove_layers)
 
 
 def make_residual(study: Study, root: Path, pair_name: str, progress: Progress | None = None) -> None:
@@ -108,7 +111,7 @@ def make_residual(study: Study, root: Path, pair_name: str, progress: Progress |
 
     All films are put in place together, with the stream's layers, widths and depths under the pair's name; values are
     in standard deviations that the kept features have on the training rows. What an interrupted run has finished is
-    kept in a journal, layer by layer.
+    kept in a journal, layer by layer. Runs on Dask where that is much work: a layer is a job.
 
     Parameters
     ----------
@@ -124,11 +127,11 @@ def make_residual(study: Study, root: Path, pair_name: str, progress: Progress |
     ------
     StudyError
         If there is no such pair, stream or layer, a cube is missing or holds NaN, the models' rows differ, there is
-        nothing to remove or to keep, or another process makes these cubes.
+        nothing to remove or to keep, workers are lost, or another process makes these cubes.
     """
-    study = without_choices(study)
+    study, root = without_choices(study), root.absolute()  # a worker may run in another folder
     inputs = open_pair(study, root, study.pair(pair_name))
-    paths, settings = StudyPaths(root), make_settings(study)
+    paths = StudyPaths(root)
     films = [*study.split.train, *study.split.test]
     specs = {film: residual_spec(study, inputs, film) for film in films}
     folder = paths.residual(pair_name, films[0]).parent
@@ -136,7 +139,7 @@ def make_residual(study: Study, root: Path, pair_name: str, progress: Progress |
         one_writer(paths, folder),
         open_journal(paths.journals, {"films": specs}, paths.relative(folder)) as journal,
     ):
-        _fill(journal, inputs, settings, progress)
+        _fill(study, root, journal, inputs, progress)
         checks = _check_table(inputs, journal)
         with staged(folder) as partial:
             for film, spec in specs.items():
@@ -280,10 +283,11 @@ def residual_spec(study: Study, inputs: PairInputs, film: str) -> dict[str, Any]
     }
 
 
-def _fill(journal: Journal, inputs: PairInputs, settings: Settings, progress: Progress | None) -> None:
-    """Compute every layer that the journal lacks; layers are read, computed and kept one by one per worker."""
-    from cinecube.analysis.residuals.unexplained import make_remover
-    from cinecube.store.jobs.tasks import open_threads, run_jobs
+def _fill(study: Study, root: Path, journal: Journal, inputs: PairInputs, progress: Progress | None) -> None:
+    """Compute every layer that the journal lacks: a job reads its layer itself, what is removed is factored once."""
+    from cinecube.store.jobs.tasks import open_workers, run_jobs, share, submit
+
+    settings = make_settings(study)
 
     places = range(len(inputs.keep_layers))
     todo = [p for p in places if not (journal.has(_residual_block(inputs, p)) and journal.has(_check_block(inputs, p)))]
@@ -292,18 +296,15 @@ def _fill(journal: Journal, inputs: PairInputs, settings: Settings, progress: Pr
         progress(done, len(places))
     if not todo:
         return
-    with open_threads(settings.threads) as workers:
-        removed = inputs.read_removed()
-        _refuse_constant(inputs, removed)
-        by, alphas = inputs.pair.by, settings.alphas
-        remover = make_remover(removed, inputs.train, inputs.folds, alphas, settings.backend, by=by)
-        removed = _thinned(removed)
-
-        def jobs() -> Iterator[tuple[int, tuple[Any, ...]]]:
-            for place in todo:
-                yield place, (inputs, place, remover, removed, settings)
-
-        for place, (values, check) in run_jobs(workers, _layer, jobs(), settings.threads):
+    _refuse_constant(inputs)
+    with open_workers(study.dask, settings.threads, _work(inputs, settings, len(todo)), root) as workers:
+        pair, how = share(workers, inputs), share(workers, settings)
+        removed = submit(workers, _read_removed, settings.threads, pair)
+        remover = submit(workers, _factored, settings.threads, removed, pair, how)
+        thinned = submit(workers, _thinned, settings.threads, removed)
+        del removed  # or a worker would keep it to the end
+        jobs = ((place, (pair, place, remover, thinned, how)) for place in todo)
+        for place, (values, check) in run_jobs(workers, _layer, jobs, settings.threads):
             journal.write(_residual_block(inputs, place), values)
             journal.write(_check_block(inputs, place), check)
             done += 1
@@ -311,12 +312,36 @@ def _fill(journal: Journal, inputs: PairInputs, settings: Settings, progress: Pr
                 progress(done, len(places))
 
 
-def _refuse_constant(inputs: PairInputs, removed: np.ndarray) -> None:
+def _work(inputs: PairInputs, settings: Settings, n_layers: int) -> float:
+    """Multiplications for so many layers, roughly: those that factor what is removed and left, and that predict."""
+    n_rows, parts = float(inputs.train.sum()), len(inputs.folds) + 1
+    kept = float(inputs.keep.width[inputs.keep_model].max())
+    removed = float(inputs.remove.width[inputs.remove_model, list(inputs.remove_layers)].sum())
+    factoring = [9 * parts * min(n_rows, width) ** 3 for width in (removed, kept, _CHECK_KERNEL_ROWS)]
+    predicting = n_rows * len(settings.alphas) * (min(n_rows, removed) * kept + min(n_rows, kept) * _CHECK_DIMS)
+    return factoring[0] + n_layers * (factoring[1] + factoring[2] + predicting)
+
+
+def _read_removed(inputs: PairInputs) -> np.ndarray:
+    """Task: all that is removed, (row, dim)."""
+    return inputs.read_removed()
+
+
+def _factored(removed: np.ndarray, inputs: PairInputs, settings: Settings) -> Remover:
+    """Task: what is removed, factored for all layers."""
+    from cinecube.analysis.residuals.unexplained import make_remover
+
+    by, alphas = inputs.pair.by, settings.alphas
+    return make_remover(removed, inputs.train, inputs.folds, alphas, settings.backend, by=by)
+
+
+def _refuse_constant(inputs: PairInputs) -> None:
     """Refuse a pair if one side does not vary over the training films: nothing would be removed, or was there."""
     pair, train = inputs.pair, inputs.train
     kept = (varying_dims(inputs.read_kept(place)[train]).any() for place in range(len(inputs.keep_layers)))
+    removed = (varying_dims(part[train]).any() for part in inputs.removed_layers())
     for stream, layers, varies in (
-        (pair.remove, inputs.layers_removed, bool(varying_dims(removed[train]).any())),
+        (pair.remove, inputs.layers_removed, any(removed)),
         (pair.keep, inputs.layers, any(kept)),
     ):
         if not varies:
@@ -329,7 +354,7 @@ def _refuse_constant(inputs: PairInputs, removed: np.ndarray) -> None:
 
 
 def _thinned(removed: np.ndarray) -> np.ndarray:
-    """Evenly spaced dims of (row, dim), few enough for the check."""
+    """Task: evenly spaced dims of (row, dim), few enough for the check."""
     n_dims = removed.shape[1]
     return removed[:, np.unique(np.linspace(0, n_dims - 1, min(n_dims, _CHECK_DIMS)).round().astype(int))]
 

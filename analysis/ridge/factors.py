@@ -62,6 +62,27 @@ class Backend:
         """A matrix's transpose, laid out row by row."""
         return np.ascontiguousarray(values.T) if isinstance(values, np.ndarray) else values.T.contiguous()
 
+    def sparse_ones(self, columns: np.ndarray, width: int) -> Array:
+        """A sparse float32 matrix (row, column) that holds ones at some columns of each row.
+
+        Parameters
+        ----------
+        columns : array of int32, shape (row, one)
+            Rising in each row.
+        width : int
+            Columns of the matrix.
+        """
+        ones, (n_rows, n_ones) = np.ones(columns.size, dtype=np.float32), columns.shape
+        if self.library == "numpy":
+            from scipy import sparse
+
+            ends = np.arange(n_rows + 1, dtype=np.int32) * n_ones
+            return sparse.csr_matrix((ones, columns.ravel(), ends), shape=(n_rows, width))
+        import torch
+
+        places = torch.from_numpy(np.stack([np.repeat(np.arange(n_rows), n_ones), columns.ravel()]))
+        return torch.sparse_coo_tensor(places, torch.from_numpy(ones), (n_rows, width)).coalesce().to(self.device)
+
     def eigh(self, matrix: np.ndarray) -> tuple[np.ndarray, Array]:
         """Eigenvalues, rising, and eigenvectors in columns of a symmetric float64 matrix; vectors in float32."""
         if self.library == "numpy":

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import Any
 
 import numpy as np
 
@@ -14,32 +14,45 @@ from cinecube.analysis.encoders.predictions import Chosen, predict
 from cinecube.analysis.encoders.problem import Problem, split_block
 from cinecube.analysis.ridge.design import Run, cut_runs
 from cinecube.store.base.errors import StudyError
+from cinecube.store.base.writing import kept_array
 from cinecube.store.clock.clock import SAME_S, step_s
+from cinecube.store.jobs.tasks import Workers
 
-if TYPE_CHECKING:
-    pass
+_TRUTH = ".responses.npy"  # no stream is called that
 
 
 @dataclass(frozen=True)
 class Held:
-    """One subject's test films.
+    """One subject's test films; arrays are files, so that a task on any machine reads its targets itself.
 
     Attributes
     ----------
-    prediction : dict of str to array, shape (row, target)
-        By stream: at the layer that the training films chose for each target; NaN where there is none.
-    truth : array, shape (row, target)
-        NaN where no stream predicts a target.
+    folder : Path
+        Of this subject's arrays, (row, target) each.
+    streams : list of str
+        Those that are predicted: at the layer that the training films chose for each target; NaN where there is none.
+    shape : (int, int)
+        Rows and targets.
     segment : array of str, shape (row,)
     onset_s : array, shape (row,)
     runs : list of (start, stop)
     """
 
-    prediction: dict[str, np.ndarray]
-    truth: np.ndarray
+    folder: Path
+    streams: list[str]
+    shape: tuple[int, int]
     segment: np.ndarray
     onset_s: np.ndarray
     runs: list[Run]
+
+    @property
+    def truth(self) -> np.ndarray:
+        """Responses (row, target), mapped; NaN where no stream predicts a target."""
+        return kept_array(self.folder / _TRUTH)
+
+    def prediction(self, stream: str) -> np.ndarray:
+        """Predictions of a stream (row, target), mapped."""
+        return kept_array(self.folder / f"{stream}.npy")
 
 
 def begin(folder: Path, problem: Problem) -> dict[str, Held]:
@@ -61,23 +74,31 @@ def begin(folder: Path, problem: Problem) -> dict[str, Held]:
         segment, onset_s = group.segment[~group.train], group.onset_s[~group.train]
         runs = cut_runs(segment, onset_s, step_s(problem.space.rows))
         for name in group.subjects:
-            truth = _empty(folder / f"{name}.npy", (len(segment), problem.brains[name].n_targets))
-            held[name] = Held({}, truth, segment, onset_s, runs)
+            shape = len(segment), problem.brains[name].n_targets
+            held[name] = Held(folder / name, [], shape, segment, onset_s, runs)
+            _empty(held[name], _TRUTH)
     return held
 
 
-def hold(held: Mapping[str, Held], folder: Path, problem: Problem, chosen: Chosen) -> None:
+def hold(
+    held: Mapping[str, Held], problem: Problem, chosen: Chosen, workers: Workers = None, scratch: Path | None = None
+) -> None:
     """Predict the test films with every stream of a model, and add that to what is held.
+
+    Tasks write what they predict to files of their own, and this process alone puts them in their place: parts of one
+    file that several machines write are lost.
 
     Parameters
     ----------
     held : Mapping of str to Held
         From `begin`.
-    folder : Path
     problem : Problem
         Of this model.
     chosen : Chosen
         Layer and penalty of each target.
+    workers : Client, Threads or None
+    scratch : Path, optional
+        As for `predict`.
 
     Raises
     ------
@@ -85,21 +106,26 @@ def hold(held: Mapping[str, Held], folder: Path, problem: Problem, chosen: Chose
         If the model's rows are not those that are held.
     """
     streams = problem.space.models
+    written: dict[tuple[str, str], np.memmap[Any, np.dtype[np.float32]]] = {}
     for group in problem.groups:
         for name in group.subjects:
             _refuse_other_rows(held[name], group, ", ".join(streams))
+            written[name, _TRUTH] = np.lib.format.open_memmap(held[name].folder / _TRUTH, mode="r+")
             for stream in streams:
-                held[name].prediction[stream] = _empty(folder / f"{stream}.{name}.npy", held[name].truth.shape)
-    for part in predict(problem, chosen):
+                written[name, stream] = _empty(held[name], f"{stream}.npy")
+                held[name].streams.append(stream)
+    for part in predict(problem, chosen, workers, scratch):
         for piece, own in split_block(part.block, part.prediction):
-            held[piece.subject].prediction[streams[part.m]][:, piece.targets] = own
+            written[piece.subject, streams[part.m]][:, piece.targets] = own
         for piece, own in split_block(part.block, part.truth):
-            held[piece.subject].truth[:, piece.targets] = own
+            written[piece.subject, _TRUTH][:, piece.targets] = own
+    for array in written.values():
+        array.flush()  # before anyone reads them elsewhere
 
 
-def _empty(path: Path, shape: tuple[int, int]) -> np.ndarray:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    array = np.lib.format.open_memmap(path, mode="w+", dtype=np.float32, shape=shape)
+def _empty(held: Held, name: str) -> np.memmap[Any, np.dtype[np.float32]]:
+    held.folder.mkdir(parents=True, exist_ok=True)
+    array = np.lib.format.open_memmap(held.folder / name, mode="w+", dtype=np.float32, shape=held.shape)
     array[:] = np.nan
     return array
 

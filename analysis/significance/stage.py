@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -16,12 +17,14 @@ from cinecube.analysis.cubes import tables
 from cinecube.analysis.cubes.results import open_scores, read_scores
 from cinecube.analysis.cubes.spaces import Responses, check_same_space
 from cinecube.analysis.cubes.target_axis import join_targets
-from cinecube.analysis.encoders.predictions import choose
-from cinecube.analysis.encoders.problem import read_problem
+from cinecube.analysis.encoders.predictions import choose, predicting_work
+from cinecube.analysis.encoders.problem import Problem, read_problem
+from cinecube.analysis.ridge.factors import Backend, check_backend
 from cinecube.analysis.significance import VERSIONS
 from cinecube.analysis.significance.held import Held, begin, hold
 from cinecube.analysis.statistics.comparisons import MIN_SUBJECTS, choose_swap_rows, group_map, make_swaps, swap_blocks
 from cinecube.analysis.statistics.nulls import (
+    MIN_BLOCK_ROWS,
     Significance,
     choose_block_rows,
     fdr,
@@ -34,12 +37,21 @@ from cinecube.store.base.paths import StudyPaths
 from cinecube.store.base.writing import one_writer, scratch_folder
 from cinecube.store.cube.cubes import write_cube
 from cinecube.store.cube.schema import SCHEMA, provenance, string_coordinate
-from cinecube.store.jobs.tasks import pinned
+from cinecube.store.jobs.tasks import Threads, Workers, open_workers, run_jobs, share
 
 if TYPE_CHECKING:
     from cinecube.store.jobs.tasks import Progress
     from cinecube.store.params.analysis_params import Statistics
     from cinecube.store.params.document import Study
+
+
+# Of one task: a second or so of 5,000 permutations. A multiple of what a batch of permutations takes, so that tasks
+# cut no batch, whose last bits depend on what is in it.
+_TARGETS_PER_TASK = 1024
+# Multiplications that take as long as one addition of a sparse product.
+_SPARSE = 4
+Compared = str | tuple[str, str]
+"""A stream against chance, or the first of two against the second."""
 
 
 @dataclass(frozen=True)
@@ -48,16 +60,13 @@ class Tested:
 
     Attributes
     ----------
-    chance : dict of str to Significance
-        By stream: r against permutations.
-    pairs : list of Significance
-        By comparison: r of the first stream minus r of the second.
+    found : dict of str to Significance
+        By stream: r against permutations. By comparison (`a - b`): r of the first stream minus r of the second.
     block_rows : dict of str to int
-        Rows of a block, by stream and by comparison (`a - b`).
+        Rows of a block, by the same names.
     """
 
-    chance: dict[str, Significance]
-    pairs: list[Significance]
+    found: dict[str, Significance]
     block_rows: dict[str, int]
 
 
@@ -65,7 +74,7 @@ def significance(study: Study, root: Path, progress: Progress | None = None) -> 
     """Test every target's score at the layer that the training films chose for it, and write `results/significance`.
 
     Models are fitted again at penalties that are known; their predictions of the test films are kept on disk meanwhile:
-    4 bytes per test TR, target, stream and subject.
+    4 bytes per test TR, target, stream and subject. Runs on Dask where that is much work: blocks of targets are jobs.
 
     Parameters
     ----------
@@ -78,24 +87,53 @@ def significance(study: Study, root: Path, progress: Progress | None = None) -> 
     Raises
     ------
     StudyError
-        If a cube is missing, the test films are too short for `MIN_BLOCKS` blocks, or another process does the same.
+        If a cube is missing, the test films are too short for `MIN_BLOCKS` blocks, workers are lost, or another
+        process does the same.
     """
+    root = root.absolute()  # a worker may run in another folder
     paths = StudyPaths(root)
     _refuse_unknown(study, root)
     # Before the work: this is a table that another stage made.
     regions = tables.read_table(paths.tables / "roi.csv", "roi", "subject", "model", "score")
+    problems = {model: read_problem(study, root, model) for model in study.encoded}
+    done = itertools.count(1)
+
+    def tell() -> None:
+        if progress:  # models that are fitted again, then subjects that are tested
+            progress(next(done), len(problems) + len(study.brain.subjects))
+
     with one_writer(paths, paths.significance):
-        with scratch_folder(paths, "significance") as folder:
-            held, brains, fingerprints = _hold_all(study, root, folder, progress)
+        with (
+            scratch_folder(paths, "significance") as folder,
+            open_workers(study.dask, study.run.threads, _work(study, problems), root) as workers,
+        ):
+            held, fingerprints = begin(folder, next(iter(problems.values()))), {}
+            for model, problem in problems.items():
+                scores = open_scores(root, model)
+                fingerprints[model] = str(scores.attrs["fingerprint"])
+                parts = None if isinstance(workers, Threads) else folder / "parts"
+                hold(held, problem, choose(scores, problem.brains), workers, parts)
+                tell()
             tested = {}
-            for name, film in held.items():
-                where = f"test films of {name}"
-                tested[name] = pinned(tested_subject, study.run.threads, film, study.statistics, where)
-                if progress:
-                    progress(len(study.encoded) + len(tested), _n_steps(study))
-        cube = _cube(study, tested, list(brains.values()), fingerprints)
+            for name, films in held.items():
+                tested[name] = tested_subject(films, study, f"test films of {name}", workers)
+                tell()
+        cube = _cube(study, tested, list(next(iter(problems.values())).brains.values()), fingerprints)
         write_cube(paths.significance, cube)
         _write_tables(study, root, cube, regions)
+
+
+def _work(study: Study, problems: Mapping[str, Problem]) -> float:
+    """Multiplications of predicting and of testing, roughly."""
+    params, total = study.statistics, 0.0
+    for problem in problems.values():
+        total += predicting_work(problem)
+        n_tests = len(problem.space.models) + len(params.compare) / len(problems)
+        for group in problem.groups:
+            n_targets = sum(problem.brains[name].n_targets for name in group.subjects)
+            blocks = float((~group.train).sum()) / MIN_BLOCK_ROWS
+            total += _SPARSE * params.permutations * blocks * n_targets * n_tests
+    return total
 
 
 def _write_tables(study: Study, root: Path, cube: xr.Dataset, regions: pd.DataFrame) -> None:
@@ -118,70 +156,69 @@ def _refuse_unknown(study: Study, root: Path) -> None:
         find_label(stream, known, "statistics.compare", "scores of", do)
 
 
-def _hold_all(
-    study: Study, root: Path, folder: Path, progress: Progress | None
-) -> tuple[dict[str, Held], dict[str, Responses], dict[str, str]]:
-    held: dict[str, Held] = {}
-    brains: dict[str, Responses] = {}
-    fingerprints: dict[str, str] = {}
-    for number, model in enumerate(study.encoded):
-        problem = read_problem(study, root, model)
-        brains = dict(problem.brains)
-        held = held or begin(folder, problem)
-        scores = open_scores(root, model)
-        fingerprints[model] = str(scores.attrs["fingerprint"])
-        pinned(hold, study.run.threads, held, folder, problem, choose(scores, brains))
-        if progress:
-            progress(number + 1, _n_steps(study))
-    return held, brains, fingerprints
-
-
-def _n_steps(study: Study) -> int:
-    """Models that are fitted again, then subjects that are tested."""
-    return len(study.encoded) + len(study.brain.subjects)
-
-
-def tested_subject(held: Held, params: Statistics, where: str) -> Tested:
+def tested_subject(held: Held, study: Study, where: str, workers: Workers) -> Tested:
     """Test all streams of one subject against chance, and those that the study compares against each other.
 
     Parameters
     ----------
     held : Held
-    params : Statistics
+    study : Study
     where : str
         The films, for messages.
+    workers : Client, Threads or None
 
     Raises
     ------
     StudyError
-        If the films are too short for the blocks.
+        If the films are too short for the blocks, or workers are lost.
     """
-    chance, rows = {}, {}
-    for stream, prediction in held.prediction.items():
-        rows[stream] = _block_rows(params, prediction, held)
-        chance[stream] = _against_chance(prediction, held.truth, rows[stream], params)
-    pairs = []
-    for a, b in params.compare:
-        first, second = held.prediction[a], held.prediction[b]
-        n_rows = (
-            choose_swap_rows(first, second, held.truth, held.runs) if params.block_rows == "auto" else params.block_rows
-        )
-        rows[f"{a} - {b}"] = n_rows
-        swaps = make_swaps(len(held.truth), n_rows, params.permutations, params.seed)
-        pairs.append(swap_blocks(first, second, held.truth, swaps))
-    return Tested(chance, pairs, rows)
+    params, threads = study.statistics, study.run.threads
+    backend = check_backend(study.run.backend, study.run.device, "run.backend")
+    every: dict[str, Compared] = {stream: stream for stream in held.streams}
+    every |= {f"{a} - {b}": (a, b) for a, b in params.compare}
+    here = share(workers, held)
+    choosing = ((name, (here, what, params, where)) for name, what in every.items())
+    rows = dict(run_jobs(workers, _block_rows, choosing, threads))
+    parts = [slice(start, start + _TARGETS_PER_TASK) for start in range(0, held.shape[1], _TARGETS_PER_TASK)]
+    jobs = (
+        ((name, number), (here, what, rows[name], part, params, backend))
+        for name, what in every.items()
+        for number, part in enumerate(parts)
+    )
+    found = dict(run_jobs(workers, _test, jobs, threads))
+    return Tested(
+        {name: _joined([found[name, number] for number in range(len(parts))]) for name in every},
+        {name: rows[name] for name in every},
+    )
 
 
-def _block_rows(params: Statistics, prediction: np.ndarray, held: Held) -> int:
-    if params.block_rows == "auto":
-        return choose_block_rows(prediction, held.truth, held.runs)
-    return params.block_rows
+def _joined(parts: Sequence[Significance]) -> Significance:
+    return Significance(np.concatenate([part.score for part in parts]), np.concatenate([part.p for part in parts]))
 
 
-def _against_chance(prediction: np.ndarray, truth: np.ndarray, block_rows: int, params: Statistics) -> Significance:
+def _block_rows(held: Held, what: Compared, params: Statistics, where: str) -> int:
+    """Task: rows of a block."""
+    if params.block_rows != "auto":
+        return params.block_rows
+    if isinstance(what, str):
+        return choose_block_rows(held.prediction(what), held.truth, held.runs)
+    first, second = map(held.prediction, what)
+    return choose_swap_rows(first, second, held.truth, held.runs)
+
+
+def _test(
+    held: Held, what: Compared, block_rows: int, part: slice, params: Statistics, backend: Backend
+) -> Significance:
+    """Task: test some targets."""
+    truth = np.array(held.truth[:, part])
+    seed, count = params.seed, params.permutations
+    if not isinstance(what, str):
+        first, second = (np.array(held.prediction(stream)[:, part]) for stream in what)
+        return swap_blocks(first, second, truth, make_swaps(len(truth), block_rows, count, seed))
+    prediction = np.array(held.prediction(what)[:, part])
     if params.permute == "shifts":
-        return shift_circularly(prediction, truth, block_rows, params.permutations, params.seed)
-    return permute_blocks(prediction, truth, make_plan(len(truth), block_rows, params.permutations, params.seed))
+        return shift_circularly(prediction, truth, block_rows, count, seed)
+    return permute_blocks(prediction, truth, make_plan(len(truth), block_rows, count, seed), backend)
 
 
 def _cube(
@@ -189,7 +226,6 @@ def _cube(
 ) -> xr.Dataset:
     """All subjects' tests on one labelled target axis; the false discovery rate is each subject's and stream's own."""
     axis = join_targets(brains)
-    streams = list(next(iter(tested.values())).chance)
     pairs = [f"{a} - {b}" for a, b in study.statistics.compare]
 
     variables: dict[str, Any] = {}
@@ -200,9 +236,14 @@ def _cube(
             stacked = axis.stack({subject: np.stack([get(one) for one in own]) for subject, own in parts.items()})
             variables[name] = (("subject", dim, "target"), stacked)
 
-    add("", "model", {subject: list(one.chance.values()) for subject, one in tested.items()})
+    streams = [name for name in next(iter(tested.values())).found if name not in pairs]
+    add("", "model", {subject: [one.found[name] for name in streams] for subject, one in tested.items()})
     if pairs:
-        add("difference_", "comparison", {subject: one.pairs for subject, one in tested.items()})
+        add(
+            "difference_",
+            "comparison",
+            {subject: [one.found[name] for name in pairs] for subject, one in tested.items()},
+        )
     cube = xr.Dataset(
         variables,
         coords={

@@ -12,9 +12,10 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from scipy import fft, sparse, stats
+from scipy import fft, stats
 
 from cinecube.analysis.ridge.design import Run
+from cinecube.analysis.ridge.factors import Array, Backend
 from cinecube.store.base.errors import StudyError
 
 MIN_BLOCKS = 8
@@ -32,6 +33,7 @@ ROUNDING = 1e-6
 # one-hot rows as a sparse matrix are 2 to 5 times as fast as a dense one, and 5 to 8 times as fast as indexing.
 _TARGETS_PER_BATCH = 64
 _BLOCKS_PER_GROUP = 10
+_NUMPY = Backend()
 # More targets than this change the median autocorrelation by less than its own error.
 _SAMPLED_TARGETS = 2048
 
@@ -134,7 +136,9 @@ def make_plan(n_rows: int, block_rows: int, n_permutations: int = 5000, seed: in
     return BlockPlan(blocks, np.random.default_rng(seed).permuted(places, axis=1))
 
 
-def permute_blocks(prediction: np.ndarray, truth: np.ndarray, plan: BlockPlan) -> Significance:
+def permute_blocks(
+    prediction: np.ndarray, truth: np.ndarray, plan: BlockPlan, backend: Backend = _NUMPY
+) -> Significance:
     """Test each target's r against permutations of the prediction's blocks, one-sided.
 
     Parameters
@@ -143,6 +147,8 @@ def permute_blocks(prediction: np.ndarray, truth: np.ndarray, plan: BlockPlan) -
         Of the test film; any block of targets, since no target's p depends on the others.
     plan : BlockPlan
         From `make_plan`; the same for all blocks of targets.
+    backend : Backend
+        What takes the products: a GPU by torch.
 
     Returns
     -------
@@ -156,7 +162,7 @@ def permute_blocks(prediction: np.ndarray, truth: np.ndarray, plan: BlockPlan) -
     """
     n_targets = truth.shape[1]
     score, p = np.full(n_targets, np.nan), np.full(n_targets, np.nan)
-    for part, observed, null in _block_nulls(prediction, truth, plan):
+    for part, observed, null in _block_nulls(prediction, truth, plan, backend):
         score[part] = observed
         p[part] = chance_of((null >= observed - ROUNDING).sum(axis=0), len(null), observed)
     return Significance(score, p)
@@ -177,34 +183,31 @@ def block_null(prediction: np.ndarray, truth: np.ndarray, plan: BlockPlan) -> np
 
 
 def _block_nulls(
-    prediction: np.ndarray, truth: np.ndarray, plan: BlockPlan
+    prediction: np.ndarray, truth: np.ndarray, plan: BlockPlan, backend: Backend = _NUMPY
 ) -> Iterator[tuple[slice, np.ndarray, np.ndarray]]:
     """Batches of targets: r (target,), NaN where there is none, and r of all permutations (permutation, target)."""
     n_blocks, block_rows = plan.blocks.n_blocks, plan.blocks.block_rows
-    groups = _one_hot(plan)
+    groups = _one_hot(plan, backend)
     for part in target_batches(plan.blocks.n_rows, prediction, truth):
         series = [unit_series(x[:, part], plan.blocks.used_rows) for x in (prediction, truth)]
-        a, b = (x.astype(np.float32).reshape(-1, n_blocks, block_rows) for x in series)
-        null = np.zeros((len(plan.order), len(a)), dtype=np.float32)
+        a, b = (backend.put(x).reshape(-1, n_blocks, block_rows) for x in series)
+        null = backend.put(np.zeros((len(plan.order), len(a))))
         for group, places in groups:
             # A product for each target, not one for the batch: its rounding must not depend on its neighbours.
-            products = np.matmul(b[:, places], a.transpose(0, 2, 1))
-            null += group @ np.ascontiguousarray(products.reshape(len(a), -1).T)
-        yield part, correlate(*series), null
+            products = b[:, places] @ a.swapaxes(1, 2)
+            null += group @ backend.turned(products.reshape(len(a), -1))
+        yield part, correlate(*series), backend.get(null)
 
 
-def _one_hot(plan: BlockPlan) -> list[tuple[sparse.csr_matrix, slice]]:
+def _one_hot(plan: BlockPlan, backend: Backend) -> list[tuple[Array, slice]]:
     """Per group of places, a matrix (permutation, place x block) of ones where a block of the prediction is."""
-    n_permutations, n_blocks = plan.order.shape
+    n_blocks = plan.blocks.n_blocks
     groups = []
     for first in range(0, n_blocks, _BLOCKS_PER_GROUP):
         places = slice(first, min(first + _BLOCKS_PER_GROUP, n_blocks))
         width = places.stop - first
         columns = np.arange(width, dtype=np.int32) * n_blocks + plan.order[:, places]
-        ends = np.arange(n_permutations + 1, dtype=np.int32) * width
-        ones = np.ones(columns.size, dtype=np.float32)
-        shape = (n_permutations, width * n_blocks)
-        groups.append((sparse.csr_matrix((ones, columns.ravel(), ends), shape=shape), places))
+        groups.append((backend.sparse_ones(columns, width * n_blocks), places))
     return groups
 
 

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import hashlib
+import secrets
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
+import numpy as np
 from filelock import FileLock, Timeout
 
 from cinecube.store.base.atomic import clear, remove
@@ -99,3 +101,26 @@ def scratch_folder(paths: StudyPaths, name: str) -> Iterator[Path]:
         yield folder
     finally:
         remove(folder)
+
+
+def keep_array(folder: Path, values: np.ndarray) -> Path:
+    """Write an array into a scratch folder, whole or not at all, for whichever process needs it; its path.
+
+    Its name is its own: a task whose worker was lost is run again, and must not write into what the first has begun.
+
+    Parameters
+    ----------
+    folder : Path
+        From `scratch_folder`, or below it; made where it is not there.
+    values : array
+        Of any shape.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / f"{secrets.token_hex(8)}.npy"
+    np.save(path, values, allow_pickle=False)
+    return path
+
+
+def kept_array(path: Path) -> np.ndarray:
+    """An array that was kept, mapped read-only: processes of one machine share its memory."""
+    return np.asarray(np.load(path, mmap_mode="r", allow_pickle=False))

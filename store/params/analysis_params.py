@@ -103,6 +103,9 @@ class CeilingParams(Section):
     seed : int
     compat : str, optional
         Whose published procedure to repeat.
+    approximate : str
+        Whether subjects predict each other from their first thousand components, where all of their targets would take
+        days: with more than 4,000 training rows (`auto`), whenever (`always`), or not at all (`never`).
     """
 
     use: Literal["cross_subject", "repeats", "none"] = "cross_subject"
@@ -113,6 +116,7 @@ class CeilingParams(Section):
     block_rows: int = Field(10, ge=1, le=1_000_000)
     seed: int = Field(0, ge=0, lt=2**63)
     compat: Literal["oota2025"] | None = None
+    approximate: Literal["auto", "never", "always"] = "auto"
 
 
 class Pair(Section):

@@ -13,7 +13,6 @@ import pytest
 import xarray as xr
 from tests.conftest import tree_digest
 
-from cinecube.analysis.ceilings import ceiling_blocks
 from cinecube.analysis.ceilings.ceiling_blocks import score_subsets
 from cinecube.analysis.ceilings.ceiling_cube import ceiling_growth
 from cinecube.analysis.ceilings.cross_subject import cross_subject_scores
@@ -95,24 +94,28 @@ def test_planted_ceilings_are_found(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("per_parcel", [3, 80], ids=["fewer targets than rows", "more targets than rows"])
-@pytest.mark.parametrize("on_disk", [False, True])
-def test_scores_are_those_of_the_array_functions(
-    per_parcel: int, on_disk: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_scores_are_those_of_the_array_functions(per_parcel: int, tmp_path: Path) -> None:
     drawn = draw(n_subjects=3, per_parcel=per_parcel)
     study = make_study(drawn, block=50)
     cohort = read_brains(study, write(tmp_path, drawn)).cohort
-    if on_disk:
-        monkeypatch.setattr(ceiling_blocks, "KERNELS_IN_MEMORY", 0)
-    scratch = tmp_path / "scratch"
-    found = score_subsets(cohort, scratch)
-    assert scratch.exists() == (on_disk and per_parcel == 80)
+    found = score_subsets(cohort, tmp_path / "scratch")
     arrays = {name: drawn.joined(name) for name in drawn.bold}
     expected = cross_subject_scores(arrays, np.arange(240) < 180, cohort.folds)
     for name, scores in expected.items():
         assert found[name].subsets == scores.subsets
         np.testing.assert_allclose(found[name].alpha, scores.alpha, rtol=1e-9)
         np.testing.assert_allclose(found[name].score, scores.score, atol=1e-5)
+
+
+@pytest.mark.parametrize("per_parcel", [3, 80], ids=["fewer targets than rows", "more targets than rows"])
+def test_torch_says_what_numpy_says(per_parcel: int, tmp_path: Path) -> None:
+    pytest.importorskip("torch")
+    study = make_study(draw(per_parcel=per_parcel), block=50)
+    root = write(tmp_path, draw(per_parcel=per_parcel))
+    torch = study.model_copy(update={"run": study.run.model_copy(update={"backend": "torch", "device": "cpu"})})
+    ours, theirs = (score_subsets(read_brains(one, root).cohort, root / "scratch") for one in (study, torch))
+    for name, scores in ours.items():
+        np.testing.assert_allclose(theirs[name].score, scores.score, atol=1e-4)
 
 
 @pytest.mark.parametrize("curve", ["exponential", "reliability"])
@@ -371,14 +374,14 @@ def test_an_interrupted_run_goes_on_where_it_was(
     assert tree_digest(StudyPaths(again).ceiling) == tree_digest(StudyPaths(root).ceiling)
 
 
-def test_kernels_on_disk_are_gone_afterwards(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_kernels_and_factors_are_gone_afterwards(tmp_path: Path) -> None:
     drawn = draw(n_subjects=2, per_parcel=50)
     study = make_study(drawn, block=4096)
-    monkeypatch.setattr(ceiling_blocks, "KERNELS_IN_MEMORY", 0)
     folder = StudyPaths(write(tmp_path, drawn)).scratch / "ceiling"
-    kernels: list[str] = []
-    ceiling(study, tmp_path, lambda done, total: kernels.extend(path.name for path in folder.rglob("*.npy")))
-    assert set(kernels) == {"whole.npy", "test.npy"}
+    seen: list[set[str]] = []
+    ceiling(study, tmp_path, lambda done, total: seen.append({path.parent.name for path in folder.rglob("*.npy")}))
+    assert {"ceiling", "wave0"} <= set().union(*seen)
+    assert all(len(waves - {"ceiling"}) <= 1 for waves in seen)  # factors of one wave of subsets at a time
     assert not folder.exists()
 
 

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from scipy import signal, stats
 
+from cinecube.analysis.ridge.factors import Backend
 from cinecube.analysis.statistics.nulls import (
     MIN_BLOCK_ROWS,
     MIN_BLOCKS,
@@ -108,6 +109,17 @@ def test_p_does_not_depend_on_how_targets_are_split() -> None:
         np.testing.assert_array_equal(permute_blocks(*cut, plan).score, whole.score[start:stop])
         np.testing.assert_array_equal(shift_circularly(*cut, 20).p, shifted.p[start:stop])
     assert (whole.p != permute_blocks(prediction, truth, make_plan(606, 20, 500, seed=1)).p).any()
+
+
+def test_torch_counts_what_numpy_counts() -> None:
+    pytest.importorskip("torch")
+    rng = np.random.default_rng(3)
+    truth = rng.standard_normal((400, 150))
+    prediction = 0.1 * truth + rng.standard_normal(truth.shape)
+    plan = make_plan(400, 17, n_permutations=300)
+    ours, theirs = (permute_blocks(prediction, truth, plan, Backend(library)) for library in ("numpy", "torch"))
+    np.testing.assert_array_equal(ours.score, theirs.score)
+    np.testing.assert_allclose(ours.p, theirs.p, atol=1.5 / 301)
 
 
 def test_constant_and_absent_targets_have_no_p_and_leave_the_others_alone() -> None:
