@@ -66,9 +66,9 @@ def _as_cifti(tree: Tree, density: str = "91k") -> None:
     tree.brain(space="fsLR", atlas=None)
 
 
-def _write_gifti(path: Path, values: np.ndarray, step_ms: float | None = TR_S * 1000) -> None:
-    meta = GiftiMetaData({} if step_ms is None else {"TimeStep": f"{step_ms:f}"})
-    arrays = [GiftiDataArray(one, "NIFTI_INTENT_TIME_SERIES", "NIFTI_TYPE_FLOAT32", meta=meta) for one in values]
+def write_gifti(path: Path, values: np.ndarray, step_ms: float | None = TR_S * 1000, **how: Any) -> None:
+    how |= {"meta": GiftiMetaData({} if step_ms is None else {"TimeStep": f"{step_ms:f}"})}
+    arrays = [GiftiDataArray(one, "NIFTI_INTENT_TIME_SERIES", "NIFTI_TYPE_FLOAT32", **how) for one in values]
     nib.save(GiftiImage(darrays=arrays), path)
 
 
@@ -76,7 +76,7 @@ def _as_gifti(tree: Tree, name: str = "hemi-{hemi}_space-fsnative") -> None:
     """The first 60 voxels as a left hemisphere, the others as the right."""
     for showing in SHOWINGS:
         for hemi, values in zip("LR", np.split(_courses(tree, showing), 2, axis=1), strict=True):
-            _write_gifti(tree.path(f"{name.format(hemi=hemi)}_bold.func.gii", showing), values)
+            write_gifti(tree.path(f"{name.format(hemi=hemi)}_bold.func.gii", showing), values)
     tree.brain(space="fsnative", atlas=None)
 
 
@@ -177,7 +177,7 @@ WRONG: dict[str, tuple[Callable[[Tree], object], str]] = {
     "a shorter hemisphere": (
         lambda t: (
             _as_gifti(t),
-            _write_gifti(t.path("hemi-R_space-fsnative_bold.func.gii"), np.ones((9, 60), np.float32)),
+            write_gifti(t.path("hemi-R_space-fsnative_bold.func.gii"), np.ones((9, 60), np.float32)),
         ),
         r"birch01 repeat 1: found 40 volumes of the left and 9 of the right hemisphere",
     ),
@@ -191,7 +191,7 @@ WRONG: dict[str, tuple[Callable[[Tree], object], str]] = {
     "no time": (
         lambda t: (
             _as_gifti(t),
-            _write_gifti(t.path("hemi-L_space-fsnative_bold.func.gii"), _courses(t, "birch01")[:, :60], None),
+            write_gifti(t.path("hemi-L_space-fsnative_bold.func.gii"), _courses(t, "birch01")[:, :60], None),
         ),
         r"func.gii: found no time, expected a number of seconds between volumes",
     ),
