@@ -102,6 +102,7 @@ def build_brain(study: Study, subject: str, root: Path, progress: Progress | Non
         scratch_folder(paths, f"brain.{subject}") as scratch,
     ):
         targets, parts, table = _read_runs(source, checked, targets, study, root, scratch, progress)
+        table = table.assign(missing_segments=some_of(missing_segments(study, runs), 100) or "none")
         spec = _spec(study, source, runs, root)
         with staged(paths.brain_qc(subject)) as partial:
             table.to_csv(partial, index=False, float_format="%.6g")
@@ -156,11 +157,10 @@ def tell_of_missing(study: Study, source: ScanSource, runs: Sequence[ScanRun]) -
     StudyError
         Naming the first segment of these films.
     """
-    seen, segments, rule = {run.segment for run in runs}, study.segments(), study.brain.tasks
-    missing = [segment for segment in segments if segment not in seen]
+    segments, rule, missing = study.segments(), study.brain.tasks, missing_segments(study, runs)
     for films in (study.split.train, study.split.test):
         asked = study.segments(films)
-        if seen.isdisjoint(asked):
+        if set(asked) <= set(missing):
             raise no_scan(source.subject, asked[0], source.tasks, rule, segments)
     if missing:
         error = no_scan(source.subject, missing[0], source.tasks, rule, segments)
@@ -169,6 +169,12 @@ def tell_of_missing(study: Study, source: ScanSource, runs: Sequence[ScanRun]) -
             "%s: no scan of %s; the brain cube has the other %d of %d segments%s",
             *(source.subject, some_of(missing, 8), len(segments) - len(missing), len(segments), hint),
         )
+
+
+def missing_segments(study: Study, runs: Sequence[ScanRun]) -> list[str]:
+    """Segments of the study that none of a subject's runs is of."""
+    seen = {run.segment for run in runs}
+    return [segment for segment in study.segments() if segment not in seen]
 
 
 def check_runs(

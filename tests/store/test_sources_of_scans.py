@@ -337,6 +337,7 @@ def test_a_missing_segment_costs_nothing_else(tree: Tree, plain: dict[str, np.nd
     table.write_text(table.read_text() + f"birch,birch02,58.0,{N_ROWS},25.0,1450,64,64,16000\n")
     told = tree.must("brain", "sub-01").stderr
     assert "sub-01: no scan of birch02; the brain cube has the other 2 of 3 segments" in told
+    assert set(pd.read_csv(tree.root / "data/brain/sub-01.qc.csv")["missing_segments"]) == {"birch02"}
     np.testing.assert_array_equal(tree.cube()["bold"], plain["bold"])
 
 
