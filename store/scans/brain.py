@@ -20,7 +20,7 @@ from cinecube.store.base.input_files import check_file
 from cinecube.store.base.paths import StudyPaths
 from cinecube.store.base.writing import one_writer, scratch_folder
 from cinecube.store.cleaning.confounds import Confounds, read_confounds
-from cinecube.store.cleaning.regression import clean_run, n_regressors, standardise_run
+from cinecube.store.cleaning.regression import clean_run, keeps_drift, n_regressors, standardise_run
 from cinecube.store.clock.clock import Clock, same_step
 from cinecube.store.clock.films_table import read_films_table, rows_by_segment
 from cinecube.store.cube.cubes import TARGETS_PER_SHARD, write_cube
@@ -199,6 +199,7 @@ def check_runs(
     checked: list[CheckedRun] = []
     constant: dict[str, int] = {}
     said: list[str] = []
+    drifting: list[str] = []
     for run in runs:
         timing = source.timing(run)
         if timing.n_volumes is None:
@@ -218,11 +219,19 @@ def check_runs(
             there = np.isin(np.arange(n_volumes), timing.absent, invert=True)
             confounds = replace(confounds, kept=confounds.kept & there)
         taken = _regressors(run, confounds, params, clock, rows[run.segment])
+        if keeps_drift(confounds.regressors, n_volumes, params.high_pass_hz, clock.tr_s):
+            drifting.append(f"{run.segment} repeat {run.repeat}")
         checked.append(CheckedRun(run, confounds, rows[run.segment], taken))
         for name in confounds.constant:
             constant[name] = constant.get(name, 0) + 1
     if said:
         _log.warning("%s", some_of(said))
+    if drifting:
+        _log.warning(
+            "%s: a confound of %d of %d runs looks like slow drift, so nilearn takes no other drift out of them and "
+            "brain.high_pass_hz does nothing there: %s",
+            *(source.subject, len(drifting), len(runs), some_of(drifting, 3)),
+        )
     for name, count in constant.items():
         _log.warning("%s: %s is constant in %d runs: nothing is taken out by it", runs[0].path.name, name, count)
     return checked

@@ -262,6 +262,23 @@ def test_cleaned_is_what_nilearn_cleans(tree: Tree, asked: str | list[str], high
     assert set(quality["spikes"]) == {1}
 
 
+def test_drift_that_nilearn_leaves_is_told(tree: Tree) -> None:
+    """It takes a column that falls steadily for a cosine of the user's own, and adds none."""
+    for showing in SHOWINGS:
+        pd.DataFrame({"rot_x": np.random.default_rng(1).standard_normal(N_VOLUMES)}).to_csv(
+            tree.table(showing), sep="\t", index=False
+        )
+    tree.brain(confounds=["rot_x"], high_pass_hz=0.05)
+    assert "looks like slow drift" not in tree.must("brain", "sub-01").stderr
+    regressors = pd.read_csv(tree.root / "data/brain/sub-01.qc.csv")["regressors"].tolist()
+    tree.confounds(lambda table: table.assign(rot_x=np.linspace(1, -1, N_VOLUMES)))
+    told = " ".join(tree.must("brain", "sub-01").stderr.split())
+    assert "sub-01: a confound of 1 of 3 runs looks like slow drift" in told
+    assert "brain.high_pass_hz does nothing there: birch01 repeat 1" in told
+    found = pd.read_csv(tree.root / "data/brain/sub-01.qc.csv")["regressors"].tolist()
+    assert [before - after for before, after in zip(regressors, found, strict=True)] == [0, 0, 5]
+
+
 def test_parcels_are_what_nilearn_averages(tree: Tree) -> None:
     tree.brain(targets="parcels", confounds="none", high_pass_hz=0, detrend=False)
     cube = tree.cube()
