@@ -40,6 +40,7 @@ _LABELS = frozenset(
         "verdict",
         "lost_parcels",
         "shrunk_parcels",
+        "missing_segments",
     ]
 )
 # A damaged output is not what DVC recorded, so its stage runs again.

@@ -85,6 +85,7 @@ def render(study: Study, root: Path, truth: Comparison | None, metrics: Mapping[
     preferred = tables.preferred_layers(table)
     models = [str(model) for cube in cubes for model in cube["model"].values]
     films, whole_brain = read_films_table(paths.films), _whole_brain_rows(preferred, models)
+    quality = _quality(study, paths)
     return template.render(
         study=study,
         lead=_lead(study, films, cubes),
@@ -111,7 +112,8 @@ def render(study: Study, root: Path, truth: Comparison | None, metrics: Mapping[
         truth=table_grid(truth.table, good=truth.flags) if truth else None,
         truth_lead=truth.summary if truth else "",
         agreement=table_grid(truth.agreement) if truth else None,
-        quality=table_grid(_quality(study, paths)),
+        quality=table_grid(quality),
+        missing_runs=_missing_runs(study, quality),
         films=table_grid(films),
         provenance=table_grid(_provenance(study, paths, cubes)),
         versions=table_grid(_versions(cubes)),
@@ -251,10 +253,28 @@ def _quality(study: Study, paths: StudyPaths) -> pd.DataFrame:
         pulled.refuse_kept_back(path, paths.relative(path))
         table = tables.read_table(path, "segment", "repeat")
         table.insert(0, "subject", subject)
-        parts.append(table)
+        # In words above the table, with showings that other subjects have.
+        parts.append(table.drop(columns="missing_segments", errors="ignore"))
     timing = tables.read_table(paths.tables / "run_timing.csv", "subject", "segment", "repeat", "verdict", "shift_s")
     timing = timing.rename(columns={"verdict": "timing"})[["subject", "segment", "repeat", "timing", "shift_s"]]
     return pd.concat(parts, ignore_index=True).merge(timing, on=["subject", "segment", "repeat"], how="left")
+
+
+def _missing_runs(study: Study, quality: pd.DataFrame) -> list[str]:
+    """Lines on the runs that a subject lacks: showings that another has, and segments that nobody has."""
+    found = set(quality[["subject", "segment", "repeat"]].itertuples(index=False, name=None))
+    shown = {(segment, repeat) for _, segment, repeat in found}
+    shown |= {(segment, 1) for segment in study.segments() if segment not in {one for one, _ in shown}}
+    in_order = sorted(shown, key=lambda run: (study.segments().index(run[0]), run[1]))
+    lines = []
+    for subject in study.brain.subjects:
+        missing = [
+            segment if repeat == 1 else f"{segment} (repeat {repeat})"
+            for segment, repeat in in_order
+            if (subject, segment, repeat) not in found
+        ]
+        lines += [f"{subject}: no scan of {', '.join(missing)}"] if missing else []
+    return lines
 
 
 def _provenance(study: Study, paths: StudyPaths, cubes: Sequence[xr.Dataset]) -> pd.DataFrame:

@@ -9,6 +9,8 @@ import pandas as pd
 
 # A constant target keeps rounding of its level after cleaning; scaled to 1 it would look like signal.
 _ROUNDING = 1e-6
+# Correlation from which on nilearn's `clean` takes a confound for a cosine of the user's own, and adds none.
+_SAME_AS_DRIFT = 0.9
 
 
 def clean_run(
@@ -75,11 +77,42 @@ def n_regressors(
     detrend : bool
         Whether the trend is removed.
     """
+    drift = (
+        0 if keeps_drift(confounds, n_volumes, high_pass_hz, tr_s) else _drift(n_volumes, high_pass_hz, tr_s).shape[1]
+    )
+    return 1 + detrend + drift + (0 if confounds is None else confounds.shape[1])
+
+
+def keeps_drift(confounds: pd.DataFrame | None, n_volumes: int, high_pass_hz: float, tr_s: float) -> bool:
+    """True if `clean_run` removes no drift from a run, as nilearn takes a confound for one of its cosines.
+
+    Parameters
+    ----------
+    confounds : DataFrame (time, confound), optional
+    n_volumes : int
+        Volumes of the run.
+    high_pass_hz : float
+        Drift below it would be removed; 0 for none.
+    tr_s : float
+        Seconds between volumes.
+    """
+    drift = _drift(n_volumes, high_pass_hz, tr_s)
+    if confounds is None or not drift.shape[1]:
+        return False
+    with np.errstate(invalid="ignore"):  # of a constant column
+        alike = np.corrcoef(drift.T, confounds.to_numpy(float).T)
+    return bool((alike[: drift.shape[1], drift.shape[1] :] > _SAME_AS_DRIFT).any())
+
+
+def _drift(n_volumes: int, high_pass_hz: float, tr_s: float) -> np.ndarray:
+    """Cosines (time, cosine) below a frequency, none for 0."""
     from nilearn.glm.first_level.design_matrix import create_cosine_drift
 
+    if high_pass_hz == 0:
+        return np.empty((n_volumes, 0))
     # Its last column is the mean.
-    drift = create_cosine_drift(high_pass_hz, np.arange(n_volumes) * tr_s).shape[1] - 1 if high_pass_hz > 0 else 0
-    return 1 + detrend + drift + (0 if confounds is None else confounds.shape[1])
+    drift: np.ndarray = create_cosine_drift(high_pass_hz, np.arange(n_volumes) * tr_s)[:, :-1]
+    return drift
 
 
 def standardise_run(cleaned: np.ndarray, level: np.ndarray) -> np.ndarray:

@@ -21,11 +21,12 @@ from cinecube.store.scans.arrays import TARGETS_TABLE, columns_as_places
 from cinecube.store.scans.bids import is_there
 from cinecube.store.scans.showings import find_showings, task_of
 from cinecube.store.scans.source import BLOCK_BYTES, RunBlocks, ScanRun, ScanTiming
+from cinecube.store.spaces.label_volumes import schaefer_names
 from cinecube.store.spaces.space import Parcels, Places
 
 _log = logging.getLogger(__name__)
 _TR_S = 1.49  # of all of CNeuroMod; the files do not tell
-_PARCELS, _ATLAS = 1000, "Schaefer18_1000Parcels7Networks"
+_ATLAS = "Schaefer18_1000Parcels7Networks"
 # Entities that tell data sets of runs apart from what else a file holds.
 _TASK, _SUBJECT = "task", "sub"
 _EPISODE = re.compile(r"s\d+e\d+\w*")
@@ -120,7 +121,7 @@ class Algonauts:
             if self._one(run).shape[1] != first.shape[1]:
                 found, expected = f"{self._one(run).shape[1]} parcels", f"{first.shape[1]}, as of {first.place}"
                 raise StudyError(where=self._one(run).where, found=found, expected=expected, do="fetch it again")
-        if first.shape[1] != _PARCELS or is_there(self._targets):
+        if first.shape[1] != len(schaefer_names()) or is_there(self._targets):
             self._places = columns_as_places(self._params.space, first.shape[1], self._targets, first.where)
         else:
             self._places = _schaefer(self._params.space)
@@ -202,7 +203,7 @@ def _refuse_series(one: _Series, other: _Series | None) -> None:
 
 
 def _schaefer(space: str) -> Places:
-    side = np.where(np.arange(_PARCELS) < _PARCELS // 2, "L", "R").astype(object)
-    names = np.array([f"{hemi}_{number:04d}" for number, hemi in enumerate(side, start=1)], dtype=object)
-    unknown = np.full((_PARCELS, 3), np.nan)
-    return Places(Parcels(space, _ATLAS), np.arange(1, _PARCELS + 1), side, unknown, {"parcel": names})
+    names = np.array(schaefer_names(), dtype=object)
+    side = np.array([name[0] for name in names], dtype=object)
+    unknown = np.full((len(names), 3), np.nan)
+    return Places(Parcels(space, _ATLAS), np.arange(1, len(names) + 1), side, unknown, {"parcel": names})

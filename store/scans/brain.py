@@ -20,7 +20,7 @@ from cinecube.store.base.input_files import check_file
 from cinecube.store.base.paths import StudyPaths
 from cinecube.store.base.writing import one_writer, scratch_folder
 from cinecube.store.cleaning.confounds import Confounds, read_confounds
-from cinecube.store.cleaning.regression import clean_run, n_regressors, standardise_run
+from cinecube.store.cleaning.regression import clean_run, keeps_drift, n_regressors, standardise_run
 from cinecube.store.clock.clock import Clock, same_step
 from cinecube.store.clock.films_table import read_films_table, rows_by_segment
 from cinecube.store.cube.cubes import TARGETS_PER_SHARD, write_cube
@@ -102,6 +102,7 @@ def build_brain(study: Study, subject: str, root: Path, progress: Progress | Non
         scratch_folder(paths, f"brain.{subject}") as scratch,
     ):
         targets, parts, table = _read_runs(source, checked, targets, study, root, scratch, progress)
+        table = table.assign(missing_segments=some_of(missing_segments(study, runs), 100) or "none")
         spec = _spec(study, source, runs, root)
         with staged(paths.brain_qc(subject)) as partial:
             table.to_csv(partial, index=False, float_format="%.6g")
@@ -156,11 +157,10 @@ def tell_of_missing(study: Study, source: ScanSource, runs: Sequence[ScanRun]) -
     StudyError
         Naming the first segment of these films.
     """
-    seen, segments, rule = {run.segment for run in runs}, study.segments(), study.brain.tasks
-    missing = [segment for segment in segments if segment not in seen]
+    segments, rule, missing = study.segments(), study.brain.tasks, missing_segments(study, runs)
     for films in (study.split.train, study.split.test):
         asked = study.segments(films)
-        if seen.isdisjoint(asked):
+        if set(asked) <= set(missing):
             raise no_scan(source.subject, asked[0], source.tasks, rule, segments)
     if missing:
         error = no_scan(source.subject, missing[0], source.tasks, rule, segments)
@@ -169,6 +169,12 @@ def tell_of_missing(study: Study, source: ScanSource, runs: Sequence[ScanRun]) -
             "%s: no scan of %s; the brain cube has the other %d of %d segments%s",
             *(source.subject, some_of(missing, 8), len(segments) - len(missing), len(segments), hint),
         )
+
+
+def missing_segments(study: Study, runs: Sequence[ScanRun]) -> list[str]:
+    """Segments of the study that none of a subject's runs is of."""
+    seen = {run.segment for run in runs}
+    return [segment for segment in study.segments() if segment not in seen]
 
 
 def check_runs(
@@ -193,6 +199,7 @@ def check_runs(
     checked: list[CheckedRun] = []
     constant: dict[str, int] = {}
     said: list[str] = []
+    drifting: list[str] = []
     for run in runs:
         timing = source.timing(run)
         if timing.n_volumes is None:
@@ -212,11 +219,19 @@ def check_runs(
             there = np.isin(np.arange(n_volumes), timing.absent, invert=True)
             confounds = replace(confounds, kept=confounds.kept & there)
         taken = _regressors(run, confounds, params, clock, rows[run.segment])
+        if keeps_drift(confounds.regressors, n_volumes, params.high_pass_hz, clock.tr_s):
+            drifting.append(f"{run.segment} repeat {run.repeat}")
         checked.append(CheckedRun(run, confounds, rows[run.segment], taken))
         for name in confounds.constant:
             constant[name] = constant.get(name, 0) + 1
     if said:
         _log.warning("%s", some_of(said))
+    if drifting:
+        _log.warning(
+            "%s: a confound of %d of %d runs looks like slow drift, so nilearn takes no other drift out of them and "
+            "brain.high_pass_hz does nothing there: %s",
+            *(source.subject, len(drifting), len(runs), some_of(drifting, 3)),
+        )
     for name, count in constant.items():
         _log.warning("%s: %s is constant in %d runs: nothing is taken out by it", runs[0].path.name, name, count)
     return checked

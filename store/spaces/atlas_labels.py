@@ -255,6 +255,43 @@ def refuse_unnamed(present: Iterable[int], names: Mapping[int, str], where: str)
         raise StudyError(where=where, found=found, expected="every label of the volume", do="add it")
 
 
+def named_parcels(keys: np.ndarray, table: Mapping[int, str], where: str) -> dict[int, str]:
+    """Labels that stand for parcels, with their names.
+
+    Parameters
+    ----------
+    keys : array of int
+        Of all places; 0 is outside.
+    table : dict of int to str
+    where : str
+        The file that names them.
+
+    Raises
+    ------
+    StudyError
+        If a label has no name, or parcels have names that cannot be printed or are the same.
+    """
+    refuse_unnamed(np.unique(keys).tolist(), table, where)
+    names = {key: name for key, name in table.items() if key and not is_outside(name)}
+    refuse_unprintable(names, where)
+    refuse_doubled(names, where)
+    return names
+
+
+def refuse_unprintable(names: Mapping[int, str], where: str) -> None:
+    """Refuse names with signs that no terminal should be given.
+
+    Parameters
+    ----------
+    names : dict of int to str
+    where : str
+        The file that names them.
+    """
+    odd = next((name for name in names.values() if not name.isprintable()), None)
+    if odd is not None:
+        raise StudyError(where=where, found=f"the name {odd[:40]!r}", expected="printable names", do="correct it")
+
+
 def refuse_doubled(names: Mapping[int, str], where: str) -> None:
     """Refuse a name of several labels: parcels are known by their names.
 

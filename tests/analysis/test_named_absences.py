@@ -463,6 +463,24 @@ def test_the_report_can_be_written_again(deaf: Path) -> None:
     assert StudyPaths(deaf).report.read_bytes() == before
 
 
+def test_the_report_names_runs_that_a_subject_lacks(deaf: Path, tmp_path: Path) -> None:
+    """Showings that another subject has, and segments that nobody has; no subject that has all is named."""
+    root = shutil.copytree(deaf, tmp_path / "study")
+    paths, study = StudyPaths(root), make_study(**SECTIONS)
+    assert "no scan of" not in paths.report.read_text(encoding="utf-8")
+    lost, nobody = TRAINED[1], TRAINED[2]
+    rows = [(name, repeat) for name in SEGMENTS for repeat in (1, 2)[: 1 + (name in TESTED)] if name != nobody]
+    for subject in SUBJECTS:
+        kept = rows if subject == "sub-01" else [row for row in rows if row[0] != lost and row != (TESTED[0], 2)]
+        table = pd.DataFrame(kept, columns=["segment", "repeat"]).assign(missing_segments="in words above the table")
+        table.to_csv(paths.brain_qc(subject), index=False)
+    write_report(study, root)
+    page = paths.report.read_text(encoding="utf-8")
+    assert f"<li>sub-01: no scan of {nobody}</li>" in page
+    assert f"<li>sub-02: no scan of {lost}, {nobody}, {TESTED[0]} (repeat 2)</li>" in page
+    assert "in words above" not in page
+
+
 def test_models_of_one_layer_have_no_depth_to_compare() -> None:
     members = Members({"EV": ("L_V1",), "AG": ("R_44",)}, ())
     assert compare_depth(preferred_depth([]), members).empty

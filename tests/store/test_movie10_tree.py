@@ -10,6 +10,7 @@ import hashlib
 import json
 import os
 from pathlib import Path
+from typing import Any
 
 import nibabel as nib
 import numpy as np
@@ -35,7 +36,8 @@ OTHERS_S |= {"figures09": 608.15, "figures10": 608.15, "figures11": 608.15}
 SEGMENTS = sorted(RUNS["segment"].unique())
 
 
-def _film_s(segment: str) -> float:
+def film_s(segment: str) -> float:
+    """Seconds of its film."""
     return OTHERS_S.get(segment, USUAL_S[segment.rstrip("0123456789")])
 
 
@@ -45,23 +47,40 @@ def tree(tmp_path_factory: pytest.TempPathFactory) -> Path:
     root = tmp_path_factory.mktemp("movie10") / "movie10.fmriprep"
     axis = BrainModelAxis.from_surface(np.array([3, 5]), 32492, "CORTEX_LEFT")
     for row in RUNS.itertuples():
-        run = "" if pd.isna(row.run) else f"_run-{row.run}"
-        stem = f"{row.subject}_ses-{row.session}_task-{row.segment}{run}"
-        folder = root / row.subject / f"ses-{row.session}" / "func"
-        folder.mkdir(parents=True, exist_ok=True)
         values = np.random.default_rng(row.Index).standard_normal((row.volumes, 2)).astype(np.float32)
-        series = folder / f"{stem}_space-fsLR_den-91k_bold.dtseries.nii"
-        nib.save(nib.Cifti2Image(values, (SeriesAxis(0, TR_S, row.volumes), axis)), series)
-        for name in (series.name.replace(".nii", ".json"), f"{stem}_space-fsLR_den-91k_bold.json"):
-            (folder / name).write_text(json.dumps({"RepetitionTime": TR_S}))
-        table = folder / f"{stem}_desc-confounds_timeseries.tsv"
-        table.write_text("trans_x\n" + "0.1\n" * row.volumes)
-        for path in (series, table):
-            _annex(path)
-        for space in ("MNI152NLin2009cAsym", "T1w"):
-            for ending in ("desc-preproc_bold", "desc-brain_mask", "boldref"):
-                (folder / f"{stem}_space-{space}_{ending}.nii.gz").symlink_to(_place(f"{stem}{space}{ending}".encode()))
+        write_run(root, row, values, axis, "trans_x\n" + "0.1\n" * row.volumes)
     return root
+
+
+def write_run(root: Path, row: Any, values: np.ndarray, axis: BrainModelAxis, table: str) -> list[Path]:
+    """Files of a run, all but its dense series (volume, grayordinate) and table of confounds dangling; these two.
+
+    Parameters
+    ----------
+    root : Path
+        Of the derivatives.
+    row : namedtuple
+        Of `RUNS`.
+    values : array (volume, grayordinate)
+    axis : BrainModelAxis
+    table : str
+    """
+    run = "" if pd.isna(row.run) else f"_run-{row.run}"
+    stem = f"{row.subject}_ses-{row.session}_task-{row.segment}{run}"
+    folder = root / row.subject / f"ses-{row.session}" / "func"
+    folder.mkdir(parents=True, exist_ok=True)
+    series = folder / f"{stem}_space-fsLR_den-91k_bold.dtseries.nii"
+    nib.save(nib.Cifti2Image(values, (SeriesAxis(0, TR_S, len(values)), axis)), series)
+    for name in (series.name.replace(".nii", ".json"), f"{stem}_space-fsLR_den-91k_bold.json"):
+        (folder / name).write_text(json.dumps({"RepetitionTime": TR_S}))
+    confounds = folder / f"{stem}_desc-confounds_timeseries.tsv"
+    confounds.write_text(table)
+    for path in (series, confounds):
+        _annex(path)
+    for space in ("MNI152NLin2009cAsym", "T1w"):
+        for ending in ("desc-preproc_bold", "desc-brain_mask", "boldref"):
+            (folder / f"{stem}_space-{space}_{ending}.nii.gz").symlink_to(_place(f"{stem}{space}{ending}".encode()))
+    return [series, confounds]
 
 
 def _place(content: bytes) -> Path:
@@ -80,7 +99,7 @@ def _checked(tree: Path, subject: str, max_trim_s: float) -> list[CheckedRun]:
     params = BrainParams(path=str(tree), subjects=[subject], space="fsLR", confounds="none")
     source = open_scans(params, Path(), subject)
     clock = Clock(tr_s=TR_S, window_s=TR_S, max_trim_s=max_trim_s)
-    rows = {segment: clock.n_rows(_film_s(segment)) for segment in SEGMENTS}
+    rows = {segment: clock.n_rows(film_s(segment)) for segment in SEGMENTS}
     return check_runs(source, source.runs(SEGMENTS), params, rows, clock)
 
 

@@ -66,9 +66,9 @@ def _as_cifti(tree: Tree, density: str = "91k") -> None:
     tree.brain(space="fsLR", atlas=None)
 
 
-def _write_gifti(path: Path, values: np.ndarray, step_ms: float | None = TR_S * 1000) -> None:
-    meta = GiftiMetaData({} if step_ms is None else {"TimeStep": f"{step_ms:f}"})
-    arrays = [GiftiDataArray(one, "NIFTI_INTENT_TIME_SERIES", "NIFTI_TYPE_FLOAT32", meta=meta) for one in values]
+def write_gifti(path: Path, values: np.ndarray, step_ms: float | None = TR_S * 1000, **how: Any) -> None:
+    how |= {"meta": GiftiMetaData({} if step_ms is None else {"TimeStep": f"{step_ms:f}"})}
+    arrays = [GiftiDataArray(one, "NIFTI_INTENT_TIME_SERIES", "NIFTI_TYPE_FLOAT32", **how) for one in values]
     nib.save(GiftiImage(darrays=arrays), path)
 
 
@@ -76,7 +76,7 @@ def _as_gifti(tree: Tree, name: str = "hemi-{hemi}_space-fsnative") -> None:
     """The first 60 voxels as a left hemisphere, the others as the right."""
     for showing in SHOWINGS:
         for hemi, values in zip("LR", np.split(_courses(tree, showing), 2, axis=1), strict=True):
-            _write_gifti(tree.path(f"{name.format(hemi=hemi)}_bold.func.gii", showing), values)
+            write_gifti(tree.path(f"{name.format(hemi=hemi)}_bold.func.gii", showing), values)
     tree.brain(space="fsnative", atlas=None)
 
 
@@ -177,7 +177,7 @@ WRONG: dict[str, tuple[Callable[[Tree], object], str]] = {
     "a shorter hemisphere": (
         lambda t: (
             _as_gifti(t),
-            _write_gifti(t.path("hemi-R_space-fsnative_bold.func.gii"), np.ones((9, 60), np.float32)),
+            write_gifti(t.path("hemi-R_space-fsnative_bold.func.gii"), np.ones((9, 60), np.float32)),
         ),
         r"birch01 repeat 1: found 40 volumes of the left and 9 of the right hemisphere",
     ),
@@ -191,7 +191,7 @@ WRONG: dict[str, tuple[Callable[[Tree], object], str]] = {
     "no time": (
         lambda t: (
             _as_gifti(t),
-            _write_gifti(t.path("hemi-L_space-fsnative_bold.func.gii"), _courses(t, "birch01")[:, :60], None),
+            write_gifti(t.path("hemi-L_space-fsnative_bold.func.gii"), _courses(t, "birch01")[:, :60], None),
         ),
         r"func.gii: found no time, expected a number of seconds between volumes",
     ),
@@ -260,6 +260,23 @@ def test_cleaned_is_what_nilearn_cleans(tree: Tree, asked: str | list[str], high
     assert set(quality["left_out_volumes"]) == {N_VOLUMES - len(kept)}
     assert (quality["degrees_of_freedom"] == len(kept) - quality["regressors"]).all()
     assert set(quality["spikes"]) == {1}
+
+
+def test_drift_that_nilearn_leaves_is_told(tree: Tree) -> None:
+    """It takes a column that falls steadily for a cosine of the user's own, and adds none."""
+    for showing in SHOWINGS:
+        pd.DataFrame({"rot_x": np.random.default_rng(1).standard_normal(N_VOLUMES)}).to_csv(
+            tree.table(showing), sep="\t", index=False
+        )
+    tree.brain(confounds=["rot_x"], high_pass_hz=0.05)
+    assert "looks like slow drift" not in tree.must("brain", "sub-01").stderr
+    regressors = pd.read_csv(tree.root / "data/brain/sub-01.qc.csv")["regressors"].tolist()
+    tree.confounds(lambda table: table.assign(rot_x=np.linspace(1, -1, N_VOLUMES)))
+    told = " ".join(tree.must("brain", "sub-01").stderr.split())
+    assert "sub-01: a confound of 1 of 3 runs looks like slow drift" in told
+    assert "brain.high_pass_hz does nothing there: birch01 repeat 1" in told
+    found = pd.read_csv(tree.root / "data/brain/sub-01.qc.csv")["regressors"].tolist()
+    assert [before - after for before, after in zip(regressors, found, strict=True)] == [0, 0, 5]
 
 
 def test_parcels_are_what_nilearn_averages(tree: Tree) -> None:
@@ -337,6 +354,7 @@ def test_a_missing_segment_costs_nothing_else(tree: Tree, plain: dict[str, np.nd
     table.write_text(table.read_text() + f"birch,birch02,58.0,{N_ROWS},25.0,1450,64,64,16000\n")
     told = tree.must("brain", "sub-01").stderr
     assert "sub-01: no scan of birch02; the brain cube has the other 2 of 3 segments" in told
+    assert set(pd.read_csv(tree.root / "data/brain/sub-01.qc.csv")["missing_segments"]) == {"birch02"}
     np.testing.assert_array_equal(tree.cube()["bold"], plain["bold"])
 
 
