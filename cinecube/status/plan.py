@@ -16,7 +16,7 @@ from cinecube.store.base.fingerprint import differences
 from cinecube.store.base.journal import journal_blocks, journal_rows
 from cinecube.store.base.paths import StudyPaths
 from cinecube.store.clock.films_table import read_films_table, rows_by_segment
-from cinecube.store.cube.cubes import open_cube, stored_bytes, stored_spec
+from cinecube.store.cube.heads import read_head, stored_bytes, stored_spec
 from cinecube.store.cube.schema import stored_rows
 from cinecube.store.params.document import Study
 from cinecube.store.scans.brain import find_scans
@@ -166,8 +166,8 @@ def _imported_step(study: Study, model: str, paths: StudyPaths) -> Step:
 
 def _cube_step(stage: str, path: Path) -> Step:
     try:
-        with open_cube(path):
-            return Step(stage, "done", bytes_when_done=stored_bytes(path))
+        read_head(path)
+        return Step(stage, "done", bytes_when_done=stored_bytes(path))
     except StudyError as error:
         return Step(stage, "to do", error.found)
 

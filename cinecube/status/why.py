@@ -13,7 +13,7 @@ from cinecube.status.pipeline import changed_stages, numbered
 from cinecube.status.versions import differing, study_versions
 from cinecube.store.base.errors import StudyError
 from cinecube.store.base.paths import StudyPaths
-from cinecube.store.cube.cubes import stored_spec
+from cinecube.store.cube.heads import stored_spec
 from cinecube.store.dvc.dvc_index import open_index
 from cinecube.store.dvc.pulling import PulledCubes
 from cinecube.store.dvc.remotes import shown_address

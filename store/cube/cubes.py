@@ -21,9 +21,10 @@ from zarr.storage import LocalStore
 from cinecube.store.base.atomic import old_of, staged
 from cinecube.store.base.errors import Refusal, StudyError, environment_error, first_line, some_of
 from cinecube.store.cube.checksums import RESTORE, write_checksums
-from cinecube.store.cube.guarded import folder_number, open_guarded, shard_key
-from cinecube.store.cube.plain_zarr import of_older_format, older_format, plain
-from cinecube.store.cube.schema import DIMS, ROWS_PER_CHUNK, refuse_unknown, stored_rows
+from cinecube.store.cube.guarded import folder_number, open_guarded
+from cinecube.store.cube.plain_zarr import plain
+from cinecube.store.cube.plainness import of_older_format, older_format
+from cinecube.store.cube.schema import DIMS, ROWS_PER_CHUNK, main_variable, refuse_unknown, shard_key, stored_rows
 
 # Below this, splitting the dim axis into chunks costs more in index than absent NaN saves.
 _MIN_DIMS_PER_CHUNK = 64
@@ -337,24 +338,6 @@ def _refuse_missing_shards(path: Path, cube: xr.Dataset, where: str) -> None:
             )
 
 
-def stored_bytes(path: Path) -> int:
-    """Bytes of a cube's files."""
-    return sum(file.stat().st_size for file in path.rglob("*") if file.is_file())
-
-
 def data_name(cube: xr.Dataset) -> str:
-    """Name of a cube's main variable: `features`, `bold` or `score`, else its first; "" if it has none."""
-    return next((name for name in (*DIMS, *sorted(map(str, cube.data_vars))) if name in cube), "")
-
-
-def stored_spec(path: Path) -> dict[str, Any]:
-    """The spec that a cube's fingerprint hashes, from the cube's own attributes.
-
-    Raises
-    ------
-    StudyError
-        If there is no whole cube.
-    """
-    with open_cube(path) as cube:
-        spec: dict[str, Any] = json.loads(cube.attrs.get("spec", "{}"))
-    return spec
+    """Name of a cube's main variable, see `main_variable`."""
+    return main_variable(cube.variables, cube.data_vars)
