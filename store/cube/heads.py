@@ -15,10 +15,11 @@ from typing import TYPE_CHECKING, Any
 import google_crc32c
 import numpy as np
 
+from cinecube.store.base.atomic import old_of
 from cinecube.store.base.bounded import file_bytes, parse_json
 from cinecube.store.base.errors import StudyError
 from cinecube.store.cube.checksums import Checksums
-from cinecube.store.cube.plainness import ROOT, Plainness
+from cinecube.store.cube.plainness import ROOT, Plainness, refuse_no_group
 from cinecube.store.cube.schema import main_variable, refuse_unknown, shard_key
 
 if TYPE_CHECKING:
@@ -80,6 +81,8 @@ def read_head(path: Path, *, where: str | None = None, complete: bool = True) ->
     found = _read_own(path, complete)
     if found is not None:
         return found
+    if not old_of(path).exists():  # or it is being replaced
+        refuse_no_group(path, where or str(path))
     from cinecube.store.cube.cubes import open_cube
 
     with open_cube(path, where=where, complete=complete) as cube:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from pathlib import PurePosixPath
+from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any, NoReturn
 
 import numpy as np
@@ -169,6 +169,38 @@ def of_older_format(key: str, where: str) -> StudyError:
         expected="a Zarr v3 group",
         do="convert it where you trust it, or ask its owner for one of version 3",
     )
+
+
+def refuse_no_group(path: Path, where: str) -> None:
+    """Refuse a path that is no group of Zarr v3, before anything of it is read.
+
+    Parameters
+    ----------
+    path : Path
+    where : str
+        What messages call it.
+
+    Raises
+    ------
+    StudyError
+        If nothing is there, or something else.
+    """
+    if path.is_dir() and not (path / ROOT).is_file():
+        if older := older_format(file.name for file in path.iterdir()):
+            raise of_older_format(older, where)
+        raise StudyError(
+            where=where,
+            found="a folder that is no cube",
+            expected="a Zarr v3 group",
+            do=f"look into it with `cinecube ls {path}`",
+        )
+    if path.is_file():
+        raise StudyError(where=where, found="a file", expected="a Zarr v3 group", do="see `cinecube ls` for cubes")
+    if path.parent.suffix == ".zarr":
+        whole = where.rpartition("/")[0]
+        raise StudyError(where=where, found="a part of a cube", expected="the whole", do=f"name {whole}")
+    if not (path / ROOT).is_file():
+        raise StudyError(where=where, found="no cube", expected="a Zarr v3 group", do="run `dvc repro` or pull it")
 
 
 def _refuse_newer(node: Any, where: str) -> None:

@@ -22,12 +22,13 @@ def may_lack(folder: Path, suffix: str) -> bool:
         In a working tree of DVC.
     suffix : str
     """
+    return any(_lacks(file, suffix) for file in records_below(folder))
+
+
+def records_below(folder: Path) -> Iterator[Path]:
+    """Files in which DVC records outputs of the working tree that a folder is in; none outside of one."""
     top = next((above for above in (folder.absolute(), *folder.absolute().parents) if (above / ".dvc").is_dir()), None)
-    return top is not None and any(_lacks(file, suffix) for file in _records(top))
-
-
-def _records(top: Path) -> Iterator[Path]:
-    for place, folders, files in os.walk(top):
+    for place, folders, files in os.walk(top) if top else ():
         yield from (Path(place) / name for name in files if name == _LOCK or name.endswith(".dvc"))
         # DVC looks into no output, and neither into virtual environments where studies keep them.
         folders[:] = [name for name in folders if not name.startswith(".") and not name.endswith(".zarr")]
