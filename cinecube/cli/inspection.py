@@ -87,7 +87,8 @@ def why(cube: Path, as_json: bool, root: Path) -> None:
     """Say whether a cube is what the study asks for, and which fields differ.
 
     CUBE is a path, from the study's folder. Reads its spec, params.yaml, the films' bytes, and what DVC has recorded.
-    Prints every field of the fingerprint that differs, as stored and as asked for. Writes nothing.
+    Prints every field of the fingerprint that differs, as stored and as asked for. Writes nothing but
+    what DVC said, to .cinecube.
 
     \b
     Example:
