@@ -32,7 +32,7 @@ _N_BYTES = 4
 
 
 @dataclass(frozen=True)
-class Head:
+class CubeHead:
     """A cube without its values.
 
     Attributes
@@ -62,7 +62,7 @@ class Head:
         return [str(label) for label in self.labels.get(axis, ())]
 
 
-def read_head(path: Path, *, where: str | None = None, complete: bool = True) -> Head:
+def read_head(path: Path, *, where: str | None = None, complete: bool = True) -> CubeHead:
     """Read the head of a cube, as `open_cube` would find it.
 
     Parameters
@@ -89,12 +89,12 @@ def read_head(path: Path, *, where: str | None = None, complete: bool = True) ->
         return head_of(cube)
 
 
-def head_of(cube: xr.Dataset) -> Head:
+def head_of(cube: xr.Dataset) -> CubeHead:
     """The head of an open cube."""
     name = main_variable(cube.variables, cube.data_vars)
     sizes = {str(dim): size for dim, size in (cube[name].sizes if name else cube.sizes).items()}
     labels = {str(axis): cube[axis].values for axis in (*cube.indexes, "width") if axis in cube}
-    return Head(dict(cube.attrs), name, sizes, labels)
+    return CubeHead(dict(cube.attrs), name, sizes, labels)
 
 
 def stored_spec(path: Path) -> dict[str, Any]:
@@ -117,7 +117,7 @@ class _Unusual(Exception):
     """What is found is for `open_cube` to judge."""
 
 
-def _read_own(path: Path, complete: bool) -> Head | None:
+def _read_own(path: Path, complete: bool) -> CubeHead | None:
     """The head of a cube that this package wrote and nobody has touched or replaces; None of others."""
     try:
         before = path.stat()
@@ -145,7 +145,7 @@ class _Own:
         self._attrs: dict[str, Any] = root["attributes"]
         self._arrays: dict[str, Any] = root["consolidated_metadata"]["metadata"]
 
-    def head(self, complete: bool) -> Head:
+    def head(self, complete: bool) -> CubeHead:
         """The head, once all labels are as they were written."""
         coordinates = set(self._attrs.get("coordinates", "").split())
         for described in self._arrays.values():
@@ -158,7 +158,7 @@ class _Own:
             self._refuse_missing(labels["width"])
         sizes = axes[name] if name else {dim: size for one in axes.values() for dim, size in one.items()}
         attrs = {key: value for key, value in self._attrs.items() if key != "coordinates"}
-        return Head(attrs, name, sizes, labels)
+        return CubeHead(attrs, name, sizes, labels)
 
     def _axes(self, name: str) -> dict[str, int]:
         described = self._arrays[name]

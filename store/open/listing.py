@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from cinecube.store.base.errors import StudyError
-from cinecube.store.cube.heads import Head, head_of, read_head, stored_bytes
+from cinecube.store.cube.heads import CubeHead, head_of, read_head, stored_bytes
 from cinecube.store.dvc.pulling import PulledCubes
 from cinecube.store.verify.find_cubes import find_cubes
 
@@ -128,7 +128,7 @@ def merged(errors: Sequence[StudyError]) -> list[StudyError]:
     return lines
 
 
-def summarise(cube: Head, path: Path, n_bytes: int | None, pulled: Sequence[str] | None = None) -> dict[str, Any]:
+def summarise(cube: CubeHead, path: Path, n_bytes: int | None, pulled: Sequence[str] | None = None) -> dict[str, Any]:
     """One line of a list of cubes: kind, name, axes with their sizes, models, layers, bytes, path, fingerprint.
 
     `pulled` are the layers that are here, as `model layer`, of a cube that is in DVC's cache only.

@@ -11,12 +11,12 @@ import pytest
 
 from cinecube.store.base.errors import StudyError
 from cinecube.store.cube.cubes import open_cube
-from cinecube.store.cube.heads import Head, head_of, read_head, stored_spec
+from cinecube.store.cube.heads import CubeHead, head_of, read_head, stored_spec
 
 from .verified import KINDS, SHARD, edit_root, flip, write_features
 
 
-def as_lists(head: Head) -> tuple[object, ...]:
+def as_lists(head: CubeHead) -> tuple[object, ...]:
     labels = {axis: values.tolist() for axis, values in head.labels.items()}
     return head.attrs, head.name, list(head.sizes.items()), labels
 
