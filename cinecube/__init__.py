@@ -55,8 +55,9 @@ def open(
     StudyError
         If there is no such study or revision.
     """
+    from cinecube.store.dvc.dvc_repo import is_repository
     from cinecube.store.open.open_study import open_folder
-    from cinecube.store.open.revision import is_repository, open_revision
+    from cinecube.store.open.revision import open_revision
 
     if rev is None and remote_config is None and not is_repository(study):
         return open_folder(Path(study))

@@ -16,9 +16,11 @@ MEMORY_MB, SECONDS = 512, 10
 # How much longer everything may take where other tests run beside.
 _BUSY = 3
 
-# One process for many: its peak only rises, so each is bounded by what the first, a harmless one, took.
+# One process for many: its peak only rises, so each is bounded by what the first, a harmless one, took. That may
+# be `ls`, which takes no library of cubes; others do.
 _DRIVER = """
 import json, os, resource, sys, time
+import xarray, zarr, dvc.repo
 from click.testing import CliRunner
 from cinecube.cli import main
 for words in json.load(sys.stdin):

@@ -120,3 +120,11 @@ def test_brain():
             assert one["wall_s"] > 0
             assert one["processor_s"] > 0
             assert one["peak_gib"] > 0.05
+
+
+def test_commands():
+    found = _run("commands")
+    assert (found["films"], found["networks"]) == (3, 2)
+    looks = {f"cinecube {name}" for name in ("ls", "show", "why", "plan", "plan, the first time")}
+    assert set(found["seconds"]) == looks | {"import xarray", "xarray.open_zarr of every cube"}
+    assert all(seconds[0] > 0 for seconds in found["seconds"].values())

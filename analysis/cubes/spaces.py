@@ -17,7 +17,7 @@ from cinecube.store.base.fingerprint import differences
 from cinecube.store.base.labels import layer_number
 from cinecube.store.base.paths import StudyPaths
 from cinecube.store.clock.clock import SAME_STEP_S, Clock, covered_rows, match_onsets, same_step, step_s
-from cinecube.store.cube.cubes import open_cube, read_values, refuse_another
+from cinecube.store.cube.cubes import TARGETS_PER_SHARD, open_cube, read_values, refuse_another
 from cinecube.store.cube.guarded import judged_by_reader
 from cinecube.store.cube.reclock import Method, reclock
 from cinecube.store.cube.schema import rows_index
@@ -282,6 +282,10 @@ def _without_film(cube: xr.Dataset) -> dict[str, Any]:
     return {key: value for key, value in spec.items() if key not in _OF_A_FILM}
 
 
+# A subject's responses that are kept once they are read.
+_WHOLE, _KEPT_BYTES = "_whole", 16 * 2**20
+
+
 @dataclass(frozen=True)
 class Responses:
     """One subject's brain cube.
@@ -318,9 +322,7 @@ class Responses:
         StudyError
             If a target has NaN or infinity in some of these rows; one that is NaN in all of them is absent.
         """
-        own = self.cube["bold"].isel(target=_as_slice(targets)).transpose("time", "target")
-        with judged_by_reader():
-            bold = read_values(own, f"brain cube of {self.subject}")
+        bold = self._bold(_as_slice(targets))
         total = np.zeros((len(showings), len(targets)), dtype=np.float32)
         for positions in showings.T:
             shown = positions >= 0
@@ -337,6 +339,22 @@ class Responses:
                 do="run the `brain` stage again; `cinecube verify` names the targets",
             )
         return total
+
+    def _bold(self, targets: np.ndarray | slice) -> np.ndarray:
+        """Responses (time, target) as stored; a small cube is read once, as any of its targets are in one file."""
+        kept = self.__dict__.get(_WHOLE)
+        if kept is not None:
+            return kept[:, targets]
+        lazy = self.cube["bold"].transpose("time", "target")
+        small = self.n_targets <= TARGETS_PER_SHARD and lazy.nbytes <= _KEPT_BYTES
+        with judged_by_reader():
+            bold = read_values(lazy if small else lazy.isel(target=targets), f"brain cube of {self.subject}")
+        if small:
+            self.__dict__[_WHOLE] = bold
+        return bold[:, targets] if small else bold
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {name: value for name, value in self.__dict__.items() if name != _WHOLE}
 
 
 def _as_slice(positions: np.ndarray) -> np.ndarray | slice:

@@ -204,6 +204,7 @@ class _There:
         self._workers, self._threads = workers, problem.settings.threads
         self.problem, self.settings = share(workers, problem), share(workers, problem.settings)
         self._sent: dict[int, tuple[Any, Any]] = {}
+        self._last: tuple[Any, Any] = (None, None)
 
     def shared(self, value: Any) -> Any:
         """A layout or settings, sent when they are first needed."""
@@ -216,7 +217,9 @@ class _There:
 
     def factored(self, unit: Unit) -> list[list[Any]]:
         """Begin to factor a layer's folds for each variant; in lists, which workers search for futures."""
-        features, layout = self.read_layer(unit.m, unit.k), self.shared(unit.plan.layout)
+        if self._last[0] != (unit.m, unit.k):  # neighbouring units may be of one layer, for other delays
+            self._last = (unit.m, unit.k), self.read_layer(unit.m, unit.k)
+        features, layout = self._last[1], self.shared(unit.plan.layout)
         parts = range(len(unit.plan.layout.folds) + 1)
         factors = []
         for variant in map(self.shared, unit.variants):

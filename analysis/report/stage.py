@@ -30,7 +30,8 @@ from cinecube.store.base.errors import StudyError, some_of
 from cinecube.store.base.paths import StudyPaths
 from cinecube.store.base.writing import one_writer
 from cinecube.store.clock.films_table import read_films_table
-from cinecube.store.cube.cubes import open_cube, stored_spec
+from cinecube.store.cube.cubes import open_cube
+from cinecube.store.cube.heads import stored_spec
 from cinecube.store.dvc.pulling import PulledCubes
 from cinecube.store.dvc.remotes import shown_address
 from cinecube.store.params.asked import becomes

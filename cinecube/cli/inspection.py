@@ -43,9 +43,8 @@ def ls(repo: str | None, rev: str | None, as_json: bool, root: Path) -> None:
     """
     from cinecube.store.base.errors import StudyError
     from cinecube.store.dvc.dvc_index import open_index
-    from cinecube.store.dvc.dvc_repo import split_address
+    from cinecube.store.dvc.dvc_repo import is_repository, split_address
     from cinecube.store.open.listing import list_folder, list_pulled, list_revision, merged
-    from cinecube.store.open.revision import is_repository
 
     skipped: list[StudyError] = []
     place, inside = split_address(repo or "")
@@ -88,7 +87,8 @@ def why(cube: Path, as_json: bool, root: Path) -> None:
     """Say whether a cube is what the study asks for, and which fields differ.
 
     CUBE is a path, from the study's folder. Reads its spec, params.yaml, the films' bytes, and what DVC has recorded.
-    Prints every field of the fingerprint that differs, as stored and as asked for. Writes nothing.
+    Prints every field of the fingerprint that differs, as stored and as asked for. Writes nothing but
+    what DVC said, to .cinecube.
 
     \b
     Example:

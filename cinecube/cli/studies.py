@@ -100,7 +100,7 @@ def plan(root: Path, as_json: bool) -> None:
     Reads params.yaml, the cubes' labels, journals and the table of films, and what DVC has recorded of every stage.
     Prints a line per stage: its name in DVC with the model or pair that DVC numbers, state, bytes on disk when done,
     memory, time by earlier runs on this machine, and why.
-    Writes nothing.
+    Writes nothing but what DVC said, to .cinecube.
 
     \b
     Example:

@@ -4,16 +4,20 @@ from __future__ import annotations
 
 import hashlib
 import logging
+import os
 from collections.abc import Collection, Iterator, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from yaml import YAMLError
 
+from cinecube.status.standing import standing
 from cinecube.status.versions import Versions, told_apart
 from cinecube.store.base.bounded import parse_yaml, read_text
 from cinecube.store.base.errors import StudyError
 from cinecube.store.base.paths import INPUTS_FOLDER, VERSIONS_FILE, StudyPaths
+from cinecube.store.dvc.dvc_repo import uncollected
 from cinecube.store.params.document import Study
 
 _log = logging.getLogger(__name__)
@@ -46,24 +50,34 @@ def changed_stages(root: Path, versions: Versions, records: Mapping[Path, str] =
     """
     if not (root / "dvc.yaml").is_file():
         return None
+    asked = [versions, {str(path): text for path, text in records.items()}]
+    found = standing(root, asked, lambda: _asked_of_dvc(root, versions, records))
+    return None if found is None else dict(found)
+
+
+def _asked_of_dvc(
+    root: Path, versions: Versions, records: Mapping[Path, str]
+) -> tuple[dict[str, str], set[str]] | None:
+    """As `changed_stages`, with the files and folders that the answer depends on."""
     from dvc.exceptions import DvcException
-    from dvc.repo import Repo
+    from dvc.repo import Repo, lock_repo
     from networkx import descendants  # type: ignore[import-untyped]
 
     try:
-        with Repo(str(root)) as repo:
-            outs = (out for out in repo.index.outs if not out.can_push and not out.stage.is_import)
+        with uncollected(), Repo(str(root)) as repo, lock_repo(repo):
+            index = repo.index  # once: DVC reads its files anew whenever the lock is taken or given back
+            outs = (out for out in index.outs if not out.can_push and not out.stage.is_import)
             kept = {str(out) for out in outs if not out.exists}
-            found = {_name(key): parts for key, parts in repo.status().items()}
+            found = {_name(key): parts for key, parts in _status(index).items()}
             found.pop(ALWAYS, None)  # what it would write is compared here instead
-            older = _of_other_versions(repo.index, StudyPaths(root).versions.resolve(), versions)
-            other = _of_other_inputs(repo.index, records)
+            older = _of_other_versions(index, StudyPaths(root).versions.resolve(), versions)
+            other = _of_other_inputs(index, records)
             reasons = {
                 name: [*_reasons(found.get(name, []), kept), *older.get(name, []), *other.get(name, [])]
                 for name in found | older | other
             }
             changed = {name: "; ".join(lines) for name, lines in reasons.items() if lines}
-            graph = repo.index.graph
+            graph = index.graph
             stages = {stage: _name(stage.addressing) for stage in graph}
             # Edges lead from a stage to what it needs.
             turned = graph.reverse(copy=False)
@@ -73,9 +87,32 @@ def changed_stages(root: Path, versions: Versions, records: Mapping[Path, str] =
                 if name in changed and not is_only_absent(changed[name])
                 for later in descendants(turned, stage)
             }
+            looked_at = {str(item.fs_path) for item in (*index.deps, *index.outs)}
+            looked_at |= {os.path.join(repo.cache.local.path, f"{number:02x}", "") for number in range(256)}
     except DvcException:
         return None
-    return follow | changed
+    return follow | changed, looked_at
+
+
+def _status(index: Any) -> dict[str, list[Any]]:
+    """DVC's status of every stage; a folder that many depend on is hashed once."""
+    from dvc.output import Output
+
+    known: dict[tuple[str, str, str], Any] = {}
+
+    def once(item: Any) -> Any:
+        key = (item.fs.protocol, item.hash_name, item.fs_path)
+        if key not in known:
+            known[key] = Output.get_hash(item)
+        return known[key]
+
+    found: dict[str, list[Any]] = {}
+    for stage in index.stages:
+        for item in (*stage.deps, *stage.outs):
+            if type(item).get_hash is Output.get_hash:
+                item.get_hash = partial(once, item)
+        found |= stage.status(check_updates=True)
+    return found
 
 
 def restored_features(root: Path, absent: Collection[tuple[str, str]]) -> set[tuple[str, str]]:

@@ -2,24 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 from cinecube.status import specs
 from cinecube.status.pipeline import ABSENT, ELSEWHERE, KEPT_BACK, changed_stages, is_only_absent, numbered
-from cinecube.status.timings import expected_s
+from cinecube.status.timings import Timing, expected_s, read_timings
 from cinecube.status.versions import study_versions
 from cinecube.store.base.errors import StudyError
-from cinecube.store.base.fingerprint import differences
+from cinecube.store.base.fingerprint import differences, file_digest
 from cinecube.store.base.journal import journal_blocks, journal_rows
 from cinecube.store.base.paths import StudyPaths
-from cinecube.store.clock.films_table import read_films_table, rows_by_segment
-from cinecube.store.cube.cubes import open_cube, stored_bytes, stored_spec
+from cinecube.store.clock.films_table import rows_here
+from cinecube.store.cube.heads import read_head, stored_bytes, stored_spec
 from cinecube.store.cube.schema import stored_rows
 from cinecube.store.params.document import Study
-from cinecube.store.scans.brain import find_scans
 from cinecube.studies.records import known_records
 
 _BYTES = {"float16": 2, "float32": 4}
@@ -81,16 +81,17 @@ def plan_study(study: Study, root: Path) -> list[Step]:
     names = {f"follows {step.dvc_stage}": f"follows {step.stage}" for step in steps}
     changed = {stage: names.get(why, why) for stage, why in changed.items()}
     steps = [_as_dvc_sees(step, changed) for step in steps]
-    return [step if step.state == "done" else replace(step, seconds=_seconds(study, root, step)) for step in steps]
+    timings = list(read_timings(root))
+    return [step if step.state == "done" else replace(step, seconds=_seconds(study, timings, step)) for step in steps]
 
 
-def _seconds(study: Study, root: Path, step: Step) -> float | None:
+def _seconds(study: Study, timings: Sequence[Timing], step: Step) -> float | None:
     kind, _, item = step.stage.partition("@")
     if kind != "features":
         # Encoders are one command, whatever stage runs it.
-        return expected_s(root, "encode" if kind.startswith("encode") else kind, item)
+        return expected_s(timings, "encode" if kind.startswith("encode") else kind, item)
     model = next(model for model in study.compute.models if item in [f"{model}-{film}" for film in study.compute.films])
-    return expected_s(root, kind, model, step.rows_left) if step.rows_left else None
+    return expected_s(timings, kind, model, step.rows_left) if step.rows_left else None
 
 
 def _as_dvc_sees(step: Step, changed: Mapping[str, str]) -> Step:
@@ -109,18 +110,18 @@ def _as_dvc_sees(step: Step, changed: Mapping[str, str]) -> Step:
 
 def _steps(study: Study, root: Path) -> list[Step]:
     """Every stage by the files that it leaves."""
-    paths = StudyPaths(root)
+    paths, known = StudyPaths(root), _Known(study, root)
     steps = [_file_step("films", paths.films)]
     for model in study.compute.models:
         steps.append(_file_step(f"checkpoint@{model}", paths.checkpoint(model)))
     if study.compute.models:
         steps.append(_file_step("extract", paths.extracted))
     for model in study.compute.models:
-        steps += [_features_step(study, model, film, root) for film in study.compute.films]
+        steps += [_features_step(study, model, film, root, known) for film in study.compute.films]
     steps += [_imported_step(study, entry.model, paths) for entry in study.imported]
     steps += [_brain_step(study, subject, root) for subject in study.brain.subjects]
-    steps += [_encode_step(study, model, root) for model in study.compute.models]
-    steps += [_encode_step(study, entry.model, root, "encode_imported") for entry in study.imported]
+    steps += [_encode_step(study, model, root, known) for model in study.compute.models]
+    steps += [_encode_step(study, entry.model, root, known, "encode_imported") for entry in study.imported]
     steps.append(_cube_step("ceiling", paths.ceiling))
     for pair in study.residual:
         last = paths.residual(pair.name, study.split.test[-1])
@@ -145,6 +146,8 @@ def _brain_step(study: Study, subject: str, root: Path) -> Step:
     step = _cube_step(f"brain@{subject}", StudyPaths(root).brain(subject))
     if step.state == "done" or not (root / study.brain.path).is_dir():
         return step
+    from cinecube.store.scans.brain import find_scans
+
     try:
         find_scans(study, subject, root)
     except StudyError as error:
@@ -168,8 +171,8 @@ def _imported_step(study: Study, model: str, paths: StudyPaths) -> Step:
 
 def _cube_step(stage: str, path: Path) -> Step:
     try:
-        with open_cube(path):
-            return Step(stage, "done", bytes_when_done=stored_bytes(path))
+        read_head(path)
+        return Step(stage, "done", bytes_when_done=stored_bytes(path))
     except StudyError as error:
         return Step(stage, "to do", error.found)
 
@@ -177,7 +180,7 @@ def _cube_step(stage: str, path: Path) -> Step:
 def _with_journal(study: Study, model: str, root: Path, step: Step) -> Step:
     """An encoding that was stopped is resumed from the blocks that it finished."""
     journals = StudyPaths(root).journals
-    if step.state != "to do" or not journals.is_dir():
+    if step.state != "to do" or not any(journals.glob("*/spec.json")):  # to compare them takes xarray
         return step
     try:
         n_blocks = journal_blocks(journals, specs.of_scores(study, root, model))
@@ -186,19 +189,16 @@ def _with_journal(study: Study, model: str, root: Path, step: Step) -> Step:
     return replace(step, state="resumable", why=f"finished blocks: {n_blocks}") if n_blocks else step
 
 
-def _widest(study: Study, model: str, root: Path) -> int:
+def _widest(study: Study, model: str, root: Path, known: _Known) -> int:
     """Dims of a model's widest layer, of one that is imported by its cubes."""
-    from cinecube.features.extraction.record import read_record
-    from cinecube.features.extraction.spec import make_reading
-    from cinecube.store.open.imported import open_imported
-
     if study.import_of(model):
+        from cinecube.store.open.imported import open_imported
+
         return int(open_imported(study, root, model, study.split.test[0])["width"].max())
-    streams = make_reading(study, model, read_record(study, model, root)).streams
-    return max(width for stream in streams for width in stream.widths)
+    return max(known.widths(model))
 
 
-def _encode_step(study: Study, model: str, root: Path, stage: str = "encode") -> Step:
+def _encode_step(study: Study, model: str, root: Path, known: _Known, stage: str = "encode") -> Step:
     """As `_cube_step`, with the memory that the widest layer, delayed, and blocks of targets take."""
     from dask.system import CPU_COUNT
 
@@ -207,11 +207,8 @@ def _encode_step(study: Study, model: str, root: Path, stage: str = "encode") ->
     paths = StudyPaths(root)
     step = _with_journal(study, model, root, _cube_step(f"{stage}@{model}", paths.scores(model)))
     try:
-        films, dims = read_films_table(paths.films), _widest(study, model, root)
-        rows = [
-            sum(rows_by_segment(films, study.segments(split), study.clock).values())
-            for split in (study.split.train, study.split.test)
-        ]
+        dims = _widest(study, model, root, known)
+        rows = [sum(map(known.rows, split)) for split in (study.split.train, study.split.test)]
     except StudyError:
         return step
     size = EncodeSize(
@@ -227,18 +224,54 @@ def _encode_step(study: Study, model: str, root: Path, stage: str = "encode") ->
     return replace(step, memory_bytes=encode_bytes(size))
 
 
-def _features_step(study: Study, model: str, film: str, root: Path) -> Step:
-    from cinecube.features.extraction.record import read_record
-    from cinecube.features.extraction.spec import feature_spec, make_reading
+class _Known:
+    """What many stages are judged by, each read once: films, their rows, and records of checkpoints.
 
+    Methods raise StudyErrors of what is missing.
+    """
+
+    def __init__(self, study: Study, root: Path) -> None:
+        self._study, self._root = study, root
+        self.rows, self._record = cache(self._read_rows), cache(self._read_record)
+        self._film, self.widths = cache(self._read_film), cache(self._read_widths)
+
+    def spec(self, model: str, film: str) -> dict[str, Any]:
+        """As `feature_spec`."""
+        from cinecube.features.extraction.spec import make_spec
+
+        return make_spec(self._study, model, self._record(model), *self._film(film))
+
+    def _read_rows(self, film: str) -> int:
+        return sum(rows_here(StudyPaths(self._root).films, self._study.film(film), self._study.clock).values())
+
+    def _read_record(self, model: str) -> Any:
+        from cinecube.features.extraction.record import read_record
+
+        return read_record(self._study, model, self._root)
+
+    def _read_film(self, film: str) -> tuple[dict[str, str], dict[str, Any]]:
+        """Digests of its segments, and what of each is read out of the ordinary."""
+        from cinecube.features.films.probed import choices_of
+        from cinecube.features.films.stimuli import find_segments
+
+        files = find_segments(self._study, film, self._root)
+        digests = {segment: file_digest(path) for segment, path in files.items()}
+        return digests, {segment: choices_of(path, self._root, digests[segment]) for segment, path in files.items()}
+
+    def _read_widths(self, model: str) -> list[int]:
+        """Dims of every layer of every stream."""
+        from cinecube.features.extraction.spec import make_reading
+
+        streams = make_reading(self._study, model, self._record(model)).streams
+        return [width for stream in streams for width in stream.widths]
+
+
+def _features_step(study: Study, model: str, film: str, root: Path, known: _Known) -> Step:
     stage, paths = f"features@{model}-{film}", StudyPaths(root)
     try:
-        spec = feature_spec(study, model, film, root)
-        rows = sum(rows_by_segment(read_films_table(paths.films), study.film(film), study.clock).values())
-        streams = make_reading(study, model, read_record(study, model, root)).streams
+        spec, rows, widths = known.spec(model, film), known.rows(film), known.widths(model)
     except StudyError as error:
         return Step(stage, "to do", f"waits: {error.found}")
-    widths = [width for stream in streams for width in stream.widths]
     row_bytes = sum(widths) * _BYTES[spec["dtype"]]
     # The program, one layer of the film while the cube is written, and one block of all layers.
     memory = _PROGRAM_BYTES + rows * max(widths) * _BYTES[spec["dtype"]] + min(rows, study.run.block_rows) * row_bytes

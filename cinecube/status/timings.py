@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict, NonNegativeFloat, PositiveFloat, ValidationError
@@ -51,24 +51,25 @@ def note(root: Path, words: tuple[str, ...], seconds: float, work: float = 1.0) 
         write_text(StudyPaths(root).timings / f"{' '.join((kind, *words[1:]))}.json", timing.model_dump_json())
 
 
-def expected_s(root: Path, kind: str, item: str, work: float = 1.0) -> float | None:
+def expected_s(timings: Iterable[Timing], kind: str, item: str, work: float = 1.0) -> float | None:
     """Seconds that a stage would take by earlier runs: of the same model, else of others; None without any.
 
     Parameters
     ----------
-    root : Path
-        The study's folder.
+    timings : iterable of Timing
+        From `read_timings`.
     kind, item, work
         See `Timing`.
     """
-    same_kind = [timing for timing in _timings(root) if timing.kind == kind]
+    same_kind = [timing for timing in timings if timing.kind == kind]
     known = [timing for timing in same_kind if timing.item == item] or same_kind
     if not known:
         return None
     return work * sum(timing.seconds for timing in known) / sum(timing.work for timing in known)
 
 
-def _timings(root: Path) -> Iterator[Timing]:
+def read_timings(root: Path) -> Iterator[Timing]:
+    """What `note` kept in a study."""
     folder = StudyPaths(root).timings
     for path in sorted(folder.glob("*.json")) if folder.is_dir() else ():
         with contextlib.suppress(OSError, ValidationError, json.JSONDecodeError, UnicodeDecodeError):

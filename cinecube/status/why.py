@@ -13,13 +13,12 @@ from cinecube.status.pipeline import changed_stages, numbered
 from cinecube.status.versions import differing, study_versions
 from cinecube.store.base.errors import StudyError
 from cinecube.store.base.paths import StudyPaths
-from cinecube.store.cube.cubes import stored_spec
+from cinecube.store.cube.heads import stored_spec
 from cinecube.store.dvc.dvc_index import open_index
 from cinecube.store.dvc.pulling import PulledCubes
 from cinecube.store.dvc.remotes import shown_address
 from cinecube.store.params.asked import becomes, of_folder, unlike
 from cinecube.store.params.document import PARAMS_FILE, Imported, Study
-from cinecube.store.scans.brain import asked_spec
 from cinecube.studies.records import known_records
 
 
@@ -151,6 +150,8 @@ def _compared(
         return stored, specs.of_significance(study, root)
     if kind == "brain":
         # Scans are told by DVC, which has hashed them; here they would be read in full.
+        from cinecube.store.scans.brain import asked_spec
+
         asked = asked_spec(study, name)
         return {key: stored.get(key) for key in (*asked, "version")}, asked
     raise AssertionError(stage)

@@ -20,7 +20,8 @@ from cinecube.store.base.paths import StudyPaths
 from cinecube.store.base.writing import one_writer
 from cinecube.store.clock.clock import covered_rows, same_step, step_s
 from cinecube.store.clock.films_table import read_films_table
-from cinecube.store.cube.cubes import stored_spec, write_feature_cube
+from cinecube.store.cube.cubes import write_feature_cube
+from cinecube.store.cube.heads import stored_spec
 from cinecube.store.cube.reclock import Method, are_windows, segment_weights
 from cinecube.store.cube.schema import Stream, feature_template, provenance, rows_index
 from cinecube.store.foreign.foreign_arrays import Foreign

@@ -8,13 +8,15 @@ import math
 import os
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import pandas as pd
 
 from cinecube.store.base.bounded import ANNEX_POINTER, parse_json
 from cinecube.store.base.errors import StudyError, environment_error
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 # fMRIPrep's largest tables and sidecars have a third of it; in memory text takes up to twenty times as much.
 _MOST_TEXT_BYTES = 32 * 2**20
@@ -158,6 +160,22 @@ def read_text_table(path: Path, columns: Iterable[str], expected: str, do: str, 
     Raises
     ------
     StudyError
+        As of `read_fields`.
+    """
+    import pandas as pd
+
+    header, rows = read_fields(path, columns, expected, do, ours=ours)
+    return pd.DataFrame(rows, columns=header, dtype=str)
+
+
+def read_fields(
+    path: Path, columns: Iterable[str], expected: str, do: str, *, ours: bool = False
+) -> tuple[list[str], list[list[str]]]:
+    """Names of a table's columns, and its rows; takes what `read_text_table` does.
+
+    Raises
+    ------
+    StudyError
         As of `read_input_text`; if a column is missing or there twice, or a row has more or fewer fields than columns.
     """
     text = read_input_text(path, expected, do, math.inf if ours else _MOST_TEXT_BYTES)
@@ -181,7 +199,7 @@ def read_text_table(path: Path, columns: Iterable[str], expected: str, do: str, 
         if len(row) != len(header):
             found = f"{len(row)} fields in row {number}"
             raise StudyError(where=str(path), found=found, expected=f"{len(header)}, one a column", do=do)
-    return pd.DataFrame(rows, columns=header, dtype=str)
+    return header, rows
 
 
 def numbers_of(column: pd.Series, path: Path, do: str, *, gaps: Iterable[str] = (), whole: bool = False) -> np.ndarray:
@@ -206,6 +224,8 @@ def numbers_of(column: pd.Series, path: Path, do: str, *, gaps: Iterable[str] = 
         Naming column, row and field.
     """
     known = ~column.str.strip().isin(list(gaps)).to_numpy(dtype=bool)
+    import pandas as pd
+
     numbers = np.where(known, pd.to_numeric(column, errors="coerce").to_numpy(dtype=float), np.nan)
     wrong = known & ~np.isfinite(numbers)
     if whole:

@@ -104,6 +104,11 @@ class StudyPaths:
         return self.root / ".cinecube" / "timings"
 
     @property
+    def standing(self) -> Path:
+        """What DVC said of the pipeline last."""
+        return self.root / ".cinecube" / "standing.json"
+
+    @property
     def jobs(self) -> Path:
         """Output of the jobs of a batch system."""
         return self.root / ".cinecube" / "jobs"

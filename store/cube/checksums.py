@@ -12,16 +12,18 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import google_crc32c
 import numpy as np
-from zarr.abc.store import ByteRequest, RangeByteRequest
 
 from cinecube.store.base.bounded import parse_json
 from cinecube.store.base.errors import StudyError
-from cinecube.store.cube.plain_zarr import ROOT
+from cinecube.store.cube.plainness import ROOT
 from cinecube.store.cube.schema import refuse_unknown
+
+if TYPE_CHECKING:
+    from zarr.abc.store import ByteRequest
 
 RESTORE = "run `cinecube verify --repair`, or make it anew with `dvc repro`"
 OTHER = "other bytes than were written"
@@ -149,6 +151,8 @@ class ChunkLayout:
             if places is None:
                 return None
             return slice(0, len(places)), b"".join(data[place - _N_BYTES : place].tobytes() for place in places)
+        from zarr.abc.store import RangeByteRequest
+
         if isinstance(request, RangeByteRequest):
             number, rest = divmod(request.start, self.chunk_bytes)
             return None if rest or len(data) != self.chunk_bytes else (slice(number, number + 1), last)

@@ -21,9 +21,10 @@ from zarr.storage import LocalStore
 from cinecube.store.base.atomic import old_of, staged
 from cinecube.store.base.errors import Refusal, StudyError, environment_error, first_line, some_of
 from cinecube.store.cube.checksums import RESTORE, write_checksums
-from cinecube.store.cube.guarded import folder_number, open_guarded, shard_key
-from cinecube.store.cube.plain_zarr import of_older_format, older_format, plain
-from cinecube.store.cube.schema import DIMS, ROWS_PER_CHUNK, refuse_unknown, stored_rows
+from cinecube.store.cube.guarded import folder_number, open_guarded
+from cinecube.store.cube.plain_zarr import plain
+from cinecube.store.cube.plainness import refuse_no_group
+from cinecube.store.cube.schema import DIMS, ROWS_PER_CHUNK, main_variable, refuse_unknown, shard_key, stored_rows
 
 # Below this, splitting the dim axis into chunks costs more in index than absent NaN saves.
 _MIN_DIMS_PER_CHUNK = 64
@@ -177,22 +178,7 @@ def _standing(path: Path) -> tuple[tuple[int, int], int] | None:
 
 
 def _open_once(path: Path, where: str, complete: bool) -> xr.Dataset:
-    if path.is_dir() and not (path / "zarr.json").is_file():
-        if older := older_format(file.name for file in path.iterdir()):
-            raise of_older_format(older, where)
-        raise StudyError(
-            where=where,
-            found="a folder that is no cube",
-            expected="a Zarr v3 group",
-            do=f"look into it with `cinecube ls {path}`",
-        )
-    if path.is_file():
-        raise StudyError(where=where, found="a file", expected="a Zarr v3 group", do="see `cinecube ls` for cubes")
-    if path.parent.suffix == ".zarr":
-        whole = where.rpartition("/")[0]
-        raise StudyError(where=where, found="a part of a cube", expected="the whole", do=f"name {whole}")
-    if not (path / "zarr.json").is_file():
-        raise StudyError(where=where, found="no cube", expected="a Zarr v3 group", do="run `dvc repro` or pull it")
+    refuse_no_group(path, where)
     cube = open_stored(LocalStore(path, read_only=True), where)
     if complete and "features" in cube:
         _refuse_missing_shards(path, cube, where)
@@ -337,24 +323,6 @@ def _refuse_missing_shards(path: Path, cube: xr.Dataset, where: str) -> None:
             )
 
 
-def stored_bytes(path: Path) -> int:
-    """Bytes of a cube's files."""
-    return sum(file.stat().st_size for file in path.rglob("*") if file.is_file())
-
-
 def data_name(cube: xr.Dataset) -> str:
-    """Name of a cube's main variable: `features`, `bold` or `score`, else its first; "" if it has none."""
-    return next((name for name in (*DIMS, *sorted(map(str, cube.data_vars))) if name in cube), "")
-
-
-def stored_spec(path: Path) -> dict[str, Any]:
-    """The spec that a cube's fingerprint hashes, from the cube's own attributes.
-
-    Raises
-    ------
-    StudyError
-        If there is no whole cube.
-    """
-    with open_cube(path) as cube:
-        spec: dict[str, Any] = json.loads(cube.attrs.get("spec", "{}"))
-    return spec
+    """Name of a cube's main variable, see `main_variable`."""
+    return main_variable(cube.variables, cube.data_vars)

@@ -19,20 +19,10 @@ from zarr.storage import LocalStore, WrapperStore
 
 from cinecube.store.base.errors import StudyError, environment_error, first_line
 from cinecube.store.cube.checksums import RESTORE, Checksums
-from cinecube.store.cube.plain_zarr import ROOT, plain
-from cinecube.store.cube.schema import refuse_unknown
+from cinecube.store.cube.plain_zarr import plain
+from cinecube.store.cube.plainness import ROOT
+from cinecube.store.cube.schema import refuse_unknown, shard_key
 from cinecube.store.cube.shards import RowShards
-
-
-def shard_key(model: int, layer: int) -> str:
-    """Key of the shard in which a feature cube keeps one layer of one model, both by position.
-
-    Parameters
-    ----------
-    model, layer : int
-        Positions on their axes.
-    """
-    return f"features/c/0/0/{model}/{layer}"
 
 
 class _Standing:

@@ -5,12 +5,11 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import pandas as pd
 import xarray as xr
-from scipy import sparse
 from xarray.backends import BackendArray
 from xarray.core import indexing
 
@@ -19,6 +18,9 @@ from cinecube.store.base.fingerprint import fingerprint
 from cinecube.store.clock.clock import SAME_S, covered_rows, match_onsets, step_s
 from cinecube.store.clock.resampling import resampling_weights
 from cinecube.store.cube.schema import string_coordinate
+
+if TYPE_CHECKING:
+    from scipy import sparse
 
 Method = Literal["mean", "lanczos"]
 
@@ -86,6 +88,8 @@ def segment_weights(
     StudyError
         If onsets do not rise or a row overlaps no window.
     """
+    from scipy import sparse
+
     if (np.diff(to_s) <= 0).any():
         raise StudyError(where=where, found="onsets out of order", expected="rising ones", do="sort the rows")
     if are_windows(from_s, from_window_s, to_s, to_window_s):
@@ -129,6 +133,8 @@ def _has_rows(cube: xr.Dataset, rows: pd.DataFrame, window_s: float) -> bool:
 
 def _cube_weights(cube: xr.Dataset, rows: pd.DataFrame, window_s: float, method: Method) -> sparse.csr_array:
     """Weights (row, time of the cube) of all segments."""
+    from scipy import sparse
+
     from_segment, from_s = string_coordinate(cube["segment"].values), cube["onset_s"].values
     to_segment, to_s = string_coordinate(rows["segment"].to_numpy()), rows["onset_s"].to_numpy(float)
     parts = []

@@ -8,15 +8,17 @@ import platform
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import pandas as pd
-import xarray as xr
 
 from cinecube.store.base.errors import StudyError
 from cinecube.store.base.fingerprint import fingerprint
 from cinecube.store.base.labels import layer_depth, layer_number
+
+if TYPE_CHECKING:
+    import pandas as pd
+    import xarray as xr
 
 SCHEMA = 1
 ROWS_PER_CHUNK = 512
@@ -37,6 +39,22 @@ ON_PLACES = ("structure", "vertex", "i", "j", "k")
 def stored_rows(n_rows: int) -> int:
     """Rows that a shard takes room for: whole chunks of them."""
     return math.ceil(n_rows / ROWS_PER_CHUNK) * ROWS_PER_CHUNK
+
+
+def main_variable(variables: Any, data: Any) -> str:
+    """A cube's main variable: `features`, `bold` or `score`, else the first of its `data`; "" if it has none."""
+    return next((name for name in (*DIMS, *sorted(map(str, data))) if name in variables), "")
+
+
+def shard_key(model: int, layer: int) -> str:
+    """Key of the shard in which a feature cube keeps one layer of one model, both by position.
+
+    Parameters
+    ----------
+    model, layer : int
+        Positions on their axes.
+    """
+    return f"features/c/0/0/{model}/{layer}"
 
 
 def refuse_unknown(schema: Any, where: str) -> None:
@@ -94,6 +112,8 @@ class Stream:
 
 def rows_index(rows_by_segment: Mapping[str, Sequence[float] | np.ndarray]) -> pd.DataFrame:
     """Columns `segment` and `onset_s` of the rows of several segments, one after another."""
+    import pandas as pd
+
     parts = [
         pd.DataFrame(
             {
@@ -138,6 +158,8 @@ def feature_template(
     Dataset
         `features (time, dim, model, layer)`, a placeholder of NaN without memory.
     """
+    import xarray as xr
+
     layers = merged_layers(streams)
     width = np.zeros((len(streams), len(layers)), dtype=np.int32)
     depth = np.full(width.shape, np.nan)

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from cinecube.store.base.errors import StudyError, some_of
+from cinecube.store.base.paths import PARAMS_FILE
 from cinecube.store.dvc.remotes import shown_address
 
 # The tip of what a clone was made of, whatever branch it stands on.
@@ -23,6 +24,7 @@ _TIP = "refs/remotes/origin/HEAD"
 _CONFIG = ".dvc/config"
 _SCHEMES = ("http", "https", "ssh", "git", "git+ssh", "file")
 # `ext::` and its like run a program; a word that begins with a minus is an option of git's or ssh's.
+_HOST = re.compile(r"[\w.-]+@[\w.-]+:")  # git@host:path
 _PROGRAM = re.compile(r"::|(^|//|@)-|[^\x20-\x7e\x80-\U0010ffff]")
 
 
@@ -73,6 +75,14 @@ def split_address(address: str) -> tuple[str, str]:
 def is_bare(folder: str) -> bool:
     """True if a folder is a Git repository without a working tree."""
     return os.path.isfile(os.path.join(folder, "HEAD"))
+
+
+def is_repository(place: str | os.PathLike[str]) -> bool:
+    """True if a name is a Git repository without a working tree: a URL, `host:path`, a bare one, any with `#FOLDER`."""
+    text, folder = split_address(os.fspath(place))
+    if os.path.isdir(text):
+        return bool(folder) or (is_bare(text) and not os.path.exists(os.path.join(text, PARAMS_FILE)))
+    return "://" in text or bool(_HOST.match(text))
 
 
 @dataclass(frozen=True)

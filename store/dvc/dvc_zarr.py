@@ -12,7 +12,8 @@ from zarr.abc.store import ByteRequest, Store
 from zarr.core.buffer import Buffer, BufferPrototype
 
 from cinecube.store.base.errors import StudyError
-from cinecube.store.cube.plain_zarr import Plainness, read_plainly
+from cinecube.store.cube.plain_zarr import read_plainly
+from cinecube.store.cube.plainness import Plainness
 from cinecube.store.dvc.dvc_index import Listing, open_index
 
 
@@ -63,7 +64,7 @@ class DvcZarrStore(Store):
 
     A key that is not listed is absent, as Zarr expects. A key that is listed and whose bytes are nowhere, are none, or
     cannot be read, is a `StudyError`: Zarr would take absence for an empty chunk and make numbers of it. So is what no
-    cube is made of, see `plain_zarr`: the files are somebody else's.
+    cube is made of, see `plainness`: the files are somebody else's.
 
     Parameters
     ----------

@@ -12,18 +12,19 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import xarray as xr
 
 from cinecube.store.base.errors import StudyError, some_of
 from cinecube.store.base.labels import find_label, find_layer
-from cinecube.store.cube.cubes import open_stored
-from cinecube.store.cube.guarded import shard_key
+from cinecube.store.cube.schema import shard_key
 from cinecube.store.dvc.dvc_index import DvcIndex, Listing, inside, open_index
-from cinecube.store.dvc.dvc_zarr import DvcZarrStore
+from cinecube.store.dvc.locks import may_lack
 from cinecube.store.dvc.remotes import DvcObject, cache_location, is_whole, kept_back
+
+if TYPE_CHECKING:
+    import xarray as xr
 
 # Enough to hide the way to a server and back; each holds one shard in memory.
 _AT_ONCE = 4
@@ -156,7 +157,7 @@ def pull_layers(
     if listing.listed is not None and not cache.has_whole(listing.listed[0]):
         cache.keep(*listing.listed, listing.where)
     labels = _fetch(listing, cache, (key for key in listing.files if not key.startswith(_SHARDS)))
-    with open_stored(DvcZarrStore(listing), listing.where) as cube:
+    with _opened(listing, listing.where) as cube:
         wanted = list(_shards(cube, stream, layer, listing.where).values())
     if unlisted := next((key for key in wanted if key not in listing.files), None):
         raise StudyError(
@@ -167,6 +168,13 @@ def pull_layers(
         )
     shards = _fetch(listing, cache, wanted, tell)
     return Fetched(len(wanted), len(labels) + len(shards), sum(labels) + sum(shards))
+
+
+def _opened(listing: Listing, where: str) -> xr.Dataset:
+    from cinecube.store.cube.cubes import open_stored
+    from cinecube.store.dvc.dvc_zarr import DvcZarrStore
+
+    return open_stored(DvcZarrStore(listing), where)
 
 
 def _shards(cube: xr.Dataset, stream: str | None, layer: int | str | None, where: str) -> dict[str, str]:
@@ -257,7 +265,7 @@ class PulledCubes:
         held = {key: cache.size(item) for key, item in listing.files.items()}
         if any(not size for key, size in held.items() if not key.startswith(_SHARDS)):
             return None
-        cube = open_stored(DvcZarrStore(listing), where)
+        cube = _opened(listing, where)
         if "width" not in cube:
             return None
         shards = _shards(cube, None, None, where)
@@ -298,7 +306,7 @@ class PulledCubes:
 
     def paths(self) -> list[Path]:
         """Feature cubes that DVC has recorded and that are not in the study's folder."""
-        if self._index is None:
+        if not may_lack(self._root, ".zarr") or self._index is None:
             return []
         found = [inside(output.path, self._index.prefix) for output in self._index.outputs]
         cubes = [self._root / path for path in found if path is not None and path.endswith(".zarr")]

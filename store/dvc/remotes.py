@@ -12,11 +12,11 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from zarr.abc.store import ByteRequest, OffsetByteRequest, RangeByteRequest
-
 from cinecube.store.base.errors import StudyError, environment_error, first_line
 
 if TYPE_CHECKING:
+    from zarr.abc.store import ByteRequest
+
     from cinecube.store.dvc.chunk_cache import ChunkCache
 
 T = TypeVar("T")
@@ -128,10 +128,12 @@ class Location:
         OverlongError
             If it has more than `limit` bytes.
         """
-        if isinstance(request, OffsetByteRequest):
-            request = RangeByteRequest(request.offset, self.size(item))
         if request is None:
             return self._whole(item, limit)
+        from zarr.abc.store import OffsetByteRequest, RangeByteRequest
+
+        if isinstance(request, OffsetByteRequest):
+            request = RangeByteRequest(request.offset, self.size(item))
         if isinstance(request, RangeByteRequest):
             if request.end <= request.start:
                 return b""

@@ -6,16 +6,16 @@ import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any, TypeVar
-
-import xarray as xr
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from cinecube.store.base.errors import StudyError
-from cinecube.store.cube.cubes import data_name, open_cube, stored_bytes
-from cinecube.store.dvc.dvc_index import DvcIndex
+from cinecube.store.cube.heads import CubeHead, head_of, read_head, stored_bytes
 from cinecube.store.dvc.pulling import PulledCubes
-from cinecube.store.open.revision import RevisionCubes, StoredCube, cubes_of
 from cinecube.store.verify.find_cubes import find_cubes
+
+if TYPE_CHECKING:
+    from cinecube.store.dvc.dvc_index import DvcIndex
+    from cinecube.store.open.revision import StoredCube
 
 # Enough to hide the way to a server and back: labels are a few kilobytes.
 _AT_ONCE = 8
@@ -42,7 +42,7 @@ def list_folder(folder: Path, tell: Callable[[StudyError], None]) -> list[dict[s
     """
 
     def summary(path: Path) -> dict[str, Any]:
-        return summarise(open_cube(path, complete=False), path.relative_to(folder), stored_bytes(path))
+        return summarise(read_head(path, complete=False), path.relative_to(folder), stored_bytes(path))
 
     return list(_readable(summary, find_cubes(folder), tell))
 
@@ -68,7 +68,9 @@ def list_pulled(root: Path, folder: Path, tell: Callable[[StudyError], None]) ->
 
     def summary(path: Path) -> list[dict[str, Any]]:
         part = pulled.part(path, str(path))
-        return [] if part is None else [summarise(part.cube, path.relative_to(folder), part.n_bytes, part.here)]
+        if part is None:
+            return []
+        return [summarise(head_of(part.cube), path.relative_to(folder), part.n_bytes, part.here)]
 
     paths = [path for path in pulled.paths() if path.is_relative_to(folder)]
     return [row for rows in _readable(summary, sorted(paths), tell) for row in rows]
@@ -94,6 +96,8 @@ def list_revision(index: DvcIndex, tell: Callable[[StudyError], None]) -> list[d
     StudyError
         If it records none.
     """
+    from cinecube.store.open.revision import RevisionCubes, cubes_of
+
     cubes = RevisionCubes(index)
     if not cubes_of(index):
         unmade = sum(output.item is None and output.source is None for output in index.outputs)
@@ -106,7 +110,7 @@ def list_revision(index: DvcIndex, tell: Callable[[StudyError], None]) -> list[d
         )
 
     def summary(cube: StoredCube) -> dict[str, Any]:
-        return summarise(cubes.open(Path(cube.path)), Path(cube.path), cube.n_bytes)
+        return summarise(head_of(cubes.open(Path(cube.path))), Path(cube.path), cube.n_bytes)
 
     return list(_readable(summary, cubes_of(index), tell))
 
@@ -124,20 +128,18 @@ def merged(errors: Sequence[StudyError]) -> list[StudyError]:
     return lines
 
 
-def summarise(cube: xr.Dataset, path: Path, n_bytes: int | None, pulled: Sequence[str] | None = None) -> dict[str, Any]:
+def summarise(cube: CubeHead, path: Path, n_bytes: int | None, pulled: Sequence[str] | None = None) -> dict[str, Any]:
     """One line of a list of cubes: kind, name, axes with their sizes, models, layers, bytes, path, fingerprint.
 
     `pulled` are the layers that are here, as `model layer`, of a cube that is in DVC's cache only.
     """
-    name = data_name(cube)
-    sizes = {str(dim): size for dim, size in (cube[name].sizes if name else cube.sizes).items()}
     return {
-        "kind": str(cube.attrs.get("kind", name)),
-        "name": f"{path.parent.name} {path.stem}" if name == "features" else path.stem,
-        "axes": ", ".join(f"{size} {dim}" for dim, size in sizes.items()),
-        **sizes,
-        "models": [str(model) for model in cube["model"].values] if "model" in cube else [],
-        "layers": [str(layer) for layer in cube["layer"].values] if "layer" in cube else [],
+        "kind": str(cube.attrs.get("kind", cube.name)),
+        "name": f"{path.parent.name} {path.stem}" if cube.name == "features" else path.stem,
+        "axes": ", ".join(f"{size} {dim}" for dim, size in cube.sizes.items()),
+        **cube.sizes,
+        "models": cube.texts("model"),
+        "layers": cube.texts("layer"),
         "bytes": n_bytes,
         "path": path.as_posix(),
         "fingerprint": cube.attrs.get("fingerprint"),

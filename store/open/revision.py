@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -14,9 +13,8 @@ import xarray as xr
 from cinecube.store.base.errors import StudyError
 from cinecube.store.base.paths import StudyPaths
 from cinecube.store.cube.cubes import open_stored
-from cinecube.store.cube.plain_zarr import of_older_format, older_format
+from cinecube.store.cube.plainness import of_older_format, older_format
 from cinecube.store.dvc.dvc_index import DvcIndex, Listing, inside, open_index
-from cinecube.store.dvc.dvc_repo import is_bare, split_address
 from cinecube.store.dvc.dvc_zarr import DvcZarrStore
 from cinecube.store.open.open_study import OpenStudy
 from cinecube.store.params.document import PARAMS_FILE, Study, read_study
@@ -25,7 +23,6 @@ from cinecube.store.params.document import PARAMS_FILE, Study, read_study
 _NOWHERE = Path()
 _SUFFIX = ".zarr"
 _ROOTS = tuple(f"{_SUFFIX}/{name}" for name in ("zarr.json", ".zgroup"))
-_HOST = re.compile(r"[\w.-]+@[\w.-]+:")  # git@host:path
 
 
 def open_revision(
@@ -58,14 +55,6 @@ def open_revision(
     """
     index = open_index(url, rev, remote_config=remote_config).study()
     return OpenStudy(study_of(index), StudyPaths(_NOWHERE), RevisionCubes(index, cache, cache_bytes))
-
-
-def is_repository(place: str | os.PathLike[str]) -> bool:
-    """True if a name is a Git repository without a working tree: a URL, `host:path`, a bare one, any with `#FOLDER`."""
-    text, folder = split_address(os.fspath(place))
-    if os.path.isdir(text):
-        return bool(folder) or (is_bare(text) and not os.path.exists(os.path.join(text, PARAMS_FILE)))
-    return "://" in text or bool(_HOST.match(text))
 
 
 def study_of(index: DvcIndex) -> Study:

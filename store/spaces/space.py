@@ -8,7 +8,6 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any, ClassVar, Literal
 
-import nibabel as nib
 import numpy as np
 
 from cinecube.store.base.errors import StudyError
@@ -59,8 +58,10 @@ class Grid:
 
     def xyz_mm(self, index: np.ndarray) -> np.ndarray:
         """Centres (place, 3) in millimetres of voxels by flat index (place,)."""
+        from nibabel.affines import apply_affine
+
         ijk = np.stack(np.unravel_index(index, self.shape), axis=1)
-        return np.asarray(nib.affines.apply_affine(np.array(self.affine), ijk))
+        return np.asarray(apply_affine(np.array(self.affine), ijk))
 
 
 @dataclass(frozen=True)
@@ -304,14 +305,15 @@ def other_space(one: Space, like: Space) -> str | None:
 
 
 def _other_grid(one: Grid, like: Grid) -> str | None:
+    from nibabel.affines import apply_affine
+    from nibabel.orientations import aff2axcodes
+
     affine, expected = np.array(one.affine), np.array(like.affine)
-    axes = ["".join(nib.aff2axcodes(each)) for each in (affine, expected)]
+    axes = ["".join(aff2axcodes(each)) for each in (affine, expected)]
     if axes[0] != axes[1]:
         return f"axes {axes[0]} instead of {axes[1]}"
     if one.shape != like.shape:
         return f"a grid of {one.shape} instead of {like.shape}"
     corners = np.array(np.meshgrid(*[(0, n - 1) for n in one.shape])).reshape(3, -1).T
-    shift_mm = float(
-        np.abs(nib.affines.apply_affine(affine, corners) - nib.affines.apply_affine(expected, corners)).max()
-    )
+    shift_mm = float(np.abs(apply_affine(affine, corners) - apply_affine(expected, corners)).max())
     return None if shift_mm <= _SAME_MM * max(one.shape) else f"a grid that lies up to {shift_mm:.3g} mm elsewhere"

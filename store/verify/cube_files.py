@@ -17,8 +17,9 @@ from zarr.storage import LocalStore
 from cinecube.store.base.bounded import file_bytes, parse_json
 from cinecube.store.base.errors import StudyError, environment_error, first_line
 from cinecube.store.cube.checksums import Checksums
-from cinecube.store.cube.plain_zarr import MAX_ARRAYS, MAX_METADATA_BYTES, Plainness, PlainStore
-from cinecube.store.cube.plain_zarr import ROOT as ROOT
+from cinecube.store.cube.plain_zarr import PlainStore
+from cinecube.store.cube.plainness import MAX_ARRAYS, MAX_METADATA_BYTES, Plainness
+from cinecube.store.cube.plainness import ROOT as ROOT
 
 UNGATHERED = "does not gather the metadata of the arrays"
 _NAME = re.compile(r"[A-Za-z0-9_]+")

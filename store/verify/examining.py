@@ -10,7 +10,7 @@ import numpy as np
 
 from cinecube.store.base.errors import StudyError
 from cinecube.store.cube.checksums import OTHER, Checksums
-from cinecube.store.cube.plain_zarr import older_format
+from cinecube.store.cube.plainness import older_format
 from cinecube.store.cube.schema import DIMS, refuse_unknown
 from cinecube.store.verify.cube_files import (
     ROOT,

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from cinecube.store.base.errors import StudyError
-from cinecube.store.verify.tracked import Records
+
+if TYPE_CHECKING:
+    from cinecube.store.verify.tracked import Records
 
 
 def find_cubes(path: Path) -> list[Path]:
@@ -40,4 +43,6 @@ def verify_cube(path: Path, records: Records | None = None) -> list[str]:
     list of str
         Empty if the cube is whole. A line names the cube, the model and layer or the label, and the file.
     """
+    from cinecube.store.verify.tracked import Records
+
     return [f"{path}: {problem.line}" for problem in (records or Records()).judge(path).problems]

@@ -21,7 +21,8 @@ from cinecube.analysis.encoders.problem import read_problem
 from cinecube.analysis.encoders.stage import encode, score_model
 from cinecube.store.base.errors import StudyError
 from cinecube.store.base.paths import StudyPaths
-from cinecube.store.cube.cubes import open_cube, stored_spec
+from cinecube.store.cube.cubes import open_cube
+from cinecube.store.cube.heads import stored_spec
 from cinecube.store.jobs.clusters import open_client
 from cinecube.store.params.run_params import ClusterAddress
 

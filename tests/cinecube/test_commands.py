@@ -55,6 +55,20 @@ def test_help_and_ls_import_nothing_heavy(tmp_path: Path) -> None:
     assert done.stdout.strip() == "[]"
 
 
+def test_what_looks_at_a_study_imports_no_xarray(study: Folder) -> None:
+    """DVC's library is asked once for all, and read again when a file has changed."""
+    study.must("plan")
+    for words in (["ls"], ["why", "data/features/vit/amber.zarr"], ["plan"]):
+        code = (
+            "import sys; from cinecube.cli import main\n"
+            f"main({[*words, '--study', str(study.root)]!r}, standalone_mode=False)\n"
+            "heavy = ('torch', 'transformers', 'xarray', 'zarr', 'pandas', 'scipy', 'dvc')\n"
+            "print([name for name in heavy if name in sys.modules])"
+        )
+        done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+        assert done.stdout.splitlines()[-1] == "[]", words
+
+
 def test_ls_lists_every_cube(study: Folder) -> None:
     rows: list[dict[str, Any]] = json.loads(study.must("ls", str(study.root), "--json").stdout)
     kinds = ["brain", "ceiling", "features", "partition", "scores", "significance"]

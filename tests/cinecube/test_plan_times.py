@@ -11,7 +11,7 @@ import yaml
 from click.testing import CliRunner, Result
 
 from cinecube.cli import main
-from cinecube.status.timings import expected_s, note
+from cinecube.status.timings import expected_s, note, read_timings
 from cinecube.store.base.paths import StudyPaths
 from cinecube.store.cube.cubes import write_feature_cube
 from cinecube.store.cube.schema import Stream, feature_template, provenance, rows_index
@@ -76,14 +76,14 @@ def test_time_grows_with_rows_and_own_runs_come_first(tmp_path: Path) -> None:
     note(tmp_path, ("features", "vit", "amber"), 30.0, 100)
     note(tmp_path, ("features", "vit", "dune"), 90.0, 200)
     note(tmp_path, ("features", "ast", "amber"), 7.0, 100)
-    assert expected_s(tmp_path, "features", "vit", 50) == pytest.approx(50 * 120 / 300)
-    assert expected_s(tmp_path, "features", "ast", 50) == pytest.approx(3.5)
-    assert expected_s(tmp_path, "features", "tvlt", 400) == pytest.approx(400 * 127 / 400)
+    assert expected_s(read_timings(tmp_path), "features", "vit", 50) == pytest.approx(50 * 120 / 300)
+    assert expected_s(read_timings(tmp_path), "features", "ast", 50) == pytest.approx(3.5)
+    assert expected_s(read_timings(tmp_path), "features", "tvlt", 400) == pytest.approx(400 * 127 / 400)
     note(tmp_path, ("features", "ast", "amber"), 14.0, 100)  # the last run counts
-    assert expected_s(tmp_path, "features", "ast", 50) == pytest.approx(7.0)
-    assert expected_s(tmp_path, "encode", "vit") is None
+    assert expected_s(read_timings(tmp_path), "features", "ast", 50) == pytest.approx(7.0)
+    assert expected_s(read_timings(tmp_path), "encode", "vit") is None
     note(tmp_path, ("residual-features", "a-b"), 5.0)
-    assert expected_s(tmp_path, "residual_features", "c-d") == 5.0
+    assert expected_s(read_timings(tmp_path), "residual_features", "c-d") == 5.0
 
 
 def test_broken_notes_are_passed_over(tmp_path: Path) -> None:
@@ -91,12 +91,12 @@ def test_broken_notes_are_passed_over(tmp_path: Path) -> None:
     folder = StudyPaths(tmp_path).timings
     (folder / "a.json").write_bytes(b"\xff")
     (folder / "b.json").write_text('{"kind": "encode", "item": "vit", "seconds": -1, "work": 0}')
-    assert expected_s(tmp_path, "encode", "vit") == 5.0
+    assert expected_s(read_timings(tmp_path), "encode", "vit") == 5.0
     file = tmp_path / "study" / ".cinecube"
     file.parent.mkdir()
     file.write_text("a file where the folder belongs")
     note(tmp_path / "study", ("encode", "vit"), 5.0)
-    assert expected_s(tmp_path / "study", "encode", "vit") is None
+    assert expected_s(read_timings(tmp_path / "study"), "encode", "vit") is None
 
 
 @pytest.mark.parametrize(("seconds", "text"), [(0.2, "1 s"), (99, "99 s"), (720, "12 min"), (12_600, "3.5 h")])

@@ -15,7 +15,8 @@ from cinecube.features.networks.registry import BUILT_IN, find_network, network_
 from cinecube.status.versions import study_versions, told_apart
 from cinecube.store.base.errors import StudyError
 from cinecube.store.base.fingerprint import canonical, fingerprint
-from cinecube.store.cube.cubes import open_cube, stored_spec, write_cube
+from cinecube.store.cube.cubes import open_cube, write_cube
+from cinecube.store.cube.heads import stored_spec
 from cinecube.store.params.document import load_study
 
 OLDER = "it is of an older version of cinecube, which did not record its own"

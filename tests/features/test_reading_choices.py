@@ -21,7 +21,7 @@ from cinecube.features.films.stage import said_of_films, write_films_table
 from cinecube.features.films.stimuli import segment_files
 from cinecube.store.base.errors import StudyError
 from cinecube.store.base.fingerprint import differences, fingerprint
-from cinecube.store.cube.cubes import stored_spec
+from cinecube.store.cube.heads import stored_spec
 
 
 def _ffmpeg(*words: object) -> None:

@@ -16,7 +16,7 @@ import yaml
 from tests.conftest import Folder, make_small
 from tests.killing import Nursery, digests, open_nursery
 
-from cinecube.status.timings import expected_s
+from cinecube.status.timings import expected_s, read_timings
 from cinecube.store.base.paths import StudyPaths
 from cinecube.store.clean import leftovers
 from cinecube.store.verify.find_cubes import find_cubes, verify_cube
@@ -116,7 +116,7 @@ def kill_one(nursery: Nursery, folder: Folder, known: dict[str, str], stage: str
     if kind == "features":
         films = pd.read_csv(folder.root / "data/films.csv")
         work = float(films.loc[films["film"] == words[2], "rows"].sum())
-    took_s = expected_s(folder.root, kind, *(words[1:2] or [""]), work) or 2.0
+    took_s = expected_s(read_timings(folder.root), kind, *(words[1:2] or [""]), work) or 2.0
     status = nursery.run(*words, "--study", str(folder.root), kill_after_s=rng.uniform(0, 1.1 * took_s))
     assert status in (0, -9), nursery.log.read_text()
     refuse_changes(folder.root, known)
@@ -159,7 +159,7 @@ def test_killed_simulations_begin_anew(nursery: Nursery, tmp_path: Path, listed:
     folder = make_small(tmp_path / "study", subjects=1, segment_s=12)
     words = ("simulate", "--study", str(folder.root))
     nursery.must(*words)
-    known, took_s = digests(folder.root, *NOTES), expected_s(folder.root, "simulate", "") or 0.0
+    known, took_s = digests(folder.root, *NOTES), expected_s(read_timings(folder.root), "simulate", "") or 0.0
     rng = random.Random(0)
     for _ in range(4):
         assert nursery.run(*words, kill_after_s=rng.uniform(0, took_s)) in (0, -9)

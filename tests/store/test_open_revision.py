@@ -13,7 +13,7 @@ from click.testing import CliRunner, Result
 import cinecube as cc
 from cinecube.cli import main
 from cinecube.store.dvc import remotes
-from cinecube.store.open.revision import is_repository
+from cinecube.store.dvc.dvc_repo import is_repository
 
 from .conftest import LAYERS, MODEL, ROWS, SHARD_BYTES, Published, git, values
 

@@ -1,0 +1,90 @@
+"""What DVC says of a pipeline, kept for as long as none of the files that it looked at is another.
+
+DVC reads its pipeline and hashes what a hundred stages depend on in seconds; to look at the files takes a fraction.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import os
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from cinecube.store.base.atomic import write_text
+from cinecube.store.base.bounded import parse_json, read_text
+from cinecube.store.base.errors import StudyError
+from cinecube.store.base.paths import StudyPaths
+from cinecube.store.dvc.locks import records_below
+
+Answer = Mapping[str, str]
+"""Stage -> why it is to be run."""
+# Raised when answers are made in another way.
+_FORMAT = 1
+_CONFIGS = (".dvc/config", ".dvc/config.local", ".dvcignore", "params.yaml", "dvc.yaml")
+_BYTECODE = "__pycache__"
+
+
+def standing(root: Path, asked: Any, ask: Callable[[], tuple[Answer, Iterable[str]] | None]) -> Answer | None:
+    """DVC's answer: the last one if nothing has changed since, or that of `ask`.
+
+    Parameters
+    ----------
+    root : Path
+        The study's folder.
+    asked : Any
+        What the answer depends on beside files, as JSON.
+    ask : callable
+        The answer, and the paths of files and folders that it depends on, of folders that end in a slash only which
+        entries they have; None if there is none.
+    """
+    place = StudyPaths(root).standing
+    question = json.dumps([_FORMAT, asked], sort_keys=True)
+    last = _last(place)
+    if last.get("question") == question and last.get("files") == _looks(root, last["paths"]):
+        kept: Answer = last["answer"]
+        return kept
+    before = _looks(root, ())
+    found = ask()
+    if found is None:
+        return None
+    answer, paths = found[0], sorted(set(found[1]))
+    if before == _looks(root, ()):
+        told = {"question": question, "paths": paths, "files": _looks(root, paths), "answer": answer}
+        with contextlib.suppress(OSError):
+            write_text(place, json.dumps(told))
+    return answer
+
+
+def _last(place: Path) -> dict[str, Any]:
+    with contextlib.suppress(OSError, ValueError, StudyError):
+        last = parse_json(read_text(place))
+        if isinstance(last, dict) and isinstance(last.get("paths"), list) and isinstance(last.get("answer"), dict):
+            return last
+    return {}
+
+
+def _looks(root: Path, paths: Iterable[str]) -> str:
+    """Digest of names, sizes, times and numbers of all files at or under paths, and of those in which DVC records."""
+    digest = hashlib.sha256()
+    records = sorted(str(path) for path in records_below(root))
+    for path in (*records, *(str(root / name) for name in _CONFIGS), *paths):
+        for line in _lines(path):
+            digest.update(line.encode("utf-8", "surrogateescape"))
+    return digest.hexdigest()
+
+
+def _lines(path: str) -> Iterator[str]:
+    try:
+        status = os.stat(path)
+    except OSError:
+        yield f"{path}\0\n"
+        return
+    yield f"{path}\0{status.st_mtime_ns}\0{status.st_size}\0{status.st_ino}\n"
+    if not path.endswith(os.sep) and os.path.isdir(path):
+        with contextlib.suppress(OSError):
+            for name in sorted(os.listdir(path)):
+                if name != _BYTECODE:
+                    yield from _lines(os.path.join(path, name))
