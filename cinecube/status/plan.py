@@ -13,18 +13,17 @@ from cinecube.status.pipeline import ABSENT, ELSEWHERE, KEPT_BACK, changed_stage
 from cinecube.status.timings import Timing, expected_s, read_timings
 from cinecube.status.versions import study_versions
 from cinecube.store.base.errors import StudyError
-from cinecube.store.base.fingerprint import differences, file_digest
+from cinecube.store.base.fingerprint import differences
 from cinecube.store.base.journal import journal_blocks, journal_rows
 from cinecube.store.base.paths import StudyPaths
 from cinecube.store.clock.films_table import rows_here
 from cinecube.store.cube.heads import read_head, stored_bytes, stored_spec
 from cinecube.store.cube.schema import stored_rows
+from cinecube.store.inputs.content import Digests
 from cinecube.store.params.document import Study
 from cinecube.studies.records import known_records
 
 _BYTES = {"float16": 2, "float32": 4}
-# Torch with one of the architectures' libraries, before any weight is loaded.
-_PROGRAM_BYTES = 600_000_000
 
 
 @dataclass(frozen=True)
@@ -234,6 +233,7 @@ class _Known:
         self._study, self._root = study, root
         self.rows, self._record = cache(self._read_rows), cache(self._read_record)
         self._film, self.widths = cache(self._read_film), cache(self._read_widths)
+        self.weights, self._digests = cache(self._read_weights), Digests(root)
 
     def spec(self, model: str, film: str) -> dict[str, Any]:
         """As `feature_spec`."""
@@ -255,8 +255,16 @@ class _Known:
         from cinecube.features.films.stimuli import find_segments
 
         files = find_segments(self._study, film, self._root)
-        digests = {segment: file_digest(path) for segment, path in files.items()}
+        digests = {segment: self._digests.sha256(path) for segment, path in files.items()}
+        self._digests.keep()
         return digests, {segment: choices_of(path, self._root, digests[segment]) for segment, path in files.items()}
+
+    def _read_weights(self, model: str) -> int:
+        """Bytes of its weights; 0 of a hub's, which may not be on this machine yet."""
+        from cinecube.features.extraction.checkpoint import weights_bytes
+
+        path = self._root / self._study.model(model).checkpoint
+        return weights_bytes(path) if path.exists() else 0
 
     def _read_widths(self, model: str) -> list[int]:
         """Dims of every layer of every stream."""
@@ -267,14 +275,15 @@ class _Known:
 
 
 def _features_step(study: Study, model: str, film: str, root: Path, known: _Known) -> Step:
+    from cinecube.features.extraction.extraction_memory import extraction_bytes
+
     stage, paths = f"features@{model}-{film}", StudyPaths(root)
     try:
         spec, rows, widths = known.spec(model, film), known.rows(film), known.widths(model)
     except StudyError as error:
         return Step(stage, "to do", f"waits: {error.found}")
     row_bytes = sum(widths) * _BYTES[spec["dtype"]]
-    # The program, one layer of the film while the cube is written, and one block of all layers.
-    memory = _PROGRAM_BYTES + rows * max(widths) * _BYTES[spec["dtype"]] + min(rows, study.run.block_rows) * row_bytes
+    memory = extraction_bytes(widths, spec["dtype"], rows, study.run.block_rows, known.weights(model))
     state, why = _features_state(paths, paths.features(model, film), spec, rows)
     left = max(0, rows - journal_rows(paths.journals, spec)) if state != "done" else 0
     return Step(stage, state, why, stored_rows(rows) * row_bytes, memory, left)

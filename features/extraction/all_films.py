@@ -14,11 +14,10 @@ from pathlib import Path
 from typing import Any
 
 from cinecube.features.extraction.block_reading import read_blocks, read_task
-from cinecube.features.extraction.checkpoint import weight_files
+from cinecube.features.extraction.checkpoint import weights_bytes
 from cinecube.features.extraction.extraction_memory import extraction_bytes
 from cinecube.features.extraction.film_job import FilmJob, checked_weights, is_current, prepare
 from cinecube.store.base.atomic import write_text
-from cinecube.store.base.bounded import file_bytes
 from cinecube.store.base.journal import Block, Journal, open_journal
 from cinecube.store.base.paths import StudyPaths
 from cinecube.store.base.writing import one_writer
@@ -196,9 +195,9 @@ def _windows(blocks: Sequence[Block]) -> int:
 
 
 def _needed_bytes(job: FilmJob, weights: Path) -> int:
-    n_bytes = sum(file_bytes(path) for path in weight_files(weights))
-    run = job.study.run
-    return extraction_bytes(job.reading.streams, job.spec["dtype"], run.block_rows, run.block_rows, n_bytes)
+    widths = [width for stream in job.reading.streams for width in stream.widths]
+    rows = job.study.run.block_rows
+    return extraction_bytes(widths, job.spec["dtype"], rows, rows, weights_bytes(weights))
 
 
 def _has_gpu(run: Run) -> bool:

@@ -116,6 +116,11 @@ def record_checkpoint(model: str, params: ModelParams, root: Path) -> dict[str, 
     return record.model_dump(mode="json")
 
 
+def weights_bytes(path: Path) -> int:
+    """Bytes of a checkpoint's weights, by its folder or weight file."""
+    return sum(file_bytes(file) for file in weight_files(path))
+
+
 def find_checkpoint(model: str, params: ModelParams, root: Path) -> tuple[Path, str | None]:
     """Path of a checkpoint and its revision: a folder or weight file of the study, or a hub id.
 

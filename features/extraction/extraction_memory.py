@@ -6,19 +6,17 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from cinecube.store.cube.schema import Stream
-
-# Torch with one of the architectures' libraries, before any weight is loaded.
-_PROGRAM_BYTES = 600_000_000
+# Torch, transformers and PyAV, before any weight is loaded.
+_PROGRAM_BYTES = 520_000_000
 
 
-def extraction_bytes(streams: Sequence[Stream], dtype: str, rows: int, block_rows: int, weights_bytes: int) -> int:
+def extraction_bytes(widths: Sequence[int], dtype: str, rows: int, block_rows: int, weights_bytes: int) -> int:
     """Bytes that a process needs at its peak, roughly: the larger of reading a block and writing the cube.
 
     Parameters
     ----------
-    streams : sequence of Stream
-        That are read.
+    widths : sequence of int
+        Dims of the layers of all streams.
     dtype : str
         Of the cube.
     rows : int
@@ -26,11 +24,9 @@ def extraction_bytes(streams: Sequence[Stream], dtype: str, rows: int, block_row
     block_rows : int
         Rows of a block, all layers of which are held while it is read.
     weights_bytes : int
-        Of the checkpoint's weights.
+        Of the checkpoint's weights, which are read from their file into the network.
     """
-    widths = [width for stream in streams for width in stream.widths]
     item = np.dtype(dtype).itemsize
-    # The network, and once more what a layer's weights are copied from while it is loaded.
-    reading = 2 * weights_bytes + min(rows, block_rows) * sum(widths) * item
+    reading = weights_bytes + min(rows, block_rows) * sum(widths) * item
     writing = rows * max(widths) * item
     return _PROGRAM_BYTES + max(reading, writing)

@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 import shutil
 import signal
+import subprocess
+import sys
 import threading
 import time
 from collections import Counter
@@ -15,18 +17,23 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 from distributed import Client, LocalCluster
 from tests.conftest import tree_digest
 
 from cinecube.features.extraction import all_films, block_reading
 from cinecube.features.extraction.all_films import fill_journals
 from cinecube.features.extraction.stage import extract_film
+from cinecube.features.films.stage import write_films_table
 from cinecube.features.networks.registry import find_network
+from cinecube.status.plan import plan_study
 from cinecube.store.base.errors import StudyError
 from cinecube.store.base.journal import journal_blocks
 from cinecube.store.base.paths import StudyPaths
 from cinecube.store.params.document import Study
 from cinecube.store.params.run_params import ClusterAddress
+
+from .conftest import make_study, write_records
 
 MODELS = ["vit", "wav2vec2", "tvlt"]
 FILMS = ["amber", "birch"]
@@ -203,3 +210,31 @@ def test_a_fault_on_a_worker_is_one_line_here(at: Study, tmp_path: Path) -> None
     study = at.model_copy(update={"run": at.run.model_copy(update={"device": "cuda"})})
     with pytest.raises(StudyError, match="run.device"):
         fill_journals(study, tmp_path, none_kept)
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("n_layers", [1, 12])
+def test_planned_memory_is_what_an_extraction_takes(
+    tmp_path: Path, write_film: Callable[..., Path], n_layers: int
+) -> None:
+    """Of 34 and 346 MB of weights, within a quarter."""
+    import transformers as hf
+
+    weights = tmp_path / "vit"
+    sizes = {"hidden_size": 768, "num_attention_heads": 12, "intermediate_size": 3072}
+    hf.ViTModel(hf.ViTConfig(**sizes, num_hidden_layers=n_layers)).save_pretrained(weights)
+    hf.ViTImageProcessorPil(size={"height": 224, "width": 224}).save_pretrained(weights)
+    write_film(tmp_path / "stimuli/amber/amber01.mp4", n_frames=25 * 60)
+    study = make_study({"vit": weights})
+    study = study.model_copy(update={"films": {"amber": ["amber01"], "birch": ["birch01"]}})
+    (tmp_path / "params.yaml").write_text(yaml.safe_dump(study.model_dump(mode="json", exclude_none=True)))
+    write_records(study, tmp_path)
+    write_films_table(study, tmp_path)
+    step = next(step for step in plan_study(study, tmp_path) if step.stage == "features@vit-amber")
+    command = [sys.executable, "-c", "from cinecube.cli import main; main()", "features", "vit", "amber"]
+    with subprocess.Popen(command, cwd=tmp_path) as process:
+        _, status, used = os.wait4(process.pid, 0)
+        process.returncode = os.waitstatus_to_exitcode(status)
+    assert process.returncode == 0
+    measured = used.ru_maxrss * (1 if sys.platform == "darwin" else 1024)
+    assert step.memory_bytes == pytest.approx(measured, rel=0.25)
