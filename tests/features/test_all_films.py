@@ -215,7 +215,7 @@ def test_a_fault_on_a_worker_is_one_line_here(at: Study, tmp_path: Path) -> None
 @pytest.mark.long
 @pytest.mark.parametrize("n_layers", [1, 12])
 def test_planned_memory_is_what_an_extraction_takes(
-    tmp_path: Path, write_film: Callable[..., Path], n_layers: int
+    tmp_path: Path, write_film: Any, checkpoints: dict[str, Path], n_layers: int
 ) -> None:
     """Of 34 and 346 MB of weights, within a quarter."""
     import transformers as hf
@@ -224,10 +224,14 @@ def test_planned_memory_is_what_an_extraction_takes(
     sizes = {"hidden_size": 768, "num_attention_heads": 12, "intermediate_size": 3072}
     hf.ViTModel(hf.ViTConfig(**sizes, num_hidden_layers=n_layers)).save_pretrained(weights)
     hf.ViTImageProcessorPil(size={"height": 224, "width": 224}).save_pretrained(weights)
-    write_film(tmp_path / "stimuli/amber/amber01.mp4", n_frames=25 * 60)
-    study = make_study({"vit": weights})
-    study = study.model_copy(update={"films": {"amber": ["amber01"], "birch": ["birch01"]}})
-    (tmp_path / "params.yaml").write_text(yaml.safe_dump(study.model_dump(mode="json", exclude_none=True)))
+    for film, seconds in (("amber", 60), ("birch", 6)):
+        write_film(tmp_path / f"stimuli/{film}/{film}01.mp4", n_frames=25 * seconds)
+    values = make_study(checkpoints).model_dump(mode="json", exclude_none=True)
+    values["models"] = {"vit": {"extractor": "vit", "checkpoint": str(weights)}}
+    values["compute"]["models"] = ["vit"]
+    values["films"]["amber"] = ["amber01"]
+    study = Study.model_validate(values)
+    (tmp_path / "params.yaml").write_text(yaml.safe_dump(values))
     write_records(study, tmp_path)
     write_films_table(study, tmp_path)
     step = next(step for step in plan_study(study, tmp_path) if step.stage == "features@vit-amber")
