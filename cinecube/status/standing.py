@@ -77,16 +77,20 @@ def _looks(root: Path, paths: Iterable[str]) -> str:
 
 
 def _lines(paths: Iterable[str]) -> Iterator[str]:
-    left = list(reversed(_topmost(paths)))
+    left = _topmost(paths)[::-1]
+    named = set(left)
     while left:
         path = left.pop()
         try:
             status = os.stat(path)
+            inner = stat.S_ISDIR(status.st_mode) and not path.endswith(os.sep)
+            if inner and path not in named and os.path.islink(path):  # DVC does not follow it either
+                status, inner = os.lstat(path), False
         except OSError:
             yield f"{path}\0\n"
             continue
         yield f"{path}\0{status.st_mtime_ns}\0{status.st_size}\0{status.st_ino}\n"
-        if stat.S_ISDIR(status.st_mode) and not path.endswith(os.sep):
+        if inner:
             with contextlib.suppress(OSError):
                 left += [f"{path}{os.sep}{name}" for name in sorted(os.listdir(path)) if name != _BYTECODE]
 

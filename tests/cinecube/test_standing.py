@@ -70,6 +70,12 @@ def test_another_question_and_none(root: Path) -> None:
     assert not answered(root, {"scores": 2})
 
 
+def test_a_link_that_leads_round_in_a_circle_is_not_followed(root: Path) -> None:
+    (root / "code/again").symlink_to(root)
+    assert answered(root)
+    assert not answered(root)
+
+
 def test_bytecode_is_no_change(root: Path) -> None:
     (root / "code/__pycache__").mkdir()
     assert answered(root)
