@@ -88,7 +88,8 @@ def _asked_of_dvc(
                 for later in descendants(turned, stage)
             }
             looked_at = {str(item.fs_path) for item in (*index.deps, *index.outs)}
-            looked_at |= {os.path.join(repo.cache.local.path, f"{number:02x}", "") for number in range(256)}
+            for cache in (repo.cache.local, repo.cache.legacy):  # which objects are there
+                looked_at |= {os.path.join(cache.path, f"{number:02x}", "") for number in range(256)}
     except DvcException:
         return None
     return follow | changed, looked_at
