@@ -50,7 +50,7 @@ def changed_stages(root: Path, versions: Versions, records: Mapping[Path, str] =
     """
     if not (root / "dvc.yaml").is_file():
         return None
-    asked = [versions, {str(path): text for path, text in records.items()}]
+    asked = [versions, {os.path.relpath(path, root): text for path, text in records.items()}]
     found = standing(root, asked, lambda: _asked_of_dvc(root, versions, records))
     return None if found is None else dict(found)
 

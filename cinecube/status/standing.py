@@ -41,6 +41,7 @@ def standing(root: Path, asked: Any, ask: Callable[[], tuple[Answer, Iterable[st
         The answer, and the paths of files and folders that it depends on, of folders that end in a slash only which
         entries they have; None if there is none.
     """
+    root = root.resolve()  # however the study was named
     place = StudyPaths(root).standing
     question = json.dumps([_FORMAT, asked], sort_keys=True)
     last = _last(place)

@@ -62,6 +62,12 @@ def test_a_change_is_noticed(change: str, root: Path) -> None:
     assert not answered(root)
 
 
+def test_a_study_may_be_named_in_two_ways(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert answered(root)
+    monkeypatch.chdir(root)
+    assert standing(Path(), None, lambda: None) is not None
+
+
 def test_another_question_and_none(root: Path) -> None:
     assert answered(root, {"scores": 1})
     assert answered(root, {"scores": 2})
