@@ -50,7 +50,7 @@ def changed_stages(root: Path, versions: Versions, records: Mapping[Path, str] =
     """
     if not (root / "dvc.yaml").is_file():
         return None
-    asked = [versions, {str(path): text for path, text in records.items()}]
+    asked = [versions, {os.path.relpath(path, root): text for path, text in records.items()}]
     found = standing(root, asked, lambda: _asked_of_dvc(root, versions, records))
     return None if found is None else dict(found)
 
@@ -88,7 +88,8 @@ def _asked_of_dvc(
                 for later in descendants(turned, stage)
             }
             looked_at = {str(item.fs_path) for item in (*index.deps, *index.outs)}
-            looked_at |= {os.path.join(repo.cache.local.path, f"{number:02x}", "") for number in range(256)}
+            for cache in (repo.cache.local, repo.cache.legacy):  # which objects are there
+                looked_at |= {os.path.join(cache.path, f"{number:02x}", "") for number in range(256)}
     except DvcException:
         return None
     return follow | changed, looked_at

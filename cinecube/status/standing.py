@@ -9,6 +9,7 @@ import contextlib
 import hashlib
 import json
 import os
+import stat
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -40,6 +41,7 @@ def standing(root: Path, asked: Any, ask: Callable[[], tuple[Answer, Iterable[st
         The answer, and the paths of files and folders that it depends on, of folders that end in a slash only which
         entries they have; None if there is none.
     """
+    root = root.resolve()  # however the study was named
     place = StudyPaths(root).standing
     question = json.dumps([_FORMAT, asked], sort_keys=True)
     last = _last(place)
@@ -69,22 +71,35 @@ def _last(place: Path) -> dict[str, Any]:
 def _looks(root: Path, paths: Iterable[str]) -> str:
     """Digest of names, sizes, times and numbers of all files at or under paths, and of those in which DVC records."""
     digest = hashlib.sha256()
-    records = sorted(str(path) for path in records_below(root))
-    for path in (*records, *(str(root / name) for name in _CONFIGS), *paths):
-        for line in _lines(path):
-            digest.update(line.encode("utf-8", "surrogateescape"))
+    records = [str(path) for path in records_below(root)]
+    for line in _lines([*records, *(str(root / name) for name in _CONFIGS), *paths]):
+        digest.update(line.encode("utf-8", "surrogateescape"))
     return digest.hexdigest()
 
 
-def _lines(path: str) -> Iterator[str]:
-    try:
-        status = os.stat(path)
-    except OSError:
-        yield f"{path}\0\n"
-        return
-    yield f"{path}\0{status.st_mtime_ns}\0{status.st_size}\0{status.st_ino}\n"
-    if not path.endswith(os.sep) and os.path.isdir(path):
-        with contextlib.suppress(OSError):
-            for name in sorted(os.listdir(path)):
-                if name != _BYTECODE:
-                    yield from _lines(os.path.join(path, name))
+def _lines(paths: Iterable[str]) -> Iterator[str]:
+    left = _topmost(paths)[::-1]
+    named = set(left)
+    while left:
+        path = left.pop()
+        try:
+            status = os.stat(path)
+            inner = stat.S_ISDIR(status.st_mode) and not path.endswith(os.sep)
+            if inner and path not in named and os.path.islink(path):  # DVC does not follow it either
+                status, inner = os.lstat(path), False
+        except OSError:
+            yield f"{path}\0\n"
+            continue
+        yield f"{path}\0{status.st_mtime_ns}\0{status.st_size}\0{status.st_ino}\n"
+        if inner:
+            with contextlib.suppress(OSError):
+                left += [f"{path}{os.sep}{name}" for name in sorted(os.listdir(path)) if name != _BYTECODE]
+
+
+def _topmost(paths: Iterable[str]) -> list[str]:
+    """Paths that lie in no other of them: a cube and the folder of all cubes are looked at once."""
+    found: list[str] = []
+    for path in sorted(set(paths), key=lambda path: path.split(os.sep)):
+        if not found or found[-1].endswith(os.sep) or not path.startswith(found[-1] + os.sep):
+            found.append(path)
+    return found

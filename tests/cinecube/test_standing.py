@@ -62,12 +62,24 @@ def test_a_change_is_noticed(change: str, root: Path) -> None:
     assert not answered(root)
 
 
+def test_a_study_may_be_named_in_two_ways(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert answered(root)
+    monkeypatch.chdir(root)
+    assert standing(Path(), None, lambda: None) is not None
+
+
 def test_another_question_and_none(root: Path) -> None:
     assert answered(root, {"scores": 1})
     assert answered(root, {"scores": 2})
     assert not answered(root, {"scores": 2})
     assert standing(root, "other", lambda: None) is None
     assert not answered(root, {"scores": 2})
+
+
+def test_a_link_that_leads_round_in_a_circle_is_not_followed(root: Path) -> None:
+    (root / "code/again").symlink_to(root)
+    assert answered(root)
+    assert not answered(root)
 
 
 def test_bytecode_is_no_change(root: Path) -> None:
