@@ -46,7 +46,7 @@ QUICK_ROWS, QUICK_SUBJECTS = (500, 1000), (3, 4)
 TEST_ROWS, PARCELS, PER_PARCEL, LATENTS, FOLDS = 2000, 8, 16, 8, 5
 DRIFT, BLOCK_ROWS = 0.4, 40
 SHARES, TAILED_PARCEL, TAILED_TEST = (0.0, 0.05, 0.15, 0.3, 0.5), 20, 800
-MOVIE10, QUICK_MOVIE10 = (11_013, 2_008, 81_924, 4_096), (2_500, 500, 81_924, 4_096)
+MOVIE10, QUICK_MOVIE10 = (11_013, 2_008, 81_924, 4_096, 1000), (1_200, 300, 81_924, 1_024, 100)
 CURVES = ("exponential", "reliability")
 _PACKAGES = ("numpy", "scipy", "zarr")
 
@@ -272,7 +272,7 @@ def measure_reduced(n_rows: int, n_targets: int, n_subjects: int, shares: Sequen
     return rows
 
 
-def measure_movie10(n_rows: int, n_test: int, n_targets: int, n_drawn: int) -> dict[str, Any]:
+def measure_movie10(n_rows: int, n_test: int, n_targets: int, n_drawn: int, components: int) -> dict[str, Any]:
     """Processor seconds of each part, those of six subjects, and agreement with kernels of all rows.
 
     Components are those of `n_drawn` targets, and their time is scaled to all of them.
@@ -280,10 +280,10 @@ def measure_movie10(n_rows: int, n_test: int, n_targets: int, n_drawn: int) -> d
     from cinecube.analysis.ceilings import reduced_subjects as reduced
     from cinecube.analysis.ceilings.cross_subject import standardised_targets
     from cinecube.analysis.ridge.factors import Backend
-    from cinecube.analysis.ridge.scores import pearson
+    from cinecube.analysis.ridge.scores import fittable, pearson
     from cinecube.store.jobs.tasks import pinned_blas
 
-    train, block, cpu = np.arange(n_rows + n_test) < n_rows, 4096, time.process_time
+    train, block, cpu = np.arange(n_rows + n_test) < n_rows, min(4096, n_drawn), time.process_time
     found: dict[str, Any] = {"rows": n_rows, "test_rows": n_test, "targets": n_targets}
     with pinned_blas(1):
         drawn = [draw_tailed(n_rows + n_test, n_drawn, number) for number in range(SOURCES)]
@@ -294,10 +294,14 @@ def measure_movie10(n_rows: int, n_test: int, n_targets: int, n_drawn: int) -> d
             def blocks(values: np.ndarray = values) -> Iterator[np.ndarray]:
                 yield from (values[:, at : at + block] for at in range(0, n_drawn, block))
 
-            parts.append(reduced.find_components(blocks, train, reduced.COMPONENTS))
+            parts.append(reduced.find_components(blocks, train, components))
         found["components_s"] = (cpu() - began) / SOURCES * n_targets / n_drawn
-        own = standardised_targets(draw_tailed(n_rows + n_test, block, SOURCES), train)
+        predicted = draw_tailed(n_rows + n_test, block, SOURCES)
+        began = cpu()
+        own = standardised_targets(predicted, train)
         known, test = own[train], own[~train]
+        fittable(known, test, _folds(n_rows))
+        found["standardise_s"] = cpu() - began
         began = cpu()
         few = reduced.factor_few(parts, _folds(n_rows))
         found["factor_few_s"] = cpu() - began
@@ -367,7 +371,7 @@ def _six_subjects(found: dict[str, Any], block: int) -> dict[str, Any]:
         + sum(n * found["factor_few_s"] * (k / SOURCES) ** 2 for k, n in subsets.items())
         + sum(n * (subjects - k) * found["places_s"] * SAMPLED / block * k / SOURCES for k, n in subsets.items()),
         "factors": sum(n * grown(found["smoothers1_s"], found["smoothers5_s"], k, 2) for k, n in subsets.items()),
-        "products": subjects * blocks * found["products_s"],
+        "products": subjects * blocks * (found["standardise_s"] + found["products_s"]),
         "predictions": blocks
         * sum(n * (subjects - k) * grown(found["predict1_s"], found["predict5_s"], k, 1) for k, n in subsets.items()),
     }

@@ -81,7 +81,8 @@ class Backend:
         import torch
 
         places = torch.from_numpy(np.stack([np.repeat(np.arange(n_rows), n_ones), columns.ravel()]))
-        return torch.sparse_coo_tensor(places, torch.from_numpy(ones), (n_rows, width)).coalesce().to(self.device)
+        matrix = torch.sparse_coo_tensor(places, torch.from_numpy(ones), (n_rows, width), check_invariants=True)
+        return matrix.coalesce().to(self.device)
 
     def eigh(self, matrix: np.ndarray) -> tuple[np.ndarray, Array]:
         """Eigenvalues, rising, and eigenvectors in columns of a symmetric float64 matrix; vectors in float32."""
