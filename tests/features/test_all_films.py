@@ -227,7 +227,7 @@ def test_planned_memory_is_what_an_extraction_takes(
     for film, seconds in (("amber", 60), ("birch", 6)):
         write_film(tmp_path / f"stimuli/{film}/{film}01.mp4", n_frames=25 * seconds)
     values = make_study(checkpoints).model_dump(mode="json", exclude_none=True)
-    values["models"] = {"vit": {"extractor": "vit", "checkpoint": str(weights)}}
+    values["models"] = {"vit": {"extractor": "vit", "checkpoint": str(weights), "frames_per_window": 1}}
     values["compute"]["models"] = ["vit"]
     values["films"]["amber"] = ["amber01"]
     study = Study.model_validate(values)
