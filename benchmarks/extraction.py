@@ -40,8 +40,9 @@ from machine import describe_machine, middle_and_range, print_machine
 from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
-from cinecube.features.extraction import stage as extraction
+from cinecube.features.extraction import block_reading
 from cinecube.features.extraction.checkpoint import record_checkpoint
+from cinecube.features.extraction.stage import extract_film
 from cinecube.features.extraction.windows import BlockBatch, batches
 from cinecube.features.networks.network import Batch, Extractor, Features, Network, Reading
 from cinecube.features.networks.registry import find_network
@@ -243,10 +244,11 @@ class Bench:
             watch.last_s = watch.now()
 
         with (
-            mock.patch.object(extraction, "find_network", find),
-            mock.patch.object(extraction, "batches", watch.gated(batches)),
+            mock.patch.object(block_reading, "find_network", find),
+            mock.patch.object(block_reading, "batches", watch.gated(batches)),
+            mock.patch.dict(block_reading._loaded, clear=True),
         ):
-            summary = extraction.extract_film(self._study, self.name, "film", self.root, tick)
+            summary = extract_film(self._study, self.name, "film", self.root, tick)
         assert summary.windows_computed == self.rows
         return watch.read()
 

@@ -128,3 +128,9 @@ def test_commands():
     looks = {f"cinecube {name}" for name in ("ls", "show", "why", "plan", "plan, the first time")}
     assert set(found["seconds"]) == looks | {"import xarray", "xarray.open_zarr of every cube"}
     assert all(seconds[0] > 0 for seconds in found["seconds"].values())
+
+
+def test_workers(study):
+    found = _run("workers", "--study", str(study.root))
+    assert set(found["extraction"]) == set(found["encoding"]) == {"1", "2"}
+    assert min(*found["extraction"].values(), *found["encoding"].values(), found["alone"]) > 0

@@ -143,7 +143,9 @@ def plan(root: Path, as_json: bool) -> None:
         )
         held = f", {kept} kept back by their owner" if kept else ""
         then = f"; {runs}" if to_do else ""
-        echo(f"{len(steps)} stages, {len(to_do)} to do{takes}{unknown}{held}{then}")
+        n_bytes = sum(step.bytes_when_done for step in to_do)
+        kept_bytes = f", {size_text(n_bytes)} of cubes" if n_bytes else ""
+        echo(f"{len(steps)} stages, {len(to_do)} to do{takes}{unknown}{kept_bytes}{held}{then}")
 
 
 def _item(step: Step) -> str:

@@ -159,16 +159,20 @@ def _is_restored(repo: Any, stage: Any) -> bool:
     return True
 
 
-def warn_of_earlier(root: Path) -> None:
-    """Say that an earlier version of cinecube wrote the pipeline: DVC sees no change of code by it."""
-    if not (root / "dvc.yaml").is_file():
-        return
+def stage_names(root: Path) -> set[str]:
+    """Stages in a study's `dvc.yaml`; none if it cannot be read, of which DVC says what is wrong."""
     try:
         pipeline = parse_yaml(read_text(root / "dvc.yaml"))
     except (OSError, ValueError, YAMLError, StudyError):
-        return  # DVC says what is wrong with it
+        return set()
     stages = pipeline.get("stages") if isinstance(pipeline, dict) else None
-    if isinstance(stages, dict) and "encode" in stages and ALWAYS not in stages:
+    return set(stages) if isinstance(stages, dict) else set()
+
+
+def warn_of_earlier(root: Path) -> None:
+    """Say that an earlier version of cinecube wrote the pipeline: DVC sees no change of code by it."""
+    names = stage_names(root)
+    if "encode" in names and ALWAYS not in names:
         _log.warning(
             "dvc.yaml is of an earlier version of cinecube, by which `dvc repro` keeps results of older code: "
             "`cinecube upgrade` brings it up to date"

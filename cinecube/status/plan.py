@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from cinecube.status import specs
-from cinecube.status.pipeline import ABSENT, ELSEWHERE, KEPT_BACK, changed_stages, is_only_absent, numbered
+from cinecube.status.pipeline import ABSENT, ELSEWHERE, KEPT_BACK, changed_stages, is_only_absent, numbered, stage_names
 from cinecube.status.timings import Timing, expected_s, read_timings
 from cinecube.status.versions import study_versions
 from cinecube.store.base.errors import StudyError
@@ -43,7 +43,7 @@ class Step:
     bytes_when_done : int
         Size of its cube; 0 where that is not known.
     memory_bytes : int
-        What it needs at its peak, roughly; 0 where that is not known.
+        What it needs at its peak, and each of its workers where it has some, roughly; 0 where that is not known.
     rows_left : int
         Rows that an extraction has to compute; 0 where that is not known.
     seconds : float, optional
@@ -81,7 +81,26 @@ def plan_study(study: Study, root: Path) -> list[Step]:
     changed = {stage: names.get(why, why) for stage, why in changed.items()}
     steps = [_as_dvc_sees(step, changed) for step in steps]
     timings = list(read_timings(root))
-    return [step if step.state == "done" else replace(step, seconds=_seconds(study, timings, step)) for step in steps]
+    steps = [step if step.state == "done" else replace(step, seconds=_seconds(study, timings, step)) for step in steps]
+    return _with_extraction(study, steps)
+
+
+def _with_extraction(study: Study, steps: list[Step]) -> list[Step]:
+    """Time and memory of features go to the stage `extract`, whose workers compute them; their own publish them."""
+    waiting = [step for step in steps if step.stage.startswith("features@") and step.rows_left]
+    if not waiting or not any(step.stage == "extract" and step.state != "done" for step in steps):
+        return steps
+    from cinecube.store.jobs.tasks import planned_workers
+
+    workers = planned_workers(study.dask, study.run.threads)
+    seconds = [step.seconds for step in waiting]
+    known = [second for second in seconds if second is not None]
+    takes = sum(known) / workers if len(known) == len(seconds) else None
+    rows, memory = sum(step.rows_left for step in waiting), max(step.memory_bytes for step in waiting)
+    why = f"{rows} rows by {workers} workers" if workers > 1 else f"{rows} rows"
+    planned: dict[str, dict[str, Any]] = {"extract": {"seconds": takes, "memory_bytes": memory, "why": why}}
+    planned |= {step.stage: {"seconds": 0.0} for step in waiting if takes is not None}
+    return [replace(step, **planned.get(step.stage, {})) for step in steps]
 
 
 def _seconds(study: Study, timings: Sequence[Timing], step: Step) -> float | None:
@@ -113,7 +132,7 @@ def _steps(study: Study, root: Path) -> list[Step]:
     steps = [_file_step("films", paths.films)]
     for model in study.compute.models:
         steps.append(_file_step(f"checkpoint@{model}", paths.checkpoint(model)))
-    if study.compute.models:
+    if study.compute.models and "extract" in stage_names(root):
         steps.append(_file_step("extract", paths.extracted))
     for model in study.compute.models:
         steps += [_features_step(study, model, film, root, known) for film in study.compute.films]

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Generic, TypeAlias, TypeVar
 
 from cinecube.store.base.errors import first_line
 from cinecube.store.base.interrupts import last_work
-from cinecube.store.params.run_params import DaskParams
+from cinecube.store.params.run_params import DaskParams, Gpus, JobQueue
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -111,6 +111,23 @@ def n_local_workers(threads: int) -> int:
     from dask.system import CPU_COUNT
 
     return max(1, CPU_COUNT // threads)
+
+
+def planned_workers(dask: DaskParams, threads: int) -> int:
+    """Workers that a study asks for; 1 where only a scheduler knows.
+
+    Parameters
+    ----------
+    dask : "local", ClusterAddress, Gpus or JobQueue
+    threads : int
+        BLAS threads of each local worker.
+    """
+    if isinstance(dask, JobQueue):
+        processes = dask.options.get("processes", 1)
+        return dask.jobs * (processes if isinstance(processes, int) else 1)
+    if isinstance(dask, Gpus):
+        return 1 if dask.gpus == "all" else len(dask.gpus)
+    return n_local_workers(threads) if dask == "local" else 1
 
 
 def pinned(function: Callable[..., _Result], threads: int, *arguments: Any) -> _Result:

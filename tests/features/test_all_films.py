@@ -27,11 +27,12 @@ from cinecube.features.extraction.stage import extract_film
 from cinecube.features.films.stage import write_films_table
 from cinecube.features.networks.registry import find_network
 from cinecube.status.plan import plan_study
+from cinecube.status.timings import note
 from cinecube.store.base.errors import StudyError
 from cinecube.store.base.journal import journal_blocks
 from cinecube.store.base.paths import StudyPaths
 from cinecube.store.params.document import Study
-from cinecube.store.params.run_params import ClusterAddress
+from cinecube.store.params.run_params import ClusterAddress, JobQueue
 
 from .conftest import make_study, write_records
 
@@ -210,6 +211,22 @@ def test_a_fault_on_a_worker_is_one_line_here(at: Study, tmp_path: Path) -> None
     study = at.model_copy(update={"run": at.run.model_copy(update={"device": "cuda"})})
     with pytest.raises(StudyError, match="run.device"):
         fill_journals(study, tmp_path, none_kept)
+
+
+def test_plan_divides_extraction_among_workers(films: Study, tmp_path: Path) -> None:
+    """By two seconds a row, as an earlier extraction took."""
+    study = films.model_copy(update={"dask": JobQueue(jobqueue="SLURMCluster", jobs=3)})
+    write_films_table(study, tmp_path)
+    (tmp_path / "dvc.yaml").write_text("stages: {extract: {cmd: cinecube extract}}\n")
+    for model in MODELS:
+        note(tmp_path, ("features", model), 42.0, 21)
+    steps = {step.stage: step for step in plan_study(study, tmp_path)}
+    extract = steps.pop("extract")
+    assert extract.why == "63 rows by 3 workers"
+    assert extract.seconds == pytest.approx(63 * 2 / 3)
+    features = [step for name, step in steps.items() if name.startswith("features")]
+    assert extract.memory_bytes == max(step.memory_bytes for step in features) > 5e8
+    assert {step.seconds for step in features} == {0.0}
 
 
 @pytest.mark.long
