@@ -11,6 +11,7 @@ import json
 import os
 import stat
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -43,7 +44,7 @@ def standing(root: Path, asked: Any, ask: Callable[[], tuple[Answer, Iterable[st
     """
     root = root.resolve()  # however the study was named
     place = StudyPaths(root).standing
-    question = json.dumps([_FORMAT, asked], sort_keys=True)
+    question = json.dumps([_FORMAT, version("dvc"), asked], sort_keys=True)
     last = _last(place)
     if last.get("question") == question and last.get("files") == _looks(root, last["paths"]):
         kept: Answer = last["answer"]
