@@ -264,9 +264,10 @@ def _quality(study: Study, paths: StudyPaths) -> pd.DataFrame:
 def _missing_runs(study: Study, quality: pd.DataFrame) -> list[str]:
     """Lines on the runs that a subject lacks: showings that another has, and segments that nobody has."""
     found = set(quality[["subject", "segment", "repeat"]].itertuples(index=False, name=None))
-    shown = {(segment, repeat) for _, segment, repeat in found}
-    shown |= {(segment, 1) for segment in study.segments() if segment not in {one for one, _ in shown}}
-    in_order = sorted(shown, key=lambda run: (study.segments().index(run[0]), run[1]))
+    segments = study.segments()  # tables may be of more
+    shown = {(segment, repeat) for _, segment, repeat in found if segment in segments}
+    shown |= {(segment, 1) for segment in segments if segment not in {one for one, _ in shown}}
+    in_order = sorted(shown, key=lambda run: (segments.index(run[0]), run[1]))
     lines = []
     for subject in study.brain.subjects:
         missing = [

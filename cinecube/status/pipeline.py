@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import logging
 import os
@@ -131,20 +132,30 @@ def restored_features(root: Path, absent: Collection[tuple[str, str]]) -> set[tu
     """
     if not absent or not (root / "dvc.yaml").is_file():
         return set()
-    from dvc.exceptions import DvcException
-    from dvc.repo import Repo
+    from dvc.exceptions import DvcException, NotDvcRepoError
+    from dvc.repo import Repo, lock_repo
 
+    said = logging.getLogger("dvc")
+    level = said.level
+    said.setLevel(logging.WARNING)  # it tells of outputs that it would check out
     try:
-        with Repo(str(root)) as repo, repo.lock:  # free while `dvc repro` runs a stage
+        # Its cache of runs takes paths from where a process is. The lock is free while `dvc repro` runs a stage.
+        with contextlib.chdir(root), Repo(".") as repo, lock_repo(repo):
             stages = {_name(stage.addressing): stage for stage in repo.index.stages}
             named = {(model, film): stages.get(f"features@{model}-{film}") for model, film in absent}
             return {cube for cube, stage in named.items() if stage is not None and _is_restored(repo, stage)}
-    except DvcException:
-        return set()  # no repository
+    except NotDvcRepoError:
+        return set()
+    except DvcException as error:
+        _log.warning("DVC does not say which features it has (%s): those that are absent are computed", error)
+        return set()
+    finally:
+        said.setLevel(level)
 
 
 def _is_restored(repo: Any, stage: Any) -> bool:
-    from dvc.exceptions import DvcException
+    from dvc.dependency.base import DependencyDoesNotExistError
+    from dvc.stage.cache import RunCacheNotFoundError
 
     try:
         if all(out.hash_info for out in stage.outs) and not stage.changed_stage() and not stage.changed_deps():
@@ -154,7 +165,7 @@ def _is_restored(repo: Any, stage: Any) -> bool:
         for out in stage.outs:
             out.clear()
         repo.stage_cache.restore(stage, dry=True)
-    except DvcException:
+    except (DependencyDoesNotExistError, RunCacheNotFoundError):
         return False
     return True
 
