@@ -184,7 +184,8 @@ def test_nothing_is_extracted_that_dvc_has(tiny: Folder) -> None:
     assert "2 cubes are up to date, 2 left to DVC" in tiny.must("extract").stdout
     assert not _stages_run(dvc(tiny.root, "repro", "features"))
     tiny.change(lambda params: params["models"]["vit"].update(pooling="cls"))
-    assert "computed before" in dvc(tiny.root, "repro", "extract", "features@vit-amber", "features@vit-dune")
+    dvc(tiny.root, "repro", "extract")
+    assert "computed before" in dvc(tiny.root, "repro", "features")
     tiny.change(lambda params: params["models"]["vit"].pop("pooling"))
     dvc(tiny.root, "repro", "checkpoint@vit")
     shutil.rmtree(tiny.root / "data/features/vit")

@@ -16,7 +16,7 @@ TEMPLATES = REPOSITORY / "cinecube" / "templates"
 # What only the simulated study has.
 SIMULATED = {"data/weights", "data/truth"}
 # Stages without a result of numbers, or whose record carries the versions.
-WITHOUT_VERSION = {"inputs", "privacy", "features", "imported"}
+WITHOUT_VERSION = {"inputs", "privacy", "extract", "features", "imported"}
 
 
 def _stages(text: str) -> dict[str, Any]:
@@ -92,10 +92,11 @@ def test_studies_of_ones_own_differ_in_their_inputs_alone() -> None:
     for stage in whole.values():
         stage["deps"] = [dep for dep in stage.get("deps", []) if dep not in SIMULATED]
     own = {name: {"deps": [], **stage} for name, stage in _stages(pipelines()["dvc.yaml"]).items()}
-    assert [name for name in own if own[name] != whole[name]] == ["inputs", "films", "features", "brain"]
+    assert [name for name in own if own[name] != whole[name]] == ["inputs", "films", "extract", "features", "brain"]
     assert own["inputs"].pop("outs") == [*whole["inputs"].pop("outs"), {"data/inputs": {"persist": True}}]
     for name, films_and_scans, records in (
         ("films", {"${stimuli}"}, {"data/inputs/films"}),
+        ("extract", {"${stimuli}"}, {"data/inputs/films"}),
         ("features", {"${stimuli}/${item.film}"}, {"data/inputs/films/${item.film}.json"}),
         ("brain", {"${brain.path}/${item.subject}", "${brain.atlas}"}, {"data/inputs/scans/${item.subject}.json"}),
     ):
@@ -103,7 +104,7 @@ def test_studies_of_ones_own_differ_in_their_inputs_alone() -> None:
         assert (there - here, here - there) == (films_and_scans, records)
     assert own == whole
     reuse = _stages(pipelines(stimuli=False)["dvc.yaml"])
-    assert set(own) - set(reuse) == {"checkpoint", "features", "encode"}
+    assert set(own) - set(reuse) == {"checkpoint", "extract", "features", "encode"}
     assert reuse["films"]["deps"] == ["data/features"]
 
 
