@@ -20,7 +20,7 @@ from cinecube.simulation.setup.simulate_params import SimulateSpec
 from cinecube.store.base.errors import StudyError
 from cinecube.store.params.document import Study, parse
 from cinecube.store.params.model_params import ModelParams
-from cinecube.store.params.run_params import ClusterAddress, JobQueue
+from cinecube.store.params.run_params import ClusterAddress, Gpus, JobQueue
 
 pytestmark = pytest.mark.usefixtures("bounded")
 
@@ -55,7 +55,7 @@ def _paths(model: type[BaseModel], holds: Any, path: tuple[Any, ...] = ()) -> It
             elif isinstance(inside, dict) and section is ModelParams:
                 yield (*here, "vit")
                 yield from _paths(section, inside["vit"], (*here, "vit"))
-            elif section not in (ClusterAddress, JobQueue):
+            elif section not in (ClusterAddress, Gpus, JobQueue):
                 yield from _paths(section, inside or {}, here)
 
 
