@@ -18,6 +18,9 @@ from tests.slurm import ask, slurm, wait_for_no_jobs, why_not
 
 from cinecube.store.cube.cubes import open_cube
 
+if os.geteuid() != 0:
+    pytest.skip("slurmd wants root", allow_module_level=True)
+
 pytestmark = [pytest.mark.slow, pytest.mark.skipif(bool(why_not()), reason=f"no SLURM can start here: {why_not()}")]
 
 MODELS = ["vit", "wav2vec2"]
