@@ -24,7 +24,7 @@ from cinecube.store.base.writing import one_writer
 from cinecube.store.inputs.content import Digests
 from cinecube.store.jobs.tasks import Progress, Workers, open_workers, run_jobs, share
 from cinecube.store.params.document import Study
-from cinecube.store.params.run_params import Run
+from cinecube.store.params.run_params import JobQueue, Run
 
 Kept = Callable[[Sequence[tuple[str, str]]], Collection[tuple[str, str]]]
 # Windows of a task: every task decodes its segment from the beginning.
@@ -40,7 +40,7 @@ class Filled:
     Attributes
     ----------
     current : int
-        Cubes that are up to date, or were in their journals.
+        Cubes that are up to date.
     kept : list of (str, str)
         Models and films whose cubes DVC has or had: it restores them, or runs their own stages.
     rows, seconds : dict of str to float
@@ -103,7 +103,9 @@ def fill_journals(study: Study, root: Path, kept: Kept, progress: Progress | Non
     todo = [job for job in absent if (job.model, job.film) not in left]
     filled = Filled(len(jobs) - len(absent), sorted(left))
     with _journals(paths, todo) as journals:
-        tasks = [task for job in todo for task in _tasks(job, journals[job.model, job.film])]
+        # A job's walltime may end it in the middle: there a task is a block, which `run.block_rows` makes shorter.
+        most = 1 if isinstance(study.dask, JobQueue) else _TASK_WINDOWS
+        tasks = [task for job in todo for task in _tasks(job, journals[job.model, job.film], most)]
         # Of each network once, and before any network is loaded.
         weights = {job.model: checked_weights(study, job.model, job.record, root) for job, _ in tasks}
         _run(study, root, tasks, weights, journals, filled, progress)
@@ -128,13 +130,13 @@ def _journals(paths: StudyPaths, jobs: Sequence[FilmJob]) -> Iterator[dict[tuple
         yield found
 
 
-def _tasks(job: FilmJob, journal: Journal) -> Iterator[tuple[FilmJob, list[Block]]]:
-    """The blocks that a journal lacks, a few at a time, none of two segments."""
+def _tasks(job: FilmJob, journal: Journal, most: int) -> Iterator[tuple[FilmJob, list[Block]]]:
+    """The blocks that a journal lacks, each alone or together at most so many windows, none of two segments."""
     missing = [block for block in job.blocks if not journal.has(block)]
     for _, blocks in groupby(missing, lambda block: block.segment):
         task: list[Block] = []
         for block in blocks:
-            if task and _windows([*task, block]) > _TASK_WINDOWS:
+            if task and _windows([*task, block]) > most:
                 yield job, task
                 task = []
             task.append(block)

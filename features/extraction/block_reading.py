@@ -64,7 +64,9 @@ def read_blocks(
         pending: dict[Block, _Buffer] = {}
         with closing(prefetched(items)) as ready:
             for item in ready:
-                buffer = pending.setdefault(item.block, _Buffer(item.block, job))
+                if item.block not in pending:
+                    pending[item.block] = _Buffer(item.block, job)
+                buffer = pending[item.block]
                 buffer.add(item, extractor(item.batch))
                 if buffer.is_full:
                     journal.write(item.block, pending.pop(item.block).values)
