@@ -57,27 +57,46 @@ def map_values(
         If there is no such stream, layer or subject, or its cube has not been made.
     """
     _refuse_idle(kind, stream, layer)
-    attrs: Mapping[str, Any]
-    if kind == "ceiling":
-        values, attrs = read_ceiling(study, root), open_cube(StudyPaths(root).ceiling).attrs
-    elif kind == "drop":
-        name = study.pair(_needed(stream, kind)).name
-        attrs = open_scores(root, name).attrs
-        if subject == EVERYBODY:
-            return mean_drop(study, root, name), attrs
-        values = drop_map(study, root, name)
-    elif kind in ("q", "group_t", "group_q"):
+    if kind in ("q", "group_t", "group_q"):
         where = "results/significance.zarr"
         cube = open_cube(StudyPaths(root).significance, where=where)
         refuse_another(cube, where, "q")
-        values, attrs = _of_tests(cube, kind, _needed(stream, kind), subject), cube.attrs
-        if kind != "q":
-            return values, attrs
+        values = _of_tests(cube, kind, _needed(stream, kind), subject)
+        return values if kind != "q" else _pick(values, "subject", subject), cube.attrs
+    values, together, attrs = maps_by_subject(study, root, kind, stream, layer)
+    return together if subject == EVERYBODY else _pick(values, "subject", subject), attrs
+
+
+def maps_by_subject(
+    study: Study, root: Path, kind: Kind, stream: str | None = None, layer: str | None = None
+) -> tuple[xr.DataArray, xr.DataArray, Mapping[str, Any]]:
+    """Maps of all subjects, and that of their mean; see `map_values`, whose tests have none.
+
+    Parameters
+    ----------
+    study : Study
+    root : Path
+    kind : str
+        `score`, `normalised`, `depth`, `ceiling` or `drop`.
+    stream, layer : str, optional
+
+    Returns
+    -------
+    DataArray, dims (subject, target)
+    DataArray, dims (target,)
+        The mean of the subjects that have a value; a drop is that of the mean scores.
+    Mapping
+        Attributes of the cube that they were read from.
+    """
+    attrs: Mapping[str, Any]
+    if kind == "drop":
+        name = study.pair(_needed(stream, kind)).name
+        return drop_map(study, root, name), mean_drop(study, root, name), open_scores(root, name).attrs
+    if kind == "ceiling":
+        values, attrs = read_ceiling(study, root), open_cube(StudyPaths(root).ceiling).attrs
     else:
         values, attrs = _of_scores(study, root, kind, _needed(stream, kind), layer)
-    if subject == EVERYBODY:
-        return values.mean("subject", skipna=True, keep_attrs=True), attrs
-    return _pick(values, "subject", subject), attrs
+    return values, values.mean("subject", skipna=True, keep_attrs=True), attrs
 
 
 def _of_tests(cube: xr.Dataset, kind: Kind, stream: str, subject: str) -> xr.DataArray:

@@ -392,7 +392,7 @@ def figures(root: Path) -> None:
     Example:
       cinecube figures
     """
-    from cinecube.analysis.report.paper_figures import paper_figures
+    from cinecube.analysis.figures.paper_figures import paper_figures
 
     paper_figures(study_at(root), root)
     echo("figures 2 to 5 are in results/figures")

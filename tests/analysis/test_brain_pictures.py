@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import xarray as xr
 
-from cinecube.analysis.report.brain_pictures import draw_map, undrawn
+from cinecube.analysis.figures.brain_pictures import draw_map, undrawn
 from cinecube.store.spaces.space import Grayordinates, Grid, Parcels, Space, Structure, Surface, space_attrs
 
 GRID = Grid("MNI152NLin2009cAsym", (9, 9, 9), tuple(map(tuple, np.diag([9.0, 9, 9, 1]).tolist())))

@@ -10,8 +10,8 @@ import pandas as pd
 import pytest
 from matplotlib.figure import Figure
 
-from cinecube.analysis.report.figures import colour_bar, draw_layer_curves, grouped_bars, parcel_heatmap, residual_bars
-from cinecube.analysis.report.paper_figures import marks_note
+from cinecube.analysis.figures.drawing import colour_bar, draw_layer_curves, grouped_bars, parcel_heatmap, residual_bars
+from cinecube.analysis.figures.paper_figures import marks_note
 from cinecube.analysis.report.report_tables import HEADS, Cell, table_grid
 
 from .conftest import make_study

@@ -16,7 +16,7 @@ from cinecube.analysis.cubes.results import read_scores
 from cinecube.analysis.encoders.problem import read_problem
 from cinecube.analysis.encoders.stage import encode
 from cinecube.analysis.regions.stage import layerwise, whole_brain
-from cinecube.analysis.report import figures
+from cinecube.analysis.figures import drawing
 from cinecube.analysis.report.stage import write_report
 from cinecube.analysis.significance.stage import significance
 from cinecube.store.base.errors import StudyError

@@ -10,10 +10,10 @@ import pandas as pd
 
 from cinecube.analysis.cubes import tables
 from cinecube.analysis.cubes.results import read_scores
+from cinecube.analysis.figures import drawing
+from cinecube.analysis.figures.brain_pictures import draw_map
 from cinecube.analysis.maps.map_values import map_values
 from cinecube.analysis.regions.roi_tables import SCORE_COLUMNS, WHOLE_BRAIN, over_subjects, with_means
-from cinecube.analysis.report import figures
-from cinecube.analysis.report.brain_pictures import draw_map
 from cinecube.analysis.statistics.comparisons import compare_by_roi, reachable
 from cinecube.store.base.atomic import staged
 from cinecube.store.base.paths import StudyPaths
@@ -52,13 +52,13 @@ def paper_figures(study: Study, root: Path) -> None:
         with staged(paths.results / "figures") as folder:
             folder.mkdir()
             second = whole_brain_bars(scores, untrained, study.statistics.seed)
-            _write(folder, "figure2", second, figures.bars(second, "model", value, "share of the ceiling"))
+            _write(folder, "figure2", second, drawing.bars(second, "model", value, "share of the ceiling"))
             _write(
-                folder, "figure3", bars, figures.grouped_bars(bars, "roi", "model", value, "mark", marks_note(study))
+                folder, "figure3", bars, drawing.grouped_bars(bars, "roi", "model", value, "mark", marks_note(study))
             )
             titles = {pair.name: pair_title(pair) for pair in study.residual}
             if len(residual):
-                _write(folder, "figure4", residual, figures.residual_bars(residual, titles))
+                _write(folder, "figure4", residual, drawing.residual_bars(residual, titles))
             drops = tables.read_table(paths.tables / "residual.csv", "pair", "subject", "drop")
             if len(drops):
                 tables.write_table(folder / "figure5.csv", drops[drops["subject"] == tables.EVERYONE])

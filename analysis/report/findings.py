@@ -1,10 +1,8 @@
-"""The report's sections on what follows encoding: ceilings, regions, residuals, partitions, significance."""
+"""Sections of the page on what follows encoding: regions, depth, residuals, partitions, significance."""
 
 from __future__ import annotations
 
-import base64
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -12,9 +10,11 @@ import pandas as pd
 
 from cinecube.analysis.cubes import tables
 from cinecube.analysis.cubes.parcels import WHOLE
-from cinecube.analysis.regions.roi_tables import WHOLE_BRAIN
-from cinecube.analysis.report.brain_pictures import draw_map
-from cinecube.analysis.report.paper_figures import pair_title
+from cinecube.analysis.figures.brain_pictures import draw_map
+from cinecube.analysis.figures.paper_figures import groups, marks_note, pair_title, region_bars
+from cinecube.analysis.regions.roi_tables import SCORE_COLUMNS, WHOLE_BRAIN, with_means
+from cinecube.analysis.report import charts
+from cinecube.analysis.report.sections import CEILINGS, Section, inline
 from cinecube.analysis.residuals.drops import MINIMUM
 from cinecube.analysis.statistics.comparisons import reachable
 from cinecube.analysis.truth.planted import planted_truth
@@ -24,24 +24,7 @@ from cinecube.store.cube.cubes import open_cube, refuse_another
 from cinecube.store.params.document import Study
 
 
-@dataclass(frozen=True)
-class Finding:
-    """A section of the page.
-
-    Attributes
-    ----------
-    title, text : str
-    pictures : list of (caption, PNG as base64)
-    grids : list of (caption, DataFrame)
-    """
-
-    title: str
-    text: str
-    pictures: list[tuple[str, str]]
-    grids: list[tuple[str, pd.DataFrame]]
-
-
-def findings(study: Study, root: Path) -> list[Finding]:
+def findings(study: Study, root: Path) -> list[Section]:
     """Sections in the order of the page; those without anything to say are left out.
 
     Parameters
@@ -56,39 +39,44 @@ def findings(study: Study, root: Path) -> list[Finding]:
         If a table is missing.
     """
     paths = StudyPaths(root)
-    makers = (_regions, _depth, _residuals, _partition, _significance)
+    makers = (_regions, _depth, _residuals, _partition, _significance, _paper)
     return [part for make in makers for part in make(study, paths)]
 
 
-def _regions(study: Study, paths: StudyPaths) -> Iterator[Finding]:
-    mean = tables.read_table(paths.tables / "roi_mean.csv", "roi", "model")
+def _regions(study: Study, paths: StudyPaths) -> Iterator[Section]:
+    mean = tables.read_table(paths.tables / "roi_mean.csv", "roi", "model", "score")
     untrained = tables.read_table(paths.tables / "untrained.csv", "roi", "model")
     growth = tables.read_table(paths.tables / "ceiling_growth.csv", "size", "score")
-    use = {"cross_subject": "what other subjects predict", "repeats": "what repeated films allow"}.get(
-        study.ceiling.use
-    )
+    scores = tables.read_table(paths.tables / "roi.csv", *SCORE_COLUMNS)
+    use = CEILINGS.get(study.ceiling.use)
     divided = (
         f"Scores as shares of a ceiling, {use}, where it is at least {study.ceiling.threshold:g}; "
         "“survive” is the share of targets whose ceiling is that high. "
     )
-    text = (
-        (divided if use else "")
-        + _saturation(study, paths)
-        + "Parcels weigh the same within a region. The intervals are a bootstrap over subjects, too narrow of few."
-    )
-    whole = mean[mean["roi"] == WHOLE_BRAIN].drop(columns="roi")
-    grids = [("The whole brain.", whole)]
+    # Said once, in the section on significance, where no difference can be significant.
+    marks = "" if reachable(len(study.brain.subjects), study.statistics.fdr) else marks_note(study)
+    text = (divided if use else "") + _saturation(study, paths) + "Parcels weigh the same within a region."
+    value = "normalised" if mean["normalised"].notna().any() else "score"
+    unimodal = groups(study)
+    models = [name for name in dict.fromkeys(scores["model"]) if not study.is_untrained(name)]
+    bars = region_bars(scores, unimodal, models, study.statistics.fdr, study.statistics.seed)
+    inside = mean[mean["roi"] != WHOLE_BRAIN]
+    drawn = [charts.region_matrix(inside, value)] if len(inside) else []
+    drawn.append(charts.regions_chart(bars, with_means(scores, unimodal), value, marks))
+    grids = []
     if len(growth):
         by_size = growth.groupby("size")["score"].mean().reset_index()
-        grids.append(("Mean score by number of other subjects that predict.", by_size))
+        grids.append(("Mean score by number of other subjects that predict", by_size))
     if len(untrained):
-        grids.append(
-            (
-                "Pretrained beside untrained; FDR over the regions of each pair.",
-                untrained[untrained["roi"] == WHOLE_BRAIN].drop(columns="roi"),
-            )
-        )
-    yield Finding("Regions, and shares of the ceiling", text, _pictures(study, paths, ("figure2", "figure3")), grids)
+        rows = untrained[untrained["roi"] != WHOLE_BRAIN]
+        grids.append(("Pretrained beside untrained; FDR over the regions of each pair", rows))
+    yield Section(
+        "regions",
+        "Regions",
+        text,
+        charts=drawn,
+        grids=grids,
+    )
 
 
 def _saturation(study: Study, paths: StudyPaths) -> str:
@@ -105,17 +93,18 @@ def _saturation(study: Study, paths: StudyPaths) -> str:
     )
 
 
-def _depth(study: Study, paths: StudyPaths) -> Iterator[Finding]:
+def _depth(study: Study, paths: StudyPaths) -> Iterator[Section]:
     test = tables.read_table(paths.tables / "depth_test.csv")
     if len(test):
         text = (
-            "Depth (0 embedding, 1 last block) that targets prefer on the training films: early sensory regions beside "
-            "language and semantic ones, one-sided over subjects. " + reachable(len(study.brain.subjects), sides=1)
+            "Depth (0 embedding, 1 last block) that targets prefer on the training films: early sensory regions beside"
+            " language and semantic ones, one-sided over subjects, beside the smallest p that so many subjects can"
+            " reach."
         )
-        yield Finding("Depth over the cortex", text, [], [("Mean depth over subjects.", test)])
+        yield Section("depth", "Depth over the cortex", text, grids=[("Mean depth over subjects", test)])
 
 
-def _residuals(study: Study, paths: StudyPaths) -> Iterator[Finding]:
+def _residuals(study: Study, paths: StudyPaths) -> Iterator[Section]:
     if not study.residual:
         return
     table = tables.read_table(
@@ -136,28 +125,41 @@ def _residuals(study: Study, paths: StudyPaths) -> Iterator[Finding]:
     if lost:
         text += f" Nothing to lose anywhere, and so no map: {', '.join(lost)}."
     by_pair = check.groupby("pair", sort=False).mean(numeric_only=True).reset_index()
-    yield Finding(
+    regions = tables.read_table(paths.tables / "residual_roi.csv", "roi", "pair", "measure", "mean", "sem")
+    titles = {pair.name: pair_title(pair) for pair in study.residual}
+    yield Section(
+        "residuals",
         "Residuals",
         text,
-        _pictures(study, paths, ("figure4", *(f"figure5.{pair.name}" for pair in study.residual))),
-        [
-            ("Scores before and after, and the mean of the parcels' own drops in percent.", wide),
-            ("What is still predicted (r).", by_pair),
+        charts=[charts.residual_chart(regions, titles)] if len(regions) else [],
+        pictures=_pictures(study, paths, tuple(f"figure5.{pair.name}" for pair in study.residual)),
+        grids=[
+            (
+                "Scores before and after, the mean of the parcels' own drops in percent, and what is still predicted",
+                wide.merge(by_pair, "left", "pair"),
+            )
         ],
     )
 
 
-def _partition(study: Study, paths: StudyPaths) -> Iterator[Finding]:
+def _partition(study: Study, paths: StudyPaths) -> Iterator[Section]:
     if not study.partition:
         return
     table = tables.read_table(paths.tables / "partition.csv", "parcel", "subject", "set", "part", "r2")
     own = table[(table["subject"] == tables.EVERYONE) & (table["parcel"] != WHOLE)]
     means = own.groupby(["set", "part"], sort=False)["r2"].agg(["mean", "min", "max"]).reset_index()
     text = "R² on the test film that streams explain alone and together, by banded ridge; over parcels."
-    yield Finding("Variance partitioning", text, [], [("Over parcels, mean over subjects.", means)])
+    by_roi = tables.read_table(paths.tables / "partition_roi.csv", "roi", "set", "part", "mean")
+    yield Section(
+        "partition",
+        "Variance partitioning",
+        text,
+        charts=[charts.partition_chart(by_roi)] if len(by_roi) else [],
+        grids=[("Over parcels, mean over subjects", means)],
+    )
 
 
-def _significance(study: Study, paths: StudyPaths) -> Iterator[Finding]:
+def _significance(study: Study, paths: StudyPaths) -> Iterator[Section]:
     counts = tables.read_table(
         paths.tables / "significance.csv", "parcel", "subject", "model", "targets", "significant"
     )
@@ -171,16 +173,24 @@ def _significance(study: Study, paths: StudyPaths) -> Iterator[Finding]:
         f"false discovery rate of {study.statistics.fdr:g}. "
         + reachable(len(study.brain.subjects), study.statistics.fdr)
     )
-    grids = [("Share of targets above chance, by subject.", share)]
+    grids = []
     for name, caption in (
-        ("comparisons", "Targets in which one model is better than another."),
-        ("comparisons_roi", "Models against each other over subjects, region by region."),
+        ("comparisons", "Targets in which one model is better than another"),
+        ("comparisons_roi", "Models against each other over subjects, region by region"),
     ):
         table = tables.read_table(paths.tables / f"{name}.csv")
         if len(table):
             grids.append((caption, table.drop(columns="note", errors="ignore")))
     pictures, words = _group_maps(study, paths)
-    yield Finding("Significance", text + words, pictures, grids)
+    drawn = [charts.significance_chart(share)] if len(share) else []
+    yield Section("significance", "Significance", text + words, charts=drawn, pictures=pictures, grids=grids)
+
+
+def _paper(study: Study, paths: StudyPaths) -> Iterator[Section]:
+    text = "Whole brain, regions and removals as Oota et al. (2025) draw them; results/figures has them as files."
+    pictures = _pictures(study, paths, ("figure2", "figure3", "figure4"))
+    if pictures:
+        yield Section("figures", "The paper's figures", text, pictures=pictures)
 
 
 def _group_maps(study: Study, paths: StudyPaths) -> tuple[list[tuple[str, str]], str]:
@@ -201,7 +211,7 @@ def _group_maps(study: Study, paths: StudyPaths) -> tuple[list[tuple[str, str]],
         none = f" Over subjects as a random effect no target of {best}, the best model, reaches it."
         return [], "" if shown.notnull().any() else none
     caption = f"{best}: t over subjects as a random effect, where the false discovery rate is at most "
-    return [(f"{caption}{study.statistics.fdr:g}.", base64.b64encode(png).decode("ascii"))], ""
+    return [(f"{caption}{study.statistics.fdr:g}.", inline(png))], ""
 
 
 def _pictures(study: Study, paths: StudyPaths, names: tuple[str, ...]) -> list[tuple[str, str]]:
@@ -220,7 +230,7 @@ def _pictures(study: Study, paths: StudyPaths, names: tuple[str, ...]) -> list[t
     for name in names:
         path = paths.results / "figures" / f"{name}.png"
         if path.is_file():
-            found.append((captions[name], base64.b64encode(path.read_bytes()).decode("ascii")))
+            found.append((captions[name], inline(path.read_bytes())))
     return found
 
 

@@ -1,0 +1,85 @@
+"""The page's section on the cortex: maps that a reader turns, and stills where scripts or a mesh are missing."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import xarray as xr
+
+from cinecube.analysis.figures.brain_pictures import SCORES, draw_map, draw_slices
+from cinecube.analysis.maps.cortex import Cortex, cortex_of
+from cinecube.analysis.maps.map_values import map_values
+from cinecube.analysis.report.cortex_data import cortex_data
+from cinecube.analysis.report.sections import Section, inline
+from cinecube.store.params.document import Study
+
+
+@dataclass(frozen=True)
+class BrainMaps:
+    """Maps of a study.
+
+    Attributes
+    ----------
+    section : Section
+    cortex : dict, optional
+        See `cortex_data`; None where no mesh fits.
+    hero : str
+        Picture of the best model's scores as base64; empty where there is none.
+    """
+
+    section: Section
+    cortex: dict[str, Any] | None
+    hero: str
+
+
+def brain_maps(study: Study, root: Path, cubes: Sequence[xr.Dataset], best: str | None) -> BrainMaps:
+    """Maps of all models, interactive where there is a mesh, and stills of the best one.
+
+    Parameters
+    ----------
+    study : Study
+    root : Path
+        The study's folder.
+    cubes : sequence of Dataset
+        Score cubes.
+    best : str, optional
+        Stream that the training films prefer.
+    """
+    n_subjects = len(study.brain.subjects)
+    text = (
+        f"Each target at the layer that the training films chose for it; the mean over {n_subjects} subjects, or one of"
+        " them. Colours of one measure mean the same for all models."
+    )
+    attrs = cubes[0].attrs
+    like = cubes[0]["score"].isel(subject=0, model=0, layer=0, drop=True)
+    atlas = root / study.brain.atlas if study.brain.atlas else None
+    found = cortex_of(like, attrs, atlas)
+    stills = {} if best is None else _stills(study, root, best, atlas)
+    points = [found] if isinstance(found, str) else []
+    if any("score" in cube and not np.isfinite(cube["score"].values).any() for cube in cubes):
+        points.append("Models without any score have no map.")
+    section = Section("brain", "Brain", text, points=points, pictures=list(stills.items()))
+    data = cortex_data(study, root, cubes, found, best) if isinstance(found, Cortex) else None
+    return BrainMaps(section, data, next(iter(stills.values()), ""))
+
+
+def _stills(study: Study, root: Path, best: str, atlas: Path | None) -> dict[str, str]:
+    """Pictures by their captions, the best model's scores first."""
+    drawn: dict[str, bytes | None] = {}
+    values, attrs = map_values(study, root, "score", best)
+    drawn[f"{best}: Pearson r on the test film, mean over subjects"] = draw_map(
+        values, attrs, best, "test r", colours="YlOrRd", atlas=atlas
+    )
+    drawn[f"{best}: the same in slices"] = draw_slices(values, attrs, best, "test r")
+    if study.ceiling.use != "none":
+        limit, where = map_values(study, root, "ceiling")
+        drawn["The ceiling, mean over subjects"] = draw_map(limit, where, "ceiling", "r", colours=SCORES, atlas=atlas)
+    depth, where = map_values(study, root, "depth", best)
+    drawn[f"{best}: preferred depth (0 embedding, 1 last block), mean over subjects"] = draw_map(
+        depth, where, f"{best}: preferred depth", "depth", top=1, colours="viridis", atlas=atlas
+    )
+    return {caption: inline(png) for caption, png in drawn.items() if png is not None}

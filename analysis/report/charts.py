@@ -1,0 +1,609 @@
+"""The page's charts: figures of plotly as plain dicts, made from tables, with the tables that are behind them."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from matplotlib import colormaps
+from matplotlib.colors import to_hex
+
+from cinecube.analysis.figures.brain_pictures import DIVERGING, SCORES
+
+# Okabe and Ito's palette, whose colours colour-blind readers can distinguish, black left out: it is dark mode's ground.
+PALETTE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#8A8A00")
+_DASHES = ("solid", "dot", "dash", "dashdot")
+_LINE_PX, _FEWEST_PX = 24, 260
+
+Figure = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Chart:
+    """A chart of the page.
+
+    Attributes
+    ----------
+    name : str
+        Of its place on the page and of the files that a reader saves.
+    caption : str
+    table : DataFrame
+        The numbers behind it.
+    figures : dict of str to dict
+        By what a reader chooses; one figure alone has the key "".
+    chooser : str
+        What is chosen: `stream`, `parcel`; empty for one figure.
+    first : str
+        The choice that is shown first.
+    """
+
+    name: str
+    caption: str
+    table: pd.DataFrame
+    figures: Mapping[str, Figure]
+    chooser: str = ""
+    first: str = ""
+    height: int = field(init=False, default=_FEWEST_PX)
+
+    def __post_init__(self) -> None:
+        """Keep room for the highest of its figures, so that the page does not jump."""
+        heights = [figure["layout"].get("height", _FEWEST_PX) for figure in self.figures.values()]
+        object.__setattr__(self, "height", max(heights, default=_FEWEST_PX))
+
+
+def models_chart(means: pd.DataFrame, subjects: pd.DataFrame, untrained: pd.DataFrame, ceiling: str) -> Chart:
+    """Every model over the whole brain: its mean with interval, a dot a subject, and its untrained twin.
+
+    Parameters
+    ----------
+    means : DataFrame
+        Of the whole brain: `model`, `score`, `score_low`, `score_high`, `normalised`.
+    subjects : DataFrame
+        Of the whole brain: `model`, `subject`, `score`, `normalised`.
+    untrained : DataFrame
+        Of the whole brain: `model`, `untrained_score`.
+    ceiling : str
+        What shares are of; empty where there are none.
+    """
+    order = means.sort_values("score", na_position="first")["model"].tolist()
+    own = means.set_index("model").reindex(order)
+    twins = untrained.set_index("model")["untrained_score"].reindex(order)
+    share = [f"{value:.0%} of the ceiling" if np.isfinite(value) else "" for value in own["normalised"]]
+    traces = [
+        {
+            "type": "scatter",
+            "mode": "markers",
+            "name": "subjects",
+            "x": _numbers(subjects["score"]),
+            "y": subjects["model"].tolist(),
+            "text": subjects["subject"].tolist(),
+            "opacity": 0.55,
+            "marker": {"size": 7, "color": PALETTE[5]},
+            "hovertemplate": "%{y}, %{text}: r = %{x:.3f}<extra></extra>",
+        },
+        {
+            "type": "scatter",
+            "mode": "markers",
+            "name": "mean, 95 % interval",
+            "x": _numbers(own["score"]),
+            "y": order,
+            "text": share,
+            "marker": {"size": 11, "color": PALETTE[0], "symbol": "diamond"},
+            "error_x": {
+                "type": "data",
+                "symmetric": False,
+                "array": _numbers(own["score_high"] - own["score"]),
+                "arrayminus": _numbers(own["score"] - own["score_low"]),
+                "color": PALETTE[0],
+                "thickness": 1.5,
+            },
+            "hovertemplate": "%{y}: r = %{x:.3f}, %{text}<extra></extra>",
+        },
+    ]
+    if twins.notna().any():
+        traces.append(
+            {
+                "type": "scatter",
+                "mode": "markers",
+                "name": "untrained twin",
+                "x": _numbers(twins),
+                "y": order,
+                "marker": {"size": 10, "color": PALETTE[1], "symbol": "x-thin-open", "line": {"width": 2}},
+                "hovertemplate": "%{y}, untrained: r = %{x:.3f}<extra></extra>",
+            }
+        )
+    if ceiling:
+        traces += _shares(own, order, subjects)
+    layout: dict[str, Any] = {
+        "height": _height(len(order)),
+        "xaxis": {"title": {"text": "test r"}, "zeroline": True, "domain": [0, 0.62 if ceiling else 1]},
+        "yaxis": {"type": "category", "categoryorder": "array", "categoryarray": order},
+        "legend": _LEGEND,
+    }
+    if ceiling:
+        layout["xaxis2"] = {
+            "title": {"text": "share of the ceiling"},
+            "domain": [0.68, 1],
+            "tickformat": ".0%",
+            "rangemode": "tozero",
+        }
+    caption = (
+        "Every stream over the whole brain, best first: its mean over subjects with a 95 % bootstrap interval, a dot a "
+        "subject"
+        + (", a cross its untrained twin" if twins.notna().any() else "")
+        + (f"; on the right as a share of {ceiling}." if ceiling else ".")
+    )
+    table = means.sort_values("score", ascending=False, ignore_index=True)
+    return Chart("models", caption, table, {"": {"data": traces, "layout": layout}})
+
+
+def _shares(own: pd.DataFrame, order: list[str], subjects: pd.DataFrame) -> list[Figure]:
+    return [
+        {
+            "type": "bar",
+            "orientation": "h",
+            "x": _numbers(own["normalised"]),
+            "y": order,
+            "xaxis": "x2",
+            "showlegend": False,
+            "marker": {"color": PALETTE[0], "opacity": 0.45},
+            "hovertemplate": "%{y}: %{x:.1%} of the ceiling<extra></extra>",
+        },
+        {
+            "type": "scatter",
+            "mode": "markers",
+            "x": _numbers(subjects["normalised"]),
+            "y": subjects["model"].tolist(),
+            "xaxis": "x2",
+            "text": subjects["subject"].tolist(),
+            "showlegend": False,
+            "opacity": 0.55,
+            "marker": {"size": 6, "color": PALETTE[5]},
+            "hovertemplate": "%{y}, %{text}: %{x:.1%}<extra></extra>",
+        },
+    ]
+
+
+def regions_chart(bars: pd.DataFrame, subjects: pd.DataFrame, value: str, note: str) -> Chart:
+    """Scores by region: a figure a region, streams and unimodal means with a dot a subject and marks for tests.
+
+    Parameters
+    ----------
+    bars : DataFrame
+        From `paper_figures.region_bars`: `roi`, `model`, `value`, its `_low` and `_high`, and `mark`.
+    subjects : DataFrame
+        `roi`, `model`, `subject`, `value`, for the same models.
+    value : str
+        `score`, or `normalised` where there is a ceiling.
+    note : str
+        What the marks mean.
+    """
+    figures = {}
+    for roi in dict.fromkeys(bars["roi"]):
+        own = bars[bars["roi"] == roi].sort_values(value, na_position="first")
+        order = own["model"].tolist()
+        dots = subjects[(subjects["roi"] == roi) & subjects["model"].isin(order)]
+        traces = [
+            {
+                "type": "scatter",
+                "mode": "markers",
+                "name": "subjects",
+                "x": _numbers(dots[value]),
+                "y": dots["model"].tolist(),
+                "text": dots["subject"].tolist(),
+                "opacity": 0.55,
+                "marker": {"size": 7, "color": PALETTE[5]},
+                "hovertemplate": "%{y}, %{text}: %{x:.3f}<extra></extra>",
+            },
+            {
+                "type": "scatter",
+                "mode": "markers+text",
+                "name": "mean, 95 % interval",
+                "x": _numbers(own[value]),
+                "y": order,
+                "text": own["mark"].tolist(),
+                "textposition": "top center",
+                "textfont": {"size": 15},
+                "marker": {"size": 11, "color": PALETTE[0], "symbol": "diamond"},
+                "error_x": {
+                    "type": "data",
+                    "symmetric": False,
+                    "array": _numbers(own[f"{value}_high"] - own[value]),
+                    "arrayminus": _numbers(own[value] - own[f"{value}_low"]),
+                    "color": PALETTE[0],
+                    "thickness": 1.5,
+                },
+                "hovertemplate": "%{y}: %{x:.3f}<extra></extra>",
+            },
+        ]
+        axis = {
+            "title": {"text": _words(value)},
+            "zeroline": True,
+            **({"tickformat": ".0%"} if value == "normalised" else {}),
+        }
+        figures[roi] = {
+            "data": traces,
+            "layout": {"height": _height(len(order)), "xaxis": axis, "yaxis": _categories(order), "legend": _LEGEND},
+        }
+    caption = f"Streams in one region, best first; unimodal means are those of a modality's models. {note}"
+    return Chart("regions", caption.strip(), bars, figures, "region")
+
+
+def region_matrix(means: pd.DataFrame, value: str) -> Chart:
+    """Mean of every stream (row) in every region (column).
+
+    Parameters
+    ----------
+    means : DataFrame
+        `roi`, `model`, `value`.
+    value : str
+    """
+    wide = means.pivot(index="model", columns="roi", values=value)[list(dict.fromkeys(means["roi"]))]
+    wide = wide.loc[wide.mean(axis=1).sort_values(na_position="first").index]
+    figure = _heatmap(wide, _words(value), symmetric=False, template=".3f")
+    best = wide.dropna(axis=1, how="all").idxmax()
+    figure["data"].append(
+        {
+            "type": "scatter",
+            "mode": "markers",
+            "x": best.index.tolist(),
+            "y": best.tolist(),
+            "hoverinfo": "skip",
+            "marker": {"symbol": "circle-open", "size": 12, "color": "#00BEE6", "line": {"width": 2}},
+            "showlegend": False,
+        }
+    )
+    return Chart(
+        "region-matrix", "Every stream in every region; a circle marks the best of a region.", means, {"": figure}
+    )
+
+
+def layers_chart(curves: pd.DataFrame) -> Chart:
+    """Score against depth, a line per stream with its spread over subjects; a click on a name hides it.
+
+    Parameters
+    ----------
+    curves : DataFrame
+        Columns `model`, `depth`, `layer`, `score`, `sem`.
+    """
+    traces = []
+    for number, (model, own) in enumerate(curves.groupby("model", sort=False)):
+        line = {
+            "color": PALETTE[number % len(PALETTE)],
+            "dash": _DASHES[number // len(PALETTE) % len(_DASHES)],
+            "width": 2,
+        }
+        traces.append(
+            {
+                "type": "scatter",
+                "mode": "lines+markers",
+                "name": str(model),
+                "x": _numbers(own["depth"]),
+                "y": _numbers(own["score"]),
+                "text": own["layer"].tolist(),
+                "line": line,
+                "marker": {"size": 5},
+                "error_y": {"type": "data", "array": _numbers(own["sem"]), "thickness": 0.8, "width": 0},
+                "hovertemplate": "%{fullData.name}, %{text}: r = %{y:.3f}<extra></extra>",
+            }
+        )
+    layout = {
+        "height": 440,
+        "xaxis": {"title": {"text": "depth (0 embedding, 1 last block)"}},
+        "yaxis": {"title": {"text": "test r"}},
+        "legend": {"orientation": "h", "y": -0.18, "itemdoubleclick": "toggleothers"},
+        "hovermode": "closest",
+    }
+    caption = (
+        "Mean test r over parcels and subjects at every layer, with the standard error over subjects. A click on a name"
+        " hides it, two clicks hide all others. A layer without a score has no point: its features do not vary."
+    )
+    return Chart("layers", caption, curves, {"": {"data": traces, "layout": layout}})
+
+
+def parcels_chart(
+    table: pd.DataFrame,
+    order: Sequence[str],
+    found: Mapping[str, tuple[str, str]],
+    planted: Mapping[str, Sequence[tuple[str, str]]],
+    first: str,
+) -> Chart:
+    """Scores of every parcel (row) at every layer (column), a figure a stream.
+
+    Parameters
+    ----------
+    table : DataFrame
+        Mean over subjects: `parcel`, `model`, `layer`, `depth`, `score`; streams in their order.
+    order : sequence of str
+        Parcels from top to bottom.
+    found : mapping of str to (model, layer)
+        What the training films chose: a dot.
+    planted : mapping of str to sequence of (model, layer)
+        The true ones of a simulated study: a square.
+    first : str
+        Stream that is shown first.
+    """
+    top = float(table["score"].abs().max()) if table["score"].notna().any() else 1.0
+    figures = {}
+    for model, own in table.groupby("model", sort=False):
+        layers = own.drop_duplicates("layer").sort_values(["depth", "layer"])["layer"].tolist()
+        wide = own.pivot(index="parcel", columns="layer", values="score").reindex(
+            index=list(order)[::-1], columns=layers
+        )
+        figure = _heatmap(wide, "test r", symmetric=True, template=".3f", top=top)
+        chosen = [(layer, parcel) for parcel, (name, layer) in found.items() if name == model]
+        true = [(layer, parcel) for parcel, own in planted.items() for name, layer in own if name == model]
+        for points, symbol, size, name in (
+            (chosen, "circle", 6, "chosen on the training films"),
+            (true, "square-open", 13, "planted"),
+        ):
+            if points:
+                x, y = zip(*points, strict=True)
+                figure["data"].append(
+                    {
+                        "type": "scatter",
+                        "mode": "markers",
+                        "x": list(x),
+                        "y": list(y),
+                        "name": name,
+                        "marker": {"symbol": symbol, "size": size, "color": "#222222", "line": {"width": 1.5}},
+                        "hoverinfo": "skip",
+                    }
+                )
+        figure["layout"]["legend"] = _LEGEND
+        figures[str(model)] = figure
+    caption = (
+        "Test r of every parcel (from the back of the head to the front) at every layer, mean over subjects; grey where"
+        " there is none. A dot: this stream's layer is what the training films prefer of all streams."
+        + (" A square: what was planted." if planted else "")
+    )
+    return Chart("parcels-layers", caption, table, figures, "stream", first)
+
+
+def lags_chart(lags: pd.DataFrame, tr_s: float) -> Chart:
+    """Score of one single delay against that delay, a grey line per parcel and the mean of all.
+
+    Parameters
+    ----------
+    lags : DataFrame
+        Rows are parcels, columns are delays in TRs.
+    tr_s : float
+    """
+    delays = [float(lag) * tr_s for lag in lags.columns]
+    traces = [
+        {
+            "type": "scatter",
+            "mode": "lines",
+            "x": delays,
+            "y": _numbers(curve),
+            "name": str(parcel),
+            "showlegend": False,
+            "line": {"color": "#999999", "width": 0.8},
+            "hovertemplate": "%{fullData.name}, %{x:.1f} s: R² = %{y:.3f}<extra></extra>",
+        }
+        for parcel, curve in lags.iterrows()
+    ]
+    traces.append(
+        {
+            "type": "scatter",
+            "mode": "lines+markers",
+            "x": delays,
+            "y": _numbers(lags.mean()),
+            "name": "mean of parcels",
+            "line": {"color": PALETTE[0], "width": 3},
+            "hovertemplate": "mean, %{x:.1f} s: R² = %{y:.3f}<extra></extra>",
+        }
+    )
+    layout = {
+        "height": 320,
+        "xaxis": {"title": {"text": "single delay (s)"}},
+        "yaxis": {"title": {"text": "R² on held-out training segments"}},
+        "showlegend": False,
+    }
+    table = lags.reset_index().melt(id_vars=lags.index.name or "index", var_name="lag", value_name="lag_score")
+    return Chart(
+        "delays",
+        "R² on held-out training segments by single delay; grey: parcels, mean over subjects; blue: their mean.",
+        table,
+        {"": {"data": traces, "layout": layout}},
+    )
+
+
+def residual_chart(table: pd.DataFrame, titles: Mapping[str, str]) -> Chart:
+    """Scores before and after each removal by region, a figure a pair.
+
+    Parameters
+    ----------
+    table : DataFrame
+        `pair`, `roi`, `measure` (`full`, `residual`), `mean`, `sem`.
+    titles : mapping of str to str
+        Each pair in words.
+    """
+    figures = {}
+    for pair, own in table.groupby("pair", sort=False):
+        traces = []
+        for measure, name, colour in (
+            ("full", "before removal", PALETTE[0]),
+            ("residual", "after removal", PALETTE[4]),
+        ):
+            part = own[own["measure"] == measure]
+            traces.append(
+                {
+                    "type": "bar",
+                    "name": name,
+                    "x": part["roi"].tolist(),
+                    "y": _numbers(part["mean"]),
+                    "marker": {"color": colour},
+                    "error_y": {"type": "data", "array": _numbers(part["sem"]), "thickness": 1, "width": 3},
+                    "hovertemplate": "%{x}, %{fullData.name}: r = %{y:.3f}<extra></extra>",
+                }
+            )
+        layout = {
+            "height": 360,
+            "barmode": "group",
+            "yaxis": {"title": {"text": "test r"}},
+            "xaxis": {"type": "category"},
+            "legend": _LEGEND,
+        }
+        figures[titles.get(str(pair), str(pair))] = {"data": traces, "layout": layout}
+    caption = "Test r by region before and after a removal; bars are means over subjects with their standard error."
+    return Chart("residuals", caption, table, figures, "pair")
+
+
+def partition_chart(table: pd.DataFrame) -> Chart:
+    """Variance that streams explain alone and together, stacked, by region or parcel; a figure a set of streams.
+
+    Parameters
+    ----------
+    table : DataFrame
+        `set`, `roi`, `part`, `mean`.
+    """
+    figures = {}
+    for name, own in table.groupby("set", sort=False):
+        traces = []
+        for number, (part, rows) in enumerate(own.groupby("part", sort=False)):
+            traces.append(
+                {
+                    "type": "bar",
+                    "name": str(part),
+                    "x": rows["roi"].tolist(),
+                    "y": _numbers(rows["mean"]),
+                    "marker": {"color": PALETTE[number % len(PALETTE)]},
+                    "hovertemplate": "%{x}, %{fullData.name}: R² = %{y:.3f}<extra></extra>",
+                }
+            )
+        layout = {
+            "height": 380,
+            "barmode": "relative",
+            "yaxis": {"title": {"text": "R² on the test film"}},
+            "xaxis": {"type": "category"},
+            "legend": _LEGEND,
+        }
+        figures[str(name)] = {"data": traces, "layout": layout}
+    caption = (
+        "R² on the test film that streams explain alone and together, mean over subjects; what is negative explains"
+        " nothing."
+    )
+    return Chart("partition", caption, table, figures, "streams")
+
+
+def significance_chart(share: pd.DataFrame) -> Chart:
+    """Share of targets above chance, streams (rows) by subjects (columns).
+
+    Parameters
+    ----------
+    share : DataFrame
+        `model`, then a column a subject.
+    """
+    wide = share.set_index("model")
+    wide = wide.loc[wide.mean(axis=1).sort_values(na_position="first").index]
+    figure = _heatmap(wide, "share of targets", symmetric=False, template=".0%", top=1.0)
+    figure["data"][0]["texttemplate"] = "%{z:.0%}"
+    figure["data"][0]["colorbar"]["tickformat"] = ".0%"
+    return Chart("above-chance", "Share of targets in parcels whose score is above chance.", share, {"": figure})
+
+
+def quality_chart(quality: pd.DataFrame) -> Chart:
+    """Runs by movement, tSNR and degrees of freedom, a figure each, a box a subject and a dot a run.
+
+    Parameters
+    ----------
+    quality : DataFrame
+        `subject`, `segment`, `repeat` and columns of numbers.
+    """
+    measures = {
+        "mean_framewise_displacement_mm": "mean framewise displacement (mm)",
+        "tsnr_median": "median tSNR",
+        "degrees_of_freedom": "degrees of freedom left",
+        "trimmed_volumes": "volumes trimmed",
+        "shift_s": "late by (s)",
+    }
+    figures = {}
+    for column, words in measures.items():
+        if column not in quality or not pd.to_numeric(quality[column], errors="coerce").notna().any():
+            continue
+        traces = [
+            {
+                "type": "box",
+                "name": str(subject),
+                "y": _numbers(own[column]),
+                "boxpoints": "all",
+                "jitter": 0.4,
+                "pointpos": 0,
+                "text": [
+                    f"{segment}, repeat {repeat}" for segment, repeat in zip(own["segment"], own["repeat"], strict=True)
+                ],
+                "marker": {"color": PALETTE[0], "size": 5},
+                "line": {"width": 1},
+                "fillcolor": "rgba(0,0,0,0)",
+                "hovertemplate": "%{x}, %{text}: %{y}<extra></extra>",
+            }
+            for subject, own in quality.groupby("subject", sort=False)
+        ]
+        layout = {
+            "height": 320,
+            "yaxis": {"title": {"text": words}, "rangemode": "tozero"},
+            "xaxis": {"type": "category"},
+            "showlegend": False,
+        }
+        figures[words] = {"data": traces, "layout": layout}
+    return Chart("quality", "Every run, by subject; a dot is a run.", quality, figures, "measure")
+
+
+_LEGEND = {"orientation": "h", "y": 1.02, "yanchor": "bottom", "x": 0}
+
+
+def _heatmap(wide: pd.DataFrame, unit: str, *, symmetric: bool, template: str, top: float | None = None) -> Figure:
+    """A figure of a table's values, its first row at the bottom."""
+    values = wide.to_numpy(dtype=float)
+    highest = float(np.nanmax(np.abs(values))) if np.isfinite(values).any() else 1.0
+    top = top or highest or 1.0
+    trace = {
+        "type": "heatmap",
+        "z": [_numbers(row) for row in values],
+        "x": [str(name) for name in wide.columns],
+        "y": [str(name) for name in wide.index],
+        "zmin": -top if symmetric else 0.0,
+        "zmax": top,
+        "xgap": 1,
+        "ygap": 1,
+        "colorscale": _colorscale(DIVERGING if symmetric else SCORES),
+        "colorbar": {"title": {"text": unit}, "thickness": 12},
+        "hovertemplate": f"%{{y}}, %{{x}}: %{{z:{template}}}<extra></extra>",
+        "hoverongaps": False,
+    }
+    return {
+        "data": [trace],
+        "layout": {
+            "height": max(_FEWEST_PX, 17 * len(wide) + 120),
+            "yaxis": _categories(trace["y"]),
+            "xaxis": {"type": "category", "showgrid": False, "tickangle": -45},
+        },
+    }
+
+
+def _colorscale(name: str) -> list[list[Any]]:
+    """A colour map of matplotlib as plotly has one."""
+    return [[place, to_hex(colormaps[name](place))] for place in np.linspace(0, 1, 17).tolist()]
+
+
+def _categories(order: Sequence[str]) -> dict[str, Any]:
+    return {"type": "category", "categoryorder": "array", "categoryarray": list(order), "showgrid": False, "dtick": 1}
+
+
+def _height(n_lines: int) -> int:
+    return max(_FEWEST_PX, _LINE_PX * n_lines + 130)
+
+
+def _numbers(values: Any) -> list[float | None]:
+    """Numbers as JSON has them: rounded to six digits, None for what is missing."""
+    floats = np.asarray(values, dtype=float)
+    return [None if math.isnan(value) else round(value, 6) + 0.0 for value in floats.tolist()]
+
+
+def _words(value: str) -> str:
+    return "share of the ceiling" if value == "normalised" else "test r"

@@ -1,0 +1,172 @@
+"""Maps on a cortex as the page's script reads them: few bytes, each value within a known step of the cube's."""
+
+from __future__ import annotations
+
+import base64
+import gzip
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import xarray as xr
+from matplotlib import colormaps
+
+from cinecube.analysis.cubes.parcels import regions
+from cinecube.analysis.maps.cortex import SURFACES, Cortex, Mesh
+from cinecube.analysis.maps.map_values import EVERYBODY, maps_by_subject
+from cinecube.store.base.paths import StudyPaths
+from cinecube.store.cube.cubes import open_cube, refuse_another
+from cinecube.store.params.document import Study
+
+MEASURES = {
+    "score": ("Pearson r on the test film", "r", "YlOrRd"),
+    "normalised": ("share of the ceiling", "share", "YlOrRd"),
+    "ceiling": ("ceiling", "r", "YlOrRd"),
+    "depth": ("preferred depth (0 embedding, 1 last block)", "depth", "viridis"),
+    "drop": ("drop without another's part (%)", "%", "RdBu_r"),
+    "difference": ("difference of two models' r", "r", "RdBu_r"),
+}
+"""Of each measure the words, the unit and the colours; the script takes a difference of two maps of `score`."""
+_COLOURS = 256
+# Above this many bytes of all maps together, values are kept in one byte instead of two.
+_MOST_BYTES = 24 * 2**20
+
+
+def cortex_data(
+    study: Study, root: Path, cubes: Sequence[xr.Dataset], cortex: Cortex, best: str | None
+) -> dict[str, Any]:
+    """The mesh, and maps of every model, measure and subject, as JSON.
+
+    Parameters
+    ----------
+    study : Study
+    root : Path
+        The study's folder.
+    cubes : sequence of Dataset
+        Score cubes of all models.
+    cortex : Cortex
+        Of their targets.
+    best : str, optional
+        Stream that is shown first.
+
+    Returns
+    -------
+    dict
+        `mesh`: see `_mesh_data`; `parcels`: names, and the number of each shown target's; `maps`: by measure, name and
+        subject, packed by `packed`; `steps`: by measure the largest step between two values that are kept.
+    """
+    like = cubes[0]["target"].values
+    shown = np.unique(cortex.source[cortex.source >= 0])
+    place = np.full(cortex.source.max(initial=-1) + 2, -1)
+    place[shown] = np.arange(len(shown))
+    labels = regions(cubes[0]["parcel"].values)[shown]
+    names, parcel = np.unique(np.array([str(label) for label in labels]), return_inverse=True)
+    found = list(_all_maps(study, root, cubes, like, shown))
+    wide = sum(len(values) * values.shape[1] for _, _, _, values in found) * 2 <= _MOST_BYTES
+    maps: dict[str, dict[str, dict[str, Any]]] = {}
+    for measure, name, subjects, values in found:
+        by_subject = maps.setdefault(measure, {}).setdefault(name, {})
+        for subject, own in zip(subjects, values, strict=True):
+            by_subject[subject] = packed(own, wide=wide)
+    steps = {
+        measure: max(one["step"] for own in by_name.values() for one in own.values())
+        for measure, by_name in maps.items()
+    }
+    return {
+        "mesh": _mesh_data(cortex.mesh),
+        "place": _bytes(place[cortex.source].astype("<i4")),
+        "parcels": {"names": names.tolist(), "number": _bytes(parcel.astype("<u2"))},
+        "maps": maps,
+        "steps": steps,
+        "measures": {
+            key: {"words": words, "unit": unit, "colours": name} for key, (words, unit, name) in MEASURES.items()
+        },
+        "colours": {name: _colours(name) for name in sorted({name for _, _, name in MEASURES.values()})},
+        "best": best,
+    }
+
+
+def _all_maps(
+    study: Study, root: Path, cubes: Sequence[xr.Dataset], like: np.ndarray, shown: np.ndarray
+) -> Iterator[tuple[str, str, list[str], np.ndarray]]:
+    """Measure, name, subjects and values (subject, shown target); the mean over subjects first."""
+    streams = [str(model) for cube in cubes for model in cube["model"].values]
+    kinds: list[tuple[Any, Sequence[str | None]]] = [("score", streams), ("depth", streams), ("ceiling", [None])]
+    if study.ceiling.use != "none":
+        kinds.append(("normalised", streams))
+    kinds.append(("drop", [pair.name for pair in study.residual]))
+    for kind, names in kinds:
+        for name in names:
+            values, together, _ = maps_by_subject(study, root, kind, name)
+            both = [together.reindex(target=like).values, *values.reindex(target=like).values]
+            if np.isfinite(both).any():
+                yield kind, name or "", [EVERYBODY, *map(str, values["subject"].values)], np.array(both)[:, shown]
+    yield from _above_chance(study, root, like, shown)
+
+
+def _above_chance(
+    study: Study, root: Path, like: np.ndarray, shown: np.ndarray
+) -> Iterator[tuple[str, str, list[str], np.ndarray]]:
+    """Whether the false discovery rate of a score is at most the study's: 1, 0, or NaN."""
+    paths = StudyPaths(root)
+    where = paths.relative(paths.significance)
+    cube = open_cube(paths.significance, where=where)
+    refuse_another(cube, where, "q")
+    for model in map(str, cube["model"].values):
+        own = cube.sel(model=model).load()
+        every = [own["group_q"]] if "group_q" in own else [own["q"].isel(subject=0) * np.nan]
+        every += [own["q"].sel(subject=subject) for subject in own["subject"].values]
+        values = np.array([one.reindex(target=like).values for one in every])[:, shown]
+        below = np.where(np.isfinite(values), values <= study.statistics.fdr, np.nan)
+        yield "significant", model, [EVERYBODY, *map(str, own["subject"].values)], below
+
+
+def packed(values: np.ndarray, *, wide: bool) -> dict[str, Any]:
+    """Values as whole numbers of a step, compressed; 0 is NaN.
+
+    Parameters
+    ----------
+    values : array (target,)
+    wide : bool
+        Two bytes a value instead of one.
+
+    Returns
+    -------
+    dict
+        `z`: gzip of the numbers, little-endian, as base64; value = `low` + (number - 1) · `step`; `high`.
+    """
+    kind, levels = ("<u2", 65534) if wide else ("u1", 254)
+    known = np.isfinite(values)
+    low, high = (float(values[known].min()), float(values[known].max())) if known.any() else (0.0, 0.0)
+    step = (high - low) / levels or 1.0
+    numbers = np.where(known, np.rint((np.where(known, values, low) - low) / step) + 1, 0)
+    return {"z": _bytes(numbers.astype(kind)), "wide": wide, "low": low, "high": high, "step": step}
+
+
+def _mesh_data(mesh: Mesh) -> dict[str, Any]:
+    """Points in steps of a hundredth of a millimetre, triangles, and folds in 255 steps from gyrus to sulcus."""
+    folds = np.clip((mesh.folds + 1.5) / 3, 0, 1) * 255
+    return {
+        "name": mesh.name,
+        "left": mesh.n_left,
+        "points": {name: _bytes(np.rint(mesh.points_mm[name] * _PER_MM[name]).astype("<i2")) for name in SURFACES},
+        "perMm": _PER_MM,
+        "faces": _bytes(mesh.faces.astype("<u2")),
+        "flatFaces": _bytes(mesh.flat_faces.astype("<u2")),
+        "folds": _bytes(folds.astype("u1")),
+    }
+
+
+# Flat surfaces are up to half a metre wide.
+_PER_MM = {"pial": 100, "inflated": 100, "flat": 50}
+
+
+def _bytes(array: np.ndarray) -> str:
+    # Without a date, so that the same maps are the same bytes.
+    return base64.b64encode(gzip.compress(array.tobytes(), 6, mtime=0)).decode("ascii")
+
+
+def _colours(name: str) -> list[int]:
+    """Red, green and blue of a colour map, 0 to 255, one after another."""
+    return np.rint(colormaps[name](np.linspace(0, 1, _COLOURS))[:, :3] * 255).astype(int).ravel().tolist()

@@ -1,0 +1,271 @@
+"""Sections of the page that come first and last: models, layers, delays, quality."""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+import pandas as pd
+import xarray as xr
+
+from cinecube.analysis.cubes import tables
+from cinecube.analysis.cubes.parcels import regions
+from cinecube.analysis.regions.roi_tables import WHOLE_BRAIN
+from cinecube.analysis.report import charts
+from cinecube.analysis.report.charts import Chart
+from cinecube.analysis.truth.planted import Comparison
+from cinecube.store.base.errors import StudyError, some_of
+from cinecube.store.base.paths import StudyPaths
+from cinecube.store.dvc.pulling import PulledCubes
+from cinecube.store.params.document import Study
+
+CEILINGS = {"cross_subject": "what other subjects predict", "repeats": "what repeated films allow"}
+
+
+def inline(png: bytes) -> str:
+    """A picture as base64."""
+    return base64.b64encode(png).decode("ascii")
+
+
+@dataclass(frozen=True)
+class Section:
+    """A section of the page.
+
+    Attributes
+    ----------
+    key : str
+        Of its place on the page.
+    title, text : str
+    points : list of str
+        Lines that a reader must not miss.
+    charts : list of Chart
+    pictures : list of (caption, PNG as base64)
+    grids : list of (caption, DataFrame)
+    """
+
+    key: str
+    title: str
+    text: str = ""
+    points: Sequence[str] = ()
+    charts: Sequence[Chart] = ()
+    pictures: Sequence[tuple[str, str]] = ()
+    grids: Sequence[tuple[str, pd.DataFrame]] = field(default=())
+
+
+def models_section(study: Study, paths: StudyPaths, preferred: pd.DataFrame, models: Sequence[str]) -> Section:
+    """All models over the whole brain.
+
+    Parameters
+    ----------
+    study : Study
+    paths : StudyPaths
+    preferred : DataFrame
+        From `tables.preferred_layers`.
+    models : sequence of str
+        Streams in the study's order.
+    """
+    means = _whole(tables.read_table(paths.tables / "roi_mean.csv", "roi", "model", "score"))
+    subjects = _whole(tables.read_table(paths.tables / "roi.csv", "roi", "subject", "model", "score"))
+    twins = tables.read_table(paths.tables / "untrained.csv", "roi", "model", "untrained_score")
+    ceiling = CEILINGS.get(study.ceiling.use, "") if means["normalised"].notna().any() else ""
+    chart = charts.models_chart(means, subjects, _whole(twins), ceiling)
+    grids = [("Whole brain by subject", whole_brain_rows(preferred, models))]
+    if len(twins):
+        grids.append(("Pretrained beside untrained", _whole(twins)))
+    text = (
+        f"Pearson r on the test film ({', '.join(study.split.test)}); each target at the layer that the training films"
+        " chose. The intervals are a bootstrap over subjects, too narrow of few. Parcels of the table below have one"
+        " layer each, chosen for each subject and, in its first column, for their mean: that is no mean of the others."
+    )
+    return Section("models", "Models", text, charts=[chart], grids=grids)
+
+
+def _whole(table: pd.DataFrame) -> pd.DataFrame:
+    return table[table["roi"] == WHOLE_BRAIN].drop(columns="roi")
+
+
+def layers_section(
+    table: pd.DataFrame,
+    preferred: pd.DataFrame,
+    truth: Comparison | None,
+    cubes: Sequence[xr.Dataset],
+    models: Sequence[str],
+) -> Section:
+    """Scores layer by layer, over the brain and parcel by parcel.
+
+    Parameters
+    ----------
+    table : DataFrame
+        From `tables.layer_table`.
+    preferred : DataFrame
+        From `tables.preferred_layers`.
+    truth : Comparison, optional
+        Of a simulated study.
+    cubes : sequence of Dataset
+        Score cubes.
+    models : sequence of str
+        Streams in the study's order.
+    """
+    everyone = as_in_study(table[table["subject"] == tables.EVERYONE], models, ["model", "depth", "layer"])
+    best = preferred[(preferred["subject"] == tables.EVERYONE) & preferred["best_model"]]
+    found = {str(row.parcel): (str(row.model), str(row.layer)) for row in best.itertuples()}
+    first = best["model"].value_counts().idxmax() if len(best) else models[0]
+    by_parcel = charts.parcels_chart(
+        everyone, anatomical_order(cubes), found, truth.planted if truth else {}, str(first)
+    )
+    return Section("layers", "Layers", charts=[charts.layers_chart(layer_curves(table, models)), by_parcel])
+
+
+def anatomical_order(cubes: Sequence[xr.Dataset]) -> list[str]:
+    """Parcels from the back of the head to the front, left before right; by name where their place is not known.
+
+    Parameters
+    ----------
+    cubes : sequence of Dataset
+        Score cubes, with `y_mm` on target where it is known.
+    """
+    cube = cubes[0]
+    names = regions(cube["parcel"].values)
+    y_mm = cube["y_mm"].values if "y_mm" in cube.coords else np.full(len(names), np.nan)
+    hemi = cube["hemi"].values if "hemi" in cube.coords else [""] * len(names)
+    labels = {"parcel": list(map(str, names)), "hemi": list(map(str, hemi))}
+    frame = pd.DataFrame({**labels, "y_mm": y_mm.astype(float)})
+    places = frame[frame["parcel"] != ""].groupby("parcel").agg({"hemi": "first", "y_mm": "mean"}).reset_index()
+    return places.sort_values(["hemi", "y_mm", "parcel"], na_position="last")["parcel"].tolist()
+
+
+def delays_section(study: Study, paths: StudyPaths) -> Section:
+    """The best single delay of each parcel.
+
+    Parameters
+    ----------
+    study : Study
+    paths : StudyPaths
+    """
+    low, high = (seconds / study.clock.tr_s for seconds in (3, 6))
+    text = (
+        "Each parcel fitted with one delay at a time, at its best layer, on the training films. The peak is the"
+        f" haemodynamic delay; a peak outside 3 to 6 s ({low:.1f} to {high:.1f} rows), or a different one for every"
+        " film, says that scans and films have slipped."
+    )
+    return Section("delays", "Delays", text, charts=[charts.lags_chart(_lags(paths), study.clock.tr_s)])
+
+
+def _lags(paths: StudyPaths) -> pd.DataFrame:
+    """Curves of each parcel at its best model: the one whose best delay scores highest."""
+    lags = tables.read_table(paths.tables / "lag_curve.csv", "parcel", "model", "lag", "lag_score")
+    top = lags.groupby(["parcel", "model"])["lag_score"].max().dropna().reset_index()
+    best = top.loc[top.groupby("parcel")["lag_score"].idxmax(), ["parcel", "model"]]
+    return lags.merge(best, on=["parcel", "model"]).pivot_table(index="parcel", columns="lag", values="lag_score")
+
+
+def quality_section(study: Study, paths: StudyPaths, films: pd.DataFrame) -> Section:
+    """Every run: movement, signal, what was trimmed, its timing; and the films.
+
+    Parameters
+    ----------
+    study : Study
+    paths : StudyPaths
+    films : DataFrame
+        From `read_films_table`.
+    """
+    quality = _quality(study, paths)
+    charted = [charts.quality_chart(quality)]
+    return Section(
+        "quality",
+        "Quality",
+        points=_missing_runs(study, quality),
+        charts=[chart for chart in charted if chart.figures],
+        grids=[("Runs", quality), ("Films", films)],
+    )
+
+
+def whole_brain_rows(preferred: pd.DataFrame, models: Sequence[str]) -> pd.DataFrame:
+    """Mean over targets in parcels: a row a stream, a column for all subjects and for each.
+
+    Parameters
+    ----------
+    preferred : DataFrame
+        From `tables.preferred_layers`.
+    models : sequence of str
+        Streams in the study's order.
+    """
+    means = tables.whole_brain_means(preferred)
+    wide = means.pivot(index="model", columns="subject", values="score")
+    return as_in_study(wide.reset_index(), models, ["model"])
+
+
+def as_in_study(rows: pd.DataFrame, models: Sequence[str], by: list[str]) -> pd.DataFrame:
+    """Rows sorted by columns, models as the study has them: tables have them by the alphabet.
+
+    Parameters
+    ----------
+    rows : DataFrame
+        With a column `model`.
+    models : sequence of str
+    by : list of str
+        Columns.
+
+    Raises
+    ------
+    StudyError
+        If a row is of no model of the study.
+    """
+    if unknown := sorted(set(rows["model"]) - set(models)):
+        raise StudyError(
+            where="results/tables",
+            found=f"scores of {some_of(unknown)}",
+            expected=f"those of {', '.join(models)}, the models of params.yaml",
+            do="run `dvc repro`, which makes the tables of these models",
+        )
+    return rows.sort_values(by, key=lambda column: column.map(models.index) if column.name == "model" else column)
+
+
+def layer_curves(table: pd.DataFrame, models: Sequence[str]) -> pd.DataFrame:
+    """Mean over parcels per model and layer, with the standard error over subjects.
+
+    Parameters
+    ----------
+    table : DataFrame
+        From `tables.layer_table`.
+    models : sequence of str
+    """
+    each, by = table[table["subject"] != tables.EVERYONE], ["model", "depth", "layer"]
+    grouped = each.groupby([*by, "subject"], sort=True)["score"].mean().groupby(by)
+    curves = grouped.mean().to_frame("score")
+    curves["sem"] = grouped.sem().fillna(0.0)
+    return as_in_study(curves.reset_index(), models, by)
+
+
+def _quality(study: Study, paths: StudyPaths) -> pd.DataFrame:
+    parts, pulled = [], PulledCubes(paths.root)
+    for subject in study.brain.subjects:
+        path = paths.brain_qc(subject)
+        pulled.refuse_kept_back(path, paths.relative(path))
+        table = tables.read_table(path, "segment", "repeat")
+        table.insert(0, "subject", subject)
+        # In words above the table, with showings that other subjects have.
+        parts.append(table.drop(columns="missing_segments", errors="ignore"))
+    timing = tables.read_table(paths.tables / "run_timing.csv", "subject", "segment", "repeat", "verdict", "shift_s")
+    timing = timing.rename(columns={"verdict": "timing"})[["subject", "segment", "repeat", "timing", "shift_s"]]
+    return pd.concat(parts, ignore_index=True).merge(timing, on=["subject", "segment", "repeat"], how="left")
+
+
+def _missing_runs(study: Study, quality: pd.DataFrame) -> list[str]:
+    """Lines on the runs that a subject lacks: showings that another has, and segments that nobody has."""
+    found = set(quality[["subject", "segment", "repeat"]].itertuples(index=False, name=None))
+    segments = study.segments()  # tables may be of more
+    shown = {(segment, repeat) for _, segment, repeat in found if segment in segments}
+    shown |= {(segment, 1) for segment in segments if segment not in {one for one, _ in shown}}
+    in_order = sorted(shown, key=lambda run: (segments.index(run[0]), run[1]))
+    lines = []
+    for subject in study.brain.subjects:
+        missing = [
+            segment if repeat == 1 else f"{segment} (repeat {repeat})"
+            for segment, repeat in in_order
+            if (subject, segment, repeat) not in found
+        ]
+        lines += [f"{subject}: no scan of {', '.join(missing)}"] if missing else []
+    return lines

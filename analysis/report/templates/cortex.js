@@ -1,0 +1,263 @@
+"use strict";
+/* The cortex: maps of `data.cortex` painted on a mesh that turns, inflates and flattens. */
+async function cortex(data) {
+  const form = document.getElementById("cortex-controls");
+  const place = document.getElementById("cortex");
+  const said = document.getElementById("cortex-said");
+  const control = (name) => form.elements[name];
+
+  const bytes = async (text) => {
+    const zipped = Uint8Array.from(atob(text), (letter) => letter.charCodeAt(0));
+    const plain = new Response(new Blob([zipped]).stream().pipeThrough(new DecompressionStream("gzip")));
+    return plain.arrayBuffer();
+  };
+  const mesh = data.mesh;
+  const points = {};
+  for (const [name, text] of Object.entries(mesh.points)) {
+    points[name] = Float32Array.from(new Int16Array(await bytes(text)), (step) => step / mesh.perMm[name]);
+  }
+  const faces = new Uint16Array(await bytes(mesh.faces));
+  const flatFaces = new Uint16Array(await bytes(mesh.flatFaces));
+  const folds = new Uint8Array(await bytes(mesh.folds));
+  const shownAt = new Int32Array(await bytes(data.place)); // vertex -> position in a map, -1
+  const parcelOf = new Uint16Array(await bytes(data.parcels.number));
+  const nVertices = folds.length;
+  const parcelAt = Int32Array.from(shownAt, (at) => (at < 0 ? -1 : parcelOf[at]));
+
+  // Vertices with a neighbour in another parcel.
+  const border = new Uint8Array(nVertices);
+  for (let f = 0; f < faces.length; f += 3) {
+    for (const [a, b] of [[0, 1], [1, 2], [2, 0]]) {
+      const one = faces[f + a], other = faces[f + b];
+      if (parcelAt[one] !== parcelAt[other]) border[one] = border[other] = 1;
+    }
+  }
+
+  const unpacked = new Map();
+  async function values(measure, name, subject) {
+    const packed = data.maps[measure]?.[name]?.[subject];
+    if (!packed) return null;
+    const key = [measure, name, subject].join("\n");
+    if (!unpacked.has(key)) {
+      const raw = await bytes(packed.z);
+      const numbers = packed.wide ? new Uint16Array(raw) : new Uint8Array(raw);
+      unpacked.set(key, Float64Array.from(numbers, (n) => (n ? packed.low + (n - 1) * packed.step : NaN)));
+    }
+    return unpacked.get(key);
+  }
+
+  async function currentMap() {
+    const measure = control("measure").value, subject = control("subject").value;
+    const name = measure === "drop" ? control("pair").value : measure === "ceiling" ? "" : control("model").value;
+    if (measure !== "difference") return values(measure, name, subject);
+    const one = await values("score", name, subject);
+    const other = await values("score", control("second").value, subject);
+    return one && other ? one.map((value, at) => value - other[at]) : null;
+  }
+
+  /* Ends of the colours: one scale for all models of a measure, or eyes could not compare them. */
+  function range(measure, map) {
+    if (measure === "depth") return [0, 1];
+    if (measure === "difference" || measure === "drop") {
+      let top = 0;
+      for (const value of map) if (Math.abs(value) > top) top = Math.abs(value);
+      top = measure === "drop" ? Math.min(top, 100) : top;
+      return [-(top || 1), top || 1];
+    }
+    const subject = control("subject").value;
+    const tops = Object.values(data.maps[measure]).map((own) => (own[subject] ? own[subject].high : 0));
+    return [0, measure === "normalised" ? 1 : Math.max(...tops, 0.01)];
+  }
+
+  let map = null, mask = null, ends = [0, 1], picked = -1;
+
+  function paint() {
+    const palette = data.colours[data.measures[control("measure").value].colours];
+    const outlines = control("outlines").checked, masked = control("mask").checked && mask;
+    const [low, high] = ends;
+    const colours = new Array(nVertices);
+    for (let v = 0; v < nVertices; v += 1) {
+      const at = shownAt[v], grey = 205 - 75 * (folds[v] / 255);
+      let red = grey, green = grey, blue = grey;
+      const value = map && at >= 0 ? map[at] : NaN;
+      if (Number.isFinite(value) && !(masked && mask[at] !== 1)) {
+        const c = 3 * Math.max(0, Math.min(255, Math.round((255 * (value - low)) / (high - low))));
+        [red, green, blue] = [palette[c], palette[c + 1], palette[c + 2]];
+      }
+      if (picked >= 0 && border[v] && parcelAt[v] === picked) [red, green, blue] = [0, 190, 230];
+      else if (outlines && border[v] && at >= 0) [red, green, blue] = [red * 0.35, green * 0.35, blue * 0.35];
+      colours[v] = `rgb(${red | 0},${green | 0},${blue | 0})`;
+    }
+    return colours;
+  }
+
+  /* Coordinates on the way from pial (0) by inflated (1) to flat (2). */
+  function shape() {
+    const way = Number(control("inflate").value);
+    const [from, to] = way <= 1 ? [points.pial, points.inflated] : [points.inflated, points.flat];
+    const share = way <= 1 ? way : way - 1;
+    const axes = [new Array(nVertices), new Array(nVertices), new Array(nVertices)];
+    for (let v = 0; v < nVertices; v += 1) {
+      for (let a = 0; a < 3; a += 1) axes[a][v] = from[3 * v + a] * (1 - share) + to[3 * v + a] * share;
+    }
+    const hemisphere = control("hemisphere").value, corners = way > 1 ? flatFaces : faces;
+    const [i, j, k] = [[], [], []];
+    for (let f = 0; f < corners.length; f += 3) {
+      const isLeft = corners[f] < mesh.left;
+      if (hemisphere === "both" || isLeft === (hemisphere === "left")) {
+        i.push(corners[f]); j.push(corners[f + 1]); k.push(corners[f + 2]);
+      }
+    }
+    return { x: axes[0], y: axes[1], z: axes[2], i, j, k };
+  }
+
+  /* The eye by its angles, so that keys and buttons turn it alike. */
+  const view = { turn: 180, rise: 15, far: 1.5 };
+  const VIEWS = { left: [180, 0], right: [0, 0], front: [90, 0], back: [-90, 0], top: [-90, 89.9], bottom: [-90, -89.9] };
+  function camera() {
+    if (Number(control("inflate").value) > 1.5) {
+      return { eye: { x: 0, y: -0.001, z: view.far * 1.1 }, up: { x: 0, y: 1, z: 0 }, center: { x: 0, y: 0, z: 0 } };
+    }
+    const turn = (view.turn * Math.PI) / 180, rise = (view.rise * Math.PI) / 180;
+    const flat = view.far * Math.cos(rise);
+    return {
+      eye: { x: flat * Math.cos(turn), y: flat * Math.sin(turn), z: view.far * Math.sin(rise) },
+      up: { x: 0, y: 0, z: 1 }, center: { x: 0, y: 0, z: 0 },
+    };
+  }
+
+  function bar() {
+    const chosen = data.measures[control("measure").value], palette = data.colours[chosen.colours];
+    const colorscale = [];
+    for (let c = 0; c < 256; c += 15) {
+      colorscale.push([c / 255, `rgb(${palette[3 * c]},${palette[3 * c + 1]},${palette[3 * c + 2]})`]);
+    }
+    return {
+      type: "scatter3d", mode: "markers", x: [null], y: [null], z: [null], hoverinfo: "skip", showlegend: false,
+      marker: {
+        color: [ends[0]], cmin: ends[0], cmax: ends[1], colorscale, showscale: true, size: 0.1,
+        colorbar: { title: { text: chosen.unit }, thickness: 12, len: 0.8, x: 1, xpad: 4, tickfont: { color: ink() }},
+      },
+    };
+  }
+
+  function layout() {
+    const axis = { visible: false, showspikes: false };
+    return {
+      margin: { l: 0, r: 0, t: 0, b: 0 }, paper_bgcolor: "rgba(0,0,0,0)", font: { color: ink(), size: 13 },
+      scene: { xaxis: axis, yaxis: axis, zaxis: axis, aspectmode: "data", camera: camera(), dragmode: "orbit" },
+      uirevision: "kept",
+    };
+  }
+
+  function surface() {
+    return {
+      type: "mesh3d", ...shape(), vertexcolor: paint(), hoverinfo: "none", flatshading: false, showscale: false,
+      lighting: { ambient: 0.75, diffuse: 0.45, specular: 0.05, roughness: 0.9, fresnel: 0.05 },
+      lightposition: { x: 0, y: -2000, z: 10000 },
+    };
+  }
+
+  const draw = () =>
+    Plotly.react(place, [surface(), bar()], layout(), {
+      responsive: true, displaylogo: false, scrollZoom: false,
+      modeBarButtonsToRemove: ["tableRotation", "resetCameraLastSave3d", "hoverClosest3d"],
+      toImageButtonOptions: { format: "png", filename: "cortex", scale: 2 },
+    });
+
+  function number(value) {
+    const unit = control("measure").value === "drop" ? " %" : "";
+    return Number.isFinite(value) ? value.toFixed(unit ? 1 : 3) + unit : "no value";
+  }
+
+  function describe(vertex) {
+    const at = shownAt[vertex];
+    const side = vertex < mesh.left ? "left" : "right";
+    if (at < 0) return `${side} hemisphere, vertex ${vertex}: no target`;
+    const parcel = data.parcels.names[parcelAt[vertex]] || "outside the parcels";
+    const chance = mask && Number.isFinite(mask[at]) ? (mask[at] ? ", above chance" : ", not above chance") : "";
+    return `${parcel} (${side}): ${control("measure").value === "depth" ? "depth" : data.measures[control("measure").value].unit} = ${number(map ? map[at] : NaN)}${chance}`;
+  }
+
+  function meanOf(parcel) {
+    let sum = 0, n = 0;
+    for (let at = 0; map && at < map.length; at += 1) {
+      if (parcelOf[at] === parcel && Number.isFinite(map[at])) { sum += map[at]; n += 1; }
+    }
+    return n ? sum / n : NaN;
+  }
+
+  function pick(parcel, tell) {
+    picked = parcel;
+    control("parcel").value = String(parcel);
+    if (parcel >= 0) said.textContent = `${data.parcels.names[parcel]}: mean over what is drawn = ${number(meanOf(parcel))}`;
+    if (tell) document.dispatchEvent(new CustomEvent("parcel", { detail: parcel >= 0 ? data.parcels.names[parcel] : "" }));
+    return Plotly.restyle(place, { vertexcolor: [paint()] }, [0]);
+  }
+
+  async function refresh() {
+    const measure = control("measure").value;
+    const used = { model: !["ceiling", "drop"].includes(measure), second: measure === "difference", pair: measure === "drop" };
+    for (const [name, on] of Object.entries(used)) control(name).closest("label").hidden = !on;
+    map = await currentMap();
+    mask = used.model && !used.second ? await values("significant", control("model").value, control("subject").value) : null;
+    control("mask").disabled = !mask;
+    ends = map ? range(measure, map) : [0, 1];
+    if (!map) said.textContent = "No such map: it has no values.";
+    else if (picked >= 0) said.textContent = `${data.parcels.names[picked]}: mean over what is drawn = ${number(meanOf(picked))}`;
+    else said.textContent = "Point at the cortex, or choose a parcel.";
+    await draw();
+  }
+
+  function turn(by, up) {
+    view.turn += by;
+    view.rise = Math.max(-89.9, Math.min(89.9, view.rise + up));
+    return Plotly.relayout(place, { "scene.camera": camera() });
+  }
+
+  fill(control("parcel"), [["-1", "none"], ...data.parcels.names.map((name, p) => [String(p), name || "outside the parcels"])]);
+  const models = Object.keys(data.maps.score || {});
+  fill(control("model"), models.map((name) => [name, name]));
+  fill(control("second"), models.map((name) => [name, name]));
+  control("model").value = data.best ?? models[0];
+  if (models.length > 1) control("second").value = models.find((name) => name !== control("model").value);
+  fill(control("pair"), Object.keys(data.maps.drop || {}).map((name) => [name, name]));
+  const kinds = Object.entries(data.measures).filter(([kind]) => (kind === "difference" ? models.length > 1 : data.maps[kind]));
+  fill(control("measure"), kinds.map(([kind, one]) => [kind, one.words]));
+  const subjects = Object.keys(Object.values(data.maps.score || data.maps.ceiling)[0]);
+  fill(control("subject"), subjects.map((name) => [name, name === "mean" ? "mean of subjects" : name]));
+
+  for (const name of ["measure", "model", "second", "pair", "subject", "mask", "outlines", "hemisphere"]) {
+    control(name).addEventListener("change", refresh);
+  }
+  control("inflate").addEventListener("input", draw);
+  control("parcel").addEventListener("change", () => pick(Number(control("parcel").value), true));
+  for (const button of form.querySelectorAll("button[data-view]")) {
+    button.addEventListener("click", () => {
+      [view.turn, view.rise] = VIEWS[button.dataset.view];
+      if (Number(control("inflate").value) > 1.5) control("inflate").value = "1";
+      Plotly.react(place, [surface(), bar()], { ...layout(), uirevision: String(Math.random()) });
+    });
+  }
+  place.addEventListener("keydown", (event) => {
+    const step = { ArrowLeft: [-15, 0], ArrowRight: [15, 0], ArrowUp: [0, 15], ArrowDown: [0, -15] }[event.key];
+    if (step) { event.preventDefault(); turn(...step); }
+  });
+  for (const link of document.querySelectorAll("a[data-measure]")) {
+    link.addEventListener("click", () => {
+      if (!kinds.some(([kind]) => kind === link.dataset.measure)) return;
+      control("measure").value = link.dataset.measure;
+      control("mask").checked = link.dataset.measure === "score";
+      refresh();
+    });
+  }
+  await refresh();
+  place.on("plotly_hover", (event) => { said.textContent = describe(event.points[0].pointNumber); });
+  place.on("plotly_click", (event) => pick(parcelAt[event.points[0].pointNumber], true));
+  document.addEventListener("theme", draw);
+  document.addEventListener("parcel", (event) => {
+    const parcel = data.parcels.names.indexOf(event.detail);
+    if (parcel >= 0 && parcel !== picked) pick(parcel, false);
+  });
+  return { describe, pick, turn, view, parcelAt, shownAt };
+}

@@ -1,0 +1,86 @@
+"use strict";
+/* The page: charts of `data.charts` drawn when they come into view, choices between their figures, contents in view. */
+const data = JSON.parse(document.getElementById("data").textContent);
+const style = (name) => getComputedStyle(document.documentElement).getPropertyValue(name).trim();
+const ink = () => style("--ink");
+
+function fill(select, choices) {
+  select.replaceChildren(...choices.map(([value, text]) => new Option(text, value)));
+}
+
+function themed(figure) {
+  const axis = { gridcolor: style("--line"), zerolinecolor: style("--soft"), linecolor: style("--line"), automargin: true };
+  const layout = {
+    paper_bgcolor: "rgba(0,0,0,0)", plot_bgcolor: "rgba(0,0,0,0)", hoverlabel: { align: "left" },
+    margin: { l: 8, r: 8, t: 28, b: 8 }, ...figure.layout, font: { color: ink(), family: "system-ui, sans-serif", size: 13 },
+  };
+  for (const key of Object.keys(figure.layout)) {
+    if (/^[xy]axis\d*$/.test(key)) layout[key] = { ...axis, ...figure.layout[key] };
+  }
+  for (const key of ["xaxis", "yaxis"]) layout[key] = layout[key] || axis;
+  // A title beside an axis is cut without room of its own.
+  if (layout.yaxis.title) layout.margin = { ...layout.margin, l: 56 };
+  return { data: figure.data, layout };
+}
+
+function drawChart(place) {
+  const chart = data.charts[place.dataset.chart];
+  const select = document.getElementById(`choose-${place.dataset.chart}`);
+  const { data: traces, layout } = themed(chart.figures[select ? select.value : ""]);
+  place.dataset.drawn = "yes";
+  return Plotly.react(place, traces, layout, {
+    responsive: true, displaylogo: false, scrollZoom: false, modeBarButtonsToRemove: ["select2d", "lasso2d", "autoScale2d"],
+    toImageButtonOptions: { format: "svg", filename: place.dataset.chart },
+  });
+}
+
+const charts = [...document.querySelectorAll("[data-chart]")];
+const soon = new IntersectionObserver((entries) => {
+  for (const entry of entries) {
+    if (entry.isIntersecting) { soon.unobserve(entry.target); drawChart(entry.target); }
+  }
+}, { rootMargin: "600px" });
+for (const place of charts) {
+  const chart = data.charts[place.dataset.chart], select = document.getElementById(`choose-${place.dataset.chart}`);
+  if (select) {
+    fill(select, Object.keys(chart.figures).map((name) => [name, name]));
+    if (chart.first) select.value = chart.first;
+    select.addEventListener("change", () => {
+      drawChart(place);
+      if (chart.chooser === "parcel") document.dispatchEvent(new CustomEvent("parcel", { detail: select.value }));
+    });
+  }
+  soon.observe(place);
+}
+document.addEventListener("parcel", (event) => {
+  for (const place of charts) {
+    const chart = data.charts[place.dataset.chart];
+    if (chart.chooser === "parcel" && event.detail in chart.figures) {
+      document.getElementById(`choose-${place.dataset.chart}`).value = event.detail;
+      if (place.dataset.drawn) drawChart(place);
+    }
+  }
+});
+
+for (const link of document.querySelectorAll("a[data-csv]")) {
+  link.addEventListener("click", () => {
+    link.href = URL.createObjectURL(new Blob([data.charts[link.dataset.csv].csv], { type: "text/csv" }));
+  });
+}
+
+matchMedia("(prefers-color-scheme: dark)").addEventListener("change", () => {
+  for (const place of charts) if (place.dataset.drawn) drawChart(place);
+  document.dispatchEvent(new CustomEvent("theme"));
+});
+window.addEventListener("beforeprint", () => {
+  for (const place of charts) if (!place.dataset.drawn) drawChart(place);
+});
+
+const links = new Map([...document.querySelectorAll("nav a")].map((link) => [link.hash.slice(1), link]));
+const inView = new IntersectionObserver((entries) => {
+  for (const entry of entries) links.get(entry.target.id)?.classList.toggle("here", entry.isIntersecting);
+}, { rootMargin: "-20% 0px -70% 0px" });
+for (const section of document.querySelectorAll("main section")) inView.observe(section);
+
+document.documentElement.classList.add("scripts");
+if (data.cortex) window.shownCortex = cortex(data.cortex);
