@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import xarray as xr
+from matplotlib.axes import Axes
 from matplotlib.cm import ScalarMappable
 from matplotlib.colorbar import Colorbar
 from matplotlib.colors import Normalize
@@ -25,7 +26,17 @@ _VIEWS = (("left", "lateral"), ("left", "medial"), ("right", "medial"), ("right"
 _SLICES = 7
 
 
-def draw_map(
+# Of pictures on the page.
+_PAGE_DPI = 110
+
+
+def draw_map(values: xr.DataArray, cube_attrs: Mapping[str, Any], title: str, label: str, **how: Any) -> bytes | None:
+    """A map as PNG for the page; see `map_axes`."""
+    axes = map_axes(values, cube_attrs, title, label, **how)
+    return None if axes is None else _finished(axes)
+
+
+def map_axes(
     values: xr.DataArray,
     cube_attrs: Mapping[str, Any],
     title: str,
@@ -34,8 +45,8 @@ def draw_map(
     *,
     colours: str = DIVERGING,
     atlas: Path | None = None,
-) -> bytes | None:
-    """A picture of a map on the inflated cortex, or on a glass brain where volumes have no mesh.
+) -> Axes | None:
+    """A map on the inflated cortex, or on a glass brain where volumes have no mesh.
 
     Parameters
     ----------
@@ -54,8 +65,8 @@ def draw_map(
 
     Returns
     -------
-    bytes or None
-        PNG; None where no target has a value, or the space has no picture.
+    Axes or None
+        The first of its figure; None where no target has a value, or the space has no picture.
     """
     if not np.isfinite(values.values).any():
         return None
@@ -80,14 +91,13 @@ def draw_slices(values: xr.DataArray, cube_attrs: Mapping[str, Any], title: str,
     bytes or None
         PNG.
     """
-    import matplotlib.pyplot as plt
     from nilearn.datasets import load_mni152_template
     from nilearn.plotting import plot_stat_map
 
     grid = _grid(cube_attrs)
     if grid is None or not np.isfinite(values.values).any():
         return None
-    figure = plt.figure(figsize=(9, 2.2))
+    figure = Figure(figsize=(9, 2.2))
     top = _top(values.values, None)
     behind = load_mni152_template(resolution=2) if grid.name.startswith("MNI") else None
     with warnings.catch_warnings():
@@ -108,12 +118,11 @@ def draw_slices(values: xr.DataArray, cube_attrs: Mapping[str, Any], title: str,
         )
     figure.text(0.01, 0.9, title, fontsize=13, parse_math=False)
     colour_bar(figure, -top, top, label, DIVERGING)
-    return _finished(figure)
+    return _finished(figure.axes[0])
 
 
-def _inflated(cortex: Cortex, values: np.ndarray, title: str, label: str, top: float | None, colours: str) -> bytes:
+def _inflated(cortex: Cortex, values: np.ndarray, title: str, label: str, top: float | None, colours: str) -> Axes:
     """Values (vertex,) on both hemispheres, each from the side and from the middle."""
-    import matplotlib.pyplot as plt
     from nilearn.plotting import plot_surf_stat_map
     from nilearn.surface import InMemoryMesh
 
@@ -123,7 +132,7 @@ def _inflated(cortex: Cortex, values: np.ndarray, title: str, label: str, top: f
     faces = {"left": mesh.faces[is_left], "right": mesh.faces[~is_left] - n_left}
     largest, highest = _top(values, None), _top(values, top)
     lowest = -highest if colours == DIVERGING else 0.0
-    figure = plt.figure(figsize=(9, 2.6))
+    figure = Figure(figsize=(9, 2.6))
     for place, (hemi, view) in enumerate(_VIEWS):
         axes = figure.add_axes((0.22 * place, -0.08, 0.22, 1.06), projection="3d")
         plot_surf_stat_map(
@@ -141,19 +150,21 @@ def _inflated(cortex: Cortex, values: np.ndarray, title: str, label: str, top: f
             axes=axes,
         )
         axes.set_title("")
-        axes.set_box_aspect(None, zoom=1.35)
+        # Tens of thousands of triangles are no vector graphics.
+        for triangles in axes.collections:
+            triangles.set_rasterized(True)
+        axes.set_box_aspect(None, zoom=1.35)  # type: ignore[call-arg]  # of 3-D axes
     figure.text(0.01, 0.94, title, fontsize=13, parse_math=False)
     colour_bar(figure, lowest, highest, label, colours, clipped=largest > highest)
-    return _finished(figure)
+    return figure.axes[0]
 
 
-def _glass(values: xr.DataArray, grid: Grid, title: str, label: str, top: float | None) -> bytes:
+def _glass(values: xr.DataArray, grid: Grid, title: str, label: str, top: float | None) -> Axes:
     """A glass brain: of values behind each other the one farthest from zero."""
-    import matplotlib.pyplot as plt
     from nilearn.plotting import plot_glass_brain
 
     largest, highest = _top(values.values, None), _top(values.values, top)
-    figure = plt.figure(figsize=(9, 3))
+    figure = Figure(figsize=(9, 3))
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="empty mask")  # of an empty map
         plot_glass_brain(
@@ -170,7 +181,7 @@ def _glass(values: xr.DataArray, grid: Grid, title: str, label: str, top: float 
         )
     figure.text(0.01, 0.93, title, fontsize=13, parse_math=False)
     colour_bar(figure, -highest, highest, label, DIVERGING, clipped=largest > highest)
-    return _finished(figure)
+    return figure.axes[0]
 
 
 def _image(values: xr.DataArray, grid: Grid) -> Any:
@@ -185,12 +196,10 @@ def _top(values: np.ndarray, top: float | None) -> float:
     return top or max(float(np.nanmax(np.abs(values), initial=0.0)), 1e-3)
 
 
-def _finished(figure: Figure) -> bytes:
-    import matplotlib.pyplot as plt
-
-    png = to_png(figure)
-    plt.close(figure)
-    return png
+def _finished(axes: Axes) -> bytes:
+    figure = axes.get_figure(root=True)
+    assert isinstance(figure, Figure)
+    return to_png(figure, _PAGE_DPI)
 
 
 def colour_bar(

@@ -1,4 +1,4 @@
-"""Pictures as PNG bytes; the same numbers give the same bytes."""
+"""The bars of the paper's figures, as axes of matplotlib; the same numbers give the same bytes."""
 
 from __future__ import annotations
 
@@ -9,32 +9,34 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 import pandas as pd
+from matplotlib import rc_context
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 # Okabe and Ito's palette, whose colours colour-blind readers can distinguish.
 PALETTE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
-_DPI = 110
-_DIVERGING = "RdBu_r"
-# Grey, which no score has.
-_NO_SCORE = "#c8c8c8"
+DPI = 300
+"""Of printed pictures."""
 # What the report's page has room for, so that letters are shown as large as they are drawn.
 _PAGE_INCHES = 9.0
 _GROUPS_A_ROW, _MOST_GROUPS = 12, 72
 _GROUPS_OF_TWO = 15  # of two bars each, in one row
 # Bars side by side: hatched where colours repeat, black last.
 _FILLS = tuple(itertools.product((None, "///", "..."), PALETTE))
-# Of a heatmap's cell, and of one letter of a model's name above its columns.
-_COLUMN_INCHES, _ROW_INCHES, _LETTER_INCHES = 0.12, 0.13, 0.08
-_LINE_INCHES = 0.12  # of a line of such letters
-# As many as the report's page is wide.
-_COLUMNS_PER_PANEL = 58
 
 
-def to_png(figure: Figure) -> bytes:
+def to_png(figure: Figure, dpi: int = DPI) -> bytes:
     """A figure's PNG, without the version and date that matplotlib would write into it."""
     buffer = io.BytesIO()
-    figure.savefig(buffer, format="png", dpi=_DPI, metadata={"Software": None}, bbox_inches="tight")
+    figure.savefig(buffer, format="png", dpi=dpi, metadata={"Software": None}, bbox_inches="tight")
+    return buffer.getvalue()
+
+
+def to_svg(figure: Figure) -> bytes:
+    """A figure's SVG, with text as text, and without a date or random names."""
+    buffer = io.BytesIO()
+    with rc_context({"svg.hashsalt": "cinecube", "svg.fonttype": "none"}):
+        figure.savefig(buffer, format="svg", dpi=DPI, metadata={"Date": None, "Creator": None}, bbox_inches="tight")
     return buffer.getvalue()
 
 
@@ -43,27 +45,47 @@ def _strip(figure: Figure) -> None:
         axes.spines[["top", "right"]].set_visible(False)
 
 
-def bars(table: pd.DataFrame, label: str, value: str, xlabel: str) -> bytes:
-    """A bar per row with its standard error.
+def paired_bars(table: pd.DataFrame, value: str, level: float) -> Axes:
+    """Figure 2: every model over the whole brain beside its untrained twin, marked where they differ.
 
     Parameters
     ----------
     table : DataFrame
-        Columns `label`, `score`, `value` and `<value>_sem`. A row without a value says so.
-    label, value : str
-    xlabel : str
+        From `paper_figures.whole_brain_bars`: `model`, `value`, its `_sem`, `untrained`, `p`. A model without a value
+        says so.
+    value : str
+        `score`, or `normalised`: share of the ceiling.
+    level : float
+        A pair is marked where its `p` is at most this.
     """
-    figure = Figure(figsize=(6.4, 0.28 * len(table) + 1))
+    rows = table.set_index("model")
+    twins = set(rows["untrained"].dropna())
+    models = [name for name in rows.index if name not in twins]
+    figure = Figure(figsize=(max(6.4, 0.62 * len(models) + 1.6), 3.6), layout="constrained")
     axes = figure.subplots()
-    places = np.arange(len(table))[::-1]
-    axes.barh(places, table[value], xerr=table[f"{value}_sem"].fillna(0), color=PALETTE[0], alpha=0.85, capsize=2)
-    for place, known, score in zip(places, table[value].notna(), table["score"].notna(), strict=True):
-        if not known:
-            axes.text(0, place, f" {_lacking(score)}", va="center", fontsize=7, color="#555555")
-    axes.set_yticks(places, [str(name) for name in table[label]], fontsize=8)
-    axes.set_xlabel(xlabel if value == "normalised" else "test r")
+    for number, (kind, colour, hatch) in enumerate(
+        (("pretrained", PALETTE[0], None), ("untrained", PALETTE[4], "///"))
+    ):
+        names = models if kind == "pretrained" else [rows.loc[name, "untrained"] for name in models]
+        own = rows.reindex(names)
+        places = np.arange(len(models)) + 0.4 * (number - 0.5)
+        errors = own[f"{value}_sem"].fillna(0)
+        axes.bar(
+            places, own[value], 0.4, yerr=errors, color=colour, hatch=hatch, edgecolor="white", capsize=2, label=kind
+        )
+        for place, name, known in zip(places, names, np.isfinite(own[value].to_numpy(float)), strict=True):
+            if isinstance(name, str) and not known:
+                _write_lacking(axes, place, has_score=bool(np.isfinite(float(rows["score"][name]))))
+    for place, name in enumerate(models):
+        if rows.loc[name, "p"] <= level:
+            axes.text(place, max(rows.loc[name, value], 0), "*", ha="center", va="bottom", fontsize=12)
+    axes.set_xticks(range(len(models)), models, rotation=30, ha="right", fontsize=9)
+    axes.set_ylabel("share of the ceiling" if value == "normalised" else "test r")
+    axes.axhline(0, color="black", linewidth=0.6)
+    if twins:
+        figure.legend(*axes.get_legend_handles_labels(), frameon=False, fontsize=9, loc="outside upper left", ncols=2)
     _strip(figure)
-    return to_png(figure)
+    return axes
 
 
 def _lacking(has_score: bool) -> str:
@@ -78,7 +100,7 @@ def _write_lacking(axes: Axes, place: float, *, has_score: bool) -> None:
 
 def grouped_bars(
     table: pd.DataFrame, group: str, label: str, value: str, mark: str | None = None, note: str = ""
-) -> bytes:
+) -> list[Axes]:
     """Bars side by side for each group, with standard errors and marks above them, twelve groups to a row.
 
     Parameters
@@ -104,7 +126,7 @@ def grouped_bars(
     figure.legend(*handles, frameon=False, fontsize=9, loc="outside upper left", ncols=4)
     _write_note(figure, f"{_cut_note(len(groups), table[group].nunique())} {note}".strip())
     _strip(figure)
-    return to_png(figure)
+    return list(panels)
 
 
 def _shown_groups(table: pd.DataFrame, group: str, value: str, most: int) -> list[str]:
@@ -162,7 +184,7 @@ def _draw_groups(
     axes.axhline(0, color="black", linewidth=0.6)
 
 
-def residual_bars(table: pd.DataFrame, titles: Mapping[str, str]) -> bytes:
+def residual_bars(table: pd.DataFrame, titles: Mapping[str, str]) -> list[Axes]:
     """Scores before and after each removal, region by region, a panel per pair.
 
     Parameters
@@ -191,4 +213,4 @@ def residual_bars(table: pd.DataFrame, titles: Mapping[str, str]) -> bytes:
     panels[-1].set_xticks(range(len(rois)), [str(name) for name in rois], rotation=30, ha="right", fontsize=9)
     _write_note(figure, _cut_note(len(rois), table["roi"].nunique()))
     _strip(figure)
-    return to_png(figure)
+    return list(panels)

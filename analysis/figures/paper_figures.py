@@ -7,11 +7,12 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import pandas as pd
+from matplotlib.axes import Axes
 
 from cinecube.analysis.cubes import tables
 from cinecube.analysis.cubes.results import read_scores
 from cinecube.analysis.figures import drawing
-from cinecube.analysis.figures.brain_pictures import draw_map
+from cinecube.analysis.figures.brain_pictures import map_axes
 from cinecube.analysis.maps.map_values import map_values
 from cinecube.analysis.regions.roi_tables import SCORE_COLUMNS, WHOLE_BRAIN, over_subjects, with_means
 from cinecube.analysis.statistics.comparisons import compare_by_roi, reachable
@@ -49,23 +50,22 @@ def paper_figures(study: Study, root: Path) -> None:
         value = "normalised" if scores["normalised"].notna().any() else "score"
         _tell_of_means(scores, groups(study))
         bars = region_bars(scores, groups(study), streams(study, root), study.statistics.fdr, study.statistics.seed)
+        level = study.statistics.fdr
         with staged(paths.results / "figures") as folder:
             folder.mkdir()
             second = whole_brain_bars(scores, untrained, study.statistics.seed)
-            _write(folder, "figure2", second, drawing.bars(second, "model", value, "share of the ceiling"))
-            _write(
-                folder, "figure3", bars, drawing.grouped_bars(bars, "roi", "model", value, "mark", marks_note(study))
-            )
+            _write(folder, "figure2", second, drawing.paired_bars(second, value, level))
+            third = drawing.grouped_bars(bars, "roi", "model", value, "mark", marks_note(study))
+            _write(folder, "figure3", bars, third[0])
             titles = {pair.name: pair_title(pair) for pair in study.residual}
             if len(residual):
-                _write(folder, "figure4", residual, drawing.residual_bars(residual, titles))
+                _write(folder, "figure4", residual, drawing.residual_bars(residual, titles)[0])
             drops = tables.read_table(paths.tables / "residual.csv", "pair", "subject", "drop")
             if len(drops):
                 tables.write_table(folder / "figure5.csv", drops[drops["subject"] == tables.EVERYONE])
             for pair in study.residual:
-                png = draw_drops(study, root, pair)
-                if png is not None:
-                    (folder / f"figure5.{pair.name}.png").write_bytes(png)
+                if (axes := draw_drops(study, root, pair)) is not None:
+                    _draw(folder, f"figure5.{pair.name}", axes)
 
 
 def marks_note(study: Study) -> str:
@@ -93,9 +93,16 @@ def _counts(models: Sequence[str], absent: Sequence[str]) -> tuple[int, int, str
     return len(models) - len(absent), len(models), ", ".join(absent)
 
 
-def _write(folder: Path, name: str, table: pd.DataFrame, png: bytes) -> None:
+def _write(folder: Path, name: str, table: pd.DataFrame, axes: Axes) -> None:
     tables.write_table(folder / f"{name}.csv", table)
-    (folder / f"{name}.png").write_bytes(png)
+    _draw(folder, name, axes)
+
+
+def _draw(folder: Path, name: str, axes: Axes) -> None:
+    figure = axes.get_figure(root=True)
+    assert figure is not None
+    (folder / f"{name}.png").write_bytes(drawing.to_png(figure))
+    (folder / f"{name}.svg").write_bytes(drawing.to_svg(figure))
 
 
 def groups(study: Study) -> dict[str, list[str]]:
@@ -175,8 +182,8 @@ def region_bars(
     )
 
 
-def draw_drops(study: Study, root: Path, pair: Pair) -> bytes | None:
-    """A glass brain of the drop of mean scores in percent; None where targets are no voxels.
+def draw_drops(study: Study, root: Path, pair: Pair) -> Axes | None:
+    """Figure 5: the drop of mean scores in percent on the cortex; None where the space has no picture.
 
     Parameters
     ----------
@@ -184,13 +191,10 @@ def draw_drops(study: Study, root: Path, pair: Pair) -> bytes | None:
     root : Path
         The study's folder.
     pair : Pair
-
-    Returns
-    -------
-    bytes or None
-        PNG.
     """
-    return draw_map(*map_values(study, root, "drop", pair.name), pair_title(pair), "drop (%)", top=100)
+    atlas = root / study.brain.atlas if study.brain.atlas else None
+    values, attrs = map_values(study, root, "drop", pair.name)
+    return map_axes(values, attrs, pair_title(pair), "drop (%)", top=100, atlas=atlas)
 
 
 def pair_title(pair: Pair) -> str:

@@ -170,11 +170,11 @@ def read_fslr(folder: Path) -> Mesh:
         The package's `data`.
     """
     names = {"pial": "pial_MSMAll", "inflated": "very_inflated_MSMAll", "flat": "flat"}
-    files = {
+    files: dict[str, list[Any]] = {
         name: [nib.load(folder / f"S1200.{side}.{key}.32k_fs_LR.surf.gii") for side in "LR"]
         for name, key in names.items()
     }
-    sulci = nib.load(folder / "S1200.sulc_MSMAll.32k_fs_LR.dscalar.nii")
+    sulci: Any = nib.load(folder / "S1200.sulc_MSMAll.32k_fs_LR.dscalar.nii")
     models = sulci.header.get_axis(1)
     depth = np.zeros(2 * _FSLR)
     # HCP's sulci are negative.

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, get_args
 
@@ -63,40 +63,20 @@ def map_values(
         refuse_another(cube, where, "q")
         values = _of_tests(cube, kind, _needed(stream, kind), subject)
         return values if kind != "q" else _pick(values, "subject", subject), cube.attrs
-    values, together, attrs = maps_by_subject(study, root, kind, stream, layer)
-    return together if subject == EVERYBODY else _pick(values, "subject", subject), attrs
-
-
-def maps_by_subject(
-    study: Study, root: Path, kind: Kind, stream: str | None = None, layer: str | None = None
-) -> tuple[xr.DataArray, xr.DataArray, Mapping[str, Any]]:
-    """Maps of all subjects, and that of their mean; see `map_values`, whose tests have none.
-
-    Parameters
-    ----------
-    study : Study
-    root : Path
-    kind : str
-        `score`, `normalised`, `depth`, `ceiling` or `drop`.
-    stream, layer : str, optional
-
-    Returns
-    -------
-    DataArray, dims (subject, target)
-    DataArray, dims (target,)
-        The mean of the subjects that have a value; a drop is that of the mean scores.
-    Mapping
-        Attributes of the cube that they were read from.
-    """
     attrs: Mapping[str, Any]
     if kind == "drop":
         name = study.pair(_needed(stream, kind)).name
-        return drop_map(study, root, name), mean_drop(study, root, name), open_scores(root, name).attrs
-    if kind == "ceiling":
+        attrs = open_scores(root, name).attrs
+        if subject == EVERYBODY:
+            return mean_drop(study, root, name), attrs
+        values = drop_map(study, root, name)
+    elif kind == "ceiling":
         values, attrs = read_ceiling(study, root), open_cube(StudyPaths(root).ceiling).attrs
     else:
         values, attrs = _of_scores(study, root, kind, _needed(stream, kind), layer)
-    return values, values.mean("subject", skipna=True, keep_attrs=True), attrs
+    if subject == EVERYBODY:
+        return values.mean("subject", skipna=True, keep_attrs=True), attrs
+    return _pick(values, "subject", subject), attrs
 
 
 def _of_tests(cube: xr.Dataset, kind: Kind, stream: str, subject: str) -> xr.DataArray:
@@ -122,22 +102,55 @@ def _of_tests(cube: xr.Dataset, kind: Kind, stream: str, subject: str) -> xr.Dat
 def _of_scores(
     study: Study, root: Path, kind: Kind, stream: str, layer: str | None
 ) -> tuple[xr.DataArray, Mapping[str, Any]]:
+    own, attrs = _read_stream(study, root, stream)
+    if layer is not None:
+        scores = own["score"].sel(layer=find_layer(layer, list(own["layer"].values), f"map of {stream}"))
+        return _by_ceiling(study, root, scores) if kind == "normalised" else scores, attrs
+    return _of_stream(study, root, own, kind), attrs
+
+
+def _read_stream(study: Study, root: Path, stream: str) -> tuple[xr.Dataset, Mapping[str, Any]]:
+    """A stream's scores and depths in memory, dims (subject, layer, target), and its cube's attributes."""
     cube = open_scores(root, _cube_of(study, stream))
     _pick(cube["score"], "model", stream)
     paths = StudyPaths(root)
     refuse_unexplained(cube.sel(model=[stream]), paths.relative(paths.scores(_cube_of(study, stream))))
-    own = _pick(cube[["score", "cv_score"]], "model", stream).load()
+    own: xr.Dataset = _pick(cube[["score", "cv_score"]], "model", stream)
+    return own.assign_coords(depth=_pick(cube["depth"], "model", stream)).load(), cube.attrs
+
+
+def _of_stream(study: Study, root: Path, own: xr.Dataset, kind: Kind) -> xr.DataArray:
+    """A stream's map of each subject at each target's own layer, dims (subject, target)."""
     best = best_layer(own["cv_score"])
     if kind == "depth":
-        depth = _pick(cube["depth"], "model", stream).load()
-        return depth.isel(layer=best.clip(min=0)).drop_vars("layer").where(best >= 0), cube.attrs
-    if layer is None:
-        scores = own["score"].isel(layer=best.clip(min=0)).drop_vars("layer").where(best >= 0)
-    else:
-        scores = own["score"].sel(layer=find_layer(layer, list(own["layer"].values), f"map of {stream}"))
-    if kind == "normalised":
-        return normalise_scores(scores, read_ceiling(study, root), study.ceiling)["score"], cube.attrs
-    return scores, cube.attrs
+        return own["depth"].isel(layer=best.clip(min=0)).drop_vars("layer").where(best >= 0)
+    scores = own["score"].isel(layer=best.clip(min=0)).drop_vars("layer").where(best >= 0)
+    return _by_ceiling(study, root, scores) if kind == "normalised" else scores
+
+
+def _by_ceiling(study: Study, root: Path, scores: xr.DataArray) -> xr.DataArray:
+    return normalise_scores(scores, read_ceiling(study, root), study.ceiling)["score"]
+
+
+def stream_maps(study: Study, root: Path, stream: str, kinds: Sequence[Kind]) -> dict[Kind, xr.DataArray]:
+    """Several maps of one stream, whose scores are read once: dims (subject, target), the mean of subjects first.
+
+    Parameters
+    ----------
+    study : Study
+    root : Path
+    stream : str
+    kinds : sequence of str
+        Of `score`, `normalised`, `depth`.
+    """
+    own, _ = _read_stream(study, root, stream)
+    return {kind: with_mean(_of_stream(study, root, own, kind)) for kind in kinds}
+
+
+def with_mean(values: xr.DataArray) -> xr.DataArray:
+    """Maps (subject, target) after that of `EVERYBODY`, the mean of the subjects that have a value."""
+    together = values.mean("subject", skipna=True).expand_dims(subject=[EVERYBODY])
+    return xr.concat([together, values], "subject", coords="minimal", compat="override")
 
 
 def _cube_of(study: Study, stream: str) -> str:

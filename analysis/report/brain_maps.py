@@ -28,7 +28,7 @@ class BrainMaps:
     cortex : dict, optional
         See `cortex_data`; None where no mesh fits.
     hero : str
-        Picture of the best model's scores as base64; empty where there is none.
+        Picture of the best model's scores, see `inline`; empty where there is none.
     """
 
     section: Section

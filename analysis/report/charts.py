@@ -126,7 +126,7 @@ def models_chart(means: pd.DataFrame, subjects: pd.DataFrame, untrained: pd.Data
     }
     if ceiling:
         layout["xaxis2"] = {
-            "title": {"text": "share of the ceiling"},
+            "title": {"text": "of the ceiling"},
             "domain": [0.68, 1],
             "tickformat": ".0%",
             "rangemode": "tozero",
@@ -295,7 +295,7 @@ def layers_chart(curves: pd.DataFrame) -> Chart:
         "height": 440,
         "xaxis": {"title": {"text": "depth (0 embedding, 1 last block)"}},
         "yaxis": {"title": {"text": "test r"}},
-        "legend": {"orientation": "h", "y": -0.18, "itemdoubleclick": "toggleothers"},
+        "legend": {**_LEGEND_BELOW, "itemdoubleclick": "toggleothers"},
         "hovermode": "closest",
     }
     caption = (
@@ -350,7 +350,7 @@ def parcels_chart(
                         "x": list(x),
                         "y": list(y),
                         "name": name,
-                        "marker": {"symbol": symbol, "size": size, "color": "#222222", "line": {"width": 1.5}},
+                        "marker": {"symbol": symbol, "size": size, "color": "#0090B0", "line": {"width": 1.5}},
                         "hoverinfo": "skip",
                     }
                 )
@@ -404,7 +404,9 @@ def lags_chart(lags: pd.DataFrame, tr_s: float) -> Chart:
         "yaxis": {"title": {"text": "R² on held-out training segments"}},
         "showlegend": False,
     }
-    table = lags.reset_index().melt(id_vars=lags.index.name or "index", var_name="lag", value_name="lag_score")
+    table = (
+        lags.rename_axis(index="parcel").reset_index().melt(id_vars="parcel", var_name="lag", value_name="lag_score")
+    )
     return Chart(
         "delays",
         "R² on held-out training segments by single delay; grey: parcels, mean over subjects; blue: their mean.",
@@ -554,6 +556,7 @@ def quality_chart(quality: pd.DataFrame) -> Chart:
     return Chart("quality", "Every run, by subject; a dot is a run.", quality, figures, "measure")
 
 
+_LEGEND_BELOW = {"orientation": "h", "yref": "container", "y": 0, "yanchor": "bottom"}
 _LEGEND = {"orientation": "h", "y": 1.02, "yanchor": "bottom", "x": 0}
 
 
@@ -580,7 +583,7 @@ def _heatmap(wide: pd.DataFrame, unit: str, *, symmetric: bool, template: str, t
         "data": [trace],
         "layout": {
             "height": max(_FEWEST_PX, 17 * len(wide) + 120),
-            "yaxis": _categories(trace["y"]),
+            "yaxis": _categories([str(name) for name in wide.index]),
             "xaxis": {"type": "category", "showgrid": False, "tickangle": -45},
         },
     }

@@ -13,8 +13,10 @@ import xarray as xr
 from matplotlib import colormaps
 
 from cinecube.analysis.cubes.parcels import regions
+from cinecube.analysis.cubes.results import read_ceiling
 from cinecube.analysis.maps.cortex import SURFACES, Cortex, Mesh
-from cinecube.analysis.maps.map_values import EVERYBODY, maps_by_subject
+from cinecube.analysis.maps.map_values import EVERYBODY, Kind, stream_maps, with_mean
+from cinecube.analysis.residuals.residual_tables import drop_map, mean_drop
 from cinecube.store.base.paths import StudyPaths
 from cinecube.store.cube.cubes import open_cube, refuse_another
 from cinecube.store.params.document import Study
@@ -92,16 +94,22 @@ def _all_maps(
 ) -> Iterator[tuple[str, str, list[str], np.ndarray]]:
     """Measure, name, subjects and values (subject, shown target); the mean over subjects first."""
     streams = [str(model) for cube in cubes for model in cube["model"].values]
-    kinds: list[tuple[Any, Sequence[str | None]]] = [("score", streams), ("depth", streams), ("ceiling", [None])]
+    kinds: list[Kind] = ["score", "depth"] if study.ceiling.use == "none" else ["score", "depth", "normalised"]
+    found: list[tuple[str, str, xr.DataArray]] = []
+    for stream in streams:
+        found += [(kind, stream, values) for kind, values in stream_maps(study, root, stream, kinds).items()]
     if study.ceiling.use != "none":
-        kinds.append(("normalised", streams))
-    kinds.append(("drop", [pair.name for pair in study.residual]))
-    for kind, names in kinds:
-        for name in names:
-            values, together, _ = maps_by_subject(study, root, kind, name)
-            both = [together.reindex(target=like).values, *values.reindex(target=like).values]
-            if np.isfinite(both).any():
-                yield kind, name or "", [EVERYBODY, *map(str, values["subject"].values)], np.array(both)[:, shown]
+        found.append(("ceiling", "", with_mean(read_ceiling(study, root))))
+    for pair in study.residual:
+        # A drop of all is that of their mean scores.
+        together = mean_drop(study, root, pair.name).expand_dims(subject=[EVERYBODY])
+        each = drop_map(study, root, pair.name)
+        both = xr.concat([together, each], "subject", coords="minimal", compat="override", join="exact")
+        found.append(("drop", pair.name, both))
+    for kind, name, values in found:
+        aligned = values.reindex(target=like).transpose("subject", "target")
+        if np.isfinite(aligned.values).any():
+            yield kind, name, list(map(str, aligned["subject"].values)), aligned.values[:, shown]
     yield from _above_chance(study, root, like, shown)
 
 

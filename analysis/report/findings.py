@@ -217,7 +217,7 @@ def _group_maps(study: Study, paths: StudyPaths) -> tuple[list[tuple[str, str]],
 def _pictures(study: Study, paths: StudyPaths, names: tuple[str, ...]) -> list[tuple[str, str]]:
     bars = f"mean of {len(study.brain.subjects)} subjects; error bars are its standard error over subjects."
     captions = {
-        "figure2": f"The whole brain: {bars}",
+        "figure2": f"The whole brain, pretrained beside untrained: {bars} {_pairs_note(study)}".strip(),
         "figure3": f"Regions: {bars} A unimodal bar is the mean of that modality's models.",
         "figure4": f"Test r by region before and after each removal: {bars}",
     }
@@ -228,10 +228,17 @@ def _pictures(study: Study, paths: StudyPaths, names: tuple[str, ...]) -> list[t
         )
     found = []
     for name in names:
-        path = paths.results / "figures" / f"{name}.png"
+        # Maps are pixels in either.
+        kind, suffix = ("png", "png") if name.startswith("figure5") else ("svg+xml", "svg")
+        path = paths.results / "figures" / f"{name}.{suffix}"
         if path.is_file():
-            found.append((captions[name], inline(path.read_bytes())))
+            found.append((captions[name], inline(path.read_bytes(), kind)))
     return found
+
+
+def _pairs_note(study: Study) -> str:
+    reach = reachable(len(study.brain.subjects), study.statistics.fdr)
+    return "" if reach else f"A star: they differ (Wilcoxon over subjects, p at most {study.statistics.fdr:g})."
 
 
 def oracle_tables(study: Study, root: Path) -> list[tuple[str, pd.DataFrame]]:

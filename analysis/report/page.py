@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import functools
 import hashlib
+import html
 import io
 import json
 from collections.abc import Mapping, Sequence
@@ -61,7 +62,23 @@ def fill_page(sections: Sequence[Section], cortex: Mapping[str, Any] | None, **v
 def _chart(chart: Chart) -> dict[str, Any]:
     text = io.StringIO()
     chart.table.to_csv(text, index=False, lineterminator="\n", float_format="%.6g")
-    return {"figures": chart.figures, "chooser": chart.chooser, "first": chart.first, "csv": text.getvalue()}
+    return {
+        "figures": {name: _as_text(own) for name, own in chart.figures.items()},
+        "chooser": chart.chooser,
+        "first": chart.first,
+        "csv": text.getvalue(),
+    }
+
+
+def _as_text(part: Any) -> Any:
+    """A figure whose labels plotly shows as they are: it takes `<b>` and links in them for markup."""
+    if isinstance(part, str):
+        return html.escape(part, quote=False)
+    if isinstance(part, Mapping):
+        return {key: own if key == "hovertemplate" else _as_text(own) for key, own in part.items()}
+    if isinstance(part, list | tuple):
+        return [_as_text(own) for own in part]
+    return part
 
 
 def _asset(name: str) -> str:

@@ -24,9 +24,9 @@ from cinecube.store.params.document import Study
 CEILINGS = {"cross_subject": "what other subjects predict", "repeats": "what repeated films allow"}
 
 
-def inline(png: bytes) -> str:
-    """A picture as base64."""
-    return base64.b64encode(png).decode("ascii")
+def inline(picture: bytes, kind: str = "png") -> str:
+    """A picture as an address that holds it; `kind` is `png` or `svg+xml`."""
+    return f"data:image/{kind};base64,{base64.b64encode(picture).decode('ascii')}"
 
 
 @dataclass(frozen=True)
@@ -41,7 +41,7 @@ class Section:
     points : list of str
         Lines that a reader must not miss.
     charts : list of Chart
-    pictures : list of (caption, PNG as base64)
+    pictures : list of (caption, address from `inline`)
     grids : list of (caption, DataFrame)
     """
 

@@ -24,12 +24,14 @@ async function cortex(data) {
   const nVertices = folds.length;
   const parcelAt = Int32Array.from(shownAt, (at) => (at < 0 ? -1 : parcelOf[at]));
 
-  // Vertices with a neighbour in another parcel.
-  const border = new Uint8Array(nVertices);
+  // Vertices with a neighbour in a parcel before theirs: a line one vertex wide.
+  const border = new Uint8Array(nVertices), edge = new Uint8Array(nVertices);
   for (let f = 0; f < faces.length; f += 3) {
     for (const [a, b] of [[0, 1], [1, 2], [2, 0]]) {
       const one = faces[f + a], other = faces[f + b];
-      if (parcelAt[one] !== parcelAt[other]) border[one] = border[other] = 1;
+      if (parcelAt[one] > parcelAt[other]) border[one] = 1;
+      if (parcelAt[one] < parcelAt[other]) border[other] = 1;
+      if (parcelAt[one] !== parcelAt[other]) edge[one] = edge[other] = 1;
     }
   }
 
@@ -84,7 +86,7 @@ async function cortex(data) {
         const c = 3 * Math.max(0, Math.min(255, Math.round((255 * (value - low)) / (high - low))));
         [red, green, blue] = [palette[c], palette[c + 1], palette[c + 2]];
       }
-      if (picked >= 0 && border[v] && parcelAt[v] === picked) [red, green, blue] = [0, 190, 230];
+      if (picked >= 0 && edge[v] && parcelAt[v] === picked) [red, green, blue] = [0, 190, 230];
       else if (outlines && border[v] && at >= 0) [red, green, blue] = [red * 0.35, green * 0.35, blue * 0.35];
       colours[v] = `rgb(${red | 0},${green | 0},${blue | 0})`;
     }
@@ -114,14 +116,16 @@ async function cortex(data) {
   /* The eye by its angles, so that keys and buttons turn it alike. */
   const view = { turn: 180, rise: 15, far: 1.5 };
   const VIEWS = { left: [180, 0], right: [0, 0], front: [90, 0], back: [-90, 0], top: [-90, 89.9], bottom: [-90, -89.9] };
+  /* A narrow place shows less of the same height. */
+  const away = () => view.far * Math.max(1, (1.25 * place.clientHeight) / Math.max(place.clientWidth, 1));
   function camera() {
     if (Number(control("inflate").value) > 1.5) {
-      return { eye: { x: 0, y: -0.001, z: view.far * 1.1 }, up: { x: 0, y: 1, z: 0 }, center: { x: 0, y: 0, z: 0 } };
+      return { eye: { x: 0, y: -0.001, z: away() * 1.1 }, up: { x: 0, y: 1, z: 0 }, center: { x: 0, y: 0, z: 0 } };
     }
     const turn = (view.turn * Math.PI) / 180, rise = (view.rise * Math.PI) / 180;
-    const flat = view.far * Math.cos(rise);
+    const flat = away() * Math.cos(rise);
     return {
-      eye: { x: flat * Math.cos(turn), y: flat * Math.sin(turn), z: view.far * Math.sin(rise) },
+      eye: { x: flat * Math.cos(turn), y: flat * Math.sin(turn), z: away() * Math.sin(rise) },
       up: { x: 0, y: 0, z: 1 }, center: { x: 0, y: 0, z: 0 },
     };
   }
@@ -136,7 +140,10 @@ async function cortex(data) {
       type: "scatter3d", mode: "markers", x: [null], y: [null], z: [null], hoverinfo: "skip", showlegend: false,
       marker: {
         color: [ends[0]], cmin: ends[0], cmax: ends[1], colorscale, showscale: true, size: 0.1,
-        colorbar: { title: { text: chosen.unit }, thickness: 12, len: 0.8, x: 1, xpad: 4, tickfont: { color: ink() }},
+        colorbar: {
+          title: { text: chosen.unit }, thickness: 12, tickfont: { color: ink() },
+          ...(place.clientWidth < 560 ? { orientation: "h", y: -0.02, len: 0.9 } : { len: 0.8, x: 1, xpad: 4 }),
+        },
       },
     };
   }

@@ -8,25 +8,38 @@ function fill(select, choices) {
   select.replaceChildren(...choices.map(([value, text]) => new Option(text, value)));
 }
 
-function themed(figure) {
+/* A figure for this screen: its theme's colours, and on a narrow one colour bars and legends beneath. */
+function themed(figure, width) {
   const axis = { gridcolor: style("--line"), zerolinecolor: style("--soft"), linecolor: style("--line"), automargin: true };
+  const dark = matchMedia("(prefers-color-scheme: dark)").matches, narrow = width < 560;
+  // The palette's blue is too dark on a dark ground.
+  const { data: traces, layout: given } = dark ? JSON.parse(JSON.stringify(figure).replaceAll("#0072B2", "#5AB1F0")) : figure;
   const layout = {
     paper_bgcolor: "rgba(0,0,0,0)", plot_bgcolor: "rgba(0,0,0,0)", hoverlabel: { align: "left" },
-    margin: { l: 8, r: 8, t: 28, b: 8 }, ...figure.layout, font: { color: ink(), family: "system-ui, sans-serif", size: 13 },
+    margin: { l: 8, r: 8, t: 28, b: 8 }, ...given, font: { color: ink(), family: "system-ui, sans-serif", size: narrow ? 12 : 13 },
   };
-  for (const key of Object.keys(figure.layout)) {
-    if (/^[xy]axis\d*$/.test(key)) layout[key] = { ...axis, ...figure.layout[key] };
+  for (const key of Object.keys(given)) {
+    if (/^[xy]axis\d*$/.test(key)) layout[key] = { ...axis, ...given[key] };
   }
   for (const key of ["xaxis", "yaxis"]) layout[key] = layout[key] || axis;
   // A title beside an axis is cut without room of its own.
   if (layout.yaxis.title) layout.margin = { ...layout.margin, l: 56 };
-  return { data: figure.data, layout };
+  if (!narrow) return { data: traces, layout };
+  const named = traces.filter((trace) => trace.name && trace.showlegend !== false).length;
+  if (named > 3) layout.height += 20 * named;
+  const bar = { orientation: "h", x: 0.5, xanchor: "center", y: 0, yref: "container", yanchor: "bottom", len: 0.9, thickness: 10 };
+  const below = traces.map((trace) => (trace.colorbar ? { ...trace, colorbar: { ...trace.colorbar, ...bar, title: { ...trace.colorbar.title, side: "top" } } } : trace));
+  if (traces.some((trace) => trace.colorbar)) {
+    layout.height += 70;
+    layout.margin = { ...layout.margin, b: 70 };
+  }
+  return { data: below, layout };
 }
 
 function drawChart(place) {
   const chart = data.charts[place.dataset.chart];
   const select = document.getElementById(`choose-${place.dataset.chart}`);
-  const { data: traces, layout } = themed(chart.figures[select ? select.value : ""]);
+  const { data: traces, layout } = themed(chart.figures[select ? select.value : ""], place.clientWidth);
   place.dataset.drawn = "yes";
   return Plotly.react(place, traces, layout, {
     responsive: true, displaylogo: false, scrollZoom: false, modeBarButtonsToRemove: ["select2d", "lasso2d", "autoScale2d"],

@@ -1,0 +1,375 @@
+"""The report in a browser: what a reader sees, turns and chooses is what the cubes hold."""
+
+from __future__ import annotations
+
+import html
+import itertools
+import re
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import plotly.graph_objects
+import pytest
+from tests.conftest import Folder
+
+from cinecube.analysis.maps.cortex import Cortex, cortex_of
+from cinecube.analysis.maps.map_values import map_values
+from cinecube.analysis.report.charts import Chart
+from cinecube.analysis.report.page import fill_page
+from cinecube.analysis.report.sections import Section
+from cinecube.store.params.document import load_study
+
+CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+HOSTILE = "<script>alert(1)</script> & <b>\"'../"
+# The software renderer says how slow it is, which no reader's machine does.
+_OF_RENDERER = ("ReadPixels", "willReadFrequently", "GPU stall", "swiftshader", "Shader.cpp")
+
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(CHROMIUM is None, reason="needs Chromium (Debian: chromium)"),
+]
+
+
+class Reader:
+    """A page in a browser, and what the browser said of it."""
+
+    def __init__(self, page: Any, path: Path) -> None:
+        self.page, self.said = page, []
+        page.on("console", lambda line: self._note(line.type, line.text))
+        page.on("pageerror", lambda error: self._note("error", str(error)))
+        page.on("request", lambda request: self._note("request", request.url))
+        page.goto(path.as_uri())
+
+    def _note(self, kind: str, text: str) -> None:
+        own = kind == "request" and text.startswith(("file:", "data:", "blob:"))
+        if kind in ("error", "warning", "request") and not own and not any(part in text for part in _OF_RENDERER):
+            self.said.append(f"{kind}: {text}")
+
+    def ask(self, script: str, *given: Any) -> Any:
+        """The value of an expression in the page."""
+        return self.page.evaluate(script, *given)
+
+    def choose(self, name: str, value: str) -> None:
+        """Choose a value of one of the cortex' controls, and wait until the map is painted."""
+        control = self.page.locator(f"#cortex-controls [name={name}]")
+        if control.evaluate("c => c.type") == "checkbox":
+            control.set_checked(value == "yes")
+        elif control.evaluate("c => c.type") == "range":
+            control.fill(value)
+        else:
+            control.select_option(value)
+        self.page.wait_for_timeout(400)
+
+    def trace(self) -> dict[str, Any]:
+        """The drawn mesh: colours, first coordinates and number of triangles."""
+        found: dict[str, Any] = self.ask(
+            "() => { const t = document.getElementById('cortex').data[0];"
+            "return {colours: [...t.vertexcolor], y: [...t.y].slice(0, 50), faces: t.i.length}; }"
+        )
+        return found
+
+    def told(self, vertex: int) -> str:
+        """What is said of a vertex under the pointer."""
+        text: str = self.ask("v => window.shownCortex.then(c => c.describe(v))", vertex)
+        return text
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Any]:
+    from playwright.sync_api import sync_playwright
+
+    with sync_playwright() as playwright:
+        arguments = ["--no-sandbox", "--enable-unsafe-swiftshader", "--use-angle=swiftshader"]
+        chromium = playwright.chromium.launch(executable_path=CHROMIUM, args=arguments)
+        yield chromium
+        chromium.close()
+
+
+@pytest.fixture(scope="module")
+def reader(browser: Any, study: Folder) -> Iterator[Reader]:
+    page = browser.new_page(viewport={"width": 1280, "height": 900})
+    found = Reader(page, study.root / "results/report/index.html")
+    page.wait_for_function("() => document.querySelector('#cortex .main-svg, #cortex canvas')")
+    found.ask("() => window.shownCortex.then(() => true)")
+    yield found
+    page.close()
+
+
+def _scroll(page: Any) -> None:
+    for top in range(0, page.evaluate("document.body.scrollHeight"), 600):
+        page.evaluate("y => window.scrollTo(0, y)", top)
+        page.wait_for_timeout(120)
+
+
+def test_every_chart_is_drawn_without_an_error_or_a_request(reader: Reader) -> None:
+    _scroll(reader.page)
+    reader.page.wait_for_function(
+        "() => [...document.querySelectorAll('[data-chart]')].every((c) => c.querySelector('svg.main-svg'))"
+    )
+    for name, chart in reader.ask("() => data.charts").items():
+        for figure in chart["figures"].values():
+            assert plotly.graph_objects.Figure(figure).data, name  # raises where plotly knows no such property
+    assert reader.said == []
+    assert reader.ask("() => document.documentElement.scrollWidth") <= 1280
+
+
+def test_the_page_is_one_file_of_a_size_that_can_be_sent(study: Folder) -> None:
+    path = study.root / "results/report/index.html"
+    assert path.stat().st_size < 15e6
+    text = path.read_text(encoding="utf-8")
+    links = set(re.findall(r"(?:src|href)=\"([^\"]*)\"", text.split("<script")[0]))
+    tables = {link for link in links if link.startswith("../tables/")}
+    assert all((path.parent / link).resolve().is_file() for link in tables)
+    assert {link.split(",")[0] for link in links - tables if not link.startswith("#")} <= {
+        "data:image/png;base64",
+        "data:image/svg+xml;base64",
+    }
+    assert re.search(r"script-src 'sha256-[^ ]+ 'sha256-[^;]+; ", html.unescape(text.split("<title>")[0]))
+    assert "unsafe-eval" not in text.split("<style>")[0]
+
+
+@pytest.mark.parametrize(
+    ("measure", "kind", "subject"), [("score", "score", "mean"), ("score", "score", "sub-02"), ("depth", "depth", "sub-01"),
+                                     ("normalised", "normalised", "mean"), ("ceiling", "ceiling", "mean"), ("drop", "drop", "mean")]
+)  # fmt: skip
+def test_what_is_said_of_a_vertex_is_the_cubes_value(
+    reader: Reader, study: Folder, measure: str, kind: Any, subject: str
+) -> None:
+    params = load_study(study.root)
+    names = {"ceiling": None, "drop": params.residual[0].name}
+    stream = names.get(measure, "tvlt.joint")
+    values, attrs = map_values(params, study.root, kind, stream, subject=subject)
+    cortex = cortex_of(values, attrs)
+    assert isinstance(cortex, Cortex)
+    reader.choose("measure", measure)
+    for control, chosen in (("model", "tvlt.joint"), ("pair", params.residual[0].name)):
+        if reader.page.locator(f"#cortex-controls [name={control}]").is_visible():
+            reader.choose(control, chosen)
+    reader.choose("subject", subject)
+    expected = cortex.show(values.values)
+    vertices = np.flatnonzero(np.isfinite(expected))[:: max(1, int(np.isfinite(expected).sum()) // 40)]
+    assert len(vertices) > 20
+    told = [float(re.search(r"= (-?[\d.]+)", reader.told(int(vertex))).group(1)) for vertex in vertices]  # type: ignore[union-attr]
+    # Three decimals are shown, one of percents; the page says its step.
+    step = reader.ask("m => data.cortex.steps[m]", measure)
+    np.testing.assert_allclose(told, expected[vertices], atol=step + (0.05 if measure == "drop" else 0.0005))
+    silent = np.flatnonzero(np.isnan(expected))[:5]
+    assert all("no value" in reader.told(int(v)) or "no target" in reader.told(int(v)) for v in silent)
+    parcels = values["parcel"].values
+    own = vertices[0]
+    assert reader.told(int(own)).startswith(str(parcels[cortex.source[own]]) or "outside the parcels")
+
+
+def test_the_pointer_reads_the_vertex_under_it(reader: Reader, study: Folder) -> None:
+    reader.choose("measure", "score")
+    reader.choose("inflate", "1")
+    reader.page.locator("#cortex").scroll_into_view_if_needed()
+    reader.ask(
+        "() => { window.under = []; document.getElementById('cortex').on('plotly_hover', (e) =>"
+        " window.under.push(e.points[0].pointNumber)); }"
+    )
+    box = reader.page.locator("#cortex").bounding_box()
+    for share in (0.42, 0.46, 0.5, 0.54):
+        reader.page.mouse.move(box["x"] + share * box["width"], box["y"] + 0.5 * box["height"], steps=4)
+        reader.page.wait_for_timeout(500)
+    under = reader.ask("() => window.under")
+    assert under
+    assert reader.page.locator("#cortex-said").inner_text() == reader.told(under[-1])
+
+
+def test_each_control_changes_what_it_says(reader: Reader) -> None:
+    reader.choose("measure", "score")
+    reader.choose("subject", "mean")
+    before = reader.trace()
+    for name, value, part in (
+        ("model", "vit", "colours"),
+        ("subject", "sub-01", "colours"),
+        ("measure", "depth", "colours"),
+        ("measure", "difference", "colours"),
+        ("second", "ast", "colours"),
+        ("measure", "drop", "colours"),
+        ("measure", "ceiling", "colours"),
+        ("measure", "score", "colours"),
+        ("mask", "yes", "colours"),
+        ("outlines", "no", "colours"),
+        ("inflate", "0", "y"),
+        ("inflate", "2", "y"),
+        ("inflate", "1", "y"),
+        ("hemisphere", "left", "faces"),
+        ("hemisphere", "both", "faces"),
+        ("parcel", "1", "colours"),
+    ):
+        reader.choose(name, value)
+        after = reader.trace()
+        assert after[part] != before[part], f"{name} {value}"
+        before = after
+    reader.choose("mask", "no")
+    reader.choose("outlines", "yes")
+
+
+def test_a_difference_is_that_of_the_two_maps(reader: Reader, study: Folder) -> None:
+    params = load_study(study.root)
+    reader.choose("measure", "difference")
+    reader.choose("subject", "mean")
+    reader.choose("model", "vit")
+    reader.choose("second", "ast")
+    one, attrs = map_values(params, study.root, "score", "vit")
+    other, _ = map_values(params, study.root, "score", "ast")
+    cortex = cortex_of(one, attrs)
+    assert isinstance(cortex, Cortex)
+    expected = cortex.show((one - other).values)
+    vertex = int(np.nanargmax(np.abs(expected)))
+    told = float(re.search(r"= (-?[\d.]+)", reader.told(vertex)).group(1))  # type: ignore[union-attr]
+    assert told == pytest.approx(expected[vertex], abs=0.002)
+
+
+def test_it_turns_by_keys_by_buttons_and_by_the_pointer(reader: Reader) -> None:
+    def eye() -> dict[str, float]:
+        found: dict[str, float] = reader.ask(
+            "() => ({...document.getElementById('cortex')._fullLayout.scene._scene.getCamera().eye})"
+        )
+        return found
+
+    reader.choose("inflate", "1")
+    seen = [eye()]
+    reader.page.locator("#cortex").focus()
+    reader.page.keyboard.press("ArrowRight")
+    reader.page.wait_for_timeout(400)
+    seen.append(eye())
+    reader.page.locator("button[data-view=back]").click()
+    reader.page.wait_for_timeout(400)
+    seen.append(eye())
+    box = reader.page.locator("#cortex").bounding_box()
+    x, y = box["x"] + box["width"] / 2, box["y"] + box["height"] / 2
+    reader.page.mouse.move(x, y)
+    reader.page.mouse.down()
+    reader.page.mouse.move(x + 150, y, steps=5)
+    reader.page.mouse.up()
+    reader.page.wait_for_timeout(400)
+    seen.append(eye())
+    steps = [np.hypot(b["x"] - a["x"], b["y"] - a["y"]) for a, b in itertools.pairwise(seen)]
+    assert min(steps) > 0.05, steps
+
+
+def test_the_keyboard_reaches_every_control(reader: Reader) -> None:
+    reader.ask("() => { document.activeElement.blur(); window.scrollTo(0, 0); }")
+    wanted = set(
+        reader.ask(
+            "() => [...document.querySelectorAll('nav a, select, #cortex-controls button, #cortex, summary,"
+            " a[data-csv]')].filter((e) => e.checkVisibility({contentVisibilityAuto: true})).map((e, n) => {"
+            " e.dataset.stop = n; return String(n); })"
+        )
+    )
+    reached: set[str] = set()
+    for _ in range(3 * len(wanted) + 60):
+        reader.page.keyboard.press("Tab")
+        reached.add(str(reader.ask("() => document.activeElement?.dataset?.stop ?? ''")))
+    assert wanted <= reached
+
+
+def test_a_phone_shows_all_of_it(browser: Any, study: Folder) -> None:
+    page = browser.new_page(viewport={"width": 390, "height": 840}, color_scheme="dark")
+    reader = Reader(page, study.root / "results/report/index.html")
+    _scroll(page)
+    page.wait_for_timeout(500)
+    assert reader.said == []
+    wide = reader.ask(
+        "() => [...document.querySelectorAll('.chart svg.main-svg, img, form, h2, p')]"
+        ".filter((e) => e.getBoundingClientRect().right > 391).map((e) => e.outerHTML.slice(0, 80))"
+    )
+    assert wide == []
+    small = reader.ask(
+        "() => [...document.querySelectorAll('.chart text, td, p, figcaption')]"
+        ".map((e) => parseFloat(getComputedStyle(e).fontSize)).filter((px) => px < 9.5)"
+    )
+    assert small == []
+    page.close()
+
+
+def test_print_cuts_nothing(reader: Reader, tmp_path: Path) -> None:
+    _scroll(reader.page)
+    reader.page.emulate_media(media="print")
+    paper_px = 690  # A4 at 96 dots per inch, less its margins
+    wide = reader.ask(
+        "px => [...document.querySelectorAll('.chart svg.main-svg, img')].filter((e) => e.checkVisibility() &&"
+        " e.offsetParent !== null).filter((e) => e.tagName === 'IMG' ? getComputedStyle(e).maxWidth !== '100%' :"
+        " e.getBoundingClientRect().width > px).map((e) => e.id || e.alt)",
+        paper_px,
+    )
+    hidden = reader.ask("() => getComputedStyle(document.getElementById('cortex')).display")
+    stills = reader.ask(
+        "() => [...document.querySelectorAll('.still img')].filter((e) => e.offsetParent !== null).length"
+    )
+    reader.page.emulate_media(media="screen")
+    assert (wide, hidden) == ([], "none")
+    assert stills >= 3
+
+
+def test_without_scripts_there_are_stills_and_tables(browser: Any, study: Folder) -> None:
+    context = browser.new_context(java_script_enabled=False)
+    page = context.new_page()
+    page.goto((study.root / "results/report/index.html").as_uri())
+    assert page.locator("#brain-section .still img").first.is_visible()
+    assert not page.locator("#cortex-controls").is_visible()
+    assert (
+        page.locator("#models-section table").first.is_visible()
+        or page.locator("#models-section summary").first.is_visible()
+    )
+    context.close()
+
+
+def _luminance(colour: str) -> float:
+    parts = [int(colour[at : at + 2], 16) / 255 for at in (1, 3, 5)]
+    linear = [p / 12.92 if p <= 0.04045 else ((p + 0.055) / 1.055) ** 2.4 for p in parts]
+    return float(np.dot(linear, [0.2126, 0.7152, 0.0722]))
+
+
+def test_contrast_is_enough_in_both_themes(study: Folder) -> None:
+    """AA of the Web Content Accessibility Guidelines: 4.5 to 1."""
+    style = (study.root / "results/report/index.html").read_text(encoding="utf-8").split("<style>")[1]
+    light, dark = style.split("@media (prefers-color-scheme: dark)")[:2]
+    for theme in (light, dark):
+        colours = dict(re.findall(r"--(\w+): (#[0-9a-f]{6})", theme.split("}")[0]))
+        for ink in ("ink", "soft", "link", "good", "bad"):
+            for ground in ("ground", "raised"):
+                low, high = sorted([_luminance(colours[ink]), _luminance(colours[ground])])
+                assert (high + 0.05) / (low + 0.05) >= 4.5, (ink, ground)
+
+
+def test_names_are_text_wherever_they_appear(browser: Any, tmp_path: Path) -> None:
+    table = pd.DataFrame({"model": [HOSTILE], "score": [0.5]})
+    figure = {
+        "data": [{"type": "bar", "name": HOSTILE, "x": [HOSTILE], "y": [0.5], "text": [HOSTILE], "showlegend": True}],
+        "layout": {"height": 300},
+    }
+    chart = Chart("bars", HOSTILE, table, {HOSTILE: figure}, "stream", HOSTILE)
+    section = Section("models", HOSTILE, HOSTILE, [HOSTILE], [chart], [], [(HOSTILE, table)])
+
+    class Named:
+        study = HOSTILE
+
+    from cinecube.analysis.report.methods import Methods
+
+    page_html = fill_page(
+        [section], None, study=Named(), finding=HOSTILE, design=HOSTILE, hero="", choices=[(HOSTILE, HOSTILE)], imported=[HOSTILE],
+        unscored=[HOSTILE], methods=Methods((HOSTILE,), HOSTILE), tables=[HOSTILE], truth=None,
+        provenance={"heads": [], "rows": []}, versions={"heads": [], "rows": []}, params=HOSTILE,
+    )  # fmt: skip
+    path = tmp_path / "index.html"
+    path.write_text(page_html, encoding="utf-8")
+    page = browser.new_page()
+    reader = Reader(page, path)
+    page.wait_for_selector("#bars svg.main-svg .legendtext")
+    page.wait_for_timeout(300)
+    assert reader.said == []
+    assert page.locator("#bars .legendtext").first.text_content() == HOSTILE
+    assert page.locator("#bars .xtick text").first.text_content() == HOSTILE
+    assert page.locator("#choose-bars option").first.text_content() == HOSTILE
+    assert page.locator("h1").text_content() == HOSTILE
+    assert page.locator("main td.text").first.text_content() == HOSTILE
+    assert page.locator("script").count() == 3
+    page.close()
