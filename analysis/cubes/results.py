@@ -87,6 +87,53 @@ def open_scores(root: Path, model: str) -> xr.Dataset:
     return cube
 
 
+def read_predictions(study: Study, root: Path) -> list[xr.Dataset]:
+    """Predictions of the test films by all models that the study computes or imports, lazily; see `open_predictions`.
+
+    Parameters
+    ----------
+    study : Study
+    root : Path
+        The study's folder.
+
+    Raises
+    ------
+    StudyError
+        If a cube is missing, or holds another model's.
+    """
+    return [open_predictions(root, model) for model in study.encoded]
+
+
+def open_predictions(root: Path, model: str) -> xr.Dataset:
+    """Predicted and measured responses of the test films, average over each parcel's targets, lazily.
+
+    Parameters
+    ----------
+    root : Path
+        The study's folder.
+    model : str
+        Name of a model, or of a residual pair.
+
+    Returns
+    -------
+    Dataset
+        `predicted (subject, model, time, parcel)` at the parcel's layer of each subject and stream, `layer (subject,
+        model, parcel)`; `measured (subject, time, parcel)`; `targets (subject, parcel)` that the means are over. On
+        `time`: `segment`, `onset_s` in seconds from its first frame, and `repeat` where showings are kept apart. NaN
+        where a subject lacks a row or has no target of a parcel, or a stream has no layer there.
+
+    Raises
+    ------
+    StudyError
+        If it is missing, or holds another model's.
+    """
+    paths = StudyPaths(root)
+    where = paths.relative(paths.predictions(model))
+    cube = open_cube(paths.predictions(model), where=where)
+    refuse_another(cube, where, "predicted", model=model)
+    return cube
+
+
 def read_ceiling(study: Study, root: Path, required: bool = True) -> xr.DataArray:
     """The ceiling that `ceiling.use` names, dims (subject, target); NaN for `none`.
 

@@ -29,6 +29,8 @@ class RowsGroup:
         Window start in seconds from the segment's first frame.
     feature_row : array of int, shape (row,)
         Position of the row in the feature cubes.
+    repeat : array of int, shape (row,)
+        Showing of the row's segment; 0 for the mean over showings.
     train : array of bool, shape (row,)
         Whether the row belongs to a training film; the others belong to a test film.
     showings : dict of str to array of int, shape (row, showing)
@@ -39,6 +41,7 @@ class RowsGroup:
     segment: np.ndarray
     onset_s: np.ndarray
     feature_row: np.ndarray
+    repeat: np.ndarray
     train: np.ndarray
     showings: dict[str, np.ndarray]
 
@@ -212,6 +215,7 @@ def _group(
         segment=segment,
         onset_s=features["onset_s"].to_numpy()[feature_row],
         feature_row=feature_row,
+        repeat=np.array([repeat for _, repeat in kept], dtype=np.int64),
         train=np.isin(segment, train),
         showings={subject: _padded([rows[key] for key in kept]) for subject, rows in found.items()},
     )

@@ -10,11 +10,11 @@ from typing import Any
 import numpy as np
 import xarray as xr
 
-from cinecube.analysis.cubes.parcels import best_layer
+from cinecube.analysis.cubes.parcels import best_layer, parcel_means, regions
 from cinecube.analysis.cubes.spaces import Responses
 from cinecube.analysis.cubes.target_axis import find_targets_of
 from cinecube.analysis.encoders.block_fits import factor_fold, prepare_layer, training_design
-from cinecube.analysis.encoders.problem import Block, Layout, Plan, Problem, blocks_of, make_layout
+from cinecube.analysis.encoders.problem import Block, Layout, Plan, Problem, blocks_of, make_layout, split_block
 from cinecube.analysis.ridge.factors import Array, Factor
 from cinecube.analysis.ridge.shared_ridge import refit
 from cinecube.store.base.writing import keep_array, kept_array
@@ -72,6 +72,50 @@ def choose(scores: xr.Dataset, brains: Mapping[str, Responses]) -> Chosen:
         layer[name] = best.values
         alpha[name] = own["alpha"].isel(layer=best.clip(min=0)).transpose("model", "target").values
     return Chosen(layer, alpha)
+
+
+@dataclass(frozen=True)
+class ParcelChoice:
+    """Parcels, and the layer of each by what all its targets of a subject say; from `choose_by_parcel`.
+
+    Attributes
+    ----------
+    chosen : Chosen
+        Of each target; outside the parcels there is no layer.
+    parcel : dict of str to array of str, shape (target,)
+        By subject: parcel of each target, "" outside.
+    layer : DataArray of int, dims (subject, model, parcel)
+        Position of the layer with the highest average `cv_score`; -1 where there is none.
+    """
+
+    chosen: Chosen
+    parcel: dict[str, np.ndarray]
+    layer: xr.DataArray
+
+
+def choose_by_parcel(scores: xr.Dataset, brains: Mapping[str, Responses]) -> ParcelChoice:
+    """Layers as `choose` finds them, one for all of a subject's targets in a parcel, and each target's penalty there.
+
+    Parameters
+    ----------
+    scores : Dataset
+        A score cube.
+    brains : Mapping of str to Responses
+        By subject.
+    """
+    best = best_layer(parcel_means(scores["cv_score"])).transpose("subject", "model", "parcel")
+    names, labels = best["parcel"].values, regions(scores["parcel"].values)
+    layer, alpha, parcel = {}, {}, {}
+    for name, brain in brains.items():
+        at = find_targets_of(scores, brain)
+        parcel[name] = labels[at]
+        inside = parcel[name] != ""
+        place = np.where(inside, np.searchsorted(names.astype(str), parcel[name].astype(str)), 0)
+        wanted = np.where(inside, best.sel(subject=name).values[:, place], -1)
+        of_layers = scores["alpha"].sel(subject=name).transpose("model", "layer", "target").values[..., at]
+        alpha[name] = np.take_along_axis(of_layers, wanted.clip(min=0)[:, None], axis=1)[:, 0]
+        layer[name] = np.where(np.isfinite(alpha[name]), wanted, -1)
+    return ParcelChoice(Chosen(layer, alpha), parcel, best)
 
 
 def predict(
@@ -153,6 +197,46 @@ def _predict_block(
     prediction = refit(whole, design, responses[layout.train], alpha, problem.settings.backend)
     both = np.stack([prediction, responses[~layout.train]]).astype(np.float32, copy=False)
     return both if scratch is None else keep_array(scratch, both)
+
+
+ParcelSums = Mapping[tuple[str, str], np.ndarray]
+"""By subject and parcel: predictions and responses summed over some of its targets, float64 (2, test row)."""
+
+
+def sum_parcels(problem: Problem, choice: ParcelChoice, workers: Workers = None) -> Iterator[tuple[int, ParcelSums]]:
+    """Predict the test films as `predict` does, and add up what is in one parcel: of a block little is left to send.
+
+    Parameters
+    ----------
+    problem : Problem
+    choice : ParcelChoice
+    workers : Client, Threads or None
+
+    Yields
+    ------
+    m : int
+        Position on the model axis.
+    sums : ParcelSums
+        Of one block; the order of blocks is always the same, for sums of floats depend on it.
+    """
+    plans, parcel = list(_plans(problem, choice.chosen)), share(workers, choice.parcel)
+    jobs = (
+        (key, (parcel, *arguments)) for key, arguments in _jobs(problem, choice.chosen, plans, workers, scratch=None)
+    )
+    found = dict(run_jobs(workers, _sum_block, jobs, problem.settings.threads))
+    for number, block in sorted(found):
+        yield plans[number][1], found[number, block]
+
+
+def _sum_block(parcel: Mapping[str, np.ndarray], problem: Problem, number: int, block: Block, *fit: Any) -> ParcelSums:
+    """Task: sums over a block's targets; `fit` is what else `_predict_block` takes."""
+    both = np.asarray(_predict_block(problem, number, block, *fit))
+    found = {}
+    for piece, own in split_block(block, both):
+        labels = parcel[piece.subject][piece.targets]
+        for name in sorted(set(labels)):
+            found[piece.subject, str(name)] = own[..., labels == name].sum(axis=-1, dtype=np.float64)
+    return found
 
 
 def predicting_work(problem: Problem) -> float:

@@ -18,6 +18,7 @@ from cinecube.analysis.cubes.unscored import LACKING, MEANINGS, SCORED, STILL, n
 from cinecube.analysis.encoders.block_fits import SCORES
 from cinecube.analysis.encoders.encoding import Scored, encode_layers, find_constant, refuse_still_subjects
 from cinecube.analysis.encoders.lag import LAGS, scan_lags
+from cinecube.analysis.encoders.parcel_films import predict_parcels
 from cinecube.analysis.encoders.problem import Problem, read_problem, score_spec
 from cinecube.store.base.errors import StudyError
 from cinecube.store.base.journal import Journal, open_journal
@@ -32,7 +33,7 @@ _log = logging.getLogger(__name__)
 
 
 def encode(study: Study, root: Path, model: str, progress: Progress | None = None) -> None:
-    """Score a model, on Dask where that is much work, and write its score cube.
+    """Score a model, on Dask where that is much work, and write its score cube and its predictions of parcels.
 
     Parameters
     ----------
@@ -55,12 +56,13 @@ def encode(study: Study, root: Path, model: str, progress: Progress | None = Non
     problem = read_problem(study, root, model)
     paths = StudyPaths(root)
     with (
-        one_writer(paths, paths.scores(model)),
+        one_writer(paths, paths.scores(model), paths.predictions(model)),
         open_journal(paths.journals, score_spec(study, problem), paths.relative(paths.scores(model))) as journal,
         open_workers(study.dask, study.run.threads, problem.work, root) as workers,
     ):
         cube = score_model(study, problem, workers, progress, journal)
         write_cube(paths.scores(model), cube)
+        write_cube(paths.predictions(model), predict_parcels(study, problem, cube, workers))
         journal.remove()
     for line in notes(cube, *(["nothing is left there"] if _is_pair(study, model) else [])):
         _log.warning("%s", line)

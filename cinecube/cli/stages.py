@@ -235,7 +235,7 @@ def encode(model: str, root: Path) -> None:
     """Fit encoders on the training films and score them on the test films, for every layer.
 
     MODEL is a model, or a pair KEEP-REMOVE of the section `residual`. Reads its feature cubes and all brain cubes.
-    Writes results/scores/MODEL.zarr.
+    Writes results/scores/MODEL.zarr, and results/predictions/MODEL.zarr: predicted and measured test films by parcel.
 
     \b
     Example:

@@ -15,7 +15,7 @@ from cinecube.store.params.document import Study
 from cinecube.store.params.editing import edit_yaml
 
 # Where the pipeline puts responses of single subjects; scans may be elsewhere, where `brain.path` says.
-_RESPONSES = ("data/brain", "data/scans")
+_RESPONSES = ("data/brain", "data/scans", "results/predictions")
 
 
 @dataclass(frozen=True)

@@ -107,11 +107,13 @@ def _stage_of(study: Study, paths: StudyPaths, place: str) -> tuple[str, str, st
     known: dict[str, tuple[str, str, str]] = {}
     for model in study.known_models:
         stage = "encode_imported" if study.import_of(model) else "encode"
-        known[paths.relative(paths.scores(model))] = (f"{stage}@{model}", model, "")
+        for path in (paths.scores, paths.predictions):
+            known[paths.relative(path(model))] = (f"{stage}@{model}", model, "")
         for film in study.films:
             known[paths.relative(paths.features(model, film))] = (f"features@{model}-{film}", model, film)
     for pair in study.residual:
-        known[paths.relative(paths.scores(pair.name))] = (f"encode_residual@{pair.name}", pair.name, "")
+        for path in (paths.scores, paths.predictions):
+            known[paths.relative(path(pair.name))] = (f"encode_residual@{pair.name}", pair.name, "")
         for film in study.films:
             known[paths.relative(paths.residual(pair.name, film))] = (f"residual_features@{pair.name}", pair.name, film)
     for subject in study.brain.subjects:
@@ -138,7 +140,12 @@ def _compared(
 
         return stored, feature_spec(study, name, film, root)
     if kind in ("encode", "encode_imported", "encode_residual"):
-        return stored, specs.of_scores(study, root, name)
+        asked = specs.of_scores(study, root, name)
+        if stored.get("kind") == "predictions":
+            from cinecube.analysis.encoders.parcel_films import predictions_spec
+
+            return stored, predictions_spec(asked)
+        return stored, asked
     if kind == "residual_features":
         pair = next(pair for pair in study.residual if pair.name == name)
         return stored, specs.of_residual(study, root, pair)[film]

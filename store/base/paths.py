@@ -150,6 +150,10 @@ class StudyPaths:
     def scores(self, model: str) -> Path:
         return self.results / "scores" / f"{model}.zarr"
 
+    def predictions(self, model: str) -> Path:
+        """Predicted and measured responses of the test films, mean over each parcel's targets."""
+        return self.results / "predictions" / f"{model}.zarr"
+
     @property
     def ceiling(self) -> Path:
         return self.data / "ceiling.zarr"

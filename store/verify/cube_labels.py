@@ -74,6 +74,11 @@ FORMS = {
         {**_STREAMS, "lag": (("lag",), "int"), **_SUBJECTS},
         ("space", "tr_s"),
     ),
+    "predictions": Form(
+        {"predicted": ("subject", "model", "time", "parcel"), "measured": ("subject", "time", "parcel")},
+        {**_ROWS, "layer": (("subject", "model", "parcel"), "text"), "parcel": (("parcel",), "text")},
+        ("tr_s",),
+    ),
     "ceiling": Form(
         dict.fromkeys((*_CROSS, *_REPEATS), ("subject", "target"))
         | {"cross_subject_score": ("subject", "size", "target")},

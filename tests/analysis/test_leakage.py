@@ -39,6 +39,7 @@ JUDGES: dict[str, Collection[str]] = {
         *("repeats", "repeats_low", "repeats_high", "explainable_variance", "split_half"),
     },
     "results/scores": {"score"},
+    "results/predictions": {"measured"},
     "results/partition.zarr": {"part_r2", "r2", "split_r2"},
     "results/significance.zarr": {
         *("score", "p", "q"),
@@ -121,7 +122,8 @@ def written(root: Path) -> Iterator[tuple[str, Path]]:
     for path in sorted(path for pattern in patterns for path in root.glob(pattern)):
         name = path.relative_to(root).as_posix()
         if not name.startswith("data/brain"):
-            yield ("results/scores" if name.startswith("results/scores/") else name), path
+            folder = name.rpartition("/")[0]
+            yield (folder if folder in JUDGES else name), path
 
 
 def values_of(path: Path) -> dict[str, np.ndarray]:
@@ -162,6 +164,7 @@ def test_no_scan_of_a_test_film_changes_what_is_fitted(
     # Were the scans not read at all, nothing would have changed.
     assert {
         ("results/scores", "score"),
+        ("results/predictions", "measured"),
         ("results/partition.zarr", "r2"),
         ("data/ceiling.zarr", "cross_subject"),
         ("results/significance.zarr", "p"),

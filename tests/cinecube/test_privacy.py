@@ -14,7 +14,7 @@ from click.testing import CliRunner, Result
 from cinecube.cli import main
 from cinecube.sharing.ignoring import keep_out_of_git
 from cinecube.store.dvc.dvc_index import open_index
-from cinecube.store.params.document import load_study
+from cinecube.store.params.document import Study, load_study
 from cinecube.store.scans.brain import asked_spec
 
 REPOSITORY = Path(__file__).resolve().parents[2]
@@ -185,12 +185,19 @@ def _kept(root: Path) -> set[str]:
     return {output.path for output in open_index(root).outputs if output.kept}
 
 
+def _predictions(study: Study) -> set[str]:
+    """Cubes that hold measured responses beside predicted ones."""
+    names = [*study.encoded, *(pair.name for pair in study.residual)]
+    return {f"results/predictions/{name}.zarr" for name in names}
+
+
 def test_push_is_what_the_study_says(tmp_path: Path) -> None:
     root = tmp_path / "study"
     _init(root)
     texts = {name: (root / name).read_text() for name in ("dvc.yaml", "data/dvc.yaml", "params.yaml")}
-    subjects = load_study(root).brain.subjects
-    private = {"data/scans"} | {f"data/brain/{name}.{kind}" for name in subjects for kind in ("zarr", "qc.csv")}
+    study = load_study(root)
+    private = {"data/scans", *_predictions(study)}
+    private |= {f"data/brain/{name}.{kind}" for name in study.brain.subjects for kind in ("zarr", "qc.csv")}
     assert _kept(root) == private
     (root / "params.yaml").write_text(texts["params.yaml"].replace("publish: false", "publish: true "))
     done = CliRunner().invoke(main, ["privacy", "--study", str(root)])
@@ -213,7 +220,8 @@ def test_an_older_study_is_brought_up_to_date(tmp_path: Path) -> None:
     (root / "fMRI [1].dvc").write_text(f"outs:\n- md5: {'0' * 32}.dir\n  hash: md5\n  path: fMRI [1]\n")
     assert _kept(root) == set()
     assert CliRunner().invoke(main, ["privacy", "--study", str(root)]).exit_code == 0
-    assert _kept(root) == {"data/brain/sub-01.zarr", "data/brain/sub-01.qc.csv", "fMRI [1]"}
+    own = {"data/brain/sub-01.zarr", "data/brain/sub-01.qc.csv", "fMRI [1]"}
+    assert _kept(root) == own | _predictions(load_study(root))
     assert (root / "dvc.yaml").read_text() == pipeline
     _touch(root, "data/brain/sub-01.zarr/zarr.json")
     assert not {name for name in _taken(root) if name.startswith(("data/", "fMRI [1]/", "my films"))}
