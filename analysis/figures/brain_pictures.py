@@ -135,20 +135,22 @@ def _inflated(cortex: Cortex, values: np.ndarray, title: str, label: str, top: f
     figure = Figure(figsize=(9, 2.6))
     for place, (hemi, view) in enumerate(_VIEWS):
         axes = figure.add_axes((0.22 * place, -0.08, 0.22, 1.06), projection="3d")
-        plot_surf_stat_map(
-            InMemoryMesh(coordinates=mesh.points_mm["inflated"][sides[hemi]], faces=faces[hemi]),
-            values[sides[hemi]],
-            bg_map=np.where(mesh.folds > 0, 1.0, 0.0)[sides[hemi]] * 0.25 + 0.15,
-            bg_on_data=False,
-            hemi=hemi,
-            view=view,
-            cmap=colours,
-            vmin=lowest,
-            vmax=highest,
-            colorbar=False,
-            figure=figure,
-            axes=axes,
-        )
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", message="All-NaN")  # of an empty hemisphere
+            plot_surf_stat_map(
+                InMemoryMesh(coordinates=mesh.points_mm["inflated"][sides[hemi]], faces=faces[hemi]),
+                values[sides[hemi]],
+                bg_map=np.where(mesh.folds > 0, 1.0, 0.0)[sides[hemi]] * 0.25 + 0.15,
+                bg_on_data=False,
+                hemi=hemi,
+                view=view,
+                cmap=colours,
+                vmin=lowest,
+                vmax=highest,
+                colorbar=False,
+                figure=figure,
+                axes=axes,
+            )
         axes.set_title("")
         # Tens of thousands of triangles are no vector graphics.
         for triangles in axes.collections:

@@ -123,8 +123,8 @@ def _of_stream(study: Study, root: Path, own: xr.Dataset, kind: Kind) -> xr.Data
     """A stream's map of each subject at each target's own layer, dims (subject, target)."""
     best = best_layer(own["cv_score"])
     if kind == "depth":
-        return own["depth"].isel(layer=best.clip(min=0)).drop_vars("layer").where(best >= 0)
-    scores = own["score"].isel(layer=best.clip(min=0)).drop_vars("layer").where(best >= 0)
+        return own["depth"].isel(layer=best.clip(min=0)).drop_vars(["layer", "depth"]).where(best >= 0)
+    scores = own["score"].isel(layer=best.clip(min=0)).drop_vars(["layer", "depth"]).where(best >= 0)
     return _by_ceiling(study, root, scores) if kind == "normalised" else scores
 
 

@@ -14,7 +14,7 @@ from cinecube.analysis.figures.brain_pictures import SCORES, draw_map, draw_slic
 from cinecube.analysis.maps.cortex import Cortex, cortex_of
 from cinecube.analysis.maps.map_values import map_values
 from cinecube.analysis.report.cortex_data import cortex_data
-from cinecube.analysis.report.sections import Section, inline
+from cinecube.analysis.report.sections import PageSection, inline
 from cinecube.store.params.document import Study
 
 
@@ -24,14 +24,14 @@ class BrainMaps:
 
     Attributes
     ----------
-    section : Section
+    section : PageSection
     cortex : dict, optional
         See `cortex_data`; None where no mesh fits.
     hero : str
         Picture of the best model's scores, see `inline`; empty where there is none.
     """
 
-    section: Section
+    section: PageSection
     cortex: dict[str, Any] | None
     hero: str
 
@@ -60,9 +60,15 @@ def brain_maps(study: Study, root: Path, cubes: Sequence[xr.Dataset], best: str 
     found = cortex_of(like, attrs, atlas)
     stills = {} if best is None else _stills(study, root, best, atlas)
     points = [found] if isinstance(found, str) else []
-    if any("score" in cube and not np.isfinite(cube["score"].values).any() for cube in cubes):
-        points.append("Models without any score have no map.")
-    section = Section("brain", "Brain", text, points=points, pictures=list(stills.items()))
+    lost = [
+        str(model)
+        for cube in cubes
+        for model in cube["model"].values
+        if not np.isfinite(cube["score"].sel(model=model).values).any()
+    ]
+    if lost:
+        points.append(f"No map of {', '.join(lost)}: no score anywhere.")
+    section = PageSection("brain", "Brain", text, points=points, pictures=list(stills.items()))
     data = cortex_data(study, root, cubes, found, best) if isinstance(found, Cortex) else None
     return BrainMaps(section, data, next(iter(stills.values()), ""))
 

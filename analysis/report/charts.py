@@ -415,6 +415,66 @@ def lags_chart(lags: pd.DataFrame, tr_s: float) -> Chart:
     )
 
 
+def time_chart(curves: pd.DataFrame) -> Chart:
+    """Predicted beside measured responses, a figure a parcel, the best predicted one first.
+
+    Parameters
+    ----------
+    curves : DataFrame
+        `parcel`, `model`, `segment`, `onset_s`, `measured`, `predicted`; rows of a segment follow each other.
+    """
+    figures, scores = {}, {}
+    for parcel, own in curves.groupby("parcel", sort=True):
+        starts, x_s, gaps = 0.0, [], []
+        for _, segment in own.groupby("segment", sort=False):
+            x_s += (starts + segment["onset_s"] - segment["onset_s"].iloc[0]).tolist()
+            gaps.append(len(x_s))
+            starts = x_s[-1] + 2 * (segment["onset_s"].diff().median() if len(segment) > 1 else 1.0)
+        scores[str(parcel)] = own["measured"].corr(own["predicted"])
+        traces = [
+            {
+                "type": "scatter",
+                "mode": "lines",
+                "name": name if column == "measured" else f"predicted by {own['model'].iloc[0]}",
+                "x": np.round(x_s, 3).tolist(),
+                "y": _numbers(own[column], 3),
+                "line": {"color": colour, "width": 1.6},
+                "hovertemplate": "%{x:.1f} s: %{y:.2f}<extra></extra>",
+            }
+            for column, name, colour in (("measured", "measured", "#888888"), ("predicted", "predicted", PALETTE[0]))
+        ]
+        borders = [
+            {
+                "type": "line",
+                "xref": "x",
+                "yref": "paper",
+                "x0": x_s[at],
+                "x1": x_s[at],
+                "y0": 0,
+                "y1": 1,
+                "line": {"color": "#888888", "width": 0.7, "dash": "dot"},
+            }
+            for at in gaps[:-1]
+        ]
+        title = f"{parcel}: r of the means = {scores[str(parcel)]:.2f}"
+        layout = {
+            "height": 320,
+            "title": {"text": title, "font": {"size": 13}, "x": 1, "xanchor": "right"},
+            "xaxis": {"title": {"text": "time along the test film (s); dotted: a new segment"}},
+            "yaxis": {"title": {"text": "response (SD)"}},
+            "legend": _LEGEND,
+            "shapes": borders,
+        }
+        figures[str(parcel)] = {"data": traces, "layout": layout}
+    known = {name: score for name, score in scores.items() if math.isfinite(score)}
+    first = max(known, key=lambda name: known[name]) if known else next(iter(figures), "")
+    caption = (
+        "Mean over subjects, which has less noise than one of them: its r is higher than the mean of theirs. A click on"
+        " the cortex chooses the parcel."
+    )
+    return Chart("time", caption, curves, figures, "parcel", first)
+
+
 def residual_chart(table: pd.DataFrame, titles: Mapping[str, str]) -> Chart:
     """Scores before and after each removal by region, a figure a pair.
 
@@ -602,10 +662,10 @@ def _height(n_lines: int) -> int:
     return max(_FEWEST_PX, _LINE_PX * n_lines + 130)
 
 
-def _numbers(values: Any) -> list[float | None]:
-    """Numbers as JSON has them: rounded to six digits, None for what is missing."""
+def _numbers(values: Any, decimals: int = 6) -> list[float | None]:
+    """Numbers as JSON has them: rounded, None for what is missing."""
     floats = np.asarray(values, dtype=float)
-    return [None if math.isnan(value) else round(value, 6) + 0.0 for value in floats.tolist()]
+    return [None if math.isnan(value) else round(value, decimals) + 0.0 for value in floats.tolist()]
 
 
 def _words(value: str) -> str:

@@ -14,7 +14,7 @@ from cinecube.analysis.figures.brain_pictures import draw_map
 from cinecube.analysis.figures.paper_figures import groups, marks_note, pair_title, region_bars
 from cinecube.analysis.regions.roi_tables import SCORE_COLUMNS, WHOLE_BRAIN, with_means
 from cinecube.analysis.report import charts
-from cinecube.analysis.report.sections import CEILINGS, Section, inline
+from cinecube.analysis.report.sections import CEILINGS, PageSection, inline
 from cinecube.analysis.residuals.drops import MINIMUM
 from cinecube.analysis.statistics.comparisons import reachable
 from cinecube.analysis.truth.planted import planted_truth
@@ -24,7 +24,7 @@ from cinecube.store.cube.cubes import open_cube, refuse_another
 from cinecube.store.params.document import Study
 
 
-def findings(study: Study, root: Path) -> list[Section]:
+def findings(study: Study, root: Path) -> list[PageSection]:
     """Sections in the order of the page; those without anything to say are left out.
 
     Parameters
@@ -43,7 +43,7 @@ def findings(study: Study, root: Path) -> list[Section]:
     return [part for make in makers for part in make(study, paths)]
 
 
-def _regions(study: Study, paths: StudyPaths) -> Iterator[Section]:
+def _regions(study: Study, paths: StudyPaths) -> Iterator[PageSection]:
     mean = tables.read_table(paths.tables / "roi_mean.csv", "roi", "model", "score")
     untrained = tables.read_table(paths.tables / "untrained.csv", "roi", "model")
     growth = tables.read_table(paths.tables / "ceiling_growth.csv", "size", "score")
@@ -70,7 +70,7 @@ def _regions(study: Study, paths: StudyPaths) -> Iterator[Section]:
     if len(untrained):
         rows = untrained[untrained["roi"] != WHOLE_BRAIN]
         grids.append(("Pretrained beside untrained; FDR over the regions of each pair", rows))
-    yield Section(
+    yield PageSection(
         "regions",
         "Regions",
         text,
@@ -93,7 +93,7 @@ def _saturation(study: Study, paths: StudyPaths) -> str:
     )
 
 
-def _depth(study: Study, paths: StudyPaths) -> Iterator[Section]:
+def _depth(study: Study, paths: StudyPaths) -> Iterator[PageSection]:
     test = tables.read_table(paths.tables / "depth_test.csv")
     if len(test):
         text = (
@@ -101,10 +101,10 @@ def _depth(study: Study, paths: StudyPaths) -> Iterator[Section]:
             " language and semantic ones, one-sided over subjects, beside the smallest p that so many subjects can"
             " reach."
         )
-        yield Section("depth", "Depth over the cortex", text, grids=[("Mean depth over subjects", test)])
+        yield PageSection("depth", "Depth over the cortex", text, grids=[("Mean depth over subjects", test)])
 
 
-def _residuals(study: Study, paths: StudyPaths) -> Iterator[Section]:
+def _residuals(study: Study, paths: StudyPaths) -> Iterator[PageSection]:
     if not study.residual:
         return
     table = tables.read_table(
@@ -127,7 +127,7 @@ def _residuals(study: Study, paths: StudyPaths) -> Iterator[Section]:
     by_pair = check.groupby("pair", sort=False).mean(numeric_only=True).reset_index()
     regions = tables.read_table(paths.tables / "residual_roi.csv", "roi", "pair", "measure", "mean", "sem")
     titles = {pair.name: pair_title(pair) for pair in study.residual}
-    yield Section(
+    yield PageSection(
         "residuals",
         "Residuals",
         text,
@@ -142,7 +142,7 @@ def _residuals(study: Study, paths: StudyPaths) -> Iterator[Section]:
     )
 
 
-def _partition(study: Study, paths: StudyPaths) -> Iterator[Section]:
+def _partition(study: Study, paths: StudyPaths) -> Iterator[PageSection]:
     if not study.partition:
         return
     table = tables.read_table(paths.tables / "partition.csv", "parcel", "subject", "set", "part", "r2")
@@ -150,7 +150,7 @@ def _partition(study: Study, paths: StudyPaths) -> Iterator[Section]:
     means = own.groupby(["set", "part"], sort=False)["r2"].agg(["mean", "min", "max"]).reset_index()
     text = "R² on the test film that streams explain alone and together, by banded ridge; over parcels."
     by_roi = tables.read_table(paths.tables / "partition_roi.csv", "roi", "set", "part", "mean")
-    yield Section(
+    yield PageSection(
         "partition",
         "Variance partitioning",
         text,
@@ -159,7 +159,7 @@ def _partition(study: Study, paths: StudyPaths) -> Iterator[Section]:
     )
 
 
-def _significance(study: Study, paths: StudyPaths) -> Iterator[Section]:
+def _significance(study: Study, paths: StudyPaths) -> Iterator[PageSection]:
     counts = tables.read_table(
         paths.tables / "significance.csv", "parcel", "subject", "model", "targets", "significant"
     )
@@ -183,14 +183,14 @@ def _significance(study: Study, paths: StudyPaths) -> Iterator[Section]:
             grids.append((caption, table.drop(columns="note", errors="ignore")))
     pictures, words = _group_maps(study, paths)
     drawn = [charts.significance_chart(share)] if len(share) else []
-    yield Section("significance", "Significance", text + words, charts=drawn, pictures=pictures, grids=grids)
+    yield PageSection("significance", "Significance", text + words, charts=drawn, pictures=pictures, grids=grids)
 
 
-def _paper(study: Study, paths: StudyPaths) -> Iterator[Section]:
+def _paper(study: Study, paths: StudyPaths) -> Iterator[PageSection]:
     text = "Whole brain, regions and removals as Oota et al. (2025) draw them; results/figures has them as files."
     pictures = _pictures(study, paths, ("figure2", "figure3", "figure4"))
     if pictures:
-        yield Section("figures", "The paper's figures", text, pictures=pictures)
+        yield PageSection("figures", "The paper's figures", text, pictures=pictures)
 
 
 def _group_maps(study: Study, paths: StudyPaths) -> tuple[list[tuple[str, str]], str]:

@@ -14,17 +14,17 @@ from typing import Any
 
 from cinecube.analysis.report.charts import Chart
 from cinecube.analysis.report.report_tables import table_grid
-from cinecube.analysis.report.sections import Section
+from cinecube.analysis.report.sections import PageSection
 
 _SCRIPTS = ("report.js", "cortex.js")
 
 
-def fill_page(sections: Sequence[Section], cortex: Mapping[str, Any] | None, **values: Any) -> str:
+def fill_page(sections: Sequence[PageSection], cortex: Mapping[str, Any] | None, **values: Any) -> str:
     """The page's HTML; what comes from files is text in it, never markup.
 
     Parameters
     ----------
-    sections : sequence of Section
+    sections : sequence of PageSection
         In the order of the page.
     cortex : mapping, optional
         See `cortex_data`.

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import base64
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -12,6 +13,7 @@ import xarray as xr
 
 from cinecube.analysis.cubes import tables
 from cinecube.analysis.cubes.parcels import regions
+from cinecube.analysis.cubes.results import read_predictions
 from cinecube.analysis.regions.roi_tables import WHOLE_BRAIN
 from cinecube.analysis.report import charts
 from cinecube.analysis.report.charts import Chart
@@ -30,7 +32,7 @@ def inline(picture: bytes, kind: str = "png") -> str:
 
 
 @dataclass(frozen=True)
-class Section:
+class PageSection:
     """A section of the page.
 
     Attributes
@@ -54,7 +56,7 @@ class Section:
     grids: Sequence[tuple[str, pd.DataFrame]] = field(default=())
 
 
-def models_section(study: Study, paths: StudyPaths, preferred: pd.DataFrame, models: Sequence[str]) -> Section:
+def models_section(study: Study, paths: StudyPaths, preferred: pd.DataFrame, models: Sequence[str]) -> PageSection:
     """All models over the whole brain.
 
     Parameters
@@ -71,7 +73,7 @@ def models_section(study: Study, paths: StudyPaths, preferred: pd.DataFrame, mod
     twins = tables.read_table(paths.tables / "untrained.csv", "roi", "model", "untrained_score")
     ceiling = CEILINGS.get(study.ceiling.use, "") if means["normalised"].notna().any() else ""
     chart = charts.models_chart(means, subjects, _whole(twins), ceiling)
-    grids = [("Whole brain by subject", whole_brain_rows(preferred, models))]
+    grids = [("Whole brain by subject", _whole_brain_table(preferred, models))]
     if len(twins):
         grids.append(("Pretrained beside untrained", _whole(twins)))
     text = (
@@ -79,7 +81,7 @@ def models_section(study: Study, paths: StudyPaths, preferred: pd.DataFrame, mod
         " chose. The intervals are a bootstrap over subjects, too narrow of few. Parcels of the table below have one"
         " layer each, chosen for each subject and, in its first column, for their mean: that is no mean of the others."
     )
-    return Section("models", "Models", text, charts=[chart], grids=grids)
+    return PageSection("models", "Models", text, charts=[chart], grids=grids)
 
 
 def _whole(table: pd.DataFrame) -> pd.DataFrame:
@@ -92,7 +94,7 @@ def layers_section(
     truth: Comparison | None,
     cubes: Sequence[xr.Dataset],
     models: Sequence[str],
-) -> Section:
+) -> PageSection:
     """Scores layer by layer, over the brain and parcel by parcel.
 
     Parameters
@@ -115,7 +117,7 @@ def layers_section(
     by_parcel = charts.parcels_chart(
         everyone, anatomical_order(cubes), found, truth.planted if truth else {}, str(first)
     )
-    return Section("layers", "Layers", charts=[charts.layers_chart(layer_curves(table, models)), by_parcel])
+    return PageSection("layers", "Layers", charts=[charts.layers_chart(_layer_curves(table, models)), by_parcel])
 
 
 def anatomical_order(cubes: Sequence[xr.Dataset]) -> list[str]:
@@ -136,7 +138,7 @@ def anatomical_order(cubes: Sequence[xr.Dataset]) -> list[str]:
     return places.sort_values(["hemi", "y_mm", "parcel"], na_position="last")["parcel"].tolist()
 
 
-def delays_section(study: Study, paths: StudyPaths) -> Section:
+def delays_section(study: Study, paths: StudyPaths) -> PageSection:
     """The best single delay of each parcel.
 
     Parameters
@@ -150,7 +152,7 @@ def delays_section(study: Study, paths: StudyPaths) -> Section:
         f" haemodynamic delay; a peak outside 3 to 6 s ({low:.1f} to {high:.1f} rows), or a different one for every"
         " film, says that scans and films have slipped."
     )
-    return Section("delays", "Delays", text, charts=[charts.lags_chart(_lags(paths), study.clock.tr_s)])
+    return PageSection("delays", "Delays", text, charts=[charts.lags_chart(_lags(paths), study.clock.tr_s)])
 
 
 def _lags(paths: StudyPaths) -> pd.DataFrame:
@@ -161,7 +163,57 @@ def _lags(paths: StudyPaths) -> pd.DataFrame:
     return lags.merge(best, on=["parcel", "model"]).pivot_table(index="parcel", columns="lag", values="lag_score")
 
 
-def quality_section(study: Study, paths: StudyPaths, films: pd.DataFrame) -> Section:
+def time_section(study: Study, root: Path, preferred: pd.DataFrame) -> PageSection | None:
+    """Predicted beside measured responses along the test films, a parcel at a time; None where nobody's may be shown.
+
+    Parameters
+    ----------
+    study : Study
+    root : Path
+        The study's folder.
+    preferred : DataFrame
+        From `tables.preferred_layers`: the stream that is shown of each parcel is the one that its training films
+        prefer.
+    """
+    everyone = preferred[(preferred["subject"] == tables.EVERYONE) & preferred["best_model"]]
+    best = {str(row.parcel): str(row.model) for row in everyone.itertuples()}
+    title = "Predicted and measured"
+    if len(study.brain.subjects) < 2 and not study.brain.publish:
+        # The page may be published; a mean of subjects is nobody's.
+        return PageSection("time", title, "Responses of a single subject are not shown while brain.publish is false.")
+    curves = pd.concat(_courses(cube, best) for cube in read_predictions(study, root))
+    if curves.empty:
+        return None
+    text = (
+        "Responses to the test film, mean over a parcel's targets and over subjects, beside what the stream predicts"
+        " that the training films prefer there; both in standard deviations of a run."
+    )
+    return PageSection("time", title, text, charts=[charts.time_chart(curves)])
+
+
+def _courses(cube: xr.Dataset, best: Mapping[str, str]) -> pd.DataFrame:
+    """Rows `parcel`, `model`, `segment`, `onset_s`, `measured`, `predicted` of parcels whose best stream is here."""
+    streams = set(map(str, cube["model"].values))
+    parts = []
+    for parcel in map(str, cube["parcel"].values):
+        if best.get(parcel) not in streams:
+            continue
+        own = cube.sel(parcel=parcel, model=best[parcel])
+        repeats = own["repeat"].values if "repeat" in own.coords else np.ones(own.sizes["time"], dtype=int)
+        shown = [
+            f"{segment}, repeat {repeat}" if "repeat" in own.coords else str(segment)
+            for segment, repeat in zip(own["segment"].values, repeats, strict=True)
+        ]
+        # Of the same subjects, or they would not be comparable.
+        both = own["predicted"].notnull() & own["measured"].notnull()
+        values = {name: own[name].where(both).mean("subject").values for name in ("measured", "predicted")}
+        frame = {"parcel": parcel, "model": best[parcel], "segment": shown, "onset_s": own["onset_s"].values, **values}
+        parts.append(pd.DataFrame(frame))
+    columns = ["parcel", "model", "segment", "onset_s", "measured", "predicted"]
+    return pd.concat(parts, ignore_index=True) if parts else pd.DataFrame(columns=columns)
+
+
+def quality_section(study: Study, paths: StudyPaths, films: pd.DataFrame) -> PageSection:
     """Every run: movement, signal, what was trimmed, its timing; and the films.
 
     Parameters
@@ -173,7 +225,7 @@ def quality_section(study: Study, paths: StudyPaths, films: pd.DataFrame) -> Sec
     """
     quality = _quality(study, paths)
     charted = [charts.quality_chart(quality)]
-    return Section(
+    return PageSection(
         "quality",
         "Quality",
         points=_missing_runs(study, quality),
@@ -182,7 +234,7 @@ def quality_section(study: Study, paths: StudyPaths, films: pd.DataFrame) -> Sec
     )
 
 
-def whole_brain_rows(preferred: pd.DataFrame, models: Sequence[str]) -> pd.DataFrame:
+def _whole_brain_table(preferred: pd.DataFrame, models: Sequence[str]) -> pd.DataFrame:
     """Mean over targets in parcels: a row a stream, a column for all subjects and for each.
 
     Parameters
@@ -223,7 +275,7 @@ def as_in_study(rows: pd.DataFrame, models: Sequence[str], by: list[str]) -> pd.
     return rows.sort_values(by, key=lambda column: column.map(models.index) if column.name == "model" else column)
 
 
-def layer_curves(table: pd.DataFrame, models: Sequence[str]) -> pd.DataFrame:
+def _layer_curves(table: pd.DataFrame, models: Sequence[str]) -> pd.DataFrame:
     """Mean over parcels per model and layer, with the standard error over subjects.
 
     Parameters

@@ -24,7 +24,13 @@ from cinecube.analysis.report.methods import write_methods
 from cinecube.analysis.report.metrics import study_metrics
 from cinecube.analysis.report.page import fill_page
 from cinecube.analysis.report.report_tables import table_grid
-from cinecube.analysis.report.sections import delays_section, layers_section, models_section, quality_section
+from cinecube.analysis.report.sections import (
+    delays_section,
+    layers_section,
+    models_section,
+    quality_section,
+    time_section,
+)
 from cinecube.analysis.truth.planted import Comparison, compare_study
 from cinecube.store.base.atomic import staged, write_text
 from cinecube.store.base.paths import StudyPaths
@@ -87,7 +93,12 @@ def render(study: Study, root: Path, truth: Comparison | None, metrics: Mapping[
         quality_section(study, paths, films),
     ]
     at = next(place for place, section in enumerate(sections) if section.key == "regions") + 1
-    sections[at:at] = [layers_section(table, preferred, truth, cubes, models), delays_section(study, paths)]
+    along = time_section(study, root, preferred)
+    sections[at:at] = [
+        layers_section(table, preferred, truth, cubes, models),
+        *([along] if along else []),
+        delays_section(study, paths),
+    ]
     means = tables.read_table(paths.tables / "roi_mean.csv", "roi", "model", "score", "normalised")
     scores = with_means(tables.read_table(paths.tables / "roi.csv", *SCORE_COLUMNS), groups(study))
     together = over_subjects(scores, study.statistics.seed) if groups(study) else means

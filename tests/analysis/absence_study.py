@@ -13,9 +13,9 @@ import xarray as xr
 
 from cinecube.analysis.ceilings.stage import ceiling
 from cinecube.analysis.encoders.stage import encode
+from cinecube.analysis.figures.paper_figures import paper_figures
 from cinecube.analysis.partition.stage import partition
 from cinecube.analysis.regions.stage import layerwise, whole_brain
-from cinecube.analysis.figures.paper_figures import paper_figures
 from cinecube.analysis.report.stage import write_report
 from cinecube.analysis.residuals.residual_cubes import make_residual
 from cinecube.analysis.residuals.residual_tables import residual

@@ -8,15 +8,23 @@ import matplotlib.image
 import numpy as np
 import pandas as pd
 import pytest
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from cinecube.analysis.figures.drawing import colour_bar, draw_layer_curves, grouped_bars, parcel_heatmap, residual_bars
+from cinecube.analysis.figures.brain_pictures import colour_bar
+from cinecube.analysis.figures.drawing import grouped_bars, paired_bars, residual_bars, to_png
 from cinecube.analysis.figures.paper_figures import marks_note
 from cinecube.analysis.report.report_tables import HEADS, Cell, table_grid
 
 from .conftest import make_study
 
 PAGE_PX = 1280
+
+
+def _png(panels: list[Axes]) -> bytes:
+    figure = panels[0].get_figure(root=True)
+    assert figure is not None
+    return to_png(figure, 110)
 
 
 def test_text_stands_left_and_numbers_right() -> None:
@@ -48,7 +56,7 @@ def test_names_of_subjects_stand_as_they_are() -> None:
     ("top", "expected"), [(100, ["-100", "-50", "0", "50", "100"]), (0.72, ["-0.72", "-0.36", "0", "0.36", "0.72"])]
 )
 def test_a_colour_bar_has_a_label_and_readable_ticks_up_to_its_ends(top: float, expected: list[str]) -> None:
-    bar = colour_bar(Figure(), top, "drop (%)", clipped=top == 100)
+    bar = colour_bar(Figure(), -top, top, "drop (%)", clipped=top == 100)
     assert (bar.vmin, bar.vmax) == (-top, top)
     assert [tick.get_text().replace("\N{MINUS SIGN}", "-") for tick in bar.ax.get_yticklabels()] == expected
     assert bar.ax.get_ylabel() == "drop (%)"
@@ -69,11 +77,11 @@ def test_figure_3_says_when_so_few_subjects_cannot_be_told_apart(n_subjects: int
 def test_bars_are_no_wider_than_the_page_and_carry_their_note() -> None:
     rows = [(f"region{r}", f"stream{m}", 0.1 * m, 0.01, "") for r in range(9) for m in range(12)]
     table = pd.DataFrame(rows, columns=["roi", "model", "score", "score_sem", "mark"])
-    noted, plain = (grouped_bars(table, "roi", "model", "score", "mark", note) for note in ("few subjects", ""))
+    noted, plain = (_png(grouped_bars(table, "roi", "model", "score", "mark", note)) for note in ("few subjects", ""))
     assert noted != plain
     rows = [("a-b", f"region{r}", name, 0.2, 0.01) for r in range(9) for name in ("full", "residual")]
     table = pd.DataFrame(rows, columns=["pair", "roi", "measure", "mean", "sem"])
-    for png in (noted, residual_bars(table, {"a-b": "a without b"})):
+    for png in (noted, _png(residual_bars(table, {"a-b": "a without b"}))):
         assert matplotlib.image.imread(io.BytesIO(png)).shape[1] <= PAGE_PX
 
 
@@ -83,37 +91,33 @@ def test_bars_of_every_parcel_of_an_atlas_can_be_read() -> None:
     def bars(n_rois: int) -> np.ndarray:
         rows = [(f"region{r}", f"stream{m}", 0.001 * r, 0.01, "") for r in range(n_rois) for m in range(3)]
         table = pd.DataFrame(rows, columns=["roi", "model", "score", "score_sem", "mark"])
-        return np.asarray(matplotlib.image.imread(io.BytesIO(grouped_bars(table, "roi", "model", "score", "mark"))))
+        return np.asarray(
+            matplotlib.image.imread(io.BytesIO(_png(grouped_bars(table, "roi", "model", "score", "mark"))))
+        )
 
     few, some, many = bars(12), bars(40), bars(360)
     assert max(picture.shape[1] for picture in (few, some, many)) <= PAGE_PX
     assert few.shape[0] < some.shape[0] < many.shape[0] < 2 * some.shape[0]
     rows = [("a-b", f"region{r}", name, 0.2, 0.01) for r in range(360) for name in ("full", "residual")]
-    removed = residual_bars(pd.DataFrame(rows, columns=["pair", "roi", "measure", "mean", "sem"]), {"a-b": "a"})
+    table = pd.DataFrame(rows, columns=["pair", "roi", "measure", "mean", "sem"])
+    removed = _png(residual_bars(table, {"a-b": "a"}))
     assert matplotlib.image.imread(io.BytesIO(removed)).shape[1] <= PAGE_PX
 
 
-def _curves(n_models: int) -> pd.DataFrame:
-    depth = np.linspace(0, 1, 13)
-    parts = [
-        pd.DataFrame({"model": f"network_{n}.stream", "depth": depth, "score": depth * n, "sem": 0.1})
-        for n in range(n_models)
+def test_a_model_stands_beside_its_untrained_twin_with_its_test() -> None:
+    rows = [
+        ("vit", 0.4, 0.02, "vit_untrained", 0.03),
+        ("ast", 0.2, 0.02, "ast_untrained", 0.5),
+        ("tvlt", np.nan, np.nan, np.nan, np.nan),
+        ("vit_untrained", 0.1, 0.01, np.nan, np.nan),
+        ("ast_untrained", 0.19, 0.01, np.nan, np.nan),
     ]
-    return pd.concat(parts)
-
-
-@pytest.mark.parametrize("n_models", [1, 5, 13])
-def test_pictures_are_no_wider_than_the_page(n_models: int) -> None:
-    columns = pd.MultiIndex.from_product(
-        [[f"network_{n}.stream" for n in range(n_models)], [f"block{k:02d}" for k in range(14)]]
-    )
-    scores = pd.DataFrame(
-        np.linspace(-1, 1, 30 * len(columns)).reshape(30, -1), [f"parcel{p}" for p in range(30)], columns
-    )
-    found = {"parcel3": ("network_0.stream", "block05")}
-    planted = {"parcel3": [("network_0.stream", "block06")]}
-    for png in (draw_layer_curves(_curves(n_models), "r"), parcel_heatmap(scores, found, planted)):
-        picture = matplotlib.image.imread(io.BytesIO(png))
-        assert 150 < picture.shape[1] <= PAGE_PX
-    marked, plain = parcel_heatmap(scores, found, planted), parcel_heatmap(scores, {}, {})
-    assert marked != plain
+    table = pd.DataFrame(rows, columns=["model", "score", "score_sem", "untrained", "p"])
+    axes = paired_bars(table, "score", level=0.05)
+    assert [text.get_text() for text in axes.get_xticklabels()] == ["vit", "ast", "tvlt"]
+    pretrained, untrained = axes.containers[1], axes.containers[3]
+    np.testing.assert_allclose([bar.get_height() for bar in pretrained], [0.4, 0.2, np.nan])
+    np.testing.assert_allclose([bar.get_height() for bar in untrained], [0.1, 0.19, np.nan])
+    stars = [text for text in axes.texts if text.get_text() == "*"]
+    assert [star.get_position() for star in stars] == [(0, 0.4)]
+    assert [text.get_text().strip() for text in axes.texts if text.get_text() != "*"] == ["no score"]

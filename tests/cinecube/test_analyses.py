@@ -26,18 +26,29 @@ def test_findings_stand_beside_the_truth(study: Folder) -> None:
     assert truth["variance_partition_error"] < 0.02
     assert truth["ceiling_error"] < 0.03
     page = (study.root / "results/report/index.html").read_text(encoding="utf-8")
-    for title in ("Regions, and shares of the ceiling", "Residuals", "Variance partitioning", "Significance"):
+    for title in (
+        "Models",
+        "Brain",
+        "Regions",
+        "Layers",
+        "Residuals",
+        "Variance partitioning",
+        "Significance",
+        "Methods",
+    ):
         assert f"<h2>{title}</h2>" in page
     assert "at least 6 subjects are needed" in page
     heads = re.findall('<th(?: class="text")?>(.*?)</th>', page)
     subjects = {"sub-01", "sub-02", "sub-03"}
     assert len(heads) > 80
     assert {html.unescape(head) for head in heads} <= set(HEADS.values()) | subjects
-    assert not re.findall(r"(?:src|href)=\"(?!data:)", page)
-    tiles = re.findall(r"<b>([^<]+)</b><span>test r, ([^<]+)</span>", page)
-    assert len(tiles) > 5
-    assert [model for _, model in tiles] == re.findall(r"<figcaption>([^<]+): Pearson r", page), "one order of models"
-    assert all(f'<td class="text">{model}</td><td>{value}</td>' in page for value, model in tiles)
+    # The same numbers in the sentence at the top, in the metrics and in the table.
+    finding = html.unescape(re.search(r'<p class="finding">(.*?)</p>', page).group(1))  # type: ignore[union-attr]
+    metrics = json.loads((study.root / "results/metrics.json").read_text())
+    best = metrics["best_model"]
+    means = pd.read_csv(study.root / "results/tables/roi_mean.csv").set_index(["roi", "model"]).loc["whole brain"]
+    assert finding.startswith(best)
+    assert f"r = {means.loc[best, 'score']:.2f}, {means.loc[best, 'normalised']:.0%} of the ceiling" in finding
 
 
 def test_removing_video_costs_visual_parcels_more_than_others(study: Folder) -> None:
@@ -55,6 +66,8 @@ def test_every_figure_has_a_table_and_a_picture(study: Folder, name: str) -> Non
     pictures = list(folder.glob(f"{name}*.png"))
     assert pictures
     assert all(path.read_bytes()[:8] == b"\x89PNG\r\n\x1a\n" for path in pictures)
+    drawn = [path.with_suffix(".svg").read_text(encoding="utf-8") for path in pictures]
+    assert all("<svg" in text and "<dc:date>" not in text for text in drawn)
 
 
 @pytest.mark.parametrize(
@@ -129,12 +142,12 @@ def test_the_report_names_published_choices_that_are_on(
     study: Folder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     page = "results/report/index.html"
-    assert "encode.compat" not in (study.root / page).read_text(encoding="utf-8").split("<h2>Where")[0]
+    assert "encode.compat" not in (study.root / page).read_text(encoding="utf-8").split("<main>")[0]
     copy = study.copy(tmp_path / "study")
     copy.change(lambda params: params["encode"].update(compat=["one_alpha", "delays_across_runs"]))
-    monkeypatch.setattr("cinecube.analysis.report.stage.draw_map", lambda *_: None)  # most of its seconds
+    monkeypatch.setattr("cinecube.analysis.report.brain_maps.draw_map", lambda *_, **__: None)  # most of its seconds
     copy.must("report")
-    lead = (copy.root / page).read_text(encoding="utf-8").split("<h2>Where")[0]
+    lead = (copy.root / page).read_text(encoding="utf-8").split("<main>")[0]
     assert all(f"encode.compat: {name}" in lead for name in ("one_alpha", "delays_across_runs"))
     assert "squared_alphas" not in lead
 

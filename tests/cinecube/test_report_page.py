@@ -17,10 +17,11 @@ import pytest
 from tests.conftest import Folder
 
 from cinecube.analysis.maps.cortex import Cortex, cortex_of
-from cinecube.analysis.maps.map_values import map_values
+from cinecube.analysis.maps.map_values import Kind, map_values
 from cinecube.analysis.report.charts import Chart
+from cinecube.analysis.report.methods import Methods
 from cinecube.analysis.report.page import fill_page
-from cinecube.analysis.report.sections import Section
+from cinecube.analysis.report.sections import PageSection
 from cinecube.store.params.document import load_study
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
@@ -133,16 +134,23 @@ def test_the_page_is_one_file_of_a_size_that_can_be_sent(study: Folder) -> None:
 
 
 @pytest.mark.parametrize(
-    ("measure", "kind", "subject"), [("score", "score", "mean"), ("score", "score", "sub-02"), ("depth", "depth", "sub-01"),
-                                     ("normalised", "normalised", "mean"), ("ceiling", "ceiling", "mean"), ("drop", "drop", "mean")]
-)  # fmt: skip
+    ("measure", "subject"),
+    [
+        ("score", "mean"),
+        ("score", "sub-02"),
+        ("depth", "sub-01"),
+        ("normalised", "mean"),
+        ("ceiling", "mean"),
+        ("drop", "mean"),
+    ],
+)
 def test_what_is_said_of_a_vertex_is_the_cubes_value(
-    reader: Reader, study: Folder, measure: str, kind: Any, subject: str
+    reader: Reader, study: Folder, measure: Kind, subject: str
 ) -> None:
     params = load_study(study.root)
     names = {"ceiling": None, "drop": params.residual[0].name}
     stream = names.get(measure, "tvlt.joint")
-    values, attrs = map_values(params, study.root, kind, stream, subject=subject)
+    values, attrs = map_values(params, study.root, measure, stream, subject=subject)
     cortex = cortex_of(values, attrs)
     assert isinstance(cortex, Cortex)
     reader.choose("measure", measure)
@@ -347,18 +355,29 @@ def test_names_are_text_wherever_they_appear(browser: Any, tmp_path: Path) -> No
         "layout": {"height": 300},
     }
     chart = Chart("bars", HOSTILE, table, {HOSTILE: figure}, "stream", HOSTILE)
-    section = Section("models", HOSTILE, HOSTILE, [HOSTILE], [chart], [], [(HOSTILE, table)])
+    section = PageSection("models", HOSTILE, HOSTILE, [HOSTILE], [chart], [], [(HOSTILE, table)])
 
     class Named:
         study = HOSTILE
 
-    from cinecube.analysis.report.methods import Methods
-
+    empty: dict[str, list[Any]] = {"heads": [], "rows": []}
     page_html = fill_page(
-        [section], None, study=Named(), finding=HOSTILE, design=HOSTILE, hero="", choices=[(HOSTILE, HOSTILE)], imported=[HOSTILE],
-        unscored=[HOSTILE], methods=Methods((HOSTILE,), HOSTILE), tables=[HOSTILE], truth=None,
-        provenance={"heads": [], "rows": []}, versions={"heads": [], "rows": []}, params=HOSTILE,
-    )  # fmt: skip
+        [section],
+        None,
+        study=Named(),
+        finding=HOSTILE,
+        design=HOSTILE,
+        hero="",
+        choices=[(HOSTILE, HOSTILE)],
+        imported=[HOSTILE],
+        unscored=[HOSTILE],
+        methods=Methods((HOSTILE,), HOSTILE),
+        tables=[HOSTILE],
+        truth=None,
+        provenance=empty,
+        versions=empty,
+        params=HOSTILE,
+    )
     path = tmp_path / "index.html"
     path.write_text(page_html, encoding="utf-8")
     page = browser.new_page()
