@@ -240,10 +240,13 @@ async function cortex(data) {
   control("inflate").addEventListener("input", draw);
   control("parcel").addEventListener("change", () => pick(Number(control("parcel").value), true));
   for (const button of form.querySelectorAll("button[data-view]")) {
-    button.addEventListener("click", () => {
+    button.addEventListener("click", async () => {
       [view.turn, view.rise] = VIEWS[button.dataset.view];
-      if (Number(control("inflate").value) > 1.5) control("inflate").value = "1";
-      Plotly.react(place, [surface(), bar()], { ...layout(), uirevision: String(Math.random()) });
+      if (Number(control("inflate").value) > 1.5) {
+        control("inflate").value = "1";
+        await draw();
+      }
+      turn(0, 0);
     });
   }
   place.addEventListener("keydown", (event) => {
@@ -259,8 +262,18 @@ async function cortex(data) {
     });
   }
   await refresh();
-  place.on("plotly_hover", (event) => { said.textContent = describe(event.points[0].pointNumber); });
-  place.on("plotly_click", (event) => pick(parcelAt[event.points[0].pointNumber], true));
+  let under = -1, pressed = [0, 0];
+  place.on("plotly_hover", (event) => {
+    under = event.points[0].pointNumber;
+    said.textContent = describe(under);
+  });
+  place.on("plotly_unhover", () => { under = -1; });
+  // Plotly's own click comes with every drawing while a button is down, of which a picked parcel makes one more.
+  place.addEventListener("pointerdown", (event) => { pressed = [event.clientX, event.clientY]; }, true);
+  place.addEventListener("click", (event) => {
+    const moved = Math.hypot(event.clientX - pressed[0], event.clientY - pressed[1]);
+    if (under >= 0 && moved < 4) pick(parcelAt[under], true);
+  }, true);
   document.addEventListener("theme", draw);
   document.addEventListener("parcel", (event) => {
     const parcel = data.parcels.names.indexOf(event.detail);
