@@ -28,6 +28,10 @@ _WEAK = 0.02
 _SAMPLE, _MANY = 128, 1024
 # Every third place: what a weak target's first walk may have missed. Chosen with `_WEAK`.
 _COARSE = 3
+# Places that so few targets try are tried together: of small problems most of the time was the calls.
+_FEW = 256
+TryOut = Callable[[int | np.ndarray, np.ndarray | None], np.ndarray]
+"""`(place, or one of each target; targets or None for all) -> losses (target,)`."""
 
 
 @dataclass(frozen=True)
@@ -135,24 +139,26 @@ def _batches(factors: Factors, n_targets: int) -> Iterator[slice]:
 
 
 class _Trial:
-    """Losses of a batch of targets at one place on the grid, for all targets or some of them."""
+    """Losses of a batch of targets at one place on the grid, or each at its own, for all targets or some of them."""
 
     def __init__(self, factors: Factors, responses: np.ndarray, alphas: np.ndarray, criterion: Criterion) -> None:
         backend = factors.backend
         self.known, self.grid = backend.put(responses), alphas.astype(np.float64)
         self._factors = factors
         self._by_fold, self.whole = _rotate(factors, self.known)
+        self._scales = [backend.put(1 / (factor.values + self.grid[:, None])) for factor in factors.by_fold]
         # A target's values side by side: the search picks targets again and again, and rows are copied fast.
         self.shown = [backend.turned(self.known[validation]) for _, validation in factors.folds]
         self._measure = _gain if criterion == "squared error" else _unlike
 
-    def __call__(self, place: int, targets: np.ndarray | None) -> np.ndarray:
+    def __call__(self, place: int | np.ndarray, targets: np.ndarray | None) -> np.ndarray:
         backend = self._factors.backend
         losses = np.zeros(self.known.shape[1] if targets is None else len(targets))
-        for factor, rotated, truth in zip(self._factors.by_fold, self._by_fold, self.shown, strict=True):
+        each = zip(self._factors.by_fold, self._scales, self._by_fold, self.shown, strict=True)
+        for factor, scales, rotated, truth in each:
             if targets is not None:
                 rotated, truth = rotated[targets], truth[targets]
-            losses += backend.get(self._measure(_predict(factor, rotated, backend, self.grid[place]), truth))
+            losses += backend.get(self._measure(_predict(factor.left, scales[place], rotated), truth))
         return losses / len(self._factors.folds)
 
 
@@ -253,12 +259,11 @@ def _rows_of(which: np.ndarray, n_patterns: int) -> list[np.ndarray]:
     return [np.flatnonzero(which.ravel() == pattern) for pattern in range(n_patterns)]
 
 
-def _predict(factor: Factor, rotated: Array, backend: Backend, alpha: float) -> Array:
-    """(Z / (λ + a)) Lᵀ, (target, row); the smaller of the two takes the division."""
-    scale = backend.put(1 / (factor.values + alpha))
-    if len(rotated) < len(factor.left):
-        return (rotated * scale) @ factor.left.T
-    return rotated @ (factor.left * scale).T
+def _predict(left: Array, scale: Array, rotated: Array) -> Array:
+    """(Z / (λ + a)) Lᵀ, (target, row), of 1 / (λ + a), (rank,) or (target, rank); the smaller of Z and L takes it."""
+    if scale.ndim > 1 or len(rotated) < len(left):
+        return (rotated * scale) @ left.T
+    return rotated @ (left * scale).T
 
 
 def _gain(predicted: Array, truth: Array) -> Array:
@@ -301,17 +306,14 @@ def _guess(factors: Factors, energy: np.ndarray, whole: Array, alphas: np.ndarra
     return np.argmin((energy[:, None] - known) / np.maximum(freedom, 1e-3) ** 2, axis=1)
 
 
-def search(
-    try_out: Callable[[int, np.ndarray | None], np.ndarray], n_places: int, start: np.ndarray, weak: np.ndarray
-) -> tuple[np.ndarray, float]:
+def search(try_out: TryOut, n_places: int, start: np.ndarray, weak: np.ndarray) -> tuple[np.ndarray, float]:
     """Walk from each target's start to where neither neighbour has a smaller loss.
 
     Where little is explained the curve has several minima, so weak targets walk again from the best of a coarse grid.
 
     Parameters
     ----------
-    try_out : callable
-        `(place, targets or None for all) -> losses (target,)`.
+    try_out : TryOut
     n_places : int
         Places on the grid.
     start : array of int, shape (target,)
@@ -341,13 +343,11 @@ def search(
     return losses, float(known.sum() / max(n_targets, 1))
 
 
-def _moved(
-    try_out: Callable[[int, np.ndarray | None], np.ndarray], losses: np.ndarray, known: np.ndarray, start: np.ndarray
-) -> np.ndarray:
+def _moved(try_out: TryOut, losses: np.ndarray, known: np.ndarray, start: np.ndarray) -> np.ndarray:
     """Starts (target,) less the median error of a sample's, whose walks are kept."""
     sample = np.arange(0, len(start), len(start) // _SAMPLE)
 
-    def try_sample(place: int, targets: np.ndarray | None) -> np.ndarray:
+    def try_sample(place: int | np.ndarray, targets: np.ndarray | None) -> np.ndarray:
         return try_out(place, sample if targets is None else sample[targets])
 
     own_losses, own_known = losses[:, sample], known[:, sample]
@@ -357,9 +357,7 @@ def _moved(
     return np.clip(start + error, 0, len(losses) - 1)
 
 
-def _walk(
-    try_out: Callable[[int, np.ndarray | None], np.ndarray], losses: np.ndarray, known: np.ndarray, best: np.ndarray
-) -> None:
+def _walk(try_out: TryOut, losses: np.ndarray, known: np.ndarray, best: np.ndarray) -> None:
     """Try neighbours of the best places until all of them are known."""
     n_places, everyone = len(losses), np.arange(losses.shape[1])
     while True:
@@ -375,10 +373,14 @@ def _walk(
         best = losses.argmin(axis=0)
 
 
-def _try_all(
-    try_out: Callable[[int, np.ndarray | None], np.ndarray], losses: np.ndarray, known: np.ndarray, wanted: np.ndarray
-) -> None:
-    for place in np.flatnonzero(wanted.any(axis=1)):
+def _try_all(try_out: TryOut, losses: np.ndarray, known: np.ndarray, wanted: np.ndarray) -> None:
+    n_targets = wanted.shape[1]
+    few = wanted.sum(axis=1) <= _FEW
+    for place in np.flatnonzero(~few):
         targets = np.flatnonzero(wanted[place])
-        losses[place, targets] = try_out(int(place), None if len(targets) == wanted.shape[1] else targets)
+        losses[place, targets] = try_out(int(place), None if len(targets) == n_targets else targets)
+    places, targets = np.nonzero(wanted & few[:, None])
+    for first in range(0, len(places), n_targets):  # no more memory than all targets at one place take
+        part = slice(first, first + n_targets)
+        losses[places[part], targets[part]] = try_out(places[part], targets[part])
     known |= wanted

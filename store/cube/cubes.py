@@ -29,6 +29,7 @@ from cinecube.store.cube.schema import DIMS, ROWS_PER_CHUNK, main_variable, refu
 # Below this, splitting the dim axis into chunks costs more in index than absent NaN saves.
 _MIN_DIMS_PER_CHUNK = 64
 TARGETS_PER_SHARD = 4096
+_MIB = 2**20
 # Metadata without blanks: half the bytes that opening a cube moves from a remote.
 _COMPACT = {"json_indent": None}
 
@@ -95,7 +96,8 @@ def write_cube(path: Path, cube: xr.Dataset) -> None:
     """Write a brain or score cube whole.
 
     Responses (time, target) are stored as all rows of a block of targets to a shard, since that is what an encoder
-    reads; lazy values must be chunked so. Scores are one chunk per subject and model.
+    reads; lazy values must be chunked so. Scores are a chunk per model of as many subjects as make a MiB: folders and
+    files of each subject cost DVC more than their bytes.
 
     Parameters
     ----------
@@ -112,8 +114,10 @@ def write_cube(path: Path, cube: xr.Dataset) -> None:
             shards = (stored_rows(sizes["time"]), target_chunk)
             encoding[str(name)] = {"chunks": (ROWS_PER_CHUNK, target_chunk), "shards": shards}
         else:
-            chunk = {"subject": 1, "model": 1, "target": target_chunk}
-            encoding[str(name)] = {"chunks": tuple(chunk.get(dim, size) for dim, size in sizes.items())}
+            chunk = {**sizes, "subject": 1, "model": 1, "target": target_chunk}
+            one_subject = math.prod(chunk[dim] for dim in sizes) * variable.dtype.itemsize
+            chunk["subject"] = min(sizes.get("subject", 1), max(1, _MIB // one_subject))
+            encoding[str(name)] = {"chunks": tuple(chunk[dim] for dim in sizes)}
     with staged(path) as partial, zarr.config.set(_COMPACT):
         _write(cube, partial, encoding)
         _consolidate(partial)
