@@ -59,7 +59,8 @@ def _stages_run(output: str) -> set[str]:
 
 def _changed(status: str) -> set[str]:
     """Stages that `dvc status` names."""
-    return {line.removesuffix(":") for line in status.splitlines() if line.endswith(":") and line[:1].strip()}
+    named = (line.removesuffix(":") for line in status.splitlines() if line.endswith(":") and line[:1].strip())
+    return {name.removeprefix("data/dvc.yaml:") for name in named}
 
 
 def _shrink(params: dict[str, Any]) -> None:
@@ -106,7 +107,7 @@ def test_a_second_repro_runs_nothing_but_inputs(finished: Folder) -> None:
     before = [path.read_bytes() for path in kept]
     assert _running(dvc(finished.root, "repro")) == {"inputs"}
     assert [path.read_bytes() for path in kept] == before
-    assert dvc(finished.root, "status").split() == ["inputs:", "always", "changed"]
+    assert dvc(finished.root, "status").split() == ["data/dvc.yaml:inputs:", "always", "changed"]
 
 
 def test_what_a_stage_loads_is_among_what_it_depends_on(finished: Folder) -> None:
@@ -140,7 +141,7 @@ def test_a_change_of_a_solver_is_seen_by_all_that_solve(tiny: Folder) -> None:
     changed = _changed(dvc(tiny.root, "status"))
     assert changed >= SOLVE
     assert not [name for name in changed if name.split("@")[0] in ("films", "checkpoint", "features", "brain")]
-    assert "simulate" not in {name.removeprefix("data/dvc.yaml:") for name in changed}
+    assert "simulate" not in changed
     assert {stage for stage, (state, _) in _plan(tiny).items() if state == "done"} >= {"brain@sub-01", "films"}
     assert _plan(tiny)["ceiling"] == ("stale", "analysis/ridge changed")
 

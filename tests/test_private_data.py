@@ -85,7 +85,7 @@ def _dvc(root: Path, *words: str) -> subprocess.CompletedProcess[str]:
 
 
 def _stages_run(done: subprocess.CompletedProcess[str]) -> list[str]:
-    return re.findall(r"Running stage '([^']+)'", done.stdout)
+    return sorted(name.rpartition(":")[2] for name in re.findall(r"Running stage '([^']+)'", done.stdout))
 
 
 def _cinecube(*words: str) -> str:

@@ -20,6 +20,7 @@ from cinecube.store.base.errors import StudyError
 from cinecube.store.base.paths import INPUTS_FOLDER, VERSIONS_FILE, StudyPaths
 from cinecube.store.dvc.dvc_repo import uncollected
 from cinecube.store.params.document import Study
+from cinecube.studies.pipelines import PIPELINE_FILES
 
 _log = logging.getLogger(__name__)
 
@@ -171,9 +172,13 @@ def _is_restored(repo: Any, stage: Any) -> bool:
 
 
 def stage_names(root: Path) -> set[str]:
-    """Stages in a study's `dvc.yaml`; none if it cannot be read, of which DVC says what is wrong."""
+    """Stages in a study's pipeline; none of a file that cannot be read, of which DVC says what is wrong."""
+    return {stage for name in PIPELINE_FILES for stage in _stages_in(root / name)}
+
+
+def _stages_in(path: Path) -> set[str]:
     try:
-        pipeline = parse_yaml(read_text(root / "dvc.yaml"))
+        pipeline = parse_yaml(read_text(path))
     except (OSError, ValueError, YAMLError, StudyError):
         return set()
     stages = pipeline.get("stages") if isinstance(pipeline, dict) else None

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import difflib
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import chdir
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -80,11 +81,13 @@ def rewritten_pipeline(study: Study, root: Path) -> list[Rewritten]:
             do="run `make pipeline`, which writes its pipeline",
         )
     simulated = (root / "data" / "dvc.yaml").is_file()
-    wanted = pipelines(simulated=simulated, stimuli=bool(study.stimuli))
+    texts = pipelines(simulated=simulated, stimuli=bool(study.stimuli))
+    wanted = {name: _loaded(text) for name, text in texts.items()}
     found = []
-    for name, text in wanted.items():
+    for name, ours in wanted.items():
         before = read_text(root / name, name)
-        after = edit_yaml(before, lambda pipeline, text=text: _merge(pipeline, _loaded(text)), name)  # type: ignore[misc]
+        elsewhere = {stage for other in wanted.values() if other is not ours for stage in other["stages"]}
+        after = edit_yaml(before, partial(_merge, wanted=ours, elsewhere=elsewhere), name)
         if parse_yaml(before) != parse_yaml(after):
             found.append(Rewritten(name, before, after))
     return found
@@ -97,13 +100,15 @@ def _loaded(text: str) -> Any:
     return kept[0]
 
 
-def _merge(pipeline: Any, wanted: Any) -> None:
-    """Make the stages that both have as `wanted` has them, and add those that only it has."""
+def _merge(pipeline: Any, wanted: Any, elsewhere: Collection[str]) -> None:
+    """Make the stages that both have as `wanted` has them, add those that only it has, drop what is `elsewhere` now."""
     stages = pipeline.get("stages") if isinstance(pipeline, dict) else None
     if not isinstance(stages, dict) or not all(isinstance(stage, dict) for stage in stages.values()):
         raise StudyError(
             where="dvc.yaml", found="no stages", expected="a pipeline", do="restore the one that `cinecube init` wrote"
         )
+    for name in stages.keys() & elsewhere:
+        del stages[name]
     for name, stage in wanted["stages"].items():
         if name not in stages:
             stages[name] = stage  # at the end: comments are above what they are of

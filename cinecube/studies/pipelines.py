@@ -6,6 +6,8 @@ from collections.abc import Mapping, Sequence
 from importlib.resources import files
 
 _WIDE = 120
+PIPELINE_FILES = ("dvc.yaml", "data/dvc.yaml")
+"""Files of a pipeline, from the study's folder; simulated studies alone have the second."""
 
 
 def pipelines(
@@ -40,12 +42,11 @@ def pipelines(
     def deps(command: str, paths: Sequence[str]) -> str:
         return _listed("deps", [*paths, *(code or {}).get(command, [])])
 
-    names = ["dvc.yaml", *(["data/dvc.yaml"] if simulated else [])]
     return {
         name: environment.from_string(template_text(f"{name.replace('/', '.')}.j2")).render(
             simulated=simulated, stimuli=stimuli, code=code, deps=deps
         )
-        for name in names
+        for name in (PIPELINE_FILES if simulated else PIPELINE_FILES[:1])
     }
 
 

@@ -19,6 +19,7 @@ from cinecube.features.networks.network import Extractor, Features
 from cinecube.features.networks.registry import find_network
 from cinecube.store.base.errors import StudyError
 from cinecube.store.base.journal import Block, Journal
+from cinecube.store.jobs.tasks import pinned_blas
 from cinecube.store.params.run_params import Run
 
 Told = Callable[[int], None]
@@ -54,7 +55,7 @@ def read_blocks(
     missing = [block for block in blocks if not journal.has(block)]
     if not missing:
         return
-    with _one_at_a_time:
+    with _one_at_a_time, pinned_blas(job.study.run.threads):  # mel bands are made by numpy
         device = _device(job.study.run)
         extractor = _load(job, weights, device)
         # How sums are ordered depends on what is summed beside them. A CPU is as fast with one row, whose numbers then

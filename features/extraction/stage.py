@@ -9,7 +9,6 @@ from typing import Any
 
 import numpy as np
 
-from cinecube.features.extraction.block_reading import read_blocks
 from cinecube.features.extraction.constant import Telling
 from cinecube.features.extraction.film_job import FilmJob, checked_weights, is_current, prepare
 from cinecube.features.extraction.spec import row_window_s, stream_label
@@ -104,6 +103,7 @@ def _fill(job: FilmJob, journal: Journal, root: Path, progress: Progress | None)
     tell(done, total)
     if done == total:
         return 0
+    from cinecube.features.extraction.block_reading import read_blocks  # decoders and networks: not to publish a cube
 
     def told(n_windows: int) -> None:
         nonlocal done

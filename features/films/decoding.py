@@ -26,6 +26,9 @@ _CONTAINERS = (
 )
 _ONE_FILE = {"format_whitelist": ",".join(_CONTAINERS.split()), "protocol_whitelist": "file"}
 
+# To hand a smaller picture to another thread costs as much as half of decoding it.
+_SMALL_PIXELS = 320 * 240
+
 _RATES = ("10", "12", "12.5", "15", "20", "24000/1001", "24", "25", "30000/1001", "30", "48", "50", "60000/1001", "60")
 
 
@@ -90,7 +93,7 @@ def shown_frames(path: Path, where: str, stream: int, told: Told | None = None) 
     times = _Times()
     with opened(path, where) as container:
         source = container.streams[stream]
-        source.thread_type = "AUTO"
+        source.thread_type = "AUTO" if source.width * source.height > _SMALL_PIXELS else "NONE"
         how = f"-vf fps={usual_rate(source.average_rate or Fraction(25))} -c:a copy"
         try:
             for frame in _decoded(container, source, lambda frame: not frame.is_corrupt, told):

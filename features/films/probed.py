@@ -44,17 +44,16 @@ def probed(path: Path, root: Path, digest: str | None = None, told: Any = None) 
     StudyError
         As `probe`.
     """
+    paths = StudyPaths(root)
+    if path.is_file():
+        digest = digest or file_digest(path)
+        known = _remembered(paths, path, digest)
+        if known is not None:
+            return known
     from cinecube.features.films.probing import probe  # brings PyAV
 
-    paths = StudyPaths(root)
-    where = paths.relative(path)
-    if not path.is_file():
-        return probe(path, where)  # which says so
-    digest = digest or file_digest(path)
-    known = _remembered(paths, path, digest)
-    if known is not None:
-        return known
-    info = probe(path, where, told)
+    info = probe(path, paths.relative(path), told)  # which says so where there is no file
+    assert digest is not None
     note = _Note(PROBED_VERSION, replace(info, path=Path(path.name)))
     with contextlib.suppress(OSError):
         write_text(_place(paths, digest), _NOTES.dump_json(note).decode())

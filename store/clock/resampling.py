@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import numpy as np
-from scipy import sparse
 
 from cinecube.store.base.errors import StudyError
+
+if TYPE_CHECKING:
+    from scipy import sparse
 
 _LOBES = 3
 # Rows whose weights for all windows are dense at one time.
@@ -39,6 +43,8 @@ def resampling_weights(
     StudyError
         If a row overlaps no window.
     """
+    from scipy import sparse  # most cubes are read at their own clock
+
     step_s = _step_s(to_s)
     if step_s:
         step_s = max(step_s, _step_s(from_s) or 0.0)
@@ -57,6 +63,8 @@ def _weights(
     method: str, from_s: np.ndarray, from_window_s: float, to_s: np.ndarray, to_window_s: float, step_s: float | None
 ) -> sparse.csr_array:
     """Weights of some rows for a low-pass of `step_s`; a single row has none, and takes its mean."""
+    from scipy import sparse
+
     if method == "lanczos" and step_s:
         middles = (to_s + to_window_s / 2)[:, None] - (from_s + from_window_s / 2)[None, :]
         lobes = middles / step_s

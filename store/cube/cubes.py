@@ -96,8 +96,8 @@ def write_cube(path: Path, cube: xr.Dataset) -> None:
     """Write a brain or score cube whole.
 
     Responses (time, target) are stored as all rows of a block of targets to a shard, since that is what an encoder
-    reads; lazy values must be chunked so. Scores are a chunk per model of as many subjects as make a MiB: folders and
-    files of each subject cost DVC more than their bytes.
+    reads; lazy values must be chunked so. Chunks of scores hold as many subjects, and models, as make a MiB: folders
+    and files of each of them cost DVC more than their bytes.
 
     Parameters
     ----------
@@ -115,8 +115,9 @@ def write_cube(path: Path, cube: xr.Dataset) -> None:
             encoding[str(name)] = {"chunks": (ROWS_PER_CHUNK, target_chunk), "shards": shards}
         else:
             chunk = {**sizes, "subject": 1, "model": 1, "target": target_chunk}
-            one_subject = math.prod(chunk[dim] for dim in sizes) * variable.dtype.itemsize
-            chunk["subject"] = min(sizes.get("subject", 1), max(1, _MIB // one_subject))
+            for dim in ("subject", "model"):
+                n_bytes = math.prod(chunk[dim] for dim in sizes) * variable.dtype.itemsize
+                chunk[dim] = min(sizes.get(dim, 1), max(1, _MIB // n_bytes))
             encoding[str(name)] = {"chunks": tuple(chunk[dim] for dim in sizes)}
     with staged(path) as partial, zarr.config.set(_COMPACT):
         _write(cube, partial, encoding)
