@@ -1,1 +1,1 @@
-"""The networks of the reference study: five of transformers in one file, two of our own."""
+"""The networks of the reference study: five of transformers, two of our own."""

@@ -1,43 +1,34 @@
-"""Five networks of transformers as their papers read them: what each checkpoint says, what goes in, which tokens count.
+"""Five networks of transformers as their papers read them: what each checkpoint says, and how it prepares frames.
 
-The library has their classes; what it leaves open is here. `hf` reads the same checkpoints by general rules.
+The library has their classes; what it leaves open is here and in `preset_networks`, which imports torch and waits until
+a network is loaded. `hf` reads the same checkpoints by general rules.
 """
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-from torch import Tensor
-
-from cinecube.features.hf.hooks import Tapped
-from cinecube.features.hf.loading import load_network
-from cinecube.features.networks.mel import RATE_HZ, fitted, kaldi_log_mel
+from cinecube.features.networks.mel import FRAMES_PER_S, RATE_HZ
 from cinecube.features.networks.network import (
     ALL_FRAMES,
-    Batch,
     Checkpoint,
+    Extractor,
     Facts,
-    Features,
-    Key,
     Network,
     Reading,
     check_architecture,
     read_checkpoint,
 )
 from cinecube.features.networks.pixels import HALF, IMAGENET, Pixels, read_pixels
-from cinecube.features.networks.taps import Pool, in_pieces, mean_over_frames, own_tokens, pool_tokens
 from cinecube.store.base.errors import StudyError
 from cinecube.store.base.labels import layer_labels
 from cinecube.store.cube.schema import Stream
 
 _CLS_AND_PATCHES = ("mean", "patches", "cls", "last")
 _TOKENS_ALONE = ("mean", "last")
-_PATCHES_KEY, _SOUND_KEY = "embeddings.patch_embeddings.projection.weight", "feature_projection.projection.weight"
 
 
 def _facts(checkpoint: Checkpoint, model_type: str, **facts: Any) -> Facts:
@@ -46,10 +37,6 @@ def _facts(checkpoint: Checkpoint, model_type: str, **facts: Any) -> Facts:
     labels = layer_labels(checkpoint.config.get("num_hidden_layers", 12))
     width = checkpoint.config.get("hidden_size", 768)
     return Facts(streams=(Stream("", labels, [width] * len(labels)),), **facts)
-
-
-def _tapped(checkpoint: Checkpoint, reading: Reading, facts: Facts, anchor: str) -> Tapped:
-    return Tapped(load_network(checkpoint, reading, anchor), facts.streams[0], checkpoint, reading)
 
 
 ReadPixels = Callable[[Checkpoint], Pixels]
@@ -111,49 +98,6 @@ def describe_vivit(checkpoint: Checkpoint) -> Facts:
     )
 
 
-class Pictures:
-    """A network read frame by frame, or clip by clip.
-
-    Parameters
-    ----------
-    describe, read_pixels : callable
-        What its checkpoint says, and how that prepares frames.
-    path, reading
-        See `Network.load`.
-    """
-
-    def __init__(
-        self, describe: Callable[[Checkpoint], Facts], read_pixels: ReadPixels, path: Path, reading: Reading
-    ) -> None:
-        checkpoint = read_checkpoint(path, str(path))
-        facts = describe(checkpoint)
-        self._pixels, self._reading, self._stills = read_pixels(checkpoint), reading, facts.stills
-        self._tapped = _tapped(checkpoint, reading, facts, _PATCHES_KEY)
-        self._n_tokens = self._tapped.network.embeddings.position_embeddings.shape[1]
-        self._pool = pool_tokens(reading.pooling, n_special=1)
-
-    def prepare_frame(self, rgb: np.ndarray) -> np.ndarray:
-        """Resize and crop a frame: (height, width, 3) uint8 to (y, x, 3) uint8."""
-        return self._pixels.prepare(rgb)
-
-    def __call__(self, batch: Batch) -> Features:
-        """Features of clips, or of each window's frames."""
-        assert batch.frames is not None
-        if not self._stills:
-            return self._read(batch.frames)
-        found = self._read(batch.frames.reshape(-1, *batch.frames.shape[2:]))
-        return mean_over_frames(found, len(batch.frames), self._reading.frame_pooling)
-
-    def _read(self, frames: np.ndarray) -> Features:
-        return in_pieces(self._run, self._tapped.network, self._n_tokens, frames)
-
-    def _run(self, frames: Tensor) -> dict[Key, Tensor]:
-        return self._tapped.read({"pixel_values": self._pixels.normalise(frames)}, self._pool)
-
-
-_VARIANCE_FLOOR = 1e-7
-
-
 def describe_wav2vec2(checkpoint: Checkpoint) -> Facts:
     """wav2vec 2.0 (Baevski et al. 2020): sound, with a look back before each window. It has no CLS token.
 
@@ -181,62 +125,8 @@ def describe_wav2vec2(checkpoint: Checkpoint) -> Facts:
     )
 
 
-class Wav2Vec2:
-    """A wav2vec 2.0 encoder; of the look-back it attends to, only the window's own tokens are pooled."""
-
-    def __init__(self, path: Path, reading: Reading) -> None:
-        checkpoint = read_checkpoint(path, str(path))
-        self._normalise = checkpoint.processor.get("do_normalize", True)
-        self._tapped = _tapped(checkpoint, reading, describe_wav2vec2(checkpoint), _SOUND_KEY)
-        config = self._tapped.network.config
-        self._shortest = shortest_input(config.conv_kernel, config.conv_stride)
-        self._samples_per_token = math.prod(config.conv_stride)
-        n_own = own_tokens(reading.window_s, reading.rate_hz / self._samples_per_token)
-        pool = pool_tokens(reading.pooling)
-        self._pool: Pool = lambda tokens: pool(tokens[:, -n_own:])
-
-    def prepare_frame(self, rgb: np.ndarray) -> np.ndarray:
-        """No frame is read."""
-        raise NotImplementedError("wav2vec 2.0 reads sound only")
-
-    def __call__(self, batch: Batch) -> Features:
-        """Features of sound windows of equal length."""
-        assert batch.sound is not None
-        sound = standardised(batch.sound) if self._normalise else batch.sound
-        # Silence before the film began; the convolutions need that many samples for their first token.
-        sound = np.pad(sound, ((0, 0), (max(0, self._shortest - sound.shape[1]), 0)))
-        n_tokens = sound.shape[1] // self._samples_per_token + 1
-        return in_pieces(self._run, self._tapped.network, n_tokens, sound)
-
-    def _run(self, sound: Tensor) -> dict[Key, Tensor]:
-        return self._tapped.read({"input_values": sound}, self._pool)
-
-
-def standardised(sound: np.ndarray) -> np.ndarray:
-    """Each window (row, sample) with mean 0 and variance 1."""
-    mean, variance = sound.mean(axis=1, keepdims=True), sound.var(axis=1, keepdims=True)
-    scaled: np.ndarray = (sound - mean) / np.sqrt(variance + np.float32(_VARIANCE_FLOOR))
-    return scaled
-
-
-def shortest_input(kernels: tuple[int, ...], strides: tuple[int, ...]) -> int:
-    """Samples that a stack of convolutions needs to return one token.
-
-    Parameters
-    ----------
-    kernels, strides : tuple of int
-        Of each convolution, in samples of its own input.
-    """
-    samples = 1
-    for kernel, stride in zip(reversed(kernels), reversed(strides), strict=True):
-        samples = (samples - 1) * stride + kernel
-    return samples
-
-
-_FRAMES_PER_S = 100
 # Of AudioSet; the official extractor divides by twice the deviation.
 _MEAN, _STD = -4.2677393, 4.5689974
-_N_SPECIAL = 2
 
 
 def describe_ast(checkpoint: Checkpoint) -> Facts:
@@ -244,7 +134,7 @@ def describe_ast(checkpoint: Checkpoint) -> Facts:
 
     Its first two tokens are CLS and distillation.
     """
-    longest_s = checkpoint.processor.get("max_length", 1024) / _FRAMES_PER_S
+    longest_s = checkpoint.processor.get("max_length", 1024) / FRAMES_PER_S
     return _facts(
         checkpoint,
         "audio-spectrogram-transformer",
@@ -270,60 +160,41 @@ def _mel_settings(checkpoint: Checkpoint) -> dict[str, Any]:
     }
 
 
-class Ast:
-    """An AST; of the look-back it attends to, only the window's own patches are pooled."""
+def _load_pictures(
+    describe: Callable[[Checkpoint], Facts], read_pixels: ReadPixels, path: Path, reading: Reading
+) -> Extractor:
+    from cinecube.features.architectures.preset_networks import Pictures
 
-    def __init__(self, path: Path, reading: Reading) -> None:
-        checkpoint = read_checkpoint(path, str(path))
-        self._settings, self._reading = _mel_settings(checkpoint), reading
-        self._tapped = _tapped(checkpoint, reading, describe_ast(checkpoint), _PATCHES_KEY)
-        self._n_tokens = self._tapped.network.embeddings.position_embeddings.shape[1]
-
-    def prepare_frame(self, rgb: np.ndarray) -> np.ndarray:
-        """No frame is read."""
-        raise NotImplementedError("AST reads sound only")
-
-    def __call__(self, batch: Batch) -> Features:
-        """Features of sound windows of equal length, each as loud as it is: AST knows absolute levels."""
-        assert batch.sound is not None
-        mel = kaldi_log_mel(batch.sound, self._settings["bands"])
-        pool = self._pool(mel.shape[1])
-        mel = fitted(mel, self._settings["frames"])
-        if self._settings["normalise"]:
-            mel = (mel - np.float32(self._settings["mean"])) / np.float32(self._settings["std"])
-        return in_pieces(partial(self._run, pool), self._tapped.network, self._n_tokens, mel)
-
-    def _run(self, pool: Pool, mel: Tensor) -> dict[Key, Tensor]:
-        return self._tapped.read({"input_values": mel}, pool)
-
-    def _pool(self, n_frames: int) -> Pool:
-        """Pooling of the patches of the window's own sound, the last of `n_frames`; patches go band by band."""
-        config, pooling = self._tapped.network.config, self._reading.pooling
-        if pooling == "cls":
-            return pool_tokens("cls")
-        n_times = (config.max_length - config.patch_size) // config.time_stride + 1
-        times = own_times(n_frames, self._reading.window_s, config.patch_size, config.time_stride, n_times)
-        patches = pool_tokens("last" if pooling == "last" else "mean")
-        return lambda tokens: patches(tokens[:, _N_SPECIAL:].unflatten(1, (-1, n_times))[:, :, times].flatten(1, 2))
+    checkpoint = read_checkpoint(path, str(path))
+    return Pictures(checkpoint, describe(checkpoint), read_pixels(checkpoint), reading)
 
 
-def own_times(n_frames: int, window_s: float, patch: int, step: int, n_times: int) -> slice:
-    """Places along time whose patches are in the last `window_s` of `n_frames` frames; at least the last one."""
-    last = min(max(0, (n_frames - patch) // step), n_times - 1)
-    first = math.ceil((n_frames - round(window_s * _FRAMES_PER_S)) / step)
-    return slice(min(max(0, first), last), last + 1)
+def _load_wav2vec2(path: Path, reading: Reading) -> Extractor:
+    from cinecube.features.architectures.preset_networks import Wav2Vec2
+
+    checkpoint = read_checkpoint(path, str(path))
+    return Wav2Vec2(checkpoint, describe_wav2vec2(checkpoint), reading)
 
 
-VIT = Network(version=2, describe=describe_vit, load=partial(Pictures, describe_vit, _vit_pixels), licence="apache-2.0")
+def _load_ast(path: Path, reading: Reading) -> Extractor:
+    from cinecube.features.architectures.preset_networks import Ast
+
+    checkpoint = read_checkpoint(path, str(path))
+    return Ast(checkpoint, describe_ast(checkpoint), reading)
+
+
+VIT = Network(
+    version=2, describe=describe_vit, load=partial(_load_pictures, describe_vit, _vit_pixels), licence="apache-2.0"
+)
 # Of the official weights: CC BY-NC 4.0, as the card of `MCG-NJU/videomae-base` says.
 VIDEOMAE = Network(
     version=2,
     describe=describe_videomae,
-    load=partial(Pictures, describe_videomae, _videomae_pixels),
+    load=partial(_load_pictures, describe_videomae, _videomae_pixels),
     licence="cc-by-nc-4.0",
 )
 VIVIT = Network(
-    version=1, describe=describe_vivit, load=partial(Pictures, describe_vivit, _vivit_pixels), licence="mit"
+    version=1, describe=describe_vivit, load=partial(_load_pictures, describe_vivit, _vivit_pixels), licence="mit"
 )
-WAV2VEC2 = Network(version=2, describe=describe_wav2vec2, load=Wav2Vec2, licence="apache-2.0")
-AST = Network(version=1, describe=describe_ast, load=Ast, licence="bsd-3-clause")
+WAV2VEC2 = Network(version=2, describe=describe_wav2vec2, load=_load_wav2vec2, licence="apache-2.0")
+AST = Network(version=1, describe=describe_ast, load=_load_ast, licence="bsd-3-clause")

@@ -13,6 +13,8 @@ _PREEMPHASIS = 0.97
 _FLOOR = float(np.finfo(np.float32).eps)
 RATE_HZ = 16_000
 """The rate at which a frame of 25 ms is 400 samples."""
+FRAMES_PER_S = RATE_HZ // _STEP
+"""Frames of `kaldi_log_mel`."""
 
 
 def kaldi_log_mel(sound: np.ndarray, n_bands: int = 128) -> np.ndarray:

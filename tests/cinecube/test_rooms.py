@@ -183,7 +183,7 @@ def test_store_and_analysis_need_no_torch() -> None:
     assert done.returncode == 0, done.stderr
 
 
-@pytest.mark.parametrize("words", ["extract", "checkpoint vit"])
+@pytest.mark.parametrize("words", ["extract", "checkpoint tvlt"])
 def test_extraction_without_its_packages_is_one_line(words: str) -> None:
     code = f"{ABSENT}from cinecube.cli import main; main({words.split()!r})"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=REPOSITORY, check=False)

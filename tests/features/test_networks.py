@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 
-from cinecube.features.architectures.presets import own_times, shortest_input
+from cinecube.features.architectures.preset_networks import own_times, shortest_input
 from cinecube.features.networks.network import Batch, Features, Reading, read_checkpoint
 from cinecube.features.networks.registry import find_network
 from cinecube.features.networks.taps import own_tokens
