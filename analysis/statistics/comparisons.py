@@ -8,7 +8,6 @@ from typing import Any, Literal
 
 import numpy as np
 import pandas as pd
-from scipy import stats
 
 from cinecube.analysis.cubes.tables import EVERYONE
 from cinecube.analysis.ridge.design import Run
@@ -256,6 +255,8 @@ def signed_rank(difference: np.ndarray, alternative: Literal["greater", "two-sid
     known = difference[difference != 0]
     if not known.size:
         return 1.0
+    from scipy import stats  # takes a second to import, and most stages only ask for names
+
     method: Any = "exact"
     if len(np.unique(np.abs(known))) < len(known):
         # scipy's `exact` is wrong where differences tie.
@@ -329,6 +330,8 @@ def group_map(scores: np.ndarray, alternative: Literal["greater", "two-sided"] =
             expected=f"at least {MIN_SUBJECTS}",
             do="add subjects, or test each by permutation",
         )
+    from scipy import stats
+
     known = np.abs(scores) < 1  # false for NaN
     z = np.arctanh(np.where(known, scores, 0), dtype=np.float64)
     count = known.sum(axis=0)

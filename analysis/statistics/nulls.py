@@ -12,7 +12,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from scipy import fft, stats
+from scipy import fft
 
 from cinecube.analysis.ridge.design import Run
 from cinecube.analysis.ridge.factors import Array, Backend
@@ -336,6 +336,8 @@ def fdr(p: np.ndarray) -> np.ndarray:
     adjusted = np.full(np.shape(p), np.nan)
     known = np.isfinite(p)
     if known.any():
+        from scipy import stats  # takes a second to import
+
         adjusted[known] = stats.false_discovery_control(np.asarray(p)[known], method="bh")
     return adjusted
 
