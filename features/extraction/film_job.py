@@ -15,7 +15,7 @@ from cinecube.features.films.segment import SegmentInfo
 from cinecube.features.films.stimuli import find_segments
 from cinecube.features.networks import READING_VERSION
 from cinecube.features.networks.network import Reading
-from cinecube.features.networks.registry import find_network
+from cinecube.features.networks.registry import network_version
 from cinecube.store.base.errors import StudyError
 from cinecube.store.base.fingerprint import fingerprint
 from cinecube.store.base.journal import Block, row_blocks
@@ -147,8 +147,7 @@ def checked_weights(study: Study, model: str, record: Record, root: Path) -> Pat
     params = study.model(model).model_copy(update={"revision": record.revision})
     folder, _ = find_checkpoint(model, params, root)
     where = StudyPaths(root).relative(StudyPaths(root).checkpoint(model))
-    network = find_network(record.extractor, f"models.{model}.extractor")
-    versions = (network.version, READING_VERSION)
+    versions = (network_version(record.extractor, f"models.{model}.extractor"), READING_VERSION)
     if versions != (record.extractor_version, record.reading_version):
         recorded = f"{record.extractor_version}.{record.reading_version}"
         raise stale(where, f"a record by version {recorded} of {record.extractor}", "version {}.{}".format(*versions))
