@@ -410,7 +410,9 @@ def test_an_upgrade_runs_again_what_it_has_to(tiny: Folder, installed: Path) -> 
 
     # A record of the same checkpoint by another version of its network.
     presets = installed / "features/architectures/presets.py"
-    raised = presets.read_text(encoding="utf-8").replace("VIT = Network(version=2,", "VIT = Network(version=3,")
+    text = presets.read_text(encoding="utf-8")
+    raised = re.sub(r"^(VIT = Network\(\s*version=)2,", r"\g<1>3,", text, flags=re.MULTILINE)
+    assert raised != text
     presets.write_text(raised, encoding="utf-8")
     assert _stages_run(dvc(root, "repro", "checkpoint")) == {"checkpoint@vit"}
     changed = _changed(dvc(root, "status"))

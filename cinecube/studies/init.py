@@ -7,7 +7,6 @@ import math
 import os
 import shutil
 import subprocess
-import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -18,7 +17,7 @@ import yaml
 
 from cinecube.features.films.stimuli import one_file, segment_files
 from cinecube.sharing.ignoring import IGNORE_FILE, keep_out_of_git, warn_of_exposed
-from cinecube.store.base.errors import StudyError, some_of
+from cinecube.store.base.errors import StudyError, first_line, some_of
 from cinecube.store.base.labels import check_name
 from cinecube.store.clock.clock import same_step
 from cinecube.store.inputs.content import is_here, unfetched
@@ -399,12 +398,24 @@ def _finish(folder: Path) -> None:
         _call(folder, "git", "init", "--quiet", must=True)
         inside = str(folder.resolve())
     if not (folder / ".dvc").is_dir():
-        subdir = [] if Path(inside).resolve() == folder.resolve() else ["--subdir"]
-        _call(folder, sys.executable, "-m", "dvc", "init", "--quiet", *subdir, must=True)
+        _init_dvc(folder, subdir=Path(inside).resolve() != folder.resolve())
         # Cubes are large: linked to DVC's cache they take their room once. `dvc config` says the same, later.
         with (folder / ".dvc" / "config").open("a", encoding="utf-8") as config:
             config.write('[cache]\n    type = "hardlink,copy"\n')
     warn_of_exposed(folder, study)
+
+
+def _init_dvc(folder: Path, subdir: bool) -> None:
+    """As `dvc init`, which would be one more start of Python."""
+    from dvc.exceptions import DvcException
+    from dvc.logger import set_loggers_level
+    from dvc.repo import Repo
+
+    try:
+        with set_loggers_level(logging.WARNING):
+            Repo.init(str(folder), subdir=subdir).close()
+    except DvcException as error:
+        raise _no_repository("dvc init", first_line(error)) from error
 
 
 def _call(folder: Path, *command: str, must: bool = False) -> str | None:
@@ -418,10 +429,9 @@ def _call(folder: Path, *command: str, must: bool = False) -> str | None:
         return done.stdout.strip()
     if must:
         lines = done.stderr.strip().splitlines() or ["no message"]
-        raise StudyError(
-            where=" ".join(Path(command[0]).name if i == 0 else word for i, word in enumerate(command)),
-            found=lines[-1],
-            expected="a repository",
-            do="fix it, and run `cinecube init` again",
-        )
+        raise _no_repository(" ".join(command), lines[-1])
     return None
+
+
+def _no_repository(where: str, found: str) -> StudyError:
+    return StudyError(where=where, found=found, expected="a repository", do="fix it, and run `cinecube init` again")

@@ -12,7 +12,7 @@ from click.testing import CliRunner, Result
 from tests.conftest import Folder
 
 from cinecube.cli import main
-from cinecube.studies.pipelines import pipelines
+from cinecube.studies.pipelines import PIPELINE_FILES, pipelines
 
 EARLIER = Path(__file__).resolve().parents[1] / "earlier"
 
@@ -104,6 +104,23 @@ def test_what_a_lab_added_stays(lab: Folder) -> None:
     assert stages["encode"]["cmd"] == "${cluster} ${cinecube} encode ${item.model}"
     assert (stages["features"]["frozen"], stages["features"]["meta"]) == (True, {"gpu": "a100"})
     assert stages["encode"]["params"][-1] == {"data/versions.json": ["scores"]}
+
+
+def test_a_stage_that_is_in_another_file_now_is_moved(tmp_path: Path) -> None:
+    """`inputs` of simulated studies was in `dvc.yaml`; in both, DVC would refuse the pipeline."""
+    study = Folder(tmp_path / "study")
+    assert CliRunner().invoke(main, ["init", str(study.root)]).exit_code == 0
+    files = [study.root / name for name in PIPELINE_FILES]
+    wanted = [yaml.safe_load(file.read_text(encoding="utf-8")) for file in files]
+    here, there = (yaml.safe_load(file.read_text(encoding="utf-8")) for file in files)
+    here["stages"]["inputs"] = there["stages"].pop("inputs")
+    del here["stages"]["inputs"]["wdir"]
+    for file, pipeline in zip(files, (here, there), strict=True):
+        file.write_text(yaml.safe_dump(pipeline), encoding="utf-8")
+    assert study.must("plan").stderr == ""
+    assert _upgrade(study, "--yes").exit_code == 0
+    assert [yaml.safe_load(file.read_text(encoding="utf-8")) for file in files] == wanted
+    assert study.must("plan").stderr == ""
 
 
 def test_it_asks_first(lab: Folder) -> None:
