@@ -441,8 +441,9 @@ def test_a_study_of_an_earlier_version_goes_on(tiny: Folder) -> None:
     dvc(tiny.root, "commit", "-f")
     assert _running(dvc(tiny.root, "repro")) == set()
     done = tiny.must("upgrade", "--yes")
-    kept = "films, checkpoint@vit, checkpoint@wav2vec2, brain@sub-01, residual_features@pair0"
-    assert f"kept: {kept}" in done.stdout.splitlines()
+    cubes = [f"features@{model}-{film}" for model in ("vit", "wav2vec2") for film in FILMS]
+    kept = ["films", "checkpoint@vit", "checkpoint@wav2vec2", "brain@sub-01", *cubes, "residual_features@pair0"]
+    assert f"kept: {', '.join(kept)}" in done.stdout.splitlines()
     # Without what DVC remembers of runs: this version made the results that stand for those of an earlier one.
     run = _stages_run(dvc(tiny.root, "repro", "--no-run-cache"))
     assert {"simulate", "encode@vit", "encode@wav2vec2", "ceiling", "report"} <= run
