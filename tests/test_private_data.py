@@ -280,7 +280,7 @@ def test_pull_brings_what_is_there_and_names_what_was_kept(clone: Path) -> None:
     assert not (clone / "data/brain").exists()
     again = json.loads(_cinecube("pull", "--study", str(clone), "--json"))
     assert again["files"] == 0
-    assert len(again["kept_back"]) == 5
+    assert len(again["kept_back"]) == 6
     assert again["lacking"] == []
     assert _git(clone, "status", "--porcelain") == ""
 

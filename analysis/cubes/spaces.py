@@ -17,10 +17,10 @@ from cinecube.store.base.fingerprint import differences
 from cinecube.store.base.labels import layer_number
 from cinecube.store.base.paths import StudyPaths
 from cinecube.store.clock.clock import SAME_STEP_S, Clock, covered_rows, match_onsets, same_step, step_s
-from cinecube.store.cube.cubes import TARGETS_PER_SHARD, open_cube, read_values, refuse_another
+from cinecube.store.cube.cubes import open_cube, read_values, refuse_another
 from cinecube.store.cube.guarded import judged_by_reader
 from cinecube.store.cube.reclock import Method, reclock
-from cinecube.store.cube.schema import rows_index
+from cinecube.store.cube.schema import TARGETS_PER_SHARD, rows_index
 from cinecube.store.open.imported import open_imported
 from cinecube.store.params.document import Study
 from cinecube.store.spaces.space import other_space, space_of

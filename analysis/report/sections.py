@@ -164,7 +164,7 @@ def _lags(paths: StudyPaths) -> pd.DataFrame:
 
 
 def time_section(study: Study, root: Path, preferred: pd.DataFrame) -> PageSection | None:
-    """Predicted beside measured responses along the test films, a parcel at a time; None where nobody's may be shown.
+    """Predicted beside measured responses along the test films, a parcel at a time; None where there are none.
 
     Parameters
     ----------
@@ -178,9 +178,9 @@ def time_section(study: Study, root: Path, preferred: pd.DataFrame) -> PageSecti
     everyone = preferred[(preferred["subject"] == tables.EVERYONE) & preferred["best_model"]]
     best = {str(row.parcel): str(row.model) for row in everyone.itertuples()}
     title = "Predicted and measured"
-    if len(study.brain.subjects) < 2 and not study.brain.publish:
+    if len(study.brain.subjects) < 2:
         # The page may be published; a mean of subjects is nobody's.
-        return PageSection("time", title, "Responses of a single subject are not shown while brain.publish is false.")
+        return PageSection("time", title, "Responses of a single subject are not shown; results/predictions has them.")
     curves = pd.concat(_courses(cube, best) for cube in read_predictions(study, root))
     if curves.empty:
         return None

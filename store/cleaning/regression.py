@@ -11,23 +11,20 @@ import pandas as pd
 _ROUNDING = 1e-6
 # Correlation from which on nilearn's `clean` takes a confound for a cosine of the user's own, and adds none.
 _SAME_AS_DRIFT = 0.9
+# Singular values of a projection are 1 or 0, up to rounding.
+_NOTHING = 1e-6
 
 
-def clean_run(
-    signals: np.ndarray,
-    confounds: pd.DataFrame | None,
-    kept: np.ndarray,
-    high_pass_hz: float,
-    tr_s: float,
-    *,
-    detrend: bool = True,
-) -> np.ndarray:
-    """Remove trend, drift and confounds from a run by one regression (nilearn's `clean`).
+def taken_out(
+    confounds: pd.DataFrame | None, kept: np.ndarray, high_pass_hz: float, tr_s: float, *, detrend: bool = True
+) -> tuple[np.ndarray, np.ndarray]:
+    """Trend, drift and confounds that one regression (nilearn's `clean`) takes out of a run, whatever its signals.
+
+    Cleaning is linear in the signals. So nilearn says once a run what it makes of single volumes, and two thin products
+    clean any number of targets, where `clean` would factor the confounds again for every block of them.
 
     Parameters
     ----------
-    signals : array (time, target)
-        Raw intensities.
     confounds : DataFrame (time, confound) or None
     kept : array (time,) of bool
         Volumes that are kept; the others take no part.
@@ -40,15 +37,19 @@ def clean_run(
 
     Returns
     -------
-    array (kept time, target)
+    courses : array (time, regressor)
+        0 in volumes that are not kept.
+    weights : array (regressor, time)
+        Signals (time, target) are cleaned by `signals - courses @ (weights @ signals)`, in volumes that are kept.
     """
     from nilearn.signal import clean
 
+    each = np.eye(len(kept))
     with warnings.catch_warnings():
-        # nilearn warns of constant targets, which the table of quality counts by run.
+        # nilearn warns of volumes that are not kept, which are constant here.
         warnings.simplefilter("ignore")
-        cleaned: np.ndarray = clean(
-            signals,
+        cleaned = clean(
+            each,
             detrend=detrend,
             standardize=None,
             confounds=confounds,
@@ -57,13 +58,17 @@ def clean_run(
             high_pass=high_pass_hz or None,
             t_r=tr_s,
         )
-    return cleaned
+    removed = np.zeros_like(each)
+    removed[kept] = each[kept] - cleaned
+    courses, sizes, weights = np.linalg.svd(removed)
+    there = sizes > _NOTHING
+    return courses[:, there] * sizes[there], weights[there]
 
 
 def n_regressors(
     confounds: pd.DataFrame | None, n_volumes: int, high_pass_hz: float, tr_s: float, *, detrend: bool = True
 ) -> int:
-    """Number of regressors that `clean_run` removes from a run: mean, trend, drift and confounds.
+    """Number of regressors that `taken_out` removes from a run: mean, trend, drift and confounds.
 
     Parameters
     ----------
@@ -84,7 +89,7 @@ def n_regressors(
 
 
 def keeps_drift(confounds: pd.DataFrame | None, n_volumes: int, high_pass_hz: float, tr_s: float) -> bool:
-    """True if `clean_run` removes no drift from a run, as nilearn takes a confound for one of its cosines.
+    """True if `taken_out` removes no drift from a run, as nilearn takes a confound for one of its cosines.
 
     Parameters
     ----------
@@ -128,10 +133,11 @@ def standardise_run(cleaned: np.ndarray, level: np.ndarray) -> np.ndarray:
     -------
     array (time, target), float32
     """
-    centred = cleaned.astype(np.float64) - cleaned.mean(axis=0, dtype=np.float64)
-    scale = centred.std(axis=0, ddof=1)
+    centred = cleaned - cleaned.mean(axis=0, dtype=np.float64)
+    scale = np.linalg.norm(centred, axis=0) / np.sqrt(len(centred) - 1)
     scale[scale <= _ROUNDING * level] = np.inf
-    return (centred / scale).astype(np.float32)
+    centred /= scale
+    return centred.astype(np.float32)
 
 
 def temporal_snr(signals: np.ndarray) -> np.ndarray:

@@ -24,11 +24,19 @@ from cinecube.store.cube.checksums import RESTORE, write_checksums
 from cinecube.store.cube.guarded import folder_number, open_guarded
 from cinecube.store.cube.plain_zarr import plain
 from cinecube.store.cube.plainness import refuse_no_group
-from cinecube.store.cube.schema import DIMS, ROWS_PER_CHUNK, main_variable, refuse_unknown, shard_key, stored_rows
+from cinecube.store.cube.schema import (
+    DIMS,
+    ROWS_PER_CHUNK,
+    TARGETS_PER_SHARD,
+    main_variable,
+    refuse_unknown,
+    shard_key,
+    stored_rows,
+)
+from cinecube.store.cube.shards import RowShardFiles
 
 # Below this, splitting the dim axis into chunks costs more in index than absent NaN saves.
 _MIN_DIMS_PER_CHUNK = 64
-TARGETS_PER_SHARD = 4096
 _MIB = 2**20
 # Metadata without blanks: half the bytes that opening a cube moves from a remote.
 _COMPACT = {"json_indent": None}
@@ -96,8 +104,8 @@ def write_cube(path: Path, cube: xr.Dataset) -> None:
     """Write a brain or score cube whole.
 
     Responses (time, target) are stored as all rows of a block of targets to a shard, since that is what an encoder
-    reads; lazy values must be chunked so. Chunks of scores hold as many subjects, and models, as make a MiB: folders
-    and files of each of them cost DVC more than their bytes.
+    reads. Chunks of scores hold as many subjects, and models, as make a MiB: folders and files of each of them cost DVC
+    more than their bytes.
 
     Parameters
     ----------
@@ -106,6 +114,35 @@ def write_cube(path: Path, cube: xr.Dataset) -> None:
     cube : Dataset
         `bold (time, target)`, or `score (subject, model, layer, target)` and more.
     """
+    with staged(path) as partial, zarr.config.set(_COMPACT):
+        _write(cube, partial, _encoding(cube))
+        _consolidate(partial)
+
+
+def write_responses(path: Path, labels: xr.Dataset, responses: RowShardFiles) -> None:
+    """Write a brain cube, as `write_cube` does, whose responses are in files already.
+
+    Parameters
+    ----------
+    path : Path
+        The cube's folder.
+    labels : Dataset
+        The cube without `bold`.
+    responses : RowShardFiles
+        All rows of `bold (time, target)`; its files are moved.
+    """
+    import dask.array as da
+
+    shape = labels.sizes["time"], labels.sizes["target"]
+    cube = labels.assign(bold=(DIMS["bold"], da.zeros(shape, dtype=np.float32, chunks=(shape[0], TARGETS_PER_SHARD))))
+    with staged(path) as partial, zarr.config.set(_COMPACT):
+        _write(cube, partial, _encoding(cube), compute=False)
+        responses.move(partial / "bold/c/0")
+        _consolidate(partial)
+
+
+def _encoding(cube: xr.Dataset) -> dict[str, dict[str, Any]]:
+    """Chunks and shards of each variable of a brain or score cube."""
     encoding: dict[str, Any] = {}
     for name, variable in cube.data_vars.items():
         sizes = {str(dim): variable.sizes[dim] for dim in variable.dims}
@@ -117,11 +154,9 @@ def write_cube(path: Path, cube: xr.Dataset) -> None:
             chunk = {**sizes, "subject": 1, "model": 1, "target": target_chunk}
             for dim in ("subject", "model"):
                 n_bytes = math.prod(chunk[dim] for dim in sizes) * variable.dtype.itemsize
-                chunk[dim] = min(sizes.get(dim, 1), max(1, _MIB // n_bytes))
+                chunk[dim] = min(sizes.get(dim, 1), max(1, _MIB // max(n_bytes, 1)))
             encoding[str(name)] = {"chunks": tuple(chunk[dim] for dim in sizes)}
-    with staged(path) as partial, zarr.config.set(_COMPACT):
-        _write(cube, partial, encoding)
-        _consolidate(partial)
+    return encoding
 
 
 def _dims_per_chunk(widths: np.ndarray, n_dims: int) -> int:
@@ -129,13 +164,16 @@ def _dims_per_chunk(widths: np.ndarray, n_dims: int) -> int:
     return common if common >= _MIN_DIMS_PER_CHUNK else n_dims
 
 
-def _write(cube: xr.Dataset, path: Path, encoding: Mapping[str, Any]) -> None:
+def _write(cube: xr.Dataset, path: Path, encoding: Mapping[str, Any], *, compute: bool = True) -> None:
+    """Write all of a cube, or all but its lazy values."""
     # Attributes have no order, but bytes do.
     cube = cube.assign_attrs()
     cube.attrs = dict(sorted(cube.attrs.items()))
     checked = {str(name): {"compressors": [Crc32cCodec()], **encoding.get(str(name), {})} for name in cube.variables}
     # Zarr leaves out chunks that hold nothing but its fill value; a reader could not tell them from lost ones.
-    cube.to_zarr(path, mode="w", zarr_format=3, encoding=checked, consolidated=False, write_empty_chunks=True)
+    cube.to_zarr(  # type: ignore[call-overload]  # there is an overload for each value of `compute`, none for both
+        path, mode="w", zarr_format=3, encoding=checked, consolidated=False, write_empty_chunks=True, compute=compute
+    )
 
 
 def _consolidate(path: Path) -> None:

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
 SCHEMA = 1
 ROWS_PER_CHUNK = 512
+TARGETS_PER_SHARD = 4096
 
 DIMS = {
     "features": ("time", "dim", "model", "layer"),

@@ -1,8 +1,9 @@
-"""Rows of one shard of a local file, read straight into the array that is given out."""
+"""Shards of whole rows in local files: read straight into the array that is given out, written row after row."""
 
 from __future__ import annotations
 
 import os
+import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +16,7 @@ from zarr.codecs import BytesCodec, Crc32cCodec, ShardingCodec, ShardingCodecInd
 from zarr.core.metadata import ArrayV3Metadata
 
 from cinecube.store.cube.checksums import Checksums
+from cinecube.store.cube.schema import ROWS_PER_CHUNK, TARGETS_PER_SHARD
 
 _CHECKED = (BytesCodec(endian="little"), Crc32cCodec())
 _CHECKSUM = np.dtype("<u4")
@@ -142,6 +144,80 @@ class RowShards:
         if os.preadv(file, [index.data, checksum.data], os.fstat(file).st_size - n_bytes) != n_bytes:
             return None
         return index if google_crc32c.value(index.view(np.uint8).ravel()) == checksum[0] else None
+
+
+class RowShardFiles:
+    """Shards of responses (time, target), a file each, with the bytes that Zarr would write, but row after row.
+
+    Zarr writes a shard at once or all of it again: 400 MB for the rows of a subject, which must lie ready elsewhere.
+
+    Parameters
+    ----------
+    folder : Path
+        Emptied of what an earlier one wrote.
+    n_targets : int
+
+    Attributes
+    ----------
+    blocks : list of slice
+        Targets of each shard.
+    """
+
+    def __init__(self, folder: Path, n_targets: int) -> None:
+        self.blocks = [
+            slice(start, min(start + TARGETS_PER_SHARD, n_targets)) for start in range(0, n_targets, TARGETS_PER_SHARD)
+        ]
+        width = min(n_targets, TARGETS_PER_SHARD)
+        self._files = {block.start: _RowShardFile(folder / str(i), width) for i, block in enumerate(self.blocks)}
+
+    def append(self, block: slice, rows: np.ndarray) -> None:
+        """Add rows (time, target) of the targets of one shard.
+
+        Parameters
+        ----------
+        block : slice
+            One of `blocks`.
+        rows : array of float32
+        """
+        self._files[block.start].append(rows)
+
+    def move(self, folder: Path) -> None:
+        """Finish the files and move them to the folder of a Zarr array that has them, made if it is not there."""
+        folder.mkdir(parents=True, exist_ok=True)
+        for file in self._files.values():
+            shutil.move(file.finish(), folder)
+
+
+class _RowShardFile:
+    """A shard that is one chunk wide, with the number of rows in it and the checksum of the chunk that is begun."""
+
+    def __init__(self, path: Path, width: int) -> None:
+        self._path, self._width, self._n_rows, self._checksum = path, width, 0, 0
+        path.write_bytes(b"")
+
+    def append(self, rows: np.ndarray) -> None:
+        missing = self._width - rows.shape[1]
+        rows = np.pad(rows, ((0, 0), (0, missing)), constant_values=np.nan) if missing else rows
+        with self._path.open("ab") as file:
+            while len(rows):
+                room = ROWS_PER_CHUNK - self._n_rows % ROWS_PER_CHUNK
+                part, rows = rows[:room], rows[room:]
+                data = part.astype("<f4").tobytes()
+                file.write(data)
+                self._checksum = google_crc32c.extend(self._checksum, data)
+                self._n_rows += len(part)
+                if len(part) == room:
+                    file.write(np.array(self._checksum, _CHECKSUM).tobytes())
+                    self._checksum = 0
+
+    def finish(self) -> Path:
+        """Fill the last chunk and write the index."""
+        self.append(np.full((-self._n_rows % ROWS_PER_CHUNK, self._width), np.nan, np.float32))
+        n_chunks, n_bytes = self._n_rows // ROWS_PER_CHUNK, ROWS_PER_CHUNK * self._width * 4 + _CHECKSUM.itemsize
+        index = np.array([(chunk * n_bytes, n_bytes) for chunk in range(n_chunks)], _INDEX).tobytes()
+        with self._path.open("ab") as file:
+            file.write(index + np.array(google_crc32c.value(index), _CHECKSUM).tobytes())
+        return self._path
 
 
 def _span(at: Any, size: int) -> range:

@@ -87,12 +87,14 @@ def open_workers(
 
 
 @contextmanager
-def open_threads(threads: int) -> Iterator[Threads]:
+def open_threads(threads: int, at_most: int | None = None) -> Iterator[Threads]:
     """Threads of this process, each with `threads` BLAS threads: workers times threads = cores.
+
+    With `at_most` there are no more of them, whatever the cores.
 
     BLAS settings and filters of warnings belong to the process, so they are set around all threads, never inside one.
     """
-    n_workers = n_local_workers(threads)
+    n_workers = min(n_local_workers(threads), at_most or sys.maxsize)
     with (
         pinned_blas(threads),
         warnings.catch_warnings(),

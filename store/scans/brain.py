@@ -20,12 +20,14 @@ from cinecube.store.base.input_files import check_file
 from cinecube.store.base.paths import StudyPaths
 from cinecube.store.base.writing import one_writer, scratch_folder
 from cinecube.store.cleaning.confounds import Confounds, read_confounds
-from cinecube.store.cleaning.regression import clean_run, keeps_drift, n_regressors, standardise_run
+from cinecube.store.cleaning.regression import keeps_drift, n_regressors, standardise_run, taken_out
 from cinecube.store.clock.clock import Clock, same_step
 from cinecube.store.clock.films_table import read_films_table, rows_by_segment
-from cinecube.store.cube.cubes import TARGETS_PER_SHARD, write_cube
+from cinecube.store.cube.cubes import write_responses
 from cinecube.store.cube.schema import provenance, string_coordinate
+from cinecube.store.cube.shards import RowShardFiles
 from cinecube.store.inputs.content import Digests, refuse_unfetched
+from cinecube.store.jobs.tasks import Threads, open_threads, run_jobs
 from cinecube.store.params.document import BrainParams, Study
 from cinecube.store.scans import VERSION
 from cinecube.store.scans.quality import run_quality, tell_of_runs
@@ -40,6 +42,10 @@ Progress = Callable[[int, int], None]
 _log = logging.getLogger(__name__)
 # A run that would cost its subject more of the places is refused instead.
 _MOST_BAD_PLACES = 0.5
+# Targets whose courses stay in the processor's cache.
+_CLEANED_AT_ONCE = 512
+# Threads that clean; reading takes longer than so many do, and more would only take memory.
+_CLEANERS = 4
 
 
 @dataclass(frozen=True)
@@ -90,8 +96,6 @@ def build_brain(study: Study, subject: str, root: Path, progress: Progress | Non
         If the subject lacks all training or all test films, a run is too short, off the clock or damaged, or another
         process makes this cube.
     """
-    import dask
-
     paths, params = StudyPaths(root), study.brain
     rows = rows_by_segment(read_films_table(paths.films), study.segments(), study.clock)
     source, runs = find_scans(study, subject, root)
@@ -100,15 +104,14 @@ def build_brain(study: Study, subject: str, root: Path, progress: Progress | Non
     with (
         one_writer(paths, paths.brain(subject), paths.brain_qc(subject)),
         scratch_folder(paths, f"brain.{subject}") as scratch,
+        open_threads(1, at_most=_CLEANERS) as threads,
     ):
-        targets, parts, table = _read_runs(source, checked, targets, study, root, scratch, progress)
+        targets, responses, table = _read_runs(source, checked, targets, study, root, scratch, threads, progress)
         table = table.assign(missing_segments=some_of(missing_segments(study, runs), 100) or "none")
         spec = _spec(study, source, runs, root)
         with staged(paths.brain_qc(subject)) as partial:
             table.to_csv(partial, index=False, float_format="%.6g")
-            # One shard at a time: with a thread a core, memory would grow with the machine.
-            with dask.config.set(scheduler="synchronous"):
-                write_cube(paths.brain(subject), _cube(checked, parts, targets, study, spec))
+            write_responses(paths.brain(subject), _cube_labels(checked, targets, study, spec), responses)
     tell_of_parcels(targets, subject)
     tell_of_runs(table, subject, str(params.confounds), study.clock)
     return table
@@ -272,21 +275,23 @@ def _read_runs(
     study: Study,
     root: Path,
     scratch: Path,
+    threads: Threads,
     progress: Progress | None,
-) -> tuple[Targets, ResponseFiles, pd.DataFrame]:
-    """Responses of all runs on disk and the table of quality; places that are NaN in one run are left out of all."""
+) -> tuple[Targets, RowShardFiles, pd.DataFrame]:
+    """Shards of all runs' responses and the table of quality; places that are NaN in one run are left out of all."""
     places = targets.places
     bad = np.zeros((len(checked), len(places)), dtype=bool)
     while True:
-        parts, quality = ResponseFiles(scratch, len(targets)), []
+        responses, quality = RowShardFiles(scratch, len(targets)), []
         is_spoilt = False
         for number, one in enumerate(checked):
             signals, bad_here = read_run(source, one, targets, study.clock)
             bad[number, np.searchsorted(places.index, targets.places.index)] |= bad_here
             is_spoilt |= bool(bad_here.any())
             if not is_spoilt:  # otherwise all runs are read again, at the places that are left
-                parts.append(clean_signals(signals, one, study.brain, study.clock))
+                _write_responses(signals, one, study, responses, threads)
                 quality.append(run_quality(one.run, signals, bad[number], one.confounds, one.regressors, one.rows))
+            del signals  # or it would stay until the next run is read
             if progress:
                 progress(number + 1, len(checked))
         if not is_spoilt:
@@ -297,7 +302,7 @@ def _read_runs(
     table = pd.DataFrame(quality)
     return (
         targets,
-        parts,
+        responses,
         table.assign(
             lost_parcels=some_of(targets.lost, 100) or "none", shrunk_parcels=some_of(targets.shrunk, 100) or "none"
         ),
@@ -346,7 +351,8 @@ def read_run(source: ScanSource, one: CheckedRun, targets: Targets, clock: Clock
     run, n_volumes = one.run, len(one.confounds.kept)
     # Means of many voxels differ by less than what float32 keeps of their level.
     kind = np.float32 if targets.weights is None else np.float64
-    signals = np.zeros((n_volumes, len(targets)), dtype=kind)
+    # The course of each target together, as cleaning reads them and dense series hold them.
+    signals = np.zeros((n_volumes, len(targets)), dtype=kind, order="F")
     bad_in_volume, bad = np.zeros(n_volumes, dtype=np.int64), np.zeros(len(targets.places), dtype=bool)
     for volumes, places, values in source.values(run, targets.places):
         finite = np.isfinite(values)
@@ -379,82 +385,36 @@ def _refuse_bad_volumes(run: ScanRun, bad_in_volume: np.ndarray, bad: np.ndarray
         raise StudyError(where=run.where, found=found, expected="finite intensities", do=do)
 
 
-def clean_signals(signals: np.ndarray, one: CheckedRun, params: BrainParams, clock: Clock) -> np.ndarray:
-    """Responses of a run: cleaned, trimmed to the film and standardised, some targets at a time.
-
-    Parameters
-    ----------
-    signals : array (time, target)
-        Raw intensities.
-    one : CheckedRun
-    params : BrainParams
-    clock : Clock
-
-    Returns
-    -------
-    ndarray (kept row, target), float32
-
-    Raises
-    ------
-    StudyError
-        If intensities are too large to be cleaned.
-    """
-    n_rows = len(one.kept_rows)
-    responses = np.empty((n_rows, signals.shape[1]), dtype=np.float32)
-    for start in range(0, signals.shape[1], TARGETS_PER_SHARD):
-        part = signals[:, start : start + TARGETS_PER_SHARD]
-        confounds = one.confounds
-        cleaned = clean_run(
-            part, confounds.regressors, confounds.kept, params.high_pass_hz, clock.tr_s, detrend=params.detrend
-        )
-        responses[:, start : start + TARGETS_PER_SHARD] = standardise_run(cleaned[:n_rows], np.abs(part).max(axis=0))
-    if not np.isfinite(responses).all():
-        found = f"intensities up to {np.abs(signals).max():.3g}, which cannot be cleaned"
-        raise StudyError(where=one.run.where, found=found, expected="those of a scanner", do="check the scan's scale")
-    return responses
+def _write_responses(
+    signals: np.ndarray, one: CheckedRun, study: Study, responses: RowShardFiles, threads: Threads
+) -> None:
+    """Add a run's responses to the cube's shards: cleaned, trimmed to the film and standardised."""
+    params, confounds = study.brain, one.confounds
+    removed = taken_out(
+        confounds.regressors, confounds.kept, params.high_pass_hz, study.clock.tr_s, detrend=params.detrend
+    )
+    jobs = ((block.start, (signals[:, block], removed, one.kept_rows, responses, block)) for block in responses.blocks)
+    for _ in run_jobs(threads, _write_block, jobs, 1):
+        pass
 
 
-class ResponseFiles:
-    """Responses of all runs on disk, a file for each shard of targets, so that memory does not grow with runs.
-
-    Parameters
-    ----------
-    folder : Path
-        Emptied of what an earlier one wrote.
-    n_targets : int
-    """
-
-    def __init__(self, folder: Path, n_targets: int) -> None:
-        starts = range(0, n_targets, TARGETS_PER_SHARD)
-        self._blocks = [slice(start, min(start + TARGETS_PER_SHARD, n_targets)) for start in starts]
-        self._paths = [folder / f"{number}.f32" for number in range(len(self._blocks))]
-        for path in self._paths:
-            path.write_bytes(b"")
-
-    def append(self, responses: np.ndarray) -> None:
-        """Add the rows (time, target) of one run."""
-        for block, path in zip(self._blocks, self._paths, strict=True):
-            with path.open("ab") as file:
-                file.write(np.ascontiguousarray(responses[:, block], dtype="<f4").data)
-
-    def lazy(self, n_rows: int) -> Any:
-        """All rows (time, target) as a Dask array with a chunk for each file."""
-        import dask.array as da
-        from dask.delayed import delayed
-
-        read = delayed(_read_block, pure=False)
-        widths = [block.stop - block.start for block in self._blocks]
-        return da.concatenate(
-            [
-                da.from_delayed(read(path, n_rows, width), (n_rows, width), np.float32)
-                for path, width in zip(self._paths, widths, strict=True)
-            ],
-            axis=1,
-        )
-
-
-def _read_block(path: Path, n_rows: int, width: int) -> np.ndarray:
-    return np.fromfile(path, dtype="<f4").reshape(n_rows, width)
+def _write_block(
+    signals: np.ndarray,
+    removed: tuple[np.ndarray, np.ndarray],
+    kept_rows: np.ndarray,
+    responses: RowShardFiles,
+    block: slice,
+) -> None:
+    """The responses of one shard's targets, of which `signals` are the raw intensities (time, target)."""
+    courses, weights = removed
+    found = np.empty((len(kept_rows), signals.shape[1]), np.float32)
+    for start in range(0, signals.shape[1], _CLEANED_AT_ONCE):
+        few = slice(start, start + _CLEANED_AT_ONCE)
+        part = signals[:, few].astype(np.float64, order="C")
+        level = np.abs(part).max(axis=0)
+        part -= courses @ (weights @ part)
+        found[:, few] = standardise_run(part[kept_rows], level)
+    responses.append(block, found)
 
 
 def asked_spec(study: Study, subject: str) -> dict[str, Any]:
@@ -478,15 +438,13 @@ def _spec(study: Study, source: ScanSource, runs: Sequence[ScanRun], root: Path)
     return {**asked_spec(study, source.subject), "atlas": atlas, "scans": scans}
 
 
-def _cube(
-    checked: Sequence[CheckedRun], parts: ResponseFiles, targets: Targets, study: Study, spec: dict[str, Any]
-) -> xr.Dataset:
+def _cube_labels(checked: Sequence[CheckedRun], targets: Targets, study: Study, spec: dict[str, Any]) -> xr.Dataset:
+    """The cube without its responses."""
     rows = [one.kept_rows for one in checked]
     lengths, runs = [len(part) for part in rows], [one.run for one in checked]
     onsets = [study.clock.onsets_s(one.rows)[part] for one, part in zip(checked, rows, strict=True)]
     space = targets.space
     return xr.Dataset(
-        {"bold": (("time", "target"), parts.lazy(sum(lengths)))},
         coords={
             "segment": ("time", string_coordinate(np.repeat([run.segment for run in runs], lengths))),
             "repeat": ("time", np.repeat([run.repeat for run in runs], lengths).astype(np.int32)),

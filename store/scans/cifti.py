@@ -114,7 +114,8 @@ class DenseSeries:
                 values = np.asarray(series[:, start : start + step], dtype=np.float32)
             except (OSError, ValueError) as error:
                 raise cannot_read(run.path, error, "a whole dense series", "fetch it again") from error
-            yield slice(0, n_volumes), slice(first, last), values[:, places.index[first:last] - start]
+            # Transposed, as the file has them: whole courses are copied, not numbers one by one.
+            yield slice(0, n_volumes), slice(first, last), values.T[places.index[first:last] - start].T
 
     def confounds(self, run: ScanRun) -> Path | None:
         """The run's table of confounds."""

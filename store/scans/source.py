@@ -12,8 +12,9 @@ import numpy as np
 from cinecube.store.spaces.space import Places
 
 RunBlocks = Iterator[tuple[slice, slice, np.ndarray]]
-"""Parts of a run of at most some 64 MiB: which volumes, which places, and their values (volume, place) in float32."""
-BLOCK_BYTES = 2**26
+"""Parts of a run of at most some 8 MiB: which volumes, which places, and their values (volume, place) in float32."""
+# Larger ones the system clears and takes back each time, which takes longer than reading them.
+BLOCK_BYTES = 2**23
 
 
 @dataclass(frozen=True)

@@ -23,7 +23,7 @@ _MOST_INFLATED = 1032
 # Bytes that may follow the last voxel; a longer file belongs to another header.
 _MOST_TRAILING = 2**20
 _BLOCK_BYTES = 2**22
-_SLAB_BYTES = 2**26
+_SLAB_BYTES = 2**24
 _TOLERANCE_MM = 1e-3
 
 

@@ -18,6 +18,7 @@ from cinecube.store.base.fingerprint import canonical, fingerprint
 from cinecube.store.cube.cubes import open_cube, write_cube
 from cinecube.store.cube.heads import stored_spec
 from cinecube.store.params.document import load_study
+from cinecube.store.scans import VERSION
 
 OLDER = "it is of an older version of cinecube, which did not record its own"
 # Cubes whose specs say their version, and the folder of code that is raised in the tests.
@@ -60,10 +61,11 @@ def test_what_had_no_version_is_of_version_1(study: Folder, monkeypatch: pytest.
 
 def test_a_brain_cube_says_the_version_of_scans(study: Folder, monkeypatch: pytest.MonkeyPatch) -> None:
     brain = "data/brain/sub-01.zarr"
-    assert stored_spec(study.root / brain)["version"] == {"scans": 2}
+    assert stored_spec(study.root / brain)["version"] == {"scans": VERSION}
     assert _why(study, brain) == ("up to date", [])
-    monkeypatch.setattr("cinecube.store.scans.brain.VERSION", 3)
-    assert _why(study, brain) == ("stale", ["it is of an older version of cinecube (scans 2, here 3)"])
+    monkeypatch.setattr("cinecube.store.scans.brain.VERSION", VERSION + 1)
+    told = f"it is of an older version of cinecube (scans {VERSION}, here {VERSION + 1})"
+    assert _why(study, brain) == ("stale", [told])
 
 
 def test_a_cube_that_says_no_version_is_told_to_be_older(scratch: Folder) -> None:

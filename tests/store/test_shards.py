@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import xarray as xr
 import zarr
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -17,9 +18,17 @@ from zarr.codecs import BytesCodec, Crc32cCodec, ShardingCodec
 
 from cinecube.store.base.errors import StudyError
 from cinecube.store.base.labels import layer_labels
-from cinecube.store.cube.cubes import open_cube, write_feature_cube
-from cinecube.store.cube.schema import Stream, feature_template, provenance, rows_index
-from cinecube.store.cube.shards import RowShards
+from cinecube.store.cube.cubes import open_cube, write_cube, write_feature_cube, write_responses
+from cinecube.store.cube.schema import (
+    ROWS_PER_CHUNK,
+    TARGETS_PER_SHARD,
+    Stream,
+    feature_template,
+    provenance,
+    rows_index,
+    string_coordinate,
+)
+from cinecube.store.cube.shards import RowShardFiles, RowShards
 
 CHUNK = 4
 FEW = settings(max_examples=60, deadline=None, derandomize=True)
@@ -189,3 +198,28 @@ def test_damage_in_a_cube_names_the_array(cube: Path) -> None:
         features.isel(layer=1).values  # noqa: B018
     assert features.isel(layer=1, time=slice(512, 700)).shape == (188, 6)
     assert np.isfinite(features.isel(layer=1, time=slice(512, 700), dim=slice(4)).values).all()
+
+
+@pytest.mark.parametrize(
+    ("runs", "n_targets"),
+    [((1,), 1), ((3, 4), 5), ((ROWS_PER_CHUNK, 2), 7), ((100, 2 * ROWS_PER_CHUNK, 30), TARGETS_PER_SHARD + 3)],
+    ids=["one number", "less than a chunk", "a whole chunk", "several shards"],
+)
+def test_responses_written_run_after_run_are_zarrs_bytes(runs: tuple[int, ...], n_targets: int, tmp_path: Path) -> None:
+    values = np.random.default_rng(0).standard_normal((sum(runs), n_targets)).astype(np.float32)
+    coords = {"segment": ("time", string_coordinate(["a01"] * len(values))), "target": np.arange(n_targets)}
+    labels = xr.Dataset(coords=coords, attrs=provenance("brain", {"subject": "sub-01"}, ()))
+    scratch = tmp_path / "scratch"
+    scratch.mkdir()
+    files = RowShardFiles(scratch, n_targets)
+    for run in np.split(values, np.cumsum(runs)[:-1]):
+        for block in files.blocks:
+            files.append(block, run[:, block])
+    write_responses(tmp_path / "ours.zarr", labels, files)
+    write_cube(tmp_path / "zarrs.zarr", labels.assign(bold=(("time", "target"), values)))
+    ours, zarrs = (
+        {file.relative_to(folder): file.read_bytes() for file in folder.rglob("*") if file.is_file()}
+        for folder in (tmp_path / "ours.zarr", tmp_path / "zarrs.zarr")
+    )
+    assert ours == zarrs
+    assert not list(scratch.iterdir())
