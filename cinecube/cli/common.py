@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -54,9 +55,58 @@ def study_at(root: Path) -> Study:
     return load(root)
 
 
+class Painted(str):
+    """Text that may be printed as it is: foreign names in it move no cursor, and only our colours are in it."""
+
+    def __add__(self, other: str) -> Painted:
+        return Painted(f"{self}{other if isinstance(other, Painted) else printable(other)}")
+
+    def __radd__(self, other: str) -> Painted:
+        return Painted(f"{other if isinstance(other, Painted) else printable(other)}{self}")
+
+
+def painted(text: str, colour: str | None = None, bold: bool | None = None) -> Painted:
+    """Text in a colour, which only a terminal gets that shows any."""
+    return Painted(click.style(printable(text), fg=colour, bold=bold))
+
+
 def echo(line: str = "", *, err: bool = False) -> None:
     """Print one line, and keep foreign names from breaking it or moving the cursor."""
-    click.echo(printable(line), err=err)
+    click.echo(line if isinstance(line, Painted) else printable(line), err=err)
+
+
+def note(line: str) -> None:
+    """Print a line that was not asked for: what was done, and what can be done next; nothing with `--quiet`."""
+    if not is_quiet():
+        echo(line)
+
+
+def is_quiet() -> bool:
+    """True if only errors are to be printed, and what was asked for."""
+    context = click.get_current_context(silent=True)
+    return context is not None and bool(context.meta.get(_QUIET))
+
+
+def _hush(ctx: click.Context, _: click.Parameter, quiet: bool) -> None:
+    if quiet:
+        ctx.meta[_QUIET] = True
+        set_loudness()
+
+
+def set_loudness() -> None:
+    """Let through what the package logs, or with `--quiet` its errors only."""
+    logging.getLogger("cinecube").setLevel(logging.ERROR if is_quiet() else logging.INFO)
+
+
+_QUIET = "cinecube.quiet"
+quiet_option = click.Option(
+    ["-q", "--quiet"],
+    is_flag=True,
+    is_eager=True,
+    expose_value=False,
+    callback=_hush,
+    help="Print errors and what was asked for, and nothing else.",
+)
 
 
 def echo_json(value: Any) -> None:

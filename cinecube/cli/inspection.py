@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from cinecube.cli.common import echo, echo_json, json_option, study_at, study_option
+from cinecube.cli.common import echo, echo_json, json_option, painted, study_at, study_option
 from cinecube.cli.progress import progress_bar
 from cinecube.wording import size_text
 
@@ -80,73 +80,110 @@ def _cells(row: Mapping[str, Any]) -> tuple[str, ...]:
 
 
 @click.command()
-@click.argument("cube", type=_path)
+@click.argument("cube")
 @json_option
 @study_option
-def why(cube: Path, as_json: bool, root: Path) -> None:
+def why(cube: str, as_json: bool, root: Path) -> None:
     """Say whether a cube is what the study asks for, and which fields differ.
 
-    CUBE is a path, from the study's folder. Reads its spec, params.yaml, the films' bytes, and what DVC has recorded.
-    Prints every field of the fingerprint that differs, as stored and as asked for. Writes nothing but
-    what DVC said, to .cinecube.
+    CUBE is MODEL or PAIR (its feature cubes of all films), MODEL/FILM, MODEL/scores, SUBJECT, ceiling, partition,
+    significance, or a path from the study's folder. Reads its spec, params.yaml, the films' bytes, and what DVC has
+    recorded. Prints every field of the fingerprint that differs, as stored and as asked for. Writes nothing but what
+    DVC said, to .cinecube.
 
     \b
     Example:
+      cinecube why vit
+      cinecube why vit/scores
       cinecube why data/features/vit/amber.zarr
     """
     from dataclasses import asdict
 
     from cinecube.status.pipeline import warn_of_earlier
-    from cinecube.status.why import explain_cube
+    from cinecube.status.why import explain_cubes
+    from cinecube.store.open.cube_names import find_named
 
-    found = explain_cube(study_at(root), root, cube)
+    named = find_named(root, cube)
+    found = explain_cubes(study_at(root), root, [named] if isinstance(named, Path) else named)
     warn_of_earlier(root)
     if as_json:
-        echo_json(asdict(found))
+        told = [asdict(one) for one in found]
+        echo_json(told[0] if isinstance(named, Path) else told)
         return
-    echo(f"{found.cube}: {found.state}" + (f", from {found.source}" if found.source else ""))
-    for line in (*found.fields, *found.reasons):
-        echo(f"  {line}")
+    for one in found:
+        echo(f"{one.cube}: {one.state}" + (f", from {one.source}" if one.source else ""))
+        for line in (*one.fields, *one.reasons):
+            echo(f"  {line}")
 
 
 @click.command()
-@click.argument("cube", type=_path)
+@click.argument("cube")
 @json_option
 @study_option
-def show(cube: Path, as_json: bool, root: Path) -> None:
-    """Show one cube: axes, provenance, licence, statistics.
+def show(cube: str, as_json: bool, root: Path) -> None:
+    """Show a cube: axes, provenance, licence, statistics.
 
-    CUBE is a path, from the study's folder. Reads the whole cube for its statistics, one layer or block at a time; of
-    one that is not there, the layers that `cinecube pull` brought.
+    CUBE is MODEL or PAIR (its feature cubes of all films), MODEL/FILM, MODEL/scores, SUBJECT, ceiling, partition,
+    significance, or a path from the study's folder. Reads the whole cube for its statistics, one layer or block at a
+    time; of one that is not there, the layers that `cinecube pull` brought.
 
     \b
     Example:
+      cinecube show vit/amber
+      cinecube show sub-01
       cinecube show data/features/vit/amber.zarr
     """
+    from cinecube.store.open.cube_names import find_named
+
+    named = find_named(root, cube)
+    told = [_described(root, path) for path in ([named] if isinstance(named, Path) else named)]
+    if as_json:
+        echo_json(told[0] if isinstance(named, Path) else told)
+        return
+    for number, one in enumerate(told):
+        if number:
+            echo()
+        if not isinstance(named, Path):
+            echo(painted(one["path"], bold=True))
+        _tell_of_cube(one)
+
+
+def _described(root: Path, cube: Path) -> dict[str, Any]:
+    """What `show` tells of a cube, as JSON values."""
     from cinecube.store.cube.cubes import data_name
 
     opened, lacking = _opened(root, cube)
     name = data_name(opened)
-    attrs = {key: _loads(value) for key, value in opened.attrs.items()}
-    statistics = _statistics(opened, name, str(cube), lacking) if name else []
-    axes = {str(dim): size for dim, size in (opened[name].sizes if name else opened.sizes).items()}
-    if as_json:
-        echo_json({"axes": axes, "attributes": attrs, "statistics": statistics, "lacking": lacking})
-        return
-    echo(f"{name} ({', '.join(f'{dim}: {size}' for dim, size in axes.items())})")
-    for coordinate, values in opened.coords.items():
-        echo(f"  {coordinate:10}({', '.join(map(str, values.dims))})  {_ends(values)}")
-    for key, value in attrs.items():
+    return {
+        "path": str(cube),
+        "name": name,
+        "axes": {str(dim): size for dim, size in (opened[name].sizes if name else opened.sizes).items()},
+        "coordinates": {
+            str(label): {"dims": list(map(str, values.dims)), "values": _ends(values)}
+            for label, values in opened.coords.items()
+        },
+        "attributes": {key: _loads(value) for key, value in opened.attrs.items()},
+        "statistics": _statistics(opened, name, str(cube), lacking) if name else [],
+        "lacking": list(lacking),
+    }
+
+
+def _tell_of_cube(told: Mapping[str, Any]) -> None:
+    echo(f"{told['name']} ({', '.join(f'{dim}: {size}' for dim, size in told['axes'].items())})")
+    for label, coordinate in told["coordinates"].items():
+        echo(f"  {label:10}({', '.join(coordinate['dims'])})  {coordinate['values']}")
+    for key, value in told["attributes"].items():
         _tell_attribute(key, value)
-    labels = [" ".join(str(part) for part in row["at"]) for row in statistics]
+    statistics = told["statistics"]
+    labels = [" ".join(row["at"]) for row in statistics]
     width = max(map(len, labels), default=0)
     for label, row in zip(labels, statistics, strict=True):
         echo(
             f"  {label:{width}}  mean {row['mean']:10.4g}  sd {row['sd']:10.4g}"
             f"  from {row['min']:.4g} to {row['max']:.4g}"
         )
-    if lacking:
-        echo(f"not here: {', '.join(lacking)}; `cinecube pull` brings them")
+    if told["lacking"]:
+        echo(f"not here: {', '.join(told['lacking'])}; `cinecube pull` brings them")
 
 
 def _opened(root: Path, cube: Path) -> tuple[xr.Dataset, Sequence[str]]:
@@ -212,33 +249,37 @@ def _statistics(cube: xr.Dataset, name: str, where: str, lacking: Sequence[str])
 
 
 @click.command()
-@click.argument("paths", nargs=-1, type=_path)
+@click.argument("cubes", nargs=-1)
 @click.option("--repair", is_flag=True, help="Fetch broken files of cubes that DVC tracks again.")
 @json_option
 @study_option
-def verify(paths: tuple[Path, ...], repair: bool, as_json: bool, root: Path) -> None:
+def verify(cubes: tuple[str, ...], repair: bool, as_json: bool, root: Path) -> None:
     """Check cubes byte by byte: labels, shards, NaN, fingerprints. Exit 1 if one is wrong.
 
-    Reads every cube at or under PATHS (the study's folder by default) in full, and compares those that DVC tracks with
-    what it recorded. Writes nothing; with --repair it puts files that are broken or missing in place again, from DVC's
-    cache, the remote, or the repository that a cube was imported from. Cubes that DVC has recorded and that are not
-    here at all are named, and are no damage: `cinecube pull` brings those that were published. docs/cube-format.md
-    lists the checks.
+    CUBES are names, as of `cinecube why`, or paths of cubes and folders; all of the study's by default. Reads them in
+    full, and compares those that DVC tracks with what it recorded. Writes nothing; with --repair it puts files that are
+    broken or missing in place again, from DVC's cache, the remote, or the repository that a cube was imported from.
+    Cubes that DVC has recorded and that are not here at all are named, and are no damage: `cinecube pull` brings those
+    that were published. docs/cube-format.md lists the checks.
 
     \b
     Example:
-      cinecube verify data/features/vit --repair
+      cinecube verify vit sub-01
+      cinecube verify data/features --repair
     """
     from cinecube.store.base.errors import StudyError
+    from cinecube.store.open.cube_names import find_named
     from cinecube.store.verify.find_cubes import find_cubes
     from cinecube.store.verify.repair import verify_all
     from cinecube.store.verify.tracked import Records
 
+    named = [find_named(root, cube) for cube in cubes]
+    paths = [path for found in named for path in ([found] if isinstance(found, Path) else found)]
     folders, records = [root / path for path in paths] or [root], Records()
     # What is recorded need not be here.
     there = [path for path in folders if path.exists() or not records.absent(path)]
-    cubes = list(dict.fromkeys(cube for path in there for cube in find_cubes(path)))
-    if not cubes and not any(records.absent(path) for path in folders):
+    whole = list(dict.fromkeys(cube for path in there for cube in find_cubes(path)))
+    if not whole and not any(records.absent(path) for path in folders):
         raise StudyError(
             where=str(folders[0]),
             found="no cube",
@@ -246,7 +287,7 @@ def verify(paths: tuple[Path, ...], repair: bool, as_json: bool, root: Path) -> 
             do="correct the path, fetch cubes with `dvc pull`, or make them with `dvc repro`",
         )
     with progress_bar("verifying", "cubes") as progress:
-        found = verify_all(cubes, folders, repair=repair, progress=progress)
+        found = verify_all(whole, folders, repair=repair, progress=progress)
     if as_json:
         told = {"cubes": len(found.cubes), "wrong": found.wrong, "repaired": found.repaired, "absent": found.absent}
         told["kept_back"] = found.kept_back

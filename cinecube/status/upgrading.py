@@ -14,7 +14,7 @@ from typing import Any
 from cinecube.features.extraction.record import read_record
 from cinecube.status.pipeline import changed_stages, numbered
 from cinecube.status.versions import Versions, study_versions, write_versions
-from cinecube.status.why import explain_cube
+from cinecube.status.why import explain_cubes
 from cinecube.store.base.atomic import write_text
 from cinecube.store.base.bounded import parse_yaml, read_text
 from cinecube.store.base.errors import StudyError
@@ -216,7 +216,7 @@ def _unaltered(study: Study, root: Path, versions: Versions) -> Iterator[str]:
         for pair in study.residual
     }
     for stage, made in cubes.items():
-        if all(cube.exists() and not explain_cube(study, root, cube).fields for cube in made):
+        if all(cube.exists() and not explain_cubes(study, root, [cube])[0].fields for cube in made):
             yield stage
 
 

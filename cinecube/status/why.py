@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import posixpath
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -12,11 +13,11 @@ from cinecube.status import specs
 from cinecube.status.pipeline import changed_stages, numbered
 from cinecube.status.versions import differing, study_versions
 from cinecube.store.base.errors import StudyError
-from cinecube.store.base.paths import StudyPaths
 from cinecube.store.cube.heads import stored_spec
 from cinecube.store.dvc.dvc_index import open_index
 from cinecube.store.dvc.pulling import PulledCubes
 from cinecube.store.dvc.remotes import shown_address
+from cinecube.store.open.cube_names import StudyCube, named_cubes
 from cinecube.store.params.asked import becomes, of_folder, unlike
 from cinecube.store.params.document import PARAMS_FILE, Imported, Study
 from cinecube.studies.records import known_records
@@ -47,24 +48,29 @@ class Explanation:
     source: str = ""
 
 
-def explain_cube(study: Study, root: Path, cube: Path) -> Explanation:
-    """Compare a cube with what the study would make in its place.
+def explain_cubes(study: Study, root: Path, cubes: Iterable[Path]) -> list[Explanation]:
+    """Compare cubes with what the study would make in their places.
 
     Parameters
     ----------
     study : Study
     root : Path
         The study's folder.
-    cube : Path
+    cubes : iterable of Path
         From there, or absolute.
 
     Raises
     ------
     StudyError
-        If it is none of the study's cubes.
+        If one is none of the study's cubes.
     """
-    paths, place = StudyPaths(root), _place(root, cube)
-    stage, model, film = _stage_of(study, paths, place)
+    known = {cube.path: cube for several in named_cubes(study).values() for cube in several}
+    changed = cache(lambda: changed_stages(root, study_versions(study), known_records(study, root)) or {})
+    return [_explain(study, root, _known(known, _place(root, cube)), changed) for cube in cubes]
+
+
+def _explain(study: Study, root: Path, cube: StudyCube, changed: Callable[[], Mapping[str, str]]) -> Explanation:
+    place, stage, model, film = cube.path, cube.stage, cube.name, cube.film
     imported = study.import_of(model) if stage.startswith("features@") else None
     if not (root / place).exists():
         pull = f"`dvc pull {place}` brings it"
@@ -82,9 +88,7 @@ def explain_cube(study: Study, root: Path, cube: Path) -> Explanation:
         fields = differing(*_compared(study, root, stage, model, film, stored))
     except StudyError as error:
         reasons.append(f"its fields cannot be compared: {error}")
-    said = (changed_stages(root, study_versions(study), known_records(study, root)) or {}).get(
-        numbered(study, stage), ""
-    )
+    said = changed().get(numbered(study, stage), "")
     if more := [reason for reason in said.split("; ") if reason and reason not in fields]:
         reasons.append(f"DVC: {'; '.join(more)}")
     return Explanation(place, "stale" if fields or reasons else "up to date", fields, reasons)
@@ -102,24 +106,7 @@ def _place(root: Path, cube: Path) -> str:
     return whole.relative_to(root.resolve()).as_posix()
 
 
-def _stage_of(study: Study, paths: StudyPaths, place: str) -> tuple[str, str, str]:
-    """The stage that makes a cube, its model, pair or subject, and its film."""
-    known: dict[str, tuple[str, str, str]] = {}
-    for model in study.known_models:
-        stage = "encode_imported" if study.import_of(model) else "encode"
-        for path in (paths.scores, paths.predictions):
-            known[paths.relative(path(model))] = (f"{stage}@{model}", model, "")
-        for film in study.films:
-            known[paths.relative(paths.features(model, film))] = (f"features@{model}-{film}", model, film)
-    for pair in study.residual:
-        for path in (paths.scores, paths.predictions):
-            known[paths.relative(path(pair.name))] = (f"encode_residual@{pair.name}", pair.name, "")
-        for film in study.films:
-            known[paths.relative(paths.residual(pair.name, film))] = (f"residual_features@{pair.name}", pair.name, film)
-    for subject in study.brain.subjects:
-        known[paths.relative(paths.brain(subject))] = (f"brain@{subject}", subject, "")
-    for stage in ("ceiling", "partition", "significance"):
-        known[paths.relative(getattr(paths, stage))] = (stage, "", "")
+def _known(known: Mapping[str, StudyCube], place: str) -> StudyCube:
     if place not in known:
         raise StudyError(
             where=place,

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import difflib
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 
 from cinecube.store.base.errors import StudyError
 
@@ -37,6 +38,35 @@ def check_name(name: str, kind: str) -> str:
             do="rename it",
         )
     return name
+
+
+def suggestion(name: str, known: Collection[str]) -> str | None:
+    """`did you mean …?` if one of the known names is close to `name`."""
+    by_lower = {other.lower(): other for other in known}
+    close = difflib.get_close_matches(name.lower(), list(by_lower), n=1)
+    return f"did you mean {by_lower[close[0]]!r}?" if close else None
+
+
+def no_such(
+    name: str, known: Collection[str], where: str, noun: str, do: str = "correct it", expected: str = ""
+) -> StudyError:
+    """Error for a name that is none of those known, with the nearest one.
+
+    Parameters
+    ----------
+    name : str
+    known : collection of str
+    where, noun, do : str
+        What is asked, what is named, and the advice where no name is near.
+    expected : str, optional
+        What to say of the known names, in place of all of them.
+    """
+    return StudyError(
+        where=where,
+        found=f"no {noun} {name!r}",
+        expected=expected or f"one of {', '.join(known)}",
+        do=suggestion(name, known) or do,
+    )
 
 
 def layer_label(block: int) -> str:
@@ -89,8 +119,7 @@ def find_label(label: str, known: Iterable[object], where: str, noun: str = "str
     """
     names = [str(name) for name in known]
     if label not in names:
-        found = f"no {noun} {label!r}"
-        raise StudyError(where=where, found=found, expected=f"one of {', '.join(names)}", do=do)
+        raise no_such(label, names, where, noun, do)
     return names.index(label)
 
 
@@ -114,12 +143,7 @@ def find_layer(layer: int | str, known: Sequence[str], where: str) -> str:
         layer = int(layer)
     label = layer_label(layer) if isinstance(layer, int) else layer
     if label not in known:
-        raise StudyError(
-            where=where,
-            found=f"no layer {layer!r}",
-            expected=f"one of {', '.join(known)}",
-            do="name one of these, or a block's number",
-        )
+        raise no_such(str(layer), known, where, "layer", "name one of these, or a block's number")
     return label
 
 

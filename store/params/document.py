@@ -12,9 +12,9 @@ from pydantic import BaseModel, Field, ValidationError, field_validator, model_v
 
 from cinecube.store.base.bounded import parse_yaml, read_text
 from cinecube.store.base.errors import StudyError
-from cinecube.store.base.labels import check_name
+from cinecube.store.base.labels import check_name, no_such, suggestion
 from cinecube.store.base.paths import PARAMS_FILE as PARAMS_FILE
-from cinecube.store.base.section import Section, WrongValue, as_written, suggestion
+from cinecube.store.base.section import Section, WrongValue, as_written
 from cinecube.store.clock.clock import Clock
 from cinecube.store.params.analysis_params import CeilingParams, EncodeParams, Pair, Statistics, Unimodal
 from cinecube.store.params.model_params import ModelParams
@@ -374,13 +374,11 @@ class Study(Section):
 def _refuse_unknown(name: str, known: Collection[str], kind: str, section: str) -> None:
     if name not in known:
         owners = [one for one in known if name.startswith(f"{one}.") and "-" not in name]
-        hint = suggestion(name, known) or ("add it there, or ask for one of these" if known else "add it there")
-        raise StudyError(
-            where=f"{PARAMS_FILE}: {section}",
-            found=f"no {kind} {name!r}",
-            expected=f"one of {', '.join(known)}" if known else f"one in {section}, which has none",
-            do=f"streams of {max(owners, key=len)} come together: ask for it" if owners else hint,
-        )
+        expected = f"one of {', '.join(known)}" if known else f"one in {section}, which has none"
+        do = "add it there, or ask for one of these" if known else "add it there"
+        if owners:  # a near name would be another model's
+            known, do = (), f"streams of {max(owners, key=len)} come together: ask for it"
+        raise no_such(name, known, f"{PARAMS_FILE}: {section}", kind, do, expected)
 
 
 def _twice(names: list[str]) -> str | None:

@@ -1,0 +1,94 @@
+"""Cubes by name: a model, a film of it, its scores, a pair, a subject; paths work as before."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+from click.testing import CliRunner
+
+from cinecube.cli import main
+from cinecube.store.open.cube_names import find_named, named_cubes
+from cinecube.store.params.document import load_study
+from cinecube.store.verify.find_cubes import find_cubes
+
+if TYPE_CHECKING:
+    from tests.conftest import Folder
+
+
+def test_every_cube_of_a_study_has_a_name(study: Folder) -> None:
+    named = {cube.path for several in named_cubes(load_study(study.root)).values() for cube in several}
+    there = {path.relative_to(study.root).as_posix() for path in find_cubes(study.root)}
+    assert {path for path in there if not path.startswith("data/truth")} == {
+        path for path in named if (study.root / path).exists()
+    }
+    assert there - named == {path for path in there if path.startswith("data/truth")}
+
+
+@pytest.mark.parametrize(
+    ("name", "path"),
+    [
+        ("vit/amber", "data/features/vit/amber.zarr"),
+        ("vit/scores", "results/scores/vit.zarr"),
+        ("imagebind.concat-videomae/amber", "data/residual/imagebind.concat-videomae/amber.zarr"),
+        ("sub-01", "data/brain/sub-01.zarr"),
+        ("ceiling", "data/ceiling.zarr"),
+        ("significance", "results/significance.zarr"),
+    ],
+)
+def test_a_name_and_its_path_are_one_cube(study: Folder, name: str, path: str) -> None:
+    for command in ("why", "show"):
+        by_name, by_path = (study.must(command, word, "--json").stdout for word in (name, path))
+        assert json.loads(by_name) == json.loads(by_path), command
+        assert study.must(command, name).stdout == study.must(command, path).stdout
+
+
+def test_a_model_is_its_cubes_of_all_films(study: Folder) -> None:
+    films = list(load_study(study.root).films)
+    paths = [f"data/features/vit/{film}.zarr" for film in films]
+    found = json.loads(study.must("why", "vit", "--json").stdout)
+    assert [one["cube"] for one in found] == paths
+    assert {one["state"] for one in found} == {"up to date"}
+    shown = json.loads(study.must("show", "vit", "--json").stdout)
+    assert [one["path"] for one in shown] == paths
+    assert shown[0] == json.loads(study.must("show", "vit/amber", "--json").stdout)
+    lines = study.must("show", "vit").stdout.splitlines()
+    assert [line for line in lines if line in paths] == paths
+    assert json.loads(study.must("verify", "vit", "sub-01", "--json").stdout)["cubes"] == len(films) + 1
+
+
+@pytest.mark.parametrize("command", ["why", "show", "verify"])
+@pytest.mark.parametrize(
+    ("word", "near"), [("vitt", "vit"), ("vit/ambr", "vit/amber"), ("sub-1", "sub-01"), ("ceilin", "ceiling")]
+)
+def test_a_wrong_name_is_told_the_nearest(study: Folder, command: str, word: str, near: str) -> None:
+    line = study.error(command, word)
+    assert f"params.yaml: found no cube {word!r}" in line
+    assert f"did you mean {near!r}?" in line
+
+
+def test_a_name_of_nothing_is_told_all(study: Folder) -> None:
+    line = study.error("show", "qqq")
+    params = load_study(study.root)
+    for name in (*params.known_models, *params.brain.subjects, "ceiling", "MODEL/FILM"):
+        assert name in line
+
+
+def test_what_is_there_is_a_path(study: Folder, tmp_path: Path) -> None:
+    """A folder that is called like a model, and cubes outside any study."""
+    copy = study.copy(tmp_path / "study")
+    shutil.copytree(copy.root / "data/features/vit", copy.root / "videomae")
+    assert find_named(copy.root, "videomae") == Path("videomae")
+    assert json.loads(copy.must("verify", "videomae", "--json").stdout)["cubes"] == 3
+    assert find_named(tmp_path, "vit") == Path("vit")
+    done = CliRunner().invoke(main, ["show", "--study", str(tmp_path), str(copy.root / "videomae" / "amber.zarr")])
+    assert done.exit_code == 0, done.output
+
+
+def test_a_cube_that_is_not_there_has_its_name(scratch: Folder) -> None:
+    shutil.rmtree(scratch.root / "data/features/vit/amber.zarr")
+    assert scratch.must("why", "vit/amber").stdout.startswith("data/features/vit/amber.zarr: missing")
+    assert "found no" in scratch.error("show", "vit/amber")
