@@ -12,7 +12,7 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet -c const
 # Commands in dvc.yaml find the environment that runs dvc by the path.
 export PATH := $(abspath $(BIN)):$(PATH)
 
-.PHONY: help demo test test-all lint format pipeline benchmark clean
+.PHONY: help demo test test-all lint format parameters pipeline benchmark clean
 .DEFAULT_GOAL := help
 
 help:
@@ -22,6 +22,7 @@ help:
 	@echo "make lint    ruff and mypy, as CI runs them"
 	@echo "make benchmark  measure speed and memory beside what a user would run instead (ARGS=--quick)"
 	@echo "make pipeline  write dvc.yaml of the default study anew: after a change of its template, or of what code imports"
+	@echo "make parameters  write params.schema.json and docs/parameters.md anew: after a change of what params.yaml takes"
 	@echo "make format  let ruff mend what it can"
 	@echo "make clean   remove $(VENV) and tool caches; data and results stay"
 
@@ -44,6 +45,9 @@ lint: $(VENV)/.installed-dev
 format: $(VENV)/.installed-dev
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
+
+parameters: $(VENV)/.installed-dev
+	$(BIN)/python -m tests.params_reference
 
 pipeline: $(VENV)/.installed-dev
 	$(BIN)/python -m tests.stage_code

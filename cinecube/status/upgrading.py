@@ -18,11 +18,11 @@ from cinecube.status.why import explain_cubes
 from cinecube.store.base.atomic import write_text
 from cinecube.store.base.bounded import parse_yaml, read_text
 from cinecube.store.base.errors import StudyError
-from cinecube.store.base.paths import StudyPaths
+from cinecube.store.base.paths import SCHEMA_FILE, StudyPaths
 from cinecube.store.base.writing import one_writer
 from cinecube.store.params.document import Study
 from cinecube.store.params.editing import edit_yaml
-from cinecube.studies.pipelines import pipelines
+from cinecube.studies.pipelines import pipelines, template_text
 from cinecube.studies.records import write_records
 
 # What a stage of an earlier pipeline depended on beside data: the study itself may hold no code.
@@ -90,7 +90,15 @@ def rewritten_pipeline(study: Study, root: Path) -> list[Rewritten]:
         after = edit_yaml(before, partial(_merge, wanted=ours, elsewhere=elsewhere), name)
         if parse_yaml(before) != parse_yaml(after):
             found.append(Rewritten(name, before, after))
-    return found
+    return [*found, *_schema(root)]
+
+
+def _schema(root: Path) -> Iterator[Rewritten]:
+    """The schema of parameters, in a study that has one."""
+    if (root / SCHEMA_FILE).is_file():
+        before, after = read_text(root / SCHEMA_FILE, SCHEMA_FILE), template_text(SCHEMA_FILE)
+        if before != after:
+            yield Rewritten(SCHEMA_FILE, before, after)
 
 
 def _loaded(text: str) -> Any:

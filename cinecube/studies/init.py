@@ -19,6 +19,7 @@ from cinecube.features.films.stimuli import one_file, segment_files
 from cinecube.sharing.ignoring import IGNORE_FILE, keep_out_of_git, warn_of_exposed
 from cinecube.store.base.errors import StudyError, first_line, some_of
 from cinecube.store.base.labels import check_name
+from cinecube.store.base.paths import SCHEMA_FILE
 from cinecube.store.clock.clock import same_step
 from cinecube.store.inputs.content import is_here, unfetched
 from cinecube.store.params.document import PARAMS_FILE, BrainParams, Source, Study, load_study, parse
@@ -391,6 +392,7 @@ def _finish(folder: Path) -> None:
     added = keep_out_of_git(folder, study)
     if added and had_one:
         _log.info("%s: appended what keeps films, scans, weights and outputs out of Git", folder / IGNORE_FILE)
+    _write(folder / SCHEMA_FILE, template_text(SCHEMA_FILE))
     if not (folder / ".dvcignore").exists():
         _write(folder / ".dvcignore", template_text("dvcignore"))
     inside = _call(folder, "git", "rev-parse", "--show-toplevel")

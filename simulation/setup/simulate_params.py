@@ -29,68 +29,48 @@ def _is_rate(text: str) -> str:
 
 
 class SimulateSpec(Section):
-    """The `simulate` section: every number that the simulated study follows from.
-
-    Attributes
-    ----------
-    seed : int
-        Films, networks, responses and noise follow from it alone.
-    subjects : int
-        Number of subjects, named `sub-01` on.
-    segment_s : float
-        Seconds of each segment, rounded to whole frames.
-    overlap_s : float
-        Seconds that neighbouring segments of a film share.
-    repeated : tuple of str
-        Films that every subject sees twice (`run-1`, `run-2`).
-    parcels : int
-        Number of parcels; a quarter of them follow nothing.
-    targets_per_parcel : int
-        Voxels of each parcel.
-    noise : float
-        Noise variance over signal variance in one showing; parcels and subjects vary around it.
-    tr_s, window_s : float
-        Seconds between volumes, and seconds of film that one row sees.
-    fps : str
-        Frames per second as a fraction.
-    width, height : int
-        Pixels of the picture, even.
-    sample_rate_hz : int
-        Samples per second and channel of the sound track.
-    stills_per_window : int
-        Frames of one window that ViT sees.
-    context_s : float
-        Seconds of sound before its window that wav2vec2 sees.
-    latents : int
-        Time courses that a parcel's targets mix.
-    individuality : float
-        Size of a subject's own mixing beside the mixing that all share.
-    extra_volumes : tuple of int
-        Least and most volumes by which scans are longer than their film.
-    voxel_mm : float
-        Edge of a voxel.
-    """
+    """The `simulate` section: every number that the simulated study follows from."""
 
     seed: int = Field(default=0, ge=0, lt=2**63)
+    """Films, networks, responses and noise follow from it alone."""
     subjects: int = Field(default=4, ge=1, le=99)
+    """Number of subjects, named `sub-01` on."""
     segment_s: float = Field(default=112, ge=10, le=2700)
+    """Seconds of each segment, rounded to whole frames."""
     overlap_s: float = Field(default=3, ge=0, lt=10)
+    """Seconds that neighbouring segments of a film share."""
     repeated: tuple[str, ...] = ()
+    """Films that every subject sees twice (`run-1`, `run-2`)."""
     parcels: int = Field(default=40, ge=4, le=48)
+    """Number of parcels; a quarter of them follow nothing."""
     targets_per_parcel: int = Field(default=16, ge=1, le=10_000)
+    """Voxels of each parcel."""
     noise: float = Field(default=1.0, ge=0, le=1e6)
+    """Noise variance over signal variance in one showing; parcels and subjects vary around it."""
     tr_s: float = Field(default=1.49, ge=0.1, le=100)
+    """Seconds between volumes; the study's clock by default."""
     window_s: float = Field(default=1.49, gt=0, le=2)  # ImageBind takes two seconds of sound
+    """Seconds of film that one row sees; the study's clock by default."""
     fps: Annotated[str, AfterValidator(_is_rate)] = "24000/1001"
+    """Frames per second, as a fraction."""
     width: int = Field(default=160, ge=64, le=8192, multiple_of=2)
+    """Of the picture; even."""
     height: int = Field(default=128, ge=64, le=8192, multiple_of=2)
+    """Of the picture; even."""
     sample_rate_hz: Literal[44100, 48000] = 48000
+    """Samples per second and channel of the sound track."""
     stills_per_window: int = Field(default=4, ge=1, le=1000)
+    """Frames of one window that ViT sees."""
     context_s: float = Field(default=4, ge=0, le=600)
+    """Seconds of sound before its window that wav2vec2 sees."""
     latents: int = Field(default=8, ge=1, le=1000)
+    """Time courses that a parcel's targets mix."""
     individuality: float = Field(default=0.5, ge=0, le=1e6)
+    """Size of a subject's own mixing beside the mixing that all share."""
     extra_volumes: tuple[int, int] = (-1, 4)
+    """Least and most volumes by which scans are longer than their film."""
     voxel_mm: float = Field(default=9, ge=0.1, le=100)
+    """Edge of a voxel."""
 
     @property
     def rate(self) -> Fraction:

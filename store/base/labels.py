@@ -48,13 +48,13 @@ def suggestion(name: str, known: Collection[str]) -> str | None:
 
 
 def no_such(
-    name: str, known: Collection[str], where: str, noun: str, do: str = "correct it", expected: str = ""
+    name: str | int, known: Collection[str], where: str, noun: str, do: str = "correct it", expected: str = ""
 ) -> StudyError:
     """Error for a name that is none of those known, with the nearest one.
 
     Parameters
     ----------
-    name : str
+    name : str or int
     known : collection of str
     where, noun, do : str
         What is asked, what is named, and the advice where no name is near.
@@ -65,7 +65,7 @@ def no_such(
         where=where,
         found=f"no {noun} {name!r}",
         expected=expected or f"one of {', '.join(known)}",
-        do=suggestion(name, known) or do,
+        do=suggestion(str(name), known) or do,
     )
 
 
@@ -143,7 +143,7 @@ def find_layer(layer: int | str, known: Sequence[str], where: str) -> str:
         layer = int(layer)
     label = layer_label(layer) if isinstance(layer, int) else layer
     if label not in known:
-        raise no_such(str(layer), known, where, "layer", "name one of these, or a block's number")
+        raise no_such(layer, known, where, "layer", "name one of these, or a block's number")
     return label
 
 

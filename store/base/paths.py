@@ -6,6 +6,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 PARAMS_FILE = "params.yaml"
+SCHEMA_FILE = "params.schema.json"
+"""Beside `params.yaml`, whose first line names it: editors complete keys by it and check their values."""
+METRICS_FILE = "results/metrics.json"
 VERSIONS_FILE = "data/versions.json"
 INPUTS_FOLDER = "data/inputs"
 
@@ -64,7 +67,7 @@ class StudyPaths:
 
     @property
     def metrics(self) -> Path:
-        return self.results / "metrics.json"
+        return self.root / METRICS_FILE
 
     @property
     def report(self) -> Path:

@@ -36,6 +36,8 @@ NOTHING = object()
 class Section(BaseModel):
     """A section of `params.yaml`: frozen, and unknown keys are errors."""
 
+    # The text below a key is its description in `params.schema.json`, see tests/params_reference.py: pydantic's own
+    # `use_attribute_docstrings` would look for it in the source at every start.
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
     @model_validator(mode="before")

@@ -20,21 +20,14 @@ SAME_STEP_S = 1e-4
 
 
 class Clock(Section):
-    """Row i of a segment is the window `[i * tr_s, i * tr_s + window_s)` from its first frame.
+    """Row i of a segment is the window `[i * tr_s, i * tr_s + window_s)` from its first frame."""
 
-    Attributes
-    ----------
-    tr_s : float
-        Seconds between rows.
-    window_s : float
-        Seconds of film that one row sees.
-    max_trim_s : float
-        Largest mismatch between a scan and its film that is trimmed rather than refused.
-    """
-
-    tr_s: float
+    tr_s: float = Field(json_schema_extra={"minimum": 0.01, "maximum": 100})
+    """Seconds between rows: the scans' TR."""
     window_s: float = Field(ge=0.001, le=3600)
+    """Seconds of film that one row sees."""
     max_trim_s: float = Field(10.0, ge=0, le=3600)
+    """Largest mismatch between a scan and its film that is trimmed; a larger one is refused."""
 
     @field_validator("tr_s")
     @classmethod

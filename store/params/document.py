@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
 
 import yaml
-from pydantic import BaseModel, Field, ValidationError, field_validator, model_validator
+from pydantic import BaseModel, Field, ValidationError, WithJsonSchema, field_validator, model_validator
 
 from cinecube.store.base.bounded import parse_yaml, read_text
 from cinecube.store.base.errors import StudyError
@@ -27,6 +27,9 @@ _PAIR = ("keep", "remove")
 Preset = Literal["none", "motion", "simple", "simple+gsr", "scrubbing", "compcor", "ica_aroma"]
 Source = Literal["fmriprep", "algonauts2025", "arrays"]
 
+# Labels as YAML may have them, see `_labels_as_text`.
+_LABELS = WithJsonSchema({"type": "object", "additionalProperties": {"type": ["string", "number", "null"]}})
+
 _Model = TypeVar("_Model", bound=BaseModel)
 
 
@@ -34,79 +37,73 @@ class Split(Section):
     """Films to fit on and films to test on; `gap_s` is dropped where a fold cuts a film in two."""
 
     train: list[str] = Field(min_length=1)
+    """Films to fit on."""
     test: list[str] = Field(min_length=1)
+    """Films to test on, and to choose nothing by."""
     gap_s: float = Field(4.0, ge=0, le=3600)
+    """Seconds that are dropped where a fold cuts a film in two: neighbouring segments share some."""
 
 
 class Compute(Section):
     """Models and films that this study extracts itself; none in a study that reuses cubes of others."""
 
     models: list[str] = Field(default_factory=list)
+    """Models, of the section `models`."""
     films: list[str] = Field(default_factory=list)
+    """Films, of the section `films`."""
 
 
 class Imported(Section):
-    """A model whose feature cubes this study did not compute.
-
-    Attributes
-    ----------
-    model : str
-        If `models` has it too, its cubes must be what is asked for there.
-    source : str
-        Where they come from: a repository, or the file of an added array.
-    rev : str, optional
-        The revision of the repository that was asked for; `.dvc` files hold the commit.
-    resample : str
-        How rows of another clock become rows of this study's.
-    """
+    """A model whose feature cubes this study did not compute."""
 
     model: str
+    """Its name; if `models` has it too, its cubes must be what is asked for there."""
     source: str
+    """Where they come from: a repository, or the file of an added array."""
     rev: str | None = None
+    """The revision of the repository that was asked for; `.dvc` files hold the commit."""
     resample: Literal["mean", "lanczos"] = "mean"
+    """How rows of another clock become rows of this study's: mean by their overlap, or lanczos."""
 
 
 class BrainParams(Section):
-    """The scans, and how they become brain cubes.
-
-    Attributes
-    ----------
-    source : str
-        `fmriprep`: derivatives; `algonauts2025`: the challenge's HDF5; `arrays`: a lab's own, with tables of rows.
-    space : str
-        Value of the `space` entity: `MNI152NLin2009cAsym`, `T1w`, `fsLR`, `fsaverage6`, ….
-    surface : str, optional
-        Mesh that volumes in an MNI space are projected to.
-    meshes : str, optional
-        Folder of this mesh's `pial_left.gii.gz`, `white_left.gii.gz` and those of the right; nilearn's own without it.
-    targets : str
-        `parcels`, or `voxels`: each voxel, vertex or grayordinate for itself.
-    choose : dict of str to str
-        BIDS entity -> label of the file to take where one showing has several, empty for the file without the entity.
-    tasks : str, optional
-        Name of a segment by its task, as `friends_{task}`; without a rule both are the same.
-    confounds : str or list of str
-        A preset, or columns by name.
-    publish : bool
-        Whether `dvc push` sends scans and brain cubes; it changes no number.
-    """
+    """The scans, and how they become brain cubes."""
 
     source: Source = "fmriprep"
+    """`fmriprep`: derivatives; `algonauts2025`: the challenge's HDF5; `arrays`: a lab's own, with tables of rows."""
     path: str
+    """Folder of the scans, from the study's."""
     subjects: list[str] = Field(min_length=1)
+    """Subjects, as their folders are called: `sub-01`."""
     space: str = "MNI152NLin2009cAsym"
+    """Value of the `space` entity: `MNI152NLin2009cAsym`, `T1w`, `fsLR`, `fsaverage6`, …."""
     surface: Literal["fsaverage5", "fsaverage6", "fsaverage7"] | None = None
+    """Mesh that volumes in an MNI space are projected to."""
     meshes: str | None = None
+    """Folder of this mesh's `pial_left.gii.gz`, `white_left.gii.gz` and those of the right; nilearn's own without it.
+    """
     targets: Literal["voxels", "parcels"] = "voxels"
+    """`voxels`: each voxel, vertex or grayordinate for itself; or `parcels`, averages over those of the atlas."""
     atlas: str | None = None
-    choose: dict[str, str] = Field(default_factory=dict)
+    """A labelled volume with its table, a pair of surfaces, a `.dlabel.nii`, or `hcp-mmp`; from the study's folder."""
+    choose: Annotated[dict[str, str], _LABELS] = Field(default_factory=dict)
+    """BIDS entity -> label of the file to take where one showing has several; empty for the file without the entity."""
     tasks: str | None = None
+    """Name of a segment by its task, as `friends_{task}`; without a rule both are the same."""
     confounds: Preset | Annotated[list[str], Field(min_length=1)] = "simple"
+    """What is taken out of each run: a preset, or columns of the table by name."""
     detrend: bool = True
+    """Whether a straight line is taken out of each run, too."""
     high_pass_hz: float = Field(0.008, ge=0, le=10)
+    """Slower waves are taken out of each run; 0 for none."""
     fwhm_mm: float = Field(0.0, ge=0, le=100)
+    """Width of the kernel that smooths volumes; 0 for none."""
     repeats: Literal["average", "separate"] = "average"
+    """Whether showings of one segment are averaged, or are rows of their own."""
     publish: bool = False
+    """Whether `dvc push` sends scans and responses of single subjects, for which you need their consent; changes no
+    number.
+    """
 
     @field_validator("choose", mode="before")
     @classmethod
@@ -149,24 +146,34 @@ class Study(Section):
     """One study: `params.yaml` and what follows from it."""
 
     study: str
+    """The study's name."""
     clock: Clock
     stimuli: str | None = None
+    """Folder of the films, `<stimuli>/<film>/<segment>.mp4`; null where all features are imported."""
     films: dict[str, Annotated[list[str], Field(min_length=1)]] = Field(min_length=2)
+    """Film -> its segments in order."""
     split: Split
     models: dict[str, ModelParams] = Field(default_factory=dict)
+    """Networks by the names that cubes, tables and figures have for them."""
     compute: Compute = Compute()
     imported: list[Imported] = Field(default_factory=list)
+    """Models whose cubes come from elsewhere, by `cinecube import` and `cinecube add`."""
     run: Run = Run()
     brain: BrainParams
     encode: EncodeParams = EncodeParams()
     ceiling: CeilingParams = CeilingParams()
     residual: list[Pair] = Field(default_factory=list)
+    """Pairs of the residual analysis: what of `keep` is left without what `remove` explains."""
     partition: list[list[str]] = Field(default_factory=list)
+    """Sets of two or three streams: variance that they explain alone and together."""
     statistics: Statistics = Statistics()
     rois: str | None = None
+    """Regions: a shipped set, as `oota2025`, or a YAML file: REGION -> parcels; null for none."""
     unimodal: Unimodal = Unimodal()
     dask: DaskParams = "local"
+    """Where blocks of features and of targets are computed: `local`, GPUs, a scheduler, or a batch system."""
     simulate: dict[str, Any] | None = None
+    """Sizes of a simulated study; its films and scans are somebody's own without it."""
 
     @model_validator(mode="after")
     def _names_are_known(self) -> Study:
@@ -369,6 +376,27 @@ class Study(Section):
         """
         _refuse_unknown(name, self.brain.subjects, "subject", "brain.subjects")
         return name
+
+
+def refuse_no_source(study: Study) -> None:
+    """Refuse a study in which nothing can run: without films and imported cubes nobody knows how long segments are.
+
+    Parameters
+    ----------
+    study : Study
+
+    Raises
+    ------
+    StudyError
+        Naming the import that comes first.
+    """
+    if study.stimuli is None and not study.imported:
+        raise StudyError(
+            where=f"{PARAMS_FILE}: imported",
+            found="no films and no imported cubes",
+            expected="either, to know how long segments are",
+            do="run `cinecube import REPO --model MODEL` first, and `dvc repro` then",
+        )
 
 
 def _refuse_unknown(name: str, known: Collection[str], kind: str, section: str) -> None:

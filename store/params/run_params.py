@@ -14,23 +14,18 @@ _DEVICE = re.compile(r"auto|cpu|mps|cuda(:\d+)?")
 
 
 class Run(Section):
-    """Speed and memory of computing; none of it enters a fingerprint.
+    """Speed and memory of computing; none of it enters a fingerprint."""
 
-    Attributes
-    ----------
-    device, backend : str
-    batch : int
-        Rows that a GPU takes at once: last bits may depend on it there. A CPU takes one at a time, and is as fast.
-    threads : int
-    block_rows : int
-        Rows after which a stopped extraction goes on.
-    """
-
-    device: str = "auto"
+    device: str = Field("auto", json_schema_extra={"pattern": f"^({_DEVICE.pattern})$"})
+    """`auto`, `cpu`, `mps`, `cuda` or `cuda:N`."""
     backend: Literal["numpy", "torch"] = "numpy"
+    """Of encoders: numpy, or torch, on a GPU too."""
     batch: int = Field(16, ge=1, le=100_000)
+    """Windows that a GPU takes at once: last bits may depend on it there. A CPU takes one at a time, and is as fast."""
     threads: int = Field(1, ge=1, le=256)
+    """Threads of each task; there are as many tasks at once as cores allow."""
     block_rows: int = Field(512, ge=1, le=1_000_000)
+    """Rows after which a stopped extraction goes on."""
 
     @field_validator("device")
     @classmethod
@@ -46,13 +41,16 @@ class ClusterAddress(Section):
     """A running Dask scheduler, and how many seconds it may be without any worker."""
 
     address: str
+    """Of the scheduler: `tcp://host:8786`."""
     patience_s: float = Field(60, gt=0, le=30 * 86400)
+    """How long it may be without any worker."""
 
 
 class Gpus(Section):
     """GPUs of this machine, a process each: all, or those of some numbers."""
 
     gpus: Literal["all"] | Annotated[list[Annotated[int, Field(ge=0)]], Field(min_length=1)]
+    """`all`, or their numbers."""
 
 
 class JobQueue(Section):
@@ -62,9 +60,13 @@ class JobQueue(Section):
     """
 
     jobqueue: str
+    """Class of dask-jobqueue: `SLURMCluster`, `PBSCluster`, …."""
     jobs: int = Field(1, ge=1, le=10_000)
+    """How many jobs."""
     patience_s: float = Field(600, gt=0, le=30 * 86400)
+    """How long no job may run: queues take their time."""
     options: dict[str, Any] = Field(default_factory=dict)
+    """The class's own options: `queue`, `cores`, `memory`, `walltime`, …."""
 
 
 def _kind_of_workers(value: Any) -> str | None:
