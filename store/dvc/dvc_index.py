@@ -113,8 +113,8 @@ class DvcIndex:
         Path of `url` in the repository, where it is a folder inside one.
     commit : str, optional
         What `rev` was when it was read; none for a working tree.
-    params : str, optional
-        Text of the `params.yaml` in that folder, if there is one.
+    params, metrics : str, optional
+        Text of the `params.yaml` and of the metrics in that folder, if there are any.
     studies : mapping
         Folders below that one which hold outputs and have a `params.yaml` -> its text.
     top : str
@@ -129,6 +129,7 @@ class DvcIndex:
     prefix: str = ""
     commit: str | None = None
     params: str | None = None
+    metrics: str | None = None
     studies: Mapping[str, str] = field(default_factory=dict)
     top: str = ""
 
@@ -187,6 +188,38 @@ class DvcIndex:
         if not files:
             raise StudyError(where=where, found="no file", expected="a folder", do="correct the path")
         return Listing(where, files, objects, listed)
+
+    def text(self, path: str, limit: int = _MAX_LIST_BYTES) -> str:
+        """Text of a file that DVC tracks, from the cache or a remote.
+
+        Parameters
+        ----------
+        path : str
+            From the index's folder.
+        limit : int
+            A file of more bytes is refused.
+
+        Raises
+        ------
+        StudyError
+            If there is no such file, or it is in no cache and no remote.
+        """
+        output, where = self.at(path), f"{self.where}: {path}"
+        if output is None or output.item is None:
+            found = "no file that DVC has recorded"
+            raise StudyError(where=where, found=found, expected="its hash in dvc.lock", do="run `dvc repro`")
+        if output.is_dir:
+            parent, _, name = path.rpartition("/")
+            listing = self.folder(parent)
+            item, objects = listing.files.get(name), listing.objects
+        else:
+            item, objects = output.item, self.objects(output)
+        if item is None:
+            raise StudyError(where=where, found="no such file", expected="one", do="correct the path")
+        try:
+            return objects.read_whole(item, where, limit).decode("utf-8")
+        except UnicodeDecodeError:
+            raise StudyError(where=where, found="bytes", expected="text in UTF-8", do="run `dvc repro`") from None
 
     def objects(self, output: Output) -> Objects:
         """Places in which the bytes of an output are searched."""

@@ -13,14 +13,14 @@ from dvc.exceptions import DvcException
 from dvc.repo import Repo
 
 from cinecube.store.base.errors import StudyError, environment_error
-from cinecube.store.base.paths import PARAMS_FILE
+from cinecube.store.base.paths import METRICS_FILE, PARAMS_FILE
 from cinecube.store.dvc.dvc_repo import opened_repo, uncollected
 from cinecube.store.dvc.remotes import shown_address
 from cinecube.store.dvc.untrusted import check_oid, check_path, refuse_programs, unreadable
 
 # DVC's own time grows with the square of a pipeline's stages: 200 take a minute.
 _MAX_OUTPUTS = 20_000
-_MAX_PARAMS_BYTES = 2**20
+_MAX_TEXT_BYTES = 2**20
 _MAX_FOLDERS = 1000
 
 
@@ -57,7 +57,8 @@ def read_repository(url: str, rev: str | None, clone: str | None, folder: str) -
                 "top": opened.top,
                 "tip": opened.rev,
                 "commit": getattr(repo.fs, "rev", None),
-                "params": _params(repo, prefix),
+                "params": _text(repo, prefix, PARAMS_FILE),
+                "metrics": _text(repo, prefix, METRICS_FILE),
                 "studies": _studies(repo, prefix, outputs),
             }
     except StudyError as error:
@@ -132,16 +133,16 @@ def _studies(repo: Repo, prefix: str, outputs: Sequence[Mapping[str, Any]]) -> d
     paths = [str(output["path"]) for output in outputs if str(output["path"]).startswith(start)]
     above = {parent for path in paths for parent in PurePosixPath(path[len(start) :]).parents}
     below = sorted(folder.as_posix() for folder in above if folder.name)[:_MAX_FOLDERS]
-    found = {folder: _params(repo, repo.fs.join(prefix, folder) if start else folder) for folder in below}
+    found = {folder: _text(repo, repo.fs.join(prefix, folder) if start else folder, PARAMS_FILE) for folder in below}
     return {folder: text for folder, text in found.items() if text is not None}
 
 
-def _params(repo: Repo, prefix: str) -> str | None:
-    path = repo.fs.join(repo.root_dir, prefix, PARAMS_FILE)
+def _text(repo: Repo, prefix: str, name: str) -> str | None:
+    path = repo.fs.join(repo.root_dir, prefix, *name.split("/"))
     if not repo.fs.isfile(path):
         return None
     with repo.fs.open(path, "rb") as file:
-        text: bytes = file.read(_MAX_PARAMS_BYTES + 1)
-    if len(text) > _MAX_PARAMS_BYTES:
-        raise ValueError(f"{PARAMS_FILE} has more than {_MAX_PARAMS_BYTES} bytes")
+        text: bytes = file.read(_MAX_TEXT_BYTES + 1)
+    if len(text) > _MAX_TEXT_BYTES:
+        raise ValueError(f"{name} has more than {_MAX_TEXT_BYTES} bytes")
     return text.decode("utf-8")

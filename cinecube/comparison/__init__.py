@@ -1,0 +1,1 @@
+"""Comparison of two studies, or of two revisions of one: parameters, cubes, scores and findings."""
