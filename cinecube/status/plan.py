@@ -20,7 +20,7 @@ from cinecube.store.clock.films_table import rows_here
 from cinecube.store.cube.heads import read_head, stored_bytes, stored_spec
 from cinecube.store.cube.schema import stored_rows
 from cinecube.store.inputs.content import Digests
-from cinecube.store.params.document import Study
+from cinecube.store.params.document import Study, refuse_no_source
 from cinecube.studies.records import known_records
 
 _BYTES = {"float16": 2, "float32": 4}
@@ -129,7 +129,7 @@ def _as_dvc_sees(step: Step, changed: Mapping[str, str]) -> Step:
 def _steps(study: Study, root: Path) -> list[Step]:
     """Every stage by the files that it leaves."""
     paths, known = StudyPaths(root), _Known(study, root)
-    steps = [_file_step("films", paths.films)]
+    steps = [_films_step(study, paths)]
     for model in study.compute.models:
         steps.append(_file_step(f"checkpoint@{model}", paths.checkpoint(model)))
     if study.compute.models and "extract" in stage_names(root):
@@ -170,6 +170,16 @@ def _brain_step(study: Study, subject: str, root: Path) -> Step:
         find_scans(study, subject, root)
     except StudyError as error:
         return replace(step, why=str(error))
+    return step
+
+
+def _films_step(study: Study, paths: StudyPaths) -> Step:
+    """As `_file_step`; a study of others' features that has none yet is told what comes first."""
+    step = _file_step("films", paths.films)
+    try:
+        refuse_no_source(study)
+    except StudyError as error:
+        return replace(step, state="to do", why=str(error))
     return step
 
 

@@ -16,7 +16,7 @@ from cinecube.store.base.paths import StudyPaths
 from cinecube.store.base.writing import one_writer
 from cinecube.store.clock.films_table import COLUMNS
 from cinecube.store.open.imported import open_imported
-from cinecube.store.params.document import Study
+from cinecube.store.params.document import Study, refuse_no_source
 
 Progress = Callable[[int, int], None]
 _MEGABYTE = 10**6
@@ -110,13 +110,7 @@ def _rows_of_cubes(study: Study, root: Path) -> list[tuple[object, ...]]:
 
     A film may end anywhere in its last window, so a row that begins after that window did might be past the film.
     """
-    if not study.imported:
-        raise StudyError(
-            where="params.yaml: stimuli",
-            found="no films and no imported cubes",
-            expected="either, to know how long segments are",
-            do="run `cinecube import REPO --model MODEL`",
-        )
+    refuse_no_source(study)
     model = study.imported[0].model
     rows: list[tuple[object, ...]] = []
     for film in study.films:

@@ -90,6 +90,28 @@ def open_client(dask_params: DaskParams, n_local: int, root: Path) -> Iterator[W
         yield client
 
 
+def check_workers(dask_params: DaskParams) -> None:
+    """See that workers can be had, and start none.
+
+    Parameters
+    ----------
+    dask_params : "local", ClusterAddress, Gpus or JobQueue
+        The study's `dask` key.
+
+    Raises
+    ------
+    StudyError
+        If nothing listens at the address, the batch system's command is not here, or there is no GPU.
+    """
+    if isinstance(dask_params, ClusterAddress):
+        with _quiet():
+            _refuse_no_scheduler(dask_params.address)
+    elif isinstance(dask_params, JobQueue):
+        _submit_command(dask_params, _class_of(dask_params))
+    elif isinstance(dask_params, Gpus):
+        _devices(dask_params)
+
+
 def _tell_dashboard(client: Client) -> None:
     """Name the dashboard if only this machine reaches it."""
     try:
@@ -213,15 +235,7 @@ def _devices(asked: Gpus) -> list[str]:
 def _job_queue(queue: JobQueue, root: Path) -> Iterator[Jobs]:
     """Jobs of a batch system."""
     made = _class_of(queue)
-    job = made.job_cls
-    command = shlex.split(getattr(job, "submit_command", None) or "")
-    if command and not shutil.which(command[0]):
-        raise StudyError(
-            where=f"dask: {queue.jobqueue}",
-            found=f"no command `{command[0]}` on this machine",
-            expected="those of the batch system",
-            do="run this where jobs are submitted, often the login node, or set `dask: local`",
-        )
+    job, command = made.job_cls, _submit_command(queue, made)
     refused: list[str] = []
 
     class Told(job):  # type: ignore[misc, valid-type]
@@ -248,6 +262,19 @@ def _job_queue(queue: JobQueue, root: Path) -> Iterator[Jobs]:
     with cluster:
         cluster.scale(jobs=queue.jobs)
         yield Jobs(cluster, queue.jobs, " ".join(command) or queue.jobqueue, options.get("log_directory"), refused)
+
+
+def _submit_command(queue: JobQueue, made: Any) -> list[str]:
+    """Words by which the batch system takes a job; none where there is no such command."""
+    command = shlex.split(getattr(made.job_cls, "submit_command", None) or "")
+    if command and not shutil.which(command[0]):
+        raise StudyError(
+            where=f"dask: {queue.jobqueue}",
+            found=f"no command `{command[0]}` on this machine",
+            expected="those of the batch system",
+            do="run this where jobs are submitted, often the login node, or set `dask: local`",
+        )
+    return command
 
 
 def _class_of(queue: JobQueue) -> Any:

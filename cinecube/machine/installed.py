@@ -1,0 +1,119 @@
+"""Packages and programs of this environment, beside what cinecube asks for."""
+
+from __future__ import annotations
+
+import os
+import platform
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from importlib.metadata import PackageNotFoundError, distribution, version
+from pathlib import Path
+
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
+
+from cinecube.store.base.errors import StudyError, some_of
+
+_PACKAGE = "cinecube"
+
+
+def python() -> str:
+    """This Python and this cinecube, in words."""
+    return f"{platform.python_version()} in {sys.prefix}, with cinecube {version(_PACKAGE)}"
+
+
+def packages(extra: str = "") -> str:
+    """How many packages there are, of those that cinecube needs and that these need in turn.
+
+    Parameters
+    ----------
+    extra : str, optional
+        Of cinecube; the packages that it always needs by default.
+
+    Raises
+    ------
+    StudyError
+        If one is missing, or has a version that another does not work with.
+    """
+    known: dict[tuple[str, str], None] = {}
+    wrong = dict(_unmet(_PACKAGE, extra, known, alone=bool(extra)))
+    if wrong:
+        raise StudyError(
+            where="this environment",
+            found=some_of(list(wrong), 3, "; "),
+            expected="packages of versions that work together",
+            do="run `pip install " + " ".join(f"'{needed}'" for needed in dict.fromkeys(wrong.values())) + "`",
+        )
+    return f"{len({name for name, _ in known}) - 1} packages"
+
+
+def _unmet(name: str, extra: str, known: dict[tuple[str, str], None], *, alone: bool) -> Iterator[tuple[str, str]]:
+    """What is wrong, in words, and what pip would have to install; of `alone` extras nothing but what they add."""
+    known[(name, extra)] = None
+    for line in distribution(name).requires or ():
+        needed = Requirement(line)
+        if needed.marker and not needed.marker.evaluate({"extra": extra}):
+            continue
+        if alone and not (needed.marker and "extra" in str(needed.marker)):
+            continue
+        other = canonicalize_name(needed.name)
+        asked = f"{needed.name}{needed.specifier}"
+        try:
+            found = version(other)
+        except PackageNotFoundError:
+            yield f"no package {needed.name}, which {name} needs", asked
+            continue
+        if not needed.specifier.contains(found, prereleases=True):
+            yield f"{needed.name} {found}, where {name} needs {needed.specifier}", asked
+        for inner in ("", *sorted(needed.extras)):
+            if (other, inner) not in known:
+                yield from _unmet(other, inner, known, alone=False)
+
+
+def program(name: str, what: str, do: str) -> str:
+    """Where a program is.
+
+    Raises
+    ------
+    StudyError
+        If it is not on the path.
+    """
+    found = shutil.which(name)
+    if found is None:
+        raise StudyError(where="this machine", found=f"no program {name}", expected=what, do=do)
+    return found
+
+
+def git() -> str:
+    """Git's version, and where it is."""
+    place = program("git", "Git, which keeps studies", "install it, as in `apt install git` or `conda install git`")
+    said = subprocess.run([place, "--version"], capture_output=True, text=True, check=False).stdout.split()
+    return f"{said[2] if said[2:] else 'of an unknown version'}, {place}"
+
+
+def stage_command(root: Path) -> str:
+    """Path of the `cinecube` that stages call: an environment's that is active, or one in the study's `.venv`.
+
+    Parameters
+    ----------
+    root : Path
+        The study's folder.
+
+    Raises
+    ------
+    StudyError
+        If there is none, or it is another environment's than this.
+    """
+    own = Path(sys.prefix) / "bin"
+    path = os.pathsep.join([str(root.resolve() / ".venv" / "bin"), os.environ.get("PATH", os.defpath)])
+    found = shutil.which("cinecube", path=path)
+    if found is None or Path(found).parent.resolve() != own.resolve():
+        raise StudyError(
+            where="dvc.yaml",
+            found=f"stages that would call {found}" if found else "no cinecube on the path for its stages",
+            expected=str(own / "cinecube"),
+            do=f"run `. {own / 'activate'}`",
+        )
+    return found

@@ -1,0 +1,245 @@
+"""`open`, `doctor`, and what is said before an import: words that are true of this machine and this study."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+import pytest
+from click.testing import CliRunner
+
+from cinecube.cli import main
+from cinecube.machine import computing, installed
+from cinecube.machine.storage import room
+from cinecube.store.base.errors import StudyError
+from cinecube.store.params.document import load_study
+
+from ..conftest import dvc
+
+if TYPE_CHECKING:
+    from tests.conftest import Folder
+
+REPOSITORY = Path(__file__).resolve().parents[2]
+
+
+def documented(command: str) -> list[str]:
+    """Keys of its JSON, as the page of commands lists them."""
+    page = (REPOSITORY / "docs/commands.md").read_text(encoding="utf-8")
+    (line,) = re.findall(rf"^\| `{command}` \| (.*) \|$", page.partition("--json")[2], re.MULTILINE)
+    return re.findall(r"`(\w+)`", line)
+
+
+@pytest.mark.parametrize(
+    ("words", "beside"),
+    [
+        (("ls",), {"time", "dim", "model", "layer", "target", "subject", "part", "set", "comparison"}),
+        (("plan",), set()),
+        (("show", "vit"), set()),
+        (("why", "vit"), set()),
+        (("verify", "vit"), set()),
+    ],
+)
+def test_json_has_the_keys_that_are_documented(study: Folder, words: tuple[str, ...], beside: set[str]) -> None:
+    told = json.loads(study.must(*words, "--json").stdout)
+    for one in told if isinstance(told, list) else [told]:
+        assert set(documented(words[0])) <= set(one)
+        assert set(one) - set(documented(words[0])) <= beside
+
+
+@pytest.fixture
+def launched(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """Addresses that a browser was asked for."""
+    opened: list[str] = []
+    monkeypatch.setattr(click, "launch", lambda url: bool(opened.append(url)))
+    monkeypatch.setenv("DISPLAY", ":0")
+    return opened
+
+
+def test_open_shows_the_report(study: Folder, launched: list[str]) -> None:
+    done = study.must("open")
+    page = study.root.resolve() / "results/report/index.html"
+    assert launched == [page.as_uri()]
+    assert str(page) in done.stdout
+    assert study.must("open", "-q").output == ""
+
+
+def test_open_without_a_display_prints_the_address(
+    study: Folder, launched: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("DISPLAY")
+    monkeypatch.delenv("WAYLAND_DISPLAY", raising=False)
+    monkeypatch.setattr(sys, "platform", "linux")
+    address = (study.root.resolve() / "results/report/index.html").as_uri()
+    assert study.must("open", "--quiet").stdout == f"{address}\n"
+    assert launched == []
+    monkeypatch.setenv("DISPLAY", ":0")
+    monkeypatch.setattr(click, "launch", lambda url: 1)  # no program that opens it
+    assert study.must("open").stdout == f"{address}\n"
+
+
+def test_open_without_a_report_says_what_makes_it(raw: Folder, launched: list[str]) -> None:
+    assert "results/report/index.html: found no report, expected" in raw.error("open")
+    assert "run `dvc repro`" in raw.error("open")
+    assert launched == []
+
+
+def without_films(folder: Folder) -> None:
+    """As a study of others' features is, before its first import."""
+
+    def change(params: dict[str, Any]) -> None:
+        params.pop("simulate")
+        params |= {"stimuli": None, "imported": [], "models": {}, "compute": {"models": [], "films": []}}
+        params |= {"residual": [], "partition": [], "unimodal": {}}
+        params["statistics"]["compare"] = []
+
+    folder.change(change)
+
+
+@pytest.mark.parametrize("words", [("inputs",), ("films",), ("open",)])
+def test_before_an_import_its_command_is_named(raw: Folder, words: tuple[str, ...]) -> None:
+    without_films(raw)
+    line = raw.error(*words)
+    assert "found no films and no imported cubes" in line
+    assert "run `cinecube import REPO --model MODEL` first, and `dvc repro` then" in line
+    assert "`cinecube import REPO --model MODEL` first" in raw.must("plan").stdout
+
+
+@pytest.mark.slow
+def test_an_older_report_is_told(scratch: Folder, launched: list[str]) -> None:
+    """By DVC, which has recorded what it was made of."""
+    subprocess.run(["git", "init", "-q"], cwd=scratch.root, check=True)
+    dvc(scratch.root, "init", "-q")
+    (scratch.root / "dvc.yaml").write_text(
+        "stages:\n  report:\n    cmd: 'true'\n    deps: [results/tables/roi.csv]\n    outs: [results/report]\n",
+        encoding="utf-8",
+    )
+    dvc(scratch.root, "commit", "-f", "-q")
+    assert scratch.must("open").stderr == ""
+    table = scratch.root / "results/tables/roi.csv"
+    text = table.read_text(encoding="utf-8")
+    table.unlink()
+    table.write_text(text + "\n", encoding="utf-8")
+    told = scratch.must("open").stderr
+    assert "results/tables/roi.csv changed; `dvc repro` makes it anew" in told
+    assert len(launched) == 2
+
+
+def diagnosed(folder: Folder, *words: str, code: int = 0) -> dict[str, dict[str, str]]:
+    done = folder.run("doctor", "--json", *words)
+    assert done.exit_code == code, done.output
+    told = json.loads(done.stdout)
+    assert all(set(one) == set(documented("doctor")) for one in told)
+    return {one["what"]: one for one in told}
+
+
+def test_doctor_finds_nothing_wrong_where_tests_run(study: Folder) -> None:
+    found = diagnosed(study)
+    for what in ("Python", "packages", "Git", "study", "packages of [features]", "films", "workers", "inputs"):
+        assert found[what]["state"] == "ok", found[what]
+    assert all(one["do"] for one in found.values() if one["state"] != "ok")
+    lines = study.must("doctor").stdout.splitlines()
+    assert len(lines) == len(found)
+
+
+def test_doctor_outside_of_a_study(tmp_path: Path) -> None:
+    done = CliRunner().invoke(main, ["doctor", "--study", str(tmp_path)])
+    assert done.exit_code == 0
+    assert "study: no params.yaml here; run in a study's folder" in done.stdout
+
+
+BREAK = {
+    "study": (lambda p: p["clock"].update(tr_s=0), "found 0, expected"),
+    "workers": (lambda p: p.update(dask={"jobqueue": "SLURMCluster"}), "no command `sbatch` on this machine"),
+    "workers of no class": (lambda p: p.update(dask={"jobqueue": "NoCluster"}), "expected one of"),
+    "workers nowhere": (lambda p: p.update(dask={"address": "tcp://127.0.0.1:9"}), "nobody listens there"),
+    "GPU": (lambda p: p["run"].update(device="cuda:99"), "run.device: found cuda:99"),
+}
+
+
+@pytest.mark.parametrize("name", BREAK)
+def test_doctor_names_what_this_study_lacks(raw: Folder, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    change, said = BREAK[name]
+    raw.change(change)
+    monkeypatch.setenv("PATH", str(Path(shutil.which("git") or "").parent))
+    if shutil.which("sbatch"):
+        monkeypatch.setenv("PATH", os.devnull)
+    found = diagnosed(raw, code=1)
+    one = found[name.split(" ")[0]]
+    assert one["state"] == "missing"
+    assert said in one["found"]
+    assert one["do"]
+
+
+def test_doctor_asks_no_hub_that_is_switched_off(raw: Folder, monkeypatch: pytest.MonkeyPatch) -> None:
+    from huggingface_hub import constants
+
+    raw.change(lambda p: [p.pop("simulate"), p["models"]["vit"].update(checkpoint="nobody/no-such-network")])
+    study = load_study(raw.root)
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
+    with pytest.raises(StudyError, match=r"no copy of nobody/no-such-network .*HF_HUB_OFFLINE is set.*unset HF_HUB"):
+        computing.weights(study, raw.root)
+    raw.change(lambda p: p["models"]["vit"].update(checkpoint="data/weights/gone"))
+    with pytest.raises(StudyError, match="models.vit.checkpoint: found no data/weights/gone"):
+        computing.weights(load_study(raw.root), raw.root)
+
+
+def test_doctor_counts_room(tmp_path: Path) -> None:
+    free = shutil.disk_usage(tmp_path).free
+    assert "free beside the study" in room(tmp_path, None, 1)
+    with pytest.raises(StudyError, match=r"free, expected .* for what is still to be made; free some"):
+        room(tmp_path, None, 10 * free)
+
+
+def test_packages_that_do_not_work_together_are_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert re.fullmatch(r"\d+ packages", installed.packages())
+    own = installed.version
+    monkeypatch.setattr(installed, "version", lambda name: "3.0.1" if name == "zarr" else own(name))
+    with pytest.raises(StudyError, match=r"zarr 3\.0\.1, where cinecube needs >=3\.1\.6.*pip install 'zarr>=3\.1\.6'"):
+        installed.packages()
+    monkeypatch.setattr(installed, "version", own)
+    monkeypatch.setattr(installed, "distribution", lambda name: _Wanting())
+    with pytest.raises(StudyError, match=r"no package nowhere-to-be-had, which cinecube needs.*pip install 'nowhere"):
+        installed.packages()
+
+
+class _Wanting:
+    requires = ("nowhere-to-be-had>=1",)
+
+
+def test_stages_that_would_call_another_cinecube_are_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PATH", str(Path(sys.prefix) / "bin"))
+    assert installed.stage_command(tmp_path) == str(Path(sys.prefix) / "bin" / "cinecube")
+    (tmp_path / ".venv/bin").mkdir(parents=True)
+    other = tmp_path / ".venv/bin/cinecube"
+    other.write_text("#!/bin/sh\n", encoding="utf-8")
+    other.chmod(0o755)
+    with pytest.raises(StudyError, match=f"stages that would call {re.escape(str(other))}"):
+        installed.stage_command(tmp_path)
+
+
+@pytest.mark.slow
+def test_doctor_asks_the_remotes(scratch: Folder, tmp_path: Path) -> None:
+    subprocess.run(["git", "init", "-q"], cwd=scratch.root, check=True)
+    dvc(scratch.root, "init", "-q")
+    assert diagnosed(scratch)["remote"]["state"] == "absent"
+    (tmp_path / "store").mkdir()
+    dvc(scratch.root, "remote", "add", "-d", "store", str(tmp_path / "store"))
+    dvc(scratch.root, "remote", "add", "away", "http://127.0.0.1:9/cubes")
+    dvc(scratch.root, "config", "cache.type", "copy")
+    found = diagnosed(scratch)
+    assert found["remote store"]["state"] == "ok"
+    assert str(tmp_path / "store") in found["remote store"]["found"]
+    assert found["remote away"]["state"] == "absent"
+    assert "remote 'away' (http://127.0.0.1:9/cubes): found" in found["remote away"]["found"]
+    assert found["cache"]["state"] == "absent"
+    assert "each output takes its room twice" in found["cache"]["found"]
+    assert "dvc config cache.type" in found["cache"]["do"]
+    dvc(scratch.root, "remote", "default", "away")
+    assert diagnosed(scratch, code=1)["remote away"]["state"] == "missing"
