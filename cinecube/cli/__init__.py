@@ -2,51 +2,54 @@
 
 from __future__ import annotations
 
+import builtins
 import importlib
 import keyword
 import logging
+import os
 import warnings
 from typing import Any
 
 import click
 
-from cinecube.cli.common import echo
+from cinecube.cli.common import echo, quiet_option, set_loudness
 from cinecube.cli.failures import one_line
 
-# Subcommand -> module; a module is imported when its command is asked for or its help is listed.
-_AROUND = {
-    "init": "studies",
-    "import": "adding",
-    "add": "adding",
-    "plan": "studies",
-    "pull": "studies",
-    "ls": "inspection",
-    "show": "inspection",
-    "why": "inspection",
-    "verify": "inspection",
-    "export": "inspection",
-    "clean": "keeping",
-    "upgrade": "keeping",
-    "card": "keeping",
-}
 _STAGES = dict.fromkeys(
     [
-        *("inputs", "simulate", "privacy", "films", "checkpoint", "extract", "features", "imported", "brain", "encode"),
-        *("ceiling", "residual-features", "whole-brain", "layerwise", "residual", "partition", "significance"),
-        *("figures", "oracle", "report"),
+        *("inputs", "simulate", "privacy", "films", "checkpoint", "extract", "features", "imported", "brain"),
+        *("encode", "ceiling", "residual-features", "whole-brain", "layerwise", "residual", "partition"),
+        *("significance", "figures", "oracle", "report"),
     ],
     "stages",
 )
-_COMMANDS = _AROUND | _STAGES
+# Task -> commands -> their modules; a module is imported when its command is asked for or its help is listed.
+_TASKS = {
+    "Start a study": {"init": "studies", "import": "adding", "add": "adding"},
+    "Look at it": {
+        "plan": "studies",
+        "ls": "inspection",
+        "show": "inspection",
+        "why": "inspection",
+        "open": "looking",
+        "compare": "looking",
+    },
+    "Share it": {"card": "keeping", "pull": "studies", "export": "inspection"},
+    "Keep it whole": {"verify": "inspection", "doctor": "looking", "clean": "keeping", "upgrade": "keeping"},
+    "Stages, as `dvc repro` runs them": _STAGES,
+}
+_COMMANDS = {name: module for commands in _TASKS.values() for name, module in commands.items()}
 
 
+_WHOLE = 1000
+"""Characters of a summary: lines that are longer than the terminal is wide are wrapped, not cut."""
 # What xarray and Zarr say of groups that other programs saved; `verify` says it in a line.
 _OF_GROUPS = ("Failed to open Zarr store with consolidated metadata", "Object at .* is not recognized as a component")
 
 
 def _function_of(command: str) -> str:
     name = command.replace("-", "_")
-    return f"{name}_" if keyword.iskeyword(name) else name
+    return f"{name}_" if keyword.iskeyword(name) or hasattr(builtins, name) else name
 
 
 class _Commands(click.Group):
@@ -61,18 +64,20 @@ class _Commands(click.Group):
             return None
         command = getattr(importlib.import_module(f"cinecube.cli.{module}"), _function_of(cmd_name))
         assert isinstance(command, click.Command)
+        if quiet_option not in command.params:
+            command.params.append(quiet_option)
         return command
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        limit = formatter.width - 6 - max(map(len, _COMMANDS))
-        for heading, names in (("Commands", _AROUND), ("Stages, as `dvc repro` runs them", _STAGES)):
+        for task, names in _TASKS.items():
             commands = ((name, self.get_command(ctx, name)) for name in names)
-            with formatter.section(heading):
-                formatter.write_dl([(name, found.get_short_help_str(limit)) for name, found in commands if found])
+            with formatter.section(task):
+                formatter.write_dl([(name, found.get_short_help_str(_WHOLE)) for name, found in commands if found])
 
     def make_context(self, *args: Any, **kwargs: Any) -> click.Context:
+        colour = False if os.environ.get("NO_COLOR") or os.environ.get("TERM") == "dumb" else None
         with one_line(None, _COMMANDS):
-            return super().make_context(*args, **kwargs)
+            return super().make_context(*args, **{"color": colour, **kwargs})
 
     def invoke(self, ctx: click.Context) -> Any:
         _log_to_stderr()
@@ -94,14 +99,15 @@ def _log_to_stderr() -> None:
         warnings.filterwarnings("ignore", message=said)
     if not logger.handlers:
         logger.addHandler(_Echo())
-        logger.setLevel(logging.INFO)
         logger.propagate = False
+    set_loudness()
 
 
-@click.group(cls=_Commands, context_settings={"help_option_names": ["-h", "--help"]})
+@click.group(cls=_Commands, params=[quiet_option], context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(package_name="cinecube")
 def main() -> None:
     """Feature cubes, brain cubes and score cubes of film studies, versioned by DVC.
 
-    A study is a folder with a params.yaml; commands work on the one they are started in.
+    A study is a folder with a params.yaml; commands work on the one they are started in. Each has --help, with an
+    example.
     """

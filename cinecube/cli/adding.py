@@ -7,7 +7,7 @@ from typing import Literal
 
 import click
 
-from cinecube.cli.common import echo, echo_json, json_option, study_at, study_option
+from cinecube.cli.common import echo_json, json_option, remark, study_at, study_option
 from cinecube.cli.progress import progress_bar
 
 # Whether it exists is for the store to say, in its own words.
@@ -66,16 +66,16 @@ def add(
     foreign = read_foreign(array, table, dataset, tr_s, study.clock.tr_s, study.segments(), columns)
     how = Adding(model, layer, resample, window_s, licence)
     for cube in add_features(study, root, foreign, how, films or None):
-        echo(str(cube))
+        remark(str(cube))
     for line in foreign.said:
-        echo(line, err=True)
+        remark(line, err=True)
     if strange := unknown_segments(study, foreign):
-        echo(f"left out: rows of {', '.join(strange)}, which no film of params.yaml has", err=True)
+        remark(f"left out: rows of {', '.join(strange)}, which no film of params.yaml has", err=True)
     if model not in study.encoded:
         entry = {"model": model, "source": str(array)}
         edit_params(root, lambda params: list_imported(params, entry))
-        echo(f"{model} is listed under `imported` in params.yaml")
-    echo(f"keep its cubes with `dvc add data/features/{model}/*.zarr`")
+        remark(f"{model} is listed under `imported` in params.yaml")
+    remark(f"keep its cubes with `dvc add data/features/{model}/*.zarr`")
 
 
 @click.command("import")
@@ -119,9 +119,9 @@ def import_(
         echo_json({"model": model, "files": made})
         return
     for path in made:
-        echo(path)
-    echo(f"{model} is listed under `imported` in params.yaml; commit it with the .dvc files")
+        remark(path)
+    remark(f"{model} is listed under `imported` in params.yaml; commit it with the .dvc files")
     if no_download:
-        echo(f"`cinecube pull --model {model} --layer N` fetches a layer, `dvc pull data/features/{model}/*.dvc` all")
+        remark(f"`cinecube pull --model {model} --layer N` fetches a layer, `dvc pull data/features/{model}/*.dvc` all")
     else:
-        echo("`dvc repro` uses it")
+        remark("`dvc repro` uses it")

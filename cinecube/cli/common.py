@@ -67,18 +67,28 @@ class Painted(str):
 
 def painted(text: str, colour: str | None = None, bold: bool | None = None) -> Painted:
     """Text in a colour, which only a terminal gets that shows any."""
-    return Painted(click.style(printable(text), fg=colour, bold=bold))
+    plain = printable(text)
+    return Painted(click.style(plain, fg=colour, bold=bold) if colour or bold else plain)
+
+
+_GOOD, _BAD = ("done", "up to date"), ("stale", "unlike", "missing")
+
+
+def state_painted(state: str) -> Painted:
+    """The state of a stage or cube: green where nothing is to be done, yellow where something is not as asked for."""
+    stripped = state.strip()
+    return painted(state, "green" if stripped in _GOOD else "yellow" if stripped in _BAD else None)
 
 
 def echo(line: str = "", *, err: bool = False) -> None:
     """Print one line, and keep foreign names from breaking it or moving the cursor."""
-    click.echo(line if isinstance(line, Painted) else printable(line), err=err)
+    click.echo(str(line) if isinstance(line, Painted) else printable(line), err=err)
 
 
-def note(line: str) -> None:
+def remark(line: str, *, err: bool = False) -> None:
     """Print a line that was not asked for: what was done, and what can be done next; nothing with `--quiet`."""
     if not is_quiet():
-        echo(line)
+        echo(line, err=err)
 
 
 def is_quiet() -> bool:

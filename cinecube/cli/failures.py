@@ -38,7 +38,7 @@ _ROOT = "cinecube.root"
 
 # What these have finished is in a journal or a cache.
 _GO_ON = {"extract", "features", "encode", "ceiling", "residual-features", "partition", "pull"}
-_WRITE_NOTHING = {"ls", "show", "why", "plan"}
+_WRITE_NOTHING = {"ls", "show", "why", "plan", "open", "doctor"}
 
 
 def remember_study(ctx: click.Context, _: click.Parameter, root: Path) -> Path:

@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from cinecube.cli.common import echo, echo_json, json_option, painted, study_at, study_option
+from cinecube.cli import completing
+from cinecube.cli.common import echo, echo_json, json_option, painted, state_painted, study_at, study_option
 from cinecube.cli.progress import progress_bar
 from cinecube.wording import size_text
 
@@ -32,9 +33,9 @@ def ls(repo: str | None, rev: str | None, as_json: bool, root: Path) -> None:
     """List the cubes of a study, folder or Git repository.
 
     REPO is a folder (the study's by default), a bare repository or a Git URL; `REPO#FOLDER` names a folder of it, where
-    it holds several studies. Reads labels only, of a repository from its DVC remote. Prints kind, model and film or
-    subject, layers, dims, rows, size and place of every cube, and which layers `cinecube pull` brought of cubes that
-    are not in the folder. Exit 1 where there is none.
+    it holds several studies. Reads labels only, of a repository from its DVC remote. Prints, model by model, film or
+    kind, layers, dims, rows, size and place of every cube, and which layers `cinecube pull` brought of cubes that are
+    not in the folder. Exit 1 where there is none.
 
     \b
     Example:
@@ -44,7 +45,7 @@ def ls(repo: str | None, rev: str | None, as_json: bool, root: Path) -> None:
     from cinecube.store.base.errors import StudyError
     from cinecube.store.dvc.dvc_index import open_index
     from cinecube.store.dvc.dvc_repo import is_repository, split_address
-    from cinecube.store.open.listing import list_folder, list_pulled, list_revision, merged
+    from cinecube.store.open.listing import OF_ALL, list_folder, list_pulled, list_revision, merged
 
     skipped: list[StudyError] = []
     place, inside = split_address(repo or "")
@@ -66,21 +67,25 @@ def ls(repo: str | None, rev: str | None, as_json: bool, root: Path) -> None:
         raise told[0] if told else nothing
     if as_json:
         return
-    table = [("kind", "cube", "axes", "size", "place"), *(_cells(row) for row in rows)]
-    kind, name, axes = (max(len(cells[i]) for cells in table) + 2 for i in range(3))
-    for cells in table:
-        echo(f"{cells[0]:{kind}}{cells[1]:{name}}{cells[2]:{axes}}{cells[3]:>10}  {cells[4]}")
+    table = [_cells(row) for row in rows]
+    name, axes = (max(len(cells[i]) for cells in table) + 2 for i in range(2))
+    for group in sorted({row["group"]: None for row in rows}, key=lambda group: group in OF_ALL):
+        echo(painted(group or "others", bold=True))
+        for cells in (cells for row, cells in zip(rows, table, strict=True) if row["group"] == group):
+            echo(f"  {cells[0]:{name}}{cells[1]:{axes}}{cells[2]:>10}  {cells[3]}")
 
 
 def _cells(row: Mapping[str, Any]) -> tuple[str, ...]:
+    """A cube's part in its group, which is its film or subject, or what it holds; axes, size and place."""
     place = str(row["path"])
     if row["pulled"] is not None:
         place += f" (in DVC's cache; layers there: {', '.join(row['pulled']) or 'none'})"
-    return row["kind"], row["name"], row["axes"], size_text(row["bytes"]) if row["bytes"] is not None else "", place
+    part = Path(row["path"]).stem if row["kind"] in ("features", "brain") else row["kind"]
+    return part, row["axes"], size_text(row["bytes"]) if row["bytes"] is not None else "", place
 
 
 @click.command()
-@click.argument("cube")
+@click.argument("cube", shell_complete=completing.cubes)
 @json_option
 @study_option
 def why(cube: str, as_json: bool, root: Path) -> None:
@@ -111,13 +116,13 @@ def why(cube: str, as_json: bool, root: Path) -> None:
         echo_json(told[0] if isinstance(named, Path) else told)
         return
     for one in found:
-        echo(f"{one.cube}: {one.state}" + (f", from {one.source}" if one.source else ""))
+        echo(f"{one.cube}: " + state_painted(one.state) + (f", from {one.source}" if one.source else ""))
         for line in (*one.fields, *one.reasons):
             echo(f"  {line}")
 
 
 @click.command()
-@click.argument("cube")
+@click.argument("cube", shell_complete=completing.cubes)
 @json_option
 @study_option
 def show(cube: str, as_json: bool, root: Path) -> None:
@@ -249,7 +254,7 @@ def _statistics(cube: xr.Dataset, name: str, where: str, lacking: Sequence[str])
 
 
 @click.command()
-@click.argument("cubes", nargs=-1)
+@click.argument("cubes", nargs=-1, shell_complete=completing.cubes)
 @click.option("--repair", is_flag=True, help="Fetch broken files of cubes that DVC tracks again.")
 @json_option
 @study_option
@@ -328,11 +333,19 @@ def _tell_of(found: Verified) -> None:
     "kind", type=click.Choice(["score", "normalised", "depth", "ceiling", "drop", "q", "group_t", "group_q"])
 )
 @click.argument("to", type=_path)
-@click.option("--model", "stream", help="A model, a stream of one, or a residual pair.")
+@click.option(
+    "--model", "stream", shell_complete=completing.scored, help="A model, a stream of one, or a residual pair."
+)
 @click.option(
     "--layer", help="A layer's label or block number; by default each target's own, chosen on the training films."
 )
-@click.option("--subject", default="mean", show_default=True, help="One subject, or the mean of all.")
+@click.option(
+    "--subject",
+    default="mean",
+    show_default=True,
+    shell_complete=completing.subjects,
+    help="One subject, or the mean of all.",
+)
 @click.option("--atlas", type=_path, help="Paint parcels by this atlas. [default: brain.atlas]")
 @click.option(
     "--reference",

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from cinecube.cli.common import echo, echo_json, json_option, study_at, study_option
+from cinecube.cli.common import echo, echo_json, json_option, remark, study_at, study_option
 from cinecube.wording import size_text
 
 if TYPE_CHECKING:
@@ -72,7 +72,7 @@ def clean(yes: bool, dry_run: bool, caches: tuple[Path, ...], unused_days: float
     if not as_json:
         _show(found.leftovers, root)
     if found.busy:
-        echo("a stage of this study runs: partial cubes and scratch arrays are left alone", err=True)
+        remark("a stage of this study runs: partial cubes and scratch arrays are left alone", err=True)
     removing = (
         bool(found.leftovers)
         and not dry_run
@@ -88,7 +88,7 @@ def clean(yes: bool, dry_run: bool, caches: tuple[Path, ...], unused_days: float
     if as_json:
         _print_json(found.leftovers, gone)
     elif removing:
-        echo(f"{len(gone)} of {len(found.leftovers)} removed, {size_text(sum(one.bytes for one in gone))} freed")
+        remark(f"{len(gone)} of {len(found.leftovers)} removed, {size_text(sum(one.bytes for one in gone))} freed")
     if removing and len(gone) < len(found.leftovers):
         raise SystemExit(1)
 
@@ -141,10 +141,10 @@ def upgrade(yes: bool, dry_run: bool, root: Path) -> None:
     if dry_run or not (yes or _is_confirmed("upgrade", *_ABOUT_UPGRADE)):
         return None
     kept = run(study, root, files)
-    echo(f"written: {', '.join(file.name for file in files)}")
+    remark(f"written: {', '.join(file.name for file in files)}")
     if kept:
-        echo(f"kept: {', '.join(kept)}")
-    return echo("`cinecube plan` says what `dvc repro` will make again")
+        remark(f"kept: {', '.join(kept)}")
+    return remark("`cinecube plan` says what `dvc repro` will make again")
 
 
 def _show(leftovers: Sequence[Leftover], root: Path) -> None:
@@ -230,13 +230,13 @@ def card(out: Path | None, url: str | None, rev: str | None, root: Path) -> None
         raise environment_error(error, str(path)) or StudyError(
             where=str(path), found=found, expected="a place for a file", do="name another one"
         ) from error
-    echo(f"the study's card is in {path}")
+    remark(f"the study's card is in {path}")
     for words, stays in (("`dvc push` sends", False), ("it leaves here", True)):
         own = [f"{share.place} ({size_text(share.n_bytes)})" for share in shares(outputs) if share.stays == stays]
         if own:
-            echo(f"{words}: {', '.join(own)}")
+            remark(f"{words}: {', '.join(own)}")
     for line in (*_lacking(origin, url), *unrecorded(root), *_private(study, outputs)):
-        echo(line, err=True)
+        remark(line, err=True)
     warn_of_taken(root)
 
 

@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, TypeAlias
 
+from cinecube.cli.common import is_quiet
 from cinecube.wording import seconds_text
 
 if TYPE_CHECKING:
@@ -26,7 +27,7 @@ _LINE_S, _LINE_SHARE = 5.0, 0.05  # between plain lines: seconds, and the share 
 
 @contextmanager
 def progress_bar(title: str, unit: str) -> Iterator[Tell | None]:
-    """Show on a terminal how far work is, and nothing elsewhere.
+    """Show on a terminal how far work is, and nothing elsewhere or with `--quiet`.
 
     The terminal is stderr. One that cannot move its cursor (`TERM=dumb`, or no TERM) gets a plain line now and then.
 
@@ -35,7 +36,7 @@ def progress_bar(title: str, unit: str) -> Iterator[Tell | None]:
     callable or None
         Told `(done, total)` in units of work. Total may change, and may be 0.
     """
-    if not sys.stderr.isatty() or not os.isatty(_STDERR):
+    if is_quiet() or not sys.stderr.isatty() or not os.isatty(_STDERR):
         yield None
     elif os.environ.get("TERM", "") in ("", "dumb", "unknown"):
         yield _Lines(title, unit).tell

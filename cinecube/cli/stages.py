@@ -6,7 +6,8 @@ from pathlib import Path
 
 import click
 
-from cinecube.cli.common import Stage, did, echo, study_at, study_option
+from cinecube.cli import completing
+from cinecube.cli.common import Stage, did, remark, study_at, study_option
 from cinecube.cli.progress import progress_bar
 
 
@@ -26,15 +27,17 @@ def inputs(root: Path) -> None:
     from cinecube.sharing.ignoring import keep_out_of_git
     from cinecube.status.versions import write_versions
     from cinecube.store.base.paths import StudyPaths
+    from cinecube.store.params.document import refuse_no_source
     from cinecube.studies.records import write_records
 
     study = study_at(root)
+    refuse_no_source(study)
     keep_out_of_git(root, study)  # before what may fail: `git add -A` must not take inputs that moved
     write_versions(study, root)
     with progress_bar("reading films and scans", "MB") as progress:
         write_records(study, root, progress)
     StudyPaths(root).checkpoint("any").parent.mkdir(parents=True, exist_ok=True)  # `extract` depends on the folder
-    echo("versions of what computes results, and digests of what it is computed from, are in data/")
+    remark("versions of what computes results, and digests of what it is computed from, are in data/")
 
 
 @click.command(cls=Stage)
@@ -60,7 +63,7 @@ def simulate(root: Path) -> None:
     cleaning = Cleaning(study.brain.confounds, study.brain.high_pass_hz, study.brain.detrend)
     with one_writer(paths, *simulated_folders(paths.data)), progress_bar("simulating", "films and scans") as progress:
         run(simulate_spec(study), study.films, study.split.train, paths.data, cleaning=cleaning, progress=progress)
-    echo(f"{len(study.segments())} segments of {len(study.films)} films and their scans are in data/")
+    remark(f"{len(study.segments())} segments of {len(study.films)} films and their scans are in data/")
 
 
 @click.command(cls=Stage)
@@ -81,15 +84,15 @@ def privacy(root: Path) -> None:
 
     study = study_at(root)
     if added := keep_out_of_git(root, study):
-        echo(f"{IGNORE_FILE}: {len(added)} patterns appended")
+        remark(f"{IGNORE_FILE}: {len(added)} patterns appended")
     warn_of_exposed(root, study)
     warn_of_taken(root)
     for name in set_push(root, study):
-        echo(f"{name}: set `push: {str(study.brain.publish).lower()}`; commit it")
+        remark(f"{name}: set `push: {str(study.brain.publish).lower()}`; commit it")
     if study.brain.publish:
-        echo("brain.publish is true: `dvc push` sends scans and responses of single subjects")
+        remark("brain.publish is true: `dvc push` sends scans and responses of single subjects")
     else:
-        echo("`dvc push` leaves scans and responses of single subjects here")
+        remark("`dvc push` leaves scans and responses of single subjects here")
 
 
 @click.command(cls=Stage)
@@ -112,12 +115,12 @@ def films(root: Path) -> None:
     with progress_bar("decoding films", "MB") as progress:
         table = write_films_table(study, root, progress)
     for line in said_of_films(table):
-        echo(line)
-    echo(f"{len(table)} segments, {table['duration_s'].sum() / 60:.1f} minutes, {table['rows'].sum()} rows")
+        remark(line)
+    remark(f"{len(table)} segments, {table['duration_s'].sum() / 60:.1f} minutes, {table['rows'].sum()} rows")
 
 
 @click.command(cls=Stage)
-@click.argument("model")
+@click.argument("model", shell_complete=completing.models)
 @study_option
 def checkpoint(model: str, root: Path) -> None:
     """Record which weights a model reads: digest, revision, licence.
@@ -132,7 +135,7 @@ def checkpoint(model: str, root: Path) -> None:
     from cinecube.features.extraction.checkpoint import write_record
 
     record = write_record(study_at(root), model, root)
-    echo(f"{model}: weights {record['weights_digest'][:12]}, licence {record['licence']}")
+    remark(f"{model}: weights {record['weights_digest'][:12]}, licence {record['licence']}")
 
 
 @click.command(cls=Stage)
@@ -158,12 +161,12 @@ def extract(root: Path) -> None:
     for model, rows in filled.rows.items():
         note(root, ("features", model), filled.seconds[model], rows)
     did(0)
-    echo(str(filled))
+    remark(str(filled))
 
 
 @click.command(cls=Stage)
-@click.argument("model")
-@click.argument("film")
+@click.argument("model", shell_complete=completing.models)
+@click.argument("film", shell_complete=completing.films)
 @study_option
 def features(model: str, film: str, root: Path) -> None:
     """Extract one model's features of one film, all layers in one pass.
@@ -183,11 +186,11 @@ def features(model: str, film: str, root: Path) -> None:
     with progress_bar(f"{model} {film}", "rows") as progress:
         done = extract_film(study, model, film, root, progress=progress)
     did(done.rows * done.windows_computed / done.windows)
-    echo(str(done))
+    remark(str(done))
 
 
 @click.command(cls=Stage)
-@click.argument("model")
+@click.argument("model", shell_complete=completing.models)
 @study_option
 def imported(model: str, root: Path) -> None:
     """Check the feature cubes of a model that this study did not compute.
@@ -202,11 +205,11 @@ def imported(model: str, root: Path) -> None:
     from cinecube.store.open.imported import record_imported
 
     record = record_imported(study_at(root), root, model)
-    echo(f"{model}: {len(record['fingerprints'])} films are what this study asks for")
+    remark(f"{model}: {len(record['fingerprints'])} films are what this study asks for")
 
 
 @click.command(cls=Stage)
-@click.argument("subject")
+@click.argument("subject", shell_complete=completing.subjects)
 @study_option
 def brain(subject: str, root: Path) -> None:
     """Turn one subject's scans into a brain cube.
@@ -225,11 +228,11 @@ def brain(subject: str, root: Path) -> None:
     with progress_bar(subject, "runs") as progress:
         table = build_brain(study, subject, root, progress)
     trimmed, missing = table["trimmed_volumes"].sum(), table["missing_rows"].sum()
-    echo(f"{subject}: {len(table)} runs, {trimmed} volumes past the films trimmed, {missing} rows without a volume")
+    remark(f"{subject}: {len(table)} runs, {trimmed} volumes past the films trimmed, {missing} rows without a volume")
 
 
 @click.command(cls=Stage)
-@click.argument("model")
+@click.argument("model", shell_complete=completing.scored)
 @study_option
 def encode(model: str, root: Path) -> None:
     """Fit encoders on the training films and score them on the test films, for every layer.
@@ -247,7 +250,7 @@ def encode(model: str, root: Path) -> None:
     study.scored(model)
     with progress_bar(f"encoding {model}", "blocks") as progress:
         run(study, root, model, progress=progress)
-    echo(f"scores of {model} are in results/scores/{model}.zarr")
+    remark(f"scores of {model} are in results/scores/{model}.zarr")
 
 
 @click.command(cls=Stage)
@@ -266,11 +269,11 @@ def ceiling(root: Path) -> None:
 
     with progress_bar("ceilings", "blocks") as progress:
         run(study_at(root), root, progress=progress)
-    echo("ceilings are in data/ceiling.zarr")
+    remark("ceilings are in data/ceiling.zarr")
 
 
 @click.command("residual-features", cls=Stage)
-@click.argument("pair")
+@click.argument("pair", shell_complete=completing.pairs)
 @study_option
 def residual_features(pair: str, root: Path) -> None:
     """Remove another model's part from one model's features, and write what is left.
@@ -288,7 +291,7 @@ def residual_features(pair: str, root: Path) -> None:
     name = study.pair(pair).name
     with progress_bar(name, "layers") as progress:
         make_residual(study, root, name, progress=progress)
-    echo(f"residual features are in data/residual/{name}")
+    remark(f"residual features are in data/residual/{name}")
 
 
 @click.command("whole-brain", cls=Stage)
@@ -305,7 +308,7 @@ def whole_brain(root: Path) -> None:
     from cinecube.analysis.regions.stage import whole_brain as run
 
     run(study_at(root), root)
-    echo("scores at each parcel's layer are in results/tables: whole_brain.csv, roi.csv and others")
+    remark("scores at each parcel's layer are in results/tables: whole_brain.csv, roi.csv and others")
 
 
 @click.command(cls=Stage)
@@ -322,7 +325,7 @@ def layerwise(root: Path) -> None:
     from cinecube.analysis.regions.stage import layerwise as run
 
     run(study_at(root), root)
-    echo("scores by layer are in results/tables: layerwise.csv, depth.csv, lag.csv and others")
+    remark("scores by layer are in results/tables: layerwise.csv, depth.csv, lag.csv and others")
 
 
 @click.command(cls=Stage)
@@ -339,7 +342,7 @@ def residual(root: Path) -> None:
     from cinecube.analysis.residuals.residual_tables import residual as run
 
     run(study_at(root), root)
-    echo("scores before and after removal are in results/tables: residual.csv, residual_roi.csv")
+    remark("scores before and after removal are in results/tables: residual.csv, residual_roi.csv")
 
 
 @click.command(cls=Stage)
@@ -358,7 +361,7 @@ def partition(root: Path) -> None:
 
     with progress_bar("variance partitioning", "fits") as progress:
         run(study_at(root), root, progress=progress)
-    echo("the partition is in results/partition.zarr")
+    remark("the partition is in results/partition.zarr")
 
 
 @click.command(cls=Stage)
@@ -377,7 +380,7 @@ def significance(root: Path) -> None:
 
     with progress_bar("significance", "models and subjects") as progress:
         run(study_at(root), root, progress=progress)
-    echo("p and q are in results/significance.zarr")
+    remark("p and q are in results/significance.zarr")
 
 
 @click.command(cls=Stage)
@@ -395,7 +398,7 @@ def figures(root: Path) -> None:
     from cinecube.analysis.figures.paper_figures import paper_figures
 
     paper_figures(study_at(root), root)
-    echo("figures 2 to 5 are in results/figures")
+    remark("figures 2 to 5 are in results/figures")
 
 
 @click.command(cls=Stage)
@@ -413,7 +416,7 @@ def oracle(root: Path) -> None:
     from cinecube.analysis.truth.stage import oracles
 
     oracles(study_at(root), root)
-    echo("what plain fits find is in results/tables: oracle_residual.csv, oracle_partition.csv")
+    remark("what plain fits find is in results/tables: oracle_residual.csv, oracle_partition.csv")
 
 
 @click.command(cls=Stage)
@@ -431,4 +434,4 @@ def report(root: Path) -> None:
     from cinecube.analysis.report.stage import write_report
 
     write_report(study_at(root), root)
-    echo("the report is in results/report/index.html")
+    remark("the report is in results/report/index.html")

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING
 
 import click
 
-from cinecube.cli.common import echo, echo_json, json_option, study_at, study_option
+from cinecube.cli import completing
+from cinecube.cli.common import echo, echo_json, json_option, remark, state_painted, study_at, study_option
 from cinecube.cli.progress import progress_bar
 from cinecube.wording import seconds_text, size_text
 
@@ -86,9 +87,9 @@ def init(
     else:
         assert repo is not None
         models = init_reuse(folder, repo, rev, own)
-        echo(f"{repo} has {', '.join(models)}; import one there: `cinecube import {repo} --model {models[0]}`")
+        remark(f"{repo} has {', '.join(models)}; import one there: `cinecube import {repo} --model {models[0]}`")
     if template != "reuse":
-        echo(f"{folder}: edit params.yaml, then run `dvc repro` there")
+        remark(f"{folder}: edit params.yaml, then run `dvc repro` there")
 
 
 @click.command()
@@ -126,7 +127,8 @@ def plan(root: Path, as_json: bool) -> None:
         size = size_text(step.bytes_when_done) if step.bytes_when_done else ""
         memory = f"{size_text(step.memory_bytes)} memory" if step.memory_bytes else ""
         takes = f"about {seconds_text(step.seconds)}" if step.seconds is not None else ""
-        echo(f"{name:{width}}{step.state:12}{size:>10}  {memory:18}{takes:13}{step.why}".rstrip())
+        rest = f"{size:>10}  {memory:18}{takes:13}{step.why}".rstrip()
+        echo(f"{name:{width}}" + state_painted(f"{step.state:12}") + rest)
     absent, kept = (sum(step.state == state for step in steps) for state in ("not here", "kept back"))
     to_do = [step for step in steps if step.state not in ("done", "not here", "kept back")]
     known = [step.seconds for step in to_do if step.seconds is not None]
@@ -154,9 +156,11 @@ def _item(step: Step) -> str:
 
 
 @click.command()
-@click.option("--model", "stream", help="A model, or one stream of one. [default: everything]")
+@click.option(
+    "--model", "stream", shell_complete=completing.models, help="A model, or one stream of one. [default: everything]"
+)
 @click.option("--layer", help="A block number (0 is embed) or label, with --model. [default: all]")
-@click.option("--film", help="With --model. [default: all]")
+@click.option("--film", shell_complete=completing.films, help="With --model. [default: all]")
 @study_option
 @json_option
 def pull(stream: str | None, layer: str | None, film: str | None, root: Path, as_json: bool) -> None:
@@ -195,7 +199,7 @@ def pull(stream: str | None, layer: str | None, film: str | None, root: Path, as
         rows.append({"model": stream, "film": name, "shards": done.shards, "files": done.files, "bytes": done.n_bytes})
         if not as_json:
             layers = f"{done.shards} layer" + "s" * (done.shards != 1)
-            echo(f"{stream} {name}: {layers} in DVC's cache, {size_text(done.n_bytes)} fetched")
+            remark(f"{stream} {name}: {layers} in DVC's cache, {size_text(done.n_bytes)} fetched")
     if as_json:
         echo_json(rows)
 
@@ -208,9 +212,9 @@ def _pull_all(root: Path, as_json: bool) -> None:
         told = {"files": brought.files, "kept_back": brought.kept_back, "lacking": brought.lacking}
         echo_json(told)
     else:
-        echo(f"{brought.files} file{'s' * (brought.files != 1)} fetched")
+        remark(f"{brought.files} file{'s' * (brought.files != 1)} fetched")
     if brought.kept_back and not as_json:
-        echo("not published, their owner keeps them: " + ", ".join(brought.kept_back))
-        echo("stages that read them cannot run here; `dvc repro --allow-missing` runs the others")
+        remark("not published, their owner keeps them: " + ", ".join(brought.kept_back))
+        remark("stages that read them cannot run here; `dvc repro --allow-missing` runs the others")
     if brought.cause:
         raise brought.cause

@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 # Enough to hide the way to a server and back: labels are a few kilobytes.
 _AT_ONCE = 8
 
+OF_ALL = ("brain", "all models", "")
+"""Groups of cubes that are of no model."""
 _OID = re.compile(r"[0-9a-f]{32}")
 
 _Where = TypeVar("_Where")
@@ -129,13 +131,17 @@ def merged(errors: Sequence[StudyError]) -> list[StudyError]:
 
 
 def summarise(cube: CubeHead, path: Path, n_bytes: int | None, pulled: Sequence[str] | None = None) -> dict[str, Any]:
-    """One line of a list of cubes: kind, name, axes with their sizes, models, layers, bytes, path, fingerprint.
+    """One line of a list of cubes: kind, name, group, axes with their sizes, models, layers, bytes, path, fingerprint.
 
-    `pulled` are the layers that are here, as `model layer`, of a cube that is in DVC's cache only.
+    `group` is the model or pair of features and scores, else one of `OF_ALL`; empty of cubes of other kinds. `pulled`
+    are the layers that are here, as `model layer`, of a cube that is in DVC's cache only.
     """
+    kind = str(cube.attrs.get("kind", cube.name))
+    groups = {"features": path.parent.name, "scores": path.stem, "brain": "brain"}
     return {
-        "kind": str(cube.attrs.get("kind", cube.name)),
+        "kind": kind,
         "name": f"{path.parent.name} {path.stem}" if cube.name == "features" else path.stem,
+        "group": groups.get(kind, "all models" if kind in ("ceiling", "partition", "significance") else ""),
         "axes": ", ".join(f"{size} {dim}" for dim, size in cube.sizes.items()),
         **cube.sizes,
         "models": cube.texts("model"),

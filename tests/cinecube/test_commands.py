@@ -11,6 +11,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import click
 import numpy as np
 import pandas as pd
 import pytest
@@ -18,9 +19,10 @@ import xarray as xr
 from click.testing import CliRunner
 
 from cinecube.analysis.encoders.problem import read_problem, score_spec
-from cinecube.cli import _COMMANDS, main
+from cinecube.cli import _COMMANDS, _TASKS, main
 from cinecube.store.base.journal import Block, open_journal
 from cinecube.store.base.paths import StudyPaths
+from cinecube.store.open.listing import OF_ALL
 from cinecube.store.params.document import load_study
 
 if TYPE_CHECKING:
@@ -75,7 +77,6 @@ def test_ls_lists_every_cube(study: Folder) -> None:
     assert sorted({row["kind"] for row in rows}) == kinds
     vit = next(row for row in rows if row["name"] == "vit amber")
     assert (vit["dim"], vit["layer"], vit["layers"][0], vit["layers"][-1]) == (48, 13, "embed", "block12")
-    assert "vit amber" in study.must("ls", str(study.root)).stdout
 
 
 def test_show_says_where_a_cube_comes_from(study: Folder) -> None:
@@ -233,11 +234,15 @@ def test_verify_of_nothing_is_no_success(tmp_path: Path) -> None:
 def test_columns_of_ls_do_not_run_together(study: Folder) -> None:
     lines = study.must("ls").stdout.splitlines()
     rows = json.loads(study.must("ls", "--json").stdout)
-    assert lines[0].split() == ["kind", "cube", "axes", "size", "place"]
-    for line, row in zip(lines[1:], rows, strict=True):
-        assert line.startswith(row["kind"])
-        assert f"{row['name']}  " in line
-        assert f"{row['axes']}  " in line
+    headings = [line for line in lines if not line.startswith(" ")]
+    assert headings == [*dict.fromkeys(row["group"] for row in rows if row["group"] not in OF_ALL), *OF_ALL[:2]]
+    for row in rows:
+        (at,) = (i for i, line in enumerate(lines) if line.endswith(f"  {row['path']}"))
+        assert f"  {row['axes']}  " in lines[at]
+        above = [line for line in lines[:at] if line in headings]
+        assert above[-1] == row["group"]
+        part = row["name"].split()[-1] if row["kind"] in ("features", "brain") else row["kind"]
+        assert lines[at].startswith(f"  {part}  ")
 
 
 def test_show_keeps_the_parts_of_a_partition_apart(study: Folder) -> None:
@@ -255,3 +260,70 @@ def test_tables_are_named_when_they_are_written(scratch: Folder, command: str) -
 def test_an_array_of_a_cube_is_no_cube(study: Folder) -> None:
     line = study.error("show", "data/features/vit/amber.zarr/features")
     assert "found a part of a cube, expected the whole; name data/features/vit/amber.zarr" in line
+
+
+def test_help_groups_commands_by_task_and_cuts_no_summary() -> None:
+    for width in (80, 60):
+        text = CliRunner().invoke(main, ["--help"], terminal_width=width).output
+        assert "..." not in text.partition("Start a study")[2]
+        shown = " ".join(text.split())
+        for task, names in _TASKS.items():
+            assert f"{task}:" in shown
+            for name in names:
+                command = main.get_command(click.Context(main), name)
+                assert command is not None
+                assert command.get_short_help_str(10_000) in shown, name
+        assert max(map(len, text.splitlines())) <= 80
+
+
+COLOUR = re.compile(r"\x1b\[[\d;]*m")
+
+
+def test_colours_are_a_terminals(study: Folder) -> None:
+    """And nobody's who says NO_COLOR; what stands there is the same."""
+    for words in (["ls"], ["plan"], ["why", "vit"]):
+        plain = study.must(*words).stdout
+        assert not COLOUR.search(plain)
+        here = [*words, "--study", str(study.root)]
+        coloured = CliRunner().invoke(main, here, color=True)
+        assert COLOUR.search(coloured.stdout), words
+        assert COLOUR.sub("", coloured.stdout) == plain
+        for without in ({"NO_COLOR": "1"}, {"TERM": "dumb"}):
+            assert CliRunner().invoke(main, here, color=True, env=without).stdout == plain
+
+
+def test_colours_of_foreign_names_are_none(tmp_path: Path, study: Folder) -> None:
+    """A name that holds an escape is written out, in a heading too."""
+    folder = tmp_path / "\x1b[31mred"
+    shutil.copytree(study.root / "data/features/vit/amber.zarr", folder / "amber.zarr")
+    done = CliRunner().invoke(main, ["ls", str(tmp_path)], color=True)
+    assert "\x1b[31m" not in done.stdout
+    assert "\\x1b[31mred" in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("words", "asked"),
+    [
+        (("layerwise",), False),
+        (("card",), False),
+        (("ls",), True),
+        (("plan",), True),
+        (("why", "vit"), True),
+        (("verify", "vit"), True),
+        (("clean", "--dry-run"), True),
+    ],
+)
+def test_quiet_leaves_what_was_asked_for(scratch: Folder, words: tuple[str, ...], asked: bool) -> None:
+    told = scratch.must(*words)
+    for quiet in ((*words, "--quiet"), (*words, "-q")):
+        done = scratch.must(*quiet)
+        assert done.stdout == (told.stdout if asked else "")
+        assert done.stderr == ""
+    assert (
+        CliRunner().invoke(main, ["--quiet", words[0], "--study", str(scratch.root), *words[1:]]).output == done.output
+    )
+
+
+def test_quiet_keeps_errors_and_ends_with_its_command(scratch: Folder) -> None:
+    assert "did you mean 'vit'?" in scratch.error("why", "vitt", "--quiet")
+    assert scratch.must("layerwise").stdout
