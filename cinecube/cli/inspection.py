@@ -313,7 +313,7 @@ def _tell_of(found: Verified) -> None:
             echo(f"repaired {cube}/{file}")
     for lines in found.wrong.values():
         for line in lines:
-            echo(line, err=True)
+            echo(painted(line, "red"), err=True)
     n_cubes, n_wrong = len(found.cubes), len(found.wrong)
     n_repaired = len(found.repaired.keys() - found.wrong.keys())
     noun = "cube" if n_cubes == 1 else "cubes"

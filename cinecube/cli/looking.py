@@ -140,7 +140,7 @@ def doctor(as_json: bool, root: Path) -> None:
 
     Reads params.yaml, the packages and programs of this environment, and DVC's configuration; asks remotes, the hub
     and a Dask scheduler whether they answer. Prints a line per thing: ok, missing (this study needs it) or absent (it
-    does without). Without a study, what every study needs. Writes nothing.
+    does without). Without a study, what every study needs. Writes nothing that stays.
 
     \b
     Example:

@@ -31,8 +31,8 @@ def inputs(root: Path) -> None:
     from cinecube.studies.records import write_records
 
     study = study_at(root)
-    refuse_no_source(study)
     keep_out_of_git(root, study)  # before what may fail: `git add -A` must not take inputs that moved
+    refuse_no_source(study)
     write_versions(study, root)
     with progress_bar("reading films and scans", "MB") as progress:
         write_records(study, root, progress)

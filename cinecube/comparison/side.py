@@ -95,20 +95,15 @@ class Side:
         StudyError
             If it cannot be read here, or lacks a column.
         """
-        if self.folder is not None and self.is_here(path):
-            text = read_text(self.folder / path, path)
-        else:
-            text = self._tracked(path)
+        text = self._text(path) if self.is_here(path) else self._tracked(path)
         rows = csv.DictReader(io.StringIO(text))
-        absent = [column for column in columns if column not in (rows.fieldnames or ())]
-        if absent:
-            raise StudyError(
-                where=f"{self.name}: {path}",
-                found=f"no column {absent[0]}",
-                expected=", ".join(columns),
-                do="run `dvc repro` there, by this version of cinecube",
-            )
-        return list(rows)
+        try:
+            found, known = list(rows), rows.fieldnames or ()
+        except csv.Error as error:
+            raise self._old(path, str(error), ", ".join(columns)) from None
+        if absent := [column for column in columns if column not in known]:
+            raise self._old(path, f"no column {absent[0]}", ", ".join(columns))
+        return found
 
     def metrics(self) -> Mapping[str, Any]:
         """The metrics, which Git keeps.
@@ -119,8 +114,8 @@ class Side:
             If there are none.
         """
         text = self.index.metrics if self.index is not None else None
-        if self.folder is not None and self.is_here(METRICS_FILE):
-            text = read_text(self.folder / METRICS_FILE, METRICS_FILE)
+        if self.is_here(METRICS_FILE):
+            text = self._text(METRICS_FILE)
         try:
             found = parse_json(text) if text is not None else None
         except ValueError:
@@ -133,6 +128,17 @@ class Side:
                 do="run `dvc repro` there, and commit them",
             )
         return found
+
+    def _text(self, path: str) -> str:
+        assert self.folder is not None
+        try:
+            return read_text(self.folder / path, path)
+        except UnicodeDecodeError:
+            raise self._old(path, "bytes", "text in UTF-8") from None
+
+    def _old(self, path: str, found: str, expected: str) -> StudyError:
+        do = "run `dvc repro` there, by this version of cinecube"
+        return StudyError(where=f"{self.name}: {path}", found=found, expected=expected, do=do)
 
     def _tracked(self, path: str) -> str:
         if self.index is None:

@@ -10,7 +10,7 @@ from typing import Literal
 
 from cinecube.machine import computing, installed, storage
 from cinecube.status.plan import plan_study
-from cinecube.store.base.errors import StudyError
+from cinecube.store.base.errors import StudyError, environment_error, first_line
 from cinecube.store.base.paths import PARAMS_FILE
 from cinecube.store.dvc.dvc_index import DvcIndex, open_index
 from cinecube.store.inputs.content import unfetched
@@ -84,6 +84,11 @@ def _looked(what: str, look: Callable[[], str], *, needed: bool = True) -> Diagn
         return Diagnosis(what, "ok", look())
     except StudyError as error:
         return _wrong(what, error, needed=needed)
+    except (OSError, ImportError) as error:  # libraries that a package needs, rights, full disks
+        told = environment_error(error, what) or StudyError(
+            where=what, found=first_line(error), expected="what can be read and run", do="install it again"
+        )
+        return _wrong(what, told, needed=needed)
 
 
 def _wrong(what: str, error: StudyError, *, needed: bool) -> Diagnosis:
@@ -131,9 +136,13 @@ def _storage(study: Study, root: Path) -> Iterator[Diagnosis]:
         yield _wrong("DVC", error, needed=(root / "dvc.yaml").is_file())
         return
     yield _looked("cache", partial(storage.cache_links, root, index), needed=False)
-    wanted = sum(step.bytes_when_done for step in plan_study(study, root) if step.state not in ("done", "kept back"))
-    yield _looked("room", partial(storage.room, root, index, wanted))
+    yield _looked("room", partial(_room, study, root, index))
     yield from _remotes(index)
+
+
+def _room(study: Study, root: Path, index: DvcIndex) -> str:
+    to_do = [step for step in plan_study(study, root) if step.state not in ("done", "kept back")]
+    return storage.room(root, index, sum(step.bytes_when_done for step in to_do))
 
 
 def _remotes(index: DvcIndex) -> Iterator[Diagnosis]:

@@ -11,7 +11,7 @@ from dvc.fs import LocalFileSystem, localfs
 
 from cinecube.store.base.errors import StudyError, first_line
 from cinecube.store.dvc.dvc_index import DvcIndex
-from cinecube.store.dvc.remotes import DvcObject, remote_location, shown_address
+from cinecube.store.dvc.remotes import DvcObject, ShortReadError, remote_location, shown_address
 from cinecube.store.jobs.watch import bounded
 from cinecube.wording import size_text
 
@@ -101,18 +101,28 @@ def remotes(index: DvcIndex) -> dict[str, Callable[[], str]]:
 
 
 def _ask_remote(index: DvcIndex, name: str) -> str:
+    """Ask for an object that should be there: who may read need not be allowed to ask for others."""
+    from zarr.abc.store import RangeByteRequest
+
     location = remote_location(index.config, name, ".dvc/config")
+    default = index.config.get("core", {}).get("remote")
+    own = [output for output in index.outputs if output.item and not output.kept and output.source is None]
+    item = next((output.item for output in own if (output.remote or default) == name), None)
+    told = location.name.removeprefix("remote ")
     try:
-        bounded(_ANSWER_S, lambda: location.read(_NOBODYS, None))
+        bounded(_ANSWER_S, lambda: location.read(item or _NOBODYS, RangeByteRequest(0, 1)))
     except FileNotFoundError:  # an answer
-        absent = location.filesystem is LocalFileSystem and not os.path.isdir(location.root)
-        return location.name.removeprefix("remote ") + (", which is not there yet" if absent else "")
+        if location.filesystem is LocalFileSystem and not os.path.isdir(location.root):
+            return f"{told}, which is not there yet"
+        return f"{told}, which lacks what is recorded here" if item else told
+    except ShortReadError:
+        return told
     except TimeoutError:
         reason = f"no answer in {_ANSWER_S:.0f} s"
     except Exception as error:  # every filesystem has classes of its own for what goes wrong
         reason = shown_address(first_line(error))
     else:
-        reason = "an answer to what nobody has asked"
+        return told
     raise StudyError(
         where=location.name,
         found=reason,

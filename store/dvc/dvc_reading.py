@@ -58,7 +58,7 @@ def read_repository(url: str, rev: str | None, clone: str | None, folder: str) -
                 "tip": opened.rev,
                 "commit": getattr(repo.fs, "rev", None),
                 "params": _text(repo, prefix, PARAMS_FILE),
-                "metrics": _text(repo, prefix, METRICS_FILE),
+                "metrics": _metrics(repo, prefix),
                 "studies": _studies(repo, prefix, outputs),
             }
     except StudyError as error:
@@ -135,6 +135,14 @@ def _studies(repo: Repo, prefix: str, outputs: Sequence[Mapping[str, Any]]) -> d
     below = sorted(folder.as_posix() for folder in above if folder.name)[:_MAX_FOLDERS]
     found = {folder: _text(repo, repo.fs.join(prefix, folder) if start else folder, PARAMS_FILE) for folder in below}
     return {folder: text for folder, text in found.items() if text is not None}
+
+
+def _metrics(repo: Repo, prefix: str) -> str | None:
+    """Text of the metrics; none of what is no such text, which only a comparison would miss."""
+    try:
+        return _text(repo, prefix, METRICS_FILE)
+    except ValueError:
+        return None
 
 
 def _text(repo: Repo, prefix: str, name: str) -> str | None:

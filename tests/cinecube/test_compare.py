@@ -14,6 +14,7 @@ import pytest
 
 from cinecube.comparison.compare import Numbers, changed_numbers
 from cinecube.comparison.side import _split
+from cinecube.store.dvc.dvc_index import open_index
 
 from ..conftest import Folder, dvc, dvc_environment
 
@@ -197,6 +198,22 @@ def test_revisions_are_read_from_git_and_the_cache(scratch: Folder) -> None:
     assert states == {"vit/amber": "same", "sub-01": "same", "vit/scores": "changed"}
     assert any("results/scores/vit.zarr" in line for line in found["not_compared"])
     assert any("roi_mean.csv" in line for line in found["not_compared"])
+
+
+@pytest.mark.parametrize("metrics", [b"\xff\xfe", b"[1]", b"{" + b" " * 2**21], ids=["no text", "a list", "endless"])
+def test_metrics_that_cannot_be_read_are_none(scratch: Folder, metrics: bytes) -> None:
+    """And hinder nothing else of their repository."""
+    root = scratch.root
+    git(root, "init", "-q", "-b", "main")
+    subprocess.run([sys.executable, "-m", "dvc", "init", "-q"], cwd=root, check=True, env=dvc_environment())
+    (root / "results/metrics.json").unlink()
+    (root / "results/metrics.json").write_bytes(metrics)
+    git(root, "add", ".dvc", "params.yaml", "results/metrics.json")
+    git(root, "commit", "-qm", "one")
+    assert open_index(root, "HEAD").params is not None
+    found = compared(scratch, "HEAD", "HEAD")
+    assert found["scores"] == []
+    assert any("HEAD: results/metrics.json: found no metrics" in line for line in found["not_compared"])
 
 
 def test_a_revision_without_locks_has_no_cubes_to_compare(scratch: Folder) -> None:

@@ -190,6 +190,17 @@ def test_doctor_asks_no_hub_that_is_switched_off(raw: Folder, monkeypatch: pytes
         computing.weights(load_study(raw.root), raw.root)
 
 
+def test_doctor_goes_on_where_a_library_cannot_be_read(raw: Folder, monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(asked: str = "auto") -> str:
+        raise ImportError("libcudart.so.12: cannot open shared object file")
+
+    monkeypatch.setattr(computing, "torch_device", broken)
+    raw.change(lambda p: p["run"].update(device="cpu"))
+    found = diagnosed(raw, code=1)
+    assert "libcudart.so.12: cannot open shared object file" in found["GPU"]["found"]
+    assert found["inputs"]["state"] == "ok"
+
+
 def test_doctor_counts_room(tmp_path: Path) -> None:
     free = shutil.disk_usage(tmp_path).free
     assert "free beside the study" in room(tmp_path, None, 1)

@@ -112,7 +112,9 @@ def test_git_takes_no_output_and_no_kind_of_input(root: Path) -> None:
     _touch(root, *LEFT)
     assert _taken(root) == before
     _touch(root, *KEPT)
-    assert _taken(root) - before == set(KEPT)
+    # The default study's plots are another machine's in their last digits.
+    is_default = (root / ".gitignore").read_bytes() == (REPOSITORY / ".gitignore").read_bytes()
+    assert _taken(root) - before == {path for path in KEPT if not (is_default and path.startswith("results/plots/"))}
 
 
 def test_a_study_says_nothing_that_would_make_dvc_write_ignore_files(root: Path) -> None:
