@@ -60,7 +60,7 @@ def test_help_and_ls_import_nothing_heavy(tmp_path: Path) -> None:
 def test_what_looks_at_a_study_imports_no_xarray(study: Folder) -> None:
     """DVC's library is asked once for all, and read again when a file has changed."""
     study.must("plan")
-    for words in (["ls"], ["why", "data/features/vit/amber.zarr"], ["plan"]):
+    for words in (["ls"], ["why", "data/features/vit/amber.zarr"], ["why", "vit"], ["plan"]):
         code = (
             "import sys; from cinecube.cli import main\n"
             f"main({[*words, '--study', str(study.root)]!r}, standalone_mode=False)\n"
