@@ -91,10 +91,10 @@ def _cells(row: Mapping[str, Any]) -> tuple[str, ...]:
 def why(cube: str, as_json: bool, root: Path) -> None:
     """Say whether a cube is what the study asks for, and which fields differ.
 
-    CUBE is MODEL or PAIR (its feature cubes of all films), MODEL/FILM, MODEL/scores, SUBJECT, ceiling, partition,
-    significance, or a path from the study's folder. Reads its spec, params.yaml, the films' bytes, and what DVC has
-    recorded. Prints every field of the fingerprint that differs, as stored and as asked for. Writes nothing but what
-    DVC said, to .cinecube.
+    CUBE is MODEL or PAIR (its feature cubes of all films), MODEL/FILM, MODEL/scores, MODEL/predictions, SUBJECT,
+    ceiling, partition, significance, or a path from the study's folder. Reads its spec, params.yaml, the films' bytes,
+    and what DVC has recorded. Prints every field of the fingerprint that differs, as stored and as asked for. Writes
+    nothing but what DVC said, to .cinecube.
 
     \b
     Example:
@@ -128,9 +128,9 @@ def why(cube: str, as_json: bool, root: Path) -> None:
 def show(cube: str, as_json: bool, root: Path) -> None:
     """Show a cube: axes, provenance, licence, statistics.
 
-    CUBE is MODEL or PAIR (its feature cubes of all films), MODEL/FILM, MODEL/scores, SUBJECT, ceiling, partition,
-    significance, or a path from the study's folder. Reads the whole cube for its statistics, one layer or block at a
-    time; of one that is not there, the layers that `cinecube pull` brought.
+    CUBE is MODEL or PAIR (its feature cubes of all films), MODEL/FILM, MODEL/scores, MODEL/predictions, SUBJECT,
+    ceiling, partition, significance, or a path from the study's folder. Reads the whole cube for its statistics, one
+    layer or block at a time; of one that is not there, the layers that `cinecube pull` brought.
 
     \b
     Example:

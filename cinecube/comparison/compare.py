@@ -12,19 +12,9 @@ from cinecube.comparison.side import Side
 from cinecube.status.versions import differing
 from cinecube.store.base.errors import StudyError
 from cinecube.store.base.fingerprint import differences
-from cinecube.store.open.cube_names import StudyCube, named_cubes
+from cinecube.store.open.cube_names import KINDS, StudyCube, named_cubes
 from cinecube.store.open.listing import merged
 
-# Stage -> what its cubes hold, in the order of the pipeline.
-_KINDS = {
-    "features": "features",
-    "brain": "brain",
-    "ceiling": "ceiling",
-    "residual_features": "residual features",
-    **dict.fromkeys(("encode", "encode_imported", "encode_residual"), "scores"),
-    "partition": "partition",
-    "significance": "significance",
-}
 _SPEED = {"run", "dask"}
 _AT_ONCE = 8
 _Read = TypeVar("_Read")
@@ -200,17 +190,14 @@ def _cubes(a: Side, b: Side, lacking: list[StudyError]) -> list[CubeChange]:
     with ThreadPoolExecutor(_AT_ONCE) as pool:
         changes = list(pool.map(lambda cube: _cube(a, b, cube), there))
     lacking += [why for _, why in changes if why is not None]
-    order = list(dict.fromkeys(_KINDS.values()))
-    return sorted((change for change, _ in changes), key=lambda change: order.index(change.kind))
+    return sorted((change for change, _ in changes), key=lambda change: KINDS.index(change.kind))
 
 
 def _cube(a: Side, b: Side, cube: StudyCube) -> tuple[CubeChange, StudyError | None]:
     """A cube on both sides, and why it could not be compared whole."""
-    kind = _KINDS[cube.stage.partition("@")[0]]
-    name = {"scores": f"{cube.name}/scores"}.get(kind, f"{cube.name}/{cube.film}" if cube.film else cube.name or kind)
 
     def told(state: str, fields: Sequence[str] = ()) -> CubeChange:
-        return CubeChange(name, kind, cube.path, state, list(fields))
+        return CubeChange(cube.label, cube.kind, cube.path, state, list(fields))
 
     for side, state in ((a, "only in B"), (b, "only in A")):
         if not side.has(cube.path):

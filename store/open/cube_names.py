@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from cinecube.store.base.labels import no_such
 from cinecube.store.base.paths import PARAMS_FILE, StudyPaths
 from cinecube.store.params.document import Study, load_study
+
+KINDS = (*("features", "brain", "ceiling", "residual features", "scores", "predictions", "partition", "significance"),)
+"""Kinds of cubes in the order of the pipeline."""
 
 
 @dataclass(frozen=True)
@@ -18,6 +21,10 @@ class StudyCube:
 
     Attributes
     ----------
+    label : str
+        The name that is its alone: `vit/amber`, `sub-01`.
+    kind : str
+        What it holds, one of `KINDS`.
     path : str
         From the study's folder.
     stage : str
@@ -28,6 +35,8 @@ class StudyCube:
         Empty where it is of all.
     """
 
+    label: str
+    kind: str
     path: str
     stage: str
     name: str = ""
@@ -45,29 +54,40 @@ def named_cubes(study: Study) -> dict[str, tuple[StudyCube, ...]]:
     -------
     dict
         `MODEL` and `PAIR` -> feature cubes, in the order of films; `MODEL/FILM` -> one of them; `MODEL/scores`
-        and `MODEL/predictions`; `SUBJECT`; `ceiling`, `partition` and `significance`. Of two with one name the first keeps it.
+        and `MODEL/predictions`; `SUBJECT`; `ceiling`, `partition` and `significance`. Of two with one name the first
+        keeps it.
     """
     paths = StudyPaths(Path())
     found: dict[str, tuple[StudyCube, ...]] = {}
 
-    def add(name: str, cubes: list[StudyCube], encode: str) -> None:
+    def add(name: str, encode: str, kind: str, films: Mapping[str, tuple[Path, str]]) -> None:
+        cubes = [
+            StudyCube(f"{name}/{film}", kind, str(path), stage, name, film) for film, (path, stage) in films.items()
+        ]
         found[name] = tuple(cubes)
-        found.update({f"{name}/{cube.film}": (cube,) for cube in cubes})
-        for part, path in (("scores", paths.scores), ("predictions", paths.predictions)):
-            found.setdefault(f"{name}/{part}", (StudyCube(str(path(name)), f"{encode}@{name}", name),))
+        found.update({cube.label: (cube,) for cube in cubes})
+        for part, path in (("scores", paths.scores(name)), ("predictions", paths.predictions(name))):
+            alone(StudyCube(f"{name}/{part}", part, str(path), f"{encode}@{name}", name))
+
+    def alone(cube: StudyCube) -> None:
+        found.setdefault(cube.label, (cube,))
 
     for model in study.known_models:
-        cubes = [(film, str(paths.features(model, film)), f"features@{model}-{film}") for film in study.films]
         encode = "encode_imported" if study.import_of(model) else "encode"
-        add(model, [StudyCube(path, stage, model, film) for film, path, stage in cubes], encode)
+        films = {film: (paths.features(model, film), f"features@{model}-{film}") for film in study.films}
+        add(model, encode, "features", films)
+    fitted = [film for film in study.films if film in (*study.split.train, *study.split.test)]
     for pair in (pair.name for pair in study.residual):
-        stage = f"residual_features@{pair}"
-        films = [film for film in study.films if film in (*study.split.train, *study.split.test)]
-        add(pair, [StudyCube(str(paths.residual(pair, film)), stage, pair, film) for film in films], "encode_residual")
+        films = {film: (paths.residual(pair, film), f"residual_features@{pair}") for film in fitted}
+        add(pair, "encode_residual", "residual features", films)
     for subject in study.brain.subjects:
-        found.setdefault(subject, (StudyCube(str(paths.brain(subject)), f"brain@{subject}", subject),))
-    for stage in ("ceiling", "partition", "significance"):
-        found.setdefault(stage, (StudyCube(str(getattr(paths, stage)), stage),))
+        alone(StudyCube(subject, "brain", str(paths.brain(subject)), f"brain@{subject}", subject))
+    for stage, path in (
+        ("ceiling", paths.ceiling),
+        ("partition", paths.partition),
+        ("significance", paths.significance),
+    ):
+        alone(StudyCube(stage, stage, str(path), stage))
     return found
 
 
@@ -103,5 +123,5 @@ def find_named(root: Path, asked: str) -> Sequence[Path] | Path:
     if asked.endswith(".zarr") or (os.sep in asked and path.parent.is_dir()):
         return Path(asked)
     names = ", ".join(name for name in named if "/" not in name)
-    expected = f"a path, MODEL/FILM, MODEL/scores, or one of {names}"
+    expected = f"a path, MODEL/FILM, MODEL/scores, MODEL/predictions, or one of {names}"
     raise no_such(asked, named, PARAMS_FILE, "cube", "see `cinecube ls`", expected)

@@ -137,7 +137,7 @@ def summarise(cube: CubeHead, path: Path, n_bytes: int | None, pulled: Sequence[
     are the layers that are here, as `model layer`, of a cube that is in DVC's cache only.
     """
     kind = str(cube.attrs.get("kind", cube.name))
-    groups = {"features": path.parent.name, "scores": path.stem, "brain": "brain"}
+    groups = {"features": path.parent.name, "scores": path.stem, "predictions": path.stem, "brain": "brain"}
     return {
         "kind": kind,
         "name": f"{path.parent.name} {path.stem}" if cube.name == "features" else path.stem,

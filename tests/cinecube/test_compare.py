@@ -67,7 +67,7 @@ def test_a_study_beside_itself_is_the_same(study: Folder) -> None:
     assert found["parameters"] == found["not_compared"] == []
     assert {cube["state"] for cube in found["cubes"]} == {"same"}
     assert {cube["kind"] for cube in found["cubes"]} == {
-        *("features", "brain", "ceiling", "residual features", "scores", "partition", "significance")
+        *("features", "brain", "ceiling", "residual features", "scores", "predictions", "partition", "significance")
     }
     metrics = json.loads((study.root / "results/metrics.json").read_text(encoding="utf-8"))
     assert {row["model"]: row["a"] for row in found["scores"]} == metrics["whole_brain"]

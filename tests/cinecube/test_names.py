@@ -33,6 +33,7 @@ def test_every_cube_of_a_study_has_a_name(study: Folder) -> None:
     [
         ("vit/amber", "data/features/vit/amber.zarr"),
         ("vit/scores", "results/scores/vit.zarr"),
+        ("vit/predictions", "results/predictions/vit.zarr"),
         ("imagebind.concat-videomae/amber", "data/residual/imagebind.concat-videomae/amber.zarr"),
         ("sub-01", "data/brain/sub-01.zarr"),
         ("ceiling", "data/ceiling.zarr"),
