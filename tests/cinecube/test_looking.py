@@ -39,7 +39,7 @@ def documented(command: str) -> list[str]:
 @pytest.mark.parametrize(
     ("words", "beside"),
     [
-        (("ls",), {"time", "dim", "model", "layer", "target", "subject", "part", "set", "comparison"}),
+        (("ls",), {"time", "dim", "model", "layer", "target", "subject", "parcel", "part", "set", "comparison"}),
         (("plan",), set()),
         (("show", "vit"), set()),
         (("why", "vit"), set()),
