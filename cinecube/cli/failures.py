@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import difflib
 import os
 import platform
 import re
@@ -23,6 +22,7 @@ import click
 from cinecube.store.base.atomic import write_text
 from cinecube.store.base.errors import StudyError, environment_error, printable
 from cinecube.store.base.interrupts import Terminated, terminated
+from cinecube.store.base.labels import suggestion
 from cinecube.store.base.paths import PARAMS_FILE, StudyPaths
 
 STOPPED = 130
@@ -100,8 +100,8 @@ def _told(error: Exception, ctx: click.Context | None) -> StudyError:
 
 def _close_command(said: str, commands: Collection[str]) -> str:
     match = re.match(r"No such command '([^']+)'", said)
-    close = difflib.get_close_matches(match.group(1), commands, n=1) if match else []
-    return f"did you mean {close[0]!r}? " if close and "Did you mean" not in said else ""
+    close = suggestion(match.group(1), commands) if match and "Did you mean" not in said else None
+    return f"{close} " if close else ""
 
 
 def _command(ctx: click.Context | None) -> str:

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import ast
-import difflib
 from importlib.metadata import EntryPoint, entry_points
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from cinecube.store.base.errors import StudyError
+from cinecube.store.base.labels import suggestion
 
 if TYPE_CHECKING:
     from cinecube.features.networks.network import Network
@@ -70,12 +70,11 @@ def _find(extractor: str, where: str) -> EntryPoint:
         known |= {entry.name: entry for entry in entry_points(group=GROUP)}
     if extractor in known:
         return known[extractor]
-    close = difflib.get_close_matches(extractor, known, n=1)
     raise StudyError(
         where=where,
         found=f"an unknown extractor {extractor!r}",
         expected=f"one of {', '.join(sorted(known))}",
-        do=f"did you mean {close[0]!r}?" if close else "correct it, or install the package that brings it",
+        do=suggestion(extractor, known) or "correct it, or install the package that brings it",
     )
 
 

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import difflib
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 
 from cinecube.store.base.errors import StudyError
 
@@ -71,6 +72,49 @@ def layer_depth(label: str, n_blocks: int) -> float:
     return 1.0 if number is None else number / n_blocks
 
 
+def suggestion(name: str, known: Iterable[object]) -> str | None:
+    """`did you mean …?` if one of the known names is close to `name`.
+
+    Parameters
+    ----------
+    name : str
+    known : iterable
+    """
+    by_lower = {str(other).lower(): str(other) for other in known}
+    close = difflib.get_close_matches(name.lower(), list(by_lower), n=1)
+    return f"did you mean {by_lower[close[0]]!r}?" if close else None
+
+
+def no_such(noun: str, name: object, known: Collection[object], where: str, do: str, guess: bool = True) -> StudyError:
+    """Error for a name that is none of those there are; it names the nearest of them.
+
+    Parameters
+    ----------
+    noun : str
+        What is named: `model`, `layer`.
+    name : str or int
+    known : collection
+        Names that there are.
+    where : str
+        The cube, file or section that has them.
+    do : str
+        What to do where none is near.
+    guess : bool
+        Whether the nearest is what may have been meant.
+
+    Returns
+    -------
+    StudyError
+    """
+    names = ", ".join(map(str, known))
+    return StudyError(
+        where=where,
+        found=f"no {noun} {name!r}",
+        expected=f"one of {names}" if known else f"one in {where.rpartition(': ')[2]}, which has none",
+        do=(guess and suggestion(str(name), known)) or do,
+    )
+
+
 def find_label(label: str, known: Iterable[object], where: str, noun: str = "stream", do: str = "correct it") -> int:
     """Position of a label among those of an axis.
 
@@ -80,7 +124,7 @@ def find_label(label: str, known: Iterable[object], where: str, noun: str = "str
     known : iterable
         Labels of the axis.
     where, noun, do : str
-        What messages call the cube and the label, and what they advise.
+        What messages call the cube and the label, and what they advise where no label is near.
 
     Raises
     ------
@@ -89,8 +133,7 @@ def find_label(label: str, known: Iterable[object], where: str, noun: str = "str
     """
     names = [str(name) for name in known]
     if label not in names:
-        found = f"no {noun} {label!r}"
-        raise StudyError(where=where, found=found, expected=f"one of {', '.join(names)}", do=do)
+        raise no_such(noun, label, names, where, do)
     return names.index(label)
 
 
@@ -114,12 +157,7 @@ def find_layer(layer: int | str, known: Sequence[str], where: str) -> str:
         layer = int(layer)
     label = layer_label(layer) if isinstance(layer, int) else layer
     if label not in known:
-        raise StudyError(
-            where=where,
-            found=f"no layer {layer!r}",
-            expected=f"one of {', '.join(known)}",
-            do="name one of these, or a block's number",
-        )
+        raise no_such("layer", layer, known, where, "name one of these, or a block's number")
     return label
 
 

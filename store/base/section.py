@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import contextlib
-import difflib
-from collections.abc import Collection
 from typing import Any
 
 import yaml
 from pydantic import BaseModel, ConfigDict, model_validator
+
+from cinecube.store.base.labels import suggestion
 
 _LONGEST = 60
 
@@ -72,10 +72,3 @@ def as_written(value: Any) -> str:
             text = yaml.safe_dump(value, default_flow_style=True, width=float("inf"), sort_keys=False)
         text = text.strip().removesuffix("...").strip()
     return text if len(text) <= _LONGEST else f"{text[:_LONGEST]}…"
-
-
-def suggestion(name: str, known: Collection[str]) -> str | None:
-    """`did you mean …?` if one of the known names is close to `name`."""
-    by_lower = {other.lower(): other for other in known}
-    close = difflib.get_close_matches(name.lower(), list(by_lower), n=1)
-    return f"did you mean {by_lower[close[0]]!r}?" if close else None

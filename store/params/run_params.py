@@ -7,7 +7,8 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Discriminator, Field, Tag, field_validator
 
-from cinecube.store.base.section import Section, WrongValue, suggestion
+from cinecube.store.base.labels import suggestion
+from cinecube.store.base.section import Section, WrongValue
 
 _DEVICE = re.compile(r"auto|cpu|mps|cuda(:\d+)?")
 

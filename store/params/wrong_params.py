@@ -9,7 +9,8 @@ from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 
 from cinecube.store.base.errors import StudyError
-from cinecube.store.base.section import NOTHING, WrongValue, as_written, suggestion
+from cinecube.store.base.labels import suggestion
+from cinecube.store.base.section import NOTHING, WrongValue, as_written
 
 # What pydantic calls a type in its kinds of error -> what was expected, and what to do.
 _TYPES = {

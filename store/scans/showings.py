@@ -9,8 +9,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from cinecube.store.base.errors import StudyError, some_of
-from cinecube.store.base.labels import bids_label, entities_of
-from cinecube.store.base.section import suggestion
+from cinecube.store.base.labels import bids_label, entities_of, suggestion
 from cinecube.store.params.document import PARAMS_FILE
 from cinecube.store.scans.source import ScanRun
 
