@@ -32,7 +32,16 @@ _AROUND = {
 _STAGES = dict.fromkeys(
     [
         *("inputs", "simulate", "privacy", "films", "checkpoint", "extract", "features", "imported", "brain", "encode"),
-        *("ceiling", "residual-features", "whole-brain", "layerwise", "residual", "partition", "significance"),
+        *(
+            "weights",
+            "ceiling",
+            "residual-features",
+            "whole-brain",
+            "layerwise",
+            "residual",
+            "partition",
+            "significance",
+        ),
         *("figures", "oracle", "report"),
     ],
     "stages",

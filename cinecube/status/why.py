@@ -118,6 +118,8 @@ def _stage_of(study: Study, paths: StudyPaths, place: str) -> tuple[str, str, st
             known[paths.relative(paths.residual(pair.name, film))] = (f"residual_features@{pair.name}", pair.name, film)
     for subject in study.brain.subjects:
         known[paths.relative(paths.brain(subject))] = (f"brain@{subject}", subject, "")
+    for entry in study.keep_weights:
+        known[paths.relative(paths.weights(entry.model))] = (f"weights@{entry.model}", entry.model, "")
     for stage in ("ceiling", "partition", "significance"):
         known[paths.relative(getattr(paths, stage))] = (stage, "", "")
     if place not in known:
@@ -146,6 +148,8 @@ def _compared(
 
             return stored, predictions_spec(asked)
         return stored, asked
+    if kind == "weights":
+        return stored, specs.of_weights(study, root, name)
     if kind == "residual_features":
         pair = next(pair for pair in study.residual if pair.name == name)
         return stored, specs.of_residual(study, root, pair)[film]

@@ -143,6 +143,20 @@ class Pair(Section):
         return f"{self.keep}-{self.remove}"
 
 
+class KeptWeights(Section):
+    """A model whose encoders' weights are kept, at one layer of each of its streams.
+
+    Attributes
+    ----------
+    model : str
+    layer : str or int
+        A label or a block's number; `best` is the layer with the highest average `cv_score` of all targets.
+    """
+
+    model: str
+    layer: str | Annotated[int, Field(ge=0)] = "best"
+
+
 class Statistics(Section):
     """Parameters of statistical tests.
 

@@ -12,11 +12,18 @@ from pydantic import BaseModel, Field, ValidationError, field_validator, model_v
 
 from cinecube.store.base.bounded import parse_yaml, read_text
 from cinecube.store.base.errors import StudyError
-from cinecube.store.base.labels import check_name
+from cinecube.store.base.labels import check_name, no_such, suggestion
 from cinecube.store.base.paths import PARAMS_FILE as PARAMS_FILE
-from cinecube.store.base.section import Section, WrongValue, as_written, suggestion
+from cinecube.store.base.section import Section, WrongValue, as_written
 from cinecube.store.clock.clock import Clock
-from cinecube.store.params.analysis_params import CeilingParams, EncodeParams, Pair, Statistics, Unimodal
+from cinecube.store.params.analysis_params import (
+    CeilingParams,
+    EncodeParams,
+    KeptWeights,
+    Pair,
+    Statistics,
+    Unimodal,
+)
 from cinecube.store.params.model_params import ModelParams
 from cinecube.store.params.run_params import DaskParams, Run
 from cinecube.store.params.wrong_params import explain
@@ -159,6 +166,7 @@ class Study(Section):
     run: Run = Run()
     brain: BrainParams
     encode: EncodeParams = EncodeParams()
+    keep_weights: list[KeptWeights] = Field(default_factory=list)
     ceiling: CeilingParams = CeilingParams()
     residual: list[Pair] = Field(default_factory=list)
     partition: list[list[str]] = Field(default_factory=list)
@@ -246,6 +254,12 @@ class Study(Section):
                 expected="models that are computed here or come from elsewhere",
                 do="remove it from one of them",
             )
+        kept = [entry.model for entry in self.keep_weights]
+        _known("keep_weights", "model", kept, self.encoded)
+        if doubled := _twice(kept):
+            raise WrongValue(
+                key="keep_weights", found=f"the model {doubled} twice", expected="each once", do="remove one of them"
+            )
         names = [pair.name for pair in self.residual]
         twice = sorted({name for name in names if names.count(name) > 1})
         if twice:
@@ -308,6 +322,18 @@ class Study(Section):
         if owner is None:
             raise StudyError(where=f"{PARAMS_FILE}: models", **self._no_model(stream))
         return owner
+
+    def kept_weights(self, model: str) -> KeptWeights:
+        """A model's entry in `keep_weights`.
+
+        Raises
+        ------
+        StudyError
+            If it has none.
+        """
+        entries = {entry.model: entry for entry in self.keep_weights}
+        _refuse_unknown(model, entries, "model", "keep_weights")
+        return entries[model]
 
     def pair(self, name: str) -> Pair:
         """A pair of the residual analysis by its name.
@@ -374,13 +400,11 @@ class Study(Section):
 def _refuse_unknown(name: str, known: Collection[str], kind: str, section: str) -> None:
     if name not in known:
         owners = [one for one in known if name.startswith(f"{one}.") and "-" not in name]
-        hint = suggestion(name, known) or ("add it there, or ask for one of these" if known else "add it there")
-        raise StudyError(
-            where=f"{PARAMS_FILE}: {section}",
-            found=f"no {kind} {name!r}",
-            expected=f"one of {', '.join(known)}" if known else f"one in {section}, which has none",
-            do=f"streams of {max(owners, key=len)} come together: ask for it" if owners else hint,
-        )
+        if owners:
+            hint = f"streams of {max(owners, key=len)} come together: ask for it"
+        else:
+            hint = "add it there, or ask for one of these" if known else "add it there"
+        raise no_such(kind, name, known, f"{PARAMS_FILE}: {section}", hint, guess=not owners)
 
 
 def _twice(names: list[str]) -> str | None:

@@ -79,6 +79,18 @@ FORMS = {
         {**_ROWS, "layer": (("subject", "model", "parcel"), "text"), "parcel": (("parcel",), "text")},
         ("tr_s",),
     ),
+    "weights": Form(
+        {"weights": (*_OF_MODELS, "delay", "dim"), **dict.fromkeys(("mean", "spread"), ("subject", "model", "dim"))},
+        {
+            "model": (("model",), "text"),
+            "layer": (("model",), "text"),
+            "width": (("model",), "int"),
+            "delay": (("delay",), "int"),
+            "dim": (("dim",), "int"),
+            **_SUBJECTS,
+        },
+        ("space", "tr_s", "features"),
+    ),
     "ceiling": Form(
         dict.fromkeys((*_CROSS, *_REPEATS), ("subject", "target"))
         | {"cross_subject_score": ("subject", "size", "target")},
