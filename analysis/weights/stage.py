@@ -23,7 +23,7 @@ from cinecube.store.base.labels import find_layer
 from cinecube.store.base.paths import StudyPaths
 from cinecube.store.base.writing import one_writer, scratch_folder
 from cinecube.store.cube.cubes import TARGETS_PER_SHARD, write_cube
-from cinecube.store.cube.schema import provenance, string_coordinate
+from cinecube.store.cube.schema import DIMS, provenance, string_coordinate
 from cinecube.store.jobs.tasks import Progress, Threads, open_workers
 from cinecube.store.params.document import Study
 
@@ -171,7 +171,7 @@ def _weights_cube(
         features=json.dumps(spec_without_film(next(iter(problem.space.cubes.values()))), sort_keys=True),
     )
     lazy = [da.from_array(kept[subject], chunks=chunks) for subject in axis.subjects]
-    variables: dict[str, Any] = {"weights": (("subject", "model", "target", "delay", "dim"), da.stack(lazy))}
+    variables: dict[str, Any] = {"weights": (DIMS["weights"], da.stack(lazy))}
     variables |= {
         name: (("subject", "model", "dim"), values)
         for name, values in zip(("mean", "spread"), by_constant, strict=True)

@@ -82,7 +82,7 @@ def _object(text: Any) -> dict[str, Any]:
 
 
 def _listed(names: list[str]) -> str:
-    unique = list(dict.fromkeys(names))
+    unique = list(dict.fromkeys(filter(None, names)))  # outside all parcels a label is empty
     return ", ".join(unique[:_SHOWN]) + (f", … ({len(unique)} in all)" if len(unique) > _SHOWN else "")
 
 

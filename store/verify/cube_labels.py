@@ -75,12 +75,12 @@ FORMS = {
         ("space", "tr_s"),
     ),
     "predictions": Form(
-        {"predicted": ("subject", "model", "time", "parcel"), "measured": ("subject", "time", "parcel")},
+        {"predicted": DIMS["predicted"], "measured": ("subject", "time", "parcel")},
         {**_ROWS, "layer": (("subject", "model", "parcel"), "text"), "parcel": (("parcel",), "text")},
         ("tr_s",),
     ),
     "weights": Form(
-        {"weights": (*_OF_MODELS, "delay", "dim"), **dict.fromkeys(("mean", "spread"), ("subject", "model", "dim"))},
+        {"weights": DIMS["weights"], **dict.fromkeys(("mean", "spread"), ("subject", "model", "dim"))},
         {
             "model": (("model",), "text"),
             "layer": (("model",), "text"),
