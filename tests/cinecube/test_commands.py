@@ -71,7 +71,7 @@ def test_what_looks_at_a_study_imports_no_xarray(study: Folder) -> None:
 
 def test_ls_lists_every_cube(study: Folder) -> None:
     rows: list[dict[str, Any]] = json.loads(study.must("ls", str(study.root), "--json").stdout)
-    kinds = ["brain", "ceiling", "features", "partition", "scores", "significance"]
+    kinds = ["brain", "ceiling", "features", "partition", "predictions", "scores", "significance"]
     assert sorted({row["kind"] for row in rows}) == kinds
     vit = next(row for row in rows if row["name"] == "vit amber")
     assert (vit["dim"], vit["layer"], vit["layers"][0], vit["layers"][-1]) == (48, 13, "embed", "block12")
