@@ -14,7 +14,8 @@ from cinecube.analysis.ridge.design import cut_runs, delayed, join_runs, standar
 from cinecube.store.base.errors import StudyError
 from cinecube.store.base.fingerprint import differences
 from cinecube.store.clock.clock import step_s
-from cinecube.store.cube.cubes import TARGETS_PER_SHARD, read_values
+from cinecube.store.cube.cubes import read_values
+from cinecube.store.cube.schema import TARGETS_PER_SHARD
 
 
 def predict_film(weights: xr.Dataset, features: xr.Dataset, where: str) -> xr.DataArray:

@@ -22,8 +22,8 @@ from cinecube.store.base.errors import StudyError
 from cinecube.store.base.labels import find_layer
 from cinecube.store.base.paths import StudyPaths
 from cinecube.store.base.writing import one_writer, scratch_folder
-from cinecube.store.cube.cubes import TARGETS_PER_SHARD, write_cube
-from cinecube.store.cube.schema import DIMS, provenance, string_coordinate
+from cinecube.store.cube.cubes import write_cube
+from cinecube.store.cube.schema import DIMS, TARGETS_PER_SHARD, provenance, string_coordinate
 from cinecube.store.jobs.tasks import Progress, Threads, open_workers
 from cinecube.store.params.document import Study
 
