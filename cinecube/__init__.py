@@ -16,9 +16,19 @@ from typing import TYPE_CHECKING, Any
 from cinecube.store.base.errors import StudyError as StudyError
 
 if TYPE_CHECKING:
-    from cinecube.store.open.open_study import OpenStudy
+    from cinecube.opened.analysed import AnalysedStudy
+    from cinecube.opened.summaries import describe as describe
 
-__all__ = ["StudyError", "open"]
+__all__ = ["StudyError", "describe", "open"]
+
+
+def __getattr__(name: str) -> Any:
+    # Lazy: `import cinecube` must not import xarray.
+    if name == "describe":
+        from cinecube.opened.summaries import describe
+
+        return describe
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 
 def open(
@@ -28,7 +38,7 @@ def open(
     remote_config: Mapping[str, Any] | None = None,
     cache: str | os.PathLike[str] | None = None,
     cache_bytes: int = 2**30,
-) -> OpenStudy:
+) -> AnalysedStudy:
     """Open a study for reading: the working tree of a folder, or any revision of a Git repository.
 
     Parameters
@@ -47,18 +57,22 @@ def open(
 
     Returns
     -------
-    OpenStudy
-        Its cubes by name: `features`, `brain`, `scores`, `truth`.
+    AnalysedStudy
+        Its cubes and tables by name: `features`, `brain`, `scores`, `ceiling`, `significance`, `predictions`,
+        `weights`, `table`, `truth`; films predicted (`predict`), and designs with responses to fit (`pairs`).
 
     Raises
     ------
     StudyError
         If there is no such study or revision.
     """
+    from cinecube.opened.analysed import AnalysedStudy
     from cinecube.store.dvc.dvc_repo import is_repository
     from cinecube.store.open.open_study import open_folder
     from cinecube.store.open.revision import open_revision
 
     if rev is None and remote_config is None and not is_repository(study):
-        return open_folder(Path(study))
-    return open_revision(study, rev, remote_config=remote_config, cache=cache, cache_bytes=cache_bytes)
+        found = open_folder(Path(study))
+    else:
+        found = open_revision(study, rev, remote_config=remote_config, cache=cache, cache_bytes=cache_bytes)
+    return AnalysedStudy(found.params, found.paths, found.cubes)

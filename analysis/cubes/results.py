@@ -11,6 +11,7 @@ import xarray as xr
 
 from cinecube.analysis.cubes.unscored import refuse_disagreement, refuse_unexplained
 from cinecube.store.base.errors import StudyError
+from cinecube.store.base.labels import find_label
 from cinecube.store.base.paths import StudyPaths
 from cinecube.store.cube.cubes import open_cube, read_values, refuse_another
 from cinecube.store.params.document import Study
@@ -212,11 +213,4 @@ def find_stream(models: Sequence[str], stream: str, where: str, section: str = "
     StudyError
         If the cube has no such stream.
     """
-    if stream not in models:
-        raise StudyError(
-            where=where,
-            found=f"no stream {stream!r}",
-            expected=f"one of {', '.join(models)}",
-            do=f"correct the name in `{section}` of params.yaml",
-        )
-    return list(models).index(stream)
+    return find_label(stream, models, where, do=f"correct the name in `{section}` of params.yaml")

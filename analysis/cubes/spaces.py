@@ -273,11 +273,12 @@ def _first_difference(a: xr.Dataset, b: xr.Dataset) -> str:
             return f"{name} differs"
     if float(a["window_s"].values[0]) != float(b["window_s"].values[0]):
         return "window_s differs"
-    lines = differences(_without_film(a), _without_film(b))
+    lines = differences(spec_without_film(a), spec_without_film(b))
     return lines[0] if lines else ""
 
 
-def _without_film(cube: xr.Dataset) -> dict[str, Any]:
+def spec_without_film(cube: xr.Dataset) -> dict[str, Any]:
+    """Spec of a feature cube, as far as it is that of every film's."""
     spec = json.loads(cube.attrs.get("spec", "{}"))
     return {key: value for key, value in spec.items() if key not in _OF_A_FILM}
 

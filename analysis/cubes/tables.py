@@ -13,7 +13,7 @@ from cinecube.analysis.cubes.parcels import parcel_means, pool_subjects, regions
 from cinecube.analysis.cubes.unscored import layers_of
 from cinecube.store.base.atomic import staged
 from cinecube.store.base.errors import StudyError
-from cinecube.store.base.input_files import numbers_of, read_text_table
+from cinecube.store.base.input_files import numbers_of, parse_fields, read_text_table
 
 DECIMALS = 6
 EVERYONE = "all"
@@ -217,6 +217,24 @@ def read_table(path: Path, *columns: str) -> pd.DataFrame:
         if name not in _LABELS:
             numbers_of(table[name], path, _ANEW, gaps=("",))
     return table.apply(_typed)
+
+
+def parse_table(text: str, where: str) -> pd.DataFrame:
+    """A table of this package from its text.
+
+    Parameters
+    ----------
+    text : str
+    where : str
+        What messages call the table.
+
+    Raises
+    ------
+    StudyError
+        If it is damaged.
+    """
+    header, rows = parse_fields(text, where, (), "the results of a stage", _ANEW, ours=True)
+    return pd.DataFrame(rows, columns=header, dtype=str).apply(_typed)
 
 
 def _typed(column: pd.Series) -> pd.Series:

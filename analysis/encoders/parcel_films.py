@@ -13,7 +13,7 @@ import xarray as xr
 from cinecube.analysis.cubes.rows import RowsGroup
 from cinecube.analysis.encoders.predictions import choose_by_parcel, sum_parcels
 from cinecube.analysis.encoders.problem import Problem
-from cinecube.store.cube.schema import provenance, string_coordinate
+from cinecube.store.cube.schema import DIMS, provenance, string_coordinate
 from cinecube.store.jobs.tasks import Workers
 from cinecube.store.params.document import Study
 
@@ -72,7 +72,7 @@ def predict_parcels(study: Study, problem: Problem, scores: xr.Dataset, workers:
     if study.brain.repeats == "separate":
         coords["repeat"] = "time", rows.get_level_values("repeat").to_numpy(np.int64)
     variables = {
-        "predicted": (("subject", "model", "time", "parcel"), predicted.astype(np.float32)),
+        "predicted": (DIMS["predicted"], predicted.astype(np.float32)),
         "measured": (("subject", "time", "parcel"), measured.astype(np.float32)),
         "targets": (("subject", "parcel"), count.max(axis=1).astype(np.int32)),
     }

@@ -138,7 +138,7 @@ def predict(
     Predicted
         In any order where there are workers; every target with a layer comes once per stream.
     """
-    plans = list(_plans(problem, chosen))
+    plans = list(plan_choice(problem, chosen))
     jobs = _jobs(problem, chosen, plans, workers, scratch)
     for (number, block), found in run_jobs(workers, _predict_block, jobs, problem.settings.threads):
         plan, m, _ = plans[number]
@@ -148,12 +148,23 @@ def predict(
             found.unlink()
 
 
-_Planned = tuple[Plan, int, int]
+Planned = tuple[Plan, int, int]
 _Key = tuple[int, int]
 
 
-def _plans(problem: Problem, chosen: Chosen) -> Iterator[_Planned]:
-    """Targets that have chosen a layer (model, layer), in blocks."""
+def plan_choice(problem: Problem, chosen: Chosen) -> Iterator[Planned]:
+    """Blocks of the targets that have chosen a layer, and where that is.
+
+    Parameters
+    ----------
+    problem : Problem
+    chosen : Chosen
+
+    Yields
+    ------
+    Plan, int, int
+        Positions are on the model and the layer axis.
+    """
     settings = problem.settings
     for number, group in enumerate(problem.groups):
         layout = make_layout(problem.space, group, settings, max(settings.delays))
@@ -165,7 +176,7 @@ def _plans(problem: Problem, chosen: Chosen) -> Iterator[_Planned]:
 
 
 def _jobs(
-    problem: Problem, chosen: Chosen, plans: list[_Planned], workers: Workers, scratch: Path | None
+    problem: Problem, chosen: Chosen, plans: list[Planned], workers: Workers, scratch: Path | None
 ) -> Iterator[tuple[_Key, tuple[Any, ...]]]:
     """Arguments of `_predict_block`; a layer is read and factored once for all blocks."""
     threads, there = problem.settings.threads, share(workers, problem)
@@ -219,7 +230,7 @@ def sum_parcels(problem: Problem, choice: ParcelChoice, workers: Workers = None)
     sums : ParcelSums
         Of one block; the order of blocks is always the same, for sums of floats depend on it.
     """
-    plans, parcel = list(_plans(problem, choice.chosen)), share(workers, choice.parcel)
+    plans, parcel = list(plan_choice(problem, choice.chosen)), share(workers, choice.parcel)
     jobs = (
         (key, (parcel, *arguments)) for key, arguments in _jobs(problem, choice.chosen, plans, workers, scratch=None)
     )

@@ -19,6 +19,7 @@ from cinecube.analysis.statistics.intervals import spread_over_subjects
 from cinecube.store.base.bounded import parse_yaml
 from cinecube.store.base.errors import StudyError
 from cinecube.store.base.input_files import read_input_text
+from cinecube.store.base.labels import suggestion
 
 # Below this likeness another label is another area: TPOJ1 and TPOJ2 are at 0.8.
 _SAME_WORD = 0.85
@@ -88,7 +89,7 @@ def load_rois(name_or_path: str, root: Path) -> RoiSet:
             where=f"rois: {name_or_path}",
             found="no such set or file",
             expected=f"one of {', '.join(shipped)}, or a YAML file in the study",
-            do="set `rois` to one of them",
+            do=suggestion(name_or_path, shipped) or "set `rois` to one of them",
         )
     text = read_input_text(path, _REGIONS, "correct it")
     return RoiSet(path.stem, _parse(text, name_or_path))

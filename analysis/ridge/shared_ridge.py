@@ -15,7 +15,7 @@ from typing import Literal
 
 import numpy as np
 
-from cinecube.analysis.ridge.factors import Array, Backend, Factor, Factors, held_out
+from cinecube.analysis.ridge.factors import Array, Backend, Factor, Factors, Form, held_out
 
 Criterion = Literal["squared error", "correlation"]
 # Of a batch of targets: its rotated responses of all folds, and the predictions of one of them.
@@ -225,6 +225,36 @@ def refit(
     known = backend.put(responses).T
     rotated = (known if design is None else known @ backend.put(design)) @ whole.basis
     return _apply(whole, rotated, alpha, backend)[0]
+
+
+def fit_weights(
+    whole: Factor, form: Form, design: np.ndarray, responses: np.ndarray, alpha: np.ndarray, backend: Backend
+) -> np.ndarray:
+    """Weights (feature, target) with penalties that are known.
+
+    Parameters
+    ----------
+    whole : Factor
+        Of all training rows.
+    form : {"primal", "dual"}
+        Of the factor.
+    design : array, shape (row, feature)
+        Training rows.
+    responses : array, shape (row, target)
+        Finite, centred.
+    alpha : array, shape (target,)
+    backend : Backend
+
+    Returns
+    -------
+    array, shape (feature, target)
+    """
+    rows, known = backend.put(design), backend.put(responses).T
+    rotated = (known if form == "dual" else known @ rows) @ whole.basis
+    found = _apply(whole, rotated, alpha, backend, weights=True)[1]
+    assert found is not None
+    # Of the dual they are Xᵀ c, with (XXᵀ + a) c = y.
+    return found if form == "primal" else backend.get(rows.T @ backend.put(found))
 
 
 def _apply(

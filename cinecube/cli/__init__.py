@@ -18,7 +18,7 @@ from cinecube.cli.failures import one_line
 _STAGES = dict.fromkeys(
     [
         *("inputs", "simulate", "privacy", "films", "checkpoint", "extract", "features", "imported", "brain"),
-        *("encode", "ceiling", "residual-features", "whole-brain", "layerwise", "residual", "partition"),
+        *("encode", "weights", "ceiling", "residual-features", "whole-brain", "layerwise", "residual", "partition"),
         *("significance", "figures", "oracle", "report"),
     ],
     "stages",

@@ -120,9 +120,9 @@ def _can_ask() -> bool:
 def upgrade(yes: bool, dry_run: bool, root: Path) -> None:
     """Bring the pipeline of a study that an earlier version wrote up to this version of cinecube.
 
-    Reads params.yaml and dvc.yaml; shows what differs, and asks. Writes dvc.yaml, data/versions.json and dvc.lock. What
-    a lab added to the pipeline stays: stages, inputs, variables, comments. Results that this version would make again
-    as they are, are kept; `dvc repro` makes the others.
+    Reads params.yaml and dvc.yaml; shows what differs, and asks. Writes dvc.yaml, data/versions.json, dvc.lock, and to
+    params.yaml the empty lists that the pipeline now names. What a lab added to the pipeline stays: stages, inputs,
+    variables, comments. Results that this version would make again as they are, are kept; `dvc repro` makes the others.
 
     \b
     Example:

@@ -254,6 +254,26 @@ def encode(model: str, root: Path) -> None:
 
 
 @click.command(cls=Stage)
+@click.argument("model", shell_complete=completing.scored)
+@study_option
+def weights(model: str, root: Path) -> None:
+    """Fit a model's encoders at one layer once more, and keep their weights.
+
+    MODEL is a model of the section `keep_weights`. Reads its feature cubes, its scores and all brain cubes. Writes
+    results/weights/MODEL.zarr: 4 bytes per dim, delay, target, subject and stream.
+
+    \b
+    Example:
+      cinecube weights vit
+    """
+    from cinecube.analysis.weights.stage import keep_weights as run
+
+    with progress_bar(f"weights of {model}", "blocks") as progress:
+        run(study_at(root), root, model, progress=progress)
+    remark(f"weights of {model} are in results/weights/{model}.zarr")
+
+
+@click.command(cls=Stage)
 @study_option
 def ceiling(root: Path) -> None:
     """Compute how high scores can be: what other subjects predict, and what repeated films allow.

@@ -215,6 +215,8 @@ def numbered(study: Study, stage: str) -> str:
         numbers = {pair.name: f"pair{number}" for number, pair in enumerate(study.residual)}
     elif name in ("imported", "encode_imported"):
         numbers = {entry.model: f"entry{number}" for number, entry in enumerate(study.imported)}
+    elif name == "weights":
+        numbers = {entry.model: f"entry{number}" for number, entry in enumerate(study.keep_weights)}
     return f"{name}{at}{numbers.get(item, item)}"
 
 

@@ -140,6 +140,7 @@ def _steps(study: Study, root: Path) -> list[Step]:
     steps += [_brain_step(study, subject, root) for subject in study.brain.subjects]
     steps += [_encode_step(study, model, root, known) for model in study.compute.models]
     steps += [_encode_step(study, entry.model, root, known, "encode_imported") for entry in study.imported]
+    steps += [_cube_step(f"weights@{entry.model}", paths.weights(entry.model)) for entry in study.keep_weights]
     steps.append(_cube_step("ceiling", paths.ceiling))
     for pair in study.residual:
         last = paths.residual(pair.name, study.split.test[-1])

@@ -35,6 +35,16 @@ def of_scores(study: Study, root: Path, name: str) -> Spec:
     return _as_json(score_spec(study, read_problem(study, root, name, fitted=False)))
 
 
+def of_weights(study: Study, root: Path, model: str) -> Spec:
+    """Spec of a model's weights."""
+    from cinecube.analysis.cubes.results import open_scores
+    from cinecube.analysis.encoders.problem import read_problem
+    from cinecube.analysis.weights.stage import choose_kept_layers, weights_spec
+
+    problem, scores = read_problem(study, root, model, fitted=False), open_scores(root, model)
+    return _as_json(weights_spec(study, problem, choose_kept_layers(scores, study.kept_weights(model).layer)))
+
+
 def of_ceiling(study: Study, root: Path) -> Spec:
     """Spec of the ceiling cube."""
     from cinecube.analysis.ceilings.stage import ceiling_spec, read_brains

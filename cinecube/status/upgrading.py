@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 import logging
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import chdir
 from dataclasses import dataclass
 from functools import partial
@@ -20,7 +20,7 @@ from cinecube.store.base.bounded import parse_yaml, read_text
 from cinecube.store.base.errors import StudyError
 from cinecube.store.base.paths import SCHEMA_FILE, StudyPaths
 from cinecube.store.base.writing import one_writer
-from cinecube.store.params.document import Study
+from cinecube.store.params.document import PARAMS_FILE, Study
 from cinecube.store.params.editing import edit_yaml
 from cinecube.studies.pipelines import pipelines, template_text
 from cinecube.studies.records import write_records
@@ -31,6 +31,8 @@ _ROOMS = ("analysis", "features", "simulation", "store")
 _FOLDERS = ("${stimuli}", "${brain.path}", "${brain.atlas}")
 # Lists to which a lab may have added what its own stages make.
 _OPEN = ("deps", "params")
+# Sections of `params.yaml` that earlier versions had not.
+_REPEATED = ("keep_weights",)
 # Keys of DVC that say nothing of what a stage computes: `frozen` keeps GPU-days from being computed again.
 _THEIRS = ("desc", "meta", "frozen")
 
@@ -83,11 +85,14 @@ def rewritten_pipeline(study: Study, root: Path) -> list[Rewritten]:
     simulated = (root / "data" / "dvc.yaml").is_file()
     texts = pipelines(simulated=simulated, stimuli=bool(study.stimuli))
     wanted = {name: _loaded(text) for name, text in texts.items()}
-    found = []
+    edits: dict[str, Callable[[Any], None]] = {PARAMS_FILE: _add_lists}
     for name, ours in wanted.items():
-        before = read_text(root / name, name)
         elsewhere = {stage for other in wanted.values() if other is not ours for stage in other["stages"]}
-        after = edit_yaml(before, partial(_merge, wanted=ours, elsewhere=elsewhere), name)
+        edits[name] = partial(_merge, wanted=ours, elsewhere=elsewhere)
+    found = []
+    for name, edit in edits.items():
+        before = read_text(root / name, name)
+        after = edit_yaml(before, edit, name)
         if parse_yaml(before) != parse_yaml(after):
             found.append(Rewritten(name, before, after))
     return [*found, *_schema(root)]
@@ -99,6 +104,13 @@ def _schema(root: Path) -> Iterator[Rewritten]:
         before, after = read_text(root / SCHEMA_FILE, SCHEMA_FILE), template_text(SCHEMA_FILE)
         if before != after:
             yield Rewritten(SCHEMA_FILE, before, after)
+
+
+def _add_lists(params: Any) -> None:
+    """Lists by which DVC repeats stages: it reads no pipeline that names one which is not there."""
+    for name in _REPEATED:
+        if name not in params:
+            params[name] = []
 
 
 def _loaded(text: str) -> Any:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from cinecube import simulation
-from cinecube.analysis import ceilings, encoders, partition, regions, report, residuals, significance, truth
+from cinecube.analysis import ceilings, encoders, partition, regions, report, residuals, significance, truth, weights
 from cinecube.features import films
 from cinecube.features.networks import READING_VERSION
 from cinecube.features.networks.registry import network_version
@@ -54,6 +54,7 @@ def study_versions(study: Study) -> Versions:
         "significance": significance.VERSIONS,
         "simulation": {"simulation": simulation.VERSION},
         "truth": truth.VERSIONS,
+        "weights": weights.VERSIONS,
     }
 
 

@@ -133,6 +133,8 @@ def _compared(
 
             return stored, predictions_spec(asked)
         return stored, asked
+    if kind == "weights":
+        return stored, specs.of_weights(study, root, name)
     if kind == "residual_features":
         pair = next(pair for pair in study.residual if pair.name == name)
         return stored, specs.of_residual(study, root, pair)[film]

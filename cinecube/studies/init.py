@@ -18,7 +18,7 @@ import yaml
 from cinecube.features.films.stimuli import one_file, segment_files
 from cinecube.sharing.ignoring import IGNORE_FILE, keep_out_of_git, warn_of_exposed
 from cinecube.store.base.errors import StudyError, first_line, some_of
-from cinecube.store.base.labels import check_name
+from cinecube.store.base.labels import check_name, suggestion
 from cinecube.store.base.paths import SCHEMA_FILE
 from cinecube.store.clock.clock import same_step
 from cinecube.store.inputs.content import is_here, unfetched
@@ -144,7 +144,8 @@ def values_of_scans(
     if own.atlas:
         check_atlas(own.atlas, space)
     if own.test is not None and own.test not in films:
-        raise StudyError(where="--test", found=repr(own.test), expected=f"one of {', '.join(films)}", do="name a film")
+        do = suggestion(own.test, films) or "name a film"
+        raise StudyError(where="--test", found=repr(own.test), expected=f"one of {', '.join(films)}", do=do)
     segments = [segment for parts in films.values() for segment in parts]
     params = BrainParams(
         source=source, path=str(own.scans.resolve()), subjects=_told_apart(subjects), space=space, **cleaning
@@ -263,7 +264,7 @@ def _space(own: OwnData, subjects: Sequence[str], source: Source) -> str:
             _log.info("scans are in %s: brain.space is %s", ", ".join(there), chosen)
         return chosen
     if there and own.space not in there:
-        do = "name a space of the scans"
+        do = suggestion(own.space, there) or "name a space of the scans"
         raise StudyError(where="--space", found=repr(own.space), expected=f"one of {', '.join(there)}", do=do)
     return own.space
 

@@ -179,26 +179,42 @@ def read_fields(
         As of `read_input_text`; if a column is missing or there twice, or a row has more or fewer fields than columns.
     """
     text = read_input_text(path, expected, do, math.inf if ours else _MOST_TEXT_BYTES)
+    return parse_fields(text, str(path), columns, expected, do, ours=ours)
+
+
+def parse_fields(
+    text: str, where: str, columns: Iterable[str], expected: str, do: str, *, ours: bool = False
+) -> tuple[list[str], list[list[str]]]:
+    """Names of a table's columns, and its rows, from its text; see `read_fields`.
+
+    Parameters
+    ----------
+    text : str
+    where : str
+        What messages call the table.
+    columns, expected, do, ours
+        As of `read_text_table`.
+    """
     if ours and not text.endswith("\n"):
-        raise StudyError(where=str(path), found="a last line that is cut", expected=expected, do=do)
+        raise StudyError(where=where, found="a last line that is cut", expected=expected, do=do)
     delimiter = "\t" if "\t" in text.split("\n", 1)[0] else ","
     try:
         header, *rows = [row for row in csv.reader(io.StringIO(text), delimiter=delimiter, strict=True) if row]
     except (csv.Error, ValueError) as error:
-        raise StudyError(where=str(path), found=f"no table ({error})", expected=expected, do=do) from error
+        raise StudyError(where=where, found=f"no table ({error})", expected=expected, do=do) from error
     header = [name.strip() for name in header]
     missing = [name for name in columns if name not in header]
     if missing:
         found = f"no column {', '.join(missing[:5])}" + (" …" if missing[5:] else "")
         there = f"; there are {', '.join(header[:8])}" + (" …" if header[8:] else "")
-        raise StudyError(where=str(path), found=found + there[:200], expected=expected, do=do)
+        raise StudyError(where=where, found=found + there[:200], expected=expected, do=do)
     twice = next((name for name in header if header.count(name) > 1), None)
     if twice is not None:
-        raise StudyError(where=str(path), found=f"column {twice} twice", expected=expected, do=do)
+        raise StudyError(where=where, found=f"column {twice} twice", expected=expected, do=do)
     for number, row in enumerate(rows, start=1):
         if len(row) != len(header):
             found = f"{len(row)} fields in row {number}"
-            raise StudyError(where=str(path), found=found, expected=f"{len(header)}, one a column", do=do)
+            raise StudyError(where=where, found=found, expected=f"{len(header)}, one a column", do=do)
     return header, rows
 
 

@@ -40,35 +40,6 @@ def check_name(name: str, kind: str) -> str:
     return name
 
 
-def suggestion(name: str, known: Collection[str]) -> str | None:
-    """`did you mean …?` if one of the known names is close to `name`."""
-    by_lower = {other.lower(): other for other in known}
-    close = difflib.get_close_matches(name.lower(), list(by_lower), n=1)
-    return f"did you mean {by_lower[close[0]]!r}?" if close else None
-
-
-def no_such(
-    name: str | int, known: Collection[str], where: str, noun: str, do: str = "correct it", expected: str = ""
-) -> StudyError:
-    """Error for a name that is none of those known, with the nearest one.
-
-    Parameters
-    ----------
-    name : str or int
-    known : collection of str
-    where, noun, do : str
-        What is asked, what is named, and the advice where no name is near.
-    expected : str, optional
-        What to say of the known names, in place of all of them.
-    """
-    return StudyError(
-        where=where,
-        found=f"no {noun} {name!r}",
-        expected=expected or f"one of {', '.join(known)}",
-        do=suggestion(str(name), known) or do,
-    )
-
-
 def layer_label(block: int) -> str:
     """Label of a layer by its number: 0 is `embed`, k the output of block k."""
     return EMBED if block == 0 else f"block{block:02d}"
@@ -101,6 +72,60 @@ def layer_depth(label: str, n_blocks: int) -> float:
     return 1.0 if number is None else number / n_blocks
 
 
+def suggestion(name: str, known: Iterable[object]) -> str | None:
+    """`did you mean …?` if one of the known names is close to `name`.
+
+    Parameters
+    ----------
+    name : str
+    known : iterable
+    """
+    by_lower = {str(other).lower(): str(other) for other in known}
+    close = difflib.get_close_matches(name.lower(), list(by_lower), n=1)
+    return f"did you mean {by_lower[close[0]]!r}?" if close else None
+
+
+def no_such(
+    noun: str,
+    name: object,
+    known: Collection[object],
+    where: str,
+    do: str,
+    *,
+    guess: bool = True,
+    expected: str = "",
+) -> StudyError:
+    """Error for a name that is none of those there are; it names the nearest of them.
+
+    Parameters
+    ----------
+    noun : str
+        What is named: `model`, `layer`.
+    name : str or int
+    known : collection
+        Names that there are.
+    where : str
+        The cube, file or section that has them.
+    do : str
+        What to do where none is near.
+    guess : bool
+        Whether the nearest is what may have been meant.
+    expected : str, optional
+        What to say of the known names, in place of all of them.
+
+    Returns
+    -------
+    StudyError
+    """
+    names = ", ".join(map(str, known))
+    return StudyError(
+        where=where,
+        found=f"no {noun} {name!r}",
+        expected=expected or (f"one of {names}" if known else f"one in {where.rpartition(': ')[2]}, which has none"),
+        do=(guess and suggestion(str(name), known)) or do,
+    )
+
+
 def find_label(label: str, known: Iterable[object], where: str, noun: str = "stream", do: str = "correct it") -> int:
     """Position of a label among those of an axis.
 
@@ -110,7 +135,7 @@ def find_label(label: str, known: Iterable[object], where: str, noun: str = "str
     known : iterable
         Labels of the axis.
     where, noun, do : str
-        What messages call the cube and the label, and what they advise.
+        What messages call the cube and the label, and what they advise where no label is near.
 
     Raises
     ------
@@ -119,7 +144,7 @@ def find_label(label: str, known: Iterable[object], where: str, noun: str = "str
     """
     names = [str(name) for name in known]
     if label not in names:
-        raise no_such(label, names, where, noun, do)
+        raise no_such(noun, label, names, where, do)
     return names.index(label)
 
 
@@ -143,7 +168,7 @@ def find_layer(layer: int | str, known: Sequence[str], where: str) -> str:
         layer = int(layer)
     label = layer_label(layer) if isinstance(layer, int) else layer
     if label not in known:
-        raise no_such(layer, known, where, "layer", "name one of these, or a block's number")
+        raise no_such("layer", layer, known, where, "name one of these, or a block's number")
     return label
 
 

@@ -157,6 +157,10 @@ class StudyPaths:
         """Predicted and measured responses of the test films, mean over each parcel's targets."""
         return self.results / "predictions" / f"{model}.zarr"
 
+    def weights(self, model: str) -> Path:
+        """Weights of a model's encoders, where `keep_weights` asks for them."""
+        return self.results / "weights" / f"{model}.zarr"
+
     @property
     def ceiling(self) -> Path:
         return self.data / "ceiling.zarr"

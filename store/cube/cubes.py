@@ -112,10 +112,15 @@ def write_cube(path: Path, cube: xr.Dataset) -> None:
     path : Path
         The cube's folder.
     cube : Dataset
-        `bold (time, target)`, or `score (subject, model, layer, target)` and more.
+        `bold (time, target)`, or `score (subject, model, layer, target)` and more; may be lazy.
     """
+    encoding = _encoding(cube)
+    # Lazy values by what is one file: two tasks that write parts of one lose data.
+    lazy = {name: values for name, values in cube.data_vars.items() if values.chunks is not None}
+    files = {name: encoding[str(name)].get("shards") or encoding[str(name)]["chunks"] for name in lazy}
+    aligned = {name: values.chunk(dict(zip(values.dims, files[name], strict=True))) for name, values in lazy.items()}
     with staged(path) as partial, zarr.config.set(_COMPACT):
-        _write(cube, partial, _encoding(cube))
+        _write(cube.assign(aligned), partial, encoding)
         _consolidate(partial)
 
 

@@ -137,6 +137,9 @@ class _Array(ZarrArrayWrapper):
         super().__init__(zarr_array)
         self.where = where
         self.shards = RowShards.of(zarr_array)
+        if self.dtype.kind == "T":
+            # Text of numpy's own knows no NaN, by which `idxmax`, `where` and outer joins mark what there is not.
+            self.dtype = np.dtype(object)
 
     def _getitem(self, key: tuple[Any, ...]) -> Any:
         chunks: _Chunks = self._array.store
@@ -155,7 +158,7 @@ class _Array(ZarrArrayWrapper):
         except Exception as error:  # checksums, short shards and broken indexes raise different classes
             raise environment_error(error, self.where) or damaged(self.where, error) from error
         self._refuse_nan(key, values)
-        return values
+        return values.astype(object) if values.dtype.kind == "T" else values
 
     def _refuse_nan(self, key: Any, values: np.ndarray) -> None:
         """Raise if there is NaN where no writer of ours leaves any."""

@@ -28,6 +28,8 @@ DIMS = {
     "features": ("time", "dim", "model", "layer"),
     "bold": ("time", "target"),
     "score": ("subject", "model", "layer", "target"),
+    "predicted": ("subject", "model", "time", "parcel"),
+    "weights": ("subject", "model", "target", "delay", "dim"),
 }
 
 ON_TARGET = ("hemi", "parcel", "x_mm", "y_mm", "z_mm")
@@ -43,7 +45,7 @@ def stored_rows(n_rows: int) -> int:
 
 
 def main_variable(variables: Any, data: Any) -> str:
-    """A cube's main variable: `features`, `bold` or `score`, else the first of its `data`; "" if it has none."""
+    """A cube's main variable: one of `DIMS`, else the first of its `data`; "" if it has none."""
     return next((name for name in (*DIMS, *sorted(map(str, data))) if name in variables), "")
 
 

@@ -23,6 +23,7 @@ from distributed.core import Status, rpc
 
 from cinecube.store.base.errors import StudyError, environment_error, first_line
 from cinecube.store.base.interrupts import uninterrupted
+from cinecube.store.base.labels import no_such
 from cinecube.store.base.paths import StudyPaths
 from cinecube.store.jobs.watch import Jobs, Watch, bounded
 from cinecube.store.params.run_params import ClusterAddress, DaskParams, Gpus, JobQueue
@@ -293,12 +294,7 @@ def _class_of(queue: JobQueue) -> Any:
     known = {name: made for name, made in vars(dask_jobqueue).items() if name.endswith("Cluster")}
     known = {name: made for name, made in known.items() if getattr(made, "job_cls", None)} | {"LocalCluster": LocalJobs}
     if queue.jobqueue not in known:
-        raise StudyError(
-            where="dask.jobqueue",
-            found=repr(queue.jobqueue),
-            expected=f"one of {', '.join(sorted(known))}",
-            do="correct the name",
-        )
+        raise no_such("class", queue.jobqueue, sorted(known), "dask.jobqueue", "correct the name")
     return known[queue.jobqueue]
 
 

@@ -53,9 +53,9 @@ def named_cubes(study: Study) -> dict[str, tuple[StudyCube, ...]]:
     Returns
     -------
     dict
-        `MODEL` and `PAIR` -> feature cubes, in the order of films; `MODEL/FILM` -> one of them; `MODEL/scores`
-        and `MODEL/predictions`; `SUBJECT`; `ceiling`, `partition` and `significance`. Of two with one name the first
-        keeps it.
+        `MODEL` and `PAIR` -> feature cubes, in the order of films; `MODEL/FILM` -> one of them; `MODEL/scores`,
+        `MODEL/predictions` and `MODEL/weights`; `SUBJECT`; `ceiling`, `partition` and `significance`. Of two with one
+        name the first keeps it.
     """
     paths = StudyPaths(Path())
     found: dict[str, tuple[StudyCube, ...]] = {}
@@ -82,6 +82,9 @@ def named_cubes(study: Study) -> dict[str, tuple[StudyCube, ...]]:
         add(pair, "encode_residual", "residual features", films)
     for subject in study.brain.subjects:
         alone(StudyCube(subject, "brain", str(paths.brain(subject)), f"brain@{subject}", subject))
+    for entry in study.keep_weights:
+        path, stage = paths.weights(entry.model), f"weights@{entry.model}"
+        alone(StudyCube(f"{entry.model}/weights", "weights", str(path), stage, entry.model))
     for stage, path in (
         ("ceiling", paths.ceiling),
         ("partition", paths.partition),
@@ -124,4 +127,4 @@ def find_named(root: Path, asked: str) -> Sequence[Path] | Path:
         return Path(asked)
     names = ", ".join(name for name in named if "/" not in name)
     expected = f"a path, MODEL/FILM, MODEL/scores, MODEL/predictions, or one of {names}"
-    raise no_such(asked, named, PARAMS_FILE, "cube", "see `cinecube ls`", expected)
+    raise no_such("cube", asked, named, PARAMS_FILE, "see `cinecube ls`", expected=expected)

@@ -10,6 +10,7 @@ import xarray as xr
 
 from cinecube.store.base.atomic import write_text
 from cinecube.store.base.errors import StudyError
+from cinecube.store.base.labels import no_such
 from cinecube.store.base.paths import StudyPaths
 from cinecube.store.base.writing import one_writer
 from cinecube.store.cube.cubes import open_cube, refuse_another
@@ -97,10 +98,6 @@ def record_imported(study: Study, root: Path, model: str) -> dict[str, Any]:
 def _entry(study: Study, model: str) -> Imported:
     entry = study.import_of(model)
     if entry is None:
-        raise StudyError(
-            where="params.yaml: imported",
-            found=f"no model {model!r}",
-            expected=f"one of {', '.join(entry.model for entry in study.imported) or 'its entries, and it has none'}",
-            do="bring its cubes by `cinecube import`, or features of your own by `cinecube add`",
-        )
+        do = "bring its cubes by `cinecube import`, or features of your own by `cinecube add`"
+        raise no_such("model", model, [entry.model for entry in study.imported], "params.yaml: imported", do)
     return entry

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -45,6 +45,10 @@ class Cubes(Protocol):
         """A text file; None if there is none."""
         ...
 
+    def names(self, folder: Path) -> list[str]:
+        """Files below a folder, from it, in order; none where there is no such folder."""
+        ...
+
 
 class FolderCubes:
     """Cubes of a working tree, and those of it that `cinecube pull` left in DVC's cache.
@@ -66,6 +70,9 @@ class FolderCubes:
     def text(self, path: Path) -> str | None:
         return path.read_text(encoding="utf-8") if path.is_file() else None
 
+    def names(self, folder: Path) -> list[str]:
+        return sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file())
+
 
 class OpenStudy:
     """The cubes of a study. Opening reads labels; values are read when they are asked for.
@@ -78,7 +85,7 @@ class OpenStudy:
     """
 
     def __init__(self, params: Study, paths: StudyPaths, cubes: Cubes) -> None:
-        self.params, self.paths, self._cubes = params, paths, cubes
+        self.params, self.paths, self.cubes = params, paths, cubes
 
     def __repr__(self) -> str:
         """The study's name, models, films and subjects."""
@@ -87,6 +94,21 @@ class OpenStudy:
             f"<cinecube study {study.study!r}: models {', '.join(study.known_models)}; "
             f"films {', '.join(study.films)}; subjects {', '.join(study.brain.subjects)}>"
         )
+
+    @property
+    def models(self) -> list[str]:
+        """Names of its models, computed here or imported; a model may have several streams."""
+        return self.params.known_models
+
+    @property
+    def subjects(self) -> list[str]:
+        """Names of those scanned."""
+        return list(self.params.brain.subjects)
+
+    @property
+    def films(self) -> list[str]:
+        """Names of its films; `params.split` says which of them are tested on."""
+        return list(self.params.films)
 
     def features(
         self, model: str | Sequence[str], film: str | None = None, layer: int | str | None = None
@@ -122,7 +144,9 @@ class OpenStudy:
         if len(by_model) == 1:
             return by_model[0]
         _refuse_other_rows(names, by_model)
-        joined = xr.concat(by_model, dim="model", join="outer", coords="minimal", compat="override")
+        joined = xr.concat(
+            by_model, dim="model", join="outer", coords="minimal", compat="override", combine_attrs="drop_conflicts"
+        )
         if "layer" not in joined.dims:
             return joined
         # An outer join orders labels by the alphabet.
@@ -137,12 +161,12 @@ class OpenStudy:
             self.params.film(film)
             path = self.paths.residual(name, film) if name in pairs else self.paths.features(model, film)
             where = self.paths.relative(path)
-            cube = self._cubes.open(path, name, layer)
+            cube = self.cubes.open(path, name, layer)
             refuse_another(cube, where, "features", model=model, segments=self.params.films[film])
             if model != name:
                 cube = _select_stream(cube, name, where)
                 cube = cube.isel(layer=cube["width"].values[0] > 0)
-            features = cube["features"]
+            features = cube["features"].assign_attrs(cube.attrs)
             if len(films) > 1:  # labels stay as they are: to compare them nothing is computed
                 features = features.copy(data=features.variable.chunk({"model": 1, "layer": 1}).data)
             if layer is not None:
@@ -154,7 +178,9 @@ class OpenStudy:
             parts.append(features)
         if len(parts) == 1:
             return parts[0]
-        return xr.concat(parts, dim="time", coords="minimal", compat="override", join="exact")
+        return xr.concat(
+            parts, dim="time", coords="minimal", compat="override", join="exact", combine_attrs="drop_conflicts"
+        )
 
     def _owner(self, name: str) -> str:
         """The model of a name that may be one of its streams: `imagebind` of `imagebind.video`; a pair is its own."""
@@ -165,17 +191,88 @@ class OpenStudy:
     def brain(self, subject: str) -> xr.Dataset:
         """One subject's responses `bold (time, target)` with their labels."""
         path = self.paths.brain(self.params.subject(subject))
-        cube = self._cubes.open(path)
+        cube = self.cubes.open(path)
         refuse_another(cube, self.paths.relative(path), "bold", subject=subject)
         return cube
 
     def scores(self, model: str) -> xr.Dataset:
         """Scores of a model, of a stream or of a residual pair: `score (subject, model, layer, target)` and more."""
+        return self._of_model(model, self.paths.scores, "score")
+
+    def ceiling(self) -> xr.Dataset:
+        """Noise ceilings: `cross_subject (subject, target)`, `repeats (subject, target)` and more."""
+        return self._whole(self.paths.ceiling, "cross_subject")
+
+    def significance(self) -> xr.Dataset:
+        """Tests of every target: `score`, `p` and `q (subject, model, target)`, and those of comparisons."""
+        return self._whole(self.paths.significance, "q")
+
+    def _whole(self, path: Path, holds: str) -> xr.Dataset:
+        cube = self.cubes.open(path)
+        refuse_another(cube, self.paths.relative(path), holds)
+        return cube
+
+    def predictions(self, model: str | None = None) -> xr.Dataset:
+        """Test films as predicted and as measured, average over each parcel's targets.
+
+        Parameters
+        ----------
+        model : str, optional
+            A model, a stream of one or a residual pair; without it all models that encoders are fitted to, joined.
+
+        Returns
+        -------
+        Dataset
+            `predicted (subject, model, time, parcel)`, `measured (subject, time, parcel)` and `targets (subject,
+            parcel)`; `layer (subject, model, parcel)` beside them.
+
+        Raises
+        ------
+        StudyError
+            If there is no such model, its cube is not here, or models that are joined have other rows than each other.
+        """
+        if model is None:
+            parts = [self.predictions(name) for name in self.params.encoded]
+            _refuse_other_rows(self.params.encoded, parts)
+            return xr.concat(parts, "model", data_vars="minimal", coords="minimal", compat="override", join="exact")
+        return self._of_model(model, self.paths.predictions, "predicted")
+
+    def weights(self, model: str, layer: int | str | None = None) -> xr.Dataset:
+        """Weights of a model's encoders, where `keep_weights` of `params.yaml` asks for them.
+
+        Parameters
+        ----------
+        model : str
+            A model, or a stream of one.
+        layer : int or str, optional
+            Block number (0 is `embed`) or label: streams whose weights are kept at another layer are left out.
+
+        Returns
+        -------
+        Dataset
+            `weights (subject, model, target, delay, dim)`, NaN past a layer's width; `mean` and `spread (subject,
+            model, dim)`, by which features are standardised first; `layer (model)` beside them.
+
+        Raises
+        ------
+        StudyError
+            If `keep_weights` lacks the model, no weights are kept at the layer, or the cube is not here.
+        """
+        self.params.kept_weights(self.params.owner(model))
+        cube = self._of_model(model, self.paths.weights, "weights")
+        if layer is None:
+            return cube
+        kept = [str(label) for label in cube["layer"].values if label]
+        label = find_layer(layer, list(dict.fromkeys(kept)), f"weights of {model}")
+        return cube.isel(model=[m for m, other in enumerate(cube["layer"].values) if str(other) == label])
+
+    def _of_model(self, model: str, place: Callable[[str], Path], holds: str) -> xr.Dataset:
+        """A cube of a model's results, or its part of one stream."""
         owner = self._owner(model)
-        path = self.paths.scores(owner)
-        cube = self._cubes.open(path)
-        refuse_another(cube, self.paths.relative(path), "score", model=owner)
-        return cube if owner == model else _select_stream(cube, model, self.paths.relative(path))
+        path = place(owner)
+        where, cube = self.paths.relative(path), self.cubes.open(path)
+        refuse_another(cube, where, holds, model=owner)
+        return cube if owner == model else _select_stream(cube, model, where)
 
     def truth(self) -> dict[str, Any]:
         """The planted signals of a simulated study.
@@ -186,7 +283,7 @@ class OpenStudy:
             If the study was not simulated.
         """
         path = self.paths.truth
-        text = self._cubes.text(path)
+        text = self.cubes.text(path)
         if text is None:
             raise StudyError(
                 where=self.paths.relative(path),
@@ -218,7 +315,7 @@ def open_folder(root: Path) -> OpenStudy:
     return OpenStudy(params, paths, FolderCubes(paths))
 
 
-def _refuse_other_rows(names: Sequence[str], parts: Sequence[xr.DataArray]) -> None:
+def _refuse_other_rows(names: Sequence[str], parts: Sequence[xr.DataArray] | Sequence[xr.Dataset]) -> None:
     """Joined by position, rows of two clocks would share a label that is that of one of them."""
     first = parts[0]
     for name, part in zip(names, parts, strict=True):

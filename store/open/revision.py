@@ -113,7 +113,11 @@ class RevisionCubes:
         return open_stored(DvcZarrStore(listing), listing.where)
 
     def text(self, path: Path) -> str | None:
-        """A file of a folder that DVC tracks; None if there is none."""
+        """A file that DVC tracks, or of a folder that it does; None if there is none."""
+        output = self.index.at(path.as_posix())
+        if output is not None and output.item is not None and not output.is_dir:
+            objects, where = self.index.objects(output), f"{self.index.where}: {path.as_posix()}"
+            return (objects.keeping(self._chunks) if self._chunks else objects).read(output.item, None, where).decode()
         try:
             listing = self._kept(self.index.folder(path.parent.as_posix()))
         except StudyError:
@@ -122,6 +126,17 @@ class RevisionCubes:
         if item is None:
             return None
         return listing.objects.read(item, None, f"{listing.where}/{path.name}").decode("utf-8")
+
+    def names(self, folder: Path) -> list[str]:
+        """Files that DVC tracks below a folder, from it."""
+        found = []
+        for output in self.index.outputs:
+            path = inside(output.path, self.index.prefix)
+            within = inside(path, folder.as_posix()) if path is not None else None
+            if path is not None and within is not None and output.item is not None:
+                files = self.index.folder(path).files if output.is_dir else [""]
+                found += [f"{within}/{name}".rstrip("/") for name in files]
+        return sorted(found)
 
     def _kept(self, listing: Listing) -> Listing:
         if self._chunks is None:

@@ -137,6 +137,15 @@ class Pair(Section):
         return f"{self.keep}-{self.remove}"
 
 
+class KeptWeights(Section):
+    """A model whose encoders' weights are kept, at one layer of each of its streams."""
+
+    model: str
+    """A model of `models` or `imported`."""
+    layer: str | Annotated[int, Field(ge=0)] = "best"
+    """A label or a block's number; `best` is the layer with the highest average `cv_score` of all targets."""
+
+
 class Statistics(Section):
     """Parameters of statistical tests."""
 

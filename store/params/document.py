@@ -16,7 +16,14 @@ from cinecube.store.base.labels import check_name, no_such, suggestion
 from cinecube.store.base.paths import PARAMS_FILE as PARAMS_FILE
 from cinecube.store.base.section import Section, WrongValue, as_written
 from cinecube.store.clock.clock import Clock
-from cinecube.store.params.analysis_params import CeilingParams, EncodeParams, Pair, Statistics, Unimodal
+from cinecube.store.params.analysis_params import (
+    CeilingParams,
+    EncodeParams,
+    KeptWeights,
+    Pair,
+    Statistics,
+    Unimodal,
+)
 from cinecube.store.params.model_params import ModelParams
 from cinecube.store.params.run_params import DaskParams, Run
 from cinecube.store.params.wrong_params import explain
@@ -161,6 +168,8 @@ class Study(Section):
     run: Run = Run()
     brain: BrainParams
     encode: EncodeParams = EncodeParams()
+    keep_weights: list[KeptWeights] = Field(default_factory=list)
+    """Models whose encoders' weights are kept in results/weights, to look into and to predict new films with."""
     ceiling: CeilingParams = CeilingParams()
     residual: list[Pair] = Field(default_factory=list)
     """Pairs of the residual analysis: what of `keep` is left without what `remove` explains."""
@@ -253,6 +262,12 @@ class Study(Section):
                 expected="models that are computed here or come from elsewhere",
                 do="remove it from one of them",
             )
+        kept = [entry.model for entry in self.keep_weights]
+        _known("keep_weights", "model", kept, self.encoded)
+        if doubled := _twice(kept):
+            raise WrongValue(
+                key="keep_weights", found=f"the model {doubled} twice", expected="each once", do="remove one of them"
+            )
         names = [pair.name for pair in self.residual]
         twice = sorted({name for name in names if names.count(name) > 1})
         if twice:
@@ -315,6 +330,18 @@ class Study(Section):
         if owner is None:
             raise StudyError(where=f"{PARAMS_FILE}: models", **self._no_model(stream))
         return owner
+
+    def kept_weights(self, model: str) -> KeptWeights:
+        """A model's entry in `keep_weights`.
+
+        Raises
+        ------
+        StudyError
+            If it has none.
+        """
+        entries = {entry.model: entry for entry in self.keep_weights}
+        _refuse_unknown(model, entries, "model", "keep_weights")
+        return entries[model]
 
     def pair(self, name: str) -> Pair:
         """A pair of the residual analysis by its name.
@@ -402,11 +429,11 @@ def refuse_no_source(study: Study) -> None:
 def _refuse_unknown(name: str, known: Collection[str], kind: str, section: str) -> None:
     if name not in known:
         owners = [one for one in known if name.startswith(f"{one}.") and "-" not in name]
-        expected = f"one of {', '.join(known)}" if known else f"one in {section}, which has none"
-        do = "add it there, or ask for one of these" if known else "add it there"
-        if owners:  # a near name would be another model's
-            known, do = (), f"streams of {max(owners, key=len)} come together: ask for it"
-        raise no_such(name, known, f"{PARAMS_FILE}: {section}", kind, do, expected)
+        if owners:
+            hint = f"streams of {max(owners, key=len)} come together: ask for it"
+        else:
+            hint = "add it there, or ask for one of these" if known else "add it there"
+        raise no_such(kind, name, known, f"{PARAMS_FILE}: {section}", hint, guess=not owners)
 
 
 def _twice(names: list[str]) -> str | None:

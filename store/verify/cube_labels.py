@@ -75,9 +75,21 @@ FORMS = {
         ("space", "tr_s"),
     ),
     "predictions": Form(
-        {"predicted": ("subject", "model", "time", "parcel"), "measured": ("subject", "time", "parcel")},
+        {"predicted": DIMS["predicted"], "measured": ("subject", "time", "parcel")},
         {**_ROWS, "layer": (("subject", "model", "parcel"), "text"), "parcel": (("parcel",), "text")},
         ("tr_s",),
+    ),
+    "weights": Form(
+        {"weights": DIMS["weights"], **dict.fromkeys(("mean", "spread"), ("subject", "model", "dim"))},
+        {
+            "model": (("model",), "text"),
+            "layer": (("model",), "text"),
+            "width": (("model",), "int"),
+            "delay": (("delay",), "int"),
+            "dim": (("dim",), "int"),
+            **_SUBJECTS,
+        },
+        ("space", "tr_s", "features"),
     ),
     "ceiling": Form(
         dict.fromkeys((*_CROSS, *_REPEATS), ("subject", "target"))

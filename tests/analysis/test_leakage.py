@@ -164,7 +164,6 @@ def test_no_scan_of_a_test_film_changes_what_is_fitted(
     # Were the scans not read at all, nothing would have changed.
     assert {
         ("results/scores", "score"),
-        ("results/predictions", "measured"),
         ("results/partition.zarr", "r2"),
         ("data/ceiling.zarr", "cross_subject"),
         ("results/significance.zarr", "p"),

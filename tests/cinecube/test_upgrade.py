@@ -63,6 +63,17 @@ def test_an_earlier_pipeline_becomes_that_of_this_version(lab: Folder, name: str
     assert again.stdout == "the pipeline is that of this version\n"
 
 
+def test_lists_by_which_stages_repeat_are_added(lab: Folder) -> None:
+    """Without them DVC reads no pipeline of this version at all."""
+    _earlier(lab, "own.dvc.yaml")
+    lab.change(lambda params: params.pop("keep_weights"))
+    assert "+keep_weights: []" in _upgrade(lab, "--dry-run").stdout.splitlines()
+    assert _upgrade(lab, "--yes").exit_code == 0
+    assert lab.params()["keep_weights"] == []
+    assert _pipeline(lab)["stages"]["weights"]["matrix"] == {"entry": "${keep_weights}"}
+    assert _upgrade(lab, "--yes").stdout == "the pipeline is that of this version\n"
+
+
 @pytest.mark.parametrize("words", [["plan"], ["why", "data/brain/sub-01.zarr"]])
 def test_an_earlier_pipeline_is_named(lab: Folder, words: list[str]) -> None:
     _earlier(lab, "own.dvc.yaml")

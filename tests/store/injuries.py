@@ -137,7 +137,7 @@ def read_named(study: OpenStudy, place: str) -> xr.Dataset:
         return study.brain(path.stem)
     if path.parts[:2] == ("results", "scores"):
         return study.scores(path.stem)
-    cube = study._cubes.open(study.paths.root / place if study.paths.root.parts else path)
+    cube = study.cubes.open(study.paths.root / place if study.paths.root.parts else path)
     refuse_another(cube, place, {"ceiling": "cross_subject", "significance": "q", "partition": "part_r2"}[path.stem])
     return cube
 

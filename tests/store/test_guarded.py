@@ -13,6 +13,7 @@ import zarr
 
 from cinecube.store.base.errors import StudyError
 from cinecube.store.cube.cubes import open_cube, read_values, write_cube
+from cinecube.store.cube.schema import string_coordinate
 from cinecube.store.dvc.dvc_index import open_index
 from cinecube.store.dvc.dvc_zarr import dvc_zarr_store
 from cinecube.store.dvc.pulling import PulledCubes, pull_layers
@@ -168,3 +169,16 @@ def test_scores_are_nan_for_a_whole_target_or_layer_or_not_at_all(at: Any, expla
     else:
         with pytest.raises(StudyError, match="values that are NaN"):
             opened.values  # noqa: B018
+
+
+def test_labels_are_text_that_knows_what_is_missing(tmp_path: Path) -> None:
+    """`idxmax`, `where` and outer joins put NaN beside labels, which numpy's own text refuses."""
+    layers = ["embed", "block01"]
+    scores = np.array([[0.1, 0.2], [np.nan, np.nan]], dtype=np.float32)
+    coords = {"model": string_coordinate(["vit", "ast"]), "layer": string_coordinate(layers)}
+    write_cube(tmp_path / "cube.zarr", xr.Dataset({"depth_r": (("model", "layer"), scores)}, coords, {"schema": 1}))
+    cube = open_cube(tmp_path / "cube.zarr")
+    assert all(type(label) is str for label in cube["layer"].values)
+    best = cube["depth_r"].idxmax("layer")
+    assert best.sel(model="vit").item().startswith("block")
+    assert np.isnan(best.sel(model="ast").item())

@@ -40,7 +40,7 @@ STAGES: dict[str, list[str]] = {
     "brain sub-01": ["data/brain/sub-01.zarr", "data/brain/sub-01.qc.csv"],
     "ceiling": ["data/ceiling.zarr", "results/tables/ceiling_growth.csv", "results/tables/run_timing.csv"],
     "residual-features PAIR": ["data/residual/PAIR"],
-    "encode vit": ["results/scores/vit.zarr"],
+    "encode vit": ["results/scores/vit.zarr", "results/predictions/vit.zarr"],
     "whole-brain": ["results/tables/whole_brain.csv"],
     "layerwise": ["results/tables/layerwise.csv", "results/plots/layers"],
     "residual": ["results/tables/residual.csv"],

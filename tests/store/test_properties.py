@@ -153,7 +153,7 @@ def test_cubes_round_trip_label_exact(models: list[Model]) -> None:
             for film, own in model.rows.items():
                 path = StudyPaths(Path(folder)).features(model.name, film)
                 assert verify_cube(path) == []
-                for cube in (xr.open_zarr(path), cc.open(folder)._cubes.open(path)):
+                for cube in (xr.open_zarr(path), cc.open(folder).cubes.open(path)):
                     _is_exact(cube, model, film, own)
 
 

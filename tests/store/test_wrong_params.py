@@ -27,6 +27,7 @@ pytestmark = pytest.mark.usefixtures("bounded")
 PARAMS = yaml.safe_load((Path(__file__).resolve().parents[2] / "params.yaml").read_text(encoding="utf-8"))
 PLAIN_PARAMS = PARAMS | {
     "residual": [{"keep": "vit", "remove": "ast", "layers": "all"}],
+    "keep_weights": [{"model": "vit", "layer": "best"}],
     "imported": [{"model": "loudness", "source": "loudness.csv"}],
 }
 
