@@ -52,7 +52,7 @@ _MODULES = (
         f"cinecube.analysis.{name}.stage"
         for name in ("encoders", "ceilings", "partition", "significance", "truth", "report")
     ),
-    *(f"cinecube.analysis.{name}" for name in ("report.paper_figures", "residuals.residual_tables")),
+    *(f"cinecube.analysis.{name}" for name in ("figures.paper_figures", "residuals.residual_tables")),
     *(f"cinecube.features.{name}" for name in ("films.stage", "own.add_features")),
     *(
         "cinecube.store.scans.brain",
