@@ -35,7 +35,7 @@ pytestmark = pytest.mark.slow
 SUBJECTS = ("sub-01", "sub-02")
 # All that Git may take of a study, but for `.dvc` files.
 FOR_GIT = re.compile(
-    r"\.gitignore|\.dvcignore|\.dvc/(config|\.gitignore)|README\.md|CARD\.html|params\.yaml|(data/)?dvc\.(yaml|lock)"
+    r"\.gitignore|\.dvcignore|\.dvc/(config|\.gitignore)|README\.md|CARD\.html|params\.(yaml|schema\.json)|(data/)?dvc\.(yaml|lock)"
     r"|results/metrics\.json|results/plots/[^.][^/]*(/[^.][^/]*)?"
 )
 # Stands in for `cinecube`: leaves what a stage leaves, of cubes that were made before, and stops where it is told.

@@ -14,7 +14,7 @@ from cinecube.analysis.figures.brain_pictures import draw_map
 from cinecube.analysis.figures.paper_figures import groups, marks_note, pair_title, region_bars
 from cinecube.analysis.regions.roi_tables import SCORE_COLUMNS, WHOLE_BRAIN, with_means
 from cinecube.analysis.report import charts
-from cinecube.analysis.report.sections import CEILINGS, PageSection, inline
+from cinecube.analysis.report.sections import CEILINGS, PageSection, inline, region_means, with_all_values
 from cinecube.analysis.residuals.drops import MINIMUM
 from cinecube.analysis.statistics.comparisons import reachable
 from cinecube.analysis.truth.planted import planted_truth
@@ -44,7 +44,7 @@ def findings(study: Study, root: Path) -> list[PageSection]:
 
 
 def _regions(study: Study, paths: StudyPaths) -> Iterator[PageSection]:
-    mean = tables.read_table(paths.tables / "roi_mean.csv", "roi", "model", "score")
+    mean = region_means(paths)
     untrained = tables.read_table(paths.tables / "untrained.csv", "roi", "model")
     growth = tables.read_table(paths.tables / "ceiling_growth.csv", "size", "score")
     scores = tables.read_table(paths.tables / "roi.csv", *SCORE_COLUMNS)
@@ -59,7 +59,7 @@ def _regions(study: Study, paths: StudyPaths) -> Iterator[PageSection]:
     value = "normalised" if mean["normalised"].notna().any() else "score"
     unimodal = groups(study)
     models = [name for name in dict.fromkeys(scores["model"]) if not study.is_untrained(name)]
-    bars = region_bars(scores, unimodal, models, study.statistics.fdr, study.statistics.seed)
+    bars = with_all_values(region_bars(scores, unimodal, models, study.statistics.fdr, study.statistics.seed))
     inside = mean[mean["roi"] != WHOLE_BRAIN]
     drawn = [charts.region_matrix(inside, value)] if len(inside) else []
     drawn.append(charts.regions_chart(bars, with_means(scores, unimodal), value, marks))

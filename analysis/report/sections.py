@@ -56,6 +56,22 @@ class PageSection:
     grids: Sequence[tuple[str, pd.DataFrame]] = field(default=())
 
 
+def region_means(paths: StudyPaths) -> pd.DataFrame:
+    """Mean scores by region over subjects, from `results/tables/roi_mean.csv`; see `with_all_values`."""
+    return with_all_values(tables.read_table(paths.tables / "roi_mean.csv", "roi", "model"))
+
+
+def with_all_values(table: pd.DataFrame) -> pd.DataFrame:
+    """A table of `roi_tables.over_subjects` with the columns too that it lacks where nobody has a score or a ceiling.
+
+    Parameters
+    ----------
+    table : DataFrame
+    """
+    values = [f"{value}{part}" for value in ("score", "normalised") for part in ("", "_sem", "_low", "_high")]
+    return table.reindex(columns=[*table.columns, *(name for name in values if name not in table)])
+
+
 def models_section(study: Study, paths: StudyPaths, preferred: pd.DataFrame, models: Sequence[str]) -> PageSection:
     """All models over the whole brain.
 
@@ -68,7 +84,7 @@ def models_section(study: Study, paths: StudyPaths, preferred: pd.DataFrame, mod
     models : sequence of str
         Streams in the study's order.
     """
-    means = _whole(tables.read_table(paths.tables / "roi_mean.csv", "roi", "model", "score"))
+    means = _whole(region_means(paths))
     subjects = _whole(tables.read_table(paths.tables / "roi.csv", "roi", "subject", "model", "score"))
     twins = tables.read_table(paths.tables / "untrained.csv", "roi", "model", "untrained_score")
     ceiling = CEILINGS.get(study.ceiling.use, "") if means["normalised"].notna().any() else ""

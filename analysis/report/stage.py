@@ -30,6 +30,7 @@ from cinecube.analysis.report.sections import (
     models_section,
     quality_section,
     time_section,
+    with_all_values,
 )
 from cinecube.analysis.truth.planted import Comparison, compare_study
 from cinecube.store.base.atomic import staged, write_text
@@ -99,9 +100,8 @@ def render(study: Study, root: Path, truth: Comparison | None, metrics: Mapping[
         *([along] if along else []),
         delays_section(study, paths),
     ]
-    means = tables.read_table(paths.tables / "roi_mean.csv", "roi", "model", "score", "normalised")
     scores = with_means(tables.read_table(paths.tables / "roi.csv", *SCORE_COLUMNS), groups(study))
-    together = over_subjects(scores, study.statistics.seed) if groups(study) else means
+    together = with_all_values(over_subjects(scores, study.statistics.seed))
     minutes, n_rows = float(films["duration_s"].sum() / 60), int(films["rows"].sum())
     return fill_page(
         sections,
