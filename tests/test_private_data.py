@@ -285,17 +285,17 @@ def test_pull_brings_what_is_there_and_names_what_was_kept(clone: Path) -> None:
     assert _git(clone, "status", "--porcelain") == ""
 
     steps = {step["stage"]: step for step in json.loads(_cinecube("plan", "--study", str(clone), "--json"))}
-    assert {stage for stage, step in steps.items() if step["state"] == "kept back"} == {
-        f"brain@{subject}" for subject in SUBJECTS
-    }
-    assert steps["brain@sub-01"]["why"] == "not published by its owner, and the scans are not here"
+    # Predictions hold measured responses too.
+    kept = {*(f"brain@{subject}" for subject in SUBJECTS), "encode@vit"}
+    assert {stage for stage, step in steps.items() if step["state"] == "kept back"} == kept
+    assert steps["brain@sub-01"]["why"] == "not published by its owner, and what it is made of is not here"
     assert {steps[stage]["state"] for stage in ("films", "whole_brain", "report")} == {"done"}
     assert steps["report"]["why"] == "made elsewhere: data/brain is not here"
     assert "data/brain" not in "".join(
         step["why"] for step in steps.values() if step["state"] not in ("done", "kept back")
     )
     assert _stages_run(_dvc(clone, "repro", "--allow-missing")) == ["inputs"]
-    assert "2 kept back by their owner; `dvc repro --allow-missing`" in _cinecube("plan", "--study", str(clone))
+    assert "3 kept back by their owner; `dvc repro --allow-missing`" in _cinecube("plan", "--study", str(clone))
     why = _cinecube("why", "data/brain/sub-01.zarr", "--study", str(clone))
     assert "its owner did not publish it" in why
 

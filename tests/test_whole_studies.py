@@ -142,5 +142,5 @@ def test_from_init_to_the_report(kind: Kind, tmp_path: Path) -> None:
     for stream, (low, high) in kind.scores.items():
         assert low < found[stream] < high
     page = (study.root / "results/report/index.html").read_text(encoding="utf-8")
-    assert all(f"test r, {stream}" in page for stream in kind.scores)
+    assert all(f'<td class="text">{stream}</td>' in page for stream in kind.scores)
     assert re.findall(r"Running stage '([^']+)'", dvc(study.root, "repro")) == ["inputs"]

@@ -159,7 +159,7 @@ def test_a_cluster_says_what_this_machine_says(kind: str, scored: Scored, synthe
 def test_an_unknown_batch_system_is_one_line(tmp_path: Path) -> None:
     queue = JobQueue(jobqueue="SLURM")
     with (
-        pytest.raises(StudyError, match="found 'SLURM', expected one of .*SLURMCluster"),
+        pytest.raises(StudyError, match="found no class 'SLURM', expected one of .*SLURMCluster"),
         open_client(queue, 1, tmp_path),
     ):
         pass
