@@ -119,7 +119,8 @@ def _as_dvc_sees(step: Step, changed: Mapping[str, str]) -> Step:
         if KEPT_BACK not in why:  # its outputs are as they were recorded
             return replace(step, state="done", why=f"made elsewhere: {why}", rows_left=0)
         if ABSENT in why:
-            return replace(step, state="kept back", why="not published by its owner, and what it is made of is not here")
+            why = "not published by its owner, and what it is made of is not here"
+            return replace(step, state="kept back", why=why)
         return replace(step, why="not published by its owner; what it is made of is here")
     if step.state == "to do" and ELSEWHERE in why and "changed" not in why:
         return replace(step, state="not here", why="recorded elsewhere: `cinecube pull` brings it")
