@@ -167,6 +167,7 @@ def test_changing_one_model_runs_that_model_alone(tiny: Folder) -> None:
         "features@vit-amber",
         "features@vit-dune",
         "encode@vit",
+        "weights@entry0",
         "residual_features@pair0",
         "encode_residual@pair0",
         "whole_brain",

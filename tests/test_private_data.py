@@ -290,7 +290,7 @@ def test_pull_brings_what_is_there_and_names_what_was_kept(clone: Path) -> None:
     assert {stage for stage, step in steps.items() if step["state"] == "kept back"} == kept
     assert steps["brain@sub-01"]["why"] == "not published by its owner, and what it is made of is not here"
     assert {steps[stage]["state"] for stage in ("films", "whole_brain", "report")} == {"done"}
-    assert steps["report"]["why"] == "made elsewhere: data/brain is not here"
+    assert steps["report"]["why"] == "made elsewhere: results/predictions is not here; data/brain is not here"
     assert "data/brain" not in "".join(
         step["why"] for step in steps.values() if step["state"] not in ("done", "kept back")
     )

@@ -92,7 +92,7 @@ def browser() -> Iterator[Any]:
 @pytest.fixture(scope="module")
 def reader(browser: Any, study: Folder) -> Iterator[Reader]:
     """A small window: without a graphics card each pixel of the cortex costs."""
-    page = browser.new_page(viewport={"width": 640, "height": 520})
+    page = browser.new_page(viewport={"width": 640, "height": 520}, reduced_motion="reduce")
     found = Reader(page, study.root / "results/report/index.html")
     page.wait_for_function("() => document.querySelector('#cortex .main-svg, #cortex canvas')")
     found.ask("() => window.shownCortex.then(() => true)")
