@@ -258,20 +258,16 @@ def test_a_difference_is_that_of_the_two_maps(reader: Reader, study: Folder) -> 
 
 
 def test_it_turns_by_keys_by_buttons_and_by_the_pointer(reader: Reader) -> None:
-    def eye() -> dict[str, float]:
-        found: dict[str, float] = reader.ask("() => ({...document.getElementById('cortex').layout.scene.camera.eye})")
-        return found
+    # What the scene is seen from: plotly's layout keeps what it was given.
+    eye_now = "document.getElementById('cortex')._fullLayout.scene?._scene?.getCamera().eye"
 
     def turned() -> None:
-        reader.page.wait_for_function(
-            "was => Math.hypot(document.getElementById('cortex').layout.scene.camera.eye.x - was.x,"
-            "document.getElementById('cortex').layout.scene.camera.eye.y - was.y) > 0.05",
-            arg=seen[-1],
-        )
-        seen.append(eye())
+        moved = f"was => {{ const eye = {eye_now}; return eye && Math.hypot(eye.x - was.x, eye.y - was.y) > 0.05; }}"
+        reader.page.wait_for_function(moved, arg=seen[-1])
+        seen.append(reader.ask(f"() => ({{...{eye_now}}})"))
 
     reader.choose("inflate", "1")
-    seen = [eye()]
+    seen = [reader.ask(f"() => ({{...{eye_now}}})")]
     reader.page.locator("#cortex").focus()
     reader.page.keyboard.press("ArrowRight")
     turned()

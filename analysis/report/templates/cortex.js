@@ -116,16 +116,17 @@ async function cortex(data) {
   /* The eye by its angles, so that keys and buttons turn it alike. */
   const view = { turn: 180, rise: 15, far: 1.5 };
   const VIEWS = { left: [180, 0], right: [0, 0], front: [90, 0], back: [-90, 0], top: [-90, 89.9], bottom: [-90, -89.9] };
+  const flat = () => Number(control("inflate").value) > 1.5;
   /* A narrow place shows less of the same height. */
   const away = () => view.far * Math.max(1, (1.25 * place.clientHeight) / Math.max(place.clientWidth, 1));
   function camera() {
-    if (Number(control("inflate").value) > 1.5) {
+    if (flat()) {
       return { eye: { x: 0, y: -0.001, z: away() * 1.1 }, up: { x: 0, y: 1, z: 0 }, center: { x: 0, y: 0, z: 0 } };
     }
     const turn = (view.turn * Math.PI) / 180, rise = (view.rise * Math.PI) / 180;
-    const flat = away() * Math.cos(rise);
+    const level = away() * Math.cos(rise);
     return {
-      eye: { x: flat * Math.cos(turn), y: flat * Math.sin(turn), z: away() * Math.sin(rise) },
+      eye: { x: level * Math.cos(turn), y: level * Math.sin(turn), z: away() * Math.sin(rise) },
       up: { x: 0, y: 0, z: 1 }, center: { x: 0, y: 0, z: 0 },
     };
   }
@@ -152,8 +153,7 @@ async function cortex(data) {
     const axis = { visible: false, showspikes: false };
     return {
       margin: { l: 0, r: 0, t: 0, b: 0 }, paper_bgcolor: "rgba(0,0,0,0)", font: { color: ink(), size: 13 },
-      scene: { xaxis: axis, yaxis: axis, zaxis: axis, aspectmode: "data", camera: camera(), dragmode: "orbit" },
-      uirevision: "kept",
+      scene: { xaxis: axis, yaxis: axis, zaxis: axis, aspectmode: "data", camera: camera(), dragmode: flat() ? "pan" : "turntable" },
     };
   }
 
@@ -242,7 +242,7 @@ async function cortex(data) {
   for (const button of form.querySelectorAll("button[data-view]")) {
     button.addEventListener("click", async () => {
       [view.turn, view.rise] = VIEWS[button.dataset.view];
-      if (Number(control("inflate").value) > 1.5) {
+      if (flat()) {
         control("inflate").value = "1";
         await draw();
       }
@@ -262,6 +262,15 @@ async function cortex(data) {
     });
   }
   await refresh();
+  // Where a drag has left the eye: the next map is seen from there.
+  place.on("plotly_relayout", (event) => {
+    const eye = event["scene.camera"]?.eye;
+    if (!eye || flat()) return;
+    const far = Math.hypot(eye.x, eye.y, eye.z);
+    view.far *= far / away();
+    view.turn = (Math.atan2(eye.y, eye.x) * 180) / Math.PI;
+    view.rise = (Math.asin(eye.z / far) * 180) / Math.PI;
+  });
   let under = -1, pressed = [0, 0];
   place.on("plotly_hover", (event) => {
     under = event.points[0].pointNumber;
