@@ -135,10 +135,11 @@ def _inflated(cortex: Cortex, values: np.ndarray, title: str, label: str, top: f
     figure = Figure(figsize=(9, 2.6))
     for place, (hemi, view) in enumerate(_VIEWS):
         axes = figure.add_axes((0.22 * place, -0.08, 0.22, 1.06), projection="3d")
+        # Copied: nilearn centres what it is given in place.
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", message="All-NaN")  # of an empty hemisphere
             plot_surf_stat_map(
-                InMemoryMesh(coordinates=mesh.points_mm["inflated"][sides[hemi]], faces=faces[hemi]),
+                InMemoryMesh(coordinates=mesh.points_mm["inflated"][sides[hemi]].copy(), faces=faces[hemi]),
                 values[sides[hemi]],
                 bg_map=np.where(mesh.folds > 0, 1.0, 0.0)[sides[hemi]] * 0.25 + 0.15,
                 bg_on_data=False,

@@ -192,6 +192,8 @@ def _joined(
 ) -> Mesh:
     """Both hemispheres in one, the inflated and the flat ones moved apart."""
     by_surface = {key: np.concatenate(_apart(key, parts)).astype(float) for key, parts in points.items()}
+    for points_mm in by_surface.values():
+        points_mm.setflags(write=False)  # kept for the next map
     through = {key: np.concatenate([left, right + len(folds) // 2]) for key, (left, right) in faces.items()}
     return Mesh(name, by_surface, through["pial"], through["flat"], folds)
 

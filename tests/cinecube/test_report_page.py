@@ -15,7 +15,7 @@ import plotly.graph_objects
 import pytest
 from tests.conftest import Folder
 
-from cinecube.analysis.maps.cortex import Cortex, cortex_of
+from cinecube.analysis.maps.cortex import Cortex, cortex_of, read_fsaverage
 from cinecube.analysis.maps.map_values import Kind, map_values
 from cinecube.analysis.report.charts import Chart
 from cinecube.analysis.report.methods import Methods
@@ -239,6 +239,33 @@ def test_a_parcel_chosen_on_the_cortex_is_chosen_in_the_charts(reader: Reader) -
     assert names[int(reader.ask("() => document.getElementById('cortex-controls').elements.parcel.value"))] == other
     title = reader.ask("() => document.getElementById('time')._fullLayout.title.text")
     assert title.startswith(f"{other}: r of the means = ")
+
+
+@pytest.mark.parametrize(("inflate", "surface"), [("0", "pial"), ("1", "inflated"), ("2", "flat")])
+def test_the_drawn_surface_is_the_mesh_left_beside_right(reader: Reader, inflate: str, surface: str) -> None:
+    reader.choose("hemisphere", "both")
+    reader.choose("inflate", inflate)
+    drawn = reader.ask(
+        "() => { const t = document.getElementById('cortex').data[0]; return [[...t.x], [...t.y], [...t.z]]; }"
+    )
+    mesh = read_fsaverage()
+    np.testing.assert_allclose(np.transpose(drawn), mesh.points_mm[surface], atol=0.011)
+    x_mm = np.array(drawn[0])
+    assert np.median(x_mm[: mesh.n_left]) < -20 < 20 < np.median(x_mm[mesh.n_left :])
+    if surface != "pial":
+        assert x_mm[: mesh.n_left].max() < x_mm[mesh.n_left :].min()
+    ranges = reader.ask(
+        "() => { const s = document.getElementById('cortex').layout.scene; return [s.xaxis.range, s.yaxis.range,"
+        " s.zaxis.range]; }"
+    )
+    spans = [high - low for low, high in ranges]
+    assert max(spans) == pytest.approx(min(spans)), "a cube, or lengths differ by direction"
+    faces = mesh.flat_faces if surface == "flat" else mesh.faces
+    used = mesh.points_mm[surface][np.unique(faces)]
+    assert all(
+        low - 0.02 <= used[:, a].min() and used[:, a].max() <= high + 0.02 for a, (low, high) in enumerate(ranges)
+    )
+    reader.choose("inflate", "1")
 
 
 def test_a_difference_is_that_of_the_two_maps(reader: Reader, study: Folder) -> None:

@@ -71,7 +71,7 @@ async function cortex(data) {
     return [0, measure === "normalised" ? 1 : Math.max(...tops, 0.01)];
   }
 
-  let map = null, mask = null, ends = [0, 1], picked = -1;
+  let map = null, mask = null, ends = [0, 1], picked = -1, box = [];
 
   function paint() {
     const palette = data.colours[data.measures[control("measure").value].colours];
@@ -104,12 +104,20 @@ async function cortex(data) {
     }
     const hemisphere = control("hemisphere").value, corners = way > 1 ? flatFaces : faces;
     const [i, j, k] = [[], [], []];
+    const low = [Infinity, Infinity, Infinity], high = [-Infinity, -Infinity, -Infinity];
     for (let f = 0; f < corners.length; f += 3) {
       const isLeft = corners[f] < mesh.left;
       if (hemisphere === "both" || isLeft === (hemisphere === "left")) {
         i.push(corners[f]); j.push(corners[f + 1]); k.push(corners[f + 2]);
+        for (let a = 0; a < 3; a += 1) {
+          low[a] = Math.min(low[a], axes[a][corners[f]]);
+          high[a] = Math.max(high[a], axes[a][corners[f]]);
+        }
       }
     }
+    // One cube around what is shown: nothing comes nearer to the eye than it draws.
+    const half = Math.max(...high.map((top, a) => top - low[a])) / 2;
+    box = high.map((top, a) => [(top + low[a]) / 2 - half, (top + low[a]) / 2 + half]);
     return { x: axes[0], y: axes[1], z: axes[2], i, j, k };
   }
 
@@ -150,10 +158,13 @@ async function cortex(data) {
   }
 
   function layout() {
-    const axis = { visible: false, showspikes: false };
+    const axis = (range) => ({ visible: false, showspikes: false, range, autorange: false });
     return {
       margin: { l: 0, r: 0, t: 0, b: 0 }, paper_bgcolor: "rgba(0,0,0,0)", font: { color: ink(), size: 13 },
-      scene: { xaxis: axis, yaxis: axis, zaxis: axis, aspectmode: "data", camera: camera(), dragmode: flat() ? "pan" : "turntable" },
+      scene: {
+        xaxis: axis(box[0]), yaxis: axis(box[1]), zaxis: axis(box[2]), aspectmode: "cube", camera: camera(),
+        dragmode: flat() ? "pan" : "turntable",
+      },
     };
   }
 
