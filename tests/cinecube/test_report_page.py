@@ -200,6 +200,7 @@ def test_the_pointer_reads_the_vertex_under_it(reader: Reader, study: Folder) ->
 def test_each_control_changes_what_it_says(reader: Reader) -> None:
     reader.choose("measure", "score")
     reader.choose("subject", "mean")
+    reader.choose("parcel", "-1")
     before = reader.trace()
     for name, value, part in (
         ("model", "vit", "colours"),

@@ -109,9 +109,11 @@ async function cortex(data) {
       const isLeft = corners[f] < mesh.left;
       if (hemisphere === "both" || isLeft === (hemisphere === "left")) {
         i.push(corners[f]); j.push(corners[f + 1]); k.push(corners[f + 2]);
-        for (let a = 0; a < 3; a += 1) {
-          low[a] = Math.min(low[a], axes[a][corners[f]]);
-          high[a] = Math.max(high[a], axes[a][corners[f]]);
+        for (const vertex of corners.subarray(f, f + 3)) {
+          for (let a = 0; a < 3; a += 1) {
+            low[a] = Math.min(low[a], axes[a][vertex]);
+            high[a] = Math.max(high[a], axes[a][vertex]);
+          }
         }
       }
     }
