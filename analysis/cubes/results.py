@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -81,11 +81,7 @@ def open_scores(root: Path, model: str) -> xr.Dataset:
     StudyError
         If it is missing, or holds another model's.
     """
-    paths = StudyPaths(root)
-    where = paths.relative(paths.scores(model))
-    cube = open_cube(paths.scores(model), where=where)
-    refuse_another(cube, where, "score", model=model)
-    return cube
+    return _open_result(StudyPaths(root), StudyPaths.scores, "score", model)
 
 
 def read_predictions(study: Study, root: Path) -> list[xr.Dataset]:
@@ -128,10 +124,15 @@ def open_predictions(root: Path, model: str) -> xr.Dataset:
     StudyError
         If it is missing, or holds another model's.
     """
-    paths = StudyPaths(root)
-    where = paths.relative(paths.predictions(model))
-    cube = open_cube(paths.predictions(model), where=where)
-    refuse_another(cube, where, "predicted", model=model)
+    return _open_result(StudyPaths(root), StudyPaths.predictions, "predicted", model)
+
+
+def _open_result(paths: StudyPaths, place: Callable[[StudyPaths, str], Path], variable: str, model: str) -> xr.Dataset:
+    """A cube of one model, lazily; one of something else is refused."""
+    path = place(paths, model)
+    where = paths.relative(path)
+    cube = open_cube(path, where=where)
+    refuse_another(cube, where, variable, model=model)
     return cube
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,7 +13,7 @@ import xarray as xr
 from cinecube.analysis.cubes.parcels import best_layer, parcel_means, regions
 from cinecube.analysis.cubes.spaces import Responses
 from cinecube.analysis.cubes.target_axis import find_targets_of
-from cinecube.analysis.encoders.block_fits import factor_fold, prepare_layer, training_design
+from cinecube.analysis.encoders.block_fits import Prepared, factor_fold, prepare_layer, training_design
 from cinecube.analysis.encoders.problem import Block, Layout, Plan, Problem, blocks_of, make_layout, split_block
 from cinecube.analysis.ridge.factors import Array, Factor
 from cinecube.analysis.ridge.shared_ridge import refit
@@ -139,7 +139,7 @@ def predict(
         In any order where there are workers; every target with a layer comes once per stream.
     """
     plans = list(plan_choice(problem, chosen))
-    jobs = _jobs(problem, chosen, plans, workers, scratch)
+    jobs = jobs_of_choice(problem, chosen, plans, workers, scratch, training_design)
     for (number, block), found in run_jobs(workers, _predict_block, jobs, problem.settings.threads):
         plan, m, _ = plans[number]
         prediction, truth = kept_array(found) if isinstance(found, Path) else found
@@ -149,7 +149,7 @@ def predict(
 
 
 Planned = tuple[Plan, int, int]
-_Key = tuple[int, int]
+BlockKey = tuple[int, int]
 
 
 def plan_choice(problem: Problem, chosen: Chosen) -> Iterator[Planned]:
@@ -175,10 +175,35 @@ def plan_choice(problem: Problem, chosen: Chosen) -> Iterator[Planned]:
                 yield Plan(number, group, layout, blocks), m, k
 
 
-def _jobs(
-    problem: Problem, chosen: Chosen, plans: list[Planned], workers: Workers, scratch: Path | None
-) -> Iterator[tuple[_Key, tuple[Any, ...]]]:
-    """Arguments of `_predict_block`; a layer is read and factored once for all blocks."""
+def jobs_of_choice(
+    problem: Problem,
+    chosen: Chosen,
+    plans: Sequence[Planned],
+    workers: Workers,
+    scratch: Path | None,
+    needed: Callable[[Prepared], Any],
+) -> Iterator[tuple[BlockKey, tuple[Any, ...]]]:
+    """Arguments of a task for each block; a layer is read and factored once for all of its blocks.
+
+    Parameters
+    ----------
+    problem : Problem
+    chosen : Chosen
+    plans : sequence of Planned
+        From `plan_choice`.
+    workers : Client, Threads or None
+    scratch : Path, optional
+        Passed on to the task.
+    needed : callable
+        Task that takes what a block needs of a layer beside its factors out of the prepared layer.
+
+    Yields
+    ------
+    (int, int)
+        Position of the plan, and of the block in it.
+    tuple
+        Problem, number of the group, block, penalties, layout, factors, what `needed` gave, scratch.
+    """
     threads, there = problem.settings.threads, share(workers, problem)
     how = share(workers, problem.settings)
     for number, (plan, m, k) in enumerate(plans):
@@ -186,11 +211,11 @@ def _jobs(
         features = submit(workers, Problem.read_layer, threads, there, m, k)
         prepared = submit(workers, prepare_layer, threads, features, layout, how)
         whole = submit(workers, factor_fold, threads, prepared, len(plan.layout.folds), layout, how)
-        design = submit(workers, training_design, threads, prepared)
+        beside = submit(workers, needed, threads, prepared)
         del features, prepared  # or workers would keep them
         for place, block in enumerate(plan.blocks):
             alpha = np.concatenate([chosen.alpha[piece.subject][m, piece.targets] for piece in block])
-            yield (number, place), (there, plan.number, block, alpha, layout, whole, design, scratch)
+            yield (number, place), (there, plan.number, block, alpha, layout, whole, beside, scratch)
 
 
 def _predict_block(
@@ -231,9 +256,8 @@ def sum_parcels(problem: Problem, choice: ParcelChoice, workers: Workers = None)
         Of one block; the order of blocks is always the same, for sums of floats depend on it.
     """
     plans, parcel = list(plan_choice(problem, choice.chosen)), share(workers, choice.parcel)
-    jobs = (
-        (key, (parcel, *arguments)) for key, arguments in _jobs(problem, choice.chosen, plans, workers, scratch=None)
-    )
+    fits = jobs_of_choice(problem, choice.chosen, plans, workers, None, training_design)
+    jobs = ((key, (parcel, *arguments)) for key, arguments in fits)
     found = dict(run_jobs(workers, _sum_block, jobs, problem.settings.threads))
     for number, block in sorted(found):
         yield plans[number][1], found[number, block]

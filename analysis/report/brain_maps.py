@@ -52,7 +52,7 @@ def brain_maps(study: Study, root: Path, cubes: Sequence[xr.Dataset], best: str 
     n_subjects = len(study.brain.subjects)
     text = (
         f"Each target at the layer that the training films chose for it; the mean over {n_subjects} subjects, or one of"
-        " them. Colours of one measure mean the same for all models."
+        " them. Colours of one measure mean the same for all models; scores below 0 have that of 0."
     )
     attrs = cubes[0].attrs
     like = cubes[0]["score"].isel(subject=0, model=0, layer=0, drop=True)
@@ -78,7 +78,7 @@ def _stills(study: Study, root: Path, best: str, atlas: Path | None) -> dict[str
     drawn: dict[str, bytes | None] = {}
     values, attrs = map_values(study, root, "score", best)
     drawn[f"{best}: Pearson r on the test film, mean over subjects"] = draw_map(
-        values, attrs, best, "test r", colours="YlOrRd", atlas=atlas
+        values, attrs, best, "test r", colours=SCORES, atlas=atlas
     )
     drawn[f"{best}: the same in slices"] = draw_slices(values, attrs, best, "test r")
     if study.ceiling.use != "none":

@@ -73,37 +73,7 @@ def models_chart(means: pd.DataFrame, subjects: pd.DataFrame, untrained: pd.Data
     own = means.set_index("model").reindex(order)
     twins = untrained.set_index("model")["untrained_score"].reindex(order)
     share = [f"{value:.0%} of the ceiling" if np.isfinite(value) else "" for value in own["normalised"]]
-    traces = [
-        {
-            "type": "scatter",
-            "mode": "markers",
-            "name": "subjects",
-            "x": _numbers(subjects["score"]),
-            "y": subjects["model"].tolist(),
-            "text": subjects["subject"].tolist(),
-            "opacity": 0.55,
-            "marker": {"size": 7, "color": PALETTE[5]},
-            "hovertemplate": "%{y}, %{text}: r = %{x:.3f}<extra></extra>",
-        },
-        {
-            "type": "scatter",
-            "mode": "markers",
-            "name": "mean, 95 % interval",
-            "x": _numbers(own["score"]),
-            "y": order,
-            "text": share,
-            "marker": {"size": 11, "color": PALETTE[0], "symbol": "diamond"},
-            "error_x": {
-                "type": "data",
-                "symmetric": False,
-                "array": _numbers(own["score_high"] - own["score"]),
-                "arrayminus": _numbers(own["score"] - own["score_low"]),
-                "color": PALETTE[0],
-                "thickness": 1.5,
-            },
-            "hovertemplate": "%{y}: r = %{x:.3f}, %{text}<extra></extra>",
-        },
-    ]
+    traces = [_dots(subjects, "score"), {**_means(own, order, "score"), "text": share}]
     if twins.notna().any():
         traces.append(
             {
@@ -153,19 +123,44 @@ def _shares(own: pd.DataFrame, order: list[str], subjects: pd.DataFrame) -> list
             "marker": {"color": PALETTE[0], "opacity": 0.45},
             "hovertemplate": "%{y}: %{x:.1%} of the ceiling<extra></extra>",
         },
-        {
-            "type": "scatter",
-            "mode": "markers",
-            "x": _numbers(subjects["normalised"]),
-            "y": subjects["model"].tolist(),
-            "xaxis": "x2",
-            "text": subjects["subject"].tolist(),
-            "showlegend": False,
-            "opacity": 0.55,
-            "marker": {"size": 6, "color": PALETTE[5]},
-            "hovertemplate": "%{y}, %{text}: %{x:.1%}<extra></extra>",
-        },
+        {**_dots(subjects, "normalised"), "xaxis": "x2", "showlegend": False},
     ]
+
+
+def _dots(subjects: pd.DataFrame, value: str) -> Figure:
+    """A dot a subject: `model`, `subject`, `value`."""
+    return {
+        "type": "scatter",
+        "mode": "markers",
+        "name": "subjects",
+        "x": _numbers(subjects[value]),
+        "y": subjects["model"].tolist(),
+        "text": subjects["subject"].tolist(),
+        "opacity": 0.55,
+        "marker": {"size": 7, "color": PALETTE[5]},
+        "hovertemplate": "%{y}, %{text}: %{x:.3f}<extra></extra>",
+    }
+
+
+def _means(own: pd.DataFrame, order: Sequence[str], value: str) -> Figure:
+    """Means of models in `order`, with their intervals: `value`, its `_low` and `_high`."""
+    return {
+        "type": "scatter",
+        "mode": "markers",
+        "name": "mean, 95 % interval",
+        "x": _numbers(own[value]),
+        "y": list(order),
+        "marker": {"size": 11, "color": PALETTE[0], "symbol": "diamond"},
+        "error_x": {
+            "type": "data",
+            "symmetric": False,
+            "array": _numbers(own[f"{value}_high"] - own[value]),
+            "arrayminus": _numbers(own[value] - own[f"{value}_low"]),
+            "color": PALETTE[0],
+            "thickness": 1.5,
+        },
+        "hovertemplate": "%{y}: %{x:.3f} %{text}<extra></extra>",
+    }
 
 
 def regions_chart(bars: pd.DataFrame, subjects: pd.DataFrame, value: str, note: str) -> Chart:
@@ -187,39 +182,8 @@ def regions_chart(bars: pd.DataFrame, subjects: pd.DataFrame, value: str, note: 
         own = bars[bars["roi"] == roi].sort_values(value, na_position="first")
         order = own["model"].tolist()
         dots = subjects[(subjects["roi"] == roi) & subjects["model"].isin(order)]
-        traces = [
-            {
-                "type": "scatter",
-                "mode": "markers",
-                "name": "subjects",
-                "x": _numbers(dots[value]),
-                "y": dots["model"].tolist(),
-                "text": dots["subject"].tolist(),
-                "opacity": 0.55,
-                "marker": {"size": 7, "color": PALETTE[5]},
-                "hovertemplate": "%{y}, %{text}: %{x:.3f}<extra></extra>",
-            },
-            {
-                "type": "scatter",
-                "mode": "markers+text",
-                "name": "mean, 95 % interval",
-                "x": _numbers(own[value]),
-                "y": order,
-                "text": own["mark"].tolist(),
-                "textposition": "top center",
-                "textfont": {"size": 15},
-                "marker": {"size": 11, "color": PALETTE[0], "symbol": "diamond"},
-                "error_x": {
-                    "type": "data",
-                    "symmetric": False,
-                    "array": _numbers(own[f"{value}_high"] - own[value]),
-                    "arrayminus": _numbers(own[value] - own[f"{value}_low"]),
-                    "color": PALETTE[0],
-                    "thickness": 1.5,
-                },
-                "hovertemplate": "%{y}: %{x:.3f}<extra></extra>",
-            },
-        ]
+        marked = {"mode": "markers+text", "text": own["mark"].tolist(), "textposition": "top center"}
+        traces = [_dots(dots, value), {**_means(own, order, value), **marked, "textfont": {"size": 15}}]
         axis = {
             "title": {"text": _words(value)},
             "zeroline": True,

@@ -14,6 +14,7 @@ from matplotlib import colormaps
 
 from cinecube.analysis.cubes.parcels import regions
 from cinecube.analysis.cubes.results import read_ceiling
+from cinecube.analysis.figures.brain_pictures import DIVERGING, SCORES
 from cinecube.analysis.maps.cortex import SURFACES, Cortex, Mesh
 from cinecube.analysis.maps.map_values import EVERYBODY, Kind, stream_maps, with_mean
 from cinecube.analysis.residuals.residual_tables import drop_map, mean_drop
@@ -22,12 +23,12 @@ from cinecube.store.cube.cubes import open_cube, refuse_another
 from cinecube.store.params.document import Study
 
 MEASURES = {
-    "score": ("Pearson r on the test film", "r", "YlOrRd"),
-    "normalised": ("share of the ceiling", "share", "YlOrRd"),
-    "ceiling": ("ceiling", "r", "YlOrRd"),
+    "score": ("Pearson r on the test film", "r", SCORES),
+    "normalised": ("share of the ceiling", "share", SCORES),
+    "ceiling": ("ceiling", "r", SCORES),
     "depth": ("preferred depth (0 embedding, 1 last block)", "depth", "viridis"),
-    "drop": ("drop without another's part (%)", "%", "RdBu_r"),
-    "difference": ("difference of two models' r", "r", "RdBu_r"),
+    "drop": ("drop without another's part (%)", "%", DIVERGING),
+    "difference": ("difference of two models' r", "r", DIVERGING),
 }
 """Of each measure the words, the unit and the colours; the script takes a difference of two maps of `score`."""
 _COLOURS = 256

@@ -53,7 +53,8 @@ def _modalities(means: pd.DataFrame, groups: Mapping[str, Sequence[str]]) -> str
     parts = []
     for name in groups:
         # Clearest first.
-        ahead = (wide[name] - wide.drop(columns=name).max(axis=1))[won == name].sort_values(ascending=False)
+        own = wide[(won == name) & (wide[name] > 0)]
+        ahead = (own[name] - own.drop(columns=name).max(axis=1)).sort_values(ascending=False)
         if len(ahead):
             rest = len(ahead) - _MOST_NAMED
             named = ", ".join(map(str, ahead.index[:_MOST_NAMED])) + (f" and {rest} more" if rest > 0 else "")

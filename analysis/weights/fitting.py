@@ -5,17 +5,16 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
-from cinecube.analysis.encoders.block_fits import Prepared, factor_fold, prepare_layer
-from cinecube.analysis.encoders.predictions import Chosen, plan_choice
+from cinecube.analysis.encoders.block_fits import Prepared
+from cinecube.analysis.encoders.predictions import Chosen, jobs_of_choice, plan_choice
 from cinecube.analysis.encoders.problem import Block, Layout, Problem
 from cinecube.analysis.ridge.factors import Factor, Form
 from cinecube.analysis.ridge.shared_ridge import fit_weights
 from cinecube.store.base.writing import keep_array, kept_array
-from cinecube.store.jobs.tasks import Workers, run_jobs, share, submit
+from cinecube.store.jobs.tasks import Workers, run_jobs
 
 
 @dataclass(frozen=True)
@@ -55,29 +54,12 @@ def fit_chosen(
         In any order where there are workers.
     """
     plans = list(plan_choice(problem, chosen))
-    jobs = _jobs(problem, chosen, plans, workers, scratch)
+    jobs = jobs_of_choice(problem, chosen, plans, workers, scratch, _training_rows)
     for (number, block), found in run_jobs(workers, _fit_block, jobs, problem.settings.threads):
         plan, m, _ = plans[number]
         yield Fitted(m, plan.blocks[block], kept_array(found) if isinstance(found, Path) else found)
         if isinstance(found, Path):
             found.unlink()
-
-
-def _jobs(
-    problem: Problem, chosen: Chosen, plans: list[Any], workers: Workers, scratch: Path | None
-) -> Iterator[tuple[tuple[int, int], tuple[Any, ...]]]:
-    """Arguments of `_fit_block`; a layer is read and factored once for all blocks."""
-    threads, there, how = problem.settings.threads, share(workers, problem), share(workers, problem.settings)
-    for number, (plan, m, k) in enumerate(plans):
-        layout = share(workers, plan.layout)
-        features = submit(workers, Problem.read_layer, threads, there, m, k)
-        prepared = submit(workers, prepare_layer, threads, features, layout, how)
-        whole = submit(workers, factor_fold, threads, prepared, len(plan.layout.folds), layout, how)
-        rows = submit(workers, _training_rows, threads, prepared)
-        del features, prepared  # or workers would keep them
-        for place, block in enumerate(plan.blocks):
-            alpha = np.concatenate([chosen.alpha[piece.subject][m, piece.targets] for piece in block])
-            yield (number, place), (there, plan.number, block, alpha, layout, whole, rows, scratch)
 
 
 def _training_rows(prepared: Prepared) -> tuple[Form, np.ndarray]:

@@ -14,6 +14,7 @@ from matplotlib.figure import Figure
 from cinecube.analysis.figures.brain_pictures import colour_bar
 from cinecube.analysis.figures.drawing import grouped_bars, paired_bars, residual_bars, to_png
 from cinecube.analysis.figures.paper_figures import marks_note
+from cinecube.analysis.report.headline import headline
 from cinecube.analysis.report.report_tables import HEADS, Cell, table_grid
 
 from .conftest import make_study
@@ -121,3 +122,33 @@ def test_a_model_stands_beside_its_untrained_twin_with_its_test() -> None:
     stars = [text for text in axes.texts if text.get_text() == "*"]
     assert [star.get_position() for star in stars] == [(0, 0.4)]
     assert [text.get_text().strip() for text in axes.texts if text.get_text() != "*"] == ["no score"]
+
+
+GROUPS = {"unimodal video": ["vit"], "unimodal audio": ["ast"]}
+
+
+def _means(**scores: tuple[float, float]) -> pd.DataFrame:
+    """Over subjects: of vit and ast in each region, whose unimodal means they are."""
+    rows = [
+        (roi.replace("_", " "), model, value, value * 2)
+        for roi, pair in scores.items()
+        for model, value in zip(("vit", "ast", *GROUPS), (*pair, *pair), strict=True)
+    ]
+    return pd.DataFrame(rows, columns=["roi", "model", "score", "normalised"])
+
+
+def test_the_sentence_names_the_best_and_what_each_modality_wins() -> None:
+    means = _means(whole_brain=(0.2, 0.1), EV=(0.3, 0.1), MT=(0.5, 0.1), AC=(0.0, 0.4))
+    said = headline(means, GROUPS, "vit", make_study())
+    assert said == "vit predicts best, r = 0.20, 40% of the ceiling; video models win MT, EV, audio models win AC."
+
+
+def test_nobody_wins_a_region_that_nobody_predicts() -> None:
+    said = headline(_means(whole_brain=(0.2, 0.1), EV=(0.3, 0.1), AC=(-0.2, -0.1)), GROUPS, "vit", make_study())
+    assert said.endswith("; video models win EV.")
+
+
+def test_the_sentence_says_where_the_test_film_disagrees_with_the_training_films() -> None:
+    said = headline(_means(whole_brain=(0.1, 0.2)).assign(normalised=np.nan), GROUPS, "vit", make_study())
+    assert said == "vit, which the training films prefer, predicts with r = 0.10; ast reaches 0.20 on the test film."
+    assert headline(_means(whole_brain=(0.1, 0.2)), GROUPS, None, make_study()) == "No model has a score."
