@@ -9,6 +9,7 @@ import time
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from stat import S_ISREG
 from typing import Any
 
 import numpy as np
@@ -359,7 +360,7 @@ def _refuse_missing_shards(path: Path, cube: xr.Dataset, where: str) -> None:
         f"{cube['model'].values[m]} {cube['layer'].values[k]}": path / shard_key(m, k)
         for m, k in np.argwhere(cube["width"].values > 0)
     }
-    sizes = {name: file.stat().st_size if file.is_file() else None for name, file in files.items()}
+    sizes = {name: _size(file) for name, file in files.items()}
     for size, word, do in ((None, "no", f"fetch the cube with `dvc pull {path}`"), (0, "an empty", RESTORE)):
         wrong = [name for name, n_bytes in sizes.items() if n_bytes == size]
         if wrong:
@@ -369,6 +370,15 @@ def _refuse_missing_shards(path: Path, cube: xr.Dataset, where: str) -> None:
                 expected="every layer",
                 do=do,
             )
+
+
+def _size(file: Path) -> int | None:
+    """Bytes of a file, None where there is none: asked once, since another writer may take it away in between."""
+    try:
+        found = file.stat()
+    except FileNotFoundError:
+        return None
+    return found.st_size if S_ISREG(found.st_mode) else None
 
 
 def data_name(cube: xr.Dataset) -> str:
