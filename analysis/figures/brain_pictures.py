@@ -33,7 +33,7 @@ _PAGE_DPI = 110
 def draw_map(values: xr.DataArray, cube_attrs: Mapping[str, Any], title: str, label: str, **how: Any) -> bytes | None:
     """A map as PNG for the page; see `map_axes`."""
     axes = map_axes(values, cube_attrs, title, label, **how)
-    return None if axes is None else _finished(axes)
+    return None if axes is None else page_png(axes)
 
 
 def map_axes(
@@ -118,7 +118,7 @@ def draw_slices(values: xr.DataArray, cube_attrs: Mapping[str, Any], title: str,
         )
     figure.text(0.01, 0.9, title, fontsize=13, parse_math=False)
     colour_bar(figure, -top, top, label, DIVERGING)
-    return _finished(figure.axes[0])
+    return page_png(figure.axes[0])
 
 
 def _inflated(cortex: Cortex, values: np.ndarray, title: str, label: str, top: float | None, colours: str) -> Axes:
@@ -199,7 +199,8 @@ def _top(values: np.ndarray, top: float | None) -> float:
     return top or max(float(np.nanmax(np.abs(values), initial=0.0)), 1e-3)
 
 
-def _finished(axes: Axes) -> bytes:
+def page_png(axes: Axes) -> bytes:
+    """The PNG of a picture for the report's page."""
     figure = axes.get_figure(root=True)
     assert isinstance(figure, Figure)
     return to_png(figure, _PAGE_DPI)

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import pandas as pd
@@ -12,11 +13,11 @@ from matplotlib.axes import Axes
 from cinecube.analysis.cubes import tables
 from cinecube.analysis.cubes.results import read_scores
 from cinecube.analysis.figures import drawing
-from cinecube.analysis.figures.brain_pictures import map_axes
-from cinecube.analysis.maps.map_values import map_values
+from cinecube.analysis.figures.study_maps import draw_study_map
 from cinecube.analysis.regions.roi_tables import SCORE_COLUMNS, WHOLE_BRAIN, over_subjects, with_means
 from cinecube.analysis.statistics.comparisons import compare_by_roi, reachable
 from cinecube.store.base.atomic import staged
+from cinecube.store.base.errors import StudyError
 from cinecube.store.base.paths import StudyPaths
 from cinecube.store.base.writing import one_writer
 from cinecube.store.params.analysis_params import Pair
@@ -28,8 +29,24 @@ MARKS = {VIDEO: "*", AUDIO: "^"}
 """Of a bar that is higher than the unimodal ones over subjects (Wilcoxon, false discovery rate over regions)."""
 
 
+@dataclass(frozen=True)
+class PaperFigure:
+    """A figure of the paper for a study.
+
+    Attributes
+    ----------
+    table : DataFrame
+        The numbers behind it.
+    pictures : dict of str to list of Axes
+        Axes of each picture by its file's name; none where there is nothing to draw.
+    """
+
+    table: pd.DataFrame
+    pictures: dict[str, list[Axes]]
+
+
 def paper_figures(study: Study, root: Path) -> None:
-    """Write `results/figures`: a table for each figure, and its picture.
+    """Write `results/figures`: a table for each figure, and its pictures.
 
     Parameters
     ----------
@@ -43,29 +60,87 @@ def paper_figures(study: Study, root: Path) -> None:
         If a table or score cube is missing.
     """
     paths = StudyPaths(root)
-    with one_writer(paths, paths.results / "figures"):
-        scores = tables.read_table(paths.tables / "roi.csv", *SCORE_COLUMNS)
-        untrained = tables.read_table(paths.tables / "untrained.csv", "roi", "model", "untrained", "p", "smallest_p")
-        residual = tables.read_table(paths.tables / "residual_roi.csv", "roi", "pair", "measure", "mean", "sem")
-        value = "normalised" if scores["normalised"].notna().any() else "score"
-        _tell_of_means(scores, groups(study))
-        bars = region_bars(scores, groups(study), streams(study, root), study.statistics.fdr, study.statistics.seed)
-        level = study.statistics.fdr
-        with staged(paths.results / "figures") as folder:
-            folder.mkdir()
-            second = whole_brain_bars(scores, untrained, study.statistics.seed)
-            _write(folder, "figure2", second, drawing.paired_bars(second, value, level))
-            third = drawing.grouped_bars(bars, "roi", "model", value, "mark", marks_note(study))
-            _write(folder, "figure3", bars, third[0])
-            titles = {pair.name: pair_title(pair) for pair in study.residual}
-            if len(residual):
-                _write(folder, "figure4", residual, drawing.residual_bars(residual, titles)[0])
-            drops = tables.read_table(paths.tables / "residual.csv", "pair", "subject", "drop")
-            if len(drops):
-                tables.write_table(folder / "figure5.csv", drops[drops["subject"] == tables.EVERYONE])
-            for pair in study.residual:
-                if (axes := draw_drops(study, root, pair)) is not None:
-                    _draw(folder, f"figure5.{pair.name}", axes)
+    with one_writer(paths, paths.results / "figures"), staged(paths.results / "figures") as folder:
+        folder.mkdir()
+        for number in FIGURES:
+            drawn = paper_figure(number, study, root)
+            if len(drawn.table):
+                tables.write_table(folder / f"figure{number}.csv", drawn.table)
+            for name, axes in drawn.pictures.items():
+                figure = axes[0].get_figure(root=True)
+                assert figure is not None
+                (folder / f"{name}.png").write_bytes(drawing.to_png(figure))
+                (folder / f"{name}.svg").write_bytes(drawing.to_svg(figure))
+
+
+def paper_figure(number: int, study: Study, root: Path) -> PaperFigure:
+    """Draw a figure of the paper from the tables of a study.
+
+    Parameters
+    ----------
+    number : int
+        2: models over the whole brain; 3: in regions; 4: residuals in regions; 5: what removal costs, on the cortex.
+    study : Study
+    root : Path
+        The study's folder.
+
+    Raises
+    ------
+    StudyError
+        If there is no such figure, or a table or score cube is missing.
+    """
+    if number not in FIGURES:
+        raise StudyError(where="figure", found=number, expected="2, 3, 4 or 5", do="name one of these")
+    return FIGURES[number](study, root)
+
+
+def _whole_brain(study: Study, root: Path) -> PaperFigure:
+    scores, value = _region_scores(root)
+    untrained = _table(root, "untrained", "roi", "model", "untrained", "p", "smallest_p")
+    bars = whole_brain_bars(scores, untrained, study.statistics.seed)
+    return PaperFigure(bars, {"figure2": [drawing.paired_bars(bars, value, study.statistics.fdr)]})
+
+
+def _by_region(study: Study, root: Path) -> PaperFigure:
+    scores, value = _region_scores(root)
+    _tell_of_means(scores, groups(study))
+    bars = region_bars(scores, groups(study), streams(study, root), study.statistics.fdr, study.statistics.seed)
+    return PaperFigure(bars, {"figure3": drawing.grouped_bars(bars, "roi", "model", value, "mark", marks_note(study))})
+
+
+def _residuals(study: Study, root: Path) -> PaperFigure:
+    table = _table(root, "residual_roi", "roi", "pair", "measure", "mean", "sem")
+    titles = {pair.name: pair_title(pair) for pair in study.residual}
+    return PaperFigure(table, {"figure4": drawing.residual_bars(table, titles)} if len(table) else {})
+
+
+def _drops(study: Study, root: Path) -> PaperFigure:
+    table = _table(root, "residual", "pair", "subject", "drop")
+    drawn = {
+        f"figure5.{pair.name}": draw_study_map(study, root, "drop", pair.name, title=pair_title(pair))
+        for pair in study.residual
+    }
+    pictures = {name: [axes] for name, axes in drawn.items() if axes is not None}
+    return PaperFigure(table[table["subject"] == tables.EVERYONE], pictures)
+
+
+FIGURES: dict[int, Callable[[Study, Path], PaperFigure]] = {
+    2: _whole_brain,
+    3: _by_region,
+    4: _residuals,
+    5: _drops,
+}
+"""Those of Oota et al. (2025) by their number."""
+
+
+def _table(root: Path, name: str, *columns: str) -> pd.DataFrame:
+    return tables.read_table(StudyPaths(root).tables / f"{name}.csv", *columns)
+
+
+def _region_scores(root: Path) -> tuple[pd.DataFrame, str]:
+    """Scores by region, and the column to draw: shares of the ceiling where there is one."""
+    scores = _table(root, "roi", *SCORE_COLUMNS)
+    return scores, "normalised" if scores["normalised"].notna().any() else "score"
 
 
 def marks_note(study: Study) -> str:
@@ -91,18 +166,6 @@ def _tell_of_means(scores: pd.DataFrame, unimodal: Mapping[str, Sequence[str]]) 
 
 def _counts(models: Sequence[str], absent: Sequence[str]) -> tuple[int, int, str]:
     return len(models) - len(absent), len(models), ", ".join(absent)
-
-
-def _write(folder: Path, name: str, table: pd.DataFrame, axes: Axes) -> None:
-    tables.write_table(folder / f"{name}.csv", table)
-    _draw(folder, name, axes)
-
-
-def _draw(folder: Path, name: str, axes: Axes) -> None:
-    figure = axes.get_figure(root=True)
-    assert figure is not None
-    (folder / f"{name}.png").write_bytes(drawing.to_png(figure))
-    (folder / f"{name}.svg").write_bytes(drawing.to_svg(figure))
 
 
 def groups(study: Study) -> dict[str, list[str]]:
@@ -180,21 +243,6 @@ def region_bars(
     return bars.assign(
         mark=[higher.get((roi, model), "") for roi, model in zip(bars["roi"], bars["model"], strict=True)]
     )
-
-
-def draw_drops(study: Study, root: Path, pair: Pair) -> Axes | None:
-    """Figure 5: the drop of mean scores in percent on the cortex; None where the space has no picture.
-
-    Parameters
-    ----------
-    study : Study
-    root : Path
-        The study's folder.
-    pair : Pair
-    """
-    atlas = root / study.brain.atlas if study.brain.atlas else None
-    values, attrs = map_values(study, root, "drop", pair.name)
-    return map_axes(values, attrs, pair_title(pair), "drop (%)", top=100, atlas=atlas)
 
 
 def pair_title(pair: Pair) -> str:

@@ -10,7 +10,8 @@ from typing import Any
 import numpy as np
 import xarray as xr
 
-from cinecube.analysis.figures.brain_pictures import SCORES, draw_map, draw_slices
+from cinecube.analysis.figures.brain_pictures import draw_slices, page_png
+from cinecube.analysis.figures.study_maps import draw_study_map
 from cinecube.analysis.maps.cortex import Cortex, cortex_of
 from cinecube.analysis.maps.map_values import map_values
 from cinecube.analysis.report.cortex_data import cortex_data
@@ -58,7 +59,7 @@ def brain_maps(study: Study, root: Path, cubes: Sequence[xr.Dataset], best: str 
     like = cubes[0]["score"].isel(subject=0, model=0, layer=0, drop=True)
     atlas = root / study.brain.atlas if study.brain.atlas else None
     found = cortex_of(like, attrs, atlas)
-    stills = {} if best is None else _stills(study, root, best, atlas)
+    stills = {} if best is None else _stills(study, root, best)
     points = [found] if isinstance(found, str) else []
     lost = [
         str(model)
@@ -73,19 +74,18 @@ def brain_maps(study: Study, root: Path, cubes: Sequence[xr.Dataset], best: str 
     return BrainMaps(section, data, next(iter(stills.values()), ""))
 
 
-def _stills(study: Study, root: Path, best: str, atlas: Path | None) -> dict[str, str]:
+def _stills(study: Study, root: Path, best: str) -> dict[str, str]:
     """Pictures by their captions, the best model's scores first."""
-    drawn: dict[str, bytes | None] = {}
-    values, attrs = map_values(study, root, "score", best)
-    drawn[f"{best}: Pearson r on the test film, mean over subjects"] = draw_map(
-        values, attrs, best, "test r", colours=SCORES, atlas=atlas
-    )
-    drawn[f"{best}: the same in slices"] = draw_slices(values, attrs, best, "test r")
+    maps = {
+        f"{best}: Pearson r on the test film, mean over subjects": draw_study_map(study, root, "score", best),
+        f"{best}: preferred depth (0 embedding, 1 last block), mean over subjects": draw_study_map(
+            study, root, "depth", best, title=f"{best}: preferred depth"
+        ),
+    }
     if study.ceiling.use != "none":
-        limit, where = map_values(study, root, "ceiling")
-        drawn["The ceiling, mean over subjects"] = draw_map(limit, where, "ceiling", "r", colours=SCORES, atlas=atlas)
-    depth, where = map_values(study, root, "depth", best)
-    drawn[f"{best}: preferred depth (0 embedding, 1 last block), mean over subjects"] = draw_map(
-        depth, where, f"{best}: preferred depth", "depth", top=1, colours="viridis", atlas=atlas
-    )
-    return {caption: inline(png) for caption, png in drawn.items() if png is not None}
+        maps["The ceiling, mean over subjects"] = draw_study_map(study, root, "ceiling")
+    drawn = {caption: page_png(axes) for caption, axes in maps.items() if axes is not None}
+    slices = draw_slices(*map_values(study, root, "score", best), best, "test r")
+    if slices is not None:
+        drawn[f"{best}: Pearson r in slices, mean over subjects"] = slices
+    return {caption: inline(png) for caption, png in drawn.items()}

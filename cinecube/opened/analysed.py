@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from pathlib import PurePosixPath
+from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -15,8 +15,10 @@ from cinecube.store.open.open_study import FolderCubes, OpenStudy
 
 if TYPE_CHECKING:
     import pandas as pd
+    from matplotlib.axes import Axes
 
     from cinecube.analysis.encoders.pairs import Pairs
+    from cinecube.analysis.maps.map_values import Kind
 
 _TABLE = ".csv"
 
@@ -25,7 +27,7 @@ class AnalysedStudy(OpenStudy):
     """A study and its results; from `cinecube.open`. Values are read when they are asked for.
 
     See `OpenStudy` for the cubes: `features`, `brain`, `scores`, `ceiling`, `significance`, `predictions`, `weights`,
-    `truth`. What reads works in a folder and at any revision; `pairs` needs a folder.
+    `truth`. What reads works in a folder and at any revision; `pairs`, `map`, `draw` and `figure` need a folder.
     """
 
     @property
@@ -150,21 +152,98 @@ class AnalysedStudy(OpenStudy):
         from cinecube.analysis.encoders.pairs import make_pairs
         from cinecube.analysis.encoders.problem import read_problem
 
-        if not isinstance(self.cubes, FolderCubes):
-            raise StudyError(
-                where="pairs",
-                found="a study at a revision",
-                expected="one in a folder",
-                do="clone it, fetch its cubes by `cinecube pull`, and open the clone",
-            )
+        root = self._folder("pairs")
         owner = self._owner(model)
         self.params.subject(subject)
-        problem = read_problem(self.params, self.paths.root, owner, fitted=False)
+        problem = read_problem(self.params, root, owner, fitted=False)
         where, space = f"features of {owner}", problem.space
         only = space.models[0] if len(space.models) == 1 and model == owner else model
         m = find_label(only, space.models, where, do="name one of its streams")
         own = [name for name, width in zip(space.layers, space.width[m], strict=True) if width > 0]
         return make_pairs(problem, m, space.layers.index(find_layer(layer, own, where)), subject)
+
+    def map(
+        self, kind: Kind, stream: str | None = None, layer: str | None = None, subject: str = "mean"
+    ) -> xr.DataArray:
+        """One value per target, as `cinecube export` writes it.
+
+        Parameters
+        ----------
+        kind : str
+            `score`, `normalised` (by the ceiling), `depth` (preferred on the training films), `ceiling`, `drop`
+            (percent that a removal costs), `q`, `group_t` or `group_q`.
+        stream : str, optional
+            A model, a stream of one, or a residual pair; for `drop` the pair. Not for `ceiling`.
+        layer : str, optional
+            For `score` and `normalised`; by default each target's own, chosen on the training films.
+        subject : str
+            One subject, or `mean`.
+
+        Returns
+        -------
+        DataArray, dims (target,)
+
+        Raises
+        ------
+        StudyError
+            If there is no such map, or the study is not open from a folder.
+        """
+        from cinecube.analysis.maps.map_values import map_values
+
+        return map_values(self.params, self._folder("map"), kind, stream, layer, subject)[0]
+
+    def draw(
+        self, kind: Kind, stream: str | None = None, layer: str | None = None, subject: str = "mean"
+    ) -> Axes | None:
+        """Draw a map on the cortex as the report does; parameters are those of `map`.
+
+        Returns
+        -------
+        matplotlib Axes or None
+            The first of its figure; None where no target has a value, or the space has no picture.
+
+        Raises
+        ------
+        StudyError
+            As `map`.
+        """
+        from cinecube.analysis.figures.study_maps import draw_study_map
+
+        return draw_study_map(self.params, self._folder("draw"), kind, stream, layer, subject)
+
+    def figure(self, number: int) -> dict[str, list[Axes]]:
+        """Draw a figure of Oota et al. (2025) for this study, to be changed before it is saved.
+
+        Parameters
+        ----------
+        number : int
+            2: models over the whole brain; 3: in regions; 4: residuals in regions; 5: what removal costs, on the
+            cortex.
+
+        Returns
+        -------
+        dict of str to list of matplotlib Axes
+            Axes of each picture by its name: one picture, and one for each residual pair of figure 5.
+
+        Raises
+        ------
+        StudyError
+            If there is no such figure, a table is missing, or the study is not open from a folder.
+        """
+        from cinecube.analysis.figures.paper_figures import paper_figure
+
+        return paper_figure(number, self.params, self._folder("figure")).pictures
+
+    def _folder(self, what: str) -> Path:
+        """The study's folder; a revision has none."""
+        if isinstance(self.cubes, FolderCubes):
+            return self.paths.root
+        raise StudyError(
+            where=what,
+            found="a study at a revision",
+            expected="one in a folder",
+            do="clone it, fetch its cubes by `cinecube pull`, and open the clone",
+        )
 
     def contents(self) -> pd.DataFrame:
         """The cubes that are here, as `cinecube ls` lists them; those that cannot be read are left out.

@@ -120,6 +120,31 @@ def test_predicted_parcels_follow_what_was_measured(opened: AnalysedStudy) -> No
     assert r.sel(parcel=driven).median() > 0.5
 
 
+def test_maps_are_those_that_export_writes(opened: AnalysedStudy, kept: Folder, tmp_path: Path) -> None:
+    for kind, words, subject in (("score", ["--model", "vit"], "sub-01"), ("ceiling", [], "mean")):
+        kept.must("export", kind, str(tmp_path / "map.csv"), *words, "--subject", subject)
+        written = pd.read_csv(tmp_path / "map.csv")["value"]
+        np.testing.assert_allclose(opened.map(kind, *words[1:], subject=subject), written, atol=1e-6)  # type: ignore[arg-type]
+
+
+def test_every_figure_of_the_paper_is_axes(opened: AnalysedStudy) -> None:
+    drops = [f"figure5.{pair.name}" for pair in opened.params.residual]
+    for number, names in ((2, ["figure2"]), (3, ["figure3"]), (4, ["figure4"]), (5, drops)):
+        drawn = opened.figure(number)
+        assert list(drawn) == names
+        assert all(type(axes[0].figure.canvas).__name__ == "FigureCanvasBase" for axes in drawn.values())
+    bars = opened.figure(2)["figure2"][0].get_xticklabels()
+    assert {bar.get_text() for bar in bars} <= set(opened.table("roi")["model"])
+    with pytest.raises(cc.StudyError, match="figure: found 6, expected 2, 3, 4 or 5"):
+        opened.figure(6)
+
+
+def test_pictures_need_a_folder(revision: AnalysedStudy) -> None:
+    for ask in (lambda: revision.map("score", "vit"), lambda: revision.draw("ceiling"), lambda: revision.figure(2)):
+        with pytest.raises(cc.StudyError, match="found a study at a revision, expected one in a folder"):
+            ask()
+
+
 def test_a_new_film_is_predicted_from_its_features(opened: AnalysedStudy) -> None:
     film = opened.predict("amber", "vit")
     rows = opened.features("vit", "amber")
