@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 import subprocess
 import sys
@@ -151,6 +152,10 @@ def test_the_page_shows_names_as_they_are(study: Folder, other: Folder, tmp_path
     assert "default-src 'none'" in text
     assert "http" not in text.replace('http-equiv="Content', "")
     assert "models.vit.frames_per_window: 4 -> 2" in seen.texts
+    dots = [float(place) for place in re.findall(r'<circle class="dot" cx="([\d.]+)"', text)]
+    assert dots  # B's numbers drawn, inside of the picture
+    assert min(dots) >= 5
+    assert max(dots) == 125
     vit = next(
         line for line in study.must("compare", str(study.root), str(other.root)).stdout.splitlines() if "0.750" in line
     )
