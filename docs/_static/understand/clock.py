@@ -1,4 +1,4 @@
-"""Draws clock.png: r over the minutes of a run, and by single delay, of features at the right times and at wrong ones."""
+"""Draws clock.png: r over the minutes of a run, and r by single delay."""
 
 from __future__ import annotations
 
