@@ -27,7 +27,9 @@ class Clock(Section):
     window_s: float = Field(ge=0.001, le=3600)
     """Seconds of film that one row sees."""
     max_trim_s: float = Field(10.0, ge=0, le=3600)
-    """Largest mismatch between a scan and its film that is trimmed; a larger one is refused."""
+    """A scan may end this long before its film: that much film has no rows, more is refused. A scan that goes on for
+    longer than this after its film is trimmed and warned of.
+    """
 
     @field_validator("tr_s")
     @classmethod

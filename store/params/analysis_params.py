@@ -113,7 +113,7 @@ class CeilingParams(Section):
     """Whose published procedure to repeat."""
     approximate: Literal["auto", "never", "always"] = "auto"
     """Whether subjects predict each other from their first thousand components, where all of their targets would take
-    days: with more than 4,000 training rows (`auto`), always, or never.
+    days: with more than 4,000 training rows and 1,000 targets of each subject (`auto`), always, or never.
     """
 
 

@@ -108,7 +108,7 @@ def build_brain(study: Study, subject: str, root: Path, progress: Progress | Non
     ):
         targets, responses, table = _read_runs(source, checked, targets, study, root, scratch, threads, progress)
         table = table.assign(missing_segments=some_of(missing_segments(study, runs), 100) or "none")
-        spec = _spec(study, source, runs, root)
+        spec = _spec(study, source, checked, root)
         with staged(paths.brain_qc(subject)) as partial:
             table.to_csv(partial, index=False, float_format="%.6g")
             write_responses(paths.brain(subject), _cube_labels(checked, targets, study, spec), responses)
@@ -418,7 +418,7 @@ def _write_block(
 
 
 def asked_spec(study: Study, subject: str) -> dict[str, Any]:
-    """The part of a brain cube's spec that `params.yaml` decides; scans and atlas are the rest.
+    """The part of a brain cube's spec that `params.yaml` decides; scans atlas and lengths of films are the rest.
 
     Parameters
     ----------
@@ -429,13 +429,17 @@ def asked_spec(study: Study, subject: str) -> dict[str, Any]:
     return {"subject": subject, "brain": params, "tr_s": study.clock.tr_s, **raised({"scans": VERSION})}
 
 
-def _spec(study: Study, source: ScanSource, runs: Sequence[ScanRun], root: Path) -> dict[str, Any]:
-    """Spec of a cube: what is asked for, and the digests of all files that are read for it, masks and tables too."""
+def _spec(study: Study, source: ScanSource, checked: Sequence[CheckedRun], root: Path) -> dict[str, Any]:
+    """Spec of a cube: what is asked for, the digests of all files that are read for it, masks and tables too, and the
+    rows of each segment, which scans are trimmed to.
+    """
     digests = Digests(root)
     atlas = [digests.of(path) for path in atlas_files(root / study.brain.atlas)] if study.brain.atlas else None
+    runs = [one.run for one in checked]
     scans = {f"{run.segment} {run.repeat}": [digests.of(path) for path in source.files(run)] for run in runs}
     digests.keep()
-    return {**asked_spec(study, source.subject), "atlas": atlas, "scans": scans}
+    rows = {one.run.segment: one.rows for one in checked}
+    return {**asked_spec(study, source.subject), "atlas": atlas, "scans": scans, "rows": rows}
 
 
 def _cube_labels(checked: Sequence[CheckedRun], targets: Targets, study: Study, spec: dict[str, Any]) -> xr.Dataset:

@@ -102,6 +102,20 @@ def _attrs(tree: Tree) -> dict[str, Any]:
         return dict(cube.attrs)
 
 
+def test_a_shorter_film_is_another_cube(tree: Tree) -> None:
+    """Scans are trimmed to it, and each run is standardised over what is left."""
+    before, whole = tree.cube(), _attrs(tree)["fingerprint"]
+    films = tree.root / "data/films.csv"
+    table = pd.read_csv(films)
+    first = table["segment"] == "birch01"
+    table.loc[first, "duration_s"] -= TR_S
+    table.loc[first, "rows"] -= 1
+    table.to_csv(films, index=False)
+    after = tree.cube()
+    assert len(after["segment"]) < len(before["segment"])
+    assert _attrs(tree)["fingerprint"] != whole
+
+
 def test_grayordinates_keep_where_they_are(tree: Tree) -> None:
     _as_cifti(tree)
     cube, axis = tree.cube(), _grayordinates()
