@@ -14,8 +14,9 @@ from cinecube.analysis.figures.brain_pictures import draw_slices, page_png
 from cinecube.analysis.figures.study_maps import draw_study_map
 from cinecube.analysis.maps.cortex import Cortex, cortex_of
 from cinecube.analysis.maps.map_values import map_values
+from cinecube.analysis.report.charts import inline
 from cinecube.analysis.report.cortex_data import cortex_data
-from cinecube.analysis.report.sections import PageSection, inline
+from cinecube.analysis.report.sections import PageSection
 from cinecube.store.params.document import Study
 
 

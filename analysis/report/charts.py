@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import base64
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -20,6 +21,16 @@ _DASHES = ("solid", "dot", "dash", "dashdot")
 _LINE_PX, _FEWEST_PX = 24, 260
 
 Figure = dict[str, Any]
+
+
+FilmPictures = Callable[[str, Sequence[float]], list[bytes]]
+"""JPEG pictures of a segment at seconds from its first frame; none where it has none."""
+_PICTURES = 16  # as many as can be told apart beside each other
+
+
+def inline(picture: bytes, kind: str = "png") -> str:
+    """A picture as an address that holds it; `kind` is `png`, `jpeg` or `svg+xml`."""
+    return f"data:image/{kind};base64,{base64.b64encode(picture).decode('ascii')}"
 
 
 @dataclass(frozen=True)
@@ -39,6 +50,8 @@ class Chart:
         What is chosen: `stream`, `parcel`; empty for one figure.
     first : str
         The choice that is shown first.
+    film : sequence of (float, float, str)
+        Above all figures: pictures of a film as addresses, each from where to where along the horizontal axis.
     """
 
     name: str
@@ -47,6 +60,7 @@ class Chart:
     figures: Mapping[str, Figure]
     chooser: str = ""
     first: str = ""
+    film: Sequence[tuple[float, float, str]] = ()
     height: int = field(init=False, default=_FEWEST_PX)
 
     def __post_init__(self) -> None:
@@ -379,21 +393,27 @@ def lags_chart(lags: pd.DataFrame, tr_s: float) -> Chart:
     )
 
 
-def time_chart(curves: pd.DataFrame) -> Chart:
+def time_chart(curves: pd.DataFrame, pictures: FilmPictures | None = None) -> Chart:
     """Predicted beside measured responses, a figure a parcel, the best predicted one first.
 
     Parameters
     ----------
     curves : DataFrame
-        `parcel`, `model`, `segment`, `onset_s`, `measured`, `predicted`; rows of a segment follow each other.
+        `parcel`, `model`, `showing`, `segment`, `onset_s`, `measured`, `predicted`; rows of a showing follow each
+        other.
+    pictures : callable, optional
+        See `FilmPictures`.
     """
     figures, scores = {}, {}
+    spans: dict[str, tuple[float, float, str, float]] = {}
     for parcel, own in curves.groupby("parcel", sort=True):
         starts, x_s, gaps = 0.0, [], []
-        for _, segment in own.groupby("segment", sort=False):
-            x_s += (starts + segment["onset_s"] - segment["onset_s"].iloc[0]).tolist()
+        for name, showing in own.groupby("showing", sort=False):
+            first_s = float(showing["onset_s"].iloc[0])
+            x_s += (starts + showing["onset_s"] - first_s).tolist()
             gaps.append(len(x_s))
-            starts = x_s[-1] + 2 * (segment["onset_s"].diff().median() if len(segment) > 1 else 1.0)
+            spans[str(name)] = starts, x_s[-1], str(showing["segment"].iloc[0]), first_s
+            starts = x_s[-1] + 2 * (showing["onset_s"].diff().median() if len(showing) > 1 else 1.0)
         scores[str(parcel)] = own["measured"].corr(own["predicted"])
         traces = [
             {
@@ -436,7 +456,22 @@ def time_chart(curves: pd.DataFrame) -> Chart:
         "Mean over subjects, which has less noise than one of them: its r is higher than the mean of theirs. A click on"
         " the cortex chooses the parcel."
     )
-    return Chart("time", caption, curves, figures, "parcel", first)
+    film = _film(list(spans.values()), pictures) if pictures else []
+    return Chart("time", caption, curves, figures, "parcel", first, film)
+
+
+def _film(spans: Sequence[tuple[float, float, str, float]], pictures: FilmPictures) -> list[tuple[float, float, str]]:
+    """Pictures along showings, each of which is from where to where, a segment, and its first onset."""
+    total_s = sum(stop - start for start, stop, _, _ in spans)
+    found = []
+    for start, stop, segment, first_s in spans:
+        edges = np.linspace(start, stop, max(1, round(_PICTURES * (stop - start) / total_s)) + 1)
+        middles = (edges[1:] + edges[:-1]) / 2
+        own = pictures(segment, (middles - start + first_s).tolist())
+        places = zip(edges[:-1].tolist(), edges[1:].tolist(), strict=True)
+        # A film without pictures has none at any time.
+        found += [(*place, inline(jpeg, "jpeg")) for place, jpeg in zip(places, own, strict=False)]
+    return found
 
 
 def residual_chart(table: pd.DataFrame, titles: Mapping[str, str]) -> Chart:

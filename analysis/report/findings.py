@@ -14,7 +14,8 @@ from cinecube.analysis.figures.brain_pictures import draw_map
 from cinecube.analysis.figures.paper_figures import groups, marks_note, pair_title, region_bars
 from cinecube.analysis.regions.roi_tables import SCORE_COLUMNS, WHOLE_BRAIN, with_means
 from cinecube.analysis.report import charts
-from cinecube.analysis.report.sections import CEILINGS, PageSection, inline, region_means, with_all_values
+from cinecube.analysis.report.charts import inline
+from cinecube.analysis.report.sections import CEILINGS, PageSection, region_means, with_all_values
 from cinecube.analysis.residuals.drops import MINIMUM
 from cinecube.analysis.statistics.comparisons import reachable
 from cinecube.analysis.truth.planted import planted_truth

@@ -66,6 +66,7 @@ def _chart(chart: Chart) -> dict[str, Any]:
         "figures": {name: _as_text(own) for name, own in chart.figures.items()},
         "chooser": chart.chooser,
         "first": chart.first,
+        "film": chart.film,
         "csv": text.getvalue(),
     }
 

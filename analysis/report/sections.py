@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import base64
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -24,11 +23,6 @@ from cinecube.store.dvc.pulling import PulledCubes
 from cinecube.store.params.document import Study
 
 CEILINGS = {"cross_subject": "what other subjects predict", "repeats": "what repeated films allow"}
-
-
-def inline(picture: bytes, kind: str = "png") -> str:
-    """A picture as an address that holds it; `kind` is `png` or `svg+xml`."""
-    return f"data:image/{kind};base64,{base64.b64encode(picture).decode('ascii')}"
 
 
 @dataclass(frozen=True)
@@ -179,7 +173,9 @@ def _lags(paths: StudyPaths) -> pd.DataFrame:
     return lags.merge(best, on=["parcel", "model"]).pivot_table(index="parcel", columns="lag", values="lag_score")
 
 
-def time_section(study: Study, root: Path, preferred: pd.DataFrame) -> PageSection | None:
+def time_section(
+    study: Study, root: Path, preferred: pd.DataFrame, pictures: charts.FilmPictures | None
+) -> PageSection | None:
     """Predicted beside measured responses along the test films, a parcel at a time; None where there are none.
 
     Parameters
@@ -190,6 +186,8 @@ def time_section(study: Study, root: Path, preferred: pd.DataFrame) -> PageSecti
     preferred : DataFrame
         From `tables.preferred_layers`: the stream that is shown of each parcel is the one that its training films
         prefer.
+    pictures : callable, optional
+        See `charts.FilmPictures`.
     """
     everyone = preferred[(preferred["subject"] == tables.EVERYONE) & preferred["best_model"]]
     best = {str(row.parcel): str(row.model) for row in everyone.itertuples()}
@@ -204,11 +202,13 @@ def time_section(study: Study, root: Path, preferred: pd.DataFrame) -> PageSecti
         "Responses to the test film, mean over a parcel's targets and over subjects, beside what the stream predicts"
         " that the training films prefer there; both in standard deviations of a run."
     )
-    return PageSection("time", title, text, charts=[charts.time_chart(curves)])
+    chart = charts.time_chart(curves, pictures)
+    lacking = "`show_films` of params.yaml asks for pictures of the film, of which there are none here."
+    return PageSection("time", title, text, [lacking] if study.show_films and not chart.film else [], [chart])
 
 
 def _courses(cube: xr.Dataset, best: Mapping[str, str]) -> pd.DataFrame:
-    """Rows `parcel`, `model`, `segment`, `onset_s`, `measured`, `predicted` of parcels whose best stream is here."""
+    """Rows of `time_chart` of parcels whose best stream is here."""
     streams = set(map(str, cube["model"].values))
     parts = []
     for parcel in map(str, cube["parcel"].values):
@@ -216,16 +216,17 @@ def _courses(cube: xr.Dataset, best: Mapping[str, str]) -> pd.DataFrame:
             continue
         own = cube.sel(parcel=parcel, model=best[parcel])
         repeats = own["repeat"].values if "repeat" in own.coords else np.ones(own.sizes["time"], dtype=int)
-        shown = [
-            f"{segment}, repeat {repeat}" if "repeat" in own.coords else str(segment)
-            for segment, repeat in zip(own["segment"].values, repeats, strict=True)
+        segments = list(map(str, own["segment"].values))
+        showings = [
+            f"{segment}, repeat {repeat}" if "repeat" in own.coords else segment
+            for segment, repeat in zip(segments, repeats, strict=True)
         ]
         # Of the same subjects, or they would not be comparable.
         both = own["predicted"].notnull() & own["measured"].notnull()
         values = {name: own[name].where(both).mean("subject").values for name in ("measured", "predicted")}
-        frame = {"parcel": parcel, "model": best[parcel], "segment": shown, "onset_s": own["onset_s"].values, **values}
-        parts.append(pd.DataFrame(frame))
-    columns = ["parcel", "model", "segment", "onset_s", "measured", "predicted"]
+        frame = {"parcel": parcel, "model": best[parcel], "showing": showings, "segment": segments}
+        parts.append(pd.DataFrame({**frame, "onset_s": own["onset_s"].values, **values}))
+    columns = ["parcel", "model", "showing", "segment", "onset_s", "measured", "predicted"]
     return pd.concat(parts, ignore_index=True) if parts else pd.DataFrame(columns=columns)
 
 

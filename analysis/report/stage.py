@@ -18,6 +18,7 @@ from cinecube.analysis.encoders.oota2025 import WHAT
 from cinecube.analysis.figures.paper_figures import groups
 from cinecube.analysis.regions.roi_tables import SCORE_COLUMNS, over_subjects, with_means
 from cinecube.analysis.report.brain_maps import brain_maps
+from cinecube.analysis.report.charts import FilmPictures
 from cinecube.analysis.report.findings import findings, oracle_tables
 from cinecube.analysis.report.headline import design, headline
 from cinecube.analysis.report.methods import write_methods
@@ -44,7 +45,7 @@ from cinecube.store.params.asked import becomes
 from cinecube.store.params.document import Study
 
 
-def write_report(study: Study, root: Path) -> None:
+def write_report(study: Study, root: Path, pictures: FilmPictures | None = None) -> None:
     """Write `results/report/index.html` and `results/metrics.json`.
 
     Parameters
@@ -52,6 +53,8 @@ def write_report(study: Study, root: Path) -> None:
     study : Study
     root : Path
         The study's folder.
+    pictures : callable, optional
+        See `FilmPictures`; for studies whose films may be shown.
 
     Raises
     ------
@@ -64,11 +67,19 @@ def write_report(study: Study, root: Path) -> None:
         metrics = study_metrics(study, root, truth)
         with staged(paths.report.parent) as folder:
             folder.mkdir()
-            (folder / "index.html").write_text(render(study, root, truth, metrics), encoding="utf-8", newline="\n")
+            (folder / "index.html").write_text(
+                render(study, root, truth, metrics, pictures), encoding="utf-8", newline="\n"
+            )
         write_text(paths.metrics, json.dumps(metrics, indent=1, sort_keys=True) + "\n")
 
 
-def render(study: Study, root: Path, truth: Comparison | None, metrics: Mapping[str, Any]) -> str:
+def render(
+    study: Study,
+    root: Path,
+    truth: Comparison | None,
+    metrics: Mapping[str, Any],
+    pictures: FilmPictures | None = None,
+) -> str:
     """The page as HTML; everything that comes from files is escaped.
 
     Parameters
@@ -80,6 +91,8 @@ def render(study: Study, root: Path, truth: Comparison | None, metrics: Mapping[
         Of a simulated study.
     metrics : Mapping
         See `study_metrics`.
+    pictures : callable, optional
+        See `FilmPictures`.
     """
     paths, cubes = StudyPaths(root), read_scores(study, root)
     table = tables.read_table(paths.tables / "layerwise.csv", *tables.LAYER_COLUMNS)
@@ -94,7 +107,7 @@ def render(study: Study, root: Path, truth: Comparison | None, metrics: Mapping[
         quality_section(study, paths, films),
     ]
     at = next(place for place, section in enumerate(sections) if section.key == "regions") + 1
-    along = time_section(study, root, preferred)
+    along = time_section(study, root, preferred, pictures)
     sections[at:at] = [
         layers_section(table, preferred, truth, cubes, models),
         *([along] if along else []),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from importlib.util import find_spec
 from pathlib import Path
 
 import click
@@ -453,5 +454,13 @@ def report(root: Path) -> None:
     """
     from cinecube.analysis.report.stage import write_report
 
-    write_report(study_at(root), root)
+    study = study_at(root)
+    pictures = None
+    if study.show_films and find_spec("av") is None:
+        remark("without pictures of the film, which need `pip install 'cinecube[features]'`")
+    elif study.show_films:
+        from cinecube.features.films.small_pictures import small_pictures
+
+        pictures = small_pictures(study, root)
+    write_report(study, root, pictures)
     remark("the report is in results/report/index.html")

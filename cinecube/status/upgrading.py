@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import difflib
 import logging
 from collections.abc import Callable, Collection, Iterator, Sequence
@@ -31,8 +32,9 @@ _ROOMS = ("analysis", "features", "simulation", "store")
 _FOLDERS = ("${stimuli}", "${brain.path}", "${brain.atlas}")
 # Lists to which a lab may have added what its own stages make.
 _OPEN = ("deps", "params")
-# Sections of `params.yaml` that earlier versions had not.
-_REPEATED = ("keep_weights",)
+# Keys of `params.yaml` that earlier versions had not, by their defaults: DVC runs no stage that names one which is not
+# there.
+_NEW_KEYS: dict[str, Any] = {"keep_weights": [], "show_films": False}
 # Keys of DVC that say nothing of what a stage computes: `frozen` keeps GPU-days from being computed again.
 _THEIRS = ("desc", "meta", "frozen")
 
@@ -85,7 +87,7 @@ def rewritten_pipeline(study: Study, root: Path) -> list[Rewritten]:
     simulated = (root / "data" / "dvc.yaml").is_file()
     texts = pipelines(simulated=simulated, stimuli=bool(study.stimuli))
     wanted = {name: _loaded(text) for name, text in texts.items()}
-    edits: dict[str, Callable[[Any], None]] = {PARAMS_FILE: _add_lists}
+    edits: dict[str, Callable[[Any], None]] = {PARAMS_FILE: _add_keys}
     for name, ours in wanted.items():
         elsewhere = {stage for other in wanted.values() if other is not ours for stage in other["stages"]}
         edits[name] = partial(_merge, wanted=ours, elsewhere=elsewhere)
@@ -106,11 +108,11 @@ def _schema(root: Path) -> Iterator[Rewritten]:
             yield Rewritten(SCHEMA_FILE, before, after)
 
 
-def _add_lists(params: Any) -> None:
-    """Lists by which DVC repeats stages: it reads no pipeline that names one which is not there."""
-    for name in _REPEATED:
+def _add_keys(params: Any) -> None:
+    """Keys that the pipeline names."""
+    for name, default in _NEW_KEYS.items():
         if name not in params:
-            params[name] = []
+            params[name] = copy.copy(default)
 
 
 def _loaded(text: str) -> Any:

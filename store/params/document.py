@@ -179,6 +179,8 @@ class Study(Section):
     rois: str | None = None
     """Regions: a shipped set, as `oota2025`, or a YAML file: REGION -> parcels; null for none."""
     unimodal: Unimodal = Unimodal()
+    show_films: bool = False
+    """Whether the report shows small pictures of the test films. They go wherever the report goes."""
     dask: DaskParams = "local"
     """Where blocks of features and of targets are computed: `local`, GPUs, a scheduler, or a batch system."""
     simulate: dict[str, Any] | None = None

@@ -242,6 +242,23 @@ def test_a_parcel_chosen_on_the_cortex_is_chosen_in_the_charts(reader: Reader) -
     assert title.startswith(f"{other}: r of the means = ")
 
 
+def test_pictures_of_the_film_are_above_their_time(reader: Reader) -> None:
+    """As `show_films` asks for; each covers the stretch that it is from the middle of."""
+    _scroll(reader.page)
+    images = reader.ask(
+        "() => document.getElementById('time').layout.images.map(({ source, x, sizex }) => [source, x, sizex])"
+    )
+    assert 6 <= len(images) <= 16
+    assert all(source.startswith("data:image/jpeg;base64,") for source, _, _ in images)
+    low, high = reader.ask("() => document.getElementById('time')._fullLayout.xaxis.range")
+    assert all(low <= x - size / 2 + 1e-6 and x + size / 2 - 1e-6 <= high for _, x, size in images)
+    drawn = reader.page.locator("#time image").evaluate_all(
+        "all => all.map((one) => one.getBoundingClientRect().width)"
+    )
+    assert len(drawn) == len(images)
+    assert min(drawn) > 10
+
+
 @pytest.mark.parametrize(("inflate", "surface"), [("0", "pial"), ("1", "inflated"), ("2", "flat")])
 def test_the_drawn_surface_is_the_mesh_left_beside_right(reader: Reader, inflate: str, surface: str) -> None:
     reader.choose("hemisphere", "both")

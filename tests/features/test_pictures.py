@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import io
 import subprocess
 import sys
 from fractions import Fraction
@@ -7,10 +8,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from cinecube.features.extraction.windows import frame_numbers
 from cinecube.features.films.pictures import sampled_frames
 from cinecube.features.films.probing import probe
+from cinecube.features.films.small_pictures import small_pictures
 from cinecube.features.networks.network import Reading
 from cinecube.store.base.errors import StudyError
 from cinecube.store.clock.clock import Clock
@@ -69,6 +72,7 @@ import sys
 from pathlib import Path
 from cinecube.features.films.pictures import sampled_frames
 from cinecube.features.films.probing import probe
+from cinecube.features.films.small_pictures import small_pictures
 
 def peak_bytes():
     lines = Path("/proc/self/status").read_text().splitlines()
@@ -99,3 +103,12 @@ def test_memory_does_not_grow_with_the_film(tmp_path, write_film):
     frames_bytes = 4000 * 96 * 64 * 3
     assert grown["forget"] < frames_bytes / 10
     assert grown["keep"] > frames_bytes / 2  # the test can fail
+
+
+def test_small_pictures_are_those_of_their_times(tmp_path, stimuli, study, read_number, caplog):
+    pictures = small_pictures(study, tmp_path)
+    times_s = [0.0, 0.5, 3.3, 11.9]
+    shown = [np.asarray(Image.open(io.BytesIO(jpeg))) for jpeg in pictures("amber01", times_s)]
+    assert [read_number(rgb) for rgb in shown] == [int(np.ceil(25 * time_s - 1e-6)) for time_s in times_s]
+    assert pictures("birch01", [1.0]) == []  # its film is not here
+    assert "no pictures of birch01" in caplog.text

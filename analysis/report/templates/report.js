@@ -36,10 +36,22 @@ function themed(figure, width) {
   return { data: below, layout };
 }
 
+/* Pictures of the film above the time that each is from the middle of; every second or third where they would be tiny. */
+function addFilm(layout, film, width) {
+  const every = Math.ceil((film.length * 36) / width), high = 64, plot = layout.height - layout.margin.t - 60;
+  layout.height += high;
+  layout.margin = { ...layout.margin, t: layout.margin.t + high };
+  layout.images = film.filter((_, number) => number % every === 0).map(([start, stop, source]) => ({
+    source, xref: "x", x: (start + stop) / 2, xanchor: "center", sizex: every * (stop - start),
+    yref: "paper", y: 1.02, yanchor: "bottom", sizey: high / plot, sizing: "contain", layer: "above",
+  }));
+}
+
 function drawChart(place) {
   const chart = data.charts[place.dataset.chart];
   const select = document.getElementById(`choose-${place.dataset.chart}`);
   const { data: traces, layout } = themed(chart.figures[select ? select.value : ""], place.clientWidth);
+  if (chart.film.length) addFilm(layout, chart.film, place.clientWidth);
   place.dataset.drawn = "yes";
   return Plotly.react(place, traces, layout, {
     responsive: true, displaylogo: false, scrollZoom: false, modeBarButtonsToRemove: ["select2d", "lasso2d", "autoScale2d"],
