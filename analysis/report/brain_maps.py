@@ -11,7 +11,7 @@ import numpy as np
 import xarray as xr
 
 from cinecube.analysis.figures.brain_pictures import draw_slices, page_png
-from cinecube.analysis.figures.study_maps import draw_study_map
+from cinecube.analysis.figures.paper_figures import draw_study_map
 from cinecube.analysis.maps.cortex import Cortex, cortex_of
 from cinecube.analysis.maps.map_values import map_values
 from cinecube.analysis.report.charts import inline

@@ -207,7 +207,7 @@ class AnalysedStudy(OpenStudy):
         StudyError
             As `map`.
         """
-        from cinecube.analysis.figures.study_maps import draw_study_map
+        from cinecube.analysis.figures.paper_figures import draw_study_map
 
         return draw_study_map(self.params, self._folder("draw"), kind, stream, layer, subject)
 
