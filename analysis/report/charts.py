@@ -444,7 +444,7 @@ def time_chart(curves: pd.DataFrame, pictures: FilmPictures | None = None) -> Ch
         layout = {
             "height": 320,
             "title": {"text": title, "font": {"size": 13}, "x": 1, "xanchor": "right"},
-            "xaxis": {"title": {"text": "time along the test film (s); dotted: a new segment"}},
+            "xaxis": {"title": {"text": "seconds; dotted: new segment"}},
             "yaxis": {"title": {"text": "response (SD)"}},
             "legend": _LEGEND,
             "shapes": borders,

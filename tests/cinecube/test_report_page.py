@@ -251,7 +251,7 @@ def test_pictures_of_the_film_are_above_their_time(reader: Reader) -> None:
     assert 6 <= len(images) <= 16
     assert all(source.startswith("data:image/jpeg;base64,") for source, _, _ in images)
     low, high = reader.ask("() => document.getElementById('time')._fullLayout.xaxis.range")
-    assert all(low <= x - size / 2 + 1e-6 and x + size / 2 - 1e-6 <= high for _, x, size in images)
+    assert all(low - 1e-6 <= x and x + size - 1e-6 <= high for _, x, size in images)
     drawn = reader.page.locator("#time image").evaluate_all(
         "all => all.map((one) => one.getBoundingClientRect().width)"
     )

@@ -36,14 +36,17 @@ function themed(figure, width) {
   return { data: below, layout };
 }
 
-/* Pictures of the film above the time that each is from the middle of; every second or third where they would be tiny. */
+/* Pictures of the film along its time, between the legend and the curves; every second or third where they would be tiny. */
 function addFilm(layout, film, width) {
-  const every = Math.ceil((film.length * 36) / width), high = 64, plot = layout.height - layout.margin.t - 60;
-  layout.height += high;
-  layout.margin = { ...layout.margin, t: layout.margin.t + high };
+  const every = Math.ceil((film.length * 36) / width), high = 64, rest = 44;
+  const share = high / (layout.height - layout.margin.t - rest);
+  layout.height += high + rest;
+  layout.margin = { ...layout.margin, t: layout.margin.t + high + rest };
+  layout.title = { ...layout.title, yref: "container", y: 1, yanchor: "top", pad: { t: 8 } };
+  layout.legend = { ...layout.legend, y: 1.03 + share, yanchor: "bottom" };
   layout.images = film.filter((_, number) => number % every === 0).map(([start, stop, source]) => ({
-    source, xref: "x", x: (start + stop) / 2, xanchor: "center", sizex: every * (stop - start),
-    yref: "paper", y: 1.02, yanchor: "bottom", sizey: high / plot, sizing: "contain", layer: "above",
+    source, xref: "x", x: start, xanchor: "left", sizex: every * (stop - start),
+    yref: "paper", y: 1.02, yanchor: "bottom", sizey: share, sizing: "contain", layer: "above",
   }));
 }
 
