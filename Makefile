@@ -22,7 +22,7 @@ help:
 	@echo "make lint    ruff and mypy, as CI runs them"
 	@echo "make benchmark  measure speed and memory beside what a user would run instead (ARGS=--quick)"
 	@echo "make pipeline  write dvc.yaml of the default study anew: after a change of its template, or of what code imports"
-	@echo "make parameters  write params.schema.json and docs/parameters.md anew: after a change of what params.yaml takes"
+	@echo "make parameters  write params.schema.json and docs/reference/parameters.md anew: after a change of what params.yaml takes"
 	@echo "make format  let ruff mend what it can"
 	@echo "make clean   remove $(VENV) and tool caches; data and results stay"
 

@@ -1,4 +1,4 @@
-"""`cc.open()` as a scientist uses it: every example of docs/python.md, a revision, names that are not there, pages."""
+"""`cc.open()` as a scientist uses it: a revision, names that are not there, pages; docs/reference/python.md names all."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from cinecube.store.base.paths import StudyPaths
 
 pytestmark = pytest.mark.slow
 
-DOCS = REPOSITORY / "docs" / "python.md"
+DOCS = REPOSITORY / "docs" / "reference" / "python.md"
 EVIL = "<script>alert(1)</script>&\"'"
 
 
