@@ -36,7 +36,8 @@ PAGES = {
 _NOT_RUN = re.compile(r"^(?:%|<!--) not run: (.+?)(?: -->)?\n+\Z", re.MULTILINE)
 REASONS = re.compile(
     r"needs (a bucket|a server|a cluster|a later version|the clones|the features)"
-    r"|names to fill in|files of yours|downloads|fetches weights, and takes hours|takes (hours|days)"
+    r"|names to fill in|files of yours|lines of start files"
+    r"|downloads|fetches weights, and takes hours|takes (hours|days)"
     r"|(?P<test>\S+) runs it"
 )
 
@@ -118,7 +119,7 @@ def test_every_block_of_a_page_runs(page: str, request: pytest.FixtureRequest, m
     """They start where the page says that it starts: in the folder of a finished study, or else at home."""
     home: Path = request.getfixturevalue("home")
     start = home
-    if re.search(r"\*\*Starts from\*\* a (finished )?study", PAGES[page].read_text(encoding="utf-8")):
+    if re.search(r"\*\*[Ss]tarts from\*\* a (finished )?study", PAGES[page].read_text(encoding="utf-8")):
         start = home / "study"
         shutil.copytree(request.getfixturevalue("documented").root, start, symlinks=True)
     monkeypatch.chdir(start)
@@ -137,13 +138,13 @@ def test_what_is_not_run_says_why() -> None:
 
 def _shown(text: str) -> Iterator[list[str]]:
     """Words behind each `cinecube` that is shown, in blocks and in sentences, with its command first."""
-    fenced, spans = re.findall(r"^ *```bash\n(.*?)```|(?<!`)`(cinecube [^`]+)`", text, re.MULTILINE | re.DOTALL), []
-    indented = re.findall(r"^    .*\bcinecube .*$", text, re.MULTILINE)
-    for line in "\n".join([*(part for parts in fenced for part in parts), *indented, *spans]).splitlines():
+    shown = re.findall(r"^ *```bash\n(.*?)```|(?<!`)`(cinecube [^`]+)`", text, re.MULTILINE | re.DOTALL)
+    for line in "\n".join(map("\n".join, shown)).splitlines():
         words = shlex.split(line.replace("'", ""), comments=True)
         for start in (place for place, word in enumerate(words) if word == "cinecube"):
             own = itertools.takewhile(lambda word: word not in ("|", "&&", ";", "source"), words[start + 1 :])
-            yield [word for word in own if word not in ("-q", "--quiet")]
+            if named := [word for word in own if word not in ("-q", "--quiet")]:
+                yield named
 
 
 @pytest.mark.parametrize("page", PAGES)
