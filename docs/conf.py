@@ -38,6 +38,7 @@ nitpick_ignore_regex = [("py:class", r"[^.]*")]
 # For the picture function below; without a cache of the settings every build is a whole one.
 suppress_warnings = ["config.cache"]
 
+smartquotes = False  # `--rows` of a help text is no dash
 default_role = "code"  # docstrings and help texts have single backquotes, as Markdown has
 autodoc_typehints = "none"  # docstrings say types in words, with the names of axes
 autodoc_member_order = "bysource"
@@ -68,7 +69,7 @@ def _drawn_without_pyplot(block: Any, block_vars: dict[str, Any], gallery_conf: 
     """The picture of `axes` that a function of cinecube returned, which pyplot, where the gallery looks, knows not."""
     known = block_vars["example_globals"]
     axes = known.pop("axes", None)
-    if not isinstance(axes, Axes):
+    if not isinstance(axes, Axes) or axes.figure.canvas.manager:  # which figures of pyplot have
         return ""
     path = next(block_vars["image_path_iterator"])
     axes.figure.savefig(path, dpi=110, bbox_inches="tight")
@@ -78,7 +79,8 @@ def _drawn_without_pyplot(block: Any, block_vars: dict[str, Any], gallery_conf: 
 sphinx_gallery_conf = {
     "examples_dirs": "gallery",
     "gallery_dirs": "examples",
-    "image_scrapers": ("matplotlib", _drawn_without_pyplot),
+    "image_scrapers": (_drawn_without_pyplot, "matplotlib"),  # pyplot's figures are closed by the second
+    "within_subsection_order": "FileNameSortKey",
     "capture_repr": (),
     "abort_on_example_error": True,
     "remove_config_comments": True,

@@ -21,5 +21,5 @@ onset_min = best["time"] * study.params.clock.tr_s / 60
 figure, axes = plt.subplots(figsize=(9, 3), layout="constrained")
 axes.plot(onset_min, best["measured"], color="0.6", label="measured")
 axes.plot(onset_min, best["predicted"], color="C1", label="predicted")
-axes.set(title=f"{best['parcel'].item()}, r = {float(r.max()):.2f}", xlabel="minutes", ylabel="z")
+axes.set(title=f"{best['parcel'].item()}, r = {float(r.max()):.2f}", xlabel="minutes", ylabel="standard deviations")
 axes.legend(frameon=False, ncols=2)
