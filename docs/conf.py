@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.metadata
 import os
+import re
 from pathlib import Path
 from typing import Any
 
@@ -38,7 +39,6 @@ nitpick_ignore_regex = [("py:class", r"[^.]*")]
 # For the picture function below; without a cache of the settings every build is a whole one.
 suppress_warnings = ["config.cache"]
 
-smartquotes = False  # `--rows` of a help text is no dash
 default_role = "code"  # docstrings and help texts have single backquotes, as Markdown has
 autodoc_typehints = "none"  # docstrings say types in words, with the names of axes
 autodoc_member_order = "bysource"
@@ -55,6 +55,7 @@ html_title = "cinecube"
 html_static_path = ["_static"]
 html_css_files = ["site.css"]
 html_show_sourcelink = False
+html_context = {"default_mode": "auto"}
 html_theme_options = {
     "logo": {"text": "cinecube"},
     "navigation_with_keys": False,
@@ -91,15 +92,17 @@ sphinx_gallery_conf = {
 }
 
 
-def _examples_as_code(app: Sphinx, ctx: Any, lines: list[str]) -> None:
-    """Examples of a command's help, which click keeps line by line, as a block of code."""
-    try:
-        start = next(i for i, line in enumerate(lines) if line.strip() in ("| Example:", "| Examples:"))
-    except StopIteration:
-        return
-    lines[start:] = ["Example::", ""] + [f"    {line.strip().removeprefix('|').strip()}" for line in lines[start + 1 :]]
+def _help_as_pages(app: Sphinx, ctx: Any, lines: list[str]) -> None:
+    """Help texts as reStructuredText: options as code, `--rows` would have a dash, and examples as a block of it."""
+    for i, line in enumerate(lines):
+        if not line.lstrip().startswith(("..", ":", "|")):
+            lines[i] = re.sub(r"(?<![\w`-])--[a-z][a-z-]*", r"``\g<0>``", line)
+    start = next((i for i, line in enumerate(lines) if line.strip() in ("| Example:", "| Examples:")), len(lines))
+    examples = [f"    {line.strip().removeprefix('|').strip()}" for line in lines[start + 1 :]]
+    lines[start:] = ["Example::", "", *examples] if examples else []
 
 
 def setup(app: Sphinx) -> None:
     """Called by Sphinx."""
-    app.connect("sphinx-click-process-description", _examples_as_code)
+    for part in ("description", "options", "arguments"):
+        app.connect(f"sphinx-click-process-{part}", _help_as_pages)
