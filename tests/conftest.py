@@ -165,23 +165,24 @@ def _link(source: str, to: str) -> None:
     (shutil.copy if is_lock else os.link)(source, to)
 
 
+def shrink(params: dict[str, Any], **simulate: Any) -> None:
+    """Make the default study's parameters those of a small one."""
+    params["films"] = dict(FILMS)
+    params["simulate"].update(SMALL | simulate)
+    params["compute"]["models"] = [name for name in params["compute"]["models"] if "untrained" not in name]
+    params["encode"]["alphas"]["n"] = 10
+    params["brain"]["subjects"] = [f"sub-{i + 1:02d}" for i in range(params["simulate"]["subjects"])]
+    params["residual"] = params["residual"][::3]
+    params["partition"] = params["partition"][:1]
+    params["statistics"] |= {"permutations": 199, "compare": params["statistics"]["compare"][:1]}
+
+
 def make_small(root: Path, **simulate: Any) -> Folder:
     """The default study's parameters at a small size, in a new folder."""
     root.mkdir(parents=True, exist_ok=True)
     shutil.copy(REPOSITORY / "params.yaml", root / "params.yaml")
     folder = Folder(root)
-
-    def shrink(params: dict[str, Any]) -> None:
-        params["films"] = dict(FILMS)
-        params["simulate"].update(SMALL | simulate)
-        params["compute"]["models"] = [name for name in params["compute"]["models"] if "untrained" not in name]
-        params["encode"]["alphas"]["n"] = 10
-        params["brain"]["subjects"] = [f"sub-{i + 1:02d}" for i in range(params["simulate"]["subjects"])]
-        params["residual"] = params["residual"][::3]
-        params["partition"] = params["partition"][:1]
-        params["statistics"] |= {"permutations": 199, "compare": params["statistics"]["compare"][:1]}
-
-    folder.change(shrink)
+    folder.change(lambda params: shrink(params, **simulate))
     return folder
 
 
@@ -200,7 +201,7 @@ def _kept(name: str) -> Folder | None:
     return Folder(folder) if folder.is_dir() else None
 
 
-def _made_once(name: str, factory: pytest.TempPathFactory, make: Callable[[Folder], None]) -> Folder:
+def made_once(name: str, factory: pytest.TempPathFactory, make: Callable[[Folder], None]) -> Folder:
     """A copy of a study that the first process to ask for it makes, for all processes of the run."""
     kept = _kept(name)
     if kept is None:
@@ -226,7 +227,7 @@ def simulated(tmp_path_factory: pytest.TempPathFactory) -> Folder:
             patch.setattr("cinecube.simulation.simulate._pool", lambda workers: ThreadPoolExecutor(1))
             small.must("simulate")
 
-    return _made_once("simulated", tmp_path_factory, make)
+    return made_once("simulated", tmp_path_factory, make)
 
 
 @pytest.fixture(scope="session")
@@ -252,7 +253,7 @@ def study(simulated: Folder, tmp_path_factory: pytest.TempPathFactory) -> Folder
         for stage in LAST_STAGES:
             folder.must(stage)
 
-    return _made_once("study", tmp_path_factory, make)
+    return made_once("study", tmp_path_factory, make)
 
 
 @pytest.fixture

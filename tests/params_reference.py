@@ -21,7 +21,7 @@ from cinecube.store.params.document import Study
 
 Schema = Mapping[str, Any]
 REPOSITORY = Path(__file__).resolve().parents[1]
-PAGE = REPOSITORY / "docs" / "parameters.md"
+PAGE = REPOSITORY / "docs" / "reference" / "parameters.md"
 SCHEMAS = (REPOSITORY / "cinecube" / "templates" / SCHEMA_FILE, REPOSITORY / SCHEMA_FILE)
 _MANY = 2**53  # a limit that nobody meets
 _BY_SUFFIX = {"_s": "s", "_hz": "Hz", "_mm": "mm", "_rows": "rows"}

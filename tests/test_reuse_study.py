@@ -76,7 +76,7 @@ def theirs(study: Folder, tmp_path_factory: pytest.TempPathFactory) -> Theirs:
 def _commands() -> list[str]:
     """The README's five."""
     text = (REPOSITORY / "README.md").read_text(encoding="utf-8")
-    block = re.search(r"## Somebody else's features.*?\n\n((?:    [^\n]+\n)+)", text, re.DOTALL)
+    block = re.search(r"## Somebody else's features.*?```bash\n(.*?)```", text, re.DOTALL)
     assert block is not None
     return [line.split(" #")[0].strip() for line in block.group(1).splitlines()]
 

@@ -265,7 +265,7 @@ def verify(cubes: tuple[str, ...], repair: bool, as_json: bool, root: Path) -> N
     full, and compares those that DVC tracks with what it recorded. Writes nothing; with --repair it puts files that are
     broken or missing in place again, from DVC's cache, the remote, or the repository that a cube was imported from.
     Cubes that DVC has recorded and that are not here at all are named, and are no damage: `cinecube pull` brings those
-    that were published. docs/cube-format.md lists the checks.
+    that were published. docs/reference/cube-format.md lists the checks.
 
     \b
     Example:

@@ -90,7 +90,7 @@ def _refuse_own_code(checkpoint: Checkpoint) -> None:
                 where=str(checkpoint.path),
                 found=f"{name} for a program of its own ({key} {given.get(key)!r}), which is never run",
                 expected="a network that transformers has itself",
-                do="register an extractor of your own (docs/networks.md) if you trust it",
+                do="register an extractor of your own (docs/reference/networks.md) if you trust it",
             )
 
 

@@ -36,7 +36,7 @@ def unfit(checkpoint: Checkpoint, found: str, expected: str) -> StudyError:
         where=str(checkpoint.path),
         found=found,
         expected=expected,
-        do="register an extractor of your own (docs/networks.md)",
+        do="register an extractor of your own (docs/reference/networks.md)",
     )
 
 

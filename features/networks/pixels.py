@@ -171,5 +171,5 @@ def _size(size: Any, checkpoint: Checkpoint) -> Size | None:
         where=str(checkpoint.path),
         found=f"an image size {size!r}",
         expected="{height, width} or {shortest_edge} in preprocessor_config.json",
-        do="correct that file, or register an extractor of your own (docs/networks.md)",
+        do="correct that file, or register an extractor of your own (docs/reference/networks.md)",
     )

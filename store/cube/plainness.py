@@ -139,7 +139,7 @@ class Plainness:
                 self._arrays[path] = plain
         except (ValueError, KeyError, TypeError, AttributeError) as error:
             _refuse_newer(node, self.where)
-            expected = "what cubes are made of (docs/cube-format.md)"
+            expected = "what cubes are made of (docs/reference/cube-format.md)"
             do = "ask its owner for a cube as cinecube or xarray writes it"
             raise StudyError(where=f"{self.where}/{key}", found=str(error), expected=expected, do=do) from None
         labels = sum(plain.n_labels for plain in self._arrays.values())

@@ -31,7 +31,7 @@ REPOSITORY = Path(__file__).resolve().parents[2]
 
 def documented(command: str) -> list[str]:
     """Keys of its JSON, as the page of commands lists them."""
-    page = (REPOSITORY / "docs/commands.md").read_text(encoding="utf-8")
+    page = (REPOSITORY / "docs/reference/commands.md").read_text(encoding="utf-8")
     (line,) = re.findall(rf"^\| `{command}` \| (.*) \|$", page.partition("--json")[2], re.MULTILINE)
     return re.findall(r"`(\w+)`", line)
 

@@ -1,4 +1,4 @@
-"""The example in docs/networks.md runs as it stands: written out, registered by a real entry point, and extracted."""
+"""The example in docs/reference/networks.md runs as it is: written out, registered by an entry point, and extracted."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from cinecube.store.base.fingerprint import canonical
 from cinecube.store.base.paths import StudyPaths
 from cinecube.store.params.model_params import ModelParams
 
-PAGE = Path(__file__).resolve().parents[2] / "docs" / "networks.md"
+PAGE = Path(__file__).resolve().parents[2] / "docs" / "reference" / "networks.md"
 
 
 def _blocks(language: str) -> list[str]:

@@ -19,7 +19,7 @@ from cinecube.store.base.errors import StudyError
 
 from .hf_families import FAMILIES, SOUND, make_family
 
-DOCS = Path(__file__).resolve().parents[2] / "docs" / "networks.md"
+DOCS = Path(__file__).resolve().parents[2] / "docs" / "reference" / "networks.md"
 WINDOW_S, LOOK_BACKS_S = 1.49, (0.0, 2.0)
 # Tokens that each second of sound becomes, from the networks' papers and configurations: convolutions of wav2vec 2.0
 # stride 320 samples, SEW squeezes two of its tokens into one, others take so many frames of 10 ms.
@@ -184,4 +184,4 @@ def _in_short(found: str) -> str:
 @pytest.mark.parametrize("name", FAMILIES)
 def test_a_family_is_read_rightly_or_refused(name, tmp_path):
     row = " | ".join(judge(name, tmp_path))
-    assert f"| {row} |" in DOCS.read_text(encoding="utf-8"), f"docs/networks.md has another row of {name} than: {row}"
+    assert f"| {row} |" in DOCS.read_text(encoding="utf-8"), f"{DOCS} has another row of {name} than: {row}"
