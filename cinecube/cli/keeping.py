@@ -74,12 +74,7 @@ def clean(yes: bool, dry_run: bool, caches: tuple[Path, ...], unused_days: float
     if found.busy:
         remark("a stage of this study runs: partial cubes and scratch arrays are left alone", err=True)
     removing = (
-        bool(found.leftovers)
-        and not dry_run
-        and (
-            yes
-            or (not as_json and _is_confirmed("clean", "remove them?", "nothing was removed", "--dry-run to list only"))
-        )
+        bool(found.leftovers) and not dry_run and (yes or (not as_json and _is_confirmed("clean", *_ABOUT_CLEAN)))
     )
     if removing:
         # While the question stood, somebody may have begun to use one of them.

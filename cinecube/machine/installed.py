@@ -46,7 +46,8 @@ def packages(extra: str = "") -> str:
             expected="packages of versions that work together",
             do="run `pip install " + " ".join(f"'{needed}'" for needed in dict.fromkeys(wrong.values())) + "`",
         )
-    return f"{len({name for name, _ in known}) - 1} packages"
+    n_packages = len({name for name, _ in known}) - 1
+    return f"{n_packages} package" + "s" * (n_packages != 1)
 
 
 def _unmet(name: str, extra: str, known: dict[tuple[str, str], None], *, alone: bool) -> Iterator[tuple[str, str]]:

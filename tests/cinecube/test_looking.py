@@ -210,6 +210,7 @@ def test_doctor_counts_room(tmp_path: Path) -> None:
 
 def test_packages_that_do_not_work_together_are_named(monkeypatch: pytest.MonkeyPatch) -> None:
     assert re.fullmatch(r"\d+ packages", installed.packages())
+    assert installed.packages("hcp") == "1 package"
     own = installed.version
     monkeypatch.setattr(installed, "version", lambda name: "3.0.1" if name == "zarr" else own(name))
     with pytest.raises(StudyError, match=r"zarr 3\.0\.1, where cinecube needs >=3\.1\.6.*pip install 'zarr>=3\.1\.6'"):
