@@ -32,7 +32,8 @@ MEASURES = {
 }
 """Of each measure the words, the unit and the colours; the script takes a difference of two maps of `score`."""
 _COLOURS = 256
-# Above this many bytes of all maps together, values are kept in one byte instead of two.
+# The most bytes of all maps together: where two of each value are more it is kept in one, and where these are more maps of
+# single subjects are left out, so that the page stays below 40 MB.
 _MOST_BYTES = 24 * 2**20
 
 
@@ -57,7 +58,8 @@ def cortex_data(
     -------
     dict
         `mesh`: see `_mesh_data`; `parcels`: names, and the number of each shown target's; `maps`: by measure, name and
-        subject, packed by `packed`; `steps`: by measure the largest step between two values that are kept.
+        subject, packed by `packed`; `steps`: by measure the largest step between two values that are kept;
+        `onlyMeans`: whether maps of single subjects were left out.
     """
     like = cubes[0]["target"].values
     shown = np.unique(cortex.source[cortex.source >= 0])
@@ -66,7 +68,10 @@ def cortex_data(
     labels = regions(cubes[0]["parcel"].values)[shown]
     names, parcel = np.unique(np.array([str(label) for label in labels]), return_inverse=True)
     found = list(_all_maps(study, root, cubes, like, shown))
-    wide = sum(len(values) * values.shape[1] for _, _, _, values in found) * 2 <= _MOST_BYTES
+    n_values = sum(values.size for _, _, _, values in found)
+    wide, only_means = 2 * n_values <= _MOST_BYTES, n_values > _MOST_BYTES
+    if only_means:
+        found = [(measure, name, subjects[:1], values[:1]) for measure, name, subjects, values in found]
     maps: dict[str, dict[str, dict[str, Any]]] = {}
     for measure, name, subjects, values in found:
         by_subject = maps.setdefault(measure, {}).setdefault(name, {})
@@ -82,6 +87,7 @@ def cortex_data(
         "parcels": {"names": names.tolist(), "number": _bytes(parcel.astype("<u2"))},
         "maps": maps,
         "steps": steps,
+        "onlyMeans": only_means,
         "measures": {
             key: {"words": words, "unit": unit, "colours": name} for key, (words, unit, name) in MEASURES.items()
         },

@@ -47,6 +47,7 @@ def fill_page(sections: Sequence[PageSection], cortex: Mapping[str, Any] | None,
         sections=sections,
         has_cortex=cortex is not None,
         steps={} if cortex is None else cortex["steps"],
+        only_means=cortex is not None and cortex["onlyMeans"],
         # Inside a script element only this could end it or begin a comment.
         data=data.replace("<", "\\u003c"),
         style=_asset("report.css"),

@@ -15,9 +15,11 @@ import plotly.graph_objects
 import pytest
 from tests.conftest import Folder
 
+from cinecube.analysis.cubes.results import read_scores
 from cinecube.analysis.maps.cortex import Cortex, cortex_of, read_fsaverage
 from cinecube.analysis.maps.map_values import Kind, map_values
 from cinecube.analysis.report.charts import Chart
+from cinecube.analysis.report.cortex_data import cortex_data
 from cinecube.analysis.report.methods import Methods
 from cinecube.analysis.report.page import fill_page
 from cinecube.analysis.report.sections import PageSection
@@ -27,6 +29,18 @@ CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shuti
 HOSTILE = "<script>alert(1)</script> & <b>\"'../"
 # The software renderer says how slow it is, which no reader's machine does.
 _OF_RENDERER = ("ReadPixels", "willReadFrequently", "GPU stall", "swiftshader", "Shader.cpp")
+
+_EMPTY: dict[str, list[Any]] = {"heads": [], "rows": []}
+# What else the template shows.
+_OTHERS: dict[str, Any] = {
+    **dict.fromkeys(("finding", "design", "params"), HOSTILE),
+    **dict.fromkeys(("imported", "unscored", "tables"), [HOSTILE]),
+    **dict.fromkeys(("provenance", "versions"), _EMPTY),
+    "hero": "",
+    "choices": [(HOSTILE, HOSTILE)],
+    "methods": Methods((HOSTILE,), HOSTILE),
+    "truth": None,
+}
 
 pytestmark = [
     pytest.mark.slow,
@@ -427,24 +441,7 @@ def test_names_are_text_wherever_they_appear(browser: Any, tmp_path: Path) -> No
     class Named:
         study = HOSTILE
 
-    empty: dict[str, list[Any]] = {"heads": [], "rows": []}
-    page_html = fill_page(
-        [section],
-        None,
-        study=Named(),
-        finding=HOSTILE,
-        design=HOSTILE,
-        hero="",
-        choices=[(HOSTILE, HOSTILE)],
-        imported=[HOSTILE],
-        unscored=[HOSTILE],
-        methods=Methods((HOSTILE,), HOSTILE),
-        tables=[HOSTILE],
-        truth=None,
-        provenance=empty,
-        versions=empty,
-        params=HOSTILE,
-    )
+    page_html = fill_page([section], None, study=Named(), **_OTHERS)
     path = tmp_path / "index.html"
     path.write_text(page_html, encoding="utf-8")
     page = browser.new_page()
@@ -459,3 +456,21 @@ def test_names_are_text_wherever_they_appear(browser: Any, tmp_path: Path) -> No
     assert page.locator("main td.text").first.text_content() == HOSTILE
     assert page.locator("script").count() == 3
     page.close()
+
+
+def test_what_would_be_too_large_is_left_out_and_said(study: Folder, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of more streams than a page has room for the maps of single subjects are not kept."""
+    params = load_study(study.root)
+    cubes = read_scores(params, study.root)
+    cortex = cortex_of(cubes[0]["score"].isel(subject=0, model=0, layer=0, drop=True), cubes[0].attrs)
+    assert isinstance(cortex, Cortex)
+    whole = cortex_data(params, study.root, cubes, cortex, None)
+    monkeypatch.setattr("cinecube.analysis.report.cortex_data._MOST_BYTES", 1)
+    small = cortex_data(params, study.root, cubes, cortex, None)
+    assert [whole["onlyMeans"], small["onlyMeans"]] == [False, True]
+    for measure, by_name in small["maps"].items():
+        assert set(by_name) == set(whole["maps"][measure])
+        assert all(list(by_subject) == ["mean"] for by_subject in by_name.values())
+    brain = PageSection("brain", "Brain")
+    texts = [fill_page([brain], data, study=params, **_OTHERS) for data in (whole, small)]
+    assert ["Maps of single subjects are not here" in text for text in texts] == [False, True]
