@@ -18,7 +18,7 @@ import pytest
 from sybil import Example, Sybil
 from sybil.parsers.myst import CodeBlockParser, PythonCodeBlockParser
 from tests import warm
-from tests.conftest import REPOSITORY, Folder, dvc, made_once, shrink
+from tests.conftest import FILMS, REPOSITORY, Folder, dvc, made_once, shrink
 from tests.lab import make_lab
 
 from cinecube.cli import main
@@ -48,6 +48,14 @@ def _reason(example: Example) -> str | None:
     return found and found[1]
 
 
+# `doctor` asks that the environment's own command is found first, and not one whose processes begin warm.
+_DOCTOR = """
+cinecube() {
+    if [[ $1 == doctor ]]; then PATH=${PATH#*:*:} command cinecube "$@"; else command cinecube "$@"; fi
+}
+"""
+
+
 class _Shell:
     """Runs the blocks of a page in bash, in turn: the folder and exported variables go on from one to the next."""
 
@@ -55,7 +63,7 @@ class _Shell:
         self._environ, self._state = environ, state
 
     def __call__(self, example: Example) -> None:
-        script = f"{example.parsed}\nenv -0 > {shlex.quote(str(self._state))}"
+        script = f"{_DOCTOR}{example.parsed}\nenv -0 > {shlex.quote(str(self._state))}"
         done = subprocess.run(
             ["bash", "-eo", "pipefail", "-c", script],
             env=self._environ,
@@ -97,16 +105,20 @@ def documented(study: Folder, tmp_path_factory: pytest.TempPathFactory) -> Folde
     return made_once("documented", tmp_path_factory, make)
 
 
+@pytest.fixture(scope="session")
+def lab(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """`films`, `fmriprep` and `atlas.nii.gz` of a lab."""
+    return make_lab(tmp_path_factory.mktemp("lab"), FILMS, ["sub-01", "sub-02"])
+
+
 @pytest.fixture
 def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """The home of somebody with films, scans and an atlas."""
-    films = {"amber": ["amber01", "amber02"], "birch": ["birch01", "birch02"], "dune": ["dune01", "dune02"]}
-    make_lab(tmp_path, films, ["sub-01", "sub-02"])
+    """The home of somebody whom Git knows, in whose environment cinecube is installed."""
     (tmp_path / ".gitconfig").write_text("[user]\nname = a\nemail = a@example.org\n[init]\ndefaultBranch = main\n")
     monkeypatch.setenv("HOME", str(tmp_path))
     monkeypatch.setenv("DVC_NO_ANALYTICS", "1")
-    monkeypatch.setenv("PATH", os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]]))
-    monkeypatch.setenv("PATH", str(warm.command().parent), prepend=os.pathsep)
+    for folder in (Path(sys.executable).parent, warm.command("dvc").parent, warm.command().parent):
+        monkeypatch.setenv("PATH", str(folder), prepend=os.pathsep)
     return tmp_path
 
 
@@ -122,10 +134,11 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def test_every_block_of_a_page_runs(page: str, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
     """They start where the page says that it starts: in the folder of a finished study, or else at home."""
     home: Path = request.getfixturevalue("home")
-    start = home
     if re.search(r"\*\*[Ss]tarts from\*\* a (finished )?study", PAGES[page].read_text(encoding="utf-8")):
         start = home / "study"
         shutil.copytree(request.getfixturevalue("documented").root, start, symlinks=True)
+    else:
+        start = shutil.copytree(request.getfixturevalue("lab"), home, dirs_exist_ok=True)
     monkeypatch.chdir(start)
     for example in _examples(PAGES[page], _Shell({**os.environ, "PWD": str(start)}, home / ".state")):
         if _reason(example) is None:
