@@ -98,7 +98,7 @@ _SHIM = """#!{python} -SEs
 import json, os, socket, sys
 asked = socket.socket(socket.AF_UNIX)
 asked.connect({address!r})
-job = dict(words=["cinecube", *sys.argv[1:]], folder=os.getcwd(), environ=dict(os.environ))
+job = dict(words=[{name!r}, *sys.argv[1:]], folder=os.getcwd(), environ=dict(os.environ))
 socket.send_fds(asked, [json.dumps(job).encode()], [0, 1, 2])
 asked.shutdown(socket.SHUT_WR)
 code = int(asked.recv(16) or -9)
@@ -108,7 +108,7 @@ sys.exit(code if code >= 0 else 128 - code)  # as shells say that a signal ended
 
 @cache
 def _place() -> Path:
-    """Folder of the socket and of a `cinecube` that asks for a process there; the server starts with it."""
+    """Folder of the socket, and of commands that ask for a process there; the server starts with it."""
     folder = Path(tempfile.mkdtemp(prefix="warm-"))
     server = subprocess.Popen(
         [sys.executable, "-P", "-W", "ignore", "-c", _SERVER, json.dumps(_MODULES), str(folder / "socket")],
@@ -122,16 +122,18 @@ def _place() -> Path:
     assert server.stdout is not None
     atexit.register(lambda: (server.stdin.close(), server.wait()))  # type: ignore[union-attr]
     assert server.stdout.readline() == b"ready\n"
-    shim = folder / "bin" / "cinecube"
-    shim.parent.mkdir()
-    shim.write_text(_SHIM.format(python=sys.executable, address=str(folder / "socket")), encoding="utf-8")
-    shim.chmod(0o755)
+    for name in ("cinecube", "dvc"):
+        shim = folder / name / name
+        shim.parent.mkdir()
+        text = _SHIM.format(python=sys.executable, address=str(folder / "socket"), name=name)
+        shim.write_text(text, encoding="utf-8")
+        shim.chmod(0o755)
     return folder
 
 
-def command() -> Path:
-    """A `cinecube` that runs in a warm process."""
-    return _place() / "bin" / "cinecube"
+def command(name: str = "cinecube") -> Path:
+    """A `cinecube`, or a `dvc`, that runs in a warm process."""
+    return _place() / name / name
 
 
 def call(words: list[str], folder: Path, environ: Mapping[str, str]) -> subprocess.CompletedProcess[str]:
