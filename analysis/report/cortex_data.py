@@ -32,8 +32,8 @@ MEASURES = {
 }
 """Of each measure the words, the unit and the colours; the script takes a difference of two maps of `score`."""
 _COLOURS = 256
-# The most bytes of all maps together: where two of each value are more it is kept in one, and where these are more maps of
-# single subjects are left out, so that the page stays below 40 MB.
+# The most bytes of all maps together. Where two bytes a value are more, each is kept in one; where that is more, too,
+# maps of single subjects are left out. The page stays below 40 MB.
 _MOST_BYTES = 24 * 2**20
 
 

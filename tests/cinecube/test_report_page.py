@@ -34,7 +34,7 @@ _EMPTY: dict[str, list[Any]] = {"heads": [], "rows": []}
 # What else the template shows.
 _OTHERS: dict[str, Any] = {
     **dict.fromkeys(("finding", "design", "params"), HOSTILE),
-    **dict.fromkeys(("imported", "unscored", "tables"), [HOSTILE]),
+    **{key: [HOSTILE] for key in ("imported", "unscored", "tables")},
     **dict.fromkeys(("provenance", "versions"), _EMPTY),
     "hero": "",
     "choices": [(HOSTILE, HOSTILE)],
