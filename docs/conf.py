@@ -84,6 +84,7 @@ sphinx_gallery_conf = {
     "within_subsection_order": "FileNameSortKey",
     "capture_repr": (),
     "abort_on_example_error": True,
+    "run_stale_examples": True,  # their study may be another than before
     "remove_config_comments": True,
     "download_all_examples": False,
     "show_signature": False,
