@@ -29,6 +29,8 @@ _REACH_S = 30.0
 _CLEAR = 6.0
 # A shift of one row less than this above the others' is rounding of a start.
 _MARGIN = 1.2
+# Standard deviations of such correlations by which r of a shifted run is higher: in runs of a minute r varies as much.
+_APART = 3.0
 # Neighbouring targets without a parcel are averaged by so many, and at most so many blocks of a cube are read.
 _TOGETHER, _BLOCK, _MOST_BLOCKS = 32, 4096, 6
 
@@ -96,7 +98,7 @@ def _judged(
         return r, np.nan, highest, "", UNCLEAR
     if best.segment != own:
         verdict = SWAPPED
-    elif shift and highest > _MARGIN * max(r, 0):
+    elif shift and highest > _MARGIN * max(r, 0) and highest - r > _APART * spread:
         verdict = SHIFTED
     else:
         verdict = AS_OTHERS
