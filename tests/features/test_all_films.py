@@ -199,9 +199,11 @@ def test_processes_of_this_machine(
 ) -> None:
     """A study with much to read takes as many as there are cores, and loads nothing itself."""
     monkeypatch.setattr(all_films, "_FEW_WINDOWS", 1)
-    assert fill_journals(films, tmp_path, none_kept).rows == dict.fromkeys(MODELS, 21)
+    # TVLT is a network of our own: to import transformers' would take each process three times as long.
+    one = films.model_copy(update={"compute": films.compute.model_copy(update={"models": ["tvlt"]})})
+    assert fill_journals(one, tmp_path, none_kept).rows == {"tvlt": 21}
     assert not loads
-    assert all(journal_blocks(StudyPaths(tmp_path).journals, _spec(films, tmp_path, model)) for model in MODELS)
+    assert journal_blocks(StudyPaths(tmp_path).journals, _spec(one, tmp_path, "tvlt"))
 
 
 def _spec(study: Study, root: Path, model: str) -> Any:
