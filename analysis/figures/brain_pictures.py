@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Mapping
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -153,9 +154,11 @@ def _inflated(cortex: Cortex, values: np.ndarray, title: str, label: str, top: f
                 axes=axes,
             )
         axes.set_title("")
-        # Tens of thousands of triangles are no vector graphics.
         for triangles in axes.collections:
+            # Tens of thousands of triangles are no vector graphics.
             triangles.set_rasterized(True)
+            # They are placed once, although a figure is drawn to find its edges too, and for each of its files.
+            triangles.do_3d_projection = cache(triangles.do_3d_projection)  # type: ignore[attr-defined]
         axes.set_box_aspect(None, zoom=1.35)  # type: ignore[call-arg]  # of 3-D axes
     figure.text(0.01, 0.94, title, fontsize=13, parse_math=False)
     colour_bar(figure, lowest, highest, label, colours, clipped=largest > highest)

@@ -49,19 +49,21 @@ def normalised_parcels(
     rows = []
     for cube in cubes:
         labels = regions(cube["parcel"].values)
-        limit = ceiling.reindex(subject=cube["subject"].values, target=cube["target"].values)
+        places = {str(layer): k for k, layer in enumerate(cube["layer"].values)}
+        # Plain arrays from here: a selection by label costs more than a parcel's means.
+        limit = ceiling.reindex(subject=cube["subject"].values, target=cube["target"].values).values
         for model in map(str, cube["model"].values):
-            score = cube["score"].sel(model=model).transpose("subject", "layer", "target").load()
+            score = cube["score"].sel(model=model).transpose("subject", "layer", "target").values
             for s, subject in enumerate(map(str, cube["subject"].values)):
                 own = chosen.get((subject, model))
                 if own is None:
                     continue
                 for parcel, layer in own.items():
-                    inside = labels == parcel
+                    here = np.flatnonzero(labels == parcel)
                     # A model without scores there has no layer either.
-                    values = score[s].sel(layer=layer).values[inside] if layer else np.full(inside.sum(), np.nan)
+                    values = score[s, places[layer], here] if layer else np.full(len(here), np.nan)
                     values = values.astype(float)
-                    shares = normalised(values, limit[s].values[inside], threshold, cap, floor)
+                    shares = normalised(values, limit[s, here], threshold, cap, floor)
                     rows.append((parcel, subject, model, layer, *_means(values, shares.score)))
     return pd.DataFrame(
         rows, columns=["parcel", "subject", "model", "layer", "score", "normalised", "targets", "above"]

@@ -485,6 +485,7 @@ def test_a_title_in_no_known_encoding(kinds: dict[str, bytes], tmp_path: Path, s
     assert probe(film).n_frames == 150
 
 
+@pytest.mark.one_in(2)
 @pytest.mark.parametrize("start_s", [0.5, 1.0, 3.32])
 @pytest.mark.parametrize("suffix", ["mp4", "mov"])
 def test_an_edit_list_hides_what_lies_before_a_cut(tmp_path: Path, source: Path, suffix: str, start_s: float) -> None:
@@ -602,6 +603,7 @@ def _coloured(
     return rgb
 
 
+@pytest.mark.one_in(5)
 @pytest.mark.parametrize("full", [False, True])
 @pytest.mark.parametrize("pixels", ["yuv420p", "yuv422p", "yuv444p", "yuv420p10le", "yuv422p10le", "yuv444p12le"])
 @pytest.mark.parametrize("matrix", MATRICES)
@@ -674,6 +676,7 @@ FORMATS = [
 ]
 
 
+@pytest.mark.one_in(2)
 @pytest.mark.parametrize(("pixels", "codec", "suffix"), FORMATS)
 def test_formats_of_pixels(tmp_path: Path, pixels: str, codec: str, suffix: str) -> None:
     film = make(tmp_path / f"a.{suffix}", picture(), f"-pix_fmt {pixels} -c:v {codec}")

@@ -17,7 +17,7 @@ MANY = [pytest.param(sort, 1000, marks=pytest.mark.long) for sort in ("tree", "t
 
 
 # Where DVC is asked, an injury takes half a second: all kinds come, none often.
-@pytest.mark.parametrize(("sort", "n"), [("tree", 60), ("tracked", 24), ("record", 24), *MANY])
+@pytest.mark.parametrize(("sort", "n"), [("tree", 36), ("tracked", 16), ("record", 14), *MANY])
 def test_injuries(sort: str, n: int, tmp_path: Path) -> None:
     lab = Lab(tmp_path / "study", None if sort == "tree" else tmp_path / "remote")
     found = run(lab, IN_DVC if sort == "record" else IN_TREE, int(TIMES or n), int(SEED))

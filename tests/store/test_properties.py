@@ -145,16 +145,23 @@ def nothing_read(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 
 
 @FEW
-@given(models=studies())
-def test_cubes_round_trip_label_exact(models: list[Model]) -> None:
-    with tempfile.TemporaryDirectory() as folder:
+@given(models=studies(), data=st.data())
+def test_any_set_of_cubes(models: list[Model], data: st.DataObject) -> None:
+    """Written once for all that is asked of it, since writing takes longest."""
+    with tempfile.TemporaryDirectory() as folder, pytest.MonkeyPatch.context() as monkeypatch:
         write(Path(folder), models)
-        for model in models:
-            for film, own in model.rows.items():
-                path = StudyPaths(Path(folder)).features(model.name, film)
-                assert verify_cube(path) == []
-                for cube in (xr.open_zarr(path), cc.open(folder).cubes.open(path)):
-                    _is_exact(cube, model, film, own)
+        _round_trip_label_exact(folder, models)
+        _any_selection_is_that_of_the_array_in_memory(folder, models, data)
+        _joined_models_are_padded_and_nothing_is_read_to_join_them(folder, models, monkeypatch)
+
+
+def _round_trip_label_exact(folder: str, models: list[Model]) -> None:
+    for model in models:
+        for film, own in model.rows.items():
+            path = StudyPaths(Path(folder)).features(model.name, film)
+            assert verify_cube(path) == []
+            for cube in (xr.open_zarr(path), cc.open(folder).cubes.open(path)):
+                _is_exact(cube, model, film, own)
 
 
 def _is_exact(cube: xr.Dataset, model: Model, film: str, own: dict[str, np.ndarray]) -> None:
@@ -180,60 +187,54 @@ _INDEX = st.one_of(
 )
 
 
-@FEW
-@given(models=studies(), data=st.data())
-def test_any_selection_is_that_of_the_array_in_memory(models: list[Model], data: st.DataObject) -> None:
-    with tempfile.TemporaryDirectory() as folder:
-        write(Path(folder), models)
-        model = data.draw(st.sampled_from(models))
-        films = list(model.rows)
-        film = data.draw(st.sampled_from([None, *films]))
-        lazy = cc.open(folder).features(model.name, film)
-        known = model.whole(films if film is None else [film])
-        np.testing.assert_array_equal(lazy.shape, known.shape)
-        wanted = {}
-        for axis, dim in enumerate(("time", "dim", "model", "layer")):
-            index = data.draw(_INDEX)
-            if isinstance(index, list):
-                index = [i % known.shape[axis] for i in index]
-            wanted[dim] = index
-        reference = known
-        for axis in reversed(range(4)):  # one axis after another, as xarray selects
-            index = wanted[("time", "dim", "model", "layer")[axis]]
-            reference = reference[(slice(None),) * axis + (index,)]
-        np.testing.assert_array_equal(lazy.isel(wanted).values, reference)
-        mask = np.random.default_rng(0).random(lazy.sizes["time"]) < 0.5
-        np.testing.assert_array_equal(lazy.isel(time=mask).values, known[mask])
-        label = data.draw(st.sampled_from(merged_layers(model.streams)))
-        k = merged_layers(model.streams).index(label)
-        by_label = cc.open(folder).features(model.name, film, layer=label)
-        np.testing.assert_array_equal(by_label.values, known[..., k])
+def _any_selection_is_that_of_the_array_in_memory(folder: str, models: list[Model], data: st.DataObject) -> None:
+    model = data.draw(st.sampled_from(models))
+    films = list(model.rows)
+    film = data.draw(st.sampled_from([None, *films]))
+    lazy = cc.open(folder).features(model.name, film)
+    known = model.whole(films if film is None else [film])
+    np.testing.assert_array_equal(lazy.shape, known.shape)
+    wanted = {}
+    for axis, dim in enumerate(("time", "dim", "model", "layer")):
+        index = data.draw(_INDEX)
+        if isinstance(index, list):
+            index = [i % known.shape[axis] for i in index]
+        wanted[dim] = index
+    reference = known
+    for axis in reversed(range(4)):  # one axis after another, as xarray selects
+        index = wanted[("time", "dim", "model", "layer")[axis]]
+        reference = reference[(slice(None),) * axis + (index,)]
+    np.testing.assert_array_equal(lazy.isel(wanted).values, reference)
+    mask = np.random.default_rng(0).random(lazy.sizes["time"]) < 0.5
+    np.testing.assert_array_equal(lazy.isel(time=mask).values, known[mask])
+    label = data.draw(st.sampled_from(merged_layers(model.streams)))
+    k = merged_layers(model.streams).index(label)
+    by_label = cc.open(folder).features(model.name, film, layer=label)
+    np.testing.assert_array_equal(by_label.values, known[..., k])
 
 
-@FEW
-@given(models=studies())
-def test_joined_models_are_padded_and_nothing_is_read_to_join_them(models: list[Model]) -> None:
-    with tempfile.TemporaryDirectory() as folder, pytest.MonkeyPatch.context() as monkeypatch:
-        write(Path(folder), models)
-        films = list(models[0].rows)
-        with nothing_read(monkeypatch):
-            joined = cc.open(folder).features([model.name for model in models])
-            part = joined.isel(time=slice(0, 3))
-            with pytest.raises(AssertionError):  # or nothing is proved
-                part.values  # noqa: B018
-        streams = [stream for model in models for stream in model.streams]
-        layers = merged_layers(streams)
-        assert list(joined["layer"].values) == layers
-        assert list(joined["model"].values) == [stream.name for stream in streams]
-        found, at = joined.values, 0
-        for model in models:
-            own = model.whole(films)
-            places = [layers.index(layer) for layer in merged_layers(model.streams)]
-            block = found[:, :, at : at + len(model.streams)]
-            at += len(model.streams)
-            np.testing.assert_array_equal(block[:, : own.shape[1]][..., places], own)
-            assert np.isnan(block[:, own.shape[1] :]).all()
-            assert np.isnan(np.delete(block, places, axis=-1)).all()
+def _joined_models_are_padded_and_nothing_is_read_to_join_them(
+    folder: str, models: list[Model], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    films = list(models[0].rows)
+    with nothing_read(monkeypatch):
+        joined = cc.open(folder).features([model.name for model in models])
+        part = joined.isel(time=slice(0, 3))
+        with pytest.raises(AssertionError):  # or nothing is proved
+            part.values  # noqa: B018
+    streams = [stream for model in models for stream in model.streams]
+    layers = merged_layers(streams)
+    assert list(joined["layer"].values) == layers
+    assert list(joined["model"].values) == [stream.name for stream in streams]
+    found, at = joined.values, 0
+    for model in models:
+        own = model.whole(films)
+        places = [layers.index(layer) for layer in merged_layers(model.streams)]
+        block = found[:, :, at : at + len(model.streams)]
+        at += len(model.streams)
+        np.testing.assert_array_equal(block[:, : own.shape[1]][..., places], own)
+        assert np.isnan(block[:, own.shape[1] :]).all()
+        assert np.isnan(np.delete(block, places, axis=-1)).all()
 
 
 @pytest.mark.parametrize("onsets_s", [np.arange(10) * 2.0, np.arange(9) * 1.49, np.arange(10) * 1.49 + 1e-3])

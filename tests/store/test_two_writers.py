@@ -188,7 +188,7 @@ def go_on(process: subprocess.Popen[str]) -> int:
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    ("words", "beside"), [(("brain", "sub-01"), ("brain", "sub-02")), (("significance",), ("layerwise",))]
+    ("words", "beside"), [(("brain", "sub-01"), ("brain", "sub-02")), (("residual",), ("layerwise",))]
 )
 def test_two_processes_on_one_output(scratch: Folder, words: tuple[str, ...], beside: tuple[str, ...]) -> None:
     known = digests(scratch.root, *INPUTS, *NOTES)
