@@ -88,13 +88,28 @@ def weights(study: Study, root: Path) -> str:
 
     here: list[str] = []
     hub: list[str] = []
+    lacking: dict[str, StudyError] = {}
     for model in to_extract(study, root):
         params = study.model(model)
         if HUB_ID.fullmatch(params.checkpoint) and not (root / params.checkpoint).exists():
             (here if _is_cached(params.checkpoint, params.revision) else hub).append(model)
-        else:
+            continue
+        try:
             find_checkpoint(model, params, root)
+        except StudyError as error:
+            lacking[model] = error
+        else:
             here.append(model)
+    if len(lacking) > 1:
+        first = next(iter(lacking.values()))
+        raise StudyError(
+            where=f"checkpoint of {', '.join(lacking)}",
+            found="; ".join(dict.fromkeys(str(error.found) for error in lacking.values())),
+            expected=f"of each {first.expected}",
+            do="copy the checkpoints there, or correct their names",
+        )
+    for error in lacking.values():
+        raise error
     for checkpoint in dict.fromkeys(study.model(model).checkpoint for model in hub):
         _ask_hub(checkpoint)
     return "; ".join(
