@@ -91,7 +91,7 @@ def paper_figure(number: int, study: Study, root: Path) -> PaperFigure:
         If there is no such figure, or a table or score cube is missing.
     """
     if number not in FIGURES:
-        raise StudyError(where="figure", found=number, expected="2, 3, 4 or 5", do="name one of these")
+        raise StudyError(where="figure", found=str(number), expected="2, 3, 4 or 5", do="name one of these")
     return FIGURES[number](study, root)
 
 

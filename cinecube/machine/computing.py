@@ -108,8 +108,8 @@ def weights(study: Study, root: Path) -> str:
             expected=f"of each {first.expected}",
             do="copy the checkpoints there, or correct their names",
         )
-    for error in lacking.values():
-        raise error
+    for only in lacking.values():
+        raise only
     for checkpoint in dict.fromkeys(study.model(model).checkpoint for model in hub):
         _ask_hub(checkpoint)
     return "; ".join(

@@ -159,6 +159,12 @@ BREAK = {
     "workers": (lambda p: p.update(dask={"jobqueue": "SLURMCluster"}), "no command `sbatch` on this machine"),
     "workers of no class": (lambda p: p.update(dask={"jobqueue": "NoCluster"}), "expected one of"),
     "workers nowhere": (lambda p: p.update(dask={"address": "tcp://127.0.0.1:9"}), "nobody listens there"),
+    "weights": (
+        lambda p: (
+            [p["models"][name].update(checkpoint=f"lost/{name}/w") for name in ("vit", "ast")] + [p.pop("simulate")]
+        ),
+        "no lost/vit/w; no lost/ast/w",
+    ),
     "GPU": (lambda p: p["run"].update(device="cuda:99"), "run.device: found cuda:99"),
 }
 

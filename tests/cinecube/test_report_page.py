@@ -259,6 +259,8 @@ def test_a_parcel_chosen_on_the_cortex_is_chosen_in_the_charts(reader: Reader) -
 def test_pictures_of_the_film_are_above_their_time(reader: Reader) -> None:
     """As `show_films` asks for; each covers the stretch that it is from the middle of."""
     _scroll(reader.page)
+    reader.page.locator("#time").scroll_into_view_if_needed()
+    reader.page.wait_for_selector("#time .trace.scatter")
     images = reader.ask(
         "() => document.getElementById('time').layout.images.map(({ source, x, sizex }) => [source, x, sizex])"
     )
