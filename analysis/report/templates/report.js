@@ -74,8 +74,9 @@ for (const place of charts) {
     fill(select, Object.keys(chart.figures).map((name) => [name, name]));
     if (chart.first) select.value = chart.first;
     select.addEventListener("change", () => {
-      drawChart(place);
-      if (chart.chooser === "parcel") document.dispatchEvent(new CustomEvent("parcel", { detail: select.value }));
+      // Once: drawn twice in a row a chart loses the range of its axes.
+      if (chart.chooser !== "parcel") drawChart(place);
+      else document.dispatchEvent(new CustomEvent("parcel", { detail: select.value }));
     });
   }
   soon.observe(place);
