@@ -32,6 +32,9 @@ PAGES = {
     if path.relative_to(REPOSITORY).parts[1:2] not in [(name,) for name in _BUILT]
 }
 
+# Whose stages run after a change, which takes minutes of a study's time; tests/test_pipeline.py changes studies, too.
+LONG = ("docs/howto/grow-a-study.md", "docs/howto/own-features.md")
+
 # A comment before a block says why it is not run here; in README.md, which is read as it is, one of HTML.
 _NOT_RUN = re.compile(r"^(?:%|<!--) not run: (.+?)(?: -->)?\n+\Z", re.MULTILINE)
 REASONS = {
@@ -127,7 +130,7 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 @pytest.mark.parametrize(
     "page",
     [
-        pytest.param(name, marks=pytest.mark.xdist_group(name))
+        pytest.param(name, marks=[pytest.mark.xdist_group(name), *([pytest.mark.long] if name in LONG else [])])
         for name, page in PAGES.items()
         if any(_reason(example) is None for example in _examples(page))
     ],
