@@ -11,7 +11,10 @@ from cinecube.store.base.labels import no_such
 from cinecube.store.base.paths import PARAMS_FILE, StudyPaths
 from cinecube.store.params.document import Study, load_study
 
-KINDS = (*("features", "brain", "ceiling", "residual features", "scores", "predictions", "partition", "significance"),)
+KINDS = (
+    *("features", "brain", "ceiling", "residual features", "scores", "predictions"),
+    *("weights", "partition", "significance"),
+)
 """Kinds of cubes in the order of the pipeline."""
 
 

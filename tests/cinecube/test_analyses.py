@@ -145,7 +145,9 @@ def test_the_report_names_published_choices_that_are_on(
     assert "encode.compat" not in (study.root / page).read_text(encoding="utf-8").split("<main>")[0]
     copy = study.copy(tmp_path / "study")
     copy.change(lambda params: params["encode"].update(compat=["one_alpha", "delays_across_runs"]))
-    monkeypatch.setattr("cinecube.analysis.report.brain_maps.draw_map", lambda *_, **__: None)  # most of its seconds
+    monkeypatch.setattr(
+        "cinecube.analysis.report.brain_maps.draw_study_map", lambda *_, **__: None
+    )  # most of its seconds
     copy.must("report")
     lead = (copy.root / page).read_text(encoding="utf-8").split("<main>")[0]
     assert all(f"encode.compat: {name}" in lead for name in ("one_alpha", "delays_across_runs"))

@@ -16,6 +16,8 @@ import pytest
 from cinecube.comparison.compare import Numbers, changed_numbers
 from cinecube.comparison.side import _split
 from cinecube.store.dvc.dvc_index import open_index
+from cinecube.store.open.cube_names import KINDS, named_cubes
+from cinecube.store.params.document import load_study
 
 from ..conftest import Folder, dvc, dvc_environment
 
@@ -160,6 +162,14 @@ def test_the_page_shows_names_as_they_are(study: Folder, other: Folder, tmp_path
         line for line in study.must("compare", str(study.root), str(other.root)).stdout.splitlines() if "0.750" in line
     )
     assert set(vit.split()) - {"vit"} <= set(seen.texts)
+
+
+def test_kept_weights_are_compared_too(raw: Folder) -> None:
+    """There are as many kinds of cubes as a study can have."""
+    raw.change(lambda params: params.update(keep_weights=[{"model": "vit", "layer": "best"}]))
+    kinds = [cube.kind for several in named_cubes(load_study(raw.root)).values() for cube in several]
+    assert "weights" in kinds
+    assert set(kinds) == set(KINDS)
 
 
 @pytest.mark.slow
