@@ -12,8 +12,8 @@ import torch
 from cinecube.features.networks.checkpoint_files import KERNELS
 from cinecube.features.networks.network import Checkpoint, Reading
 from cinecube.features.networks.weights import (
-    PRECISIONS,
     draw_weights,
+    placed,
     read_weights,
     unreadable_weights,
     without_prefix,
@@ -103,7 +103,7 @@ def load_network(checkpoint: Checkpoint, reading: Reading, anchor: str | None = 
             where = str(checkpoint.path)
             found = f"a network that cannot be made ({first_line(error)})"
             raise environment_error(error, where) or unreadable_weights(where, found) from error
-    return network.eval().requires_grad_(False).to(reading.device, PRECISIONS[reading.precision])
+    return placed(network, reading)
 
 
 def _architecture(config: Any) -> Any:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import TypeVar
 
@@ -50,8 +51,29 @@ def build(make: Callable[[], _Net], path: Path, rename: Rename, reading: Reading
     else:
         state = draw_weights(network, reading.untrained)
     network.load_state_dict(state, assign=True)
-    network = network.eval().requires_grad_(False)
-    return network.to(reading.device, PRECISIONS[reading.precision])
+    return placed(network, reading)
+
+
+def placed(network: _Net, reading: Reading) -> _Net:
+    """Put a network where it computes, in the precision that is asked for.
+
+    Parameters
+    ----------
+    network : Module
+    reading : Reading
+        Precision and device.
+    """
+    network = network.eval().requires_grad_(False).to(reading.device, PRECISIONS[reading.precision])
+    if reading.precision != "float32" and torch.device(reading.device).type == "cpu":
+        for module in network.modules():
+            if isinstance(module, nn.Conv1d | nn.Conv2d | nn.Conv3d) and module.groups > 1:
+                # oneDNN's bfloat16 for Intel's AMX returns other numbers where groups have few channels (torch 2.13).
+                vars(module)["_conv_forward"] = partial(_in_float32, module._conv_forward)
+    return network
+
+
+def _in_float32(convolve: Callable[..., Tensor], values: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+    return convolve(values.float(), weight.float(), None if bias is None else bias.float()).to(values.dtype)
 
 
 def read_weights(path: Path) -> dict[str, Tensor]:

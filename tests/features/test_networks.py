@@ -14,6 +14,7 @@ from cinecube.features.architectures.preset_networks import own_times, shortest_
 from cinecube.features.networks.network import Batch, Features, Reading, read_checkpoint
 from cinecube.features.networks.registry import find_network
 from cinecube.features.networks.taps import own_tokens
+from cinecube.features.networks.weights import placed
 from cinecube.store.base.errors import StudyError
 from cinecube.store.cube.schema import Stream
 
@@ -262,6 +263,18 @@ def test_half_the_bits_give_nearly_the_same(name, checkpoints):
     for key, values in exact(batch).items():
         assert found[key].dtype == np.float32
         assert 1e-6 < _difference(found[key], values) < 0.1
+
+
+@pytest.mark.parametrize("groups", [4, 48])
+def test_grouped_convolutions_keep_their_numbers_in_half_the_bits(groups):
+    """Where a processor has AMX, oneDNN's own differ by more than the largest value."""
+    torch.manual_seed(0)
+    convolution = torch.nn.Conv1d(48, 48, 16, groups=groups)
+    sound = torch.randn(2, 48, 99)
+    expected = convolution(sound).detach().numpy()
+    half = placed(convolution, Reading((), precision="bfloat16"))(sound.bfloat16())
+    assert half.dtype == torch.bfloat16
+    assert 1e-6 < _difference(half.float().numpy(), expected) < 0.02
 
 
 def test_weights_under_the_prefix_of_a_task_load(checkpoints, tmp_path):
