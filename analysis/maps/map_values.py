@@ -15,7 +15,7 @@ from cinecube.analysis.residuals.residual_tables import drop_map, mean_drop
 from cinecube.analysis.statistics.comparisons import MIN_SUBJECTS
 from cinecube.analysis.statistics.normalising import normalise_scores
 from cinecube.store.base.errors import StudyError
-from cinecube.store.base.labels import find_label, find_layer
+from cinecube.store.base.labels import find_label, find_layer, no_such
 from cinecube.store.base.paths import StudyPaths
 from cinecube.store.cube.cubes import open_cube, refuse_another
 from cinecube.store.params.document import Study
@@ -159,7 +159,9 @@ def _cube_of(study: Study, stream: str) -> str:
 
 
 def _refuse_idle(kind: Kind, stream: str | None, layer: str | None) -> None:
-    """Refuse options that the map does not use: giving them is a misunderstanding."""
+    """Refuse a map that there is not, and options that the map does not use: giving them is a misunderstanding."""
+    if kind not in KINDS:
+        raise no_such("kind of map", kind, KINDS, "map", "name one of these")
     if layer is not None and kind not in ("score", "normalised"):
         raise StudyError(
             where=f"map {kind}",

@@ -10,7 +10,7 @@ import pandas as pd
 from cinecube.analysis.regions.roi_tables import WHOLE_BRAIN
 from cinecube.store.params.document import Study
 
-_MOST_NAMED = 4
+_MOST_NAMED = 6
 
 
 def headline(means: pd.DataFrame, groups: Mapping[str, Sequence[str]], best: str | None, study: Study) -> str:
@@ -39,26 +39,28 @@ def headline(means: pd.DataFrame, groups: Mapping[str, Sequence[str]], best: str
             f"{best}, which the training films prefer, predicts with r = {own['score']:.2f}{share}; {others.idxmax()}"
             f" reaches {others.max():.2f} on the test film"
         )
-    return f"{said}{_modalities(means, groups)}."
+    return f"{said}{_modalities(means, groups, study)}."
 
 
-def _modalities(means: pd.DataFrame, groups: Mapping[str, Sequence[str]]) -> str:
-    """Regions that each modality's models predict best, if there are two modalities and regions."""
-    regions = means[(means["roi"] != WHOLE_BRAIN) & means["model"].isin(list(groups))]
+def _modalities(means: pd.DataFrame, groups: Mapping[str, Sequence[str]], study: Study) -> str:
+    """Regions that a video, an audio or a multi-modal stream predicts best, if there are two modalities and regions."""
+    kinds = {model: name.removeprefix("unimodal ") for name, models in groups.items() for model in models}
+    trained = [model for model in means["model"].unique() if model not in groups and not study.is_untrained(model)]
+    regions = means[(means["roi"] != WHOLE_BRAIN) & means["model"].isin(trained)]
     wide = regions.pivot(index="roi", columns="model", values="score").reindex(list(dict.fromkeys(regions["roi"])))
-    wide = wide.dropna()
-    if len(groups) < 2 or wide.empty:
+    best = wide.T.groupby(lambda model: kinds.get(model, "multi-modal")).max().T.dropna(how="all")
+    if len(groups) < 2 or best.empty:
         return ""
-    won = wide.idxmax(axis=1)
+    won = best.idxmax(axis=1)
     parts = []
-    for name in groups:
+    for name in [name for name in (*dict.fromkeys(kinds.values()), "multi-modal") if name in best]:
         # Clearest first.
-        own = wide[(won == name) & (wide[name] > 0)]
+        own = best[(won == name) & (best[name] > 0)]
         ahead = (own[name] - own.drop(columns=name).max(axis=1)).sort_values(ascending=False)
         if len(ahead):
             rest = len(ahead) - _MOST_NAMED
             named = ", ".join(map(str, ahead.index[:_MOST_NAMED])) + (f" and {rest} more" if rest > 0 else "")
-            parts.append(f"{name.removeprefix('unimodal ')} models win {named}")
+            parts.append(f"{name} models win {named}")
     return f"; {', '.join(parts)}" if parts else ""
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from importlib.metadata import version
 
 from cinecube.store.params.document import Study
 
@@ -28,6 +29,14 @@ def _work(kind: str, key: str, cited: str, **fields: str) -> Work:
 WORKS = {
     work.key: work
     for work in (
+        _work(
+            "software",
+            "cinecube",
+            f"version {version('cinecube')}",
+            title="cinecube",
+            author="{cinecube developers}",
+            version=version("cinecube"),
+        ),
         _work(
             "inproceedings",
             "oota2025",
@@ -281,7 +290,7 @@ def _tests(study: Study, cite: Cite) -> str:
             if study.residual
             else ""
         )
-        + " Analyses were run with cinecube."
+        + f" Analyses were run with cinecube {cite('cinecube')}."
     )
 
 

@@ -48,10 +48,17 @@ def init_reuse(folder: Path, repo: str, rev: str | None, own: OwnData) -> list[s
     }
     if own.test is not None:
         split = {"train": [film for film in films if film != own.test], "test": [own.test]}
+    if not films:
+        raise StudyError(
+            where=index.where,
+            found="no feature cubes at this revision",
+            expected="some, which its dvc.lock names",
+            do="commit dvc.lock and data/dvc.lock there, or name another revision by --rev",
+        )
     if not split["train"] or not split["test"]:
         raise StudyError(
             where=index.where,
-            found=f"feature cubes of {', '.join(films) or 'no film'}",
+            found=f"feature cubes of {', '.join(films)}",
             expected="a film to fit on and one to test on",
             do="name the film to test on by --test, or another revision by --rev",
         )

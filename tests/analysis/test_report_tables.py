@@ -16,6 +16,7 @@ from cinecube.analysis.figures.drawing import grouped_bars, paired_bars, residua
 from cinecube.analysis.figures.paper_figures import marks_note
 from cinecube.analysis.report.headline import headline
 from cinecube.analysis.report.report_tables import HEADS, Cell, table_grid
+from cinecube.store.params.document import Study
 
 from .conftest import make_study
 
@@ -137,18 +138,34 @@ def _means(**scores: tuple[float, float]) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=["roi", "model", "score", "normalised"])
 
 
+def _named(*more: str) -> Study:
+    """A study of vit, ast, vit's untrained twin and more models."""
+    study = make_study()
+    net = study.models["net"]
+    models = dict.fromkeys(("vit", "ast", *more), net)
+    return study.model_copy(update={"models": {**models, "vit_untrained": net.model_copy(update={"untrained": 0})}})
+
+
 def test_the_sentence_names_the_best_and_what_each_modality_wins() -> None:
     means = _means(whole_brain=(0.2, 0.1), EV=(0.3, 0.1), MT=(0.5, 0.1), AC=(0.0, 0.4))
-    said = headline(means, GROUPS, "vit", make_study())
+    said = headline(means, GROUPS, "vit", _named())
     assert said == "vit predicts best, r = 0.20, 40% of the ceiling; video models win MT, EV, audio models win AC."
 
 
+def test_multi_modal_models_win_where_one_of_them_is_best_and_twins_nowhere() -> None:
+    means = _means(whole_brain=(0.2, 0.1), EV=(0.3, 0.1), AG=(0.2, 0.3))
+    more = [("AG", "both", 0.4, 0.8), ("EV", "both", 0.2, 0.4), ("EV", "vit_untrained", 0.9, 1.8)]
+    means = pd.concat([means, pd.DataFrame(more, columns=means.columns)])
+    said = headline(means, GROUPS, "vit", _named("both"))
+    assert said.endswith("; video models win EV, multi-modal models win AG.")
+
+
 def test_nobody_wins_a_region_that_nobody_predicts() -> None:
-    said = headline(_means(whole_brain=(0.2, 0.1), EV=(0.3, 0.1), AC=(-0.2, -0.1)), GROUPS, "vit", make_study())
+    said = headline(_means(whole_brain=(0.2, 0.1), EV=(0.3, 0.1), AC=(-0.2, -0.1)), GROUPS, "vit", _named())
     assert said.endswith("; video models win EV.")
 
 
 def test_the_sentence_says_where_the_test_film_disagrees_with_the_training_films() -> None:
-    said = headline(_means(whole_brain=(0.1, 0.2)).assign(normalised=np.nan), GROUPS, "vit", make_study())
+    said = headline(_means(whole_brain=(0.1, 0.2)).assign(normalised=np.nan), GROUPS, "vit", _named())
     assert said == "vit, which the training films prefer, predicts with r = 0.10; ast reaches 0.20 on the test film."
-    assert headline(_means(whole_brain=(0.1, 0.2)), GROUPS, None, make_study()) == "No model has a score."
+    assert headline(_means(whole_brain=(0.1, 0.2)), GROUPS, None, _named()) == "No model has a score."

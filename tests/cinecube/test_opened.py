@@ -122,6 +122,8 @@ def test_every_figure_of_the_paper_is_axes(opened: AnalysedStudy) -> None:
         assert all(type(axes[0].figure.canvas).__name__ == "FigureCanvasBase" for axes in drawn.values())
     bars = opened.figure(2)["figure2"][0].get_xticklabels()
     assert {bar.get_text() for bar in bars} <= set(opened.table("roi")["model"])
+    with pytest.raises(cc.StudyError, match="found no kind of map 'normalized'.*did you mean 'normalised'"):
+        opened.map("normalized", "vit")  # type: ignore[arg-type]
     with pytest.raises(cc.StudyError, match="figure: found 6, expected 2, 3, 4 or 5"):
         opened.figure(6)
 
