@@ -44,16 +44,19 @@ def headline(means: pd.DataFrame, groups: Mapping[str, Sequence[str]], best: str
 
 def _modalities(means: pd.DataFrame, groups: Mapping[str, Sequence[str]], study: Study) -> str:
     """Regions that a video, an audio or a multi-modal stream predicts best, if there are two modalities and regions."""
-    kinds = {model: name.removeprefix("unimodal ") for name, models in groups.items() for model in models}
     trained = [model for model in means["model"].unique() if model not in groups and not study.is_untrained(model)]
+    # A model of one stream that is in no group, such as loudness, is of no modality that is known here.
+    kinds = {model: "other" if study.owner(model) == model else "multi-modal" for model in trained}
+    kinds |= {model: name.removeprefix("unimodal ") for name, models in groups.items() for model in models}
     regions = means[(means["roi"] != WHOLE_BRAIN) & means["model"].isin(trained)]
     wide = regions.pivot(index="roi", columns="model", values="score").reindex(list(dict.fromkeys(regions["roi"])))
-    best = wide.T.groupby(lambda model: kinds.get(model, "multi-modal")).max().T.dropna(how="all")
+    best = wide.T.groupby(kinds).max().T.dropna(how="all")
     if len(groups) < 2 or best.empty:
         return ""
     won = best.idxmax(axis=1)
     parts = []
-    for name in [name for name in (*dict.fromkeys(kinds.values()), "multi-modal") if name in best]:
+    order = dict.fromkeys((*(name.removeprefix("unimodal ") for name in groups), "multi-modal", "other"))
+    for name in [name for name in order if name in best]:
         # Clearest first.
         own = best[(won == name) & (best[name] > 0)]
         ahead = (own[name] - own.drop(columns=name).max(axis=1)).sort_values(ascending=False)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import logging
 from collections.abc import Callable, Sequence
+from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
@@ -58,7 +59,7 @@ def _pictures(info: SegmentInfo, times_s: Sequence[float]) -> list[bytes]:
     with opened(info.path, info.where) as container:
         source = container.streams[picture.stream]
         try:
-            return [_jpeg(to_rgb(_frame_at(container, source, time_s), picture, convert)) for time_s in times_s]
+            return [_jpeg(to_rgb(_shown_at(container, source, info, time_s), picture, convert)) for time_s in times_s]
         except av.error.FFmpegError as error:
             raise StudyError(
                 where=info.where,
@@ -68,17 +69,18 @@ def _pictures(info: SegmentInfo, times_s: Sequence[float]) -> list[bytes]:
             ) from None
 
 
-def _frame_at(container: Any, source: Any, time_s: float) -> Any:
-    """The first frame shown at a time or after it, the last one of a film that ends before.
+def _shown_at(container: Any, source: Any, info: SegmentInfo, time_s: float) -> Any:
+    """The frame that is shown at a time from the segment's first frame.
 
     Searched for from the key frame before: extraction decodes from the start instead, which takes as long as the film.
     """
-    first = source.start_time or 0
-    container.seek(first + int(time_s / source.time_base), stream=source)
+    # Half a frame early: times of a file are rounded.
+    due_s = info.start_s + (info.frame_at(time_s) - Fraction(1, 2)) / info.rate_hz
+    container.seek(int(due_s / source.time_base), stream=source)
     found = None
     for frame in container.decode(source):
         found = frame
-        if frame.pts is not None and (frame.pts - first) * source.time_base >= time_s:
+        if frame.pts is not None and frame.pts * source.time_base >= due_s:
             break
     if found is None:
         raise av.error.EOFError(0, "end of file")

@@ -152,12 +152,18 @@ def test_the_sentence_names_the_best_and_what_each_modality_wins() -> None:
     assert said == "vit predicts best, r = 0.20, 40% of the ceiling; video models win MT, EV, audio models win AC."
 
 
-def test_multi_modal_models_win_where_one_of_them_is_best_and_twins_nowhere() -> None:
-    means = _means(whole_brain=(0.2, 0.1), EV=(0.3, 0.1), AG=(0.2, 0.3))
-    more = [("AG", "both", 0.4, 0.8), ("EV", "both", 0.2, 0.4), ("EV", "vit_untrained", 0.9, 1.8)]
+def test_multi_modal_models_win_where_a_stream_of_one_is_best_and_twins_nowhere() -> None:
+    """A model of one stream that is in no group is of no modality that the study names."""
+    means = _means(whole_brain=(0.2, 0.1), EV=(0.3, 0.1), AG=(0.2, 0.3), A1=(0.1, 0.2))
+    more = [
+        ("AG", "tvlt.joint", 0.4, 0.8),
+        ("EV", "tvlt.joint", 0.2, 0.4),
+        ("A1", "loudness", 0.5, 1.0),
+        ("EV", "vit_untrained", 0.9, 1.8),
+    ]
     means = pd.concat([means, pd.DataFrame(more, columns=means.columns)])
-    said = headline(means, GROUPS, "vit", _named("both"))
-    assert said.endswith("; video models win EV, multi-modal models win AG.")
+    said = headline(means, GROUPS, "vit", _named("tvlt", "loudness"))
+    assert said.endswith("; video models win EV, multi-modal models win AG, other models win A1.")
 
 
 def test_nobody_wins_a_region_that_nobody_predicts() -> None:

@@ -107,8 +107,8 @@ def test_memory_does_not_grow_with_the_film(tmp_path, write_film):
 
 def test_small_pictures_are_those_of_their_times(tmp_path, stimuli, study, read_number, caplog):
     pictures = small_pictures(study, tmp_path)
-    times_s = [0.0, 0.5, 3.3, 11.9]
+    times_s = [0.0, 0.5, 66 / 25, 3.3, 11.9]  # 66 / 25 is above it as a float
     shown = [np.asarray(Image.open(io.BytesIO(jpeg))) for jpeg in pictures("amber01", times_s)]
-    assert [read_number(rgb) for rgb in shown] == [int(np.ceil(25 * time_s - 1e-6)) for time_s in times_s]
+    assert [read_number(rgb) for rgb in shown] == [int(25 * time_s) for time_s in times_s]
     assert pictures("birch01", [1.0]) == []  # its film is not here
     assert "no pictures of birch01" in caplog.text
