@@ -27,8 +27,8 @@ import nibabel as nib
 import numpy as np
 import pandas as pd
 import yaml
-from machine import describe_machine, print_machine
 from nibabel.cifti2.cifti2_axes import BrainModelAxis, SeriesAxis
+from parts.machine import describe_machine, print_machine
 
 TR_S, VOLUMES, SHAPE = 1.49, 405, (97, 115, 97)
 _MOTION = [f"{kind}_{axis}" for kind in ("trans", "rot") for axis in "xyz"]

@@ -36,7 +36,7 @@ from typing import Any
 
 import click
 import numpy as np
-from machine import describe_machine, gib, middle_and_range, peak_bytes, print_machine
+from parts.machine import describe_machine, gib, middle_and_range, peak_bytes, print_machine
 
 SOURCES, BOOTSTRAPS = 5, 100
 TARGETS, FITTED = 81_924, 40

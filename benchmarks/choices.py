@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 import click
-from machine import describe_machine, print_machine
+from parts.machine import describe_machine, print_machine
 
 from cinecube.analysis.cubes.results import read_scores
 from cinecube.analysis.cubes.tables import EVERYONE, layer_table, preferred_layers, whole_brain_means, write_table

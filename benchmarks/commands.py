@@ -22,7 +22,7 @@ from pathlib import Path
 import click
 import numpy as np
 import yaml
-from machine import describe_machine, middle_and_range, print_machine
+from parts.machine import describe_machine, middle_and_range, print_machine
 
 from cinecube.features.extraction.record import read_record
 from cinecube.features.extraction.spec import feature_spec, make_reading

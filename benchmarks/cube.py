@@ -23,7 +23,7 @@ from typing import Any
 
 import click
 import numpy as np
-from machine import describe_machine, gib, middle_and_range, peak_bytes, print_machine
+from parts.machine import describe_machine, gib, middle_and_range, peak_bytes, print_machine
 
 from cinecube.store.base.journal import Journal, open_journal, row_blocks
 from cinecube.store.base.labels import layer_labels

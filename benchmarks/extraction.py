@@ -35,8 +35,8 @@ from unittest import mock
 import click
 import numpy as np
 import torch
-from extraction_cases import CASES, TR_S, Place, load_transformers, make_study, write_checkpoint, write_film
-from machine import describe_machine, middle_and_range, print_machine
+from parts.extraction_cases import CASES, TR_S, Place, load_transformers, make_study, write_checkpoint, write_film
+from parts.machine import describe_machine, middle_and_range, print_machine
 from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 

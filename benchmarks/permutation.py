@@ -21,7 +21,7 @@ from typing import Any
 
 import click
 import numpy as np
-from machine import describe_machine, gib, middle_and_range, peak_bytes, print_machine
+from parts.machine import describe_machine, gib, middle_and_range, peak_bytes, print_machine
 from threadpoolctl import threadpool_limits
 
 from cinecube.analysis.ridge.scores import pearson

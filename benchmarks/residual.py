@@ -26,7 +26,7 @@ from typing import Any
 
 import click
 import numpy as np
-from machine import describe_machine, print_machine
+from parts.machine import describe_machine, print_machine
 from scipy.signal import lfilter
 
 from cinecube.analysis.residuals.drops import drop_percent

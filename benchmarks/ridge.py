@@ -27,7 +27,7 @@ from typing import Any
 
 import click
 import numpy as np
-from machine import describe_machine, gib, middle_and_range, peak_bytes, print_machine
+from parts.machine import describe_machine, gib, middle_and_range, peak_bytes, print_machine
 
 ALPHAS = np.geomspace(1, 1e8, 20)
 DELAYS = (1, 2, 3, 4, 5)

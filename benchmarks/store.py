@@ -23,8 +23,8 @@ from typing import Any
 
 import click
 import numpy as np
-from machine import describe_machine, middle_and_range, print_machine
-from store_remote import measure_dvc, measure_remote, run_step
+from parts.machine import describe_machine, middle_and_range, print_machine
+from parts.store_remote import measure_dvc, measure_remote, run_step
 
 from cinecube.store.base.labels import layer_labels
 from cinecube.store.clock.clock import Clock

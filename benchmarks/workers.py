@@ -24,7 +24,7 @@ from typing import Any
 import click
 import numpy as np
 from distributed import LocalCluster
-from machine import describe_machine, print_machine
+from parts.machine import describe_machine, print_machine
 
 from cinecube.analysis.encoders.stage import encode
 from cinecube.features.extraction.all_films import fill_journals

@@ -79,7 +79,7 @@ def test_ridge():
 
 def test_peaks_are_not_those_of_the_process_that_starts_a_benchmark():
     large = np.ones(40_000_000)  # 320 MB
-    code = "from machine import peak_bytes; print(peak_bytes())"
+    code = "from parts.machine import peak_bytes; print(peak_bytes())"
     done = subprocess.run([sys.executable, "-c", code], cwd=BENCHMARKS, capture_output=True, text=True, check=True)
     assert 1e6 < int(done.stdout) < large.nbytes / 2
 

@@ -22,7 +22,7 @@ from urllib.request import urlopen
 import numpy as np
 import yaml
 
-REPOSITORY = Path(__file__).resolve().parents[1]
+REPOSITORY = Path(__file__).resolve().parents[2]
 CUBE = "data/features/vit/amber.zarr"
 REPEATS = 6  # an even number: each of two goes first as often
 
