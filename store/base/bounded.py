@@ -51,20 +51,34 @@ def file_bytes(path: Path, where: str | None = None, limit: int | None = None) -
     try:
         status = os.stat(path)
     except (OSError, ValueError) as error:
-        reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
-        refused = environment_error(error, str(path))
-        raise refused or _no_file(where or str(path), f"nothing that can be read ({reason})") from None
+        raise _unreadable(error, path, where) from None
+    return _plain_bytes(status, where or str(path), limit)
+
+
+def refuse_special(path: Path, where: str | None = None, limit: int | None = None) -> None:
+    """Refuse a path that is no plain file, as `file_bytes` does; a missing file is for the caller to report.
+
+    It is looked at once, since another process may take the file away in between.
+    """
+    try:
+        _plain_bytes(os.stat(path), where or str(path), limit)
+    except (OSError, ValueError) as error:
+        if not isinstance(error, FileNotFoundError | NotADirectoryError):
+            raise _unreadable(error, path, where) from None
+
+
+def _unreadable(error: OSError | ValueError, path: Path, where: str | None) -> StudyError:
+    reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
+    refused = environment_error(error, str(path))
+    return refused or _no_file(where or str(path), f"nothing that can be read ({reason})")
+
+
+def _plain_bytes(status: os.stat_result, where: str, limit: int | None) -> int:
     if not stat.S_ISREG(status.st_mode):
-        raise _no_file(where or str(path), _KINDS.get(stat.S_IFMT(status.st_mode), "something that is no file"))
+        raise _no_file(where, _KINDS.get(stat.S_IFMT(status.st_mode), "something that is no file"))
     if limit is not None and status.st_size > limit:
-        raise too_large(where or str(path), f"{status.st_size} bytes", f"at most {limit}")
+        raise too_large(where, f"{status.st_size} bytes", f"at most {limit}")
     return status.st_size
-
-
-def refuse_special(path: Path) -> None:
-    """Refuse a path that is no plain file; a missing file is for the caller to report."""
-    if path.exists():
-        file_bytes(path)
 
 
 def _no_file(where: str, found: str) -> StudyError:

@@ -10,7 +10,7 @@ from zarr.abc.store import ByteRequest, Store
 from zarr.core.buffer import Buffer, BufferPrototype
 from zarr.storage import LocalStore, WrapperStore
 
-from cinecube.store.base.bounded import file_bytes
+from cinecube.store.base.bounded import file_bytes, refuse_special
 from cinecube.store.cube.plainness import OLDER, Plainness, file_name
 
 
@@ -70,8 +70,9 @@ class PlainStore(WrapperStore[Store]):
 
     def _look_at(self, path: Path, key: str, request: ByteRequest | None) -> None:
         """Refuse a pipe, which opening would wait for, and a file that is larger than its array declares."""
-        if path.is_symlink() or path.exists():
-            limit = self._plainness.limit(key) if request is None else None
+        limit = self._plainness.limit(key) if request is None else None
+        refuse_special(path, f"{self.where}/{key}", limit)
+        if path.is_symlink():  # to nothing, or to what refuse_special has seen
             file_bytes(path, f"{self.where}/{key}", limit)
 
 

@@ -17,6 +17,7 @@ import xarray as xr
 from zarr.storage import LocalStore
 
 from cinecube.store.base import atomic
+from cinecube.store.base.bounded import refuse_special
 from cinecube.store.base.errors import StudyError
 from cinecube.store.base.labels import layer_labels
 from cinecube.store.base.paths import StudyPaths
@@ -179,3 +180,22 @@ def test_opening_waits_while_a_cube_is_replaced(tmp_path: Path, monkeypatch: pyt
     with pytest.raises(StudyError, match="found no cube"):
         open_cube(path)
     assert time.monotonic() - began < 5
+
+
+def test_a_file_that_goes_between_two_looks_is_not_called_broken(tmp_path: Path) -> None:
+    """Whoever takes it away may put it back: it is looked at once."""
+    file = tmp_path / "zarr.json"
+    file.write_text("{}")
+    code = (
+        "import os; from pathlib import Path\n"
+        f"file = Path({str(file)!r}); away = file.with_name('away'); print('begun', flush=True)\n"
+        "while True: os.rename(file, away); os.rename(away, file)"
+    )
+    with subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE) as other:
+        assert other.stdout is not None
+        assert other.stdout.readline() == b"begun\n"
+        try:
+            for _ in range(20_000):
+                refuse_special(file)
+        finally:
+            other.kill()
