@@ -210,6 +210,24 @@ def imported(model: str, root: Path) -> None:
 
 
 @click.command(cls=Stage)
+@study_option
+def contents(root: Path) -> None:
+    """Write digests of the feature cubes, on which analyses depend.
+
+    Reads what each cube of data/features says of its contents. Writes data/contents.json: one digest a model, and one
+    for each pair of `residual`. So a new model makes no residual feature of other models anew.
+
+    \b
+    Example:
+      cinecube contents
+    """
+    from cinecube.store.open.contents import write_contents
+
+    models = write_contents(study_at(root), root)["models"]
+    remark(f"features of {sum(digest is not None for digest in models.values())} of {len(models)} models are there")
+
+
+@click.command(cls=Stage)
 @click.argument("subject", shell_complete=completing.subjects)
 @study_option
 def brain(subject: str, root: Path) -> None:

@@ -17,7 +17,7 @@ from cinecube.status.standing import standing
 from cinecube.status.versions import Versions, told_apart
 from cinecube.store.base.bounded import parse_yaml, read_text
 from cinecube.store.base.errors import StudyError
-from cinecube.store.base.paths import INPUTS_FOLDER, VERSIONS_FILE, StudyPaths
+from cinecube.store.base.paths import CONTENTS_FILE, INPUTS_FOLDER, VERSIONS_FILE, StudyPaths
 from cinecube.store.dvc.dvc_repo import uncollected
 from cinecube.store.params.document import Study
 from cinecube.studies.pipelines import PIPELINE_FILES
@@ -79,10 +79,8 @@ def _asked_of_dvc(
                 for name in found | older | other
             }
             changed = {name: "; ".join(lines) for name, lines in reasons.items() if lines}
-            graph = index.graph
-            stages = {stage: _name(stage.addressing) for stage in graph}
-            # Edges lead from a stage to what it needs.
-            turned = graph.reverse(copy=False)
+            turned = _followers(index, StudyPaths(root).contents.resolve())
+            stages = {stage: _name(stage.addressing) for stage in turned}
             follow = {
                 stages[later]: f"follows {name}"
                 for stage, name in stages.items()
@@ -95,6 +93,34 @@ def _asked_of_dvc(
     except DvcException:
         return None
     return follow | changed, looked_at
+
+
+def _followers(index: Any, contents: Path) -> Any:
+    """DVC's graph with edges from a stage to those that need it; a pair needs the features of its own two models."""
+    graph = index.graph.reverse()
+    features = {stage: Path(out.fs_path).parent.name for stage in graph for out in stage.outs if _is_cube(out)}
+    for stage in list(graph):
+        keys = [key for dep in stage.deps if Path(dep.fs_path) == contents for key in getattr(dep, "params", ())]
+        if not keys or not all(key.startswith("pairs.") for key in keys):
+            continue
+        pairs = [key.removeprefix("pairs.") for key in keys]
+        own = [one for one, model in features.items() if any(_is_of(pair, model) for pair in pairs)]
+        graph.remove_edges_from([(one, stage) for one in list(graph.predecessors(stage)) if _makes(one, contents)])
+        graph.add_edges_from((one, stage) for one in own)
+    return graph
+
+
+def _is_cube(out: Any) -> bool:
+    return Path(out.fs_path).parent.parent.name == "features"
+
+
+def _is_of(pair: str, model: str) -> bool:
+    """True if a model, or a stream of it, is kept or removed in KEEP-REMOVE."""
+    return pair.startswith((f"{model}.", f"{model}-")) or f"-{model}." in pair or pair.endswith(f"-{model}")
+
+
+def _makes(stage: Any, path: Path) -> bool:
+    return any(Path(out.fs_path) == path for out in stage.outs)
 
 
 def _status(index: Any) -> dict[str, list[Any]]:
@@ -272,7 +298,9 @@ def _reasons(parts: list[Any], kept: Collection[str]) -> Iterator[str]:
             for path, kind in members.items():
                 if path.endswith(VERSIONS_FILE):
                     continue
-                if isinstance(kind, dict):
+                if isinstance(kind, dict) and path.endswith(CONTENTS_FILE):
+                    yield "features that it reads changed"
+                elif isinstance(kind, dict):
                     yield from (f"{path} {key} {_KINDS.get(how, how)}" for key, how in kind.items())
                 elif kind == "deleted" and group == "changed deps":
                     yield f"{path} {ABSENT}"

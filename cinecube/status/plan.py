@@ -138,6 +138,8 @@ def _steps(study: Study, root: Path) -> list[Step]:
     for model in study.compute.models:
         steps += [_features_step(study, model, film, root, known) for film in study.compute.films]
     steps += [_imported_step(study, entry.model, paths) for entry in study.imported]
+    if "contents" in stage_names(root):
+        steps.append(_file_step("contents", paths.contents))
     steps += [_brain_step(study, subject, root) for subject in study.brain.subjects]
     steps += [_encode_step(study, model, root, known) for model in study.compute.models]
     steps += [_encode_step(study, entry.model, root, known, "encode_imported") for entry in study.imported]

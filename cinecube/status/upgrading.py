@@ -21,6 +21,7 @@ from cinecube.store.base.bounded import parse_yaml, read_text
 from cinecube.store.base.errors import StudyError
 from cinecube.store.base.paths import SCHEMA_FILE, StudyPaths
 from cinecube.store.base.writing import one_writer
+from cinecube.store.open.contents import write_contents
 from cinecube.store.params.document import PARAMS_FILE, Study
 from cinecube.store.params.editing import edit_yaml
 from cinecube.studies.pipelines import pipelines, template_text
@@ -30,6 +31,8 @@ from cinecube.studies.records import write_records
 _ROOMS = ("analysis", "features", "simulation", "store")
 # Films and scans, which records stand for by now.
 _FOLDERS = ("${stimuli}", "${brain.path}", "${brain.atlas}")
+# What analyses named in the place of `data/contents.json`.
+_OF_ALL_MODELS = ("data/features", "imported", "residual")
 # Lists to which a lab may have added what its own stages make.
 _OPEN = ("deps", "params")
 # Keys of `params.yaml` that earlier versions had not, by their defaults: DVC runs no stage that names one which is not
@@ -171,9 +174,10 @@ def _path(entry: Any) -> str:
 
 
 def _is_ours(path: str, ours: Sequence[str]) -> bool:
-    """True if an entry is ours: this version's, a whole section whose keys it names, code, or folders of inputs."""
+    """True if an entry is ours: this or an earlier version's, a section whose keys it names, code, or input folders."""
     is_code = path in _ROOMS or path.startswith(tuple(f"{room}/" for room in _ROOMS))
-    return is_code or path.startswith(_FOLDERS) or any(one == path or one.startswith(f"{path}.") for one in ours)
+    is_earlier = path.startswith(_FOLDERS) or path in _OF_ALL_MODELS
+    return is_code or is_earlier or any(one == path or one.startswith(f"{path}.") for one in ours)
 
 
 def upgrade(study: Study, root: Path, files: Sequence[Rewritten]) -> list[str]:
@@ -205,6 +209,7 @@ def upgrade(study: Study, root: Path, files: Sequence[Rewritten]) -> list[str]:
             write_text(root / file.name, file.after)
         write_versions(study, root)
         write_records(study, root)
+        write_contents(study, root)
         changed = changed_stages(root, versions)
         if before is None or changed is None:
             return []
@@ -237,6 +242,7 @@ def _unaltered(study: Study, root: Path, versions: Versions) -> Iterator[str]:
         numbered(study, f"residual_features@{pair.name}"): [paths.residual(pair.name, film) for film in films]
         for pair in study.residual
     }
+    cubes |= {"partition": [paths.partition], "significance": [paths.significance]}
     for stage, made in cubes.items():
         if all(cube.exists() and not explain_cubes(study, root, [cube])[0].fields for cube in made):
             yield stage

@@ -11,6 +11,7 @@ SCHEMA_FILE = "params.schema.json"
 METRICS_FILE = "results/metrics.json"
 VERSIONS_FILE = "data/versions.json"
 INPUTS_FOLDER = "data/inputs"
+CONTENTS_FILE = "data/contents.json"
 
 
 @dataclass(frozen=True)
@@ -31,6 +32,11 @@ class StudyPaths:
     def versions(self) -> Path:
         """Versions of the code that computes, which the stage `inputs` writes for others to depend on."""
         return self.root / VERSIONS_FILE
+
+    @property
+    def contents(self) -> Path:
+        """Digests of the feature cubes, which the stage `contents` writes for analyses to depend on."""
+        return self.root / CONTENTS_FILE
 
     @property
     def inputs(self) -> Path:

@@ -5,6 +5,7 @@ Every chunk ends in a checksum of its own, which shows that the chunk is whole, 
 
 from __future__ import annotations
 
+import hashlib
 import itertools
 import json
 import math
@@ -19,6 +20,7 @@ import numpy as np
 
 from cinecube.store.base.bounded import parse_json
 from cinecube.store.base.errors import StudyError
+from cinecube.store.base.fingerprint import file_digest, fingerprint
 from cinecube.store.cube.plainness import ROOT
 from cinecube.store.cube.schema import refuse_unknown
 
@@ -324,6 +326,29 @@ def write_checksums(path: Path) -> None:
     gathered[_KEY] = {"chunks": chunks}
     gathered[_KEY]["metadata"] = _digest(root)
     file.write_text(json.dumps(root, separators=(",", ":")), encoding="ascii")
+
+
+def cube_digest(path: Path) -> str:
+    """SHA-256 that two cubes share only if their files are the same: of `zarr.json` where it lists all checksums.
+
+    Parameters
+    ----------
+    path : Path
+        A cube on this disk.
+
+    Raises
+    ------
+    StudyError
+        If its `zarr.json` is not as it was written, or a file of it is none.
+    """
+    file = path / ROOT
+    if file.is_file():
+        raw = file.read_bytes()
+        listed = Checksums.read(raw, str(path))
+        if listed is not None and listed.listed.keys() == parse_json(raw)["consolidated_metadata"]["metadata"].keys():
+            return hashlib.sha256(raw).hexdigest()
+    files = {str(one.relative_to(path)): file_digest(one) for one in path.rglob("*") if not one.is_dir()}
+    return fingerprint(files)
 
 
 def _digest(root: Mapping[str, Any]) -> str:
