@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
@@ -161,28 +162,14 @@ def score_subsets(
     found = {name: empty_scores(subsets, name, brain.n_targets) for name, brain in cohort.brains.items()}
     pieces = [piece for subset in subsets for piece in _pieces_of(cohort, subset)]
 
-    def place(piece: _Piece, values: np.ndarray) -> None:
+    def compute(todo: Sequence[_Piece]) -> Iterator[tuple[_Piece, np.ndarray]]:
+        for piece, scores in _score_pieces(cohort, todo, scratch, workers):
+            yield piece, np.stack([scores.score, scores.alpha])
+
+    for piece, values in journal.resumed(pieces, partial(_file_of, cohort), kept, compute, progress):
         row = found[piece.name].subsets.index(piece.subset)
         targets = cohort.blocks(piece.name)[piece.block]
         found[piece.name].score[row, targets], found[piece.name].alpha[row, targets] = values
-
-    todo = []
-    for piece in pieces:
-        if kept and kept.has(_file_of(cohort, piece)):
-            place(piece, kept.read(_file_of(cohort, piece)))
-        else:
-            todo.append(piece)
-    done = len(pieces) - len(todo)
-    if progress:
-        progress(done, len(pieces))
-    for piece, scores in _score_pieces(cohort, todo, scratch, workers):
-        values = np.stack([scores.score, scores.alpha])
-        place(piece, values)
-        if kept:
-            kept.write(_file_of(cohort, piece), values)
-        done += 1
-        if progress:
-            progress(done, len(pieces))
     return found
 
 

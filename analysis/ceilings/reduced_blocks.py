@@ -8,7 +8,7 @@ there, or 60 bytes per row and target of a block, 3.2 GB.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -121,33 +121,19 @@ def reduced_scores(
     found = {name: empty_scores(subsets, name, brain.n_targets) for name, brain in cohort.brains.items()}
     pieces = [(name, block) for name in cohort.brains for block in range(len(cohort.blocks(name)))]
 
-    def file_of(name: str, block: int) -> journal.Block:
-        targets = cohort.blocks(name)[block]
-        return journal.Block(f"reduced.{name}", int(targets[0]), int(targets[-1]) + 1)
+    def file_of(piece: tuple[str, int]) -> journal.Block:
+        targets = cohort.blocks(piece[0])[piece[1]]
+        return journal.Block(f"reduced.{piece[0]}", int(targets[0]), int(targets[-1]) + 1)
 
-    def place(name: str, block: int, values: np.ndarray) -> None:
+    def compute(todo: Sequence[tuple[str, int]]) -> Iterator[tuple[tuple[str, int], np.ndarray]]:
+        there = share(workers, cohort)
+        files, fitted, penalties = _prepare(cohort, there, scratch, workers, dict.fromkeys(name for name, _ in todo))
+        jobs = ((piece, (there, *piece, files, fitted, penalties[piece[0]])) for piece in todo)
+        yield from run_jobs(workers, _score_block, jobs, cohort.threads)
+
+    for (name, block), values in journal.resumed(pieces, file_of, kept, compute, progress):
         targets = cohort.blocks(name)[block]
         found[name].score[:, targets], found[name].alpha[:, targets] = values
-
-    todo = [piece for piece in pieces if not (kept and kept.has(file_of(*piece)))]
-    for piece in set(pieces) - set(todo):
-        assert kept is not None
-        place(*piece, kept.read(file_of(*piece)))
-    done = len(pieces) - len(todo)
-    if progress:
-        progress(done, len(pieces))
-    if not todo:
-        return found
-    there = share(workers, cohort)
-    files, fitted, penalties = _prepare(cohort, there, scratch, workers, dict.fromkeys(name for name, _ in todo))
-    jobs = ((piece, (there, *piece, files, fitted, penalties[piece[0]])) for piece in todo)
-    for (name, block), values in run_jobs(workers, _score_block, jobs, cohort.threads):
-        place(name, block, values)
-        if kept:
-            kept.write(file_of(name, block), values)
-        done += 1
-        if progress:
-            progress(done, len(pieces))
     return found
 
 

@@ -13,11 +13,11 @@ import logging
 import os
 import re
 import shutil
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, TypeVar
 
 import numpy as np
 from filelock import FileLock, Timeout
@@ -26,6 +26,7 @@ from cinecube.store.base.atomic import remove, staged, write_text
 from cinecube.store.base.errors import StudyError
 from cinecube.store.base.fingerprint import canonical, fingerprint
 
+_Piece = TypeVar("_Piece", bound=Hashable)
 _log = logging.getLogger(__name__)
 _READ_BYTES = 1 << 20
 _NO_DIGEST, _ANY_DIGEST = "0" * 64, re.compile(rb"[0-9a-f]{64}(?=\",\"spec\")")
@@ -120,6 +121,43 @@ class Journal:
     def remove(self) -> None:
         """Forget the journal: its cube is published."""
         shutil.rmtree(self.folder)
+
+
+def resumed(
+    pieces: Sequence[_Piece],
+    file_of: Callable[[_Piece], Block],
+    kept: Journal | None,
+    compute: Callable[[Sequence[_Piece]], Iterable[tuple[_Piece, np.ndarray]]],
+    progress: Callable[[int, int], None] | None = None,
+) -> Iterator[tuple[_Piece, np.ndarray]]:
+    """Values of every piece of work: those that a journal kept, then the others, which it keeps as they are finished.
+
+    Parameters
+    ----------
+    pieces : sequence
+        Hashable.
+    file_of : callable
+        Place in the journal of a piece.
+    kept : Journal, optional
+    compute : callable
+        Given the pieces that are left, each with its values, in any order; not called where none is left.
+    progress : callable, optional
+        Told `(pieces done, pieces in all)`.
+    """
+    there = {piece for piece in pieces if kept is not None and kept.has(file_of(piece))}
+    for piece in there:
+        assert kept is not None
+        yield piece, kept.read(file_of(piece))
+    todo, done = [piece for piece in pieces if piece not in there], len(there)
+    if progress:
+        progress(done, len(pieces))
+    for piece, values in compute(todo) if todo else ():
+        yield piece, values
+        if kept is not None:
+            kept.write(file_of(piece), values)
+        done += 1
+        if progress:
+            progress(done, len(pieces))
 
 
 def _seal(path: Path, digest: str) -> bytes:
