@@ -98,7 +98,7 @@ def _tell_of_comparison(found: Compared) -> None:
         _tell_part(kind, lines, f"the same ({len(own)} cubes)" if len(own) > 1 else "the same")
     if not found.cubes:
         _tell_part("cubes", [], _UNKNOWN)
-    _tell_part("whole brain (test r)", _table(found.scores), _UNKNOWN)
+    _tell_part("whole brain (test r), a parcel with one layer for all subjects", _table(found.scores), _UNKNOWN)
     regions = changed_numbers(found.regions)
     more = [f"and {len(regions) - _MOST} more: see --json or --html"] if len(regions) > _MOST else []
     _tell_part("regions (test r)", [*_table(regions[:_MOST]), *more], "the same" if found.regions else _UNKNOWN)
