@@ -22,6 +22,7 @@ from tests.conftest import FILMS, REPOSITORY, Folder, dvc, made_once, shrink
 from tests.lab import make_lab
 
 from cinecube.cli import main
+from cinecube.store.params.document import load_study
 from cinecube.store.params.editing import edit_params
 
 DOCS = REPOSITORY / "docs"
@@ -147,6 +148,27 @@ def test_every_block_of_a_page_runs(page: str, request: pytest.FixtureRequest, m
     for example in _examples(PAGES[page], _Shell({**os.environ, "PWD": str(start)}, home / ".state")):
         if _reason(example) is None:
             example.evaluate()
+
+
+def test_lines_that_grow_a_study_suit_what_init_writes(lab: Path, tmp_path: Path) -> None:
+    """Of a film and of a subject, in a study of one's own and in the simulated one."""
+    words = ("--template", "own", "--stimuli", str(lab / "films"), "--scans", str(lab / "fmriprep"), "--test", "dune")
+    own, simulated = Folder(tmp_path / "own"), Folder(tmp_path / "simulated")
+    own.must("init", str(own.root), *words)
+    simulated.must("init", str(simulated.root))
+    lines = re.findall(
+        r"^sed -i .*(?:cedar|sub-03\]).*$", PAGES["docs/howto/grow-a-study.md"].read_text(), re.MULTILINE
+    )
+    assert len(lines) == 4
+    for folder, subject in ((own, "sub-03"), (simulated, "sub-05")):
+        before = load_study(folder.root)
+        for line in lines:
+            subprocess.run(["bash", "-ec", line.replace("sub-03", subject)], cwd=folder.root, check=True)
+        study = load_study(folder.root)
+        assert {*study.films} == {*before.films, "cedar"}
+        assert {*study.split.train} == {*before.split.train, "cedar"}
+        assert {*study.compute.films} == {*before.compute.films, "cedar"}
+        assert study.brain.subjects == [*before.brain.subjects, subject]
 
 
 def test_what_is_not_run_says_why() -> None:
