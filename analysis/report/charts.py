@@ -228,7 +228,10 @@ def region_matrix(means: pd.DataFrame, note: str) -> Chart:
     figure = _heatmap(wide, "test r", symmetric=False, template=".3f")
     figure["data"][0] |= {
         "text": [
-            [f"{round(value, 2) + 0.0:.2f}{mark}" if np.isfinite(value) else "" for value, mark in zip(values, own, strict=True)]
+            [
+                f"{round(value, 2) + 0.0:.2f}{mark}" if np.isfinite(value) else ""
+                for value, mark in zip(values, own, strict=True)
+            ]
             for values, own in zip(wide.to_numpy(dtype=float), marks.to_numpy(), strict=True)
         ],
         "texttemplate": "%{text}",
