@@ -22,6 +22,7 @@ from tests.conftest import FILMS, REPOSITORY, Folder, dvc, made_once, shrink
 from tests.lab import make_lab
 
 from cinecube.cli import main
+from cinecube.store.params.document import load_study
 from cinecube.store.params.editing import edit_params
 
 DOCS = REPOSITORY / "docs"
@@ -39,7 +40,7 @@ LONG = ("docs/howto/grow-a-study.md", "docs/howto/own-features.md")
 _NOT_RUN = re.compile(r"^(?:%|<!--) not run: (.+?)(?: -->)?\n+\Z", re.MULTILINE)
 REASONS = {
     *("needs a bucket", "needs a server", "needs a cluster", "needs a later version", "needs the clones"),
-    *("needs the features", "needs the finished study", "asks the model hub", "downloads"),
+    *("needs the features", "needs the finished study", "needs the default study", "asks the model hub", "downloads"),
     *("fetches weights, and takes hours", "takes hours", "takes days", "publishes responses of single subjects"),
     *("names to fill in", "files of yours", "lines of start files"),
 }
@@ -147,6 +148,30 @@ def test_every_block_of_a_page_runs(page: str, request: pytest.FixtureRequest, m
     for example in _examples(PAGES[page], _Shell({**os.environ, "PWD": str(start)}, home / ".state")):
         if _reason(example) is None:
             example.evaluate()
+
+
+def test_lines_that_grow_a_study_suit_what_init_writes(lab: Path, tmp_path: Path) -> None:
+    """Of a film and of a subject, in a study of one's own and in the simulated one."""
+    words = ("--template", "own", "--stimuli", str(lab / "films"), "--scans", str(lab / "fmriprep"), "--test", "dune")
+    page = PAGES["docs/howto/grow-a-study.md"].read_text(encoding="utf-8")
+    film, own, simulated = (
+        re.findall(rf"^sed -i .*(?:{word}).*$", page, re.MULTILINE)
+        for word in ("cedar", "sub-03", "subjects: 5|sub-05")
+    )
+    assert (len(film), len(own), len(simulated)) == (3, 1, 2)
+    for folder, options, lines, subject in (
+        (Folder(tmp_path / "own"), words, own, "sub-03"),
+        (Folder(tmp_path / "simulated"), (), simulated, "sub-05"),
+    ):
+        folder.must("init", str(folder.root), *options)
+        before = load_study(folder.root)
+        for line in (*film, *lines):
+            subprocess.run(["bash", "-ec", line], cwd=folder.root, check=True)
+        study = load_study(folder.root)
+        assert {*study.films} == {*before.films, "cedar"}
+        assert {*study.split.train} == {*before.split.train, "cedar"}
+        assert {*study.compute.films} == {*before.compute.films, "cedar"}
+        assert study.brain.subjects == [*before.brain.subjects, subject]
 
 
 def test_what_is_not_run_says_why() -> None:

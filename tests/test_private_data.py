@@ -29,6 +29,7 @@ from cinecube.store.cube.schema import Stream, feature_template, provenance, row
 
 from . import warm
 from .conftest import Folder, dvc_environment
+from .terminal import Terminal
 
 pytestmark = pytest.mark.slow
 
@@ -285,8 +286,10 @@ def test_pull_brings_what_is_there_and_names_what_was_kept(clone: Path) -> None:
     assert _git(clone, "status", "--porcelain") == ""
 
     steps = {step["stage"]: step for step in json.loads(_cinecube("plan", "--study", str(clone), "--json"))}
-    # Predictions hold measured responses too.
-    kept = {*(f"brain@{subject}" for subject in SUBJECTS), "encode@vit"}
+    kept = {f"brain@{subject}" for subject in SUBJECTS}
+    # Predictions hold measured responses too; scores are here.
+    said = "made elsewhere: its owner did not publish results/predictions/vit.zarr"
+    assert (steps["encode@vit"]["state"], steps["encode@vit"]["why"]) == ("done", said)
     assert {stage for stage, step in steps.items() if step["state"] == "kept back"} == kept
     assert steps["brain@sub-01"]["why"] == "not published by its owner, and what it is made of is not here"
     assert {steps[stage]["state"] for stage in ("films", "whole_brain", "report")} == {"done"}
@@ -295,9 +298,32 @@ def test_pull_brings_what_is_there_and_names_what_was_kept(clone: Path) -> None:
         step["why"] for step in steps.values() if step["state"] not in ("done", "kept back")
     )
     assert _stages_run(_dvc(clone, "repro", "--allow-missing")) == ["inputs"]
-    assert "3 kept back by their owner; `dvc repro --allow-missing`" in _cinecube("plan", "--study", str(clone))
+    said = "2 kept back by their owner"
+    assert said in _cinecube("plan", "--study", str(clone))
+    left = json.loads(_cinecube("plan", "--todo", "--study", str(clone), "--json"))
+    assert left == [step for step in steps.values() if step["state"] not in ("done", "kept back")]
+    lines = _cinecube("plan", "--todo", "--study", str(clone)).splitlines()
+    assert [line.split()[0] for line in lines[1:-1]] == [step["dvc_stage"] for step in left]
+    assert lines[-1] == _cinecube("plan", "--study", str(clone)).splitlines()[-1]
     why = _cinecube("why", "data/brain/sub-01.zarr", "--study", str(clone))
     assert "its owner did not publish it" in why
+
+
+def test_pull_leaves_its_own_lines_at_a_terminal(clone: Path) -> None:
+    """DVC's bars leave one each, which is empty where they had nothing to do."""
+    command = [str(Path(sys.executable).with_name("cinecube")), "pull"]
+    for said in (r"[1-9]\d* files fetched", "0 files fetched"):
+        with Terminal(command, clone, 200) as terminal:
+            assert terminal.end() == 0
+            shown = terminal.screen
+        assert re.fullmatch(said, shown[0])
+        assert shown[1].startswith("not published, ")
+        assert shown[-1].startswith("stages that read them ")
+        assert all(shown)
+    assert subprocess.run(["dvc", "remote", "remove", "store"], cwd=clone, check=True, env=dvc_environment())
+    assert "0 files fetched; this study has no remote: `dvc remote add -d NAME" in _cinecube(
+        "pull", "--study", str(clone)
+    )
 
 
 def test_what_the_remote_should_have_and_has_not_is_an_error(clone: Path, published: Path) -> None:

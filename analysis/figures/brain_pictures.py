@@ -15,6 +15,7 @@ from matplotlib.cm import ScalarMappable
 from matplotlib.colorbar import Colorbar
 from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 
 from cinecube.analysis.figures.drawing import to_png
 from cinecube.analysis.maps.cortex import Cortex, cortex_of
@@ -160,6 +161,7 @@ def _inflated(cortex: Cortex, values: np.ndarray, title: str, label: str, top: f
             # They are placed once, although a figure is drawn to find its edges too, and for each of its files.
             triangles.do_3d_projection = cache(triangles.do_3d_projection)  # type: ignore[attr-defined]
         axes.set_box_aspect(None, zoom=1.35)  # type: ignore[call-arg]  # of 3-D axes
+        figure.text(0.22 * place + 0.11, 0.02, f"{hemi[0].upper()}, {view}", fontsize=11, ha="center")
     figure.text(0.01, 0.94, title, fontsize=13, parse_math=False)
     colour_bar(figure, lowest, highest, label, colours, clipped=largest > highest)
     return figure.axes[0]
@@ -229,7 +231,9 @@ def colour_bar(
     scale = ScalarMappable(Normalize(low, high), colours)
     # Scores may be below 0, which has the palest colour.
     ends = ("both" if clipped else "neither") if low < 0 else "both" if clipped else "min"
-    bar = figure.colorbar(scale, cax=axes, label=label, extend=ends, ticks=np.linspace(low, high, 5), format="{x:.3g}")
+    every = np.asarray(MaxNLocator(6, steps=[1, 2, 2.5, 5, 10]).tick_values(low, high))
+    ticks = every[(every >= low * (1 + 1e-9)) & (every <= high * (1 + 1e-9))]
+    bar = figure.colorbar(scale, cax=axes, label=label, extend=ends, ticks=ticks, format="{x:.3g}")
     bar.ax.tick_params(labelsize=11)
     bar.ax.yaxis.label.set_fontsize(11)
     return bar

@@ -74,12 +74,12 @@ def paper_figures(study: Study, root: Path) -> None:
                 (folder / f"{name}.svg").write_bytes(drawing.to_svg(figure))
 
 
-def paper_figure(number: int, study: Study, root: Path) -> PaperFigure:
+def paper_figure(number: int | str, study: Study, root: Path) -> PaperFigure:
     """Draw a figure of the paper from the tables of a study.
 
     Parameters
     ----------
-    number : int
+    number : int or str
         2: models over the whole brain; 3: in regions; 4: residuals in regions; 5: what removal costs, on the cortex.
     study : Study
     root : Path
@@ -90,9 +90,10 @@ def paper_figure(number: int, study: Study, root: Path) -> PaperFigure:
     StudyError
         If there is no such figure, or a table or score cube is missing.
     """
-    if number not in FIGURES:
-        raise StudyError(where="figure", found=str(number), expected="2, 3, 4 or 5", do="name one of these")
-    return FIGURES[number](study, root)
+    draw = next((draw for known, draw in FIGURES.items() if str(number) == str(known)), None)
+    if draw is None:
+        raise StudyError(where="figure", found=repr(number), expected="2, 3, 4 or 5", do="name one of these")
+    return draw(study, root)
 
 
 def _whole_brain(study: Study, root: Path) -> PaperFigure:
@@ -275,7 +276,7 @@ def draw_study_map(
     root: Path,
     kind: Kind,
     stream: str | None = None,
-    layer: str | None = None,
+    layer: int | str | None = None,
     subject: str = EVERYBODY,
     *,
     title: str | None = None,

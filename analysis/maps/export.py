@@ -82,7 +82,7 @@ def export_map(
             where=str(reference),
             found=f"a reference for {suffix}",
             expected="one for .dscalar.nii alone",
-            do="leave out --reference",
+            do="leave out `reference=`",
         )
     if suffix == ".csv":
         _refuse_atlas(atlas, "a table")
@@ -130,7 +130,7 @@ def _refuse_atlas(atlas: Path | None, what: str) -> None:
             where=str(atlas),
             found=f"an atlas for {what}",
             expected="one for parcels alone, which are painted",
-            do="leave out --atlas",
+            do="leave out `atlas=`",
         )
 
 
@@ -265,7 +265,7 @@ def _models_in(values: xr.DataArray, space: Grayordinates) -> BrainModelAxis:
             where="map of grayordinates",
             found="no reference, and no vertex or voxel of its rows in the cube",
             expected="one of them",
-            do="name a dtseries file of the scans with --reference, or run the `brain` stage again",
+            do="name a dtseries file of the scans with `reference=`, or run the `brain` stage again",
         )
     target = values["target"].values
     return models_of_places(space, target, {name: values[name].values for name in PLACE_LABELS})
@@ -299,7 +299,7 @@ def _refuse_unlike(axis: BrainModelAxis, values: xr.DataArray, target: np.ndarra
             where="CIFTI reference",
             found="other vertices",
             expected=f"those of the cube's rows in {space.name}",
-            do="leave out --reference: the cube says its rows' places",
+            do="leave out `reference=`: the cube says its rows' places",
         )
 
 

@@ -26,7 +26,12 @@ EVERYBODY = "mean"
 
 
 def map_values(
-    study: Study, root: Path, kind: Kind, stream: str | None = None, layer: str | None = None, subject: str = EVERYBODY
+    study: Study,
+    root: Path,
+    kind: Kind,
+    stream: str | None = None,
+    layer: int | str | None = None,
+    subject: str = EVERYBODY,
 ) -> tuple[xr.DataArray, Mapping[str, Any]]:
     """A map and the attributes that place its targets.
 
@@ -40,7 +45,7 @@ def map_values(
         as a random effect: t, and its false discovery rate).
     stream : str, optional
         A model, a stream of one, or a residual pair; for `drop` the pair. Not for `ceiling`.
-    layer : str, optional
+    layer : int or str, optional
         For `score` and `normalised`; by default each target's own, chosen on the training films.
     subject : str
         `mean` for that of all subjects; a drop is that of the mean scores.
@@ -86,7 +91,7 @@ def _of_tests(cube: xr.Dataset, kind: Kind, stream: str, subject: str) -> xr.Dat
             where=f"map {kind}",
             found=f"subject {subject}",
             expected="one subject" if kind == "q" else "all of them",
-            do="name one with --subject, or take group_q" if kind == "q" else "leave out --subject, or take q",
+            do="name one with `subject=`, or take group_q" if kind == "q" else "leave out `subject=`, or take q",
         )
     if kind not in cube:
         raise StudyError(
@@ -100,7 +105,7 @@ def _of_tests(cube: xr.Dataset, kind: Kind, stream: str, subject: str) -> xr.Dat
 
 
 def _of_scores(
-    study: Study, root: Path, kind: Kind, stream: str, layer: str | None
+    study: Study, root: Path, kind: Kind, stream: str, layer: int | str | None
 ) -> tuple[xr.DataArray, Mapping[str, Any]]:
     own, attrs = _read_stream(study, root, stream)
     if layer is not None:
@@ -158,7 +163,7 @@ def _cube_of(study: Study, stream: str) -> str:
     return stream if stream in [pair.name for pair in study.residual] else study.owner(stream)
 
 
-def _refuse_idle(kind: Kind, stream: str | None, layer: str | None) -> None:
+def _refuse_idle(kind: Kind, stream: str | None, layer: int | str | None) -> None:
     """Refuse a map that there is not, and options that the map does not use: giving them is a misunderstanding."""
     if kind not in KINDS:
         raise no_such("kind of map", kind, KINDS, "map", "name one of these")
@@ -167,18 +172,18 @@ def _refuse_idle(kind: Kind, stream: str | None, layer: str | None) -> None:
             where=f"map {kind}",
             found=f"layer {layer}",
             expected="none: only score and normalised have one for every layer",
-            do="leave out --layer",
+            do="leave out `layer=`",
         )
     if stream is not None and kind == "ceiling":
         raise StudyError(
-            where="map ceiling", found=f"model {stream}", expected="none: all models share it", do="leave out --model"
+            where="map ceiling", found=f"model {stream}", expected="none: all models share it", do="leave out `stream=`"
         )
 
 
 def _needed(stream: str | None, kind: Kind) -> str:
     if stream is None:
         raise StudyError(
-            where=f"map {kind}", found="no model", expected="a model, a stream or a pair", do="name it with --model"
+            where=f"map {kind}", found="no model", expected="a model, a stream or a pair", do="name it with `stream=`"
         )
     return stream
 

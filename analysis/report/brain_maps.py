@@ -53,8 +53,9 @@ def brain_maps(study: Study, root: Path, cubes: Sequence[xr.Dataset], best: str 
     """
     n_subjects = len(study.brain.subjects)
     text = (
-        f"Each target at the layer that the training films chose for it; the mean over {n_subjects} subjects, or one of"
-        " them. Colours of one measure mean the same for all models; scores below 0 have that of 0."
+        "Each target at the layer that the training films chose for it, where tables have one layer for a whole"
+        f" parcel: their means differ a little. The mean over {n_subjects} subjects, or one of them. Colours of one"
+        " measure mean the same for all models; scores below 0 have that of 0."
     )
     attrs = cubes[0].attrs
     like = cubes[0]["score"].isel(subject=0, model=0, layer=0, drop=True)

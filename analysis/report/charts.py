@@ -110,7 +110,8 @@ def models_chart(means: pd.DataFrame, subjects: pd.DataFrame, untrained: pd.Data
     }
     if ceiling:
         layout["xaxis2"] = {
-            "title": {"text": "of the ceiling"},
+            "title": {"text": "share of the ceiling"},
+            "nticks": 4,
             "domain": [0.68, 1],
             "tickformat": ".0%",
             "rangemode": "tozero",
@@ -211,33 +212,48 @@ def regions_chart(bars: pd.DataFrame, subjects: pd.DataFrame, value: str, note: 
     return Chart("regions", caption.strip(), bars, figures, "region")
 
 
-def region_matrix(means: pd.DataFrame, value: str) -> Chart:
-    """Mean of every stream (row) in every region (column).
+def region_matrix(means: pd.DataFrame, note: str) -> Chart:
+    """Mean r of every stream (row) in every region (column), with marks for tests.
 
     Parameters
     ----------
     means : DataFrame
-        `roi`, `model`, `value`.
-    value : str
+        `roi`, `model`, `score` and `mark`.
+    note : str
+        What the marks mean.
     """
-    wide = means.pivot(index="model", columns="roi", values=value)[list(dict.fromkeys(means["roi"]))]
+    wide = means.pivot(index="model", columns="roi", values="score")[list(dict.fromkeys(means["roi"]))]
     wide = wide.loc[wide.mean(axis=1).sort_values(na_position="first").index]
-    figure = _heatmap(wide, _words(value), symmetric=False, template=".3f")
+    marks = means.pivot(index="model", columns="roi", values="mark").reindex_like(wide).fillna("")
+    figure = _heatmap(wide, "test r", symmetric=False, template=".3f")
+    figure["data"][0] |= {
+        "text": [
+            [
+                f"{round(value, 2) + 0.0:.2f}{mark}" if np.isfinite(value) else ""
+                for value, mark in zip(values, own, strict=True)
+            ]
+            for values, own in zip(wide.to_numpy(dtype=float), marks.to_numpy(), strict=True)
+        ],
+        "texttemplate": "%{text}",
+        "textfont": {"size": 11},
+        "hovertemplate": "%{y}, %{x}: %{z:.3f} (%{text})<extra></extra>",
+    }
     best = wide.dropna(axis=1, how="all").idxmax()
-    figure["data"].append(
-        {
-            "type": "scatter",
-            "mode": "markers",
-            "x": best.index.tolist(),
-            "y": best.tolist(),
-            "hoverinfo": "skip",
-            "marker": {"symbol": "circle-open", "size": 12, "color": "#00BEE6", "line": {"width": 2}},
-            "showlegend": False,
-        }
-    )
+    figure["layout"]["shapes"] = [
+        _frame(wide.columns.get_loc(roi), wide.index.get_loc(best[roi])) for roi in best.index
+    ]
     return Chart(
-        "region-matrix", "Every stream in every region; a circle marks the best of a region.", means, {"": figure}
+        "region-matrix",
+        f"r of every stream in every region, mean over subjects; a frame marks the best of a region. {note}".strip(),
+        means,
+        {"": figure},
     )
+
+
+def _frame(column: Any, row: Any) -> dict[str, Any]:
+    """A frame around a cell of a heatmap."""
+    place = {"x0": column - 0.5, "x1": column + 0.5, "y0": row - 0.5, "y1": row + 0.5}
+    return {"type": "rect", "xref": "x", "yref": "y", **place, "line": {"color": "#00BEE6", "width": 2.5}}
 
 
 def layers_chart(curves: pd.DataFrame) -> Chart:

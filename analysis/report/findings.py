@@ -17,12 +17,15 @@ from cinecube.analysis.report import charts
 from cinecube.analysis.report.charts import inline
 from cinecube.analysis.report.sections import CEILINGS, PageSection, region_means, with_all_values
 from cinecube.analysis.residuals.drops import MINIMUM
-from cinecube.analysis.statistics.comparisons import reachable
+from cinecube.analysis.statistics.comparisons import MIN_SUBJECTS, group_map, reachable
 from cinecube.analysis.truth.planted import planted_truth
 from cinecube.analysis.truth.stage import ceiling_table
 from cinecube.store.base.paths import StudyPaths
 from cinecube.store.cube.cubes import open_cube, refuse_another
 from cinecube.store.params.document import Study
+
+ABOVE = "⁺"
+"""Marks a region in which a stream is above chance."""
 
 
 def findings(study: Study, root: Path) -> list[PageSection]:
@@ -51,7 +54,7 @@ def _regions(study: Study, paths: StudyPaths) -> Iterator[PageSection]:
     scores = tables.read_table(paths.tables / "roi.csv", *SCORE_COLUMNS)
     use = CEILINGS.get(study.ceiling.use)
     divided = (
-        f"Scores as shares of a ceiling, {use}, where it is at least {study.ceiling.threshold:g}; "
+        f"First r, then shares of a ceiling, {use}, where it is at least {study.ceiling.threshold:g}; "
         "“survive” is the share of targets whose ceiling is that high. "
     )
     # Said once, in the section on significance, where no difference can be significant.
@@ -62,7 +65,7 @@ def _regions(study: Study, paths: StudyPaths) -> Iterator[PageSection]:
     models = [name for name in dict.fromkeys(scores["model"]) if not study.is_untrained(name)]
     bars = with_all_values(region_bars(scores, unimodal, models, study.statistics.fdr, study.statistics.seed))
     inside = mean[mean["roi"] != WHOLE_BRAIN]
-    drawn = [charts.region_matrix(inside, value)] if len(inside) else []
+    drawn = [_matrix(study, inside, scores, bars, marks)] if len(inside) else []
     drawn.append(charts.regions_chart(bars, with_means(scores, unimodal), value, marks))
     grids = []
     if len(growth):
@@ -78,6 +81,26 @@ def _regions(study: Study, paths: StudyPaths) -> Iterator[PageSection]:
         charts=drawn,
         grids=grids,
     )
+
+
+def _matrix(study: Study, mean: pd.DataFrame, scores: pd.DataFrame, bars: pd.DataFrame, marks: str) -> charts.Chart:
+    """Every stream in every region, marked where it is above chance and where it is higher than unimodal means."""
+    level, subjects = study.statistics.fdr, len(study.brain.subjects)
+    wide = scores[scores["roi"] != WHOLE_BRAIN].pivot(index="subject", columns=["roi", "model"], values="score")
+    if subjects < MIN_SUBJECTS:
+        found = pd.DataFrame({"t": np.nan, "q": np.nan}, index=wide.columns)
+        note = f"No mark says what is above chance: a test over subjects needs {MIN_SUBJECTS}."
+    else:
+        tested = group_map(wide.to_numpy(dtype=float))
+        found = pd.DataFrame({"t": tested.t, "q": tested.p_fdr}, index=wide.columns)
+        note = (
+            f"{ABOVE} above chance over subjects (one-sided t of Fisher's z, subjects as a random effect, false"
+            f" discovery rate {level:g} over all cells)."
+        )
+    told = mean.merge(found.reset_index(), "left", ["roi", "model"])
+    told = told.merge(bars[["roi", "model", "mark"]], "left", ["roi", "model"])
+    told["mark"] = np.where(told["q"] <= level, ABOVE, "") + told["mark"].fillna("").to_numpy(dtype=object)
+    return charts.region_matrix(told, f"{note} {marks}".strip())
 
 
 def _saturation(study: Study, paths: StudyPaths) -> str:

@@ -22,6 +22,7 @@ HEADS = {
     "part": "part",
     "p": "p",
     "all": "all subjects",
+    "mean_of_subjects": "mean of subjects",
     "mean": "mean R²",
     "min": "lowest R²",
     "max": "highest R²",

@@ -66,7 +66,9 @@ def with_all_values(table: pd.DataFrame) -> pd.DataFrame:
     return table.reindex(columns=[*table.columns, *(name for name in values if name not in table)])
 
 
-def models_section(study: Study, paths: StudyPaths, preferred: pd.DataFrame, models: Sequence[str]) -> PageSection:
+def models_section(
+    study: Study, paths: StudyPaths, preferred: pd.DataFrame, models: Sequence[str], best: str | None
+) -> PageSection:
     """All models over the whole brain.
 
     Parameters
@@ -77,21 +79,37 @@ def models_section(study: Study, paths: StudyPaths, preferred: pd.DataFrame, mod
         From `tables.preferred_layers`.
     models : sequence of str
         Streams in the study's order.
+    best : str, optional
+        Stream that the training films prefer.
     """
     means = _whole(region_means(paths))
     subjects = _whole(tables.read_table(paths.tables / "roi.csv", "roi", "subject", "model", "score"))
     twins = tables.read_table(paths.tables / "untrained.csv", "roi", "model", "untrained_score")
     ceiling = CEILINGS.get(study.ceiling.use, "") if means["normalised"].notna().any() else ""
     chart = charts.models_chart(means, subjects, _whole(twins), ceiling)
-    grids = [("Whole brain by subject", _whole_brain_table(preferred, models))]
+    grids = [("Whole brain by subject: the numbers of the chart", _whole_brain_table(subjects, models))]
     if len(twins):
         grids.append(("Pretrained beside untrained", _whole(twins)))
     text = (
-        f"Pearson r on the test film ({', '.join(study.split.test)}); each target at the layer that the training films"
-        " chose. The intervals are a bootstrap over subjects, too narrow of few. Parcels of the table below have one"
-        " layer each, chosen for each subject and, in its first column, for their mean: that is no mean of the others."
+        f"Pearson r on the test film ({', '.join(study.split.test)}). For each subject, the training films choose one"
+        " layer for each parcel; the whole brain is the mean over all targets in parcels at these layers, and then over"
+        " subjects. The sentence at the top, the chart, the table below it and “whole brain” everywhere else on this"
+        f" page are that number. {_other_means(preferred, means, best)}The intervals are a bootstrap over subjects, too"
+        " narrow of few."
     )
     return PageSection("models", "Models", text, charts=[chart], grids=grids)
+
+
+def _other_means(preferred: pd.DataFrame, means: pd.DataFrame, best: str | None) -> str:
+    """Sentence on the number of the metrics, whose layers are chosen for all subjects together."""
+    if best is None:
+        return ""
+    together = tables.whole_brain_means(preferred).set_index(["subject", "model"])["score"]
+    own = means.set_index("model")["score"]
+    return (
+        "results/metrics.json and “cinecube compare” differ a little, for there a parcel has the same layer in all"
+        f" subjects: {together[tables.EVERYONE, best]:.3f} for {best}, where this page has {own[best]:.3f}. "
+    )
 
 
 def _whole(table: pd.DataFrame) -> pd.DataFrame:
@@ -251,18 +269,18 @@ def quality_section(study: Study, paths: StudyPaths, films: pd.DataFrame) -> Pag
     )
 
 
-def _whole_brain_table(preferred: pd.DataFrame, models: Sequence[str]) -> pd.DataFrame:
-    """Mean over targets in parcels: a row a stream, a column for all subjects and for each.
+def _whole_brain_table(subjects: pd.DataFrame, models: Sequence[str]) -> pd.DataFrame:
+    """Scores over the whole brain: a row a stream, a column for the mean of subjects and for each.
 
     Parameters
     ----------
-    preferred : DataFrame
-        From `tables.preferred_layers`.
+    subjects : DataFrame
+        Of the whole brain: `model`, `subject`, `score`.
     models : sequence of str
         Streams in the study's order.
     """
-    means = tables.whole_brain_means(preferred)
-    wide = means.pivot(index="model", columns="subject", values="score")
+    wide = subjects.pivot(index="model", columns="subject", values="score")
+    wide.insert(0, "mean_of_subjects", wide.mean(axis=1))
     return as_in_study(wide.reset_index(), models, ["model"])
 
 

@@ -101,7 +101,7 @@ def render(
     films = read_films_table(paths.films)
     maps = brain_maps(study, root, cubes, metrics["best_model"])
     sections = [
-        models_section(study, paths, preferred, models),
+        models_section(study, paths, preferred, models, metrics["best_model"]),
         maps.section,
         *findings(study, root),
         quality_section(study, paths, films),

@@ -84,7 +84,7 @@ def one_line(ctx: click.Context | None, commands: Collection[str]) -> Iterator[N
 
 def _told(error: Exception, ctx: click.Context | None) -> StudyError:
     if isinstance(error, StudyError):
-        return error
+        return _by_options(error, ctx)
     package = (error.name or "").partition(".")[0] if isinstance(error, ModuleNotFoundError) else ""
     if package in _EXTRACTION:
         return StudyError(
@@ -96,6 +96,24 @@ def _told(error: Exception, ctx: click.Context | None) -> StudyError:
     root = ctx.meta.get(_ROOT) if ctx else None
     where = f"{_command(ctx)} in {root.resolve()}" if root else _command(ctx)
     return environment_error(error, where) or _unexpected(error, ctx)
+
+
+_ARGUMENT = re.compile(r"`([a-z_]+)=([^`]*)`")
+
+
+def _by_options(error: StudyError, ctx: click.Context | None) -> StudyError:
+    """The error with options where it names arguments, which the command's parameters are called after."""
+    name = ctx.invoked_subcommand if ctx else None
+    command = ctx.command.get_command(ctx, name) if ctx and name and isinstance(ctx.command, click.Group) else None
+    options = {param.name: param.opts[0] for param in command.params if param.opts} if command else {}
+
+    def option(match: re.Match[str]) -> str:
+        return f"{options.get(match[1], match[1])} {match[2]}".rstrip()
+
+    where, found, expected, do = (
+        _ARGUMENT.sub(option, part) for part in (error.where, error.found, error.expected, error.do)
+    )
+    return StudyError(where=where, found=found, expected=expected, do=do)
 
 
 def _close_command(said: str, commands: Collection[str]) -> str:

@@ -33,9 +33,9 @@ def ls(repo: str | None, rev: str | None, as_json: bool, root: Path) -> None:
     """List the cubes of a study, folder or Git repository.
 
     REPO is a folder (the study's by default), a bare repository or a Git URL; `REPO#FOLDER` names a folder of it, where
-    it holds several studies. Reads labels only, of a repository from its DVC remote. Prints, model by model, film or
-    kind, layers, dims, rows, size and place of every cube, and which layers `cinecube pull` brought of cubes that are
-    not in the folder. Exit 1 where there is none.
+    it holds several studies. Reads labels and sizes only, of a repository from its DVC remote. Prints, model by model,
+    film or kind, layers, dims, rows, size and place of every cube, and which layers `cinecube pull` brought of cubes
+    that are not in the folder. Exit 1 where there is none.
 
     \b
     Example:

@@ -98,7 +98,8 @@ def _tell_of_comparison(found: Compared) -> None:
         _tell_part(kind, lines, f"the same ({len(own)} cubes)" if len(own) > 1 else "the same")
     if not found.cubes:
         _tell_part("cubes", [], _UNKNOWN)
-    _tell_part("whole brain (test r)", _table(found.scores), _UNKNOWN)
+    layers = ["a parcel has one layer for all subjects here, and each subject's own in regions"] if found.scores else []
+    _tell_part("whole brain (test r)", [*layers, *_table(found.scores)], _UNKNOWN)
     regions = changed_numbers(found.regions)
     more = [f"and {len(regions) - _MOST} more: see --json or --html"] if len(regions) > _MOST else []
     _tell_part("regions (test r)", [*_table(regions[:_MOST]), *more], "the same" if found.regions else _UNKNOWN)

@@ -93,9 +93,10 @@ def init(
 
 
 @click.command()
+@click.option("--todo", is_flag=True, help="Leave out stages with nothing to do: those done, and kept back by others.")
 @study_option
 @json_option
-def plan(root: Path, as_json: bool) -> None:
+def plan(todo: bool, root: Path, as_json: bool) -> None:
     """List what is done, what is to do, and what can be resumed.
 
     Reads params.yaml, the cubes' labels, journals and the table of films, and what DVC has recorded of every stage.
@@ -105,32 +106,34 @@ def plan(root: Path, as_json: bool) -> None:
 
     \b
     Example:
-      cinecube plan
+      cinecube plan --todo
     """
     from dataclasses import asdict
 
     from cinecube.status.pipeline import warn_of_earlier
-    from cinecube.status.plan import plan_study
+    from cinecube.status.plan import IDLE, plan_study
     from cinecube.studies.records import warn_of_unfetched
 
     study = study_at(root)
     steps = plan_study(study, root)
     warn_of_earlier(root)
     warn_of_unfetched(study, root)
+    shown = [step for step in steps if step.state not in IDLE] if todo else steps
     if as_json:
-        echo_json([asdict(step) for step in steps])
+        echo_json([asdict(step) for step in shown])
         return
-    names = [step.dvc_stage + _item(step) for step in steps]
-    width = max(map(len, names)) + 2
-    echo(f"{'stage':{width}}{'state':12}{'when done':>10}  {'needs':18}{'takes':13}why")
-    for name, step in zip(names, steps, strict=True):
+    names = [step.dvc_stage + _item(step) for step in shown]
+    width = max(map(len, names), default=0) + 2
+    if shown:
+        echo(f"{'stage':{width}}{'state':12}{'when done':>10}  {'needs':18}{'takes':13}why")
+    for name, step in zip(names, shown, strict=True):
         size = size_text(step.bytes_when_done) if step.bytes_when_done else ""
         memory = f"{size_text(step.memory_bytes)} memory" if step.memory_bytes else ""
         takes = f"about {seconds_text(step.seconds)}" if step.seconds is not None else ""
         rest = f"{size:>10}  {memory:18}{takes:13}{step.why}".rstrip()
         echo(f"{name:{width}}" + state_painted(f"{step.state:12}") + rest)
     absent, kept = (sum(step.state == state for step in steps) for state in ("not here", "kept back"))
-    to_do = [step for step in steps if step.state not in ("done", "not here", "kept back")]
+    to_do = [step for step in steps if step.state not in (*IDLE, "not here")]
     known = [step.seconds for step in to_do if step.seconds is not None]
     takes = f", about {seconds_text(sum(known))}" if known else ""
     unknown = f" and {len(to_do) - len(known)} that never ran here" if known and len(known) < len(to_do) else ""
@@ -212,7 +215,8 @@ def _pull_all(root: Path, as_json: bool) -> None:
         told = {"files": brought.files, "kept_back": brought.kept_back, "lacking": brought.lacking}
         echo_json(told)
     else:
-        remark(f"{brought.files} file{'s' * (brought.files != 1)} fetched")
+        said = "" if brought.has_remote else "; this study has no remote: `dvc remote add -d NAME ADDRESS` names one"
+        remark(f"{brought.files} file{'s' * (brought.files != 1)} fetched{said}")
     if brought.kept_back and not as_json:
         remark("not published, their owner keeps them: " + ", ".join(brought.kept_back))
         remark("stages that read them cannot run here; `dvc repro --allow-missing` runs the others")

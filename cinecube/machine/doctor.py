@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Literal
 
 from cinecube.machine import computing, installed, storage
-from cinecube.status.plan import plan_study
+from cinecube.status.plan import IDLE, plan_study
 from cinecube.store.base.errors import StudyError, environment_error, first_line
 from cinecube.store.base.paths import PARAMS_FILE
 from cinecube.store.dvc.dvc_index import DvcIndex, open_index
@@ -141,7 +141,7 @@ def _storage(study: Study, root: Path) -> Iterator[Diagnosis]:
 
 
 def _room(study: Study, root: Path, index: DvcIndex) -> str:
-    to_do = [step for step in plan_study(study, root) if step.state not in ("done", "kept back")]
+    to_do = [step for step in plan_study(study, root) if step.state not in IDLE]
     return storage.room(root, index, sum(step.bytes_when_done for step in to_do))
 
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import platform
+import re
+import shlex
 import shutil
 import subprocess
 import sys
@@ -95,7 +97,7 @@ def git() -> str:
 
 
 def stage_command(root: Path) -> str:
-    """Path of the `cinecube` that stages call: an environment's that is active, or one in the study's `.venv`.
+    """Path of the `cinecube` that stages call: one in the study's `.venv`, or else an environment's that is active.
 
     Parameters
     ----------
@@ -105,16 +107,52 @@ def stage_command(root: Path) -> str:
     Raises
     ------
     StudyError
-        If there is none, or it is another environment's than this.
+        If there is none, or it runs in another environment than this. What to do is a line after which stages call a
+        `cinecube` that runs.
     """
-    own = Path(sys.prefix) / "bin"
-    path = os.pathsep.join([str(root.resolve() / ".venv" / "bin"), os.environ.get("PATH", os.defpath)])
-    found = shutil.which("cinecube", path=path)
-    if found is None or Path(found).parent.resolve() != own.resolve():
-        raise StudyError(
-            where="dvc.yaml",
-            found=f"stages that would call {found}" if found else "no cinecube on the path for its stages",
-            expected=str(own / "cinecube"),
-            do=f"run `. {own / 'activate'}`",
-        )
-    return found
+    here, own = root.resolve() / ".venv" / "bin", Path(sys.prefix).resolve() / "bin"
+    found = _called(here, os.environ.get("PATH", os.defpath))
+    if found is not None and _python(found).parent.resolve() == own:
+        return str(found)
+    raise StudyError(
+        where="dvc.yaml",
+        found=f"stages that would call {found}" if found else "no cinecube on the path for its stages",
+        expected=f"{own / 'cinecube'}, of the environment that this command runs in",
+        do=f"run `{_mended(here, own)}`",
+    )
+
+
+def _called(*places: Path | str) -> Path | None:
+    found = shutil.which("cinecube", path=os.pathsep.join(map(str, places)))
+    return Path(found) if found else None
+
+
+# Scripts of pip begin with the Python of their environment, by way of a shell where its path is long. A copied
+# environment's name that of the first one, and so does a link to it.
+_FIRST_LINES = re.compile(rb"#!\s*(?:/bin/sh\s+'''exec'\s+)?\"?([^\n\"]*/python[\d.]*)")
+
+
+def _python(command: Path) -> Path:
+    """The Python that runs a command; the one beside it where the command does not say."""
+    with command.open("rb") as file:
+        named = _FIRST_LINES.match(file.read(4096))
+    return Path(os.fsdecode(named[1])) if named else command.resolve().parent / "python"
+
+
+def _mended(here: Path, own: Path) -> str:
+    """The line after which stages call a `cinecube` that runs, whether or not the study has a `.venv`."""
+    kept = _called(here)
+    if kept and _python(kept).exists():
+        return _activated(here)  # stages call this one, whatever else is active
+    lines = []
+    if kept:  # copied, and the Python that it names is gone
+        lines.append(f"mv {shlex.quote(str(here.parent))} {shlex.quote(f'{here.parent}.old')}")
+    active = _called(os.environ.get("PATH", os.defpath))
+    if active is None or _python(active).parent.resolve() != own:
+        lines.append(_activated(own))
+    return " && ".join(lines)
+
+
+def _activated(place: Path) -> str:
+    script = place / "activate"
+    return f". {shlex.quote(str(script))}" if script.is_file() else f"export PATH={shlex.quote(str(place))}:$PATH"

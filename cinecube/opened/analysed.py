@@ -163,7 +163,7 @@ class AnalysedStudy(OpenStudy):
         return make_pairs(problem, m, space.layers.index(find_layer(layer, own, where)), subject)
 
     def map(
-        self, kind: Kind, stream: str | None = None, layer: str | None = None, subject: str = "mean"
+        self, kind: Kind, stream: str | None = None, layer: int | str | None = None, subject: str = "mean"
     ) -> xr.DataArray:
         """One value per target, as `cinecube export` writes it.
 
@@ -174,8 +174,9 @@ class AnalysedStudy(OpenStudy):
             (percent that a removal costs), `q`, `group_t` or `group_q`.
         stream : str, optional
             A model, a stream of one, or a residual pair; for `drop` the pair. Not for `ceiling`.
-        layer : str, optional
-            For `score` and `normalised`; by default each target's own, chosen on the training films.
+        layer : int or str, optional
+            Block number (0 is `embed`) or label, for `score` and `normalised`; by default each target's own, chosen on
+            the training films.
         subject : str
             One subject, or `mean`.
 
@@ -193,7 +194,7 @@ class AnalysedStudy(OpenStudy):
         return map_values(self.params, self._folder("map"), kind, stream, layer, subject)[0]
 
     def draw(
-        self, kind: Kind, stream: str | None = None, layer: str | None = None, subject: str = "mean"
+        self, kind: Kind, stream: str | None = None, layer: int | str | None = None, subject: str = "mean"
     ) -> Axes | None:
         """Draw a map on the cortex as the report does; parameters are those of `map`.
 
@@ -211,12 +212,12 @@ class AnalysedStudy(OpenStudy):
 
         return draw_study_map(self.params, self._folder("draw"), kind, stream, layer, subject)
 
-    def figure(self, number: int) -> dict[str, list[Axes]]:
+    def figure(self, number: int | str) -> dict[str, list[Axes]]:
         """Draw a figure of Oota et al. (2025) for this study, to be changed before it is saved.
 
         Parameters
         ----------
-        number : int
+        number : int or str
             2: models over the whole brain; 3: in regions; 4: residuals in regions; 5: what removal costs, on the
             cortex.
 

@@ -23,6 +23,8 @@ from cinecube.store.inputs.content import Digests
 from cinecube.store.params.document import Study, refuse_no_source
 from cinecube.studies.records import known_records
 
+IDLE = ("done", "kept back")
+"""States of stages that ask for nothing."""
 _BYTES = {"float16": 2, "float32": 4}
 
 
@@ -118,6 +120,9 @@ def _as_dvc_sees(step: Step, changed: Mapping[str, str]) -> Step:
     if why and is_only_absent(why):
         if KEPT_BACK not in why:  # its outputs are as they were recorded
             return replace(step, state="done", why=f"made elsewhere: {why}", rows_left=0)
+        if ABSENT in why and step.state == "done":  # its cube is here, and what goes with it is not
+            kept = [reason.removesuffix(f" {KEPT_BACK}") for reason in why.split("; ") if reason.endswith(KEPT_BACK)]
+            return replace(step, why=f"made elsewhere: its owner did not publish {', '.join(kept)}", rows_left=0)
         if ABSENT in why:
             why = "not published by its owner, and what it is made of is not here"
             return replace(step, state="kept back", why=why)

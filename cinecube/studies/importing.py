@@ -16,7 +16,7 @@ import xarray as xr
 
 from cinecube.store.base.atomic import remove, write_text
 from cinecube.store.base.errors import StudyError, environment_error, first_line
-from cinecube.store.base.labels import check_name, suggestion
+from cinecube.store.base.labels import check_name, one_of, suggestion
 from cinecube.store.base.paths import StudyPaths
 from cinecube.store.base.writing import one_writer
 from cinecube.store.dvc.dvc_index import DvcIndex, Listing, open_index
@@ -195,13 +195,13 @@ def _no_such_cubes(index: DvcIndex, known: Collection[str], model: str, lacking:
         return StudyError(
             where=index.where,
             found=f"no cube of {model} {lacking[0]}",
-            expected=f"one of {', '.join(films)}",
-            do=suggestion(lacking[0], films) or "import films that it has by --film",
+            expected=one_of(films, lacking[0]),
+            do=suggestion(lacking[0], films) or "import films that it has by `films=`",
         )
     return StudyError(
         where=index.where,
         found=f"no feature cubes of {model}",
-        expected=f"one of {', '.join(models) or 'its models, but it has none'}",
+        expected=one_of(models, model) if models else "one of its models, but it has none",
         do=f"streams come together: ask for {owner}"
         if owner
         else suggestion(model, models) or "see `cinecube ls` of it",

@@ -18,7 +18,7 @@ import yaml
 from cinecube.features.films.stimuli import one_file, segment_files
 from cinecube.sharing.ignoring import IGNORE_FILE, keep_out_of_git, warn_of_exposed
 from cinecube.store.base.errors import StudyError, first_line, some_of
-from cinecube.store.base.labels import check_name, suggestion
+from cinecube.store.base.labels import check_name, one_of, suggestion
 from cinecube.store.base.paths import SCHEMA_FILE
 from cinecube.store.clock.clock import same_step
 from cinecube.store.inputs.content import is_here, unfetched
@@ -130,14 +130,14 @@ def values_of_scans(
     StudyError
         If there are no subjects, no such space or atlas, or the test film is none of `films`.
     """
-    _refuse_no_folder(own.scans, "--scans")
+    _refuse_no_folder(own.scans, "scans")
     source, subjects = source_in(own.scans)
     if not subjects:
         raise StudyError(
-            where=str(own.scans), found="no folder sub-*", expected="fMRIPrep derivatives", do="set --scans"
+            where=str(own.scans), found="no folder sub-*", expected="fMRIPrep derivatives", do="set `scans=`"
         )
     if own.atlas and not find_atlas(own.atlas).exists():
-        do = "correct --atlas"
+        do = "correct `atlas=`"
         raise StudyError(where=str(own.atlas), found="no such file", expected="an atlas", do=do)
     space = check_name(_space(own, subjects, source), "space")
     cleaning = _CLEANING[source]
@@ -145,7 +145,7 @@ def values_of_scans(
         check_atlas(own.atlas, space)
     if own.test is not None and own.test not in films:
         do = suggestion(own.test, films) or "name a film"
-        raise StudyError(where="--test", found=repr(own.test), expected=f"one of {', '.join(films)}", do=do)
+        raise StudyError(where="`test=`", found=repr(own.test), expected=one_of(films, own.test), do=do)
     segments = [segment for parts in films.values() for segment in parts]
     params = BrainParams(
         source=source, path=str(own.scans.resolve()), subjects=_told_apart(subjects), space=space, **cleaning
@@ -206,13 +206,13 @@ def write_study(folder: Path, values: Mapping[str, Any], template: str, params: 
         _finish(folder)
 
 
-def _refuse_no_folder(path: Path, option: str) -> None:
+def _refuse_no_folder(path: Path, argument: str) -> None:
     if not path.is_dir():
-        raise StudyError(where=str(path), found="no such folder", expected="one", do=f"set {option}")
+        raise StudyError(where=str(path), found="no such folder", expected="one", do=f"set `{argument}=`")
 
 
 def _find_films(stimuli: Path) -> dict[str, list[str]]:
-    _refuse_no_folder(stimuli, "--stimuli")
+    _refuse_no_folder(stimuli, "stimuli")
     found = {
         folder.name: [one_file(f"segment {name}", files) for name, files in segment_files(folder).items()]
         for folder in sorted(stimuli.iterdir())
@@ -220,7 +220,7 @@ def _find_films(stimuli: Path) -> dict[str, list[str]]:
     }
     films = {film: [path.stem for path in _fetched(film, paths)] for film, paths in found.items() if paths}
     if len(films) < 2:
-        do = "set --stimuli to the folder of the films' folders"
+        do = "set `stimuli=` to the folder of the films' folders"
         for film, segments in films.items():
             # The test segments are a film of their own, so one film may be written as two.
             if len(segments) > _TEST_ON_ONE:
@@ -265,7 +265,7 @@ def _space(own: OwnData, subjects: Sequence[str], source: Source) -> str:
         return chosen
     if there and own.space not in there:
         do = suggestion(own.space, there) or "name a space of the scans"
-        raise StudyError(where="--space", found=repr(own.space), expected=f"one of {', '.join(there)}", do=do)
+        raise StudyError(where="`space=`", found=repr(own.space), expected=one_of(there, own.space), do=do)
     return own.space
 
 

@@ -53,14 +53,14 @@ def init_reuse(folder: Path, repo: str, rev: str | None, own: OwnData) -> list[s
             where=index.where,
             found="no feature cubes at this revision",
             expected="some, which its dvc.lock names",
-            do="commit dvc.lock and data/dvc.lock there, or name another revision by --rev",
+            do="commit dvc.lock and data/dvc.lock there, or name another revision by `rev=`",
         )
     if not split["train"] or not split["test"]:
         raise StudyError(
             where=index.where,
             found=f"feature cubes of {', '.join(films)}",
             expected="a film to fit on and one to test on",
-            do="name the film to test on by --test, or another revision by --rev",
+            do="name the film to test on by `test=`, or another revision by `rev=`",
         )
     values = values_of_scans(folder, own, films, split)
     write_study(folder, values | {"stimuli": None, "repo": shown_address(repo)}, "reuse")

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from cinecube.store.base.errors import StudyError
-from cinecube.store.base.labels import suggestion
+from cinecube.store.base.labels import one_of, suggestion
 
 if TYPE_CHECKING:
     from cinecube.features.networks.network import Network
@@ -73,7 +73,7 @@ def _find(extractor: str, where: str) -> EntryPoint:
     raise StudyError(
         where=where,
         found=f"an unknown extractor {extractor!r}",
-        expected=f"one of {', '.join(sorted(known))}",
+        expected=one_of(sorted(known), extractor),
         do=suggestion(extractor, known) or "correct it, or install the package that brings it",
     )
 

@@ -185,7 +185,10 @@ def _window_s(study: Study, rows: pd.DataFrame, model: str) -> float:
     step = round(step_s(rows), 6)
     if np.isnan(step):
         raise StudyError(
-            where=f"model {model}", found="one row per segment", expected="two or more", do="give --window in seconds"
+            where=f"model {model}",
+            found="one row per segment",
+            expected="two or more",
+            do="give `window_s=` in seconds",
         )
     return study.clock.window_s if same_step(step, study.clock.tr_s) else step
 
@@ -214,7 +217,7 @@ def _refuse_missing(study: Study, foreign: Foreign, names: Sequence[str], model:
             where=f"model {model}",
             found=found + (f", and rows of {', '.join(first[:3])}, which is none" if strange else ""),
             expected="rows of every segment of the films",
-            do=near[1] if near else "add them, or name the films that they belong to by --film",
+            do=near[1] if near else "add them, or name the films that they belong to by `films=`",
         )
 
 
@@ -232,7 +235,7 @@ def _segment(study: Study, paths: StudyPaths, foreign: Foreign, how: Adding, nam
             where=f"model {how.model} {name}",
             found=f"features from {from_s[0]:g} to {ends_s:g} s",
             expected=f"0 to {to_s[-1] + clock.tr_s:g} s or up to {clock.max_trim_s:g} s less (clock.max_trim_s)",
-            do="correct the onsets, or --tr for an array per segment",
+            do="correct the onsets, or `tr_s=` for an array per segment",
         )
     weights = segment_weights(how.resample, from_s, window_s, kept, clock.window_s, f"model {how.model} {name}")
     resampled = not are_windows(from_s, window_s, kept, clock.window_s)
@@ -265,7 +268,7 @@ def _film_rows(study: Study, paths: StudyPaths, how: Adding, name: str, ends_s: 
             where=f"model {how.model} {name}",
             found=f"features up to {ends_s:g} s",
             expected=f"{film_s:g} s, the film's length, or up to {study.clock.max_trim_s:g} s more",
-            do="correct the onsets, or --tr for an array per segment",
+            do="correct the onsets, or `tr_s=` for an array per segment",
         )
     return n_rows
 
@@ -277,7 +280,7 @@ def _refuse_uneven(from_s: np.ndarray, where: str) -> None:
             where=where,
             found=f"steps from {steps.min():g} to {steps.max():g} s",
             expected="even ones for lanczos",
-            do="use --resample mean",
+            do="use `resample=mean`",
         )
 
 

@@ -88,7 +88,7 @@ def _refuse_row_numbers(
         where=f"model {model} {name}",
         found=f"onsets {first:g}, {first + 1:g}, … {last:g}, which number rows",
         expected=f"seconds from the segment's first frame{length}",
-        do=f"multiply them by the seconds between rows ({clock.tr_s:g} at this study's clock), or say --window 1 if "
+        do=f"multiply them by the seconds between rows ({clock.tr_s:g} at this study's clock), or say `window_s=1` if "
         "they are seconds",
     )
 

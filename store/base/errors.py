@@ -29,7 +29,8 @@ class StudyError(Exception):
     found, expected : str
         Both sides of the disagreement, with their units.
     do : str
-        What the reader can do about it.
+        What the reader can do about it. An argument that the reader gave, or lacks, is written as `name=` or
+        `name=value` between backticks, here as in the other parts: commands put their option in its place.
     """
 
     def __init__(self, *, where: str, found: str, expected: str, do: str) -> None:

@@ -6,7 +6,7 @@ import difflib
 import re
 from collections.abc import Collection, Iterable, Sequence
 
-from cinecube.store.base.errors import StudyError
+from cinecube.store.base.errors import StudyError, some_of
 
 EMBED = "embed"
 HEAD = "head"
@@ -80,9 +80,32 @@ def suggestion(name: str, known: Iterable[object]) -> str | None:
     name : str
     known : iterable
     """
+    close = _nearest(name, known)
+    return None if close is None else f"did you mean {close!r}?"
+
+
+def one_of(known: Iterable[object], name: str = "") -> str:
+    """`one of …`: all known names; where one is close to `name`, that and the first of the others.
+
+    Parameters
+    ----------
+    known : iterable
+    name : str, optional
+        What was asked for.
+    """
+    names, close = list(map(str, known)), _nearest(name, known)
+    if close is None:
+        return f"one of {', '.join(names)}"
+    return "one of " + some_of([close, *(other for other in names if other != close)], _BESIDE)
+
+
+_BESIDE = 4
+
+
+def _nearest(name: str, known: Iterable[object]) -> str | None:
     by_lower = {str(other).lower(): str(other) for other in known}
     close = difflib.get_close_matches(name.lower(), list(by_lower), n=1)
-    return f"did you mean {by_lower[close[0]]!r}?" if close else None
+    return by_lower[close[0]] if close else None
 
 
 def no_such(
@@ -103,7 +126,7 @@ def no_such(
         What is named: `model`, `layer`.
     name : str or int
     known : collection
-        Names that there are.
+        Names that there are: all are said, or the nearest and a few.
     where : str
         The cube, file or section that has them.
     do : str
@@ -111,17 +134,17 @@ def no_such(
     guess : bool
         Whether the nearest is what may have been meant.
     expected : str, optional
-        What to say of the known names, in place of all of them.
+        What else would do, before the known names.
 
     Returns
     -------
     StudyError
     """
-    names = ", ".join(map(str, known))
+    among = one_of(known, str(name) if guess else "")
     return StudyError(
         where=where,
         found=f"no {noun} {name!r}",
-        expected=expected or (f"one of {names}" if known else f"one in {where.rpartition(': ')[2]}, which has none"),
+        expected=expected + (among if known else f"one in {where.rpartition(': ')[2]}, which has none"),
         do=(guess and suggestion(str(name), known)) or do,
     )
 

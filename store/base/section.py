@@ -8,7 +8,7 @@ from typing import Any
 import yaml
 from pydantic import BaseModel, ConfigDict, model_validator
 
-from cinecube.store.base.labels import suggestion
+from cinecube.store.base.labels import one_of, suggestion
 
 _LONGEST = 60
 
@@ -58,7 +58,7 @@ class Section(BaseModel):
                 raise WrongValue(
                     key=str(name),
                     found=f"an unknown key {name!r}",
-                    expected=f"one of {', '.join(cls.model_fields)}",
+                    expected=one_of(cls.model_fields, str(name)),
                     do=suggestion(str(name), cls.model_fields) or "remove it or correct its name",
                 )
         return dict.fromkeys(needed, NOTHING) | value

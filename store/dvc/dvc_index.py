@@ -93,6 +93,17 @@ class Listing:
     objects: Objects
     listed: tuple[DvcObject, bytes] | None = None
 
+    def n_bytes(self) -> int:
+        """Bytes of all files; asks the remote for the size of each that is not in the cache.
+
+        Raises
+        ------
+        StudyError
+            If one is in neither.
+        """
+        sizes = {item: self.objects.size(item, f"{self.where}/{name}") for name, item in self.files.items()}
+        return sum(sizes[item] for item in self.files.values())
+
 
 @dataclass(frozen=True)
 class DvcIndex:

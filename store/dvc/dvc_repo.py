@@ -47,7 +47,7 @@ def check_address(url: str, rev: str | None) -> None:
             where=shown_address(url),
             found=f"the revision {rev!r}",
             expected="a branch, tag or commit",
-            do="correct --rev",
+            do="correct `rev=`",
         )
 
 

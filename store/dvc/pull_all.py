@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from cinecube.store.base.errors import StudyError, some_of
 from cinecube.store.dvc.dvc_index import DvcIndex, Output, inside, open_index
@@ -27,12 +29,15 @@ class Brought:
         Others that could not be had.
     cause : StudyError, optional
         Why the first of these could not.
+    has_remote : bool
+        Whether there is one to fetch from; imports have those of their own repositories.
     """
 
     files: int
     kept_back: tuple[str, ...]
     lacking: tuple[str, ...]
     cause: StudyError | None = None
+    has_remote: bool = True
 
 
 def pull_all(root: Path) -> Brought:
@@ -57,7 +62,7 @@ def pull_all(root: Path) -> Brought:
     logging.getLogger("dvc_data.index.fetch").setLevel(logging.ERROR)
     try:
         # On a terminal DVC's own bars show how far it is, at this level.
-        with set_loggers_level(logging.INFO), Repo(str(root)) as repo:
+        with set_loggers_level(logging.INFO), _bars_that_go(), Repo(str(root)) as repo:
             done = repo.pull(None if whole else [str(root)], recursive=not whole, allow_missing=True)
     except Exception as error:  # every filesystem has its own classes for a lost connection
         raise StudyError(
@@ -77,7 +82,25 @@ def pull_all(root: Path) -> Brought:
     kept = tuple(path for path, output in absent.items() if output.kept)
     lacking = tuple(path for path in absent if path not in kept)
     cause = _cause(before, absent[lacking[0]], lacking) if lacking else None
-    return Brought(done["stats"]["fetched"], kept, lacking, cause)
+    return Brought(done["stats"]["fetched"], kept, lacking, cause, has_remote=bool(before.config.get("remote")))
+
+
+@contextmanager
+def _bars_that_go() -> Iterator[None]:
+    """Let DVC's bars take their lines with them: each leaves one, which is empty where it had nothing to do."""
+    from dvc.progress import Tqdm
+
+    close = Tqdm.close
+
+    def gone(bar: Any) -> None:
+        bar.leave = False
+        close(bar)
+
+    Tqdm.close = gone
+    try:
+        yield
+    finally:
+        Tqdm.close = close
 
 
 def _cause(index: DvcIndex, output: Output, lacking: Sequence[str]) -> StudyError:

@@ -100,7 +100,7 @@ def read_foreign(
     found = _read(path, dataset, segments, table, None if labels is None else len(labels))
     if isinstance(found, _Array):
         if tr_s is not None:
-            raise wrong("--tr", f"{tr_s:g} s, for rows that have onsets", "an array per segment", "drop it")
+            raise wrong("`tr_s=`", f"{tr_s:g} s, for rows that have onsets", "an array per segment", "drop it")
         rows, array = _labels(found, labels, table, str(path)), found
     else:
         if table is not None:
@@ -125,7 +125,7 @@ def _read(
     if not path.exists():
         raise wrong(str(path), "nothing", "an array", "correct the path")
     if dataset is not None and suffix not in _HDF5:
-        raise wrong(str(path), f"a data set {dataset!r} asked for", "an HDF5 file", "drop --dataset")
+        raise wrong(str(path), f"a data set {dataset!r} asked for", "an HDF5 file", "drop `dataset=`")
     if path.is_dir():
         return _read_folder(path)
     if suffix in TABLES:
@@ -202,7 +202,7 @@ def _labels(array: _Array, labels: pd.DataFrame | None, table: Path | None, wher
     """`segment` and `onset_s` of each row, from the table or from the array's own columns."""
     if (array.labels is None) == (labels is None):
         found = "no labels of its rows" if labels is None else "columns segment and onset_s, and a table of rows"
-        raise wrong(where, found, "a CSV table with segment and onset_s, or both as columns", "see --rows")
+        raise wrong(where, found, "a CSV table with segment and onset_s, or both as columns", "see `table=`")
     own = array.labels if labels is None else labels
     assert own is not None
     if len(own) != len(array.columns):

@@ -131,7 +131,7 @@ def _choose(
                 str(table),
                 f"a table of rows, and data sets {some_of(places, _SHOWN)}",
                 "one that has them all",
-                f"add --dataset {places[0]}, or drop --rows where each is a segment's",
+                f"add `dataset={places[0]}`, or drop `table=` where each is a segment's",
             )
         return places[0]
     found = _segments_in(places, segments)
@@ -148,12 +148,12 @@ def _refuse_one_segment(own: _Found, known: Sequence[_Found], where: str) -> Non
     others = [one.segment for one in known if one.tail == own.tail and one.segment != own.segment]
     if others:
         option = own.tail or own.head
-        do = f"say --dataset {option}, which reads all" if option else "drop --dataset"
+        do = f"say `dataset={option}`, which reads all" if option else "drop `dataset=`"
         raise wrong(where, f"{own.place}, of {own.segment} alone", f"those of {some_of(others, _SHOWN)} too", do)
 
 
 def _asked_for(sets: Mapping[str, Any], asked: str, segments: Sequence[str], where: str) -> list[str]:
-    """Places that --dataset may mean: its own, those below it, or those in each segment's group."""
+    """Places that a data set asked for may mean: its own, those below it, or those in each segment's group."""
     known = _segments_in(list(sets), segments)
     places = (
         [place for place in sets if place == asked]
@@ -163,7 +163,7 @@ def _asked_for(sets: Mapping[str, Any], asked: str, segments: Sequence[str], whe
     )
     if not places:
         names = dict.fromkeys(one.tail or one.head for one in known if one.template) or sets
-        raise wrong(where, f"no data set {asked!r}", f"one of {some_of(list(names), _SHOWN)}", "correct --dataset")
+        raise wrong(where, f"no data set {asked!r}", f"one of {some_of(list(names), _SHOWN)}", "correct `dataset=`")
     return places
 
 
@@ -193,7 +193,7 @@ def _refuse_several(found: Sequence[_Found], sets: Mapping[str, Any], where: str
     do = "keep one of them in the file"
     for name, every in zip((first.tail, first.head, first.template), names, strict=True):
         if name and len(set(every)) == len(every):
-            do = f"add --dataset {name}"
+            do = f"add `dataset={name}`"
             break
     shapes = [f"{one.place} ({', '.join(map(str, sets[one.place].shape or ()))})" for one in own]
     raise wrong(where, f"data sets {some_of(shapes, _SHOWN)}", "one (row, dim) for each segment", do)
@@ -214,7 +214,7 @@ def _by_own_names(
         where,
         f"data sets {some_of(list(inner.values()), _SHOWN)}",
         f"segments in their names: {some_of(segments, _SHOWN)}",
-        near[1] if near else f"add --rows, and --dataset {places[0]}, if that has the rows of all segments",
+        near[1] if near else f"add `table=`, and `dataset={places[0]}`, if that has the rows of all segments",
     )
 
 

@@ -66,7 +66,7 @@ def features_of(
     if chosen:
         if absent := [name for name in chosen if name not in columns]:
             known = ", ".join(columns.columns[:20])
-            raise wrong(where, f"no column {absent[0]!r}", f"one of {known}", "correct --column")
+            raise wrong(where, f"no column {absent[0]!r}", f"one of {known}", "correct `columns=`")
         names, left_out, said = list(dict.fromkeys(chosen)), {}, []
     else:
         left_out = _by_name(columns, rows, where) if named else {}
@@ -85,7 +85,7 @@ def features_of(
                 f"{where} column {name}",
                 "text",
                 "numbers",
-                "drop it, make it numbers, or name the features by --column",
+                "drop it, make it numbers, or name the features by `columns=`",
             )
     if not names:
         told = ", ".join(left_out)
@@ -125,7 +125,7 @@ def _by_name(columns: pd.DataFrame, rows: pd.DataFrame, where: str) -> dict[str,
 
 
 def _unclear(where: str, found: str) -> StudyError:
-    return wrong(where, found, "a feature, or a label", "name the features by --column, or take the column out")
+    return wrong(where, found, "a feature, or a label", "name the features by `columns=`, or take the column out")
 
 
 def _numbers_rows(column: pd.Series, rows: pd.DataFrame) -> bool:

@@ -128,6 +128,7 @@ def find_named(root: Path, asked: str) -> Sequence[Path] | Path:
         return Path(named[asked][0].path)
     if asked.endswith(".zarr") or (os.sep in asked and path.parent.is_dir()):
         return Path(asked)
-    names = ", ".join(name for name in named if "/" not in name)
-    expected = f"a path, MODEL/FILM, MODEL/scores, MODEL/predictions, or one of {names}"
-    raise no_such("cube", asked, named, PARAMS_FILE, "see `cinecube ls`", expected=expected)
+    others = "a path, MODEL/FILM, MODEL/scores, MODEL/predictions, or "
+    # Whole names first: the nearest of all comes before them.
+    known = sorted(named, key=lambda name: "/" in name)
+    raise no_such("cube", asked, known, PARAMS_FILE, "see `cinecube ls`", expected=others)

@@ -112,7 +112,10 @@ def list_revision(index: DvcIndex, tell: Callable[[StudyError], None]) -> list[d
         )
 
     def summary(cube: StoredCube) -> dict[str, Any]:
-        return summarise(head_of(cubes.open(Path(cube.path))), Path(cube.path), cube.n_bytes)
+        head = head_of(cubes.open(Path(cube.path)))
+        # A list of files that are several cubes has no sizes: DVC records that of all of them.
+        n_bytes = index.folder(cube.path).n_bytes() if cube.n_bytes is None else cube.n_bytes
+        return summarise(head, Path(cube.path), n_bytes)
 
     return list(_readable(summary, cubes_of(index), tell))
 

@@ -12,7 +12,7 @@ from pydantic import BaseModel, Field, ValidationError, WithJsonSchema, field_va
 
 from cinecube.store.base.bounded import parse_yaml, read_text
 from cinecube.store.base.errors import StudyError
-from cinecube.store.base.labels import check_name, no_such, suggestion
+from cinecube.store.base.labels import check_name, no_such, one_of, suggestion
 from cinecube.store.base.paths import PARAMS_FILE as PARAMS_FILE
 from cinecube.store.base.section import Section, WrongValue, as_written
 from cinecube.store.clock.clock import Clock
@@ -294,7 +294,7 @@ class Study(Section):
         known = self.known_models
         return {
             "found": f"{stream!r}, no model nor a stream of one",
-            "expected": f"one of {', '.join(known)}, or a stream such as imagebind.video",
+            "expected": f"{one_of(known, stream)}, or a stream such as imagebind.video",
             "do": suggestion(stream, known) or "correct it, or add its model to `models`",
         }
 
@@ -449,7 +449,7 @@ def _known(key: str, kind: str, names: list[str], known: Collection[str]) -> Non
             raise WrongValue(
                 key=key,
                 found=f"no {kind} {name!r}",
-                expected=f"one of {', '.join(known)}, the keys of `{kind}s`"
+                expected=f"{one_of(known, name)}, the keys of `{kind}s`"
                 if known
                 else f"a key of `{kind}s`, which has none",
                 do=suggestion(name, known) or f"correct it, or add it to `{kind}s`",

@@ -55,9 +55,15 @@ def test_names_of_subjects_stand_as_they_are() -> None:
 
 
 @pytest.mark.parametrize(
-    ("top", "expected"), [(100, ["-100", "-50", "0", "50", "100"]), (0.72, ["-0.72", "-0.36", "0", "0.36", "0.72"])]
+    ("top", "expected"),
+    [
+        (100, ["-100", "-50", "0", "50", "100"]),
+        (0.72, ["-0.5", "-0.25", "0", "0.25", "0.5"]),
+        (0.664, ["-0.5", "-0.25", "0", "0.25", "0.5"]),
+        (0.0312, ["-0.02", "0", "0.02"]),
+    ],
 )
-def test_a_colour_bar_has_a_label_and_readable_ticks_up_to_its_ends(top: float, expected: list[str]) -> None:
+def test_a_colour_bar_has_a_label_and_round_ticks_within_its_ends(top: float, expected: list[str]) -> None:
     bar = colour_bar(Figure(), -top, top, "drop (%)", clipped=top == 100)
     assert (bar.vmin, bar.vmax) == (-top, top)
     assert [tick.get_text().replace("\N{MINUS SIGN}", "-") for tick in bar.ax.get_yticklabels()] == expected

@@ -243,7 +243,7 @@ def test_what_is_left_out_replaced_or_of_no_use_is_said(root: Path) -> None:
     misspelt = {name.replace("amber01", "ambre01"): values for name, values in VALUES.items()}
     _table(misspelt).to_csv(root / "lab.csv", index=False)
     assert "found no rows of segment amber01, and rows of ambre01, which is none" in _refused(root)
-    assert "--tr: found 2 s, for rows that have onsets" in _refused(root, "--tr", "2")
+    assert "`tr_s=`: found 2 s, for rows that have onsets" in _refused(root, "--tr", "2")
 
 
 def test_names_that_are_taken_are_refused(root: Path) -> None:
@@ -313,7 +313,7 @@ def test_seconds_that_look_like_row_numbers_are_taken(root: Path) -> None:
     _onsets(root, np.arange(60), films=True, n_rows=60)
     assert "resampled to the study's clock" in _must(root)
     _onsets(root, np.arange(60), films=False, n_rows=60)
-    assert "say --window 1 if they are seconds" in _refused(root)
+    assert "say `window_s=1` if they are seconds" in _refused(root)
     assert "resampled to the study's clock" in _must(root, "--window", "1")
     params = _params() | {"clock": {"tr_s": 1.0, "window_s": 1.0, "max_trim_s": 6}}
     (root / "params.yaml").write_text(yaml.safe_dump(params), encoding="utf-8")

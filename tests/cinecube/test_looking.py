@@ -5,9 +5,13 @@ from __future__ import annotations
 import json
 import os
 import re
+import shlex
 import shutil
+import site
 import subprocess
 import sys
+import venv
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -240,6 +244,79 @@ def test_stages_that_would_call_another_cinecube_are_named(tmp_path: Path, monke
     other.chmod(0o755)
     with pytest.raises(StudyError, match=f"stages that would call {re.escape(str(other))}"):
         installed.stage_command(tmp_path)
+
+
+def environment(folder: Path) -> Path:
+    """An environment of its own in which cinecube runs; its folder of commands."""
+    venv.create(folder, with_pip=False)
+    (packages,) = folder.glob("lib/python*/site-packages")
+    links = [f"import site; site.addsitedir({path!r})" for path in site.getsitepackages()]  # their .pth files too
+    (packages / "shared.pth").write_text("\n".join(links), encoding="utf-8")
+    command = folder / "bin" / "cinecube"
+    # As pip writes it where a path is long or has a space.
+    first = f"#!/bin/sh\n'''exec' \"{folder}/bin/python\" \"$0\" \"$@\"\n' '''"
+    command.write_text(f"{first}\nfrom cinecube.cli import main\nmain()\n", encoding="utf-8")
+    command.chmod(0o755)
+    return folder / "bin"
+
+
+def copied(root: Path, tmp_path: Path) -> Path:
+    """As `cp -r` of a study leaves its environment: scripts name the Python of the first place."""
+    first = environment(tmp_path / "first" / ".venv")
+    shutil.copytree(first.parent, root / ".venv", symlinks=True)
+    return first
+
+
+def gone(root: Path, tmp_path: Path) -> Path:
+    shutil.rmtree(copied(root, tmp_path).parent)
+    return OWN
+
+
+OWN = Path(sys.prefix) / "bin"
+# What is in the study's `.venv`, whose cinecube the stages call in the end, and what is on the path.
+PLACES: dict[str, tuple[Callable[[Path, Path], Path], Callable[[Path], list[Path]]]] = {
+    "no environment here, none on the path": (lambda root, at: OWN, lambda at: []),
+    "no environment here, another on the path": (lambda root, at: OWN, lambda at: [environment(at / "another")]),
+    "an environment of its own": (lambda root, at: environment(root / ".venv"), lambda at: [OWN]),
+    "a copied environment": (copied, lambda at: []),
+    "a copied environment of which the first is gone": (gone, lambda at: []),
+    "the same, and this one is active": (gone, lambda at: [OWN]),
+}
+
+
+def stages_at(root: Path, path: list[Path], command: str) -> tuple[dict[str, str], Path]:
+    """What `doctor` says of stages after some lines of a shell, and the environment in which it ran."""
+    script = f"cd {shlex.quote(str(root))}\n{command} doctor --json"
+    environ = {**os.environ, "PATH": os.pathsep.join(map(str, [*path, "/usr/bin", "/bin"]))}
+    done = subprocess.run(["bash", "-c", script], env=environ, stdout=subprocess.PIPE, text=True, check=False)
+    found = {one["what"]: one for one in json.loads(done.stdout)}
+    return found["stages"], Path(found["Python"]["found"].split(" in ")[1].split(",")[0])
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", PLACES)
+def test_stages_run_after_the_line_that_doctor_names(name: str, tmp_path: Path) -> None:
+    make, on_path = PLACES[name]
+    root = tmp_path / "a study"
+    assert CliRunner().invoke(main, ["init", str(root)]).exit_code == 0
+    expected, path = make(root, tmp_path), on_path(tmp_path)
+    found, _ = stages_at(root, path, shlex.quote(str(OWN / "cinecube")))
+    assert found["state"] == "missing"
+    line = found["do"].removeprefix("run `").removesuffix("`")
+    found, there = stages_at(root, path, f"{line}\ncinecube")
+    assert found["state"] == "ok", found
+    assert there == expected.parent
+
+
+@pytest.mark.slow
+def test_links_to_an_environment_and_copies_of_it_are_that_environment(tmp_path: Path) -> None:
+    root, links = tmp_path / "study", tmp_path / "links"
+    assert CliRunner().invoke(main, ["init", str(root)]).exit_code == 0
+    links.mkdir()
+    (links / "cinecube").symlink_to(OWN / "cinecube")
+    assert stages_at(root, [links], "cinecube")[0]["state"] == "ok"
+    copied(root, tmp_path)
+    assert stages_at(root, [OWN], ".venv/bin/cinecube")[0]["state"] == "ok"
 
 
 @pytest.mark.slow

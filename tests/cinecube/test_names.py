@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -10,6 +11,7 @@ from typing import TYPE_CHECKING
 import pytest
 from click.testing import CliRunner
 
+import cinecube as cc
 from cinecube.cli import main
 from cinecube.store.open.cube_names import find_named, named_cubes
 from cinecube.store.params.document import load_study
@@ -69,6 +71,14 @@ def test_a_wrong_name_is_told_the_nearest(study: Folder, command: str, word: str
     line = study.error(command, word)
     assert f"params.yaml: found no cube {word!r}" in line
     assert f"did you mean {near!r}?" in line
+
+
+def test_the_nearest_name_is_the_first_of_few(study: Folder) -> None:
+    line = study.error("why", "tvlt.jont")
+    (near,) = re.findall(r"did you mean '(.*)'[?]", line)
+    assert re.search(rf"MODEL/predictions, or one of {near}, \S+, \S+, \S+ and \d+ more; did you mean", line)
+    with pytest.raises(cc.StudyError, match=r"expected one of roi, (\w+, ){2}\w+ and \d+ more; did you mean 'roi'[?]"):
+        cc.open(str(study.root)).table("roy")
 
 
 def test_a_name_of_nothing_is_told_all(study: Folder) -> None:

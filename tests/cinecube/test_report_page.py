@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import html
+import io
+import json
 import re
 import shutil
 from collections.abc import Iterator
@@ -20,6 +22,7 @@ from cinecube.analysis.maps.cortex import Cortex, cortex_of, read_fsaverage
 from cinecube.analysis.maps.map_values import Kind, map_values
 from cinecube.analysis.report.charts import Chart
 from cinecube.analysis.report.cortex_data import cortex_data
+from cinecube.analysis.report.findings import ABOVE
 from cinecube.analysis.report.methods import Methods
 from cinecube.analysis.report.page import fill_page
 from cinecube.analysis.report.sections import PageSection
@@ -254,6 +257,125 @@ def test_a_parcel_chosen_on_the_cortex_is_chosen_in_the_charts(reader: Reader) -
     assert names[int(reader.ask("() => document.getElementById('cortex-controls').elements.parcel.value"))] == other
     title = reader.ask("() => document.getElementById('time')._fullLayout.title.text")
     assert title.startswith(f"{other}: r of the means = ")
+
+
+def test_the_cortex_turns_to_a_parcel_that_was_chosen_elsewhere(reader: Reader) -> None:
+    """From either side, left and right, outer and inner: what is chosen looks at the eye, and nothing is before it."""
+    mesh = read_fsaverage()
+    parcel_at = np.array(reader.ask("() => window.shownCortex.then(c => [...c.parcelAt])"))
+    points, corners = mesh.points_mm["inflated"], mesh.faces
+    normals = np.cross(points[corners[:, 1]] - points[corners[:, 0]], points[corners[:, 2]] - points[corners[:, 0]])
+    of_face = np.where((parcel_at[corners] == parcel_at[corners[:, :1]]).all(axis=1), parcel_at[corners[:, 0]], -1)
+    seen = set()
+    reader.choose("inflate", "1")
+    for button in ("left", "right"):
+        for number in np.unique(of_face[of_face >= 0]):
+            if not reader.ask("n => data.cortex.parcels.names[n]", int(number)):
+                continue  # outside the parcels
+            is_left = corners[of_face == number][:, 0] < mesh.n_left
+            if is_left.any() and not is_left.all():
+                continue
+            facing = normals[of_face == number].sum(axis=0)
+            facing /= np.linalg.norm(facing)
+            side = "left" if is_left.all() else "right"
+            inner = (facing[0] if side == "left" else -facing[0]) > 0.5
+            if (button, side, inner) in seen:
+                continue
+            seen.add((button, side, inner))
+            reader.choose("hemisphere", "both")
+            reader.page.locator(f"button[data-view={button}]").click()
+            reader.choose("parcel", str(number))
+            eye = reader.ask("() => document.getElementById('cortex')._fullLayout.scene._scene.getCamera().eye")
+            towards = np.array([eye["x"], eye["y"], eye["z"]]) / np.linalg.norm([eye["x"], eye["y"], eye["z"]])
+            assert facing @ towards > 0.25, (button, number)
+            shown = reader.page.locator("#cortex-controls [name=hemisphere]").input_value()
+            assert shown == (side if inner else "both"), (button, number)
+    assert {one[:2] for one in seen} == {(a, b) for a in ("left", "right") for b in ("left", "right")}
+    assert any(inner for _, _, inner in seen)
+    reader.choose("hemisphere", "both")
+    reader.page.locator("button[data-view=left]").click()
+
+
+def test_a_region_says_r_and_its_tests(browser: Any, study: Folder) -> None:
+    """Numbers in cells that are wide enough, marks by the tests in the CSV, a frame around the best of each region."""
+    page = browser.new_page(viewport={"width": 1280, "height": 900})
+    reader = Reader(page, study.root / "results/report/index.html")
+    table = pd.read_csv(io.StringIO(reader.ask("() => data.charts['region-matrix'].csv"))).fillna({"mark": ""})
+    scores = pd.read_csv(study.root / "results/tables/roi.csv")
+    level = load_study(study.root).statistics.fdr
+    (figure,) = reader.ask("() => data.charts['region-matrix'].figures").values()
+    cells = figure["data"][0]
+    assert table["mark"].str.contains(ABOVE).equals(table["q"] <= level)
+    assert 0 < table["mark"].str.contains(ABOVE).sum() < len(table)
+    for row in table.itertuples():
+        own = scores[(scores["roi"] == row.roi) & (scores["model"] == row.model)]["score"]
+        z = np.arctanh(own)
+        assert row.t == pytest.approx(z.mean() / (z.std() / np.sqrt(len(z))), rel=1e-4)
+        shown = cells["text"][cells["y"].index(row.model)][cells["x"].index(row.roi)]
+        assert shown == f"{own.mean():.2f}{row.mark}".replace("-0.00", "0.00")
+    best = table.loc[table.groupby("roi")["score"].idxmax()]
+    framed = {(cells["x"][int(s["x0"] + 0.5)], cells["y"][int(s["y0"] + 0.5)]) for s in figure["layout"]["shapes"]}
+    assert framed == set(zip(best["roi"], best["model"], strict=True))
+    _scroll(page)
+    page.locator("#region-matrix").scroll_into_view_if_needed()
+    drawn = page.locator("#region-matrix .heatmap-label").all_text_contents()
+    assert sorted(drawn) == sorted(text for texts in cells["text"] for text in texts)
+    page.set_viewport_size({"width": 390, "height": 840})
+    page.reload()
+    _scroll(page)
+    assert page.locator("#region-matrix .heatmap-label").count() == 0
+    page.close()
+
+
+def test_models_has_the_number_of_the_sentence(browser: Any, study: Folder) -> None:
+    page = browser.new_page()
+    reader = Reader(page, study.root / "results/report/index.html")
+    finding = page.locator("p.finding").inner_text()
+    best, r = re.search(r"(\S+) predicts best, r = ([\d.]+)", finding).groups()  # type: ignore[union-attr]
+    chart = pd.read_csv(io.StringIO(reader.ask("() => data.charts.models.csv"))).set_index("model")["score"]
+    means = pd.read_csv(study.root / "results/tables/roi.csv").query("roi == 'whole brain'").groupby("model")["score"]
+    np.testing.assert_allclose(chart, means.mean()[chart.index], atol=1e-5)
+    assert f"{chart[best]:.2f}" == r
+    text = page.locator("#models-section").text_content()
+    assert f"where this page has {chart[best]:.3f}" in text
+    metrics = json.loads((study.root / "results/metrics.json").read_text(encoding="utf-8"))
+    assert f": {metrics['whole_brain'][best]:.3f} for {best}" in text
+    rows = page.locator("#models-section table").first.locator("tr").all()
+    cells = [[cell.text_content() for cell in row.locator("td, th").all()] for row in rows]
+    assert cells[0][:2] == ["model", "mean of subjects"]
+    assert {row[0]: row[1] for row in cells[1:]} == {str(model): f"{score:.3f}" for model, score in chart.items()}
+    page.close()
+
+
+@pytest.mark.parametrize("width", [390, 1280])
+def test_nothing_of_a_chart_is_cut_or_covered(browser: Any, study: Folder, width: int) -> None:
+    """Titles lie in their chart, and neither below the toolbar nor in the colour bar."""
+    page = browser.new_page(viewport={"width": width, "height": 900})
+    reader = Reader(page, study.root / "results/report/index.html")
+    _scroll(page)
+    page.wait_for_timeout(500)
+    wrong = reader.ask(
+        """() => {
+          const box = (one) => one.getBoundingClientRect();
+          const before = (a, b, from, to) => a[from] < b[to] - 1 && b[from] < a[to] - 1;
+          const meet = (a, b) => before(a, b, "left", "right") && before(a, b, "top", "bottom");
+          const found = [];
+          for (const place of [...document.querySelectorAll("[data-chart]"), document.getElementById("cortex")]) {
+            const own = box(place), bars = [...place.querySelectorAll(".modebar-group")].map(box);
+            const colours = [...place.querySelectorAll(".cbfills, .cboutline")].map(box);
+            for (const text of place.querySelectorAll(".gtitle, .xtitle, .x2title, .ytitle, [class^=cb] text")) {
+              if (!text.textContent.trim()) continue;
+              const at = box(text), said = `${place.id}: ${text.textContent}`;
+              if (at.left < own.left - 1 || at.right > own.right + 1) found.push(`${said} is cut`);
+              if (bars.some((bar) => meet(at, bar))) found.push(`${said} is below the toolbar`);
+              if (colours.some((bar) => meet(at, bar))) found.push(`${said} is in the colour bar`);
+            }
+          }
+          return found;
+        }"""
+    )
+    assert wrong == []
+    page.close()
 
 
 def test_pictures_of_the_film_are_above_their_time(reader: Reader) -> None:

@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import ast
 import errno
 import os
 import pickle
 import re
 import sqlite3
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 
+import click
 import pytest
+from tests.conftest import REPOSITORY
 
+from cinecube.cli import main
 from cinecube.store.base.errors import StudyError, environment_error
 
 REFUSED = {
@@ -148,3 +153,32 @@ def test_the_right_that_lacks_is_named(tmp_path: Path, monkeypatch: pytest.Monke
 def test_it_comes_back_whole_from_a_worker() -> None:
     error = pickle.loads(pickle.dumps(_system(errno.ENOSPC, "/data/x")))  # noqa: S301 - our own bytes
     assert "/data/x: found no room left" in str(environment_error(error))
+
+
+def _texts_of_errors(path: Path) -> Iterator[tuple[int, str]]:
+    """Line and text of what a file says where it makes an error."""
+    for call in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        name = call.func.id if isinstance(call, ast.Call) and isinstance(call.func, ast.Name) else ""
+        if name in ("StudyError", "wrong", "no_such", "find_label", "_unclear"):
+            pieces = [piece for part in ast.walk(call) if isinstance(part, ast.JoinedStr) for piece in part.values]
+            for part in ast.walk(call):
+                if isinstance(part, ast.JoinedStr):
+                    words = (piece.value if isinstance(piece, ast.Constant) else "X" for piece in part.values)
+                    yield part.lineno, "".join(map(str, words))
+                elif isinstance(part, ast.Constant) and isinstance(part.value, str) and part not in pieces:
+                    yield part.lineno, part.value
+
+
+def test_errors_of_rooms_name_no_option_of_a_command() -> None:
+    """Python has none: an argument is `subject=`, which a command says as its option. Whole command lines may."""
+    rooms = [
+        path for room in ("store", "features", "analysis", "simulation") for path in (REPOSITORY / room).rglob("*.py")
+    ]
+    rooms += [path for path in (REPOSITORY / "cinecube").rglob("*.py") if path.parent.name != "cli"]
+    told = [(path, line, text) for path in rooms for line, text in _texts_of_errors(path)]
+    assert len(told) > 500
+    context = click.Context(main)
+    commands = [main.get_command(context, name) for name in main.list_commands(context)]
+    options = {option for command in commands if command for param in command.params for option in param.opts}
+    named = [(one, set(re.findall(r"--[a-z-]+", re.sub(r"`[^`]*`|`[^`]*$", "", one[2])))) for one in told]
+    assert not [one for one, found in named if found & options]

@@ -127,7 +127,7 @@ UNCLEAR = {
 def test_what_cannot_be_told_is_refused_and_can_be_chosen(tmp_path: Path, name: str, values: np.ndarray) -> None:
     TABLE.assign(**{name: values}).to_csv(tmp_path / "f.csv", index=False)
     known = name or "Unnamed: 5"
-    with pytest.raises(StudyError, match=rf"column {known}: found .* name the features by --column") as error:
+    with pytest.raises(StudyError, match=rf"column {known}: found .* name the features by `columns=`") as error:
         _read(tmp_path / "f.csv")
     assert "\n" not in str(error.value)
     found = _read(tmp_path / "f.csv", chosen=["loud", known])
@@ -296,7 +296,7 @@ def test_of_several_data_sets_the_line_names_the_option_that_reads_one(
     tmp_path: Path, arrays: dict[str, np.ndarray], named: str
 ) -> None:
     path = _hdf5(tmp_path / "f.h5", **arrays)
-    with pytest.raises(StudyError, match=rf"add --dataset {named}$"):
+    with pytest.raises(StudyError, match=rf"add `dataset={named}`$"):
         _read(path)
     _is_right(_read(path, dataset=named))
 
@@ -305,9 +305,9 @@ def test_hdf5_that_cannot_be_read_is_told_once(tmp_path: Path, rows: Path) -> No
     path = _hdf5(tmp_path / "f.h5", **{f"{s}/{n}": PARTS[s] for s in SEGMENTS for n in ("clip", "dino")})
     with pytest.raises(StudyError, match="found no data set 'clop', expected one of clip, dino"):
         _read(path, dataset="clop")
-    with pytest.raises(StudyError, match="of wolf_01 alone, expected .*; say --dataset clip, which reads all"):
+    with pytest.raises(StudyError, match="of wolf_01 alone, expected .*; say `dataset=clip`, which reads all"):
         _read(path, dataset="wolf_01/clip")
-    with pytest.raises(StudyError, match="of wolf_01 alone, expected those of hawk_01, wolf_02 too; drop --dataset"):
+    with pytest.raises(StudyError, match="of wolf_01 alone, expected those of hawk_01, wolf_02 too; drop `dataset=`"):
         _read(_hdf5(tmp_path / "f.h5", **PARTS), dataset="wolf_01")
     short = {name.replace("_", "")[1:]: part for name, part in PARTS.items()}
     for tail in ("", "/clip"):

@@ -152,8 +152,9 @@ async function cortex(data) {
       marker: {
         color: [ends[0]], cmin: ends[0], cmax: ends[1], colorscale, showscale: true, size: 0.1,
         colorbar: {
-          title: { text: chosen.unit }, thickness: 12, tickfont: { color: ink() },
-          ...(place.clientWidth < 560 ? { orientation: "h", y: -0.02, len: 0.9 } : { len: 0.8, x: 1, xpad: 4 }),
+          title: { text: chosen.unit, side: "top" }, thickness: 12, tickfont: { color: ink() }, nticks: 6,
+          // Of a bar that lies: an empty line keeps its title out of it.
+          ...(place.clientWidth < 560 ? { orientation: "h", y: -0.02, len: 0.9, title: { text: `${chosen.unit}<br> `, side: "top" } } : { len: 0.8, x: 1, xpad: 4 }),
         },
       },
     };
@@ -207,11 +208,54 @@ async function cortex(data) {
     return n ? sum / n : NaN;
   }
 
-  function pick(parcel, tell) {
+  /* Which way a parcel looks on the inflated cortex, of each hemisphere that it is in: [hemisphere, [x, y, z]]. */
+  function facings(parcel) {
+    const at = points.inflated, sums = { left: [0, 0, 0], right: [0, 0, 0] };
+    for (let f = 0; f < faces.length; f += 3) {
+      const [a, b, c] = faces.subarray(f, f + 3);
+      if (parcelAt[a] !== parcel || parcelAt[b] !== parcel || parcelAt[c] !== parcel) continue;
+      const [u, v] = [b, c].map((corner) => [0, 1, 2].map((axis) => at[3 * corner + axis] - at[3 * a + axis]));
+      const sum = sums[a < mesh.left ? "left" : "right"];
+      for (let axis = 0; axis < 3; axis += 1) {
+        const [p, q] = [(axis + 1) % 3, (axis + 2) % 3];
+        sum[axis] += u[p] * v[q] - u[q] * v[p];
+      }
+    }
+    return Object.entries(sums).map(([side, sum]) => [side, sum, Math.hypot(...sum)])
+      .filter(([, , size]) => size > 0).map(([side, sum, size]) => [side, sum.map((part) => part / size)]);
+  }
+
+  /* True if the eye sees what looks that way: its hemisphere is drawn, it is turned to the eye, and no other is between. */
+  function isSeen([side, facing]) {
+    const shown = control("hemisphere").value;
+    if (shown !== "both" && shown !== side) return false;
+    if (flat()) return true;
+    const turn = (view.turn * Math.PI) / 180, rise = (view.rise * Math.PI) / 180;
+    const eye = [Math.cos(rise) * Math.cos(turn), Math.cos(rise) * Math.sin(turn), Math.sin(rise)];
+    const inward = side === "left" ? facing[0] : -facing[0];
+    return facing.reduce((sum, part, axis) => sum + part * eye[axis], 0) > 0.3 && !(shown === "both" && inward > 0.3);
+  }
+
+  /* Turn to a parcel that was chosen elsewhere; what the other hemisphere hides is shown without it. */
+  async function face(parcel) {
+    const ways = facings(parcel);
+    if (!ways.length || ways.some(isSeen)) return;
+    const outer = ([side, facing]) => (side === "left" ? -facing[0] : facing[0]);
+    const [side, facing] = ways.sort((one, other) => outer(other) - outer(one))[0];
+    view.turn = (Math.atan2(facing[1], facing[0]) * 180) / Math.PI;
+    view.rise = Math.max(-60, Math.min(60, (Math.asin(facing[2]) * 180) / Math.PI));
+    const shown = control("hemisphere").value;
+    if (outer([side, facing]) < -0.3) control("hemisphere").value = side;
+    else if (shown !== "both" && shown !== side) control("hemisphere").value = "both";
+    await (control("hemisphere").value === shown ? turn(0, 0) : draw());
+  }
+
+  async function pick(parcel, tell, from) {
     picked = parcel;
     control("parcel").value = String(parcel);
     if (parcel >= 0) said.textContent = `${data.parcels.names[parcel]}: mean over what is drawn = ${number(meanOf(parcel))}`;
     if (tell) document.dispatchEvent(new CustomEvent("parcel", { detail: parcel >= 0 ? data.parcels.names[parcel] : "" }));
+    if (data.parcels.names[parcel] && from !== "cortex") await face(parcel);
     return Plotly.restyle(place, { vertexcolor: [paint()] }, [0]);
   }
 
@@ -294,11 +338,11 @@ async function cortex(data) {
   place.addEventListener("pointerdown", (event) => { pressed = [event.clientX, event.clientY]; }, true);
   place.addEventListener("click", (event) => {
     const moved = Math.hypot(event.clientX - pressed[0], event.clientY - pressed[1]);
-    if (under >= 0 && moved < 4) pick(parcelAt[under], true);
+    if (under >= 0 && moved < 4) pick(parcelAt[under], true, "cortex");
   }, true);
   document.addEventListener("theme", draw);
   document.addEventListener("parcel", (event) => {
-    const parcel = data.parcels.names.indexOf(event.detail);
+    const parcel = event.detail ? data.parcels.names.indexOf(event.detail) : -1; // no name: no parcel, or outside them
     if (parcel >= 0 && parcel !== picked) pick(parcel, false);
   });
   return { describe, pick, turn, view, parcelAt, shownAt };

@@ -4,8 +4,21 @@ const data = JSON.parse(document.getElementById("data").textContent);
 const style = (name) => getComputedStyle(document.documentElement).getPropertyValue(name).trim();
 const ink = () => style("--ink");
 
+const TOOLBAR = 30; // pixels
+
 function fill(select, choices) {
   select.replaceChildren(...choices.map(([value, text]) => new Option(text, value)));
+}
+
+/* A title in lines that are no wider than its axis, by the width of its letters. */
+function broken(text, px) {
+  const lines = [];
+  for (const word of text.split(" ")) {
+    const longer = lines.length ? `${lines.at(-1)} ${word}` : "";
+    if (longer && longer.length * 7.5 <= px) lines[lines.length - 1] = longer;
+    else lines.push(word);
+  }
+  return lines.join("<br>");
 }
 
 /* A figure for this screen: its theme's colours, and on a narrow one colour bars and legends beneath. */
@@ -20,15 +33,29 @@ function themed(figure, width) {
   };
   for (const key of Object.keys(given)) {
     if (/^[xy]axis\d*$/.test(key)) layout[key] = { ...axis, ...given[key] };
+    const [from, to] = layout[key].domain || [];
+    if (to - from < 1) layout[key].title = { ...layout[key].title, text: broken(layout[key].title.text, (to - from) * (width - 140)) };
   }
   for (const key of ["xaxis", "yaxis"]) layout[key] = layout[key] || axis;
+  // Above a title the toolbar needs a line of its own, which it comes into when a pointer does.
+  if (layout.title) {
+    layout.margin = { ...layout.margin, t: layout.margin.t + TOOLBAR };
+    layout.title = { ...layout.title, yref: "container", y: 1, yanchor: "top", pad: { t: TOOLBAR + 4 } };
+    layout.height += TOOLBAR;
+  }
   // A title beside an axis is cut without room of its own.
   if (layout.yaxis.title) layout.margin = { ...layout.margin, l: 56 };
-  if (!narrow) return { data: traces, layout };
+  // Cells that are narrower than their number say it to the pointer alone.
+  const fits = (trace) => (width - 150) / trace.x.length >= 40;
+  const legible = traces.map((trace) => (trace.texttemplate && !fits(trace) ? { ...trace, texttemplate: "" } : trace));
+  if (!narrow) return { data: legible, layout };
   const named = traces.filter((trace) => trace.name && trace.showlegend !== false).length;
   if (named > 3) layout.height += 20 * named;
+  // Plotly puts the title half into a bar that lies: an empty line keeps it out.
   const bar = { orientation: "h", x: 0.5, xanchor: "center", y: 0, yref: "container", yanchor: "bottom", len: 0.9, thickness: 10 };
-  const below = traces.map((trace) => (trace.colorbar ? { ...trace, colorbar: { ...trace.colorbar, ...bar, title: { ...trace.colorbar.title, side: "top" } } } : trace));
+  const below = legible.map((trace) => (trace.colorbar ? {
+    ...trace, colorbar: { ...trace.colorbar, ...bar, title: { text: `${trace.colorbar.title.text}<br> `, side: "top" } },
+  } : trace));
   if (traces.some((trace) => trace.colorbar)) {
     layout.height += 70;
     layout.margin = { ...layout.margin, b: 70 };
@@ -42,7 +69,6 @@ function addFilm(layout, film, width) {
   const share = high / (layout.height - layout.margin.t - rest);
   layout.height += high + rest;
   layout.margin = { ...layout.margin, t: layout.margin.t + high + rest };
-  layout.title = { ...layout.title, yref: "container", y: 1, yanchor: "top", pad: { t: 8 } };
   layout.legend = { ...layout.legend, y: 1.03 + share, yanchor: "bottom" };
   layout.images = film.filter((_, number) => number % every === 0).map(([start, stop, source]) => ({
     source, xref: "x", x: start, xanchor: "left", sizex: every * (stop - start),
