@@ -71,7 +71,7 @@ def test_spec_follows_the_film(study, tmp_path):
         ("videomae", {"final_norm": True}, "expected false: videomae has no final norm"),
         ("wav2vec2", {"sampling": "ends"}, "none: this network reads no picture"),
         ("ast", {"compat": "oota2025"}, "no error of the published code is known for ast"),
-        ("vit", {"layers": ["block04"]}, "found no layer 'block04', expected one of embed, block01, block02, block03"),
+        ("vit", {"layers": ["block04"]}, "found no layer 'block04', expected one of block03, embed, block01, block02"),
         ("vit", {"layers": []}, "models.vit.layers: found no layer"),
         ("vit", {"untrained": 1}, "found untrained None, expected 1.*re-run `dvc repro`"),
     ],

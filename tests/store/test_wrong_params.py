@@ -125,12 +125,12 @@ def test_every_section_refuses_an_unknown_key_by_name() -> None:
         (("dask",), {"joqueue": "PBS"}, "dask.joqueue: found an unknown key 'joqueue', expected one of jobqueue, jobs"),
         (("dask",), {"address": "tcp://x", "patience_s": []}, "dask.patience_s: found [], expected a number; "),
         (("dask",), {"jobqueue": "PBSCluster", "jobs": "many"}, "dask.jobs: found 'many', expected a whole number"),
-        (("encode", "alphaz"), {}, "encode.alphaz: found an unknown key 'alphaz', expected one of delays, alphas"),
+        (("encode", "alphaz"), {}, "encode.alphaz: found an unknown key 'alphaz', expected one of alphas, delays"),
         (("residual",), [{"keep": "vit"}], "residual.0.remove: found nothing, expected text; add it"),
         (
             ("split", "test"),
             ["dun"],
-            "split.test: found no film 'dun', expected one of amber, birch, dune, the keys",
+            "split.test: found no film 'dun', expected one of dune, amber, birch, the keys",
         ),
     ],
 )
