@@ -245,6 +245,7 @@ def study(simulated: Folder, tmp_path_factory: pytest.TempPathFactory) -> Folder
         for subject in params["brain"]["subjects"]:
             folder.must("brain", subject)
         folder.must("ceiling")
+        folder.must("contents")
         pairs = [f"{pair['keep']}-{pair['remove']}" for pair in params["residual"]]
         for pair in pairs:
             folder.must("residual-features", pair)

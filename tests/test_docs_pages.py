@@ -99,7 +99,7 @@ def documented(study: Folder, tmp_path_factory: pytest.TempPathFactory) -> Folde
         edit_params(folder.root, lambda params: params.update(keep_weights=[{"model": "vit", "layer": "best"}]))
         for part in ("data", "results"):
             shutil.copytree(study.root / part, folder.root / part, dirs_exist_ok=True)
-        for words in (("inputs",), ("privacy",), ("extract",), ("contents",), ("weights", "vit")):
+        for words in (("inputs",), ("privacy",), ("extract",), ("weights", "vit")):
             folder.must(*words)
         dvc(folder.root, "commit", "--force")
         for words in (["add", "-A"], ["commit", "-qm", "The study"]):

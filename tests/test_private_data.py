@@ -45,7 +45,7 @@ import json, os, shutil, signal, sys
 from pathlib import Path
 
 words, here = " ".join(sys.argv[1:]), Path(".venv")
-if words in ("inputs", "privacy"):
+if words in ("contents", "inputs", "privacy"):
     os.execv({real!r}, ["cinecube", words])
 stop = json.loads((here / "stop.json").read_text())
 for out in json.loads((here / "outs.json").read_text())[words]:
