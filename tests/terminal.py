@@ -29,14 +29,21 @@ class Terminal:
     columns : int
     environ : mapping
         Variables beside those of the tests; None takes one away.
+    lines : int
+        0 where the terminal does not know.
     """
 
     def __init__(
-        self, command: Sequence[str], folder: Path, columns: int = 100, environ: Mapping[str, str | None] | None = None
+        self,
+        command: Sequence[str],
+        folder: Path,
+        columns: int = 100,
+        environ: Mapping[str, str | None] | None = None,
+        lines: int = 30,
     ) -> None:
         self.columns, self.text = columns, ""
         self._ours, theirs = os.openpty()
-        fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 30, columns, 0, 0))
+        fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", lines, columns, 0, 0))
         known = {key: value for key, value in os.environ.items() if key not in ("COLUMNS", "LINES", "NO_COLOR", "CI")}
         changed: dict[str, str | None] = {**known, "TERM": "xterm-256color", **(environ or {})}
         self.process = subprocess.Popen(

@@ -97,9 +97,11 @@ def _terminal() -> Console:
         def size(self) -> ConsoleDimensions:
             """Size of this terminal: rich looks at stdin, stdout and stderr, which may all be something else."""
             columns, lines = os.get_terminal_size(self.file.fileno())
+            known = super().size
             if not columns or "COLUMNS" in os.environ:
-                columns, lines = super().size
-            return ConsoleDimensions(max(1, columns - _KEPT_FREE), lines)
+                columns, lines = known
+            # A terminal may know its columns alone; of no lines rich would show none.
+            return ConsoleDimensions(max(1, columns - _KEPT_FREE), lines or known.height)
 
         def show_cursor(self, show: bool = True) -> bool:
             """Never hide the cursor: a killed process could not show it again."""

@@ -54,16 +54,16 @@ def counts(text: str) -> list[int]:
 
 
 @pytest.mark.parametrize(
-    ("columns", "environ"),
+    ("columns", "lines", "environ"),
     [
-        (100, {}),
-        pytest.param(60, {}, marks=pytest.mark.long),
-        pytest.param(100, {"NO_COLOR": "1", "COLUMNS": "60"}, marks=pytest.mark.long),
+        (100, 0, {}),  # as `stty cols 100` leaves one that nobody sized
+        pytest.param(60, 30, {}, marks=pytest.mark.long),
+        pytest.param(100, 30, {"NO_COLOR": "1", "COLUMNS": "60"}, marks=pytest.mark.long),
     ],
-    ids=["100 columns", "60 columns", "NO_COLOR"],
+    ids=["100 columns, lines unknown", "60 columns", "NO_COLOR"],
 )
-def test_progress_moves_and_leaves_the_line(films: Folder, columns: int, environ: dict[str, str]) -> None:
-    with Terminal(FEATURES, films.root, columns, environ) as terminal:
+def test_progress_moves_and_leaves_the_line(films: Folder, columns: int, lines: int, environ: dict[str, str]) -> None:
+    with Terminal(FEATURES, films.root, columns, environ, lines) as terminal:
         assert terminal.end() == 0
     seen = counts(terminal.text)
     assert len(set(seen)) > 3
