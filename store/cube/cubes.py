@@ -376,7 +376,7 @@ def _size(file: Path) -> int | None:
     """Bytes of a file, None where there is none: asked once, since another writer may take it away in between."""
     try:
         found = file.stat()
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):  # or files of another array are in its place
         return None
     return found.st_size if S_ISREG(found.st_mode) else None
 

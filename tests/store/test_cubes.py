@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -86,8 +87,13 @@ def test_nan_is_refused_and_what_stood_there_stays(cube: Path) -> None:
 
 
 def test_a_missing_shard_is_an_error_not_a_number(cube: Path) -> None:
-    (cube / "features" / "c" / "0" / "0" / "0" / "1").unlink()
+    shard = cube / "features" / "c" / "0" / "0" / "0" / "1"
+    shard.unlink()
     with pytest.raises(StudyError, match="no shard of m.video block01"):
+        open_cube(cube)
+    shutil.rmtree(shard.parent.parent)
+    shard.parent.parent.write_bytes(b"of an array of fewer axes")
+    with pytest.raises(StudyError, match="no shard of"):
         open_cube(cube)
 
 
