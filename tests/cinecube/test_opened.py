@@ -133,8 +133,9 @@ def test_every_figure_of_the_paper_is_axes(opened: AnalysedStudy) -> None:
 @pytest.mark.parametrize(
     ("ask", "message"),
     [
-        (lambda study: study.map("score"), "map score: found no model, .*; name it with `stream=`$"),
-        (lambda study: study.map("ceiling", "vit"), "leave out `stream=`$"),
+        (lambda study: study.map("score"), "map score: found no model, .*; name it with `model=`$"),
+        (lambda study: study.map("ceiling", "vit"), "leave out `model=`$"),
+        (lambda study: study.map("score", "vit", "sub-01"), "the subject sub-01 as .*; name it with `subject=sub-01`$"),
         (lambda study: study.map("depth", "vit", layer=3), "leave out `layer=`$"),
         (lambda study: study.map("q", "vit"), "name one with `subject=`, or take group_q$"),
         (lambda study: study.draw("group_q", "vit", subject="sub-01"), "leave out `subject=`, or take q$"),
