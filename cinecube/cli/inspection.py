@@ -339,9 +339,7 @@ def _tell_of(found: Verified) -> None:
     "kind", type=click.Choice(["score", "normalised", "depth", "ceiling", "drop", "q", "group_t", "group_q"])
 )
 @click.argument("to", type=_path)
-@click.option(
-    "--model", shell_complete=completing.scored, help="A model, a stream of one, or a residual pair."
-)
+@click.option("--model", shell_complete=completing.scored, help="A model, a stream of one, or a residual pair.")
 @click.option(
     "--layer", help="A layer's label or block number; by default each target's own, chosen on the training films."
 )

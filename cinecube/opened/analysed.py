@@ -55,7 +55,7 @@ class AnalysedStudy(OpenStudy):
         """
         from cinecube.analysis.cubes.tables import parse_table
 
-        name = name.removesuffix(_TABLE)
+        name = str(name).removesuffix(_TABLE)
         known = self.tables
         where = self.paths.relative(self.paths.tables)
         if name not in known:

@@ -60,7 +60,7 @@ def describe(cube: xr.Dataset | xr.DataArray) -> Summary:
             where="describe",
             found=repr(cube),
             expected="a cube that is open, a Dataset or DataArray",
-            do="open it first, as in `study.scores(\"vit\")`",
+            do='open it first, as in `study.scores("vit")`',
         )
     sizes = {str(dim): size for dim, size in cube.sizes.items()}
     facts = {"axes": ", ".join(f"{size} {dim}" for dim, size in sizes.items()) or "a single value"}

@@ -6,6 +6,7 @@ import difflib
 import re
 from collections.abc import Collection, Iterable, Sequence
 from numbers import Integral
+from typing import Any
 
 from cinecube.store.base.errors import StudyError, some_of
 
@@ -100,7 +101,7 @@ def one_of(known: Iterable[object], name: str = "") -> str:
     return "one of " + some_of([close, *(other for other in names if other != close)], _BESIDE)
 
 
-_BESIDE, _AT_MOST = 4, 12
+_BESIDE, _AT_MOST = 4, 13  # twelve blocks and the embedding
 
 
 def _nearest(name: str, known: Iterable[object]) -> str | None:
@@ -188,13 +189,14 @@ def find_layer(layer: int | str, known: Sequence[str], where: str) -> str:
     StudyError
         If the network has no such layer.
     """
-    if isinstance(layer, str) and layer.isdecimal():
-        layer = int(layer)
+    asked: Any = layer  # from Python it may be anything
+    if isinstance(asked, str) and asked.isdecimal():
+        asked = int(asked)
     # A number of NumPy's is no int.
-    label = layer_label(int(layer)) if isinstance(layer, Integral) else layer
+    label = layer_label(int(asked)) if isinstance(asked, Integral) else asked
     if label not in known:
         raise no_such("layer", layer, known, where, "name one of these, or a block's number")
-    return label
+    return str(label)
 
 
 def bids_label(name: str) -> str:

@@ -42,7 +42,7 @@ def check_address(url: str, rev: str | None) -> None:
         raise StudyError(
             where=shown_address(url), found="no Git repository", expected=expected, do="correct the address"
         )
-    if rev is not None and (rev.startswith("-") or not rev.isprintable() or not rev.strip()):
+    if rev is not None and (str(rev) != rev or rev.startswith("-") or not rev.isprintable() or not rev.strip()):
         raise StudyError(
             where=shown_address(url),
             found=f"the revision {rev!r}",

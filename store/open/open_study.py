@@ -315,7 +315,7 @@ def open_folder(root: Path) -> OpenStudy:
     return OpenStudy(params, paths, FolderCubes(paths))
 
 
-def _names(asked: str | Sequence[str], what: str) -> list[str]:
+def _names(asked: Any, what: str) -> list[str]:
     """One name or several as a list; anything else is refused in words."""
     names = [asked] if isinstance(asked, str) else list(asked) if isinstance(asked, Iterable) else []
     if not names or not all(isinstance(name, str) for name in names):

@@ -430,7 +430,7 @@ def refuse_no_source(study: Study) -> None:
 
 def _refuse_unknown(name: str, known: Collection[str], kind: str, section: str) -> None:
     text = str(name)  # from Python it may be a number or a list
-    if not isinstance(name, str) or name not in known:
+    if text != name or name not in known:
         owners = [one for one in known if text.startswith(f"{one}.") and "-" not in text]
         if owners:
             hint = f"streams of {max(owners, key=len)} come together: ask for it"

@@ -204,6 +204,33 @@ def test_a_name_that_is_not_there_is_answered_with_the_nearest(opened: AnalysedS
         ask(opened)
 
 
+@pytest.mark.parametrize(
+    "ask",
+    [
+        lambda study: study.brain(1),
+        lambda study: study.features(5),
+        lambda study: study.features("vit", 3),
+        lambda study: study.features("vit", "amber", layer=[1, 2]),
+        lambda study: study.scores(["vit"]),
+        lambda study: study.pairs("vit", [1, 2], "sub-01"),
+        lambda study: study.map("score", model="vit", layer=[1, 2]),
+        lambda study: study.table(["roi"]),
+        lambda study: cc.describe("vit"),  # type: ignore[arg-type]
+        lambda study: cc.open(5),  # type: ignore[arg-type]
+        lambda study: cc.open(study.paths.root, rev=5),  # type: ignore[arg-type]
+    ],
+)
+def test_what_is_no_name_is_refused_in_words(opened: AnalysedStudy, ask: Any) -> None:
+    with pytest.raises(cc.StudyError, match=r"expected .*; \w+"):
+        ask(opened)
+
+
+def test_films_may_be_several_and_numbers_numpys(opened: AnalysedStudy) -> None:
+    several = opened.features("vit", film=["amber", "dune"], layer=np.int64(3))  # type: ignore[arg-type]
+    parts = [opened.features("vit", film, layer="block03") for film in ("amber", "dune")]
+    np.testing.assert_array_equal(several, np.concatenate(parts))
+
+
 class _Tags(HTMLParser):
     def __init__(self) -> None:
         super().__init__()
