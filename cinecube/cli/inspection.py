@@ -11,7 +11,16 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from cinecube.cli import completing
-from cinecube.cli.common import echo, echo_json, json_option, painted, state_painted, study_at, study_option
+from cinecube.cli.common import (
+    echo,
+    echo_json,
+    json_option,
+    painted,
+    refuse_no_folder,
+    state_painted,
+    study_at,
+    study_option,
+)
 from cinecube.cli.progress import progress_bar
 from cinecube.wording import size_text
 
@@ -381,6 +390,7 @@ def export(
     from cinecube.analysis.maps.export import export_map
     from cinecube.analysis.maps.map_values import map_values
 
+    refuse_no_folder(to)
     study = study_at(root)
     values, attrs = map_values(study, root, kind, model, layer, subject)  # type: ignore[arg-type]
     if atlas is None and study.brain.atlas and attrs.get("targets") == "parcels" and to.suffix != ".csv":
