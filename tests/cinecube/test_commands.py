@@ -231,6 +231,25 @@ def test_verify_of_nothing_is_no_success(tmp_path: Path) -> None:
     assert "found no cube, expected a cube or a folder of cubes" in result.stderr
 
 
+def test_a_cube_that_vanishes_while_it_is_looked_at_is_one_line(
+    scratch: Folder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    own = os.scandir
+    vanished = scratch.root / "data/features/vit/amber.zarr"
+
+    def scandir(path: Any = ".") -> Any:
+        if Path(path).parent == vanished:
+            raise FileNotFoundError(2, "No such file or directory", str(path))
+        return own(path)
+
+    monkeypatch.setattr(os, "scandir", scandir)
+    for words in (("verify", "vit"), ("ls",)):
+        done = scratch.run(*words)
+        assert isinstance(done.exception, SystemExit | None), repr(done.exception)
+        assert "vanished while it was looked at" in done.stderr
+        assert "nobody expected" not in done.stderr
+
+
 @pytest.mark.parametrize("words", [("verify",), ("show", "vit"), ("why", "vit"), ("verify", "vit"), ("ls",)])
 def test_a_folder_that_is_no_study_is_called_that(tmp_path: Path, words: tuple[str, ...]) -> None:
     line = Folder(tmp_path).error(*words)
