@@ -71,6 +71,10 @@ def open(
     from cinecube.store.open.open_study import open_folder
     from cinecube.store.open.revision import open_revision
 
+    if not isinstance(study, str | os.PathLike):
+        raise StudyError(
+            where="open", found=repr(study), expected="a study's folder, or a repository", do="name it as text or path"
+        )
     if rev is None and remote_config is None and not is_repository(study):
         found = open_folder(Path(study))
     else:

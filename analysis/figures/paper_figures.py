@@ -275,7 +275,7 @@ def draw_study_map(
     study: Study,
     root: Path,
     kind: Kind,
-    stream: str | None = None,
+    model: str | None = None,
     layer: int | str | None = None,
     subject: str = EVERYBODY,
     *,
@@ -288,17 +288,17 @@ def draw_study_map(
     study : Study
     root : Path
         The study's folder.
-    kind, stream, layer, subject
+    kind, model, layer, subject
         As `map_values` takes them.
     title : str, optional
-        The stream, or the kind of map, without it.
+        The model or stream, or the kind of map, without it.
 
     Returns
     -------
     Axes or None
         The first of its figure; None where no target has a value, or the space has no picture.
     """
-    values, attrs = map_values(study, root, kind, stream, layer, subject)
+    values, attrs = map_values(study, root, kind, model, layer, subject)
     atlas, look = root / study.brain.atlas if study.brain.atlas else None, _LOOKS[kind]
-    named = stream or kind if title is None else title
+    named = model or kind if title is None else title
     return map_axes(values, attrs, named, look.label, top=look.top, colours=look.colours, atlas=atlas)

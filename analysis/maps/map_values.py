@@ -15,7 +15,7 @@ from cinecube.analysis.residuals.residual_tables import drop_map, mean_drop
 from cinecube.analysis.statistics.comparisons import MIN_SUBJECTS
 from cinecube.analysis.statistics.normalising import normalise_scores
 from cinecube.store.base.errors import StudyError
-from cinecube.store.base.labels import find_label, find_layer, no_such
+from cinecube.store.base.labels import find_label, find_layer, no_such, one_of
 from cinecube.store.base.paths import StudyPaths
 from cinecube.store.cube.cubes import open_cube, refuse_another
 from cinecube.store.params.document import Study
@@ -29,7 +29,7 @@ def map_values(
     study: Study,
     root: Path,
     kind: Kind,
-    stream: str | None = None,
+    model: str | None = None,
     layer: int | str | None = None,
     subject: str = EVERYBODY,
 ) -> tuple[xr.DataArray, Mapping[str, Any]]:
@@ -43,7 +43,7 @@ def map_values(
         `score`, `normalised` (by the ceiling), `depth` (preferred on the training films), `ceiling`, `drop` (percent
         that a removal costs), `q` (false discovery rate of a subject's score), `group_t` or `group_q` (of all subjects
         as a random effect: t, and its false discovery rate).
-    stream : str, optional
+    model : str, optional
         A model, a stream of one, or a residual pair; for `drop` the pair. Not for `ceiling`.
     layer : int or str, optional
         For `score` and `normalised`; by default each target's own, chosen on the training films.
@@ -61,16 +61,23 @@ def map_values(
     StudyError
         If there is no such stream, layer or subject, or its cube has not been made.
     """
-    _refuse_idle(kind, stream, layer)
+    if layer in study.brain.subjects:
+        raise StudyError(
+            where=f"map {kind}",
+            found=f"the subject {layer} as `layer={layer}`",
+            expected="a layer's label or block number",
+            do=f"name it with `subject={layer}`",
+        )
+    _refuse_idle(kind, model, layer)
     if kind in ("q", "group_t", "group_q"):
         where = "results/significance.zarr"
         cube = open_cube(StudyPaths(root).significance, where=where)
         refuse_another(cube, where, "q")
-        values = _of_tests(cube, kind, _needed(stream, kind), subject)
+        values = _of_tests(cube, kind, _needed(model, kind), subject)
         return values if kind != "q" else _pick(values, "subject", subject), cube.attrs
     attrs: Mapping[str, Any]
     if kind == "drop":
-        name = study.pair(_needed(stream, kind)).name
+        name = study.pair(_needed(model, kind)).name
         attrs = open_scores(root, name).attrs
         if subject == EVERYBODY:
             return mean_drop(study, root, name), attrs
@@ -78,7 +85,7 @@ def map_values(
     elif kind == "ceiling":
         values, attrs = read_ceiling(study, root), open_cube(StudyPaths(root).ceiling).attrs
     else:
-        values, attrs = _of_scores(study, root, kind, _needed(stream, kind), layer)
+        values, attrs = _of_scores(study, root, kind, _needed(model, kind), layer)
     if subject == EVERYBODY:
         return values.mean("subject", skipna=True, keep_attrs=True), attrs
     return _pick(values, "subject", subject), attrs
@@ -176,17 +183,25 @@ def _refuse_idle(kind: Kind, stream: str | None, layer: int | str | None) -> Non
         )
     if stream is not None and kind == "ceiling":
         raise StudyError(
-            where="map ceiling", found=f"model {stream}", expected="none: all models share it", do="leave out `stream=`"
+            where="map ceiling", found=f"model {stream}", expected="none: all models share it", do="leave out `model=`"
         )
 
 
 def _needed(stream: str | None, kind: Kind) -> str:
     if stream is None:
         raise StudyError(
-            where=f"map {kind}", found="no model", expected="a model, a stream or a pair", do="name it with `stream=`"
+            where=f"map {kind}", found="no model", expected="a model, a stream or a pair", do="name it with `model=`"
         )
     return stream
 
 
 def _pick(values: Any, dim: str, label: str) -> Any:
+    streams = [str(name) for name in values[dim].values if str(name).startswith(f"{label}.") and "-" not in str(name)]
+    if dim == "model" and streams:
+        raise StudyError(
+            where=f"map of {label}",
+            found=f"a model of {len(streams)} streams",
+            expected=one_of(streams),
+            do="name one of them with `model=`",
+        )
     return values.isel({dim: find_label(label, values[dim].values, "map", dim)})

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from cinecube.cli.failures import remember_study
-from cinecube.store.base.errors import printable
+from cinecube.store.base.errors import StudyError, printable
 
 if TYPE_CHECKING:
     from cinecube.store.params.document import Study
@@ -46,6 +46,23 @@ class Stage(click.Command):
         if work:  # nothing done is nothing learned
             note(ctx.params["root"], (str(self.name), *arguments), time.monotonic() - began, work)
         return result
+
+
+def refuse_no_folder(path: Path) -> None:
+    """Refuse a file to write in a folder that is not there: most often its name is misspelt.
+
+    Raises
+    ------
+    StudyError
+        Naming the folder.
+    """
+    if not path.parent.exists():
+        raise StudyError(
+            where=str(path.parent),
+            found="no such folder",
+            expected=f"one to write {path.name} into",
+            do="make it, or name another one",
+        )
 
 
 def study_at(root: Path) -> Study:

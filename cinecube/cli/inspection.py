@@ -11,7 +11,16 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from cinecube.cli import completing
-from cinecube.cli.common import echo, echo_json, json_option, painted, state_painted, study_at, study_option
+from cinecube.cli.common import (
+    echo,
+    echo_json,
+    json_option,
+    painted,
+    refuse_no_folder,
+    state_painted,
+    study_at,
+    study_option,
+)
 from cinecube.cli.progress import progress_bar
 from cinecube.wording import size_text
 
@@ -43,6 +52,7 @@ def ls(repo: str | None, rev: str | None, as_json: bool, root: Path) -> None:
       cinecube ls git@example.org:lab/everything.git#movie10
     """
     from cinecube.store.base.errors import StudyError
+    from cinecube.store.base.paths import is_of_study
     from cinecube.store.dvc.dvc_index import open_index
     from cinecube.store.dvc.dvc_repo import is_repository, split_address
     from cinecube.store.open.listing import OF_ALL, list_folder, list_pulled, list_revision, merged
@@ -63,6 +73,8 @@ def ls(repo: str | None, rev: str | None, as_json: bool, root: Path) -> None:
         echo(f"skipped: {error}", err=True)
     if not rows:
         do = "bring them by `cinecube pull`, or make them with `dvc repro`"
+        if not is_of_study(folder):
+            do = "name the folder of a study, or of cubes: this is none"
         nothing = StudyError(where=str(repo or folder), found="no cube", expected="one at least", do=do)
         raise told[0] if told else nothing
     if as_json:
@@ -274,10 +286,13 @@ def verify(cubes: tuple[str, ...], repair: bool, as_json: bool, root: Path) -> N
     """
     from cinecube.store.base.errors import StudyError
     from cinecube.store.open.cube_names import find_named
+    from cinecube.store.params.document import refuse_no_study
     from cinecube.store.verify.find_cubes import find_cubes
     from cinecube.store.verify.repair import verify_all
     from cinecube.store.verify.tracked import Records
 
+    if not cubes and not (root / ".dvc").is_dir():
+        refuse_no_study(root)
     named = [find_named(root, cube) for cube in cubes]
     paths = [path for found in named for path in ([found] if isinstance(found, Path) else found)]
     folders, records = [root / path for path in paths] or [root], Records()
@@ -333,9 +348,7 @@ def _tell_of(found: Verified) -> None:
     "kind", type=click.Choice(["score", "normalised", "depth", "ceiling", "drop", "q", "group_t", "group_q"])
 )
 @click.argument("to", type=_path)
-@click.option(
-    "--model", "stream", shell_complete=completing.scored, help="A model, a stream of one, or a residual pair."
-)
+@click.option("--model", shell_complete=completing.scored, help="A model, a stream of one, or a residual pair.")
 @click.option(
     "--layer", help="A layer's label or block number; by default each target's own, chosen on the training films."
 )
@@ -356,7 +369,7 @@ def _tell_of(found: Verified) -> None:
 def export(
     kind: str,
     to: Path,
-    stream: str | None,
+    model: str | None,
     layer: str | None,
     subject: str,
     atlas: Path | None,
@@ -377,8 +390,9 @@ def export(
     from cinecube.analysis.maps.export import export_map
     from cinecube.analysis.maps.map_values import map_values
 
+    refuse_no_folder(to)
     study = study_at(root)
-    values, attrs = map_values(study, root, kind, stream, layer, subject)  # type: ignore[arg-type]
+    values, attrs = map_values(study, root, kind, model, layer, subject)  # type: ignore[arg-type]
     if atlas is None and study.brain.atlas and attrs.get("targets") == "parcels" and to.suffix != ".csv":
         atlas = root / study.brain.atlas
     for path in export_map(values, attrs, to, atlas=atlas, reference=reference):

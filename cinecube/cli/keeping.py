@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from cinecube.cli.common import echo, echo_json, json_option, remark, study_at, study_option
+from cinecube.cli.common import echo, echo_json, json_option, refuse_no_folder, remark, study_at, study_option
 from cinecube.wording import size_text
 
 if TYPE_CHECKING:
@@ -210,6 +210,7 @@ def card(out: Path | None, url: str | None, rev: str | None, root: Path) -> None
     from cinecube.store.base.errors import StudyError, environment_error
 
     study, path, known = study_at(root), out or root / "CARD.html", find_origin(root)
+    refuse_no_folder(path)
     if path.is_dir():
         raise StudyError(where=str(path), found="a folder", expected="a file to write", do="name one, as CARD.html")
     if rev is not None and not knows(root, rev):

@@ -11,7 +11,17 @@ from typing import TYPE_CHECKING
 import click
 
 from cinecube.cli import completing
-from cinecube.cli.common import Painted, echo, echo_json, json_option, painted, remark, study_at, study_option
+from cinecube.cli.common import (
+    Painted,
+    echo,
+    echo_json,
+    json_option,
+    painted,
+    refuse_no_folder,
+    remark,
+    study_at,
+    study_option,
+)
 
 if TYPE_CHECKING:
     from cinecube.comparison.compare import Compared, Numbers
@@ -72,6 +82,8 @@ def compare(a: str, b: str, html: Path | None, as_json: bool, root: Path) -> Non
     from cinecube.comparison.side import open_side
     from cinecube.store.base.atomic import write_text
 
+    if html is not None:
+        refuse_no_folder(html)
     found = compare_sides(open_side(a, root), open_side(b, root))
     if as_json:
         echo_json(asdict(found))
@@ -98,15 +110,16 @@ def _tell_of_comparison(found: Compared) -> None:
         _tell_part(kind, lines, f"the same ({len(own)} cubes)" if len(own) > 1 else "the same")
     if not found.cubes:
         _tell_part("cubes", [], _UNKNOWN)
-    layers = ["a parcel has one layer for all subjects here, and each subject's own in regions"] if found.scores else []
-    _tell_part("whole brain (test r)", [*layers, *_table(found.scores)], _UNKNOWN)
+    scores, above = changed_numbers(found.scores), changed_numbers(found.significance)
+    layers = ["a parcel has one layer for all subjects here, and each subject's own in regions"] if scores else []
+    _tell_part("whole brain (test r)", [*layers, *_table(scores)], "the same" if found.scores else _UNKNOWN)
     regions = changed_numbers(found.regions)
     more = [f"and {len(regions) - _MOST} more: see --json or --html"] if len(regions) > _MOST else []
     _tell_part("regions (test r)", [*_table(regions[:_MOST]), *more], "the same" if found.regions else _UNKNOWN)
     best = {side: model or _UNKNOWN for side, model in found.best_model.items()}
     said = f"{best['a']} -> {best['b']}" if best["a"] != best["b"] else f"{best['a']} in both"
     _tell_part("best model, by the training films", [said])
-    _tell_part("targets above chance (share)", _table(found.significance), _UNKNOWN)
+    _tell_part("targets above chance (share)", _table(above), "the same" if found.significance else _UNKNOWN)
     if found.not_compared:
         _tell_part("not compared", found.not_compared)
 

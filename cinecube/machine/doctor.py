@@ -126,7 +126,26 @@ def _workers(study: Study) -> str:
 def _inputs(study: Study, root: Path) -> str:
     if missing := unfetched_inputs(study, root):
         raise unfetched(missing, root, "films and scans")
+    _refuse_no_folders(study, root)
     return "simulated" if study.simulate is not None else "films and scans that are still needed are here"
+
+
+def _refuse_no_folders(study: Study, root: Path) -> None:
+    """Refuse folders of films and scans that are not there, where something is still to be made of them."""
+    if study.simulate is not None:
+        return
+    places = {study.stimuli: ("films", "features@"), study.brain.path: ("brain@",)}
+    absent = {place: stages for place, stages in places.items() if place and not (root / place).is_dir()}
+    # What DVC has recorded elsewhere needs none.
+    to_do = [step.stage for step in plan_study(study, root) if step.state not in (*IDLE, "not here")] if absent else []
+    needed = [place for place, stages in absent.items() if any(stage.startswith(stages) for stage in to_do)]
+    if needed:
+        raise StudyError(
+            where="films and scans",
+            found=f"no folder {', '.join(map(str, needed))}",
+            expected="those that params.yaml names, of which something is still to be made",
+            do="put them there or link to them, or correct stimuli and brain.path of params.yaml",
+        )
 
 
 def _storage(study: Study, root: Path) -> Iterator[Diagnosis]:

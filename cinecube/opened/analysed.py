@@ -55,7 +55,7 @@ class AnalysedStudy(OpenStudy):
         """
         from cinecube.analysis.cubes.tables import parse_table
 
-        name = name.removesuffix(_TABLE)
+        name = str(name).removesuffix(_TABLE)
         known = self.tables
         where = self.paths.relative(self.paths.tables)
         if name not in known:
@@ -163,7 +163,7 @@ class AnalysedStudy(OpenStudy):
         return make_pairs(problem, m, space.layers.index(find_layer(layer, own, where)), subject)
 
     def map(
-        self, kind: Kind, stream: str | None = None, layer: int | str | None = None, subject: str = "mean"
+        self, kind: Kind, model: str | None = None, layer: int | str | None = None, subject: str = "mean"
     ) -> xr.DataArray:
         """One value per target, as `cinecube export` writes it.
 
@@ -172,7 +172,7 @@ class AnalysedStudy(OpenStudy):
         kind : str
             `score`, `normalised` (by the ceiling), `depth` (preferred on the training films), `ceiling`, `drop`
             (percent that a removal costs), `q`, `group_t` or `group_q`.
-        stream : str, optional
+        model : str, optional
             A model, a stream of one, or a residual pair; for `drop` the pair. Not for `ceiling`.
         layer : int or str, optional
             Block number (0 is `embed`) or label, for `score` and `normalised`; by default each target's own, chosen on
@@ -191,10 +191,10 @@ class AnalysedStudy(OpenStudy):
         """
         from cinecube.analysis.maps.map_values import map_values
 
-        return map_values(self.params, self._folder("map"), kind, stream, layer, subject)[0]
+        return map_values(self.params, self._folder("map"), kind, model, layer, subject)[0]
 
     def draw(
-        self, kind: Kind, stream: str | None = None, layer: int | str | None = None, subject: str = "mean"
+        self, kind: Kind, model: str | None = None, layer: int | str | None = None, subject: str = "mean"
     ) -> Axes | None:
         """Draw a map on the cortex as the report does; parameters are those of `map`.
 
@@ -210,7 +210,7 @@ class AnalysedStudy(OpenStudy):
         """
         from cinecube.analysis.figures.paper_figures import draw_study_map
 
-        return draw_study_map(self.params, self._folder("draw"), kind, stream, layer, subject)
+        return draw_study_map(self.params, self._folder("draw"), kind, model, layer, subject)
 
     def figure(self, number: int | str) -> dict[str, list[Axes]]:
         """Draw a figure of Oota et al. (2025) for this study, to be changed before it is saved.

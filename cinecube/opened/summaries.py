@@ -10,6 +10,7 @@ from typing import Any
 import pandas as pd
 import xarray as xr
 
+from cinecube.store.base.errors import StudyError
 from cinecube.store.params.document import Study
 
 _SHOWN = 12
@@ -48,7 +49,19 @@ def describe(cube: xr.Dataset | xr.DataArray) -> Summary:
     Returns
     -------
     Summary
+
+    Raises
+    ------
+    StudyError
+        If it is no cube.
     """
+    if not isinstance(cube, xr.Dataset | xr.DataArray):
+        raise StudyError(
+            where="describe",
+            found=repr(cube),
+            expected="a cube that is open, a Dataset or DataArray",
+            do='open it first, as in `study.scores("vit")`',
+        )
     sizes = {str(dim): size for dim, size in cube.sizes.items()}
     facts = {"axes": ", ".join(f"{size} {dim}" for dim, size in sizes.items()) or "a single value"}
     if isinstance(cube, xr.Dataset):

@@ -171,8 +171,10 @@ def _steps(study: Study, root: Path) -> list[Step]:
 def _brain_step(study: Study, subject: str, root: Path) -> Step:
     """The stage of a brain cube; what it would refuse is known before the hours of extraction."""
     step = _cube_step(f"brain@{subject}", StudyPaths(root).brain(subject))
-    if step.state == "done" or not (root / study.brain.path).is_dir():
+    if step.state == "done":
         return step
+    if not (root / study.brain.path).is_dir():
+        return step if study.simulate is not None else replace(step, why=_no_folder(study.brain.path, "scans"))
     from cinecube.store.scans.brain import find_scans
 
     try:
@@ -183,13 +185,20 @@ def _brain_step(study: Study, subject: str, root: Path) -> Step:
 
 
 def _films_step(study: Study, paths: StudyPaths) -> Step:
-    """As `_file_step`; a study of others' features that has none yet is told what comes first."""
+    """As `_file_step`; a study that has neither films nor features of others yet is told what comes first."""
     step = _file_step("films", paths.films)
+    own = study.stimuli if study.simulate is None else None
+    if step.state != "done" and own is not None and not (paths.root / own).is_dir():
+        return replace(step, why=_no_folder(own, "films"))
     try:
         refuse_no_source(study)
     except StudyError as error:
         return replace(step, state="to do", why=str(error))
     return step
+
+
+def _no_folder(place: str, what: str) -> str:
+    return f"no folder {place}: put the {what} there, or link to them"
 
 
 def _file_step(stage: str, path: Path) -> Step:

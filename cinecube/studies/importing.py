@@ -100,9 +100,11 @@ def _import_cubes(
 ) -> list[str]:
     study, paths = load_study(root), StudyPaths(root)
     films = [film for film in wanted.films or study.films if study.film(film)]
+    _refuse_itself(root, split_address(wanted.repo)[0])
     # `dvc import` takes what is committed, in a folder too.
     rev = wanted.rev or ("HEAD" if os.path.isdir(wanted.repo) and not is_bare(wanted.repo) else None)
     index = open_index(wanted.repo, rev, remote=wanted.remote).study()
+    _refuse_itself(root, index.url)
     if index.rev != rev:
         wanted = replace(wanted, rev=index.rev)  # the only branch there: DVC follows none by itself
     _refuse_taken(study, paths, wanted.model, films)
@@ -129,6 +131,18 @@ def _import_cubes(
     return made
 
 
+def _refuse_itself(root: Path, repo: str) -> None:
+    """Refuse the study that imports, under whatever name."""
+    place = repo.removeprefix("file://")
+    if os.path.isdir(place) and any(os.path.samefile(place, own) for own in (root, root / ".git") if own.exists()):
+        raise StudyError(
+            where=shown_address(repo),
+            found="this study itself",
+            expected="another study, whose cubes this one lacks",
+            do="name that one: this study's own cubes are here already",
+        )
+
+
 def _refuse_taken(study: Study, paths: StudyPaths, model: str, films: Sequence[str]) -> None:
     if study.import_of(model) is not None:
         raise StudyError(
@@ -140,14 +154,22 @@ def _refuse_taken(study: Study, paths: StudyPaths, model: str, films: Sequence[s
     for film in films:
         path = paths.features(model, film)
         for taken in (path, path.with_name(f"{path.name}.dvc")):
-            if taken.exists():
-                where = paths.relative(taken)
+            if not taken.exists():
+                continue
+            where = paths.relative(taken)
+            if taken == path and model in study.compute.models and film in study.compute.films:
                 raise StudyError(
                     where=where,
-                    found="something in its place",
-                    expected="nothing: a cube is never overwritten",
-                    do=f"keep it, or remove it with `rm -r {where}`",
+                    found=f"the cube that the stage features@{model}-{film} of this study makes",
+                    expected="a model that is not computed here",
+                    do=f"keep it, or take {model} out of compute.models first",
                 )
+            raise StudyError(
+                where=where,
+                found="something in its place",
+                expected="nothing: a cube is never overwritten",
+                do=f"keep it, or remove it with `rm -r {where}`",
+            )
 
 
 def _check(

@@ -137,7 +137,14 @@ def add_features(
     _refuse_missing(study, foreign, names, how.model)
     if foreign.timed:
         rows = foreign.rows[foreign.rows["segment"].isin(names)]
-        refuse_other_units(rows, _lengths_s(paths), study.clock, how.model, in_seconds=how.window_s is not None)
+        refuse_other_units(
+            rows,
+            _lengths_s(paths),
+            study.clock,
+            how.model,
+            in_seconds=how.window_s is not None,
+            films=study.stimuli is not None,
+        )
     segments = {name: _segment(study, paths, foreign, how, name, window_s) for name in names}
     resampled = any(segment.resampled for segment in segments.values())
     cubes = []

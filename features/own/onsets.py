@@ -19,7 +19,7 @@ _LOST_S, _LOST_SHARE = 2.0, 0.05
 
 
 def refuse_other_units(
-    rows: pd.DataFrame, lengths_s: Mapping[str, float], clock: Clock, model: str, *, in_seconds: bool
+    rows: pd.DataFrame, lengths_s: Mapping[str, float], clock: Clock, model: str, *, in_seconds: bool, films: bool
 ) -> None:
     """Refuse onsets that count milliseconds or rows.
 
@@ -34,6 +34,8 @@ def refuse_other_units(
         For messages.
     in_seconds : bool
         Whether the user says how many seconds a row sees: then whole numbers are seconds.
+    films : bool
+        Whether the study has films, which tell how long segments are.
 
     Raises
     ------
@@ -41,7 +43,7 @@ def refuse_other_units(
     """
     by_segment = {str(name): own.to_numpy(float) for name, own in rows.groupby("segment", sort=False)["onset_s"]}
     if not in_seconds:
-        _refuse_row_numbers(by_segment, lengths_s, clock, model)
+        _refuse_row_numbers(by_segment, lengths_s, clock, model, films)
     for name, onsets_s in by_segment.items():
         step_s = float(np.median(np.diff(onsets_s))) if len(onsets_s) > 1 else 0.0
         length_s = lengths_s.get(name)
@@ -72,7 +74,7 @@ def _unlike_film(onsets: np.ndarray, step: float, length_s: float, clock: Clock)
 
 
 def _refuse_row_numbers(
-    by_segment: Mapping[str, np.ndarray], lengths_s: Mapping[str, float], clock: Clock, model: str
+    by_segment: Mapping[str, np.ndarray], lengths_s: Mapping[str, float], clock: Clock, model: str, films: bool
 ) -> None:
     """Refuse 0, 1, 2, … unless they are seconds by the films' lengths, or the clock's own."""
     if same_step(clock.tr_s, 1) or not all((np.diff(onsets) == 1).all() for onsets in by_segment.values()):
@@ -83,11 +85,23 @@ def _refuse_row_numbers(
         return
     name = (known or several)[0]
     first, last = by_segment[name][[0, -1]]
-    length = f": the film lasts {lengths_s[name]:g} s" if known else ""
+    if not known:  # nobody knows yet: to multiply seconds would spoil them
+        do = "say `window_s=1` if they are seconds"
+        if films:
+            do = f"run `cinecube films` first, which tells how long segments are, or {do}"
+        else:
+            by = f"the seconds between rows ({clock.tr_s:g} at this study's clock)"
+            do += f"; multiply them by {by} if they number rows"
+        raise StudyError(
+            where=f"model {model} {name}",
+            found=f"onsets {first:g}, {first + 1:g}, … {last:g}, which may be seconds or number rows",
+            expected="to know which: no table of films tells how long segments are",
+            do=do,
+        )
     raise StudyError(
         where=f"model {model} {name}",
         found=f"onsets {first:g}, {first + 1:g}, … {last:g}, which number rows",
-        expected=f"seconds from the segment's first frame{length}",
+        expected=f"seconds from the segment's first frame: the film lasts {lengths_s[name]:g} s",
         do=f"multiply them by the seconds between rows ({clock.tr_s:g} at this study's clock), or say `window_s=1` if "
         "they are seconds",
     )

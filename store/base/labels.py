@@ -5,6 +5,8 @@ from __future__ import annotations
 import difflib
 import re
 from collections.abc import Collection, Iterable, Sequence
+from numbers import Integral
+from typing import Any
 
 from cinecube.store.base.errors import StudyError, some_of
 
@@ -85,7 +87,7 @@ def suggestion(name: str, known: Iterable[object]) -> str | None:
 
 
 def one_of(known: Iterable[object], name: str = "") -> str:
-    """`one of …`: all known names; where one is close to `name`, that and the first of the others.
+    """`one of …`: the first dozen of the known names; where one is close to `name`, that and the first of the others.
 
     Parameters
     ----------
@@ -95,11 +97,11 @@ def one_of(known: Iterable[object], name: str = "") -> str:
     """
     names, close = list(map(str, known)), _nearest(name, known)
     if close is None:
-        return f"one of {', '.join(names)}"
+        return "one of " + some_of(names, _AT_MOST)
     return "one of " + some_of([close, *(other for other in names if other != close)], _BESIDE)
 
 
-_BESIDE = 4
+_BESIDE, _AT_MOST = 4, 13  # twelve blocks and the embedding
 
 
 def _nearest(name: str, known: Iterable[object]) -> str | None:
@@ -126,7 +128,7 @@ def no_such(
         What is named: `model`, `layer`.
     name : str or int
     known : collection
-        Names that there are: all are said, or the nearest and a few.
+        Names that there are: the first dozen are said, or the nearest and a few.
     where : str
         The cube, file or section that has them.
     do : str
@@ -187,12 +189,14 @@ def find_layer(layer: int | str, known: Sequence[str], where: str) -> str:
     StudyError
         If the network has no such layer.
     """
-    if isinstance(layer, str) and layer.isdecimal():
-        layer = int(layer)
-    label = layer_label(layer) if isinstance(layer, int) else layer
+    asked: Any = layer  # from Python it may be anything
+    if isinstance(asked, str) and asked.isdecimal():
+        asked = int(asked)
+    # A number of NumPy's is no int.
+    label = layer_label(int(asked)) if isinstance(asked, Integral) else asked
     if label not in known:
         raise no_such("layer", layer, known, where, "name one of these, or a block's number")
-    return label
+    return str(label)
 
 
 def bids_label(name: str) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -191,3 +192,9 @@ class StudyPaths:
     def relative(self, path: Path) -> str:
         """`path` as messages show it: relative to the study's folder if it is inside."""
         return str(path.relative_to(self.root)) if path.is_relative_to(self.root) else str(path)
+
+
+def is_of_study(path: Path) -> bool:
+    """True if a path, there or not, is in a study or in a repository of DVC, or is the folder of one."""
+    place = Path(os.path.abspath(path))
+    return any((folder / PARAMS_FILE).is_file() or (folder / ".dvc").is_dir() for folder in (place, *place.parents))

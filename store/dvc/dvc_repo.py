@@ -42,7 +42,7 @@ def check_address(url: str, rev: str | None) -> None:
         raise StudyError(
             where=shown_address(url), found="no Git repository", expected=expected, do="correct the address"
         )
-    if rev is not None and (rev.startswith("-") or not rev.isprintable() or not rev.strip()):
+    if rev is not None and (str(rev) != rev or rev.startswith("-") or not rev.isprintable() or not rev.strip()):
         raise StudyError(
             where=shown_address(url),
             found=f"the revision {rev!r}",
@@ -214,12 +214,19 @@ def _resolved(scm: Any, rev: str | None, *, is_clone: bool) -> str:
         tags = sorted(ref.removeprefix("refs/tags/") for ref in scm.iter_refs("refs/tags/"))
         # Of many tags the newest are of use.
         named = {"branches": branches, "tags": tags[::-1]}
+        own = not is_clone and os.path.exists(
+            os.path.join(scm.root_dir, ".git")
+        )  # of whoever asks: nobody pushes to it
         known = "; ".join(f"{noun} {some_of(names, 5)}" for noun, names in named.items() if names)
         raise StudyError(
             where="the repository",
             found=f"no branch, tag or commit {rev!r}" if rev else "no default branch",
             expected=f"one of its {known}" if known else "one commit at least, and it has none",
-            do="name one that it has as `rev`" if known else "ask its owner to push it, or correct the address",
+            do="name one that it has"
+            if known
+            else "commit what is there with Git first"
+            if own
+            else "ask its owner to push it, or correct the address",
         ) from None
     return rev or (_TIP if is_clone else "HEAD")
 

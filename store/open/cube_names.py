@@ -7,8 +7,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from cinecube.store.base.errors import StudyError
 from cinecube.store.base.labels import no_such
-from cinecube.store.base.paths import PARAMS_FILE, StudyPaths
+from cinecube.store.base.paths import PARAMS_FILE, StudyPaths, is_of_study
 from cinecube.store.params.document import Study, load_study
 
 KINDS = (
@@ -97,6 +98,11 @@ def named_cubes(study: Study) -> dict[str, tuple[StudyCube, ...]]:
     return found
 
 
+_SPELLINGS = (
+    "a path, MODEL or PAIR, MODEL/FILM, MODEL/scores, MODEL/predictions, SUBJECT, ceiling, partition, significance"
+)
+
+
 def find_named(root: Path, asked: str) -> Sequence[Path] | Path:
     """Cubes by a name or a path.
 
@@ -115,10 +121,19 @@ def find_named(root: Path, asked: str) -> Sequence[Path] | Path:
     Raises
     ------
     StudyError
-        If it is neither.
+        If it is neither, or there is neither a study nor such a path.
     """
     path = root / asked
-    if os.path.lexists(path) or not (root / PARAMS_FILE).is_file():
+    if os.path.lexists(path):
+        return Path(asked)
+    if not (root / PARAMS_FILE).is_file():
+        if not is_of_study(path):
+            raise StudyError(
+                where=asked,
+                found="nothing of this name, in a folder that is no study",
+                expected="a cube's path, or a name in a study's folder",
+                do="run in a study's folder, or correct the path",
+            )
         return Path(asked)
     study = load_study(root)
     named = named_cubes(study)
@@ -128,7 +143,22 @@ def find_named(root: Path, asked: str) -> Sequence[Path] | Path:
         return Path(named[asked][0].path)
     if asked.endswith(".zarr") or (os.sep in asked and path.parent.is_dir()):
         return Path(asked)
-    others = "a path, MODEL/FILM, MODEL/scores, MODEL/predictions, or "
+    _refuse_stream(study, asked)
     # Whole names first: the nearest of all comes before them.
     known = sorted(named, key=lambda name: "/" in name)
-    raise no_such("cube", asked, known, PARAMS_FILE, "see `cinecube ls`", expected=others)
+    do = "see `cinecube ls` for the cubes that are here"
+    raise no_such("cube", asked, known, PARAMS_FILE, do, expected=f"{_SPELLINGS}, or ")
+
+
+def _refuse_stream(study: Study, asked: str) -> None:
+    """Refuse `imagebind.video`, and parts of it: a cube holds all streams of its model. A dash makes it a pair."""
+    name, slash, part = asked.partition("/")
+    owners = [model for model in study.known_models if name.startswith(f"{model}.") and "-" not in name[len(model) :]]
+    if owners:
+        owner = max(owners, key=len)
+        raise StudyError(
+            where=PARAMS_FILE,
+            found=f"no cube of {name} alone",
+            expected=f"that of its model {owner}, which holds all streams of it",
+            do=f"name {owner}{slash}{part}",
+        )

@@ -165,3 +165,6 @@ def _readable(
                 yield future.result()
             except StudyError as error:
                 tell(error)
+            except FileNotFoundError as error:
+                found, expected = "a file that vanished while it was looked at", "a cube that nobody replaces"
+                tell(StudyError(where=str(error.filename), found=found, expected=expected, do="list it again"))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -111,7 +111,7 @@ class OpenStudy:
         return list(self.params.films)
 
     def features(
-        self, model: str | Sequence[str], film: str | None = None, layer: int | str | None = None
+        self, model: str | Sequence[str], film: str | Sequence[str] | None = None, layer: int | str | None = None
     ) -> xr.DataArray:
         """Features of one or several models.
 
@@ -121,8 +121,8 @@ class OpenStudy:
             Names in `params.yaml`, of one stream of such a model (`imagebind.video`), which gives its own layers and
             dims only, or of a residual pair (`tvlt.joint-videomae`; films that were fitted or tested on). Several are
             joined, and padded with NaN past their width, lazily.
-        film : str, optional
-            One film; all films of the study without it, one after another.
+        film : str or sequence of str, optional
+            One film, or several, one after another; all films of the study without it.
         layer : int or str, optional
             Block number (0 is `embed`) or label; all layers without it.
 
@@ -138,8 +138,8 @@ class OpenStudy:
             If there is no such model, film or layer, its cube is neither here nor in DVC's cache, or models that are
             joined have other rows than each other.
         """
-        names = [model] if isinstance(model, str) else list(model)
-        films = list(self.params.films) if film is None else [film]
+        names = _names(model, "model")
+        films = list(self.params.films) if film is None else _names(film, "film")
         by_model = [self._one_model(name, films, layer) for name in names]
         if len(by_model) == 1:
             return by_model[0]
@@ -313,6 +313,16 @@ def open_folder(root: Path) -> OpenStudy:
     """
     params, paths = load_study(root), StudyPaths(root)
     return OpenStudy(params, paths, FolderCubes(paths))
+
+
+def _names(asked: Any, what: str) -> list[str]:
+    """One name or several as a list; anything else is refused in words."""
+    names = [asked] if isinstance(asked, str) else list(asked) if isinstance(asked, Iterable) else []
+    if not names or not all(isinstance(name, str) for name in names):
+        raise StudyError(
+            where=f"`{what}=`", found=repr(asked), expected="a name, or a list of names", do=f"correct `{what}=`"
+        )
+    return names
 
 
 def _refuse_other_rows(names: Sequence[str], parts: Sequence[xr.DataArray] | Sequence[xr.Dataset]) -> None:

@@ -287,15 +287,15 @@ class Study(Section):
 
     def _owner(self, stream: str) -> str | None:
         # A model's own name may hold a dot: the longest that fits is the owner.
-        owners = [name for name in self.known_models if stream == name or stream.startswith(f"{name}.")]
+        owners = [name for name in self.known_models if str(stream) == name or str(stream).startswith(f"{name}.")]
         return max(owners, key=len, default=None)
 
     def _no_model(self, stream: str) -> dict[str, str]:
         known = self.known_models
         return {
             "found": f"{stream!r}, no model nor a stream of one",
-            "expected": f"{one_of(known, stream)}, or a stream such as imagebind.video",
-            "do": suggestion(stream, known) or "correct it, or add its model to `models`",
+            "expected": f"{one_of(known, str(stream))}, or a stream such as imagebind.video",
+            "do": suggestion(str(stream), known) or "correct it, or add its model to `models`",
         }
 
     def _imported_names(self) -> list[str]:
@@ -429,8 +429,9 @@ def refuse_no_source(study: Study) -> None:
 
 
 def _refuse_unknown(name: str, known: Collection[str], kind: str, section: str) -> None:
-    if name not in known:
-        owners = [one for one in known if name.startswith(f"{one}.") and "-" not in name]
+    text = str(name)  # from Python it may be a number or a list
+    if text != name or name not in known:
+        owners = [one for one in known if text.startswith(f"{one}.") and "-" not in text]
         if owners:
             hint = f"streams of {max(owners, key=len)} come together: ask for it"
         else:
@@ -471,6 +472,17 @@ def load_study(root: Path) -> Study:
     StudyError
         If the file is missing, is no YAML, lacks a key, has an unknown one or a wrong value.
     """
+    refuse_no_study(root)
+    path = root / PARAMS_FILE
+    try:
+        text = read_text(path)
+    except UnicodeDecodeError as error:
+        raise _no_yaml(str(path), error) from None
+    return read_study(text, str(path))
+
+
+def refuse_no_study(root: Path) -> None:
+    """Refuse a folder without `params.yaml`; raises as `load_study` does."""
     path = root / PARAMS_FILE
     if not path.exists():
         bare = (root / "HEAD").is_file() and (root / "objects").is_dir()
@@ -480,11 +492,6 @@ def load_study(root: Path) -> Study:
             expected="a study's parameters",
             do="clone it and run there" if bare else "run in a study's folder, or make one with `cinecube init DIR`",
         )
-    try:
-        text = read_text(path)
-    except UnicodeDecodeError as error:
-        raise _no_yaml(str(path), error) from None
-    return read_study(text, str(path))
 
 
 def read_study(text: str, where: str) -> Study:

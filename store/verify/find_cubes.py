@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -24,9 +25,12 @@ def find_cubes(path: Path) -> list[Path]:
         raise StudyError(where=str(path), found=found, expected="a cube or a folder of cubes", do="correct the path")
     if path.suffix == ".zarr":
         return [path]
-    return sorted(
-        cube for cube in path.rglob("*.zarr") if not any(part.startswith(".") for part in cube.relative_to(path).parts)
-    )
+    cubes = []
+    # Unlike `rglob`, this goes on where a folder vanishes meanwhile: others may write here.
+    for folder, folders, files in os.walk(path):
+        cubes += [Path(folder, name) for name in (*folders, *files) if name.endswith(".zarr") and name[0] != "."]
+        folders[:] = [name for name in folders if name[0] != "."]
+    return sorted(cubes)
 
 
 def verify_cube(path: Path, records: Records | None = None) -> list[str]:

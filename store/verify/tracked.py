@@ -81,7 +81,10 @@ class Records:
 
     def judge_by(self, cube: Path, record: Recorded | None) -> Verdict:
         """The same by a record that is known."""
-        examined = examine(cube)
+        try:
+            examined = examine(cube)
+        except FileNotFoundError as error:  # somebody replaces or removes it in this moment
+            return Verdict((Fault(f"{error.filename} vanished while it was looked at; verify it again"),), record)
         if record is None or not cube.is_dir():
             return Verdict(examined.problems, record, unplaced=examined.unplaced)
         return compare(cube, examined, record)

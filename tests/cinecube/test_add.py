@@ -293,7 +293,20 @@ UNITS = {
 @pytest.mark.parametrize(("onsets", "said"), UNITS.values(), ids=UNITS)
 def test_onsets_that_are_no_seconds_are_refused(root: Path, onsets: np.ndarray, said: str, films: bool) -> None:
     _onsets(root, onsets, films=films, n_rows=len(onsets))
-    assert said in _refused(root)
+    line = _refused(root)
+    if said == "which number rows" and not films:
+        said = "which may be seconds or number rows, .*; run `cinecube films` first, "
+        assert "multiply" not in line
+    assert re.search(said, line)
+
+
+def test_a_study_without_films_is_not_sent_for_them(root: Path) -> None:
+    params = _params() | {"stimuli": None}
+    (root / "params.yaml").write_text(yaml.safe_dump(params), encoding="utf-8")
+    _onsets(root, np.arange(60), films=False, n_rows=60)
+    line = _refused(root)
+    assert "; say `window_s=1` if they are seconds; multiply them by the seconds between rows" in line
+    assert "cinecube films" not in line
 
 
 @pytest.mark.parametrize("film_s", [15, 24, 60])

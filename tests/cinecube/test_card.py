@@ -337,6 +337,8 @@ def test_a_study_without_feature_cubes_is_one_line(root: Path) -> None:
 
 
 def test_it_goes_where_it_is_asked_to(root: Path, tmp_path: Path) -> None:
+    assert "found no such folder" in _card(root, "--out", str(tmp_path / "pages" / "reels.html")).stderr
+    (tmp_path / "pages").mkdir()
     assert _card(root, "--out", str(tmp_path / "pages" / "reels.html")).exit_code == 0
     assert (tmp_path / "pages" / "reels.html").is_file()
     result = _card(root, "--out", str(tmp_path / "pages"))

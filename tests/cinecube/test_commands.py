@@ -9,7 +9,7 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import click
 import numpy as np
@@ -25,8 +25,7 @@ from cinecube.store.base.paths import StudyPaths
 from cinecube.store.open.listing import OF_ALL
 from cinecube.store.params.document import load_study
 
-if TYPE_CHECKING:
-    from tests.conftest import Folder
+from ..conftest import Folder
 
 
 @pytest.mark.parametrize("name", _COMMANDS)
@@ -227,9 +226,52 @@ def test_an_unknown_command_is_one_line() -> None:
 
 
 def test_verify_of_nothing_is_no_success(tmp_path: Path) -> None:
-    result = CliRunner().invoke(main, ["verify", "--study", str(tmp_path)])
+    result = CliRunner().invoke(main, ["verify", str(tmp_path)])
     assert result.exit_code == 1
     assert "found no cube, expected a cube or a folder of cubes" in result.stderr
+
+
+def test_a_cube_that_vanishes_while_it_is_looked_at_is_one_line(
+    scratch: Folder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    own = os.scandir
+    vanished = scratch.root / "data/features/vit/amber.zarr"
+
+    def scandir(path: Any = ".") -> Any:
+        if Path(path).parent == vanished:
+            raise FileNotFoundError(2, "No such file or directory", str(path))
+        return own(path)
+
+    monkeypatch.setattr(os, "scandir", scandir)
+    for words in (("verify", "vit"), ("ls",)):
+        done = scratch.run(*words)
+        assert isinstance(done.exception, SystemExit | None), repr(done.exception)
+        assert "vanished while it was looked at" in done.stderr
+        assert "nobody expected" not in done.stderr
+
+
+@pytest.mark.parametrize("words", [("verify",), ("show", "vit"), ("why", "vit"), ("verify", "vit"), ("ls",)])
+def test_a_folder_that_is_no_study_is_called_that(tmp_path: Path, words: tuple[str, ...]) -> None:
+    line = Folder(tmp_path).error(*words)
+    assert re.search(r"no such file, expected a study's parameters|no study|of cubes: this is none", line), line
+    assert "dvc" not in line
+    assert "pull" not in line
+
+
+def test_a_folder_that_vanishes_meanwhile_is_passed_over(study: Folder, monkeypatch: pytest.MonkeyPatch) -> None:
+    own = os.scandir
+
+    def vanished(path: Any = ".") -> Any:
+        if str(path).endswith("data/features/vit"):
+            raise FileNotFoundError(2, "No such file or directory", path)
+        return own(path)
+
+    known = json.loads(study.must("ls", "--json").stdout)
+    monkeypatch.setattr(os, "scandir", vanished)
+    found = json.loads(study.must("ls", "--json").stdout)
+    left = [row["path"] for row in known if not row["path"].startswith("data/features/vit/")]
+    assert len(left) < len(known)
+    assert [row["path"] for row in found] == left
 
 
 def test_columns_of_ls_do_not_run_together(study: Folder) -> None:

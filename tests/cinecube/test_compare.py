@@ -79,7 +79,9 @@ def test_a_study_beside_itself_is_the_same(study: Folder) -> None:
         assert all(row["a"] == row["b"] for row in rows)
     told = study.must("compare", str(study.root), str(study.root)).stdout
     assert "parameters: the same" in told
-    assert "regions (test r): the same" in told
+    for part in ("whole brain (test r)", "regions (test r)", "targets above chance (share)"):
+        assert f"{part}: the same" in told
+    assert "0.000" not in told
 
 
 def test_what_differs_is_named(study: Folder, other: Folder) -> None:
@@ -281,3 +283,28 @@ def test_numbers_that_differ_are_sorted_by_how_much() -> None:
         Numbers("much", "", 0.5, 0.1),
     ]
     assert [row.model for row in changed_numbers(rows)] == ["much", "little", "only here"]
+
+
+def test_revisions_that_are_not_there_are_told_as_they_are(raw: Folder) -> None:
+    git(raw.root, "init", "-q")
+    dvc(raw.root, "init", "-q")
+    line = raw.error("compare", "HEAD", str(raw.root))
+    assert "found no branch, tag or commit 'HEAD', expected one commit at least, and it has none; commit what" in line
+    git(raw.root, "add", "params.yaml", ".dvc")
+    git(raw.root, "commit", "-qm", "study")
+    for words in (("v1.0", str(raw.root)), ("HEAD", "nope"), ("1", "2")):
+        line = raw.error("compare", *words)
+        assert re.search(r"found no branch, tag or commit '\S+', expected one of its branches \w+; name one that", line)
+        assert "`rev`" not in line
+
+
+@pytest.mark.parametrize(
+    "words", [("compare", ".", ".", "--html"), ("card", "--out"), ("export", "score", "--model", "vit")]
+)
+def test_a_file_is_not_written_into_a_folder_that_is_not_there(
+    study: Folder, tmp_path: Path, words: tuple[str, ...]
+) -> None:
+    there = [str(study.root) if word == "." else word for word in words]
+    line = study.error(*there, str(tmp_path / "nowhere" / "x.csv"))
+    assert f"{tmp_path / 'nowhere'}: found no such folder, expected one to write x.csv into" in line
+    assert list(tmp_path.iterdir()) == []

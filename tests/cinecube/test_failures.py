@@ -149,7 +149,7 @@ def test_a_folder_that_is_no_study_gets_no_log(tmp_path: Path, monkeypatch: pyte
     (tmp_path / "temp").mkdir()
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path / "temp"))
     monkeypatch.setattr("cinecube.store.verify.find_cubes.find_cubes", fail)
-    one_line(CliRunner().invoke(main, ["verify", "--study", str(tmp_path)]))
+    one_line(CliRunner().invoke(main, ["verify", "--study", str(tmp_path), str(tmp_path)]))
     assert [path.name for path in tmp_path.iterdir()] == ["temp"]
     assert len(list((tmp_path / "temp").iterdir())) == 1
 

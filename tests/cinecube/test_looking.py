@@ -13,7 +13,7 @@ import sys
 import venv
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import click
 import pytest
@@ -25,10 +25,7 @@ from cinecube.machine.storage import room
 from cinecube.store.base.errors import StudyError
 from cinecube.store.params.document import load_study
 
-from ..conftest import dvc
-
-if TYPE_CHECKING:
-    from tests.conftest import Folder
+from ..conftest import Folder, dvc
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 
@@ -185,6 +182,18 @@ def test_doctor_names_what_this_study_lacks(raw: Folder, name: str, monkeypatch:
     assert one["state"] == "missing"
     assert said in one["found"]
     assert one["do"]
+
+
+def test_folders_that_are_not_there_are_named(tmp_path: Path) -> None:
+    assert CliRunner().invoke(main, ["init", str(tmp_path / "study"), "--template", "movie10"]).exit_code == 0
+    folder = Folder(tmp_path / "study")
+    params = load_study(folder.root)
+    one = diagnosed(folder, code=1)["inputs"]
+    assert one["state"] == "missing"
+    steps = {step["stage"]: step["why"] for step in json.loads(folder.must("plan", "--json").stdout)}
+    for place, stage in ((params.stimuli, "films"), (params.brain.path, "brain@sub-01")):
+        assert f"{place}" in one["found"]
+        assert steps[stage].startswith(f"no folder {place}: put the ")
 
 
 def test_doctor_asks_no_hub_that_is_switched_off(raw: Folder, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -74,18 +74,33 @@ def test_a_wrong_name_is_told_the_nearest(study: Folder, command: str, word: str
 
 
 def test_the_nearest_name_is_the_first_of_few(study: Folder) -> None:
-    line = study.error("why", "tvlt.jont")
+    line = study.error("why", "tvlt.joint-as")
     (near,) = re.findall(r"did you mean '(.*)'[?]", line)
-    assert re.search(rf"MODEL/predictions, or one of {near}, \S+, \S+, \S+ and \d+ more; did you mean", line)
+    assert re.search(rf"significance, or one of {near}, \S+, \S+, \S+ and \d+ more; did you mean", line)
     with pytest.raises(cc.StudyError, match=r"expected one of roi, (\w+, ){2}\w+ and \d+ more; did you mean 'roi'[?]"):
         cc.open(str(study.root)).table("roy")
 
 
-def test_a_name_of_nothing_is_told_all(study: Folder) -> None:
+def test_a_name_of_nothing_is_told_the_kinds(study: Folder) -> None:
     line = study.error("show", "qqq")
-    params = load_study(study.root)
-    for name in (*params.known_models, *params.brain.subjects, "ceiling", "MODEL/FILM"):
+    for name in (*load_study(study.root).known_models, "SUBJECT", "ceiling", "MODEL/FILM", "`cinecube ls`"):
         assert name in line
+    assert len(line) < 500
+    number = len(named_cubes(load_study(study.root)))
+    assert line.count(", ") < 25
+    assert f"and {number - 13} more; " in line
+
+
+@pytest.mark.parametrize(("word", "name"), [("tvlt.joint", "tvlt"), ("tvlt.joint/scores", "tvlt/scores")])
+def test_a_stream_leads_to_its_model(study: Folder, word: str, name: str) -> None:
+    assert study.error("show", word).endswith(f"; name {name}")
+    study.must("show", name)
+
+
+def test_a_map_of_a_model_of_several_streams_names_them(study: Folder, tmp_path: Path) -> None:
+    for kind in ("score", "group_q"):
+        line = study.error("export", kind, str(tmp_path / "x.csv"), "--model", "tvlt")
+        assert "found a model of 3 streams, expected one of tvlt.video, tvlt.audio, tvlt.joint" in line
 
 
 def test_what_is_there_is_a_path(study: Folder, tmp_path: Path) -> None:
@@ -94,7 +109,6 @@ def test_what_is_there_is_a_path(study: Folder, tmp_path: Path) -> None:
     shutil.copytree(copy.root / "data/features/vit", copy.root / "videomae")
     assert find_named(copy.root, "videomae") == Path("videomae")
     assert json.loads(copy.must("verify", "videomae", "--json").stdout)["cubes"] == 3
-    assert find_named(tmp_path, "vit") == Path("vit")
     done = CliRunner().invoke(main, ["show", "--study", str(tmp_path), str(copy.root / "videomae" / "amber.zarr")])
     assert done.exit_code == 0, done.output
 

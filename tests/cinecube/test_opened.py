@@ -133,8 +133,9 @@ def test_every_figure_of_the_paper_is_axes(opened: AnalysedStudy) -> None:
 @pytest.mark.parametrize(
     ("ask", "message"),
     [
-        (lambda study: study.map("score"), "map score: found no model, .*; name it with `stream=`$"),
-        (lambda study: study.map("ceiling", "vit"), "leave out `stream=`$"),
+        (lambda study: study.map("score"), "map score: found no model, .*; name it with `model=`$"),
+        (lambda study: study.map("ceiling", "vit"), "leave out `model=`$"),
+        (lambda study: study.map("score", "vit", "sub-01"), "the subject sub-01 as .*; name it with `subject=sub-01`$"),
         (lambda study: study.map("depth", "vit", layer=3), "leave out `layer=`$"),
         (lambda study: study.map("q", "vit"), "name one with `subject=`, or take group_q$"),
         (lambda study: study.draw("group_q", "vit", subject="sub-01"), "leave out `subject=`, or take q$"),
@@ -201,6 +202,33 @@ def test_a_revision_reads_what_a_folder_does(opened: AnalysedStudy, revision: An
 def test_a_name_that_is_not_there_is_answered_with_the_nearest(opened: AnalysedStudy, ask: Any, message: str) -> None:
     with pytest.raises(cc.StudyError, match=message.replace("?", "[?]")):
         ask(opened)
+
+
+@pytest.mark.parametrize(
+    "ask",
+    [
+        lambda study: study.brain(1),
+        lambda study: study.features(5),
+        lambda study: study.features("vit", 3),
+        lambda study: study.features("vit", "amber", layer=[1, 2]),
+        lambda study: study.scores(["vit"]),
+        lambda study: study.pairs("vit", [1, 2], "sub-01"),
+        lambda study: study.map("score", model="vit", layer=[1, 2]),
+        lambda study: study.table(["roi"]),
+        lambda study: cc.describe("vit"),  # type: ignore[arg-type]
+        lambda study: cc.open(5),  # type: ignore[arg-type]
+        lambda study: cc.open(study.paths.root, rev=5),  # type: ignore[arg-type]
+    ],
+)
+def test_what_is_no_name_is_refused_in_words(opened: AnalysedStudy, ask: Any) -> None:
+    with pytest.raises(cc.StudyError, match=r"expected .*; \w+"):
+        ask(opened)
+
+
+def test_films_may_be_several_and_numbers_numpys(opened: AnalysedStudy) -> None:
+    several = opened.features("vit", film=["amber", "dune"], layer=np.int64(3))  # type: ignore[arg-type]
+    parts = [opened.features("vit", film, layer="block03") for film in ("amber", "dune")]
+    np.testing.assert_array_equal(several, np.concatenate(parts))
 
 
 class _Tags(HTMLParser):

@@ -239,6 +239,21 @@ def test_what_cannot_be_imported(
     assert re.search(message, refused(mine, published.bare, "--remote", "http", *words, model=model))
 
 
+@pytest.mark.parametrize("spelt", ["{root}", "{root}/../mine", "file://{root}", "{root}/.git", "{root}/link"])
+def test_a_study_is_not_imported_into_itself(mine: Path, spelt: str) -> None:
+    (mine / "link").symlink_to(mine)
+    line = refused(mine, spelt.format(root=mine))
+    assert "found this study itself" in line
+    assert "rm -r" not in line
+
+
+def test_a_cube_that_is_computed_here_is_not_to_be_removed(published: Published, mine: Path) -> None:
+    (mine / CUBE).mkdir(parents=True)
+    line = refused(mine, published.bare, "--remote", "http")
+    assert f"the cube that the stage features@{MODEL}-amber of this study makes" in line
+    assert "rm -r" not in line
+
+
 def test_what_stands_in_its_place_is_kept(published: Published, mine: Path) -> None:
     drop_model(mine)
     (mine / CUBE).mkdir(parents=True)

@@ -316,7 +316,7 @@ def test_the_command(cube: Path) -> None:
         "kept_back": [],
     }
     flip(cube / SHARD)
-    done = run("--study", str(cube.parent))
+    done = run(str(cube.parent))
     assert done.exit_code == 1
     assert done.stderr.count("\n") == 1
     assert f"cube.zarr: m.video block01: damaged {SHARD}" in done.stderr
