@@ -20,12 +20,14 @@ from tests.conftest import Folder
 from cinecube.analysis.cubes.results import read_scores
 from cinecube.analysis.maps.cortex import Cortex, cortex_of, read_fsaverage
 from cinecube.analysis.maps.map_values import Kind, map_values
+from cinecube.analysis.regions.rois import load_rois
 from cinecube.analysis.report.charts import Chart
 from cinecube.analysis.report.cortex_data import cortex_data
 from cinecube.analysis.report.findings import ABOVE
 from cinecube.analysis.report.methods import Methods
 from cinecube.analysis.report.page import fill_page
 from cinecube.analysis.report.sections import PageSection
+from cinecube.store.cube.cubes import open_cube
 from cinecube.store.params.document import load_study
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
@@ -305,12 +307,16 @@ def test_a_region_says_r_and_its_tests(browser: Any, study: Folder) -> None:
     level = load_study(study.root).statistics.fdr
     (figure,) = reader.ask("() => data.charts['region-matrix'].figures").values()
     cells = figure["data"][0]
-    assert table["mark"].str.contains(ABOVE).equals(table["q"] <= level)
+    counts = pd.read_csv(study.root / "results/tables/significance.csv")
+    members = load_rois("oota2025", study.root).labels
+    assert table["mark"].str.contains(ABOVE).equals(table["above_chance"] > level)
+    assert f"{ABOVE} more than {level:.0%} of the region's targets" in page.locator("#regions-section").text_content()
     assert 0 < table["mark"].str.contains(ABOVE).sum() < len(table)
     for row in table.itertuples():
         own = scores[(scores["roi"] == row.roi) & (scores["model"] == row.model)]["score"]
-        z = np.arctanh(own)
-        assert row.t == pytest.approx(z.mean() / (z.std() / np.sqrt(len(z))), rel=1e-4)
+        inside = counts["parcel"].str.removeprefix("L_").str.removeprefix("R_").isin(members[row.roi])
+        of = counts[inside & (counts["model"] == row.model)].groupby("subject")[["significant", "targets"]].sum()
+        assert row.above_chance == pytest.approx((of["significant"] / of["targets"]).mean(), rel=1e-4)
         shown = cells["text"][cells["y"].index(row.model)][cells["x"].index(row.roi)]
         assert shown == f"{own.mean():.2f}{row.mark}".replace("-0.00", "0.00")
     best = table.loc[table.groupby("roi")["score"].idxmax()]
@@ -598,3 +604,26 @@ def test_what_would_be_too_large_is_left_out_and_said(study: Folder, monkeypatch
     brain = PageSection("brain", "Brain")
     texts = [fill_page([brain], data, study=params, **_OTHERS) for data in (whole, small)]
     assert ["Maps of single subjects are not here" in text for text in texts] == [False, True]
+
+
+def test_above_chance_on_the_cortex_is_by_permutations(reader: Reader, study: Folder) -> None:
+    """Of the mean, in more than half of the subjects; of one, what its own permutations say."""
+    params = load_study(study.root)
+    level, cube = params.statistics.fdr, open_cube(study.root / "results/significance.zarr").load()
+    score, attrs = map_values(params, study.root, "score", "vit")
+    cortex = cortex_of(score, attrs)
+    assert isinstance(cortex, Cortex)
+    q = cube["q"].sel(model="vit").reindex(target=score["target"])
+    above = (q <= level).where(q.notnull())
+    reader.choose("measure", "score")
+    reader.choose("model", "vit")
+    for subject, own in (("mean", above.mean("subject") > 0.5), ("sub-02", above.sel(subject="sub-02") > 0.5)):
+        reader.choose("subject", subject)
+        reader.choose("mask", "yes")
+        expected = cortex.show(own.values.astype(float))
+        said = {0: ", not above chance", 1: ", above chance"}
+        for value in (0, 1):
+            vertices = np.flatnonzero(expected == value)[::50][:20]
+            assert len(vertices) > 2
+            assert all(reader.told(int(vertex)).endswith(said[value]) for vertex in vertices), (subject, value)
+        reader.choose("mask", "no")
