@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +13,7 @@ from cinecube.analysis.cubes.parcels import WHOLE
 from cinecube.analysis.figures.brain_pictures import draw_map
 from cinecube.analysis.figures.paper_figures import groups, marks_note, pair_title, region_bars
 from cinecube.analysis.regions.roi_tables import SCORE_COLUMNS, WHOLE_BRAIN, with_means
-from cinecube.analysis.regions.rois import study_members
+from cinecube.analysis.regions.rois import load_rois, roi_means, study_members
 from cinecube.analysis.report import charts
 from cinecube.analysis.report.charts import inline
 from cinecube.analysis.report.sections import CEILINGS, PageSection, region_means, with_all_values
@@ -71,6 +71,10 @@ def _regions(study: Study, paths: StudyPaths) -> Iterator[PageSection]:
     grids = []
     if len(growth):
         by_size = growth.groupby("size")["score"].mean().reset_index()
+        text += (
+            " The table by number of other subjects shows whether there are enough of them: the ceiling is what they"
+            " predict, and it is near its end where one more adds little."
+        )
         grids.append(("Mean score by number of other subjects that predict", by_size))
     if len(untrained):
         rows = untrained[untrained["roi"] != WHOLE_BRAIN]
@@ -96,7 +100,21 @@ def _matrix(study: Study, paths: StudyPaths, mean: pd.DataFrame, bars: pd.DataFr
         if told["above_chance"].notna().any()
         else "No mark says what is above chance: results/tables/significance.csv has no target of these regions."
     )
-    return charts.region_matrix(told, f"{note} {marks}".strip())
+    depths = tables.read_table(paths.tables / "depth.csv", "model", "subject", "parcel", "depth")
+    members = study_members(study.rois, paths.root, depths["parcel"])
+    if depths["depth"].notna().any() and members.parcels:
+        own = roi_means(depths, members, value="depth").groupby(["roi", "model"], sort=False)["depth"].mean()
+        told = told.merge(own.reset_index(), "left", ["roi", "model"])
+    return charts.region_matrix(
+        told, f"{note} {marks} {_in_full(study, paths, list(dict.fromkeys(told['roi'])))}".strip()
+    )
+
+
+def _in_full(study: Study, paths: StudyPaths, shown: Sequence[str]) -> str:
+    """The full names of regions, of sets that have them."""
+    names = load_rois(study.rois, paths.root).names if study.rois else {}
+    told = ", ".join(f"{roi} {names[roi]}" for roi in shown if roi in names)
+    return f"Regions: {told}." if told else ""
 
 
 def _shares_above_chance(study: Study, paths: StudyPaths) -> pd.DataFrame:
