@@ -225,16 +225,16 @@ def region_matrix(means: pd.DataFrame, note: str) -> Chart:
     wide = _by_region(means, "score")
     order = wide.mean(axis=1).sort_values(na_position="first").index
     marks = _by_region(means, "mark").loc[order].fillna("")
-    shown: dict[str, tuple[str, str, float | None]] = {
-        "r": ("score", ".2f", None),
-        "share of the ceiling": ("normalised", ".0%", None),
-        "preferred depth": ("depth", ".2f", 1.0),
+    shown: dict[str, tuple[str, str, str, float | None]] = {
+        "r": ("score", "test r", ".2f", None),
+        "share of the ceiling": ("normalised", "share", ".0%", None),
+        "preferred depth": ("depth", "depth", ".2f", 1.0),
     }
     figures = {}
-    for words, (value, form, top) in shown.items():
+    for words, (value, unit, form, top) in shown.items():
         if value != "score" and (value not in means or means[value].isna().all()):
             continue
-        own, unit = _by_region(means, value).loc[order], "test r" if value == "score" else words
+        own = _by_region(means, value).loc[order]
         figure = _heatmap(own, unit, symmetric=False, template=".1%" if form == ".0%" else ".3f", top=top)
         if form == ".0%":
             figure["data"][0]["colorbar"]["tickformat"] = form

@@ -72,8 +72,8 @@ def _regions(study: Study, paths: StudyPaths) -> Iterator[PageSection]:
     if len(growth):
         by_size = growth.groupby("size")["score"].mean().reset_index()
         text += (
-            " The table by number of other subjects shows whether there are enough of them: the ceiling is what they"
-            " predict, and it is near its end where one more adds little."
+            " The table by number of other subjects says how well so many others predict a subject's responses: where"
+            " one more adds little, there are enough of them for a ceiling."
         )
         grids.append(("Mean score by number of other subjects that predict", by_size))
     if len(untrained):
@@ -113,8 +113,8 @@ def _matrix(study: Study, paths: StudyPaths, mean: pd.DataFrame, bars: pd.DataFr
 def _in_full(study: Study, paths: StudyPaths, shown: Sequence[str]) -> str:
     """The full names of regions, of sets that have them."""
     names = load_rois(study.rois, paths.root).names if study.rois else {}
-    told = ", ".join(f"{roi} {names[roi]}" for roi in shown if roi in names)
-    return f"Regions: {told}." if told else ""
+    told = "; ".join(f"{roi}: {names[roi]}" for roi in shown if roi in names)
+    return f"{told}." if told else ""
 
 
 def _shares_above_chance(study: Study, paths: StudyPaths) -> pd.DataFrame:

@@ -356,7 +356,7 @@ def test_regions_show_shares_of_the_ceiling_and_depths_too(browser: Any, study: 
                 expected = depth if measure == "preferred depth" else shares[model, roi]
                 assert (np.nan if value is None else value) == pytest.approx(expected, abs=1e-5, nan_ok=True)
     caption = page.locator("#regions-section figcaption").first.text_content()
-    assert caption.endswith(f"Regions: {', '.join(f'{roi} {names[roi]}' for roi in members if roi in cells[0])}.")
+    assert caption.endswith(f" {'; '.join(f'{roi}: {names[roi]}' for roi in members if roi in cells[0])}.")
     page.close()
 
 
