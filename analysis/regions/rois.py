@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from importlib.resources import files
 from pathlib import Path
 
@@ -36,10 +36,13 @@ class RoiSet:
         A shipped set's name, or the file's.
     labels : dict of str to tuple of str
         Region -> labels of an atlas; one without `L_` or `R_` means both hemispheres.
+    names : dict of str to str
+        Region -> what it is called in full, of those that have such a name: `AG: {name: angular gyrus, labels: [PGi]}`.
     """
 
     name: str
     labels: Mapping[str, tuple[str, ...]]
+    names: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -82,7 +85,7 @@ def load_rois(name_or_path: str, root: Path) -> RoiSet:
     shipped = shipped_rois()
     if name_or_path in shipped:
         source = files("cinecube.analysis.regions").joinpath("roi_sets", f"{name_or_path}.yaml")
-        return RoiSet(name_or_path, _parse(source.read_text(encoding="utf-8"), name_or_path))
+        return _parse(source.read_text(encoding="utf-8"), name_or_path, name_or_path)
     path = root / name_or_path
     if not path.is_file():
         raise StudyError(
@@ -92,10 +95,10 @@ def load_rois(name_or_path: str, root: Path) -> RoiSet:
             do=suggestion(name_or_path, shipped) or "set `rois` to one of them",
         )
     text = read_input_text(path, _REGIONS, "correct it")
-    return RoiSet(path.stem, _parse(text, name_or_path))
+    return _parse(text, name_or_path, path.stem)
 
 
-def _parse(text: str, where: str) -> dict[str, tuple[str, ...]]:
+def _parse(text: str, where: str, called: str) -> RoiSet:
     try:
         raw = parse_yaml(text, strict=True)
     except (yaml.YAMLError, ValueError) as error:
@@ -105,7 +108,13 @@ def _parse(text: str, where: str) -> dict[str, tuple[str, ...]]:
     for roi in raw:
         if not isinstance(roi, str) or not roi:
             raise _malformed(where, f"the region {roi!r}, which is no text")
-    return {roi: _labels(labels, f"{where}, {roi}") for roi, labels in raw.items()}
+    parted = {roi: entry if isinstance(entry, dict) else {"labels": entry} for roi, entry in raw.items()}
+    for roi, entry in parted.items():
+        name = entry.get("name", roi)
+        if not isinstance(name, str) or not name or not entry.keys() <= {"name", "labels"}:
+            raise _malformed(f"{where}, {roi}", "no `{name: …, labels: […]}`")
+    labels = {roi: _labels(entry.get("labels"), f"{where}, {roi}") for roi, entry in parted.items()}
+    return RoiSet(called, labels, {roi: entry["name"] for roi, entry in parted.items() if "name" in entry})
 
 
 def _labels(raw: object, where: str) -> tuple[str, ...]:

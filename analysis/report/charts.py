@@ -213,41 +213,61 @@ def regions_chart(bars: pd.DataFrame, subjects: pd.DataFrame, value: str, note: 
 
 
 def region_matrix(means: pd.DataFrame, note: str) -> Chart:
-    """Mean r of every stream (row) in every region (column), with marks for tests.
+    """Every stream (row) in every region (column): mean r, share of the ceiling, depth, each where there is any.
 
     Parameters
     ----------
     means : DataFrame
-        `roi`, `model`, `score` and `mark`.
+        `roi`, `model`, `score`, `normalised`, `mark` of tests of r, and `depth`, where it is known.
     note : str
         What the marks mean.
     """
-    wide = means.pivot(index="model", columns="roi", values="score")[list(dict.fromkeys(means["roi"]))]
-    wide = wide.loc[wide.mean(axis=1).sort_values(na_position="first").index]
-    marks = means.pivot(index="model", columns="roi", values="mark").reindex_like(wide).fillna("")
-    figure = _heatmap(wide, "test r", symmetric=False, template=".3f")
-    figure["data"][0] |= {
-        "text": [
-            [
-                f"{round(value, 2) + 0.0:.2f}{mark}" if np.isfinite(value) else ""
-                for value, mark in zip(values, own, strict=True)
-            ]
-            for values, own in zip(wide.to_numpy(dtype=float), marks.to_numpy(), strict=True)
-        ],
-        "texttemplate": "%{text}",
-        "textfont": {"size": 11},
-        "hovertemplate": "%{y}, %{x}: %{z:.3f} (%{text})<extra></extra>",
+    wide = _by_region(means, "score")
+    order = wide.mean(axis=1).sort_values(na_position="first").index
+    marks = _by_region(means, "mark").loc[order].fillna("")
+    shown: dict[str, tuple[str, str, str, float | None]] = {
+        "r": ("score", "test r", ".2f", None),
+        "share of the ceiling": ("normalised", "share", ".0%", None),
+        "preferred depth": ("depth", "depth", ".2f", 1.0),
     }
-    best = wide.dropna(axis=1, how="all").idxmax()
-    figure["layout"]["shapes"] = [
-        _frame(wide.columns.get_loc(roi), wide.index.get_loc(best[roi])) for roi in best.index
-    ]
-    return Chart(
-        "region-matrix",
-        f"r of every stream in every region, mean over subjects; a frame marks the best of a region. {note}".strip(),
-        means,
-        {"": figure},
+    figures = {}
+    for words, (value, unit, form, top) in shown.items():
+        if value != "score" and (value not in means or means[value].isna().all()):
+            continue
+        own = _by_region(means, value).loc[order]
+        figure = _heatmap(own, unit, symmetric=False, template=".1%" if form == ".0%" else ".3f", top=top)
+        if form == ".0%":
+            figure["data"][0]["colorbar"]["tickformat"] = form
+        texts = [
+            [
+                f"{round(number, 2) + 0.0:{form}}{mark if value == 'score' else ''}" if np.isfinite(number) else ""
+                for number, mark in zip(numbers, row, strict=True)
+            ]
+            for numbers, row in zip(own.to_numpy(dtype=float), marks.to_numpy(), strict=True)
+        ]
+        figure["data"][0] |= {"text": texts, "texttemplate": "%{text}", "textfont": {"size": 11}}
+        if value == "score":
+            figure["data"][0]["hovertemplate"] = "%{y}, %{x}: %{z:.3f} (%{text})<extra></extra>"
+        if value != "depth":  # of which none is best
+            best = own.dropna(axis=1, how="all").idxmax()
+            figure["layout"]["shapes"] = [
+                _frame(own.columns.get_loc(roi), own.index.get_loc(best[roi])) for roi in best.index
+            ]
+        figures[words] = figure
+    caption = (
+        "Every stream in every region, mean over subjects; a frame marks the best of a region, marks are of r."
+        + (
+            " Preferred depth: of the layers that targets prefer on the training films, 0 embedding, 1 last block."
+            if "preferred depth" in figures
+            else ""
+        )
     )
+    return Chart("region-matrix", f"{caption} {note}".strip(), means, figures, "measure", "r")
+
+
+def _by_region(means: pd.DataFrame, value: str) -> pd.DataFrame:
+    """A column of a table by stream (row) and region (column)."""
+    return means.pivot(index="model", columns="roi", values=value)[list(dict.fromkeys(means["roi"]))]
 
 
 def _frame(column: Any, row: Any) -> dict[str, Any]:

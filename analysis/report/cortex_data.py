@@ -123,17 +123,17 @@ def _all_maps(
 def _above_chance(
     study: Study, root: Path, like: np.ndarray, shown: np.ndarray
 ) -> Iterator[tuple[str, str, list[str], np.ndarray]]:
-    """Whether the false discovery rate of a score is at most the study's: 1, 0, or NaN."""
+    """Whether a score is above chance by permutations, of the mean: in most subjects; 1, 0, or NaN."""
     paths = StudyPaths(root)
     where = paths.relative(paths.significance)
     cube = open_cube(paths.significance, where=where)
     refuse_another(cube, where, "q")
     for model in map(str, cube["model"].values):
-        own = cube.sel(model=model).load()
-        every = [own["group_q"]] if "group_q" in own else [own["q"].isel(subject=0) * np.nan]
-        every += [own["q"].sel(subject=subject) for subject in own["subject"].values]
-        values = np.array([one.reindex(target=like).values for one in every])[:, shown]
-        below = np.where(np.isfinite(values), values <= study.statistics.fdr, np.nan)
+        q = cube["q"].sel(model=model).load().reindex(target=like).transpose("subject", "target")
+        own = q.isel(target=shown)
+        above = (own <= study.statistics.fdr).where(own.notnull())
+        share = above.mean("subject")
+        below = np.vstack([(share > 0.5).where(share.notnull()).values, above.values])
         yield "significant", model, [EVERYBODY, *map(str, own["subject"].values)], below
 
 

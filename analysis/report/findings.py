@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -13,11 +13,12 @@ from cinecube.analysis.cubes.parcels import WHOLE
 from cinecube.analysis.figures.brain_pictures import draw_map
 from cinecube.analysis.figures.paper_figures import groups, marks_note, pair_title, region_bars
 from cinecube.analysis.regions.roi_tables import SCORE_COLUMNS, WHOLE_BRAIN, with_means
+from cinecube.analysis.regions.rois import load_rois, roi_means, study_members
 from cinecube.analysis.report import charts
 from cinecube.analysis.report.charts import inline
 from cinecube.analysis.report.sections import CEILINGS, PageSection, region_means, with_all_values
 from cinecube.analysis.residuals.drops import MINIMUM
-from cinecube.analysis.statistics.comparisons import MIN_SUBJECTS, group_map, reachable
+from cinecube.analysis.statistics.comparisons import reachable
 from cinecube.analysis.truth.planted import planted_truth
 from cinecube.analysis.truth.stage import ceiling_table
 from cinecube.store.base.paths import StudyPaths
@@ -25,7 +26,7 @@ from cinecube.store.cube.cubes import open_cube, refuse_another
 from cinecube.store.params.document import Study
 
 ABOVE = "⁺"
-"""Marks a region in which a stream is above chance."""
+"""Marks a region where more targets are above chance than false discoveries would be."""
 
 
 def findings(study: Study, root: Path) -> list[PageSection]:
@@ -65,11 +66,15 @@ def _regions(study: Study, paths: StudyPaths) -> Iterator[PageSection]:
     models = [name for name in dict.fromkeys(scores["model"]) if not study.is_untrained(name)]
     bars = with_all_values(region_bars(scores, unimodal, models, study.statistics.fdr, study.statistics.seed))
     inside = mean[mean["roi"] != WHOLE_BRAIN]
-    drawn = [_matrix(study, inside, scores, bars, marks)] if len(inside) else []
+    drawn = [_matrix(study, paths, inside, bars, marks)] if len(inside) else []
     drawn.append(charts.regions_chart(bars, with_means(scores, unimodal), value, marks))
     grids = []
     if len(growth):
         by_size = growth.groupby("size")["score"].mean().reset_index()
+        text += (
+            " The table by number of other subjects says how well so many others predict a subject's responses: where"
+            " one more adds little, there are enough of them for a ceiling."
+        )
         grids.append(("Mean score by number of other subjects that predict", by_size))
     if len(untrained):
         rows = untrained[untrained["roi"] != WHOLE_BRAIN]
@@ -83,24 +88,52 @@ def _regions(study: Study, paths: StudyPaths) -> Iterator[PageSection]:
     )
 
 
-def _matrix(study: Study, mean: pd.DataFrame, scores: pd.DataFrame, bars: pd.DataFrame, marks: str) -> charts.Chart:
+def _matrix(study: Study, paths: StudyPaths, mean: pd.DataFrame, bars: pd.DataFrame, marks: str) -> charts.Chart:
     """Every stream in every region, marked where it is above chance and where it is higher than unimodal means."""
-    level, subjects = study.statistics.fdr, len(study.brain.subjects)
-    wide = scores[scores["roi"] != WHOLE_BRAIN].pivot(index="subject", columns=["roi", "model"], values="score")
-    if subjects < MIN_SUBJECTS:
-        found = pd.DataFrame({"t": np.nan, "q": np.nan}, index=wide.columns)
-        note = f"No mark says what is above chance: a test over subjects needs {MIN_SUBJECTS}."
-    else:
-        tested = group_map(wide.to_numpy(dtype=float))
-        found = pd.DataFrame({"t": tested.t, "q": tested.p_fdr}, index=wide.columns)
-        note = (
-            f"{ABOVE} above chance over subjects (one-sided t of Fisher's z, subjects as a random effect, false"
-            f" discovery rate {level:g} over all cells)."
-        )
-    told = mean.merge(found.reset_index(), "left", ["roi", "model"])
+    level = study.statistics.fdr
+    told = mean.merge(_shares_above_chance(study, paths), "left", ["roi", "model"])
     told = told.merge(bars[["roi", "model", "mark"]], "left", ["roi", "model"])
-    told["mark"] = np.where(told["q"] <= level, ABOVE, "") + told["mark"].fillna("").to_numpy(dtype=object)
-    return charts.region_matrix(told, f"{note} {marks}".strip())
+    told["mark"] = np.where(told["above_chance"] > level, ABOVE, "") + told["mark"].fillna("").to_numpy(dtype=object)
+    note = (
+        f"{ABOVE} more than {level:.0%} of the region's targets are above chance, mean over subjects; of each subject a"
+        " target counts as in the section Significance, by permutations."
+        if told["above_chance"].notna().any()
+        else "No mark says what is above chance: results/tables/significance.csv has no target of these regions."
+    )
+    depths = tables.read_table(paths.tables / "depth.csv", "model", "subject", "parcel", "depth")
+    members = study_members(study.rois, paths.root, depths["parcel"])
+    if depths["depth"].notna().any() and members.parcels:
+        own = roi_means(depths, members, value="depth").groupby(["roi", "model"], sort=False)["depth"].mean()
+        told = told.merge(own.reset_index(), "left", ["roi", "model"])
+    return charts.region_matrix(
+        told, f"{note} {marks} {_in_full(study, paths, list(dict.fromkeys(told['roi'])))}".strip()
+    )
+
+
+def _in_full(study: Study, paths: StudyPaths, shown: Sequence[str]) -> str:
+    """The full names of regions, of sets that have them."""
+    names = load_rois(study.rois, paths.root).names if study.rois else {}
+    told = "; ".join(f"{roi}: {names[roi]}" for roi in shown if roi in names)
+    return f"{told}." if told else ""
+
+
+def _shares_above_chance(study: Study, paths: StudyPaths) -> pd.DataFrame:
+    """Share of each region's targets whose score is above chance by permutations, mean over subjects."""
+    counts = _significant(paths)
+    members = study_members(study.rois, paths.root, counts["parcel"]).parcels
+    pairs = [(roi, parcel) for roi, parcels in members.items() for parcel in parcels]
+    inside = pd.DataFrame(pairs, columns=["roi", "parcel"]).merge(counts, on="parcel")
+    sums = inside.groupby(["roi", "model", "subject"])[["targets", "significant"]].sum()
+    # Of a subject without targets there is no share.
+    share = sums["significant"] / sums["targets"].where(sums["targets"] > 0)
+    return share.groupby(["roi", "model"]).mean().rename("above_chance").reset_index()
+
+
+def _significant(paths: StudyPaths) -> pd.DataFrame:
+    """Number of targets above chance by model, subject and parcel; those outside parcels are left out."""
+    columns = ("parcel", "subject", "model", "targets", "significant")
+    counts = tables.read_table(paths.tables / "significance.csv", *columns)
+    return counts[counts["parcel"].fillna("") != ""]
 
 
 def _saturation(study: Study, paths: StudyPaths) -> str:
@@ -184,11 +217,7 @@ def _partition(study: Study, paths: StudyPaths) -> Iterator[PageSection]:
 
 
 def _significance(study: Study, paths: StudyPaths) -> Iterator[PageSection]:
-    counts = tables.read_table(
-        paths.tables / "significance.csv", "parcel", "subject", "model", "targets", "significant"
-    )
-    inside = counts[counts["parcel"].fillna("") != ""]
-    share = inside.groupby(["model", "subject"], sort=False)[["targets", "significant"]].sum()
+    share = _significant(paths).groupby(["model", "subject"], sort=False)[["targets", "significant"]].sum()
     share = (share["significant"] / share["targets"].where(share["targets"] > 0)).unstack("subject").reset_index()
     null = "circular shifts" if study.statistics.permute == "shifts" else "permuted blocks of test rows"
     text = (
@@ -232,10 +261,14 @@ def _group_maps(study: Study, paths: StudyPaths) -> tuple[list[tuple[str, str]],
     shown = own["group_t"].where(own["group_q"] <= study.statistics.fdr)
     png = draw_map(shown, cube.attrs, best, "t")
     if png is None:
-        none = f" Over subjects as a random effect no target of {best}, the best model, reaches it."
+        none = f" A t over subjects is at this rate at no target of {best}, the best model."
         return [], "" if shown.notnull().any() else none
-    caption = f"{best}: t over subjects as a random effect, where the false discovery rate is at most "
-    return [(f"{caption}{study.statistics.fdr:g}.", inline(png))], ""
+    caption = (
+        f"{best}: t over subjects as a random effect, where its false discovery rate is at most"
+        f" {study.statistics.fdr:g}. It says in what subjects agree, not what is above chance: they saw one test"
+        " film, and a correlation by chance with it may be the same in all of them."
+    )
+    return [(caption, inline(png))], ""
 
 
 def _pictures(study: Study, paths: StudyPaths, names: tuple[str, ...]) -> list[tuple[str, str]]:

@@ -201,7 +201,14 @@ def write_methods(study: Study) -> Methods:
         cited.extend(key for key in keys if key not in cited)
         return f"({'; '.join(WORKS[key].cited for key in keys)})"
 
+    made_up = (
+        "Films, responses and networks of this study are simulated, with a known truth: nobody was scanned, and no"
+        " network was pretrained. What follows says how they were analysed."
+        if study.simulate is not None
+        else ""
+    )
     paragraphs = (
+        made_up,
         _features(study, cite),
         _responses(study, cite),
         _encoding(study, cite),
@@ -218,9 +225,10 @@ def _features(study: Study, cite: Cite) -> str:
             continue
         names.append(f"{name} {cite(params.extractor)}" if params.extractor in WORKS else name)
     twins = [name for name, params in study.models.items() if name in study.encoded and params.untrained is not None]
+    read = "networks with random weights and the architectures of " if study.simulate is not None else ""
     text = (
-        f"Features of the films were read from every layer of {_listed(names)}, averaged over the tokens of each layer "
-        "and standardised with the training films' mean and standard deviation. A row is the window of "
+        f"Features of the films were read from every layer of {read}{_listed(names)}, averaged over the tokens of each "
+        "layer and standardised with the training films' mean and standard deviation. A row is the window of "
         f"{study.clock.window_s:g} s that begins with a TR of {study.clock.tr_s:g} s."
     )
     return text + (f" {_listed(twins)} had the same architectures with random weights." if twins else "")
@@ -228,9 +236,12 @@ def _features(study: Study, cite: Cite) -> str:
 
 def _responses(study: Study, cite: Cite) -> str:
     brain = study.brain
-    source = (
-        f"preprocessed by fMRIPrep {cite('esteban2019')}" if brain.source == "fmriprep" else f"read from {brain.source}"
-    )
+    if study.simulate is not None:
+        source = f"simulated as files of {'fMRIPrep' if brain.source == 'fmriprep' else brain.source}"
+    elif brain.source == "fmriprep":
+        source = f"preprocessed by fMRIPrep {cite('esteban2019')}"
+    else:
+        source = f"read from {brain.source}"
     what = (
         "averaged over the parcels of an atlas"
         if brain.targets == "parcels"

@@ -119,7 +119,7 @@ HEADS = {
 
 _PROBABILITIES = {"p", "p_fdr", "smallest_p"}
 # Of a percentage, a duration and the like; all else that is no whole number has three.
-_DECIMALS = {"drop": 1, "duration_s": 1, "tsnr_median": 1, "mean_framewise_displacement_mm": 2}
+_DECIMALS = {"drop": 1, "duration_s": 1, "tsnr_median": 1, "correlation": 4, "mean_framewise_displacement_mm": 2}
 
 
 @dataclass(frozen=True)

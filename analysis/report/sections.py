@@ -24,6 +24,9 @@ from cinecube.store.params.document import Study
 
 CEILINGS = {"cross_subject": "what other subjects predict", "repeats": "what repeated films allow"}
 
+SEPARATE = frozenset({"imagebind"})
+"""Extractors of several streams that never see each other."""
+
 
 @dataclass(frozen=True)
 class PageSection:
@@ -97,7 +100,25 @@ def models_section(
         f" page are that number. {_other_means(preferred, means, best)}The intervals are a bootstrap over subjects, too"
         " narrow of few."
     )
-    return PageSection("models", "Models", text, charts=[chart], grids=grids)
+    return PageSection("models", "Models", text, _joined(study, models), [chart], grids=grids)
+
+
+def _joined(study: Study, models: Sequence[str]) -> list[str]:
+    """Line on streams whose network may have read picture and sound together; what it does, `features` knows."""
+    own = [name for name in models if study.owner(name) != name]
+    streams = [name for name in own if _extractor(study, name) not in SEPARATE]
+    if not streams:
+        return []
+    return [
+        f"{', '.join(streams)}: where a network reads picture and sound as one sequence, as TVLT does, the tokens of"
+        " the sound have attended to the picture, and those of the picture to the sound. A stream named after one"
+        " of them is then of both, and may predict regions of the other; docs/reference/networks.md says which are so."
+    ]
+
+
+def _extractor(study: Study, stream: str) -> str:
+    params = study.models.get(study.owner(stream))
+    return params.extractor if params else ""
 
 
 def _other_means(preferred: pd.DataFrame, means: pd.DataFrame, best: str | None) -> str:

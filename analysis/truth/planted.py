@@ -115,7 +115,8 @@ def compare_study(study: Study, root: Path) -> Comparison | None:
                 for network in study.compute.models
             )
     lags = tables.read_table(paths.tables / "lag.csv", "parcel", "model", "lag")
-    return compare_planted(planted, layers, lags, agreement)
+    # Networks that nothing was drawn for, whose table is empty, make objects of numbers.
+    return compare_planted(planted, layers, lags, agreement.astype({"correlation": float}))
 
 
 def planted_truth(paths: StudyPaths) -> dict[str, Any]:

@@ -138,6 +138,14 @@ def test_a_file_of_the_study_is_read_as_written(tmp_path: Path) -> None:
     rois = load_rois(name, tmp_path)
     assert (rois.name, dict(rois.labels)) == ("mine", {"EV": ("V1", "L_V2"), "IFG": ("44", "45", "55b")})
     assert load_rois(str(tmp_path / name), Path("elsewhere")) == rois
+    named = load_rois(write(tmp_path, "EV: {name: early visual cortex, labels: [V1]}\nMT: [MT]\n"), tmp_path)
+    assert (dict(named.labels), dict(named.names)) == ({"EV": ("V1",), "MT": ("MT",)}, {"EV": "early visual cortex"})
+
+
+@pytest.mark.parametrize("name", ["oota2025", "oota2025_sibling"])
+def test_every_region_of_a_shipped_set_has_a_full_name(name: str) -> None:
+    rois = load_rois(name, Path("nowhere"))
+    assert list(rois.names) == list(rois.labels)
 
 
 @pytest.mark.parametrize(
@@ -147,6 +155,9 @@ def test_a_file_of_the_study_is_read_as_written(tmp_path: Path) -> None:
         ("- V1\n", "no regions"),
         ("EV: V1\n", "EV: found no list of labels"),
         ("EV: []\n", "EV: found no list of labels"),
+        ("EV: {name: early}\n", "EV: found no list of labels"),
+        ("EV: {name: 3, labels: [V1]}\n", "EV: found no `{name"),
+        ("EV: {label: [V1], labels: [V1]}\n", "EV: found no `{name"),
         ("EV: [V1, 1.5]\n", "the label 1.5"),
         ("EV: [V1, no]\n", "the label False"),
         ("EV: [V1, [V2]]\n", "the label"),

@@ -20,12 +20,14 @@ from tests.conftest import Folder
 from cinecube.analysis.cubes.results import read_scores
 from cinecube.analysis.maps.cortex import Cortex, cortex_of, read_fsaverage
 from cinecube.analysis.maps.map_values import Kind, map_values
+from cinecube.analysis.regions.rois import load_rois
 from cinecube.analysis.report.charts import Chart
 from cinecube.analysis.report.cortex_data import cortex_data
 from cinecube.analysis.report.findings import ABOVE
-from cinecube.analysis.report.methods import Methods
+from cinecube.analysis.report.methods import Methods, write_methods
 from cinecube.analysis.report.page import fill_page
 from cinecube.analysis.report.sections import PageSection
+from cinecube.store.cube.cubes import open_cube
 from cinecube.store.params.document import load_study
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
@@ -303,14 +305,19 @@ def test_a_region_says_r_and_its_tests(browser: Any, study: Folder) -> None:
     table = pd.read_csv(io.StringIO(reader.ask("() => data.charts['region-matrix'].csv"))).fillna({"mark": ""})
     scores = pd.read_csv(study.root / "results/tables/roi.csv")
     level = load_study(study.root).statistics.fdr
-    (figure,) = reader.ask("() => data.charts['region-matrix'].figures").values()
+    figures = reader.ask("() => data.charts['region-matrix'].figures")
+    figure = figures["r"]
     cells = figure["data"][0]
-    assert table["mark"].str.contains(ABOVE).equals(table["q"] <= level)
+    counts = pd.read_csv(study.root / "results/tables/significance.csv")
+    members = load_rois("oota2025", study.root).labels
+    assert table["mark"].str.contains(ABOVE).equals(table["above_chance"] > level)
+    assert f"{ABOVE} more than {level:.0%} of the region's targets" in page.locator("#regions-section").text_content()
     assert 0 < table["mark"].str.contains(ABOVE).sum() < len(table)
     for row in table.itertuples():
         own = scores[(scores["roi"] == row.roi) & (scores["model"] == row.model)]["score"]
-        z = np.arctanh(own)
-        assert row.t == pytest.approx(z.mean() / (z.std() / np.sqrt(len(z))), rel=1e-4)
+        inside = counts["parcel"].str.removeprefix("L_").str.removeprefix("R_").isin(members[row.roi])
+        of = counts[inside & (counts["model"] == row.model)].groupby("subject")[["significant", "targets"]].sum()
+        assert row.above_chance == pytest.approx((of["significant"] / of["targets"]).mean(), rel=1e-4)
         shown = cells["text"][cells["y"].index(row.model)][cells["x"].index(row.roi)]
         assert shown == f"{own.mean():.2f}{row.mark}".replace("-0.00", "0.00")
     best = table.loc[table.groupby("roi")["score"].idxmax()]
@@ -324,6 +331,67 @@ def test_a_region_says_r_and_its_tests(browser: Any, study: Folder) -> None:
     page.reload()
     _scroll(page)
     assert page.locator("#region-matrix .heatmap-label").count() == 0
+    page.close()
+
+
+def test_regions_show_shares_of_the_ceiling_and_depths_too(browser: Any, study: Folder) -> None:
+    """One number a cell of what is chosen, and the regions' names in full."""
+    page = browser.new_page(viewport={"width": 1280, "height": 900})
+    reader = Reader(page, study.root / "results/report/index.html")
+    page.locator("#region-matrix").scroll_into_view_if_needed()
+    members, names = (getattr(load_rois("oota2025", study.root), part) for part in ("labels", "names"))
+    shares = pd.read_csv(study.root / "results/tables/roi_mean.csv").set_index(["model", "roi"])["normalised"]
+    depths = pd.read_csv(study.root / "results/tables/depth.csv")
+    depths["area"] = depths["parcel"].str.removeprefix("L_").str.removeprefix("R_")
+    for measure in ("preferred depth", "share of the ceiling"):
+        page.locator("#choose-region-matrix").select_option(measure)
+        page.wait_for_timeout(400)
+        cells = reader.ask(
+            "() => { const t = document.getElementById('region-matrix').data[0]; return [t.x, t.y, t.z]; }"
+        )
+        for model, row in zip(cells[1], cells[2], strict=True):
+            for roi, value in zip(cells[0], row, strict=True):
+                own = depths[depths["area"].isin(members[roi]) & (depths["model"] == model)]
+                depth = own.groupby("subject")["depth"].mean().mean()
+                expected = depth if measure == "preferred depth" else shares[model, roi]
+                assert (np.nan if value is None else value) == pytest.approx(expected, abs=1e-5, nan_ok=True)
+    caption = page.locator("#regions-section figcaption").first.text_content()
+    assert caption.endswith(f" {'; '.join(f'{roi}: {names[roi]}' for roi in members if roi in cells[0])}.")
+    page.close()
+
+
+def test_a_simulated_study_says_so_and_cites_no_preprocessing(browser: Any, study: Folder) -> None:
+    page = browser.new_page()
+    Reader(page, study.root / "results/report/index.html")
+    assert (
+        page.locator("header p.simulated")
+        .inner_text()
+        .startswith("Simulated study: films, scans and networks are made up")
+    )
+    first, *rest = page.locator("#methods-section > p:not(.soft)").all_text_contents()
+    assert first.startswith("Films, responses and networks of this study are simulated, with a known truth")
+    assert any("3 subjects, simulated as files of fMRIPrep" in text for text in rest)
+    params = load_study(study.root)
+    own = write_methods(params.model_copy(update={"simulate": None}))
+    assert "preprocessed by fMRIPrep (Esteban et al., 2019)" in own.paragraphs[1]
+    assert ["esteban2019" in text for text in (page.content(), own.bibtex)] == [False, True]
+    assert "simulated" not in " ".join(own.paragraphs)
+    page.close()
+
+
+def test_notes_are_where_a_reader_asks(browser: Any, study: Folder) -> None:
+    """On streams that have seen both modalities, tables in a copy by itself; correlations have four digits."""
+    page = browser.new_page()
+    Reader(page, study.root / "results/report/index.html")
+    (note,) = page.locator("#models-section .points li", has_text="attended").all_text_contents()
+    assert note.startswith(
+        "tvlt.video, tvlt.audio, tvlt.joint: where a network reads picture and sound as one sequence"
+    )
+    assert "not where this page was mailed" in str(page.locator("#data-section").text_content())
+    agreement = page.locator("#truth details", has_text="Features of decoded frames").locator("tbody tr td:last-child")
+    cells = agreement.all_text_contents()
+    assert len(cells) > 5
+    assert all(re.fullmatch(r"-?[01]\.\d{4}", cell) for cell in cells)
     page.close()
 
 
@@ -349,7 +417,7 @@ def test_models_has_the_number_of_the_sentence(browser: Any, study: Folder) -> N
 
 @pytest.mark.parametrize("width", [390, 1280])
 def test_nothing_of_a_chart_is_cut_or_covered(browser: Any, study: Folder, width: int) -> None:
-    """Titles lie in their chart, and neither below the toolbar nor in the colour bar."""
+    """Titles and legends lie in their chart, and neither below the toolbar nor in the colour bar."""
     page = browser.new_page(viewport={"width": width, "height": 900})
     reader = Reader(page, study.root / "results/report/index.html")
     _scroll(page)
@@ -363,7 +431,8 @@ def test_nothing_of_a_chart_is_cut_or_covered(browser: Any, study: Folder, width
           for (const place of [...document.querySelectorAll("[data-chart]"), document.getElementById("cortex")]) {
             const own = box(place), bars = [...place.querySelectorAll(".modebar-group")].map(box);
             const colours = [...place.querySelectorAll(".cbfills, .cboutline")].map(box);
-            for (const text of place.querySelectorAll(".gtitle, .xtitle, .x2title, .ytitle, [class^=cb] text")) {
+            const titles = ".gtitle, .xtitle, .x2title, .ytitle, .legendtext, [class^=cb] text";
+            for (const text of place.querySelectorAll(titles)) {
               if (!text.textContent.trim()) continue;
               const at = box(text), said = `${place.id}: ${text.textContent}`;
               if (at.left < own.left - 1 || at.right > own.right + 1) found.push(`${said} is cut`);
@@ -564,6 +633,7 @@ def test_names_are_text_wherever_they_appear(browser: Any, tmp_path: Path) -> No
 
     class Named:
         study = HOSTILE
+        simulate = None
 
     page_html = fill_page([section], None, study=Named(), **_OTHERS)
     path = tmp_path / "index.html"
@@ -598,3 +668,26 @@ def test_what_would_be_too_large_is_left_out_and_said(study: Folder, monkeypatch
     brain = PageSection("brain", "Brain")
     texts = [fill_page([brain], data, study=params, **_OTHERS) for data in (whole, small)]
     assert ["Maps of single subjects are not here" in text for text in texts] == [False, True]
+
+
+def test_above_chance_on_the_cortex_is_by_permutations(reader: Reader, study: Folder) -> None:
+    """Of the mean, in more than half of the subjects; of one, what its own permutations say."""
+    params = load_study(study.root)
+    level, cube = params.statistics.fdr, open_cube(study.root / "results/significance.zarr").load()
+    score, attrs = map_values(params, study.root, "score", "vit")
+    cortex = cortex_of(score, attrs)
+    assert isinstance(cortex, Cortex)
+    q = cube["q"].sel(model="vit").reindex(target=score["target"])
+    above = (q <= level).where(q.notnull())
+    reader.choose("measure", "score")
+    reader.choose("model", "vit")
+    for subject, own in (("mean", above.mean("subject") > 0.5), ("sub-02", above.sel(subject="sub-02") > 0.5)):
+        reader.choose("subject", subject)
+        reader.choose("mask", "yes")
+        expected = cortex.show(own.values.astype(float))
+        said = {0: ", not above chance", 1: ", above chance"}
+        for value in (0, 1):
+            vertices = np.flatnonzero(expected == value)[::50][:20]
+            assert len(vertices) > 2
+            assert all(reader.told(int(vertex)).endswith(said[value]) for vertex in vertices), (subject, value)
+        reader.choose("mask", "no")

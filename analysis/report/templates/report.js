@@ -5,6 +5,7 @@ const style = (name) => getComputedStyle(document.documentElement).getPropertyVa
 const ink = () => style("--ink");
 
 const TOOLBAR = 30; // pixels
+const isNarrow = (width) => width < 560;
 
 function fill(select, choices) {
   select.replaceChildren(...choices.map(([value, text]) => new Option(text, value)));
@@ -24,7 +25,7 @@ function broken(text, px) {
 /* A figure for this screen: its theme's colours, and on a narrow one colour bars and legends beneath. */
 function themed(figure, width) {
   const axis = { gridcolor: style("--line"), zerolinecolor: style("--soft"), linecolor: style("--line"), automargin: true };
-  const dark = matchMedia("(prefers-color-scheme: dark)").matches, narrow = width < 560;
+  const dark = matchMedia("(prefers-color-scheme: dark)").matches, narrow = isNarrow(width);
   // The palette's blue is too dark on a dark ground.
   const { data: traces, layout: given } = dark ? JSON.parse(JSON.stringify(figure).replaceAll("#0072B2", "#5AB1F0")) : figure;
   const layout = {
@@ -83,7 +84,8 @@ function drawChart(place) {
   if (chart.film.length) addFilm(layout, chart.film, place.clientWidth);
   place.dataset.drawn = "yes";
   return Plotly.react(place, traces, layout, {
-    responsive: true, displaylogo: false, scrollZoom: false, modeBarButtonsToRemove: ["select2d", "lasso2d", "autoScale2d"],
+    // On a narrow screen it would cover the legend, and a finger that chooses a number opens it.
+    responsive: true, displaylogo: false, displayModeBar: isNarrow(place.clientWidth) ? false : "hover", scrollZoom: false, modeBarButtonsToRemove: ["select2d", "lasso2d", "autoScale2d"],
     toImageButtonOptions: { format: "svg", filename: place.dataset.chart },
   });
 }
