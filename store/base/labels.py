@@ -195,7 +195,7 @@ def find_layer(layer: int | str, known: Sequence[str], where: str) -> str:
     # A number of NumPy's is no int.
     label = layer_label(int(asked)) if isinstance(asked, Integral) else asked
     if label not in known:
-        raise no_such("layer", layer, known, where, "name one of these, or a block's number")
+        raise no_such("layer", asked, known, where, "name one of these, or a block's number")
     return str(label)
 
 
