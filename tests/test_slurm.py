@@ -130,8 +130,11 @@ def test_extraction_outlives_its_jobs_and_its_client(
 def test_jobs_that_reach_their_walltime(begun: Folder, queue: dict[str, str], expected: dict[str, str]) -> None:
     """A minute, in the middle of an extraction: SLURM ends the jobs, and others go on."""
     _on_slurm(begun, walltime="00:01:00")
-    begun.change(lambda params: params["models"]["vit"].update(frames_per_window=300))
-    begun.must("checkpoint", "vit")
+    networks = [*MODELS, "videomae", "vivit", "ast", "imagebind", "tvlt"]  # more than two jobs extract in a minute
+    begun.change(lambda params: params["models"]["vit"].update(frames_per_window="all"))
+    begun.change(lambda params: params["compute"].update(models=networks))
+    for network in networks:
+        begun.must("checkpoint", network)
     output = _ended(_start(begun, queue, "extract"))
     wait_for_no_jobs(queue)
     assert "jobs ended, asking for as many new ones" in output
