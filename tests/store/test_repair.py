@@ -177,7 +177,7 @@ def test_nothing_tracks_it(tmp_path: Path) -> None:
     cube = write_features(tmp_path / "cube.zarr")
     flip(cube / SHARD)
     broken = files(cube)
-    done = repair(tmp_path)
+    done = repair(tmp_path, str(cube))
     assert done.exit_code == 1
     assert f"{cube} cannot be repaired: found no record of it in DVC" in done.stderr
     assert files(cube) == broken
