@@ -18,18 +18,8 @@ from cinecube.cli.failures import one_line
 _STAGES = dict.fromkeys(
     [
         *("inputs", "simulate", "privacy", "films", "checkpoint", "extract", "features", "imported", "contents"),
-        *(
-            "brain",
-            "encode",
-            "weights",
-            "ceiling",
-            "residual-features",
-            "whole-brain",
-            "layerwise",
-            "residual",
-            "partition",
-        ),
-        *("significance", "figures", "oracle", "report"),
+        *("brain", "encode", "weights", "ceiling", "residual-features", "whole-brain", "layerwise", "residual"),
+        *("partition", "significance", "figures", "oracle", "report"),
     ],
     "stages",
 )

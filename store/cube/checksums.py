@@ -18,10 +18,10 @@ from typing import TYPE_CHECKING, Any
 import google_crc32c
 import numpy as np
 
-from cinecube.store.base.bounded import parse_json
+from cinecube.store.base.bounded import file_bytes, parse_json
 from cinecube.store.base.errors import StudyError
 from cinecube.store.base.fingerprint import file_digest, fingerprint
-from cinecube.store.cube.plainness import ROOT
+from cinecube.store.cube.plainness import MAX_METADATA_BYTES, ROOT
 from cinecube.store.cube.schema import refuse_unknown
 
 if TYPE_CHECKING:
@@ -339,10 +339,11 @@ def cube_digest(path: Path) -> str:
     Raises
     ------
     StudyError
-        If its `zarr.json` is not as it was written, or a file of it is none.
+        If its `zarr.json` is not as it was written or larger than any, or a file of it is none.
     """
     file = path / ROOT
     if file.is_file():
+        file_bytes(file, limit=MAX_METADATA_BYTES)
         raw = file.read_bytes()
         listed = Checksums.read(raw, str(path))
         if listed is not None and listed.listed.keys() == parse_json(raw)["consolidated_metadata"]["metadata"].keys():

@@ -214,9 +214,8 @@ def _resolved(scm: Any, rev: str | None, *, is_clone: bool) -> str:
         tags = sorted(ref.removeprefix("refs/tags/") for ref in scm.iter_refs("refs/tags/"))
         # Of many tags the newest are of use.
         named = {"branches": branches, "tags": tags[::-1]}
-        own = not is_clone and os.path.exists(
-            os.path.join(scm.root_dir, ".git")
-        )  # of whoever asks: nobody pushes to it
+        # A repository with files is of whoever asks: nobody pushes to it.
+        own = not is_clone and os.path.exists(os.path.join(scm.root_dir, ".git"))
         known = "; ".join(f"{noun} {some_of(names, 5)}" for noun, names in named.items() if names)
         raise StudyError(
             where="the repository",
