@@ -6,7 +6,7 @@ import multiprocessing
 import os
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import Executor, ProcessPoolExecutor, ThreadPoolExecutor, as_completed
+from concurrent.futures import Executor, ProcessPoolExecutor, as_completed
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -23,8 +23,6 @@ from cinecube.store.base.interrupts import uninterrupted
 Progress = Callable[[int, int], None]
 """Told `(done, total)` in segments and subjects."""
 
-# Two processes import torch and transformers in the time that one takes to make so much film.
-_SHORT_S = 180.0
 # The truth comes first: where it is, the others are simulated too.
 _FOLDERS = ("truth", "stimuli", "scans", "weights")
 
@@ -41,7 +39,7 @@ def simulate(
     root: Path,
     *,
     cleaning: Cleaning | None = None,
-    workers: int | None = None,
+    workers: int = 2,
     progress: Progress | None = None,
 ) -> None:
     """Write a study with a known truth under `root`: `stimuli`, `scans`, `weights` and `truth`.
@@ -60,8 +58,8 @@ def simulate(
         The study's data folder.
     cleaning : Cleaning, optional
         What the study takes out of its scans, and with it of what is planted.
-    workers : int, optional
-        Processes, each of one thread; one is a thread of this process. Two by default, one for a short study.
+    workers : int
+        Processes, each of one thread.
     progress : callable, optional
         Told `(done, total)`.
 
@@ -77,7 +75,6 @@ def simulate(
     root.mkdir(parents=True, exist_ok=True)
     n_segments = sum(len(segments) for segments in films.values())
     tell = _Steps(n_segments + spec.subjects, progress)
-    workers = workers or (1 if n_segments * spec.segment_s < _SHORT_S else 2)
     with tempfile.TemporaryDirectory(prefix=".simulate-", dir=root) as scratch, _pool(workers) as pool:
         folder = Path(scratch)
         features = _make_films(spec, films, folder, pool, tell)
@@ -122,11 +119,7 @@ class _Steps:
 
 @contextmanager
 def _pool(workers: int) -> Iterator[Executor]:
-    """Processes that begin from nothing, since torch's threads do not survive a fork; of one worker a thread."""
-    if workers == 1:
-        with ThreadPoolExecutor(1, initializer=_start_worker) as pool:
-            yield pool
-        return
+    """Processes that begin from nothing: torch's threads do not survive a fork."""
     others = set(multiprocessing.active_children())
     with ProcessPoolExecutor(workers, multiprocessing.get_context("spawn"), initializer=_start_worker) as pool:
         with uninterrupted():

@@ -33,7 +33,7 @@ def test_same_arguments_same_bytes(
     told: list[tuple[int, int]] = []
     cleaning = Cleaning("none", 0)
     simulate(
-        spec, films, ["amber"], tmp_path, cleaning=cleaning, workers=2, progress=lambda *numbers: told.append(numbers)
+        spec, films, ["amber"], tmp_path, cleaning=cleaning, workers=1, progress=lambda *numbers: told.append(numbers)
     )
     assert digests(tmp_path) == digests(made)
     assert "weights/imagebind/imagebind.pth" in digests(made)
