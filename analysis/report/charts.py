@@ -255,7 +255,8 @@ def region_matrix(means: pd.DataFrame, note: str) -> Chart:
             ]
         figures[words] = figure
     caption = (
-        "Every stream in every region, mean over subjects; a frame marks the best of a region, marks are of r."
+        "Every stream in every region, mean over subjects; a frame marks the best of a region, marks are of r;"
+        " where cells are too narrow for them, point at one or touch it."
         + (
             " Preferred depth: of the layers that targets prefer on the training films, 0 embedding, 1 last block."
             if "preferred depth" in figures
