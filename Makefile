@@ -60,7 +60,7 @@ pipeline: $(VENV)/.installed-dev
 	$(BIN)/python -m tests.stage_code
 
 benchmark: $(VENV)/.installed-dev
-	for name in extraction brain cube store commands ridge permutation ceiling residual choices; do $(BIN)/python benchmarks/$$name.py $(ARGS) || exit 1; done
+	for name in extraction brain cube store commands ridge permutation ceiling residual stages choices; do $(BIN)/python benchmarks/$$name.py $(ARGS) || exit 1; done
 
 clean:
 	rm -rf $(VENV) .mypy_cache .pytest_cache .ruff_cache build docs/_build docs/examples *.egg-info

@@ -240,6 +240,8 @@ def study(simulated: Folder, tmp_path_factory: pytest.TempPathFactory) -> Folder
         folder.must("films")
         for model in params["compute"]["models"]:
             folder.must("checkpoint", model)
+        folder.must("extract")
+        for model in params["compute"]["models"]:
             for film in params["compute"]["films"]:
                 folder.must("features", model, film)
         for subject in params["brain"]["subjects"]:

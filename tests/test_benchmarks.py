@@ -106,6 +106,12 @@ def test_residual():
     assert found["largest_linear_excess_by_direction"] < found["largest_linear_excess_by_dim"]
 
 
+def test_stages():
+    found = _run("stages")["stages"]
+    assert set(found) == {"residual_features", "partition", "significance"}
+    assert all(parts["hours"] > 0 for parts in found.values())
+
+
 def test_choices(study):
     found = _run("choices", "--study", str(study.root))["choices"]
     assert list(found) == ["none", *WHAT, "all"]
@@ -134,3 +140,4 @@ def test_workers(study):
     found = _run("workers", "--study", str(study.root))
     assert set(found["extraction"]) == set(found["encoding"]) == {"1", "2"}
     assert min(*found["extraction"].values(), *found["encoding"].values(), found["alone"]) > 0
+    assert set(found["bound"]) == {"extraction", "encoding"}
