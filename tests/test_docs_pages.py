@@ -39,7 +39,7 @@ LONG = ("docs/howto/grow-a-study.md", "docs/howto/own-features.md")
 # A comment before a block says why it is not run here; in README.md, which is read as it is, one of HTML.
 _NOT_RUN = re.compile(r"^(?:%|<!--) not run: (.+?)(?: -->)?\n+\Z", re.MULTILINE)
 REASONS = {
-    *("needs a bucket", "needs a server", "needs a cluster", "needs a later version", "needs the clones"),
+    *("needs a cluster", "needs a later version", "needs the clones"),
     *("needs the features", "needs the finished study", "needs the default study", "asks the model hub", "downloads"),
     *("fetches weights, and takes hours", "takes hours", "takes days", "publishes responses of single subjects"),
     *("names to fill in", "files of yours", "lines of start files"),
