@@ -11,6 +11,10 @@ from pathlib import Path
 REPOSITORY = Path(__file__).resolve().parents[1]
 ROOMS = ("analysis", "features", "simulation", "store")
 
+# Named as one: a stage that reaches `store` reaches most of it, those of `features` that name code take a second, and
+# each name costs DVC a walk, and five lines of a lock that it reads and writes after every stage.
+_WHOLE = ("features", "store")
+
 # Stages that name no code: `extract` and `features` depend on it by the versions in records of checkpoints, so that no
 # comment extracts anything again; what `inputs` and `privacy` write is no result.
 WITHOUT_CODE = ("extract", "features", "inputs", "privacy")
@@ -62,6 +66,7 @@ def _name(path: Path) -> str:
 def _folders(paths: Iterable[Path]) -> list[str]:
     """Folders of files, without those that lie in another of them."""
     found = {path.parent for path in paths}
+    found |= {room for room in (REPOSITORY / name for name in _WHOLE) if any(room in path.parents for path in paths)}
     return sorted(path.relative_to(REPOSITORY).as_posix() for path in found if not found & set(path.parents))
 
 
