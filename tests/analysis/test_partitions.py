@@ -16,7 +16,8 @@ import xarray as xr
 from cinecube.analysis.cubes.unscored import STILL
 from cinecube.analysis.encoders.problem import make_layout, make_settings, read_problem
 from cinecube.analysis.partition import partition_fits
-from cinecube.analysis.partition.stage import choose_layers, partition
+from cinecube.analysis.partition.layers import choose_layers
+from cinecube.analysis.partition.stage import partition
 from cinecube.store.base.errors import StudyError
 from cinecube.store.base.paths import StudyPaths
 from cinecube.store.cube.cubes import open_cube, write_cube
