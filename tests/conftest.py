@@ -25,7 +25,17 @@ REPOSITORY = Path(__file__).resolve().parents[1]
 # Tests reach no model hub; without this an unknown checkpoint would be looked for there.
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 
-LAST_STAGES = ("whole-brain", "layerwise", "residual", "partition", "significance", "figures", "oracle", "report")
+LAST_STAGES = (
+    "whole-brain",
+    "layerwise",
+    "residual",
+    "partition-layers",
+    "partition",
+    "significance",
+    "figures",
+    "oracle",
+    "report",
+)
 
 # Three subjects, six minutes of film and little noise: at this size the planted layers are still found (test_truth.py).
 FILMS = {"amber": ["amber01", "amber02"], "birch": ["birch01", "birch02"], "dune": ["dune01", "dune02"]}

@@ -175,6 +175,7 @@ def test_changing_one_model_runs_that_model_alone(tiny: Folder) -> None:
         "whole_brain",
         "layerwise",
         "residual",
+        "partition_layers",
         "partition",
         "significance",
         "figures",
@@ -223,18 +224,56 @@ def test_plan_says_what_dvc_would_run(tiny: Folder) -> None:
     assert _plan(tiny)["encode@vit"] == ("stale", "results/scores/vit.zarr changed")
 
 
-def test_a_new_model_makes_no_residual_features_of_others(tiny: Folder) -> None:
+def test_a_new_model_makes_no_residual_features_of_others_and_no_partition(tiny: Folder) -> None:
     tiny.change(lambda params: params["compute"]["models"].append("ast"))
     plan = _plan(tiny)
     assert plan["features@ast-dune"][0] == plan["encode@ast"][0] == "to do"
     assert {plan[f"{stage}@vit-wav2vec2"][0] for stage in ("residual_features", "encode_residual")} == {"done"}
-    assert plan["partition"][0] == plan["whole_brain"][0] == "stale"
-    run = _stages_run(dvc(tiny.root, "repro", "residual_features"))
-    assert {"contents", "features@ast-dune"} <= run
-    assert not any(stage.startswith("residual") for stage in run)
+    assert plan["partition"][0] == "done"
+    assert plan["partition_layers"][0] == plan["whole_brain"][0] == plan["significance"][0] == "stale"
+    run = _stages_run(dvc(tiny.root, "repro", "residual_features", "partition"))
+    assert {"contents", "features@ast-dune", "encode@ast", "partition_layers"} <= run
+    assert not run & {"partition", "residual_features@pair0"}
     tiny.change(lambda params: params["residual"].append({"keep": "ast", "remove": "vit"}))
-    run = _stages_run(dvc(tiny.root, "repro", "residual_features"))
-    assert run == {"contents", "residual_features@pair1"}, "another pair makes no pair again"
+    assert _plan(tiny)["partition"][0] == "done"
+    run = _stages_run(dvc(tiny.root, "repro", "residual_features", "partition"))
+    assert run == {"contents", "residual_features@pair1", "encode_residual@pair1", "partition_layers"}
+
+
+def test_a_partition_runs_again_where_what_it_reads_changes(tiny: Folder) -> None:
+    metadata = tiny.root / "results/scores/vit.zarr/zarr.json"
+    scores = json.dumps(json.loads(metadata.read_text(encoding="ascii")), indent=1)
+    metadata.unlink()
+    metadata.write_text(scores, encoding="ascii")
+    dvc(tiny.root, "commit", "-f", "encode@vit")
+    assert _stages_run(dvc(tiny.root, "repro", "partition")) == {"partition_layers"}, "other bytes, the same layers"
+    tiny.change(lambda params: params["models"]["vit"].update(pooling="cls"))
+    assert _plan(tiny)["partition"][0] == "stale"
+    assert "partition" in _stages_run(dvc(tiny.root, "repro", "partition")), "its features are others"
+    chosen = tiny.root / "results/partition_layers.json"
+    other = dict.fromkeys(json.loads(chosen.read_text(encoding="utf-8")), "embed")
+    chosen.unlink()
+    chosen.write_text(json.dumps(other), encoding="utf-8")
+    assert _plan(tiny)["partition"] == ("stale", "results/partition_layers.json changed")
+
+
+def test_a_partition_of_an_earlier_pipeline_is_kept(tiny: Folder) -> None:
+    """It depended on all scores, and on the features of all models."""
+    file = tiny.root / "dvc.yaml"
+    pipeline = yaml.safe_load(file.read_text(encoding="utf-8"))
+    stages = pipeline["stages"]
+    del stages["partition_layers"]
+    stages["contents"]["params"].remove("partition")
+    stages["partition"]["deps"] = ["data/brain", "results/scores"]
+    digests = next(param for param in stages["partition"]["params"] if "data/contents.json" in param)
+    digests["data/contents.json"] = ["models"]
+    file.write_text(yaml.safe_dump(pipeline), encoding="utf-8")
+    dvc(tiny.root, "commit", "-f")
+    (tiny.root / "results/partition_layers.json").unlink()
+    assert "kept: partition, significance" in tiny.must("upgrade", "--yes").stdout.splitlines()
+    assert _plan(tiny)["partition"][0] == "done"
+    # Without what DVC remembers of runs.
+    assert _stages_run(dvc(tiny.root, "repro", "--no-run-cache")) <= {"contents", "partition_layers"}
 
 
 def test_plan_tells_what_another_machine_has_from_what_never_ran(tiny: Folder) -> None:

@@ -11,13 +11,13 @@ import numpy as np
 import pandas as pd
 import xarray as xr
 
-from cinecube.analysis.cubes.parcels import best_layer, parcel_means, pool_subjects, regions
-from cinecube.analysis.cubes.results import find_stream, open_scores
+from cinecube.analysis.cubes.parcels import parcel_means, pool_subjects, regions
+from cinecube.analysis.cubes.results import find_stream
 from cinecube.analysis.cubes.tables import EVERYONE, write_table
-from cinecube.analysis.cubes.unscored import refuse_unexplained
 from cinecube.analysis.encoders.oota2025 import without_choices
 from cinecube.analysis.encoders.problem import make_settings, read_problem
 from cinecube.analysis.partition import VERSIONS
+from cinecube.analysis.partition.layers import choose_layers
 from cinecube.analysis.partition.partition_fits import (
     SHARES,
     Best,
@@ -102,48 +102,6 @@ def _attrs(study: Study, spec: Mapping[str, Any], brains: Mapping[str, Responses
     place = check_same_space(list(brains.values()))
     attrs = provenance("partition", spec, ("himalaya", "numpy"), **place, tr_s=study.clock.tr_s)
     return dict(sorted(attrs.items()))
-
-
-def choose_layers(study: Study, root: Path) -> dict[str, str]:
-    """The layer of each stream with the highest `cv_score`, mean over targets in parcels and subjects.
-
-    Test films have no say in `cv_score`. With one layer for the whole brain the parts of all parcels can be compared.
-
-    Parameters
-    ----------
-    study : Study
-    root : Path
-        The study's folder.
-
-    Returns
-    -------
-    dict
-        Stream -> label of its layer.
-
-    Raises
-    ------
-    StudyError
-        If scores are missing, lack a stream, or lack numbers without a reason.
-    """
-    chosen = {}
-    for stream in dict.fromkeys(itertools.chain.from_iterable(study.partition)):
-        where = StudyPaths(root).relative(StudyPaths(root).scores(study.owner(stream)))
-        scores = open_scores(root, study.owner(stream))
-        find_stream(list(map(str, scores["model"].values)), stream, where, "partition")
-        inside = np.flatnonzero(regions(scores["parcel"].values) != "")
-        refuse_unexplained(scores, where)
-        known = scores["cv_score"].sel(model=stream).isel(target=inside).load().astype(np.float64)
-        both = ("subject", "target")
-        place = int(best_layer(known.sum(both, min_count=1) / known.count(both)))
-        if place < 0:
-            raise StudyError(
-                where=where,
-                found=f"no cv_score of {stream} in any parcel",
-                expected="that of a layer, whose features vary",
-                do=f"take {stream} out of `partition` in params.yaml, or extract its features again",
-            )
-        chosen[stream] = str(scores["layer"].values[place])
-    return chosen
 
 
 def read_entries(study: Study, root: Path, layers: Mapping[str, str]) -> tuple[dict[str, Entry], dict[str, Responses]]:

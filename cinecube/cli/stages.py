@@ -214,8 +214,8 @@ def imported(model: str, root: Path) -> None:
 def contents(root: Path) -> None:
     """Write digests of the feature cubes, on which analyses depend.
 
-    Reads what each cube of data/features says of its contents. Writes data/contents.json: one digest a model, and one
-    for each pair of `residual`. So a new model makes no residual feature of other models anew.
+    Reads what each cube of data/features says of its contents. Writes data/contents.json: one digest a model, one for
+    each pair of `residual`, and one of all in `partition`. So a new model makes nothing anew that does not read it.
 
     \b
     Example:
@@ -382,6 +382,24 @@ def residual(root: Path) -> None:
 
     run(study_at(root), root)
     remark("scores before and after removal are in results/tables: residual.csv, residual_roi.csv")
+
+
+@click.command("partition-layers", cls=Stage)
+@study_option
+def partition_layers(root: Path) -> None:
+    """Choose the layer of each stream of the section `partition`, by the training films.
+
+    Reads the score cubes of these streams. Writes results/partition_layers.json, all that a partition depends on of
+    scores: so those of a new model, or a layer that stays the best, make no partition anew.
+
+    \b
+    Example:
+      cinecube partition-layers
+    """
+    from cinecube.analysis.partition.layers import write_partition_layers
+
+    chosen = write_partition_layers(study_at(root), root)
+    remark(f"layers of {len(chosen)} streams are in results/partition_layers.json")
 
 
 @click.command(cls=Stage)

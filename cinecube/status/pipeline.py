@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import itertools
 import logging
 import os
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -17,7 +18,7 @@ from cinecube.status.standing import standing
 from cinecube.status.versions import Versions, told_apart
 from cinecube.store.base.bounded import parse_yaml, read_text
 from cinecube.store.base.errors import StudyError
-from cinecube.store.base.paths import CONTENTS_FILE, INPUTS_FOLDER, VERSIONS_FILE, StudyPaths
+from cinecube.store.base.paths import CONTENTS_FILE, INPUTS_FOLDER, PARAMS_FILE, VERSIONS_FILE, StudyPaths
 from cinecube.store.dvc.dvc_repo import uncollected
 from cinecube.store.params.document import Study
 from cinecube.studies.pipelines import PIPELINE_FILES
@@ -79,7 +80,7 @@ def _asked_of_dvc(
                 for name in found | older | other
             }
             changed = {name: "; ".join(lines) for name, lines in reasons.items() if lines}
-            turned = _followers(index, StudyPaths(root).contents.resolve())
+            turned = _followers(index, StudyPaths(root.resolve()))
             stages = {stage: _name(stage.addressing) for stage in turned}
             follow = {
                 stages[later]: f"follows {name}"
@@ -95,32 +96,44 @@ def _asked_of_dvc(
     return follow | changed, looked_at
 
 
-def _followers(index: Any, contents: Path) -> Any:
-    """DVC's graph with edges from a stage to those that need it; a pair needs the features of its own two models."""
+def _followers(index: Any, paths: StudyPaths) -> Any:
+    """DVC's graph with edges from a stage to those that need it; of `contents` a stage may need a part alone."""
     graph = index.graph.reverse()
-    features = {stage: Path(out.fs_path).parent.name for stage in graph for out in stage.outs if _is_cube(out)}
+    made = {stage: [Path(out.fs_path) for out in stage.outs] for stage in graph}
+    parts = {paths.contents, paths.partition_layers}
     for stage in list(graph):
-        keys = [key for dep in stage.deps if Path(dep.fs_path) == contents for key in getattr(dep, "params", ())]
-        if not keys or not all(key.startswith("pairs.") for key in keys):
-            continue
-        pairs = [key.removeprefix("pairs.") for key in keys]
-        own = [one for one, model in features.items() if any(_is_of(pair, model) for pair in pairs)]
-        graph.remove_edges_from([(one, stage) for one in list(graph.predecessors(stage)) if _makes(one, contents)])
-        graph.add_edges_from((one, stage) for one in own)
+        is_read = _cubes_read(stage, paths.contents)
+        if is_read is not None:
+            graph.remove_edges_from([(one, stage) for one in list(graph.predecessors(stage)) if parts & {*made[one]}])
+            graph.add_edges_from((one, stage) for one, outs in made.items() if any(map(is_read, outs)))
     return graph
 
 
-def _is_cube(out: Any) -> bool:
-    return Path(out.fs_path).parent.parent.name == "features"
+def _cubes_read(stage: Any, contents: Path) -> Callable[[Path], bool] | None:
+    """Which cubes decide the part of `contents` that a stage depends on, a pair or the partition; None of any other."""
+    keys = [key for dep in stage.deps if Path(dep.fs_path) == contents for key in getattr(dep, "params", ())]
+    if keys and all(key.startswith("pairs.") for key in keys):
+        pairs = [key.removeprefix("pairs.") for key in keys]
+        return lambda cube: (
+            cube.parent.parent.name == "features" and any(_is_of(pair, cube.parent.name) for pair in pairs)
+        )
+    if keys == ["partition"]:
+        (sets,) = (dep.read_params()["partition"] for dep in stage.deps if _names_partition(dep))
+        streams = set(itertools.chain.from_iterable(sets))
+        # Of features their scores are made, of which the layers are chosen.
+        return lambda cube: (
+            cube.parent.name == "scores" and any(f"{stream}.".startswith(f"{cube.stem}.") for stream in streams)
+        )
+    return None
+
+
+def _names_partition(dep: Any) -> bool:
+    return Path(dep.fs_path).name == PARAMS_FILE and "partition" in getattr(dep, "params", ())
 
 
 def _is_of(pair: str, model: str) -> bool:
     """True if a model, or a stream of it, is kept or removed in KEEP-REMOVE."""
     return pair.startswith((f"{model}.", f"{model}-")) or f"-{model}." in pair or pair.endswith(f"-{model}")
-
-
-def _makes(stage: Any, path: Path) -> bool:
-    return any(Path(out.fs_path) == path for out in stage.outs)
 
 
 def _status(index: Any) -> dict[str, list[Any]]:

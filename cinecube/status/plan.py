@@ -159,6 +159,8 @@ def _steps(study: Study, root: Path) -> list[Step]:
     steps.append(_file_step("whole_brain", paths.tables / "whole_brain.csv"))
     steps.append(_file_step("layerwise", paths.tables / "layerwise.csv"))
     steps.append(_file_step("residual", paths.tables / "residual.csv"))
+    if "partition_layers" in stage_names(root):
+        steps.append(_file_step("partition_layers", paths.partition_layers))
     steps.append(_cube_step("partition", paths.partition))
     steps.append(_cube_step("significance", paths.significance))
     steps.append(_file_step("figures", paths.results / "figures" / "figure2.csv"))

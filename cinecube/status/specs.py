@@ -55,7 +55,8 @@ def of_ceiling(study: Study, root: Path) -> Spec:
 def of_partition(study: Study, root: Path) -> Spec:
     """Spec of the partition; without sets, of the empty cube."""
     from cinecube.analysis.encoders.oota2025 import without_choices
-    from cinecube.analysis.partition.stage import choose_layers, partition_spec, read_entries
+    from cinecube.analysis.partition.layers import choose_layers
+    from cinecube.analysis.partition.stage import partition_spec, read_entries
 
     if not study.partition:
         return {"sets": []}

@@ -6,7 +6,7 @@ import copy
 import difflib
 import logging
 from collections.abc import Callable, Collection, Iterator, Sequence
-from contextlib import chdir
+from contextlib import chdir, suppress
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -31,8 +31,8 @@ from cinecube.studies.records import write_records
 _ROOMS = ("analysis", "features", "simulation", "store")
 # Films and scans, which records stand for by now.
 _FOLDERS = ("${stimuli}", "${brain.path}", "${brain.atlas}")
-# What analyses named in the place of `data/contents.json`.
-_OF_ALL_MODELS = ("data/features", "imported", "residual")
+# What analyses named in the place of `data/contents.json` and of the layers of a partition.
+_OF_ALL_MODELS = ("data/features", "results/scores", "imported", "residual")
 # Lists to which a lab may have added what its own stages make.
 _OPEN = ("deps", "params")
 # Keys of `params.yaml` that earlier versions had not, by their defaults: DVC runs no stage that names one which is not
@@ -210,12 +210,21 @@ def upgrade(study: Study, root: Path, files: Sequence[Rewritten]) -> list[str]:
         write_versions(study, root)
         write_records(study, root)
         write_contents(study, root)
+        _write_layers(study, root)
         changed = changed_stages(root, versions)
         if before is None or changed is None:
             return []
         kept = [stage for stage in _unaltered(study, root, versions) if stage in changed and stage not in before]
         _record(root, kept)
     return kept
+
+
+def _write_layers(study: Study, root: Path) -> None:
+    """The layers of the partition's streams, where encoders have scored them; without them it is made again."""
+    from cinecube.analysis.partition.layers import write_partition_layers
+
+    with suppress(StudyError):
+        write_partition_layers(study, root)
 
 
 def _unaltered(study: Study, root: Path, versions: Versions) -> Iterator[str]:

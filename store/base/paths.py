@@ -13,6 +13,7 @@ METRICS_FILE = "results/metrics.json"
 VERSIONS_FILE = "data/versions.json"
 INPUTS_FOLDER = "data/inputs"
 CONTENTS_FILE = "data/contents.json"
+LAYERS_FILE = "results/partition_layers.json"
 
 
 @dataclass(frozen=True)
@@ -175,6 +176,11 @@ class StudyPaths:
     def residual_check(self, pair: str) -> Path:
         """Table of how well a residual still predicts the removed features."""
         return self.tables / "residual_check" / f"{pair}.csv"
+
+    @property
+    def partition_layers(self) -> Path:
+        """The layer that the partition takes of each of its streams: all that it reads of scores."""
+        return self.root / LAYERS_FILE
 
     @property
     def partition(self) -> Path:

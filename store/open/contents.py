@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
 import json
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +13,6 @@ from cinecube.store.base.errors import StudyError
 from cinecube.store.base.fingerprint import fingerprint
 from cinecube.store.base.paths import PARAMS_FILE, StudyPaths
 from cinecube.store.cube.checksums import cube_digest
-from cinecube.store.params.analysis_params import Pair
 from cinecube.store.params.document import Study
 
 
@@ -28,7 +29,8 @@ def write_contents(study: Study, root: Path) -> dict[str, Any]:
     -------
     dict
         `models`: model -> digest of its cubes of all films, None where it has none. `pairs`: of the residual analysis,
-        what each is computed from; a name with dots is a path, as DVC reads the names of parameters.
+        what each is computed from; a name with dots is a path, as DVC reads the names of parameters. `partition`:
+        digest of the features of all its streams.
 
     Raises
     ------
@@ -47,8 +49,9 @@ def write_contents(study: Study, root: Path) -> dict[str, Any]:
                 raise _alike(pair.name)
         if last in place:
             raise _alike(pair.name)
-        place[last] = _pair_digest(study, pair, models)
-    contents = {"models": models, "pairs": pairs}
+        place[last] = _digest(study, models, (pair.keep, pair.remove), pair.model_dump(mode="json"))
+    streams = dict.fromkeys(itertools.chain.from_iterable(study.partition))
+    contents = {"models": models, "pairs": pairs, "partition": _digest(study, models, streams)}
     write_text(paths.contents, json.dumps(contents, indent=1, sort_keys=True) + "\n")
     return contents
 
@@ -69,11 +72,9 @@ def _cubes_digest(paths: StudyPaths, model: str, films: list[str]) -> str | None
     return fingerprint(digests) if digests else None
 
 
-def _pair_digest(study: Study, pair: Pair, models: dict[str, str | None]) -> str:
-    owners = [study.owner(stream) for stream in (pair.keep, pair.remove)]
+def _digest(study: Study, models: Mapping[str, str | None], streams: Iterable[str], how: Mapping[str, Any] = {}) -> str:
+    """Digest of the cubes that hold streams, of how they are brought to the clock, and of `how` they are used."""
+    owners = [study.owner(stream) for stream in streams]
     imports = [study.import_of(owner) for owner in owners]
-    spec = pair.model_dump(mode="json") | {
-        "cubes": [models.get(owner) for owner in owners],
-        "resample": [entry and entry.resample for entry in imports],
-    }
-    return fingerprint(spec)
+    cubes, resample = [models.get(owner) for owner in owners], [entry and entry.resample for entry in imports]
+    return fingerprint({**how, "cubes": cubes, "resample": resample})

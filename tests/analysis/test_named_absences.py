@@ -22,7 +22,8 @@ from cinecube.analysis.cubes.unscored import SCORED, STILL
 from cinecube.analysis.encoders.stage import encode
 from cinecube.analysis.maps.export import export_map
 from cinecube.analysis.maps.map_values import map_values
-from cinecube.analysis.partition.stage import choose_layers, partition
+from cinecube.analysis.partition.layers import choose_layers
+from cinecube.analysis.partition.stage import partition
 from cinecube.analysis.regions.gradients import compare_depth, preferred_depth
 from cinecube.analysis.regions.rois import Members
 from cinecube.analysis.regions.stage import layerwise, whole_brain

@@ -16,7 +16,8 @@ import xarray as xr
 from cinecube.analysis.cubes.unscored import STILL
 from cinecube.analysis.encoders.problem import make_layout, make_settings, read_problem
 from cinecube.analysis.partition import partition_fits
-from cinecube.analysis.partition.stage import choose_layers, partition
+from cinecube.analysis.partition.layers import choose_layers, write_partition_layers
+from cinecube.analysis.partition.stage import partition
 from cinecube.store.base.errors import StudyError
 from cinecube.store.base.paths import StudyPaths
 from cinecube.store.cube.cubes import open_cube, write_cube
@@ -190,6 +191,15 @@ def test_layers_are_chosen_by_cv_score_in_parcels(folder, tmp_path):
     shutil.rmtree(path)
     write_cube(path, scores)
     assert choose_layers(make_study(), tmp_path / "study")["solo"] == "embed"
+
+
+def test_the_layers_are_written_for_the_partition_to_depend_on(folder, tmp_path):
+    shutil.copytree(folder(), tmp_path / "study")
+    assert write_partition_layers(make_study(), tmp_path / "study") == CHOSEN
+    written = StudyPaths(tmp_path / "study").partition_layers
+    assert json.loads(written.read_text(encoding="utf-8")) == CHOSEN
+    write_partition_layers(make_study([]), tmp_path / "study")
+    assert json.loads(written.read_text(encoding="utf-8")) == {}
 
 
 def test_second_run_same_bytes(folder, tmp_path, monkeypatch):

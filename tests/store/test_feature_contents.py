@@ -25,7 +25,11 @@ PAIR = {"keep": "vit", "remove": "ast"}
 
 def _contents(root: Path, change: Callable[[dict[str, Any]], object] = lambda params: None) -> dict[str, Any]:
     params = yaml.safe_load((REPOSITORY / "params.yaml").read_text(encoding="utf-8"))
-    params |= {"residual": [dict(PAIR)], "partition": [], "compute": {"models": ["vit", "ast"], "films": ["amber"]}}
+    params |= {
+        "residual": [dict(PAIR)],
+        "partition": [["vit", "ast"]],
+        "compute": {"models": ["vit", "ast"], "films": ["amber"]},
+    }
     params["statistics"]["compare"] = []
     change(params)
     (root / "params.yaml").write_text(yaml.safe_dump(params), encoding="utf-8")
@@ -51,14 +55,16 @@ def test_another_model_or_pair_changes_nothing_of_a_pair(root: Path) -> None:
     assert after["pairs"]["vit-ast"] == before["pairs"]["vit-ast"]
     assert set(after["pairs"]["tvlt"]) == {"joint-vit"}, "a name with dots is a path, as DVC reads it"
     assert {name: after["models"][name] for name in ("vit", "ast")} == before["models"]
+    assert after["partition"] == before["partition"]
 
 
 @pytest.mark.parametrize("model", ["vit", "ast"])
-def test_a_pair_changes_with_either_of_its_models(root: Path, model: str) -> None:
+def test_a_pair_and_a_partition_change_with_either_of_their_models(root: Path, model: str) -> None:
     before = _contents(root)
     write_features(StudyPaths(root).features(model, "amber"), seed=9)
     after = _contents(root)
     assert after["pairs"] != before["pairs"]
+    assert after["partition"] != before["partition"]
     assert [name for name in before["models"] if after["models"][name] != before["models"][name]] == [model]
 
 
@@ -67,7 +73,7 @@ def test_a_pair_changes_with_how_it_removes(root: Path, own: dict[str, Any]) -> 
     assert _contents(root, lambda params: params["residual"][0].update(own))["pairs"] != _contents(root)["pairs"]
 
 
-def test_a_pair_changes_with_how_an_imported_model_is_resampled(root: Path) -> None:
+def test_a_pair_and_a_partition_change_with_how_an_imported_model_is_resampled(root: Path) -> None:
     def imported(params: dict[str, Any], **own: Any) -> None:
         params["compute"]["models"] = ["vit"]
         params["imported"] = [{"model": "ast", "source": "https://example.org/lab.git", **own}]
@@ -76,6 +82,7 @@ def test_a_pair_changes_with_how_an_imported_model_is_resampled(root: Path) -> N
     resampled = _contents(root, lambda params: imported(params, resample="lanczos"))
     assert resampled["models"] == as_it_is["models"]
     assert resampled["pairs"] != as_it_is["pairs"]
+    assert resampled["partition"] != as_it_is["partition"]
 
 
 def test_models_without_cubes_are_told_apart_from_those_with_some(root: Path) -> None:
