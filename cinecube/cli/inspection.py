@@ -17,11 +17,13 @@ from cinecube.cli.common import (
     json_option,
     painted,
     refuse_no_folder,
+    remark,
     state_painted,
     study_at,
     study_option,
 )
 from cinecube.cli.progress import progress_bar
+from cinecube.cli.tables import Table, echo_folded
 from cinecube.wording import size_text
 
 if TYPE_CHECKING:
@@ -79,21 +81,31 @@ def ls(repo: str | None, rev: str | None, as_json: bool, root: Path) -> None:
         raise told[0] if told else nothing
     if as_json:
         return
-    table = [_cells(row) for row in rows]
-    name, axes = (max(len(cells[i]) for cells in table) + 2 for i in range(2))
+    cells = [_cells(row) for row in rows]
+    table = Table(cells, (0, 0, 10), right=2, start="  ")
+    named = not table.fits and repo is None  # commands take the study's own cubes by their names
+    if named:
+        cells = [(*own[:-1], _pulled_text(row).strip()) for row, own in zip(rows, cells, strict=True)]
+        table = Table(cells, (0, 0, 10), right=2, start="  ")
     for group in sorted({row["group"]: None for row in rows}, key=lambda group: group in OF_ALL):
         echo(painted(group or "others", bold=True))
-        for cells in (cells for row, cells in zip(rows, table, strict=True) if row["group"] == group):
-            echo(f"  {cells[0]:{name}}{cells[1]:{axes}}{cells[2]:>10}  {cells[3]}")
+        for row, own in zip(rows, cells, strict=True):
+            if row["group"] == group:
+                table.echo(own)
+    if named:
+        remark("their places are left out here: `cinecube ls --json` has them")
 
 
 def _cells(row: Mapping[str, Any]) -> tuple[str, ...]:
     """A cube's part in its group, which is its film or subject, or what it holds; axes, size and place."""
-    place = str(row["path"])
-    if row["pulled"] is not None:
-        place += f" (in DVC's cache; layers there: {', '.join(row['pulled']) or 'none'})"
+    place = f"{row['path']}{_pulled_text(row)}"
     part = Path(row["path"]).stem if row["kind"] in ("features", "brain") else row["kind"]
     return part, row["axes"], size_text(row["bytes"]) if row["bytes"] is not None else "", place
+
+
+def _pulled_text(row: Mapping[str, Any]) -> str:
+    pulled = row["pulled"]
+    return "" if pulled is None else f" (in DVC's cache; layers there: {', '.join(pulled) or 'none'})"
 
 
 @click.command()
@@ -130,7 +142,7 @@ def why(cube: str, as_json: bool, root: Path) -> None:
     for one in found:
         echo(f"{one.cube}: " + state_painted(one.state) + (f", from {one.source}" if one.source else ""))
         for line in (*one.fields, *one.reasons):
-            echo(f"  {line}")
+            echo_folded("  ", line)
 
 
 @click.command()
