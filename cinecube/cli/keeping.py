@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import click
 
 from cinecube.cli.common import echo, echo_json, json_option, refuse_no_folder, remark, study_at, study_option
-from cinecube.cli.tables import echo_folded, remark_folded
+from cinecube.cli.folding import echo_folded, remark_folded
 from cinecube.wording import size_text
 
 if TYPE_CHECKING:

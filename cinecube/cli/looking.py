@@ -22,7 +22,7 @@ from cinecube.cli.common import (
     study_at,
     study_option,
 )
-from cinecube.cli.tables import echo_folded
+from cinecube.cli.folding import echo_folded
 
 if TYPE_CHECKING:
     from cinecube.comparison.compare import Compared, Numbers

@@ -10,8 +10,8 @@ import click
 
 from cinecube.cli import completing
 from cinecube.cli.common import echo_json, json_option, remark, state_painted, study_at, study_option
+from cinecube.cli.folding import Table, echo_folded
 from cinecube.cli.progress import progress_bar
-from cinecube.cli.tables import Table, echo_folded
 from cinecube.wording import seconds_text, size_text
 
 if TYPE_CHECKING:

@@ -11,7 +11,7 @@ import yaml
 from tests.conftest import Folder, dvc
 from tests.terminal import Terminal
 
-from cinecube.cli.tables import echo_folded
+from cinecube.cli.folding import echo_folded
 
 CINECUBE = str(Path(sys.executable).with_name("cinecube"))
 
@@ -72,7 +72,7 @@ def test_places_of_a_folder_that_is_named_are_folded(scratch: Folder) -> None:
 
 
 def folded(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, head: str, text: str) -> list[str]:
-    monkeypatch.setattr("cinecube.cli.tables.terminal_width", lambda err=False: 40)
+    monkeypatch.setattr("cinecube.cli.folding.terminal_width", lambda err=False: 40)
     echo_folded(head, text)
     return capsys.readouterr().out.splitlines()
 
