@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,10 +18,12 @@ from cinecube.cli.common import (
     json_option,
     painted,
     refuse_no_folder,
+    remark,
     state_painted,
     study_at,
     study_option,
 )
+from cinecube.cli.folding import Table, echo_folded
 from cinecube.cli.progress import progress_bar
 from cinecube.wording import size_text
 
@@ -79,21 +82,31 @@ def ls(repo: str | None, rev: str | None, as_json: bool, root: Path) -> None:
         raise told[0] if told else nothing
     if as_json:
         return
-    table = [_cells(row) for row in rows]
-    name, axes = (max(len(cells[i]) for cells in table) + 2 for i in range(2))
+    cells = [_cells(row) for row in rows]
+    table = Table(cells, (0, 0, 10), right=2, start="  ")
+    named = not table.fits and repo is None  # commands take the study's own cubes by their names
+    if named:
+        cells = [(*own[:-1], _pulled_text(row).strip()) for row, own in zip(rows, cells, strict=True)]
+        table = Table(cells, (0, 0, 10), right=2, start="  ")
     for group in sorted({row["group"]: None for row in rows}, key=lambda group: group in OF_ALL):
         echo(painted(group or "others", bold=True))
-        for cells in (cells for row, cells in zip(rows, table, strict=True) if row["group"] == group):
-            echo(f"  {cells[0]:{name}}{cells[1]:{axes}}{cells[2]:>10}  {cells[3]}")
+        for row, own in zip(rows, cells, strict=True):
+            if row["group"] == group:
+                table.echo(own)
+    if named:
+        remark("their places are left out here: `cinecube ls --json` has them")
 
 
 def _cells(row: Mapping[str, Any]) -> tuple[str, ...]:
     """A cube's part in its group, which is its film or subject, or what it holds; axes, size and place."""
-    place = str(row["path"])
-    if row["pulled"] is not None:
-        place += f" (in DVC's cache; layers there: {', '.join(row['pulled']) or 'none'})"
+    place = f"{row['path']}{_pulled_text(row)}"
     part = Path(row["path"]).stem if row["kind"] in ("features", "brain") else row["kind"]
     return part, row["axes"], size_text(row["bytes"]) if row["bytes"] is not None else "", place
+
+
+def _pulled_text(row: Mapping[str, Any]) -> str:
+    pulled = row["pulled"]
+    return "" if pulled is None else f" (in DVC's cache; layers there: {', '.join(pulled) or 'none'})"
 
 
 @click.command()
@@ -130,7 +143,7 @@ def why(cube: str, as_json: bool, root: Path) -> None:
     for one in found:
         echo(f"{one.cube}: " + state_painted(one.state) + (f", from {one.source}" if one.source else ""))
         for line in (*one.fields, *one.reasons):
-            echo(f"  {line}")
+            echo_folded("  ", line)
 
 
 @click.command()
@@ -142,7 +155,8 @@ def show(cube: str, as_json: bool, root: Path) -> None:
 
     CUBE is MODEL or PAIR (its feature cubes of all films), MODEL/FILM, MODEL/scores, MODEL/predictions, SUBJECT,
     ceiling, partition, significance, or a path from the study's folder. Reads the whole cube for its statistics, one
-    layer or block at a time; of one that is not there, the layers that `cinecube pull` brought.
+    layer or block at a time; of one that is not there, the layers that `cinecube pull` brought. Of a ceiling it shows
+    the one that scores are divided by. Long lists are cut; --json has all.
 
     \b
     Example:
@@ -170,14 +184,15 @@ def _described(root: Path, cube: Path) -> dict[str, Any]:
     from cinecube.store.cube.cubes import data_name
 
     opened, lacking = _opened(root, cube)
-    name = data_name(opened)
+    name, labels = data_name(opened), list(opened.coords)
+    if (used := opened.attrs.get("use")) in opened.data_vars:  # of a ceiling's several
+        name, labels = used, list(opened[used].coords)
     return {
         "path": str(cube),
         "name": name,
         "axes": {str(dim): size for dim, size in (opened[name].sizes if name else opened.sizes).items()},
         "coordinates": {
-            str(label): {"dims": list(map(str, values.dims)), "values": _ends(values)}
-            for label, values in opened.coords.items()
+            str(label): {"dims": list(map(str, opened[label].dims)), "values": _ends(opened[label])} for label in labels
         },
         "attributes": {key: _loads(value) for key, value in opened.attrs.items()},
         "statistics": _statistics(opened, name, str(cube), lacking) if name else [],
@@ -189,7 +204,7 @@ def _tell_of_cube(told: Mapping[str, Any]) -> None:
     echo(f"{told['name']} ({', '.join(f'{dim}: {size}' for dim, size in told['axes'].items())})")
     for label, coordinate in told["coordinates"].items():
         echo(f"  {label:10}({', '.join(coordinate['dims'])})  {coordinate['values']}")
-    for key, value in told["attributes"].items():
+    for key, value in _without_repeats(told["attributes"]).items():
         _tell_attribute(key, value)
     statistics = told["statistics"]
     labels = [" ".join(row["at"]) for row in statistics]
@@ -212,14 +227,57 @@ def _opened(root: Path, cube: Path) -> tuple[xr.Dataset, Sequence[str]]:
     return (part.cube, part.lacking) if part is not None else (open_cube(root / cube, where=str(cube)), ())
 
 
+# Settings of one ceiling, which are none of the other's.
+_OF_CEILING = {"repeats": ("compat", "curve"), "cross_subject": ("block_rows",)}
+
+
+def _without_repeats(attributes: Mapping[str, Any]) -> dict[str, Any]:
+    """Attributes without what another of them says, and without settings of the ceiling that was not used."""
+    place, cleaning = attributes.get("place"), attributes.get("cleaning")
+    kept = dict(attributes)
+    if isinstance(place, dict):
+        kept = {key: value for key, value in kept.items() if key not in place or value != place[key] or key == "kind"}
+    spec = kept.get("spec")
+    if isinstance(spec, dict):
+        spec = {key: value for key, value in spec.items() if not (key == "brain" and value == cleaning)}
+        if isinstance(ceiling := spec.get("ceiling"), dict):
+            foreign = _OF_CEILING.get(str(attributes.get("use")), ())
+            spec["ceiling"] = {key: value for key, value in ceiling.items() if key not in foreign}
+        kept["spec"] = spec
+    return kept
+
+
 def _tell_attribute(key: str, value: Any) -> None:
     """A line for a value, or a line for each field of an object."""
     if not isinstance(value, dict):
-        echo(f"{key}: {json.dumps(value) if isinstance(value, list) else value}")
+        echo_folded(f"{key}: ", _brief(value))
         return
     echo(f"{key}:")
     for field, inner in value.items():
-        echo(f"  {field}: {inner if isinstance(inner, str) else json.dumps(inner)}")
+        echo_folded(f"  {field}: ", _brief(inner))
+
+
+_DIGEST = re.compile(r"(?:\w+:)?[0-9a-f]{32,}")
+_LONG, _MANY, _FEW = 200, 8, 3
+
+
+def _brief(value: Any, inner: bool = False) -> str:
+    """A value as JSON; of what is long the first few, and how many more there are."""
+    from cinecube.store.base.errors import some_of
+
+    if isinstance(value, str):
+        return (
+            json.dumps(f"{value[:12]}…" if _DIGEST.fullmatch(value) else value, ensure_ascii=False) if inner else value
+        )
+    if isinstance(value, list) and value:
+        parts, (left, right) = [_brief(one, inner=True) for one in value], "[]"
+    elif isinstance(value, dict) and value:
+        parts, (left, right) = [f"{json.dumps(key)}: {_brief(one, inner=True)}" for key, one in value.items()], "{}"
+    else:
+        return json.dumps(value)
+    whole = ", ".join(parts)
+    is_short = len(parts) <= _MANY and len(whole) <= _LONG
+    return left + (whole if is_short else some_of(parts, _FEW)) + right
 
 
 def _loads(value: Any) -> Any:
@@ -232,8 +290,13 @@ def _loads(value: Any) -> Any:
 
 
 def _ends(values: xr.DataArray) -> str:
+    """First and last value; targets outside of all parcels have no name."""
     flat = values.values.ravel()
-    return f"{flat[0]} … {flat[-1]}" if flat.size > 1 else str(flat[0])
+    named = flat[flat != ""] if flat.dtype.kind in "UO" else flat
+    if not named.size:
+        return "all empty"
+    lacking = "" if named.size == flat.size else f"; {flat.size - named.size} of {flat.size} without"
+    return (f"{named[0]} … {named[-1]}" if named.size > 1 else str(named[0])) + lacking
 
 
 def _statistics(cube: xr.Dataset, name: str, where: str, lacking: Sequence[str]) -> list[dict[str, Any]]:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import click
 
 from cinecube.cli.common import echo, echo_json, json_option, refuse_no_folder, remark, study_at, study_option
+from cinecube.cli.folding import echo_folded, remark_folded
 from cinecube.wording import size_text
 
 if TYPE_CHECKING:
@@ -151,7 +152,7 @@ def _show(leftovers: Sequence[Leftover], root: Path) -> None:
         if own:
             echo(f"{heading}: {len(own)}, {size_text(sum(one.bytes for one in own))}")
         for one in own if kind != "lock" else []:
-            echo(f"  {size_text(one.bytes):>10}  {paths.relative(one.path)}  {one.why}")
+            echo_folded(f"  {size_text(one.bytes):>10}  ", f"{paths.relative(one.path)}  {one.why}")
     if not leftovers:
         echo("nothing to clean")
 
@@ -230,9 +231,9 @@ def card(out: Path | None, url: str | None, rev: str | None, root: Path) -> None
     for words, stays in (("`dvc push` sends", False), ("it leaves here", True)):
         own = [f"{share.place} ({size_text(share.n_bytes)})" for share in shares(outputs) if share.stays == stays]
         if own:
-            remark(f"{words}: {', '.join(own)}")
+            remark_folded(f"{words}: {', '.join(own)}")
     for line in (*_lacking(origin, url), *unrecorded(root), *_private(study, outputs)):
-        remark(line, err=True)
+        remark_folded(line, err=True)
     warn_of_taken(root)
 
 

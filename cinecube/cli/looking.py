@@ -22,6 +22,7 @@ from cinecube.cli.common import (
     study_at,
     study_option,
 )
+from cinecube.cli.folding import echo_folded
 
 if TYPE_CHECKING:
     from cinecube.comparison.compare import Compared, Numbers
@@ -169,7 +170,7 @@ def doctor(as_json: bool, root: Path) -> None:
         found.append(one)
         if not as_json:
             state = painted(f"{one.state:9}", _COLOURS[one.state])
-            echo(state + f"{one.what}: {one.found}" + (_advice(one.do) if one.do else ""))
+            echo_folded(state, f"{one.what}: {one.found}" + (_advice(one.do) if one.do else painted("")))
     if as_json:
         echo_json([asdict(one) for one in found])
     if any(one.state == "missing" for one in found):

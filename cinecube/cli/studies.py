@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
 from cinecube.cli import completing
-from cinecube.cli.common import echo, echo_json, json_option, remark, state_painted, study_at, study_option
+from cinecube.cli.common import echo_json, json_option, remark, state_painted, study_at, study_option
+from cinecube.cli.folding import Table, echo_folded
 from cinecube.cli.progress import progress_bar
 from cinecube.wording import seconds_text, size_text
 
@@ -122,23 +124,17 @@ def plan(todo: bool, root: Path, as_json: bool) -> None:
     if as_json:
         echo_json([asdict(step) for step in shown])
         return
-    names = [step.dvc_stage + _item(step) for step in shown]
-    width = max(map(len, names), default=0) + 2
     if shown:
-        echo(f"{'stage':{width}}{'state':12}{'when done':>10}  {'needs':18}{'takes':13}why")
-    for name, step in zip(names, shown, strict=True):
-        size = size_text(step.bytes_when_done) if step.bytes_when_done else ""
-        memory = f"{size_text(step.memory_bytes)} memory" if step.memory_bytes else ""
-        takes = f"about {seconds_text(step.seconds)}" if step.seconds is not None else ""
-        rest = f"{size:>10}  {memory:18}{takes:13}{step.why}".rstrip()
-        echo(f"{name:{width}}" + state_painted(f"{step.state:12}") + rest)
+        _print_steps(shown)
     absent, kept = (sum(step.state == state for step in steps) for state in ("not here", "kept back"))
     to_do = [step for step in steps if step.state not in (*IDLE, "not here")]
     known = [step.seconds for step in to_do if step.seconds is not None]
     takes = f", about {seconds_text(sum(known))}" if known else ""
     unknown = f" and {len(to_do) - len(known)} that never ran here" if known and len(known) < len(to_do) else ""
     if absent:
-        echo(f"{len(steps)} stages; {absent} are recorded and not here; run `cinecube pull` first, and this again")
+        echo_folded(
+            "", f"{len(steps)} stages; {absent} are recorded and not here; run `cinecube pull` first, and this again"
+        )
     else:
         elsewhere = kept or any(step.state == "done" and step.why for step in steps)
         runs = (
@@ -150,7 +146,30 @@ def plan(todo: bool, root: Path, as_json: bool) -> None:
         then = f"; {runs}" if to_do else ""
         n_bytes = sum(step.bytes_when_done for step in to_do)
         kept_bytes = f", {size_text(n_bytes)} of cubes" if n_bytes else ""
-        echo(f"{len(steps)} stages, {len(to_do)} to do{takes}{unknown}{kept_bytes}{held}{then}")
+        echo_folded("", f"{len(steps)} stages, {len(to_do)} to do{takes}{unknown}{kept_bytes}{held}{then}")
+
+
+def _print_steps(steps: Sequence[Step]) -> None:
+    """A line per stage; where a terminal is too narrow, the pair or model of a stage stands before why."""
+    rows = [
+        [
+            step.dvc_stage + _item(step),
+            state_painted(step.state),
+            size_text(step.bytes_when_done) if step.bytes_when_done else "",
+            f"{size_text(step.memory_bytes)} memory" if step.memory_bytes else "",
+            f"about {seconds_text(step.seconds)}" if step.seconds is not None else "",
+            step.why,
+        ]
+        for step in steps
+    ]
+    head, least = ["stage", "state", "when done", "needs", "takes", "why"], (0, 12, 10, 18, 13)
+    table = Table(rows, least, right=2, head=head)
+    if not table.fits:
+        for step, row in zip(steps, rows, strict=True):
+            row[0], row[-1] = step.dvc_stage, f"{_item(step)} {step.why}".strip()
+        table = Table(rows, least, right=2, head=head)
+    for row in [head, *rows]:
+        table.echo(row)
 
 
 def _item(step: Step) -> str:

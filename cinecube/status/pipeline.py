@@ -19,7 +19,7 @@ from cinecube.status.versions import Versions, told_apart
 from cinecube.store.base.bounded import parse_yaml, read_text
 from cinecube.store.base.errors import StudyError
 from cinecube.store.base.paths import CONTENTS_FILE, INPUTS_FOLDER, PARAMS_FILE, VERSIONS_FILE, StudyPaths
-from cinecube.store.dvc.dvc_repo import uncollected
+from cinecube.store.dvc.dvc_repo import uncollected, without_bars
 from cinecube.store.params.document import Study
 from cinecube.studies.pipelines import PIPELINE_FILES
 
@@ -67,7 +67,7 @@ def _asked_of_dvc(
     from networkx import descendants  # type: ignore[import-untyped]
 
     try:
-        with uncollected(), Repo(str(root)) as repo, lock_repo(repo):
+        with uncollected(), without_bars(), Repo(str(root)) as repo, lock_repo(repo):
             index = repo.index  # once: DVC reads its files anew whenever the lock is taken or given back
             outs = (out for out in index.outs if not out.can_push and not out.stage.is_import)
             kept = {str(out) for out in outs if not out.exists}
@@ -180,7 +180,7 @@ def restored_features(root: Path, absent: Collection[tuple[str, str]]) -> set[tu
     said.setLevel(logging.WARNING)  # it tells of outputs that it would check out
     try:
         # Its cache of runs takes paths from where a process is. The lock is free while `dvc repro` runs a stage.
-        with contextlib.chdir(root), Repo(".") as repo, lock_repo(repo):
+        with without_bars(), contextlib.chdir(root), Repo(".") as repo, lock_repo(repo):
             stages = {_name(stage.addressing): stage for stage in repo.index.stages}
             named = {(model, film): stages.get(f"features@{model}-{film}") for model, film in absent}
             return {cube for cube, stage in named.items() if stage is not None and _is_restored(repo, stage)}

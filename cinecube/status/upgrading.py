@@ -21,6 +21,7 @@ from cinecube.store.base.bounded import parse_yaml, read_text
 from cinecube.store.base.errors import StudyError
 from cinecube.store.base.paths import SCHEMA_FILE, StudyPaths
 from cinecube.store.base.writing import one_writer
+from cinecube.store.dvc.dvc_repo import without_bars
 from cinecube.store.open.contents import write_contents
 from cinecube.store.params.document import PARAMS_FILE, Study
 from cinecube.store.params.editing import edit_yaml
@@ -263,6 +264,6 @@ def _record(root: Path, stages: Sequence[str]) -> None:
     from dvc.repo import Repo
 
     # DVC looks for stages where it is run.
-    with set_loggers_level(logging.WARNING), chdir(root), Repo(".") as repo:
+    with set_loggers_level(logging.WARNING), without_bars(), chdir(root), Repo(".") as repo:
         for stage in stages:
             repo.commit(target=stage, force=True)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import atexit
 import functools
 import gc
+import logging
 import os
 import posixpath
 import re
@@ -266,6 +267,23 @@ def uncollected() -> Iterator[None]:
         if was_enabled:
             _count_as_old()
             gc.enable()
+
+
+# DVC and its data library ask these whether a bar is to be drawn.
+_BARS = ("dvc.progress", "dvc_data.callbacks")
+
+
+@contextmanager
+def without_bars() -> Iterator[None]:
+    """DVC draws no bars on a terminal meanwhile, and says what else it has to say."""
+    levels = {name: logging.getLogger(name).level for name in _BARS}
+    for name in levels:
+        logging.getLogger(name).setLevel(logging.CRITICAL)
+    try:
+        yield
+    finally:
+        for name, level in levels.items():
+            logging.getLogger(name).setLevel(level)
 
 
 @functools.cache

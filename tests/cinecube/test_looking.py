@@ -347,3 +347,34 @@ def test_doctor_asks_the_remotes(scratch: Folder, tmp_path: Path) -> None:
     assert "dvc config cache.type" in found["cache"]["do"]
     dvc(scratch.root, "remote", "default", "away")
     assert diagnosed(scratch, code=1)["remote away"]["state"] == "missing"
+
+
+def test_show_says_once_what_cubes_hold_twice_and_cuts_long_lists(study: Folder) -> None:
+    lines = study.must("show", "sub-01").stdout.splitlines()
+    assert sum("affine: " in line for line in lines) == 1
+    assert not any(line.startswith("  brain: ") for line in lines)  # what `cleaning` says
+    (scans,) = (line for line in lines if line.startswith("  scans: "))
+    assert re.search(r'"md5:[0-9a-f]{8}…".* and \d+ more}$', scans)
+    (parcel,) = (line for line in lines if line.startswith("  parcel "))
+    assert re.search(r"  L_\w+ … R_\w+; \d+ of \d+ without$", parcel)
+    (rows,) = (line for line in study.must("show", "significance").stdout.splitlines() if line.startswith("  sub-01: "))
+    assert re.search(r"10 and \d+ more}$", rows)
+    whole = json.loads(study.must("show", "sub-01", "--json").stdout)["attributes"]
+    assert whole["affine"] == whole["place"]["affine"]
+    assert len(whole["spec"]["scans"]) > 3
+
+
+def test_show_says_of_a_ceiling_what_was_used(study: Folder, tmp_path: Path) -> None:
+    used = study.params()["ceiling"]["use"]
+    other = {"repeats": "cross_subject", "cross_subject": "repeats"}[used]
+    copy = study.copy(tmp_path / "study")
+    copy.change(lambda params: params["ceiling"].update(use=other))
+    copy.must("ceiling")
+    shown = {of: folder.must("show", "ceiling").stdout for of, folder in ((used, study), (other, copy))}
+    assert shown["repeats"].startswith("repeats (")
+    assert "curve" not in shown["repeats"]
+    assert "cross_subject" not in shown["repeats"]
+    assert "block_rows" in shown["repeats"]
+    assert shown["cross_subject"].startswith("cross_subject (")
+    assert '"curve"' in shown["cross_subject"]
+    assert "block_rows" not in shown["cross_subject"]
