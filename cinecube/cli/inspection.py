@@ -185,7 +185,7 @@ def _described(root: Path, cube: Path) -> dict[str, Any]:
 
     opened, lacking = _opened(root, cube)
     name, labels = data_name(opened), list(opened.coords)
-    if (used := opened.attrs.get("use")) in opened.data_vars:  # of a ceiling's several
+    if (used := str(opened.attrs.get("use"))) in opened.data_vars:  # of a ceiling's several
         name, labels = used, list(opened[used].coords)
     return {
         "path": str(cube),

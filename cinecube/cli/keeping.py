@@ -23,7 +23,7 @@ _path = click.Path(path_type=Path)
 
 _HEADINGS = {
     "journal": "journals of finished cubes",
-    "lock": "locks without a journal",
+    "lock": "empty lock files, whose journals are gone",
     "partial": "cubes that were never finished",
     "old": "cubes that others have replaced",
     "only copy": "cubes to put back",
