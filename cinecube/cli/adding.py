@@ -28,6 +28,7 @@ _path = click.Path(path_type=Path)
 @click.option("--resample", type=click.Choice(["mean", "lanczos"]), default="mean", show_default=True)
 @click.option("--film", "films", multiple=True, help="Only this film; may be repeated.")
 @click.option("--licence", help="Terms of use, kept in the cubes.")
+@click.option("--replace", is_flag=True, help="Write over cubes of MODEL that are there.")
 @study_option
 def add(
     array: Path,
@@ -41,6 +42,7 @@ def add(
     resample: Literal["mean", "lanczos"],
     films: tuple[str, ...],
     licence: str | None,
+    replace: bool,
     root: Path,
 ) -> None:
     """Turn features of your own into feature cubes: loudness, motion energy, annotations.
@@ -52,6 +54,7 @@ def add(
     the study's are resampled; --window is the step between rows by default.
 
     Writes data/features/MODEL/FILM.zarr and lists MODEL under `imported` in params.yaml, so that all analyses use it.
+    Cubes that hold these features already are left as they are; those that hold others are refused without --replace.
 
     \b
     Example:
@@ -65,7 +68,7 @@ def add(
     study = study_at(root)
     foreign = read_foreign(array, table, dataset, tr_s, study.clock.tr_s, study.segments(), columns)
     how = Adding(model, layer, resample, window_s, licence)
-    for cube in add_features(study, root, foreign, how, films or None):
+    for cube in add_features(study, root, foreign, how, films or None, replace=replace):
         remark(str(cube))
     for line in foreign.said:
         remark(line, err=True)

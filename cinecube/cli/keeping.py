@@ -23,7 +23,7 @@ _path = click.Path(path_type=Path)
 
 _HEADINGS = {
     "journal": "journals of finished cubes",
-    "lock": "locks without a journal",
+    "lock": "empty lock files, whose journals are gone",
     "partial": "cubes that were never finished",
     "old": "cubes that others have replaced",
     "only copy": "cubes to put back",
@@ -205,19 +205,21 @@ def card(out: Path | None, url: str | None, rev: str | None, root: Path) -> None
 
     from cinecube.sharing.card import render_card
     from cinecube.sharing.ignoring import warn_of_taken
-    from cinecube.sharing.origin import find_origin, knows, public_url, unrecorded
+    from cinecube.sharing.origin import find_origin, knows, public_url, refuse_odd_url, unrecorded
     from cinecube.sharing.privacy import shares
     from cinecube.store.base.atomic import write_text
     from cinecube.store.base.errors import StudyError, environment_error
 
     study, path, known = study_at(root), out or root / "CARD.html", find_origin(root)
+    if url is not None:
+        refuse_odd_url(url)
     refuse_no_folder(path)
     if path.is_dir():
         raise StudyError(where=str(path), found="a folder", expected="a file to write", do="name one, as CARD.html")
     if rev is not None and not knows(root, rev):
         do = "name a branch, tag or commit of this study"
         raise StudyError(where="--rev", found=repr(rev), expected="a revision that Git has here", do=do)
-    origin = replace(known, url=public_url(url) if url else known.url, rev=rev or known.rev)
+    origin = replace(known, url=public_url(url) if url is not None else known.url, rev=rev or known.rev)
     outputs = _kept_outputs(root, study)
     text = render_card(study, root, origin, shares(outputs))
     try:

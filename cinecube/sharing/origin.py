@@ -12,6 +12,7 @@ from urllib.parse import urlsplit, urlunsplit
 from cinecube.store.base.errors import StudyError
 from cinecube.store.base.paths import StudyPaths
 from cinecube.store.dvc.dvc_index import open_index
+from cinecube.store.dvc.dvc_repo import check_address
 from cinecube.store.open.revision import cubes_of
 
 # What decides which cubes a revision holds; a page about them may come later.
@@ -70,6 +71,36 @@ def public_url(url: str) -> str:
     parts = urlsplit(url)
     user, _, host = parts.netloc.rpartition("@")
     return urlunsplit((parts.scheme, f"git@{host}" if user == "git" else host, parts.path, "", ""))
+
+
+def refuse_odd_url(url: str) -> None:
+    """Refuse what others could not give to Git as the address of a study.
+
+    Raises
+    ------
+    StudyError
+        Naming what an address looks like.
+    """
+    try:
+        parts = urlsplit(url)
+    except ValueError:  # [ without ]
+        raise _odd(url) from None
+    if "://" in url:
+        is_address = bool(parts.hostname) or (parts.scheme == "file" and parts.path.startswith("/"))
+    else:
+        is_address = url.startswith("/") or bool(re.match(r"[^/]+:.", url))
+    if not is_address or re.search(r"\s", url):
+        raise _odd(url)
+    check_address(url, None)
+
+
+def _odd(url: str) -> StudyError:
+    return StudyError(
+        where="--url",
+        found=repr(url) if url else "nothing",
+        expected="an address for Git",
+        do="give one as https://HOST/PATH, git@HOST:PATH or /FOLDER, or leave --url out",
+    )
 
 
 def unrecorded(root: Path) -> list[str]:

@@ -21,7 +21,7 @@ from cinecube.store.base.writing import one_writer
 from cinecube.store.clock.clock import covered_rows, same_step, step_s
 from cinecube.store.clock.films_table import read_films_table
 from cinecube.store.cube.cubes import write_feature_cube
-from cinecube.store.cube.heads import stored_spec
+from cinecube.store.cube.heads import read_head, stored_spec
 from cinecube.store.cube.reclock import Method, are_windows, segment_weights
 from cinecube.store.cube.schema import Stream, feature_template, provenance, rows_index
 from cinecube.store.foreign.foreign_arrays import Foreign
@@ -63,7 +63,7 @@ class Adding:
 
 @dataclass(frozen=True)
 class AddedCube:
-    """A cube that was written.
+    """A cube that was written, or was there already.
 
     Attributes
     ----------
@@ -76,6 +76,8 @@ class AddedCube:
         Whether the features were on another clock.
     replaced : bool
         Whether other features of that name stood there.
+    up_to_date : bool
+        Whether these features stood there, so that nothing was written.
     """
 
     path: Path
@@ -84,8 +86,11 @@ class AddedCube:
     rows_without: int
     resampled: bool
     replaced: bool
+    up_to_date: bool
 
     def __str__(self) -> str:
+        if self.up_to_date:
+            return f"{self.path.name}: up to date"
         said = f"{self.path.name}: {self.rows} rows, {self.dims} dim" + "s" * (self.dims != 1)
         if self.replaced:
             said += ", in place of those that were there"
@@ -110,7 +115,13 @@ class _Segment:
 
 
 def add_features(
-    study: Study, root: Path, foreign: Foreign, how: Adding, films: Sequence[str] | None = None
+    study: Study,
+    root: Path,
+    foreign: Foreign,
+    how: Adding,
+    films: Sequence[str] | None = None,
+    *,
+    replace: bool = False,
 ) -> list[AddedCube]:
     """Write a feature cube per film; nothing is written unless all of them can be.
 
@@ -124,11 +135,14 @@ def add_features(
     how : Adding
     films : sequence of str, optional
         Films to make cubes of; all of the study by default.
+    replace : bool
+        Write all cubes anew; those that hold other features are refused otherwise, and those that hold these kept.
 
     Raises
     ------
     StudyError
-        If the name is taken, a segment is missing, its length is not that of the film, or a row has no features.
+        If the name is taken, cubes of other features stand there, a segment is missing, its length is not that of the
+        film, or a row has no features.
     """
     paths, films = StudyPaths(root), list(films or study.films)
     _check_name(study, paths, how, films)
@@ -147,17 +161,39 @@ def add_features(
         )
     segments = {name: _segment(study, paths, foreign, how, name, window_s) for name in names}
     resampled = any(segment.resampled for segment in segments.values())
-    cubes = []
+    n_dims, cubes = foreign.values.shape[1], []
+    each = {film: {name: segments[name] for name in study.film(film)} for film in films}
     with one_writer(paths, *(paths.features(how.model, film) for film in films)):
-        for film in films:
-            own = {name: segments[name] for name in study.film(film)}
-            spec = _spec(study, how, foreign.values.shape[1], window_s, own, resampled)
+        there = {film: path for film in films if (path := paths.features(how.model, film)).exists()}
+        specs = {film: _spec(study, how, n_dims, window_s, own, resampled) for film, own in each.items()}
+        same = {film for film, path in there.items() if _holds(path, specs[film], _more(how, foreign))}
+        others = [film for film in there if film not in same]
+        if others and not replace:
+            raise _other_features(paths, how.model, others)
+        for film, own in each.items():
             path = paths.features(how.model, film)
-            replaced = path.exists() and stored_spec(path) != spec
-            _write(path, study, how, foreign, own, spec)
+            kept = film in same and not replace
+            if not kept:
+                _write(path, study, how, foreign, own, specs[film])
             rows, rows_without = (sum(counts) for counts in zip(*map(_counts, own.values()), strict=True))
-            cubes.append(AddedCube(path, rows, foreign.values.shape[1], rows_without, resampled, replaced))
+            cubes.append(AddedCube(path, rows, n_dims, rows_without, resampled, film in others, kept))
     return cubes
+
+
+def _holds(path: Path, spec: dict[str, Any], more: dict[str, str]) -> bool:
+    """True if a cube is what would be written there, terms and names of dims included."""
+    head = read_head(path)
+    return head.spec == spec and {key: head.attrs[key] for key in _MORE if key in head.attrs} == more
+
+
+def _other_features(paths: StudyPaths, model: str, films: Sequence[str]) -> StudyError:
+    places = [paths.relative(paths.features(model, film)) for film in films]
+    return StudyError(
+        where=f"model {model}",
+        found=f"cubes of other features, or of other terms, in {some_of(places)}",
+        expected="none, or those of this input",
+        do="give `replace=` to write over them, or choose another name",
+    )
 
 
 def _counts(segment: _Segment) -> tuple[int, int]:
@@ -326,12 +362,19 @@ def _spec(
     }
 
 
+_MORE = ("dim_names", "left_out", "licence")
+
+
+def _more(how: Adding, foreign: Foreign) -> dict[str, str]:
+    """Attributes of the cubes that their fingerprints do not hash, of `_MORE`."""
+    more = {"dim_names": json.dumps(foreign.names)} if foreign.names else {}
+    more |= {"left_out": json.dumps(foreign.left_out)} if foreign.left_out else {}
+    return more | ({"licence": how.licence} if how.licence else {})
+
+
 def _write(
     path: Path, study: Study, how: Adding, foreign: Foreign, own: dict[str, _Segment], spec: dict[str, Any]
 ) -> None:
-    more = {"dim_names": json.dumps(foreign.names)} if foreign.names else {}
-    more |= {"left_out": json.dumps(foreign.left_out)} if foreign.left_out else {}
-    more |= {"licence": how.licence} if how.licence else {}
     rows = rows_index({name: segment.onsets_s for name, segment in own.items()})
     values = np.concatenate([segment.values for segment in own.values()])
     template = feature_template(
@@ -339,7 +382,7 @@ def _write(
         study.clock.window_s,
         [Stream(how.model, [how.layer], [values.shape[1]])],
         _DTYPE,
-        provenance("features", spec, _PACKAGES, **more),
+        provenance("features", spec, _PACKAGES, **_more(how, foreign)),
     )
     telling = Telling(lambda m, k: values)
     write_feature_cube(path, template, telling)

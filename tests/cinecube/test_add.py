@@ -16,6 +16,7 @@ import yaml
 from click.testing import CliRunner, Result
 
 import cinecube as cc
+from cinecube.cli import main
 from cinecube.cli.adding import add
 from cinecube.store.base.errors import StudyError
 from cinecube.store.base.paths import StudyPaths
@@ -23,6 +24,8 @@ from cinecube.store.cube.checksums import write_checksums
 from cinecube.store.cube.cubes import write_cube
 from cinecube.store.cube.schema import provenance, rows_index, string_coordinate
 from cinecube.store.verify.find_cubes import verify_cube
+
+from ..conftest import tree_digest
 
 TR_S, ROWS, DIMS = 1.5, 40, 3
 FILMS = {film: [f"{film}01", f"{film}02"] for film in ("amber", "birch", "cedar", "dune")}
@@ -116,11 +119,11 @@ def test_the_same_numbers_give_the_same_bytes_from_any_file(root: Path) -> None:
     (root / "parts").mkdir()
     for name, values in VALUES.items():
         np.save(root / "parts" / f"{name}.npy", values)
-    _must(root, array="parts")
+    _must(root, "--replace", array="parts")  # it has no names of dims
     assert _fingerprints(root) == first
     changed = VALUES | {"dune02": VALUES["dune02"] + 1e-9}
     _table(changed).to_csv(root / "lab.csv", index=False)
-    _must(root)
+    _must(root, "--replace")
     assert {film for film, digest in _fingerprints(root).items() if digest != first[film]} == {"dune"}
 
 
@@ -236,7 +239,9 @@ def test_features_that_do_not_fit_are_refused(root: Path) -> None:
 def test_what_is_left_out_replaced_or_of_no_use_is_said(root: Path) -> None:
     assert "in place of" not in _must(root)
     _changed(root, zebra01=VALUES["amber01"], amber01=VALUES["amber01"] + 1)
-    second = _add(root)
+    refused = _refused(root)
+    assert "found cubes of other features, or of other terms, in data/features/loudness/amber.zarr, exp" in refused
+    second = _add(root, "--replace")
     assert "left out: rows of zebra01, which no film of params.yaml has" in second.stderr
     assert re.search(r"amber.zarr: .* in place of those that were there", second.stdout)
     assert not re.search(r"dune.zarr: .* in place of", second.stdout)
@@ -244,6 +249,23 @@ def test_what_is_left_out_replaced_or_of_no_use_is_said(root: Path) -> None:
     _table(misspelt).to_csv(root / "lab.csv", index=False)
     assert "found no rows of segment amber01, and rows of ambre01, which is none" in _refused(root)
     assert "`tr_s=`: found 2 s, for rows that have onsets" in _refused(root, "--tr", "2")
+
+
+def test_the_same_again_is_up_to_date_and_other_features_need_a_word(root: Path) -> None:
+    _must(root, "--film", "amber")
+    before = tree_digest(StudyPaths(root).features("loudness", "amber"))
+    first = _must(root).splitlines()
+    assert first[:2] == ["amber.zarr: up to date", "birch.zarr: 80 rows, 3 dims"]
+    assert _must(root).splitlines()[: len(FILMS)] == [f"{film}.zarr: up to date" for film in FILMS]
+    assert tree_digest(StudyPaths(root).features("loudness", "amber")) == before
+    for words in (("--licence", "CC0"), ("--column", "d0"), ("--window", "9")):
+        assert "amber.zarr and 3 more, expected none, or those of this input" in _refused(root, *words)
+        assert tree_digest(StudyPaths(root).features("loudness", "amber")) == before
+    copy = ["add", str(root / "lab.csv"), "--model", "loudness", "--licence", "CC0", "--study", str(root)]
+    done = CliRunner().invoke(main, copy)
+    assert done.exit_code == 1
+    assert "; give --replace to write over them, or choose another name" in done.stderr
+    assert "in place of those that were there" in _must(root, "--licence", "CC0", "--replace")
 
 
 def test_names_that_are_taken_are_refused(root: Path) -> None:
@@ -327,10 +349,10 @@ def test_seconds_that_look_like_row_numbers_are_taken(root: Path) -> None:
     assert "resampled to the study's clock" in _must(root)
     _onsets(root, np.arange(60), films=False, n_rows=60)
     assert "say `window_s=1` if they are seconds" in _refused(root)
-    assert "resampled to the study's clock" in _must(root, "--window", "1")
+    assert "amber.zarr: up to date" in _must(root, "--window", "1")
     params = _params() | {"clock": {"tr_s": 1.0, "window_s": 1.0, "max_trim_s": 6}}
     (root / "params.yaml").write_text(yaml.safe_dump(params), encoding="utf-8")
-    assert "60 rows, 3 dims" in _must(root, "--film", "amber").replace("120", "60")
+    assert "60 rows, 3 dims" in _must(root, "--film", "amber", "--replace").replace("120", "60")
 
 
 def test_onsets_that_go_on_through_the_film_are_refused(root: Path) -> None:
@@ -348,7 +370,7 @@ def test_what_is_left_out_stands_in_the_cube_and_changes_no_number(root: Path) -
     assert "left_out" not in xr.open_zarr(StudyPaths(root).features("loudness", "amber")).attrs
     table = _table(VALUES)
     table.assign(end_s=table["onset_s"] + TR_S).to_csv(root / "lab.csv")
-    done = _add(root)
+    done = _add(root, "--replace")
     assert done.exit_code == 0, done.output
     assert "left out: Unnamed: 0 (has no name and numbers the rows)" in done.stderr
     assert "left out: end_s (tells times)" in done.stderr
@@ -356,7 +378,7 @@ def test_what_is_left_out_stands_in_the_cube_and_changes_no_number(root: Path) -
     attrs = xr.open_zarr(StudyPaths(root).features("loudness", "amber")).attrs
     assert json.loads(attrs["left_out"]) == {"Unnamed: 0": "has no name and numbers the rows", "end_s": "tells times"}
     assert verify_cube(StudyPaths(root).features("loudness", "amber")) == []
-    _must(root, "--column", "d0", "--column", "end_s")
+    _must(root, "--column", "d0", "--column", "end_s", "--replace")
     assert all(digest != first[film] for film, digest in _fingerprints(root).items())
     assert json.loads(xr.open_zarr(StudyPaths(root).features("loudness", "dune")).attrs["dim_names"]) == ["d0", "end_s"]
 

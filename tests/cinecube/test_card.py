@@ -18,7 +18,7 @@ from click.testing import CliRunner, Result
 
 from cinecube.cli import main
 from cinecube.sharing.citing import study_citation
-from cinecube.sharing.origin import find_origin, public_url
+from cinecube.sharing.origin import find_origin, public_url, refuse_odd_url
 from cinecube.store.base.errors import StudyError
 from cinecube.store.base.paths import StudyPaths
 from cinecube.store.cube.cubes import write_cube, write_feature_cube
@@ -347,6 +347,25 @@ def test_it_goes_where_it_is_asked_to(root: Path, tmp_path: Path) -> None:
     result = _card(root, "--out", str(tmp_path / "pages" / "reels.html" / "in a file"))
     assert result.exit_code == 1
     assert "expected a place for a file" in result.stderr
+
+
+@pytest.mark.parametrize(
+    "url",
+    ["", " ", "-", "reels", "../reels.git", "https://", "https:///lab", "gopher://x/y", "ext::sh -c x", "http://[x"],
+)
+def test_what_is_no_address_is_refused(root: Path, url: str) -> None:
+    result = _card(root, f"--url={url}")
+    assert result.exit_code == 1
+    (line,) = result.stderr.splitlines()
+    assert "expected an" in line or "expected a folder" in line
+    assert not (root / "CARD.html").exists()
+
+
+@pytest.mark.parametrize(
+    "url", ["https://example.org/x.git", "git@example.org:x.git", "ssh://git@example.org/x", "file:///srv/x", "/srv/x"]
+)
+def test_addresses_of_git_are_taken(url: str) -> None:
+    refuse_odd_url(url)
 
 
 @pytest.mark.parametrize(

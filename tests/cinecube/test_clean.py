@@ -328,6 +328,15 @@ def test_partial_cubes_locks_and_caches_beside_journals(root: Path, monkeypatch:
     assert _listed(root) == []
 
 
+def test_empty_lock_files_are_one_line_with_their_number(root: Path) -> None:
+    journals = StudyPaths(root).journals
+    journals.mkdir(parents=True)
+    for number in range(50):
+        (journals / f"{number:064x}.lock").touch()
+    assert _clean(root, "--dry-run").stdout == "empty lock files, whose journals are gone: 50, 0 B\n"
+    assert len(_listed(root)) == 50
+
+
 def test_another_folder_is_no_cache(root: Path) -> None:
     _journal(root, _spec(root))
     _publish(root, _spec(root))
