@@ -78,7 +78,8 @@ def cortex_data(
         for subject, own in zip(subjects, values, strict=True):
             by_subject[subject] = packed(own, wide=wide)
     steps = {
-        measure: max(one["step"] for own in by_name.values() for one in own.values())
+        # A map of one value is kept as it is, whatever its step is called.
+        measure: max(one["step"] * (one["high"] > one["low"]) for own in by_name.values() for one in own.values())
         for measure, by_name in maps.items()
     }
     return {

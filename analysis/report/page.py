@@ -46,7 +46,7 @@ def fill_page(sections: Sequence[PageSection], cortex: Mapping[str, Any] | None,
     return template.render(
         sections=sections,
         has_cortex=cortex is not None,
-        steps={} if cortex is None else cortex["steps"],
+        steps=_rounding(cortex or {}),
         only_means=cortex is not None and cortex["onlyMeans"],
         # Inside a script element only this could end it or begin a comment.
         data=data.replace("<", "\\u003c"),
@@ -58,6 +58,12 @@ def fill_page(sections: Sequence[PageSection], cortex: Mapping[str, Any] | None,
         ),
         **values,
     )
+
+
+def _rounding(cortex: Mapping[str, Any]) -> dict[str, float]:
+    """Words of each measure, and the steps that its values are kept in."""
+    words = {measure: one["words"] for measure, one in cortex.get("measures", {}).items()}
+    return {words[measure]: step for measure, step in cortex.get("steps", {}).items() if measure in words}
 
 
 def _chart(chart: Chart) -> dict[str, Any]:

@@ -166,6 +166,18 @@ def test_the_page_shows_names_as_they_are(study: Folder, other: Folder, tmp_path
     assert set(vit.split()) - {"vit"} <= set(seen.texts)
 
 
+def test_the_page_leaves_out_what_is_the_same(study: Folder, other: Folder, tmp_path: Path) -> None:
+    edited(other.root / "results/metrics.json", lambda text: _with_score(text, "vit", 0.75))
+    page, same = tmp_path / "page.html", tmp_path / "same.html"
+    study.must("compare", str(study.root), str(other.root), "--html", str(page))
+    scores = page.read_text(encoding="utf-8").partition("<h2>Scores</h2>")[2].partition("<h2>")[0]
+    models = json.loads((study.root / "results/metrics.json").read_text())["whole_brain"]
+    assert re.findall(r'<tr><th scope="row">([^<]+)</th>', scores) == ["vit"]
+    assert f"{len(models) - 1} that are the same are left out." in scores
+    study.must("compare", str(study.root), str(study.root), "--html", str(same))
+    assert f"All {len(models)} are the same." in same.read_text(encoding="utf-8")
+
+
 def test_kept_weights_are_compared_too(raw: Folder) -> None:
     """There are as many kinds of cubes as a study can have."""
     raw.change(lambda params: params.update(keep_weights=[{"model": "vit", "layer": "best"}]))

@@ -194,6 +194,36 @@ def test_what_is_said_of_a_vertex_is_the_cubes_value(
     assert reader.told(int(own)).startswith(str(parcels[cortex.source[own]]) or "outside the parcels")
 
 
+def test_a_chosen_parcel_says_all_that_the_cortex_knows_of_it(reader: Reader, study: Folder) -> None:
+    for name, value in (("measure", "score"), ("model", "vit"), ("subject", "mean"), ("parcel", "1")):
+        reader.choose(name, value)
+    name = reader.ask("() => data.cortex.parcels.names[1]")
+    params, expected = load_study(study.root), {}
+    kinds: dict[Kind, str] = {
+        "score": "mean over what is drawn =",
+        "normalised": "share of the ceiling",
+        "depth": "preferred depth",
+        "ceiling": "ceiling",
+    }
+    for kind, words in kinds.items():
+        values, attrs = map_values(params, study.root, kind, None if kind == "ceiling" else "vit")
+        cortex = cortex_of(values, attrs)
+        assert isinstance(cortex, Cortex)
+        drawn = np.zeros(values.size, bool)
+        drawn[cortex.source[cortex.source >= 0]] = True
+        expected[words] = float(np.nanmean(values.values[drawn & (values["parcel"].values == name)]))
+    line = reader.page.locator("#cortex-said").inner_text()
+    told = dict(re.findall(r"(?:: |; )([^;:]+?) (-?[\d.]+)(?=;|$| %)", line))
+    assert line.startswith(f"{name}: ")
+    for words, value in expected.items():
+        assert float(told[words]) == pytest.approx(value, abs=0.002), line
+    assert re.search(r"; \d+ % above chance$", line)
+    reader.choose("measure", "drop")
+    assert ";" not in reader.page.locator("#cortex-said").inner_text(), "a pair is of two models"
+    for control, value in (("measure", "score"), ("model", "tvlt.joint"), ("parcel", "-1")):
+        reader.choose(control, value)
+
+
 def test_the_pointer_reads_the_vertex_under_it(reader: Reader, study: Folder) -> None:
     reader.choose("measure", "score")
     reader.choose("inflate", "1")

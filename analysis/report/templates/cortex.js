@@ -200,12 +200,28 @@ async function cortex(data) {
     return `${parcel} (${side}): ${control("measure").value === "depth" ? "depth" : data.measures[control("measure").value].unit} = ${number(map ? map[at] : NaN)}${chance}`;
   }
 
-  function meanOf(parcel) {
+  function meanOf(parcel, of = map) {
     let sum = 0, n = 0;
-    for (let at = 0; map && at < map.length; at += 1) {
-      if (parcelOf[at] === parcel && Number.isFinite(map[at])) { sum += map[at]; n += 1; }
+    for (let at = 0; of && at < of.length; at += 1) {
+      if (parcelOf[at] === parcel && Number.isFinite(of[at])) { sum += of[at]; n += 1; }
     }
     return n ? sum / n : NaN;
+  }
+
+  /* What is drawn in the chosen parcel, and beside a map of a model what else is known of that model there. */
+  async function tellPicked() {
+    const parcel = picked, measure = control("measure").value, subject = control("subject").value;
+    const words = [`${data.parcels.names[parcel]}: mean over what is drawn = ${number(meanOf(parcel))}`];
+    const model = control("model").value, others = { score: "r", normalised: "share of the ceiling", ceiling: "ceiling", depth: "preferred depth" };
+    if (["score", "normalised", "depth"].includes(measure)) {
+      for (const [other, name] of Object.entries(others)) {
+        const mean = other === measure ? NaN : meanOf(parcel, await values(other, other === "ceiling" ? "" : model, subject));
+        if (Number.isFinite(mean)) words.push(`${name} ${mean.toFixed(3)}`);
+      }
+      const above = meanOf(parcel, await values("significant", model, subject));
+      if (Number.isFinite(above)) words.push(`${Math.round(100 * above)} % above chance`);
+    }
+    if (parcel === picked) said.textContent = words.join("; ");
   }
 
   /* Which way a parcel looks on the inflated cortex, of each hemisphere that it is in: [hemisphere, [x, y, z]]. */
@@ -253,7 +269,7 @@ async function cortex(data) {
   async function pick(parcel, tell, from) {
     picked = parcel;
     control("parcel").value = String(parcel);
-    if (parcel >= 0) said.textContent = `${data.parcels.names[parcel]}: mean over what is drawn = ${number(meanOf(parcel))}`;
+    if (parcel >= 0) await tellPicked();
     if (tell) document.dispatchEvent(new CustomEvent("parcel", { detail: parcel >= 0 ? data.parcels.names[parcel] : "" }));
     if (data.parcels.names[parcel] && from !== "cortex") await face(parcel);
     return Plotly.restyle(place, { vertexcolor: [paint()] }, [0]);
@@ -268,7 +284,7 @@ async function cortex(data) {
     control("mask").disabled = !mask;
     ends = map ? range(measure, map) : [0, 1];
     if (!map) said.textContent = "No such map: it has no values.";
-    else if (picked >= 0) said.textContent = `${data.parcels.names[picked]}: mean over what is drawn = ${number(meanOf(picked))}`;
+    else if (picked >= 0) await tellPicked();
     else said.textContent = "Point at the cortex, or choose a parcel.";
     await draw();
   }
