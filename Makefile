@@ -38,10 +38,8 @@ docs: $(VENV)/.installed-docs
 	$(BIN)/python -m sphinx -q -W --keep-going -n docs docs/_build/html
 	@echo "The site: $(abspath docs/_build/html/index.html)"
 
-# One process more than cores: some tests wait, for SLURM, for servers, for a browser.
 test: $(VENV)/.installed-dev
-	OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1 $(BIN)/python -m pytest -q -rs \
-		-n $$(( $$($(BIN)/python -c 'import os; print(os.cpu_count())') + 1 )) --dist loadgroup --no-loadscope-reorder $(ARGS)
+	OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1 $(BIN)/python -m pytest -q -rs -n auto --dist loadgroup --no-loadscope-reorder $(ARGS)
 
 test-all:
 	$(MAKE) test ARGS='-m "long or not long" $(ARGS)'
