@@ -96,10 +96,10 @@ def refuse_odd_url(url: str) -> None:
 
 def _odd(url: str) -> StudyError:
     return StudyError(
-        where="--url",
+        where="`url=`",
         found=repr(url) if url else "nothing",
         expected="an address for Git",
-        do="give one as https://HOST/PATH, git@HOST:PATH or /FOLDER, or leave --url out",
+        do="give one as https://HOST/PATH, git@HOST:PATH or /FOLDER, or leave `url=` out",
     )
 
 

@@ -13,8 +13,8 @@ import pytest
 from tests import warm
 from tests.conftest import REPOSITORY, dvc_environment
 
-from .conftest import git
-from .servers import BUCKET, PASSWORD, USER, http_site, lacking, s3_site, sshd_site
+from .conftest import Published, git
+from .servers import BUCKET, PASSWORD, USER, http_site, lacking, sshd_site
 
 PAGE = (REPOSITORY / "docs/howto/remotes.md").read_text(encoding="utf-8")
 BLOCKS = re.findall(
@@ -90,15 +90,15 @@ def test_no_block_is_left_out():
 
 
 @pytest.mark.skipif(bool(lacking("s3")), reason=f"needs {lacking('s3')}")
-def test_s3(run: Callable[..., str], tmp_path: Path):
-    with s3_site(tmp_path) as site:
-        script = _block(
-            "s3://", {"s3://lab/": f"s3://{BUCKET}/", "https://s3.example.org": str(site.config["endpointurl"])}
-        )
-        keys = {f"AWS_{name.upper()}": site.config[name] for name in ("access_key_id", "secret_access_key")}
-        aws = {**keys, "AWS_DEFAULT_REGION": "us-east-1"}
-        assert "1 file pushed" in run(script, **aws)
-        _reads(run, tmp_path, **aws)
+def test_s3(run: Callable[..., str], tmp_path: Path, published: Published):
+    site = published.sites["s3"]  # moto's accounts are of the process, so there is one
+    script = _block(
+        "s3://", {"s3://lab/": f"s3://{BUCKET}/", "https://s3.example.org": str(site.config["endpointurl"])}
+    )
+    keys = {f"AWS_{name.upper()}": site.config[name] for name in ("access_key_id", "secret_access_key")}
+    aws = {**keys, "AWS_DEFAULT_REGION": "us-east-1"}
+    assert "1 file pushed" in run(script, **aws)
+    _reads(run, tmp_path, **aws)
 
 
 @pytest.mark.skipif(bool(lacking("sshd")), reason=f"needs {lacking('sshd')}")
