@@ -104,21 +104,24 @@ def models_section(
 
 
 def _joined(study: Study, models: Sequence[str]) -> list[str]:
-    """Line on streams whose network may have read picture and sound together; what it does, `features` knows."""
-    own = [name for name in models if study.owner(name) != name]
-    streams = [name for name in own if _extractor(study, name) not in SEPARATE]
-    if not streams:
-        return []
-    return [
-        f"{', '.join(streams)}: where a network reads picture and sound as one sequence, as TVLT does, the tokens of"
-        " the sound have attended to the picture, and those of the picture to the sound. A stream named after one"
-        " of them is then of both, and may predict regions of the other; docs/reference/networks.md says which are so."
-    ]
-
-
-def _extractor(study: Study, stream: str) -> str:
-    params = study.models.get(study.owner(stream))
-    return params.extractor if params else ""
+    """Lines on streams whose network may have read picture and sound together; what it does, `features` knows."""
+    own = {name: study.models.get(study.owner(name)) for name in models if study.owner(name) != name}
+    known = [name for name, params in own.items() if params and params.extractor not in SEPARATE]
+    unknown = [name for name, params in own.items() if params is None]
+    lines = []
+    if known:
+        lines.append(
+            f"{', '.join(known)}: where a network reads picture and sound as one sequence, as TVLT does, the tokens of"
+            " the sound have attended to the picture, and those of the picture to the sound. A stream named after one"
+            " of them is then of both, and may predict regions of the other; docs/reference/networks.md says which are"
+            " so."
+        )
+    if unknown:
+        lines.append(
+            f"{', '.join(unknown)}: imported, and this study does not know of which network. If it reads picture and"
+            " sound as one sequence, a stream named after one of them is of both; who made them knows."
+        )
+    return lines
 
 
 def _other_means(preferred: pd.DataFrame, means: pd.DataFrame, best: str | None) -> str:

@@ -18,6 +18,7 @@ import pytest
 from tests.conftest import Folder
 
 from cinecube.analysis.cubes.results import read_scores
+from cinecube.analysis.cubes.tables import EVERYONE, layer_table, preferred_layers
 from cinecube.analysis.maps.cortex import Cortex, cortex_of, read_fsaverage
 from cinecube.analysis.maps.map_values import Kind, map_values
 from cinecube.analysis.regions.rois import load_rois
@@ -26,9 +27,10 @@ from cinecube.analysis.report.cortex_data import cortex_data
 from cinecube.analysis.report.findings import ABOVE
 from cinecube.analysis.report.methods import Methods, write_methods
 from cinecube.analysis.report.page import fill_page
-from cinecube.analysis.report.sections import PageSection
+from cinecube.analysis.report.sections import PageSection, models_section
+from cinecube.store.base.paths import StudyPaths
 from cinecube.store.cube.cubes import open_cube
-from cinecube.store.params.document import load_study
+from cinecube.store.params.document import Imported, load_study
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 HOSTILE = "<script>alert(1)</script> & <b>\"'../"
@@ -721,3 +723,27 @@ def test_above_chance_on_the_cortex_is_by_permutations(reader: Reader, study: Fo
             assert len(vertices) > 2
             assert all(reader.told(int(vertex)).endswith(said[value]) for vertex in vertices), (subject, value)
         reader.choose("mask", "no")
+
+
+def test_streams_of_an_imported_model_are_not_said_to_be_of_a_known_network(study: Folder) -> None:
+    """ImageBind's never see each other; of a model that `models` lacks nobody here knows."""
+    params, paths = load_study(study.root), StudyPaths(study.root)
+    names = [name for cube in read_scores(params, study.root) for name in map(str, cube["model"].values)]
+    preferred = preferred_layers(layer_table(read_scores(params, study.root)))
+    (note,) = models_section(params, paths, preferred, names, None).points
+    assert "imagebind" not in note
+    models = {name: own for name, own in params.models.items() if name != "imagebind"}
+    imported = [Imported(model="imagebind", source="https://example.org/others")]
+    others = params.model_copy(update={"models": models, "imported": imported})
+    known, unknown = models_section(others, paths, preferred, names, None).points
+    assert known == note
+    assert re.match(r"(imagebind\.\w+, )+imagebind\.\w+: imported, and this study does not know", unknown)
+    assert "TVLT" not in unknown
+
+
+def test_targets_of_all_are_those_of_every_subject(study: Folder) -> None:
+    """As docs/reference/analyses.md says."""
+    means = pd.read_csv(study.root / "results/tables/whole_brain_mean.csv")
+    by_subject = means[means["subject"] != EVERYONE].groupby("model")["targets"].sum()
+    together = means[means["subject"] == EVERYONE].set_index("model")["targets"]
+    assert together.to_dict() == by_subject.to_dict()
