@@ -141,20 +141,6 @@ def test_jobs_that_reach_their_walltime(begun: Folder, queue: dict[str, str], ex
     assert _published(begun)["wav2vec2"] == expected["wav2vec2"]
 
 
-@pytest.mark.long
-def test_encoders_whose_jobs_reach_their_walltime(scratch: Folder, queue: dict[str, str]) -> None:
-    """A minute, in the middle of an encoding: thousands of blocks, of a few targets each."""
-    path = scratch.root / "results/scores/vit.zarr"
-    before = open_cube(path)["score"].load()
-    path.rename(Path(f"{path}.before"))
-    _on_slurm(scratch, walltime="00:01:00")
-    scratch.change(lambda params: params["encode"].update(targets_per_block=1))
-    output = _ended(_start(scratch, queue, "encode", "vit"))
-    wait_for_no_jobs(queue)
-    assert "jobs ended, asking for as many new ones" in output
-    np.testing.assert_allclose(open_cube(path)["score"], before, atol=1e-5)
-
-
 def test_encoding_outlives_its_jobs(scratch: Folder, queue: dict[str, str]) -> None:
     """Scores are those of this machine's own workers."""
     path = scratch.root / "results/scores/vit.zarr"
