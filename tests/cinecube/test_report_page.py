@@ -226,6 +226,33 @@ def test_a_chosen_parcel_says_all_that_the_cortex_knows_of_it(reader: Reader, st
         reader.choose(control, value)
 
 
+def test_of_two_choices_the_later_is_drawn_however_long_the_first_takes(reader: Reader, study: Folder) -> None:
+    for control, value in (("measure", "score"), ("model", "vit"), ("subject", "sub-03"), ("parcel", "1")):
+        reader.choose(control, value)
+    reader.ask(
+        "async () => { const read = Response.prototype.arrayBuffer; let calls = 0;"
+        " Response.prototype.arrayBuffer = async function () { calls += 1;"
+        " if (calls === 1) await new Promise((done) => setTimeout(done, 500)); return read.call(this); };"
+        " const model = document.getElementById('cortex-controls').elements.model;"
+        " for (const name of ['vivit', 'videomae']) { model.value = name; model.dispatchEvent(new Event('change')); }"
+        " await new Promise((done) => setTimeout(done, 1500)); Response.prototype.arrayBuffer = read;"
+        " if (!calls) throw Error('maps were there already'); }"
+    )
+    values, attrs = map_values(load_study(study.root), study.root, "score", "videomae", subject="sub-03")
+    cortex = cortex_of(values, attrs)
+    assert isinstance(cortex, Cortex)
+    expected = cortex.show(values.values)
+    vertex = int(np.nanargmax(np.abs(expected)))
+    told = float(re.search(r"= (-?[\d.]+)", reader.told(vertex)).group(1))  # type: ignore[union-attr]
+    assert told == pytest.approx(expected[vertex], abs=0.001)
+    line = reader.page.locator("#cortex-said").inner_text()
+    reader.choose("outlines", "no")
+    reader.choose("outlines", "yes")
+    assert reader.page.locator("#cortex-said").inner_text() == line
+    for control, value in (("subject", "mean"), ("model", "tvlt.joint"), ("parcel", "-1")):
+        reader.choose(control, value)
+
+
 def test_the_pointer_reads_the_vertex_under_it(reader: Reader, study: Folder) -> None:
     reader.choose("measure", "score")
     reader.choose("inflate", "1")

@@ -71,7 +71,7 @@ async function cortex(data) {
     return [0, measure === "normalised" ? 1 : Math.max(...tops, 0.01)];
   }
 
-  let map = null, mask = null, ends = [0, 1], picked = -1, box = [];
+  let map = null, mask = null, ends = [0, 1], picked = -1, asked = 0, changes = 0, box = [];
 
   function paint() {
     const palette = data.colours[data.measures[control("measure").value].colours];
@@ -210,7 +210,8 @@ async function cortex(data) {
 
   /* What is drawn in the chosen parcel, and beside a map of a model what else is known of that model there. */
   async function tellPicked() {
-    const parcel = picked, measure = control("measure").value, subject = control("subject").value;
+    asked += 1;
+    const own = asked, parcel = picked, measure = control("measure").value, subject = control("subject").value;
     const words = [`${data.parcels.names[parcel]}: mean over what is drawn = ${number(meanOf(parcel))}`];
     const model = control("model").value, others = { score: "r", normalised: "share of the ceiling", ceiling: "ceiling", depth: "preferred depth" };
     if (["score", "normalised", "depth"].includes(measure)) {
@@ -221,7 +222,7 @@ async function cortex(data) {
       const above = meanOf(parcel, await values("significant", model, subject));
       if (Number.isFinite(above)) words.push(`${Math.round(100 * above)} % above chance`);
     }
-    if (parcel === picked) said.textContent = words.join("; ");
+    if (own === asked && parcel === picked) said.textContent = words.join("; "); // or a later choice has answered
   }
 
   /* Which way a parcel looks on the inflated cortex, of each hemisphere that it is in: [hemisphere, [x, y, z]]. */
@@ -279,8 +280,12 @@ async function cortex(data) {
     const measure = control("measure").value;
     const used = { model: !["ceiling", "drop"].includes(measure), second: measure === "difference", pair: measure === "drop" };
     for (const [name, on] of Object.entries(used)) control(name).closest("label").hidden = !on;
-    map = await currentMap();
-    mask = used.model && !used.second ? await values("significant", control("model").value, control("subject").value) : null;
+    changes += 1;
+    const own = changes, model = control("model").value, subject = control("subject").value;
+    const found = await currentMap();
+    const significant = used.model && !used.second ? await values("significant", model, subject) : null;
+    if (own !== changes) return; // a later choice was drawn meanwhile
+    [map, mask] = [found, significant];
     control("mask").disabled = !mask;
     ends = map ? range(measure, map) : [0, 1];
     if (!map) said.textContent = "No such map: it has no values.";
