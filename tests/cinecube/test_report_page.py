@@ -200,7 +200,7 @@ def test_a_chosen_parcel_says_all_that_the_cortex_knows_of_it(reader: Reader, st
     for name, value in (("measure", "score"), ("model", "vit"), ("subject", "mean"), ("parcel", "1")):
         reader.choose(name, value)
     name = reader.ask("() => data.cortex.parcels.names[1]")
-    params, expected = load_study(study.root), {}
+    params, expected, counts = load_study(study.root), {}, {}
     kinds: dict[Kind, str] = {
         "score": "mean over what is drawn =",
         "normalised": "share of the ceiling",
@@ -213,12 +213,15 @@ def test_a_chosen_parcel_says_all_that_the_cortex_knows_of_it(reader: Reader, st
         assert isinstance(cortex, Cortex)
         drawn = np.zeros(values.size, bool)
         drawn[cortex.source[cortex.source >= 0]] = True
-        expected[words] = float(np.nanmean(values.values[drawn & (values["parcel"].values == name)]))
+        own = values.values[drawn & (values["parcel"].values == name)]
+        expected[words], counts[kind] = float(np.nanmean(own)), int(np.isfinite(own).sum())
     line = reader.page.locator("#cortex-said").inner_text()
-    told = dict(re.findall(r"(?:: |; )([^;:]+?) (-?[\d.]+)(?=;|$| %)", line))
+    told = dict(re.findall(r"(?:: |; )([^;:]+?) (-?[\d.]+)(?=;|$| %| in )", line))
     assert line.startswith(f"{name}: ")
     for words, value in expected.items():
         assert float(told[words]) == pytest.approx(value, abs=0.002), line
+    assert counts["normalised"] < counts["score"], "a share is known where there is a ceiling"
+    assert f"in {counts['normalised']} of {counts['score']} targets; ceiling" in line
     assert re.search(r"; \d+ % above chance$", line)
     reader.choose("measure", "drop")
     assert ";" not in reader.page.locator("#cortex-said").inner_text(), "a pair is of two models"

@@ -200,12 +200,13 @@ async function cortex(data) {
     return `${parcel} (${side}): ${control("measure").value === "depth" ? "depth" : data.measures[control("measure").value].unit} = ${number(map ? map[at] : NaN)}${chance}`;
   }
 
+  function known(parcel, of = map) {
+    return (of || []).filter((value, at) => parcelOf[at] === parcel && Number.isFinite(value));
+  }
+
   function meanOf(parcel, of = map) {
-    let sum = 0, n = 0;
-    for (let at = 0; of && at < of.length; at += 1) {
-      if (parcelOf[at] === parcel && Number.isFinite(of[at])) { sum += of[at]; n += 1; }
-    }
-    return n ? sum / n : NaN;
+    const own = known(parcel, of);
+    return own.length ? own.reduce((sum, value) => sum + value, 0) / own.length : NaN;
   }
 
   /* What is drawn in the chosen parcel, and beside a map of a model what else is known of that model there. */
@@ -216,8 +217,9 @@ async function cortex(data) {
     const model = control("model").value, others = { score: "r", normalised: "share of the ceiling", ceiling: "ceiling", depth: "preferred depth" };
     if (["score", "normalised", "depth"].includes(measure)) {
       for (const [other, name] of Object.entries(others)) {
-        const mean = other === measure ? NaN : meanOf(parcel, await values(other, other === "ceiling" ? "" : model, subject));
-        if (Number.isFinite(mean)) words.push(`${name} ${mean.toFixed(3)}`);
+        const map = other === measure ? null : await values(other, other === "ceiling" ? "" : model, subject);
+        const mean = meanOf(parcel, map), [n, all] = [known(parcel, map).length, known(parcel, await values("score", model, subject)).length];
+        if (n) words.push(`${name} ${mean.toFixed(3)}${n < all ? ` in ${n} of ${all} targets` : ""}`);
       }
       const above = meanOf(parcel, await values("significant", model, subject));
       if (Number.isFinite(above)) words.push(`${Math.round(100 * above)} % above chance`);
