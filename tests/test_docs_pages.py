@@ -12,6 +12,7 @@ import subprocess
 import sys
 from collections.abc import Iterable, Iterator
 from pathlib import Path
+from typing import Any
 
 import click
 import pytest
@@ -127,23 +128,32 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize(
-    "page",
-    [
+def _pages(in_a_study: bool) -> list[Any]:
+    """Pages with blocks that run, a group each: those that start in the folder of a finished study, or the others."""
+    starts = re.compile(r"\*\*[Ss]tarts from\*\* a (finished )?study")
+    return [
         pytest.param(name, marks=[pytest.mark.xdist_group(name), *([pytest.mark.long] if name in LONG else [])])
         for name, page in PAGES.items()
-        if any(_reason(example) is None for example in _examples(page))
-    ],
-)
-def test_every_block_of_a_page_runs(page: str, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
-    """They start where the page says that it starts: in the folder of a finished study, or else at home."""
-    home: Path = request.getfixturevalue("home")
-    if re.search(r"\*\*[Ss]tarts from\*\* a (finished )?study", PAGES[page].read_text(encoding="utf-8")):
-        start = home / "study"
-        shutil.copytree(request.getfixturevalue("documented").root, start, symlinks=True)
-    else:
-        start = shutil.copytree(request.getfixturevalue("lab"), home, dirs_exist_ok=True)
+        if bool(starts.search(page.read_text(encoding="utf-8"))) == in_a_study
+        and any(_reason(example) is None for example in _examples(page))
+    ]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("page", _pages(in_a_study=True))
+def test_every_block_of_a_page_runs_in_a_study(
+    page: str, home: Path, documented: Folder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _run_blocks(page, shutil.copytree(documented.root, home / "study", symlinks=True), home, monkeypatch)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("page", _pages(in_a_study=False))
+def test_every_block_of_a_page_runs_at_home(page: str, home: Path, lab: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    _run_blocks(page, shutil.copytree(lab, home, dirs_exist_ok=True), home, monkeypatch)
+
+
+def _run_blocks(page: str, start: Path, home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(start)
     for example in _examples(PAGES[page], _Shell({**os.environ, "PWD": str(start)}, home / ".state")):
         if _reason(example) is None:

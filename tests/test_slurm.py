@@ -24,6 +24,7 @@ if os.geteuid() != 0:
 pytestmark = [pytest.mark.slow, pytest.mark.skipif(bool(why_not()), reason=f"no SLURM can start here: {why_not()}")]
 
 MODELS = ["vit", "wav2vec2"]
+SCORES = "results/scores/vit.zarr"
 OPTIONS = {"cores": 1, "processes": 1, "memory": "1GB", "interface": "lo"}
 
 
@@ -141,16 +142,35 @@ def test_jobs_that_reach_their_walltime(begun: Folder, queue: dict[str, str], ex
     assert _published(begun)["wav2vec2"] == expected["wav2vec2"]
 
 
-def test_encoding_outlives_its_jobs(scratch: Folder, queue: dict[str, str]) -> None:
-    """Scores are those of this machine's own workers."""
-    path = scratch.root / "results/scores/vit.zarr"
-    before = open_cube(path)["score"].load()
+def _encode_anew(folder: Folder, queue: dict[str, str], targets_per_block: int) -> subprocess.Popen[str]:
+    """Start an encoder whose scores are there; they are kept beside."""
+    path = folder.root / SCORES
     path.rename(Path(f"{path}.before"))
+    folder.change(lambda params: params["encode"].update(targets_per_block=targets_per_block))
+    return _start(folder, queue, "encode", "vit")
+
+
+def _same_scores(folder: Folder) -> None:
+    """Scores are those of this machine's own workers."""
+    now, before = (open_cube(folder.root / f"{SCORES}{end}")["score"] for end in ("", ".before"))
+    np.testing.assert_allclose(now, before, atol=1e-5)
+
+
+def test_encoding_outlives_its_jobs(scratch: Folder, queue: dict[str, str]) -> None:
     _on_slurm(scratch)
-    scratch.change(lambda params: params["encode"].update(targets_per_block=20))
-    process = _start(scratch, queue, "encode", "vit")
+    process = _encode_anew(scratch, queue, targets_per_block=20)
     _wait_for(process, lambda: _blocks(scratch) >= 1)
     ask(queue, "scancel", "--signal=KILL", "--user", "root")
     _ended(process)
     wait_for_no_jobs(queue)
-    np.testing.assert_allclose(open_cube(path)["score"], before, atol=1e-5)
+    _same_scores(scratch)
+
+
+@pytest.mark.long
+def test_encoding_outlives_the_walltime_of_its_jobs(scratch: Folder, queue: dict[str, str]) -> None:
+    """A minute, in the middle of an encoder whose blocks are so small that it takes several."""
+    _on_slurm(scratch, walltime="00:01:00")
+    output = _ended(_encode_anew(scratch, queue, targets_per_block=2))
+    wait_for_no_jobs(queue)
+    assert "jobs ended, asking for as many new ones" in output
+    _same_scores(scratch)
