@@ -31,6 +31,7 @@ LAST_STAGES = (
     "residual",
     "partition-layers",
     "partition",
+    "partition-tables",
     "significance",
     "figures",
     "oracle",

@@ -177,6 +177,7 @@ def test_changing_one_model_runs_that_model_alone(tiny: Folder) -> None:
         "residual",
         "partition_layers",
         "partition",
+        "partition_tables",
         "significance",
         "figures",
         "oracle",
@@ -257,12 +258,19 @@ def test_a_partition_runs_again_where_what_it_reads_changes(tiny: Folder) -> Non
     assert _plan(tiny)["partition"] == ("stale", "results/partition_layers.json changed")
 
 
-def test_a_partition_of_an_earlier_pipeline_is_kept(tiny: Folder) -> None:
-    """It depended on all scores, and on the features of all models."""
+def test_results_of_an_earlier_pipeline_are_kept(tiny: Folder) -> None:
+    """A partition depended on all scores, on the features of all models, and on what its tables follow; encoders and
+    ceilings on all of their sections.
+    """
     file = tiny.root / "dvc.yaml"
     pipeline = yaml.safe_load(file.read_text(encoding="utf-8"))
     stages = pipeline["stages"]
-    del stages["partition_layers"]
+    del stages["partition_layers"], stages["partition_tables"]
+    stages["partition"]["outs"] += ["results/tables/partition.csv", "results/tables/partition_roi.csv"]
+    stages["partition"]["params"] += ["rois", "statistics.seed"]
+    stages["ceiling"]["params"].append("ceiling")
+    for name in ("encode", "encode_residual", "weights", "partition", "significance", "oracle"):
+        stages[name]["params"] = ["encode", *(key for key in stages[name]["params"] if "encode." not in str(key))]
     stages["contents"]["params"].remove("partition")
     stages["partition"]["deps"] = ["data/brain", "results/scores"]
     digests = next(param for param in stages["partition"]["params"] if "data/contents.json" in param)
@@ -270,10 +278,13 @@ def test_a_partition_of_an_earlier_pipeline_is_kept(tiny: Folder) -> None:
     file.write_text(yaml.safe_dump(pipeline), encoding="utf-8")
     dvc(tiny.root, "commit", "-f")
     (tiny.root / "results/partition_layers.json").unlink()
-    assert "kept: partition, significance" in tiny.must("upgrade", "--yes").stdout.splitlines()
+    kept = tiny.must("upgrade", "--yes").stdout
     assert _plan(tiny)["partition"][0] == "done"
-    # Without what DVC remembers of runs.
-    assert _stages_run(dvc(tiny.root, "repro", "--no-run-cache")) <= {"contents", "partition_layers"}
+    ran = _stages_run(dvc(tiny.root, "repro", "--no-run-cache"))  # without what DVC remembers of runs
+    assert ran <= {"contents", "partition_layers", "partition_tables", "oracle"}, kept
+    pipeline = yaml.safe_load(file.read_text(encoding="utf-8"))["stages"]
+    assert "rois" not in pipeline["partition"]["params"]
+    assert "encode" not in pipeline["encode"]["params"]
 
 
 def test_plan_tells_what_another_machine_has_from_what_never_ran(tiny: Folder) -> None:
@@ -290,6 +301,22 @@ def test_plan_tells_what_another_machine_has_from_what_never_ran(tiny: Folder) -
 def test_what_changes_speed_only_runs_nothing(tiny: Folder) -> None:
     tiny.change(lambda params: params["run"].update(batch=3, block_rows=5))
     assert _stages_run(dvc(tiny.root, "repro")) == set()
+    tiny.change(lambda params: params["encode"].update(targets_per_block=7, solver="himalaya"))
+    assert _stages_run(dvc(tiny.root, "repro")) == {"report"}  # which shows the parameters
+
+
+def test_what_tables_follow_makes_no_cube_again(tiny: Folder) -> None:
+    """Of fits that took days other regions, thresholds and seeds are averaged in seconds."""
+    stages = ("ceiling", "partition_tables", "whole_brain", "encode")
+    tiny.change(lambda params: params["statistics"].update(seed=7))
+    tiny.change(lambda params: params["ceiling"].update(threshold=0.2, cap=0.9))
+    plan = _plan(tiny)
+    assert plan["partition"][0] == plan["ceiling"][0] == "done"
+    assert plan["partition_tables"] == ("stale", "params.yaml statistics.seed changed")
+    assert _stages_run(dvc(tiny.root, "repro", *stages)) == {"partition_tables", "whole_brain"}
+    tiny.change(lambda params: params["ceiling"].update(seed=7))
+    assert _plan(tiny)["ceiling"] == ("stale", "seed was as by default, here 7")
+    assert "ceiling" in _stages_run(dvc(tiny.root, "repro", *stages))
 
 
 @pytest.mark.long

@@ -275,7 +275,6 @@ def make_ceilings(
         **check_same_space(list(brains.values())),
         tr_s=study.clock.tr_s,
         rows=json.dumps(group.counts(study.segments([*study.split.train, *study.split.test])), sort_keys=True),
-        use=study.ceiling.use,
     )
     return ceiling_cube.ceiling_cube(found, list(brains.values()), _about(study, inputs), attrs)
 

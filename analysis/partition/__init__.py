@@ -4,5 +4,7 @@ from cinecube.analysis import cubes, ridge
 
 VERSION = 1
 """Of partitions: raise it when a change of code in this folder changes their numbers."""
+TABLES_VERSION = 1
+"""Of the tables of their averages: raise it when a change of code changes them and leaves the cube as it is."""
 VERSIONS = {"partition": VERSION, "cubes": cubes.VERSION, "ridge": ridge.VERSION}
 """Of this folder and of the shared ones that decide these numbers too."""

@@ -19,6 +19,7 @@ import numpy as np
 from cinecube.analysis.cubes.rows import RowsGroup
 from cinecube.analysis.cubes.spaces import FeatureSpace, Responses
 from cinecube.analysis.encoders.problem import Block, Layout, Settings, make_design, make_layout, read_block
+from cinecube.analysis.partition.parts import Subset, subsets
 from cinecube.analysis.ridge.factors import Factors, factorise, plain_grams
 from cinecube.analysis.ridge.shared_ridge import solve
 from cinecube.store.base import journal
@@ -29,8 +30,6 @@ from cinecube.store.jobs.tasks import Workers, run_jobs, share, submit
 # 0.022 away; random shares 0.002 and 0.009 after 5 draws, 0.001 and 0.007 after 20 or 50, which take far longer.
 SHARES = (1.0, 0.4, 0.15, 0.05)
 """Shares of a space in a subset's fit, beside none at all: its penalty is the subset's divided by its share."""
-Subset = tuple[str, ...]
-"""Streams that are fitted together."""
 # Responses of up to so many bytes are read once; more of them, once for each fit.
 _KEPT_BYTES = 2**29
 
@@ -119,31 +118,6 @@ class Best:
         """R² on the test rows, shape (target,): the sum of its parts."""
         total: np.ndarray = self.split.sum(axis=0)
         return total
-
-
-def subsets(streams: Sequence[str]) -> list[Subset]:
-    """Streams that are fitted together, singles first, in the order of `inclusion_exclusion`."""
-    sizes = range(1, len(streams) + 1)
-    return [subset for size in sizes for subset in itertools.combinations(streams, size)]
-
-
-def inclusion_exclusion(r2: np.ndarray, n_spaces: int) -> np.ndarray:
-    """Parts of the variance that exactly the spaces of each subset explain (de Heer et al. 2017).
-
-    Parameters
-    ----------
-    r2 : array, shape (subset, target)
-        R² of the subsets of the spaces: singles, pairs, all three, each in the order of `itertools.combinations`.
-    n_spaces : int
-
-    Returns
-    -------
-    array, shape (subset, target)
-    """
-    parts = subsets(list(map(str, range(n_spaces))))
-    # A subset explains all parts that one of its spaces has a hand in.
-    explains = np.array([[float(bool(set(one) & set(part))) for part in parts] for one in parts])
-    return np.linalg.solve(explains, r2)
 
 
 def candidates(streams: Sequence[str], sets: Sequence[Sequence[str]]) -> list[Candidate]:

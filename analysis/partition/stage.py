@@ -8,12 +8,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import pandas as pd
 import xarray as xr
 
-from cinecube.analysis.cubes.parcels import parcel_means, pool_subjects, regions
+from cinecube.analysis.cubes.parcels import regions
 from cinecube.analysis.cubes.results import find_stream
-from cinecube.analysis.cubes.tables import EVERYONE, write_table
 from cinecube.analysis.encoders.oota2025 import without_choices
 from cinecube.analysis.encoders.problem import make_settings, read_problem
 from cinecube.analysis.partition import VERSIONS
@@ -23,13 +21,11 @@ from cinecube.analysis.partition.partition_fits import (
     Best,
     Entry,
     Ground,
-    Subset,
     candidates,
     count_work,
     fit_all,
-    inclusion_exclusion,
-    subsets,
 )
+from cinecube.analysis.partition.parts import Subset, inclusion_exclusion, part_labels, subsets
 from cinecube.store.base.errors import StudyError
 from cinecube.store.base.journal import open_journal
 from cinecube.store.base.paths import StudyPaths
@@ -44,13 +40,11 @@ if TYPE_CHECKING:
     from cinecube.analysis.cubes.spaces import Responses
     from cinecube.store.jobs.tasks import Progress
 
-COLUMNS = ("set", "part", "parcel", "subject", "layers", "r2", "targets")
-ROI_COLUMNS = ("roi", "set", "part", "subjects", "mean", "sem", "low", "high", "parcels")
 _AXES = {"part_r2": "part", "r2": "subset", "split_r2": "space", "penalty": "space"}
 
 
 def partition(study: Study, root: Path, progress: Progress | None = None) -> None:
-    """Partition the variance among each set of `partition`; write a cube, and means over parcels and regions.
+    """Partition the variance among each set of `partition`, and write a cube.
 
     Parameters
     ----------
@@ -70,7 +64,9 @@ def partition(study: Study, root: Path, progress: Progress | None = None) -> Non
     root = root.absolute()  # a worker may run in another folder
     paths = StudyPaths(root)
     if not study.partition:
-        return _write_nothing(study, root)
+        with one_writer(paths, paths.partition):  # DVC expects a stage's output
+            write_cube(paths.partition, xr.Dataset(attrs=provenance("partition", {"sets": []}, ())))
+        return
     study = without_choices(study)
     entries, brains = read_entries(study, root, choose_layers(study, root))
     spec = partition_spec(study, entries, brains)
@@ -84,16 +80,7 @@ def partition(study: Study, root: Path, progress: Progress | None = None) -> Non
         found = fit_all(entries, grounds, tried, workers, progress, journal)
         cube = partition_cube(study.partition, entries, brains, grounds, found)
         write_cube(paths.partition, cube.assign_attrs(_attrs(study, spec, brains)))
-        _write_tables(study, root, partition_table(cube))
         journal.remove()
-
-
-def _write_nothing(study: Study, root: Path) -> None:
-    """Write empty outputs for a study without sets: DVC expects a stage's outputs."""
-    paths = StudyPaths(root)
-    with one_writer(paths, paths.partition):
-        write_cube(paths.partition, xr.Dataset(attrs=provenance("partition", {"sets": []}, ())))
-        _write_tables(study, root, pd.DataFrame(columns=COLUMNS))
 
 
 def _attrs(study: Study, spec: Mapping[str, Any], brains: Mapping[str, Responses]) -> dict[str, Any]:
@@ -288,17 +275,11 @@ def _named(names: Sequence[str], order: Sequence[str], best: Mapping[Subset, Bes
     r2 = np.stack([fit.r2 for fit in fits.values()])
     whole, place = fits[tuple(names)], [[s for s in order if s in names].index(s) for s in names]
     return {
-        "part_r2": dict(zip(_parts(names), inclusion_exclusion(r2, len(names)), strict=True)),
+        "part_r2": dict(zip(part_labels(names), inclusion_exclusion(r2, len(names)), strict=True)),
         "r2": dict(zip(joined, r2, strict=True)),
         "split_r2": dict(zip(names, whole.split[place], strict=True)),
         "penalty": dict(zip(names, whole.penalty[place], strict=True)),
     }
-
-
-def _parts(names: Sequence[str]) -> list[str]:
-    """Labels of a set's parts, in the order of `partition_fits.subsets`."""
-
-    return [f"{'unique' if len(subset) == 1 else 'shared'} {' + '.join(subset)}" for subset in subsets(names)]
 
 
 def _places(ground: Ground, place: Mapping[str, np.ndarray]) -> Iterator[tuple[str, np.ndarray, slice]]:
@@ -308,73 +289,3 @@ def _places(ground: Ground, place: Mapping[str, np.ndarray]) -> Iterator[tuple[s
         own = place[piece.subject][piece.targets]
         yield piece.subject, own, slice(start, start + len(own))
         start += len(own)
-
-
-def partition_table(cube: xr.Dataset) -> pd.DataFrame:
-    """Parts of the variance in every parcel.
-
-    Parameters
-    ----------
-    cube : Dataset
-        From `partition_cube`.
-
-    Returns
-    -------
-    DataFrame
-        Columns `set`, `part`, `parcel`, `subject`, `layers` (of the set's streams in order), `r2` (mean over a
-        parcel's targets) and `targets`, which counts those that were fitted; a parcel without any has NaN. The subject
-        `all` is the mean over all subjects' targets.
-    """
-    layer = dict(zip(cube["space"].values, cube["layer"].values, strict=True))
-    layers = {name: " + ".join(layer[stream] for stream in name.split(" + ")) for name in cube["set"].values}
-    by_subject, pooled = _means(cube["part_r2"]), _means(pool_subjects(cube["part_r2"]))
-    both = xr.concat([pooled.expand_dims(subject=[EVERYONE]), by_subject], "subject", join="exact")
-    frame = both.to_dataframe(dim_order=["set", "part", "parcel", "subject"]).reset_index()
-    parts = {(name, part) for name in layers for part in _parts(name.split(" + "))}
-    frame = frame[[pair in parts for pair in zip(frame["set"], frame["part"], strict=True)]]
-    frame = frame.assign(layers=frame["set"].map(layers)).astype({"targets": int})
-    return frame[list(COLUMNS)].reset_index(drop=True)
-
-
-def _means(values: xr.DataArray) -> xr.Dataset:
-    """Mean over each parcel's targets, and how many are known."""
-    inside = values["parcel"].copy(data=regions(values["parcel"].values))
-    known = values.notnull().assign_coords(parcel=inside).groupby("parcel").sum()
-    means = parcel_means(values)
-    return xr.Dataset({"r2": means, "targets": known.sel(parcel=means["parcel"])})
-
-
-def roi_table(study: Study, root: Path, table: pd.DataFrame) -> pd.DataFrame:
-    """Means over subjects of the study's regions, from `partition_table`.
-
-    Parameters
-    ----------
-    study : Study
-    root : Path
-        The study's folder.
-    table : DataFrame
-        From `partition_table`.
-
-    Returns
-    -------
-    DataFrame
-        Columns `roi`, `set`, `part`, `subjects`, `mean`, `sem`, `low`, `high`, `parcels`, see `rois.roi_summary`.
-
-    Raises
-    ------
-    StudyError
-        If the set of regions is not known, or fits no parcel.
-    """
-    from cinecube.analysis.regions.rois import roi_means, roi_summary, study_members
-
-    if table.empty:
-        return pd.DataFrame(columns=ROI_COLUMNS)
-    by = ("set", "part")
-    means = roi_means(table, study_members(study.rois, root, table["parcel"]), by, "r2")
-    return roi_summary(means, by, "r2", seed=study.statistics.seed)[list(ROI_COLUMNS)]
-
-
-def _write_tables(study: Study, root: Path, table: pd.DataFrame) -> None:
-    tables = StudyPaths(root).tables
-    write_table(tables / "partition.csv", table)
-    write_table(tables / "partition_roi.csv", roi_table(study, root, table))

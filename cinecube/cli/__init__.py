@@ -19,7 +19,7 @@ _STAGES = dict.fromkeys(
     [
         *("inputs", "simulate", "privacy", "films", "checkpoint", "extract", "features", "imported", "contents"),
         *("brain", "encode", "weights", "ceiling", "residual-features", "whole-brain", "layerwise", "residual"),
-        *("partition-layers", "partition", "significance", "figures", "oracle", "report"),
+        *("partition-layers", "partition", "partition-tables", "significance", "figures", "oracle", "report"),
     ],
     "stages",
 )

@@ -185,7 +185,7 @@ def _described(root: Path, cube: Path) -> dict[str, Any]:
 
     opened, lacking = _opened(root, cube)
     name, labels = data_name(opened), list(opened.coords)
-    if (used := str(opened.attrs.get("use"))) in opened.data_vars:  # of a ceiling's several
+    if opened.attrs.get("kind") == "ceiling" and (used := _ceiling_in_use(root)) in opened.data_vars:
         name, labels = used, list(opened[used].coords)
     return {
         "path": str(cube),
@@ -198,6 +198,16 @@ def _described(root: Path, cube: Path) -> dict[str, Any]:
         "statistics": _statistics(opened, name, str(cube), lacking) if name else [],
         "lacking": list(lacking),
     }
+
+
+def _ceiling_in_use(root: Path) -> str:
+    """The ceiling of several that the study divides scores by; none where there is no study that can be read."""
+    from cinecube.store.base.errors import StudyError
+    from cinecube.store.params.document import load_study
+
+    with contextlib.suppress(StudyError):
+        return load_study(root).ceiling.use
+    return "none"
 
 
 def _tell_of_cube(told: Mapping[str, Any]) -> None:

@@ -408,17 +408,40 @@ def partition(root: Path) -> None:
     """Compute the variance that two or three streams explain alone and together, by banded ridge.
 
     Reads the feature cubes of the section `partition`, their score cubes and all brain cubes. Writes
-    results/partition.zarr and tables.
+    results/partition.zarr.
 
     \b
     Example:
       cinecube partition
     """
+    from cinecube.analysis.partition.partition_tables import write_partition_tables
     from cinecube.analysis.partition.stage import partition as run
+    from cinecube.status.pipeline import stage_names
 
+    study = study_at(root)
     with progress_bar("variance partitioning", "fits") as progress:
-        run(study_at(root), root, progress=progress)
+        run(study, root, progress=progress)
+    if "partition_tables" not in stage_names(root):  # of a pipeline by an earlier version, whose stage this was
+        write_partition_tables(study, root)
     remark("the partition is in results/partition.zarr")
+
+
+@click.command("partition-tables", cls=Stage)
+@study_option
+def partition_tables(root: Path) -> None:
+    """Write the tables of the partition: parts of the variance by parcel, and by region of `rois`.
+
+    Reads results/partition.zarr. Writes partition.csv and partition_roi.csv to results/tables. So other regions make no
+    partition anew.
+
+    \b
+    Example:
+      cinecube partition-tables
+    """
+    from cinecube.analysis.partition.partition_tables import write_partition_tables
+
+    write_partition_tables(study_at(root), root)
+    remark("parts of the variance are in results/tables: partition.csv, partition_roi.csv")
 
 
 @click.command(cls=Stage)

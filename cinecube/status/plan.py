@@ -162,6 +162,8 @@ def _steps(study: Study, root: Path) -> list[Step]:
     if "partition_layers" in stage_names(root):
         steps.append(_file_step("partition_layers", paths.partition_layers))
     steps.append(_cube_step("partition", paths.partition))
+    if "partition_tables" in stage_names(root):
+        steps.append(_file_step("partition_tables", paths.tables / "partition.csv"))
     steps.append(_cube_step("significance", paths.significance))
     steps.append(_file_step("figures", paths.results / "figures" / "figure2.csv"))
     if study.simulate is not None:

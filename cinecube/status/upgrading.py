@@ -32,13 +32,14 @@ from cinecube.studies.records import write_records
 _ROOMS = ("analysis", "features", "simulation", "store")
 # Films and scans, which records stand for by now.
 _FOLDERS = ("${stimuli}", "${brain.path}", "${brain.atlas}")
-# What analyses named in the place of `data/contents.json` and of the layers of a partition.
-_OF_ALL_MODELS = ("data/features", "results/scores", "imported", "residual")
+# What stages named in the place of a part of it: of contents, layers, sections, and a partition that wrote its tables.
+_EARLIER = ("data/features", "results/scores", "imported", "residual", "encode", "ceiling", "rois", "statistics.seed")
 # Lists to which a lab may have added what its own stages make.
 _OPEN = ("deps", "params")
-# Keys of `params.yaml` that earlier versions had not, by their defaults: DVC runs no stage that names one which is not
-# there.
+# Keys of `params.yaml` that earlier versions had not, by their defaults, and keys of `encode` that may have been left
+# out: DVC runs no stage that names one which is not there.
 _NEW_KEYS: dict[str, Any] = {"keep_weights": [], "show_films": False}
+_KEYS_OF_ENCODE = ("delays", "alphas", "folds")
 # Keys of DVC that say nothing of what a stage computes: `frozen` keeps GPU-days from being computed again.
 _THEIRS = ("desc", "meta", "frozen")
 
@@ -91,7 +92,7 @@ def rewritten_pipeline(study: Study, root: Path) -> list[Rewritten]:
     simulated = (root / "data" / "dvc.yaml").is_file()
     texts = pipelines(simulated=simulated, stimuli=bool(study.stimuli))
     wanted = {name: _loaded(text) for name, text in texts.items()}
-    edits: dict[str, Callable[[Any], None]] = {PARAMS_FILE: _add_keys}
+    edits: dict[str, Callable[[Any], None]] = {PARAMS_FILE: partial(_add_keys, study=study)}
     for name, ours in wanted.items():
         elsewhere = {stage for other in wanted.values() if other is not ours for stage in other["stages"]}
         edits[name] = partial(_merge, wanted=ours, elsewhere=elsewhere)
@@ -112,11 +113,14 @@ def _schema(root: Path) -> Iterator[Rewritten]:
             yield Rewritten(SCHEMA_FILE, before, after)
 
 
-def _add_keys(params: Any) -> None:
+def _add_keys(params: Any, study: Study) -> None:
     """Keys that the pipeline names."""
     for name, default in _NEW_KEYS.items():
         if name not in params:
             params[name] = copy.copy(default)
+    encode = params.setdefault("encode", {})
+    for name in _KEYS_OF_ENCODE:
+        encode.setdefault(name, study.encode.model_dump(mode="json")[name])
 
 
 def _loaded(text: str) -> Any:
@@ -177,7 +181,7 @@ def _path(entry: Any) -> str:
 def _is_ours(path: str, ours: Sequence[str]) -> bool:
     """True if an entry is ours: this or an earlier version's, a section whose keys it names, code, or input folders."""
     is_code = path in _ROOMS or path.startswith(tuple(f"{room}/" for room in _ROOMS))
-    is_earlier = path.startswith(_FOLDERS) or path in _OF_ALL_MODELS
+    is_earlier = path.startswith(_FOLDERS) or path in _EARLIER
     return is_code or is_earlier or any(one == path or one.startswith(f"{path}.") for one in ours)
 
 
@@ -252,7 +256,13 @@ def _unaltered(study: Study, root: Path, versions: Versions) -> Iterator[str]:
         numbered(study, f"residual_features@{pair.name}"): [paths.residual(pair.name, film) for film in films]
         for pair in study.residual
     }
-    cubes |= {"partition": [paths.partition], "significance": [paths.significance]}
+    cubes |= {f"encode@{model}": [paths.scores(model)] for model in study.compute.models}
+    cubes |= {numbered(study, f"weights@{entry.model}"): [paths.weights(entry.model)] for entry in study.keep_weights}
+    cubes |= {
+        numbered(study, f"encode_imported@{entry.model}"): [paths.scores(entry.model)] for entry in study.imported
+    }
+    cubes |= {numbered(study, f"encode_residual@{pair.name}"): [paths.scores(pair.name)] for pair in study.residual}
+    cubes |= {"ceiling": [paths.ceiling], "partition": [paths.partition], "significance": [paths.significance]}
     for stage, made in cubes.items():
         if all(cube.exists() and not explain_cubes(study, root, [cube])[0].fields for cube in made):
             yield stage

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,10 +16,14 @@ from cinecube.store import scans
 from cinecube.store.base.atomic import write_text
 from cinecube.store.base.fingerprint import differences
 from cinecube.store.base.paths import StudyPaths
-from cinecube.store.params.document import BrainParams, Study
+from cinecube.store.base.section import Section
+from cinecube.store.params.document import Study
 
 Versions = Mapping[str, Mapping[str, Any]]
-_OPTIONAL = ("choose", "detrend", "meshes", "surface", "tasks")
+# Keys that no pipeline can name: `params.yaml` may lack them, and DVC refuses a parameter that is not there.
+_OF_BRAIN = ("choose", "detrend", "meshes", "surface", "tasks")
+_OF_ENCODE = ("compat", "rows")
+_OF_CEILING = ("approximate", "block_rows", "bootstraps", "compat", "curve", "seed")
 
 
 def study_versions(study: Study) -> Versions:
@@ -37,35 +41,34 @@ def study_versions(study: Study) -> Versions:
         If `params.yaml` names an extractor that there is not.
     """
     networks = {model: study.model(model).extractor for model in study.compute.models}
+    encode, rows = _settings(study.encode, _OF_ENCODE), _settings(study.encode, ("rows",))
     return {
-        "brain": {"scans": scans.VERSION, **_settings(study.brain)},
-        "ceiling": ceilings.VERSIONS,
+        "brain": {"scans": scans.VERSION, **_settings(study.brain, _OF_BRAIN)},
+        "ceiling": {**ceilings.VERSIONS, **_settings(study.ceiling, _OF_CEILING)},
         "films": films.VERSIONS,
         "networks": {
             model: {"network": network_version(name, f"models.{model}.extractor"), "reading": READING_VERSION}
             for model, name in networks.items()
         },
-        "partition": partition.VERSIONS,
+        "partition": {**partition.VERSIONS, **rows},
+        "partition_tables": {"tables": partition.TABLES_VERSION, **regions.VERSIONS},
         "regions": regions.VERSIONS,
         "report": {"report": report.VERSION},
         "residual_features": {"residuals": residuals.VERSION, **residuals.SHARED_VERSIONS},
         "residual_tables": {"tables": residuals.TABLES_VERSION, **regions.VERSIONS},
-        "scores": encoders.VERSIONS,
-        "significance": significance.VERSIONS,
+        "scores": {**encoders.VERSIONS, **encode},
+        "significance": {**significance.VERSIONS, **encode},
         "simulation": {"simulation": simulation.VERSION},
-        "truth": truth.VERSIONS,
-        "weights": weights.VERSIONS,
+        "truth": {**truth.VERSIONS, **rows},
+        "weights": {**weights.VERSIONS, **encode},
     }
 
 
-def _settings(brain: BrainParams) -> dict[str, Any]:
-    """Keys that no pipeline can name: `params.yaml` may lack them, and DVC refuses a parameter that is not there."""
-    fields = {name: BrainParams.model_fields[name] for name in _OPTIONAL}
-    chosen = {name: getattr(brain, name) for name, field in fields.items()}
-    chosen = {
-        name: value for name, value in chosen.items() if value != fields[name].get_default(call_default_factory=True)
-    }
-    return {"settings": chosen} if chosen else {}
+def _settings(section: Section, names: Sequence[str]) -> dict[str, Any]:
+    """Optional keys of a section that decide numbers, where they are not the default, as JSON values."""
+    defaults = {name: type(section).model_fields[name].get_default(call_default_factory=True) for name in names}
+    chosen = [name for name, default in defaults.items() if getattr(section, name) != default]
+    return {"settings": section.model_dump(mode="json", include=set(chosen))} if chosen else {}
 
 
 def write_versions(study: Study, root: Path) -> Versions:
@@ -94,8 +97,12 @@ def differing(stored: Mapping[str, Any], asked: Mapping[str, Any]) -> list[str]:
     return [*filter(None, [versions]), *differences({**stored, "version": None}, {**asked, "version": None})]
 
 
-def _said(versions: Mapping[str, Any]) -> str:
-    return json.dumps(versions.get("settings") or "as by default", sort_keys=True)
+def _settings_apart(stored: Mapping[str, Any], asked: Mapping[str, Any]) -> str:
+    """Optional keys that differ, in words."""
+    both = [versions.get("settings") or {} for versions in (stored, asked)]
+    changed = sorted(name for name in {*both[0], *both[1]} if both[0].get(name) != both[1].get(name))
+    said = ([json.dumps(known[name]) if name in known else "as by default" for known in both] for name in changed)
+    return "; ".join(f"{name} was {before}, here {now}" for name, (before, now) in zip(changed, said, strict=True))
 
 
 def told_apart(stored: Any, asked: Any) -> str:
@@ -113,7 +120,7 @@ def told_apart(stored: Any, asked: Any) -> str:
         return "it is of an older version of cinecube, which did not record its own"
     asked = asked or {}
     if stored.get("settings") != asked.get("settings"):
-        return f"brain: {', '.join(_OPTIONAL)} were {_said(stored)}, here {_said(asked)}"
+        return _settings_apart(stored, asked)
     both = {name: (stored.get(name, 1), asked.get(name, 1)) for name in sorted({*stored, *asked})}
     changed = {name: pair for name, pair in both.items() if pair[0] != pair[1]}
     if not changed:

@@ -14,6 +14,7 @@ import xarray as xr
 from cinecube.analysis.ceilings.stage import ceiling
 from cinecube.analysis.encoders.stage import encode
 from cinecube.analysis.figures.paper_figures import paper_figures
+from cinecube.analysis.partition.partition_tables import write_partition_tables
 from cinecube.analysis.partition.stage import partition
 from cinecube.analysis.regions.stage import layerwise, whole_brain
 from cinecube.analysis.report.stage import write_report
@@ -141,7 +142,9 @@ def brain_cube(subject: str, runs: dict[tuple[str, int], np.ndarray]) -> xr.Data
 
 def run_all(study: Study, root: Path) -> None:
     """Every stage from encoding to the report."""
-    stages: list[Callable[[Study, Path], None]] = [ceiling, whole_brain, layerwise, residual, partition, significance]
+    stages: list[Callable[[Study, Path], None]] = [
+        *(ceiling, whole_brain, layerwise, residual, partition, write_partition_tables, significance)
+    ]
     for model in study.compute.models:
         encode(study, root, model)
     for pair in study.residual:

@@ -13,7 +13,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from cinecube.analysis.partition.partition_fits import SHARES, inclusion_exclusion
+from cinecube.analysis.partition.partition_fits import SHARES
+from cinecube.analysis.partition.parts import inclusion_exclusion
 from cinecube.analysis.ridge.factors import Backend, factorise, plain_grams
 from cinecube.analysis.ridge.folds import Fold
 from cinecube.analysis.ridge.shared_ridge import solve

@@ -153,7 +153,6 @@ def test_attributes_say_what_each_is(made: tuple[Path, Study, xr.Dataset]) -> No
     assert "lower bound that rises with rows" in cube["cross_subject"].attrs["about"]
     assert "mean over showings" in cube["repeats"].attrs["about"]
     assert all("note" not in cube[name].attrs and cube[name].attrs["about"] for name in cube)
-    assert cube.attrs["use"] == "cross_subject"
     assert json.loads(cube.attrs["rows"]) == {"train": 180, "test": 60}
     assert (cube.attrs["space"], cube.attrs["targets"]) == ("MNI", "voxels")
     assert "v0 (1 - exp(-k / tau))" in cube["cross_subject"].attrs["about"]

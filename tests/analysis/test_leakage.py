@@ -18,6 +18,7 @@ from hypothesis import strategies as st
 
 from cinecube.analysis.ceilings.stage import ceiling
 from cinecube.analysis.encoders.stage import encode
+from cinecube.analysis.partition.partition_tables import write_partition_tables
 from cinecube.analysis.partition.stage import partition
 from cinecube.analysis.regions.stage import layerwise, whole_brain
 from cinecube.analysis.residuals.residual_cubes import make_residual
@@ -89,7 +90,7 @@ def analyse(study: Study, root: Path) -> Path:
     for pair in study.residual:
         make_residual(study, root, pair.name)
         encode(study, root, pair.name)
-    for stage in (whole_brain, layerwise, residual, partition, significance):
+    for stage in (whole_brain, layerwise, residual, partition, write_partition_tables, significance):
         stage(study, root)
     return root
 

@@ -10,7 +10,7 @@ import pytest
 from sklearn.linear_model import Ridge
 from sklearn.metrics import r2_score
 
-from cinecube.analysis.partition.partition_fits import inclusion_exclusion
+from cinecube.analysis.partition.parts import inclusion_exclusion
 from cinecube.analysis.ridge.folds import Fold
 from cinecube.store.base.errors import StudyError
 

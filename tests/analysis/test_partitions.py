@@ -17,6 +17,7 @@ from cinecube.analysis.cubes.unscored import STILL
 from cinecube.analysis.encoders.problem import make_layout, make_settings, read_problem
 from cinecube.analysis.partition import partition_fits
 from cinecube.analysis.partition.layers import choose_layers, write_partition_layers
+from cinecube.analysis.partition.partition_tables import write_partition_tables
 from cinecube.analysis.partition.stage import partition
 from cinecube.store.base.errors import StudyError
 from cinecube.store.base.paths import StudyPaths
@@ -59,6 +60,7 @@ def run(folder: Any, tmp_path_factory: pytest.TempPathFactory) -> Any:
             root = tmp_path_factory.mktemp("run") / "study"
             shutil.copytree(folder(**changes), root)
             partition(study, root)
+            write_partition_tables(study, root)
             made[key] = _results(root)
         return made[key]
 
@@ -67,7 +69,11 @@ def run(folder: Any, tmp_path_factory: pytest.TempPathFactory) -> Any:
 
 def _results(root: Path) -> Results:
     tables = [pd.read_csv(StudyPaths(root).tables / f"{name}.csv") for name in ("partition", "partition_roi")]
-    return open_cube(StudyPaths(root).partition).load(), tables[0], tables[1]
+    return _cube(root), tables[0], tables[1]
+
+
+def _cube(root: Path) -> xr.Dataset:
+    return open_cube(StudyPaths(root).partition).load()
 
 
 def _naive(root: Path, study: Study, names: Sequence[str], subject: str, n_rows: int = 40) -> Any:
@@ -237,7 +243,7 @@ def test_an_interrupted_run_goes_on(folder, run, tmp_path):
         partition(study, root, stop)
     partition(study, root, lambda done, n_fits: counts.append((done, n_fits)))
     assert counts == [(done, 9) for done in range(1, 10)]
-    xr.testing.assert_identical(_results(root)[0], run(study)[0])
+    xr.testing.assert_identical(_cube(root), run(study)[0])
 
 
 def test_the_order_in_which_fits_come_in_does_not_matter():

@@ -47,6 +47,7 @@ STAGES: dict[str, list[str]] = {
     "residual": ["results/tables/residual.csv"],
     "partition-layers": ["results/partition_layers.json"],
     "partition": ["results/partition.zarr"],
+    "partition-tables": ["results/tables/partition.csv", "results/tables/partition_roi.csv"],
     "significance": ["results/significance.zarr"],
     "figures": ["results/figures"],
     "oracle": ["results/tables/oracle_residual.csv"],
