@@ -32,8 +32,12 @@ from cinecube.studies.records import write_records
 _ROOMS = ("analysis", "features", "simulation", "store")
 # Films and scans, which records stand for by now.
 _FOLDERS = ("${stimuli}", "${brain.path}", "${brain.atlas}")
-# What stages named in the place of a part of it: of contents, layers, sections, and a partition that wrote its tables.
-_EARLIER = ("data/features", "results/scores", "imported", "residual", "encode", "ceiling", "rois", "statistics.seed")
+# What stages named in the place of a part of it (contents, layers, sections), of what a partition's tables follow, and
+# of films and scans, which their digests stand for wherever they are.
+_EARLIER = (
+    *("data/features", "results/scores", "imported", "residual", "encode", "ceiling", "rois", "statistics.seed"),
+    *("stimuli", "brain.path"),
+)
 # Lists to which a lab may have added what its own stages make.
 _OPEN = ("deps", "params")
 # Keys of `params.yaml` that earlier versions had not, by their defaults, and keys of `encode` that may have been left

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import re
 import shutil
 from pathlib import Path
 
@@ -15,6 +16,7 @@ from tests.lab import make_lab
 from tests.store.scan_tree import SPACE
 
 from cinecube.cli import main
+from cinecube.simulation.features.checkpoints import write_checkpoint
 
 FILMS = {"amber": ["amber01"], "birch": ["birch01", "birch02"]}
 SCANS = "fmriprep/sub-01/func"
@@ -75,6 +77,27 @@ def test_a_clone_runs_with_what_was_fetched(clone: Folder) -> None:
     shutil.move(clone.root.parent / "films", clone.root.parent / "gone_too")
     ran = [line for line in dvc(clone.root, "repro", "brain", "films").splitlines() if line.startswith("Running stage")]
     assert ran == ["Running stage 'inputs':"]
+
+
+def test_what_moved_is_read_by_nobody_again(clone: Folder) -> None:
+    """Extraction takes days, and a folder of films finds another disk."""
+    write_checkpoint(0, "wav2vec2", clone.root / "weights/net")
+    net = {"extractor": "wav2vec2", "checkpoint": "weights/net"}
+    clone.change(lambda params: params.update(models={"net": net}, compute={"models": ["net"], "films": ["amber"]}))
+    clone.change(lambda params: params.update(residual=[], partition=[], unimodal={"video": [], "audio": ["net"]}))
+    clone.change(lambda params: params["statistics"].update(compare=[]))
+    assert {"features@net-amber", "brain@sub-01"} <= _ran(dvc(clone.root, "repro", "features", "brain"))
+    here = clone.root.parent
+    (here / "disk").mkdir()
+    for name in ("films", "fmriprep"):
+        shutil.move(here / name, here / "disk" / name)
+    clone.change(lambda params: params.update(stimuli=str(here / "disk/films")))
+    clone.change(lambda params: params["brain"].update(path=str(here / "disk/fmriprep")))
+    assert _ran(dvc(clone.root, "repro", "features", "brain")) == {"inputs", "films"}
+
+
+def _ran(said: str) -> set[str]:
+    return set(re.findall("^Running stage '(.+)':$", said, re.MULTILINE))
 
 
 def test_what_is_missing_is_named_before_anything_runs(clone: Folder, monkeypatch: pytest.MonkeyPatch) -> None:
