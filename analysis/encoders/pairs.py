@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Literal, get_args
 
 import numpy as np
 import pandas as pd
@@ -13,6 +13,8 @@ from cinecube.analysis.encoders.problem import Problem, make_design, make_layout
 from cinecube.analysis.ridge.design import Run, cut_runs
 from cinecube.analysis.ridge.folds import Fold
 from cinecube.analysis.ridge.scores import fittable, pearson
+from cinecube.store.base.errors import StudyError
+from cinecube.store.base.labels import suggestion
 from cinecube.store.clock.clock import step_s
 from cinecube.store.cube.schema import ON_TARGET
 
@@ -105,7 +107,15 @@ class Pairs:
         Returns
         -------
         torch.utils.data.TensorDataset
+
+        Raises
+        ------
+        StudyError
+            If `part` is neither.
         """
+        if part not in get_args(Part):  # any other word must not be read as one of them: who trains on test films?
+            do = suggestion(str(part), get_args(Part)) or "pass one of them"
+            raise StudyError(where="`part=`", found=repr(part), expected="'train' or 'test'", do=do)
         import torch
         from torch.utils.data import TensorDataset
 

@@ -259,10 +259,11 @@ def _responses(study: Study, cite: Cite) -> str:
 def _encoding(study: Study, cite: Cite) -> str:
     encode = study.encode
     delays = ", ".join(str(delay) for delay in encode.delays)
+    n_folds = min(encode.folds, len(study.segments(study.split.train)))  # as `leave_segments_out` cuts them
     text = (
         f"A ridge regression was fitted for each layer and subject on {_listed(study.split.train)}, with the features"
         f" at delays of {delays} TRs, which never cross a run. The penalty of each target was chosen among"
-        f" {encode.alphas.n} from {encode.alphas.min:g} to {encode.alphas.max:g} by {encode.folds} folds of whole"
+        f" {encode.alphas.n} from {encode.alphas.min:g} to {encode.alphas.max:g} by {n_folds} folds of whole"
         f" segments, of which {study.split.gap_s:g} s were left out at their borders; the solver agrees with himalaya"
         f" {cite('dupre2022')}. Scores are Pearson correlations with the responses to {_listed(study.split.test)}, on"
         " which nothing was fitted or chosen: layers are those that the cross-validated score of the training films"

@@ -30,10 +30,12 @@ def inputs(root: Path) -> None:
     from cinecube.store.base.paths import StudyPaths
     from cinecube.store.params.document import refuse_no_source
     from cinecube.studies.records import write_records
+    from cinecube.studies.references import warn_of_references
 
     study = study_at(root)
     keep_out_of_git(root, study)  # before what may fail: `git add -A` must not take inputs that moved
     refuse_no_source(study)
+    warn_of_references(study, root)
     write_versions(study, root)
     with progress_bar("reading films and scans", "MB") as progress:
         write_records(study, root, progress)
@@ -414,16 +416,14 @@ def partition(root: Path) -> None:
     Example:
       cinecube partition
     """
-    from cinecube.analysis.partition.partition_tables import write_partition_tables
     from cinecube.analysis.partition.stage import partition as run
-    from cinecube.status.pipeline import stage_names
+    from cinecube.studies.pipelines import stage_names
 
-    study = study_at(root)
     with progress_bar("variance partitioning", "fits") as progress:
-        run(study, root, progress=progress)
-    if "partition_tables" not in stage_names(root):  # of a pipeline by an earlier version, whose stage this was
-        write_partition_tables(study, root)
+        run(study_at(root), root, progress=progress)
     remark("the partition is in results/partition.zarr")
+    if "partition_tables" not in stage_names(root):  # the pipeline is of an earlier version, whose stage wrote them too
+        click.get_current_context().invoke(partition_tables, root=root)
 
 
 @click.command("partition-tables", cls=Stage)

@@ -115,11 +115,13 @@ def plan(todo: bool, root: Path, as_json: bool) -> None:
     from cinecube.status.pipeline import warn_of_earlier
     from cinecube.status.plan import IDLE, plan_study
     from cinecube.studies.records import warn_of_unfetched
+    from cinecube.studies.references import warn_of_references
 
     study = study_at(root)
     steps = plan_study(study, root)
     warn_of_earlier(root)
     warn_of_unfetched(study, root)
+    warn_of_references(study, root)
     shown = [step for step in steps if step.state not in IDLE] if todo else steps
     if as_json:
         echo_json([asdict(step) for step in shown])

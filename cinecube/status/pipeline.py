@@ -12,16 +12,12 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from yaml import YAMLError
-
 from cinecube.status.standing import standing
 from cinecube.status.versions import Versions, told_apart
-from cinecube.store.base.bounded import parse_yaml, read_text
-from cinecube.store.base.errors import StudyError
 from cinecube.store.base.paths import CONTENTS_FILE, INPUTS_FOLDER, PARAMS_FILE, VERSIONS_FILE, StudyPaths
 from cinecube.store.dvc.dvc_repo import uncollected, without_bars
 from cinecube.store.params.document import Study
-from cinecube.studies.pipelines import PIPELINE_FILES
+from cinecube.studies.pipelines import stage_names
 
 _log = logging.getLogger(__name__)
 
@@ -208,20 +204,6 @@ def _is_restored(repo: Any, stage: Any) -> bool:
     except (DependencyDoesNotExistError, RunCacheNotFoundError):
         return False
     return True
-
-
-def stage_names(root: Path) -> set[str]:
-    """Stages in a study's pipeline; none of a file that cannot be read, of which DVC says what is wrong."""
-    return {stage for name in PIPELINE_FILES for stage in _stages_in(root / name)}
-
-
-def _stages_in(path: Path) -> set[str]:
-    try:
-        pipeline = parse_yaml(read_text(path))
-    except (OSError, ValueError, YAMLError, StudyError):
-        return set()
-    stages = pipeline.get("stages") if isinstance(pipeline, dict) else None
-    return set(stages) if isinstance(stages, dict) else set()
 
 
 def warn_of_earlier(root: Path) -> None:

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from cinecube.status import specs
-from cinecube.status.pipeline import ABSENT, ELSEWHERE, KEPT_BACK, changed_stages, is_only_absent, numbered, stage_names
+from cinecube.status.pipeline import ABSENT, ELSEWHERE, KEPT_BACK, changed_stages, is_only_absent, numbered
 from cinecube.status.timings import Timing, expected_s, read_timings
 from cinecube.status.versions import study_versions
 from cinecube.store.base.errors import StudyError
@@ -21,6 +21,7 @@ from cinecube.store.cube.heads import read_head, stored_bytes, stored_spec
 from cinecube.store.cube.schema import stored_rows
 from cinecube.store.inputs.content import Digests
 from cinecube.store.params.document import Study, refuse_no_source
+from cinecube.studies.pipelines import stage_names
 from cinecube.studies.records import known_records
 
 IDLE = ("done", "kept back")

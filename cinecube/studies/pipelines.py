@@ -4,6 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from importlib.resources import files
+from pathlib import Path
+
+from yaml import YAMLError
+
+from cinecube.store.base.bounded import parse_yaml, read_text
+from cinecube.store.base.errors import StudyError
 
 _WIDE = 120
 PIPELINE_FILES = ("dvc.yaml", "data/dvc.yaml")
@@ -61,3 +67,23 @@ def _listed(key: str, paths: Sequence[str]) -> str:
     line = f"{key}: [{', '.join(quoted)}]"
     indent = "    "
     return line if len(indent + line) <= _WIDE else "\n".join([f"{key}:", *(f"{indent}  - {path}" for path in quoted)])
+
+
+def stage_names(root: Path) -> set[str]:
+    """Stages in a study's pipeline; none of a file that cannot be read, of which DVC says what is wrong.
+
+    Parameters
+    ----------
+    root : Path
+        The study's folder.
+    """
+    return {stage for name in PIPELINE_FILES for stage in _stages_in(root / name)}
+
+
+def _stages_in(path: Path) -> set[str]:
+    try:
+        pipeline = parse_yaml(read_text(path))
+    except (OSError, ValueError, YAMLError, StudyError):
+        return set()
+    stages = pipeline.get("stages") if isinstance(pipeline, dict) else None
+    return set(stages) if isinstance(stages, dict) else set()

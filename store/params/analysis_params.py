@@ -50,7 +50,8 @@ class EncodeParams(Section):
     """FIR lags of the features."""
     alphas: Alphas = Alphas()
     folds: int = Field(5, ge=2, le=1000)
-    """Parts of the training films for choosing penalties and layers; each is whole segments."""
+    """Parts of the training films for choosing penalties and layers; each is whole segments, so there are no more.
+    """
     solver: Literal["shared", "himalaya"] = "shared"
     """`shared`: one factorisation for all targets and subjects; `himalaya`: that library's own, slower."""
     targets_per_block: int = Field(4096, ge=1, le=10_000_000)

@@ -227,7 +227,7 @@ class Study(Section):
                 )
         return self
 
-    def _named_streams(self) -> dict[str, str]:
+    def named_streams(self) -> dict[str, str]:
         """Models and streams that analyses name, by the key that names them: `residual.0.keep`, `unimodal.video.1`."""
         named = {f"residual.{i}.{key}": getattr(pair, key) for i, pair in enumerate(self.residual) for key in _PAIR}
         lists = {f"partition.{i}": streams for i, streams in enumerate(self.partition)}
@@ -236,7 +236,7 @@ class Study(Section):
         return named | {f"{key}.{i}": stream for key, streams in lists.items() for i, stream in enumerate(streams)}
 
     def _streams_are_known(self) -> None:
-        for key, stream in self._named_streams().items():
+        for key, stream in self.named_streams().items():
             if self._owner(stream) is None:
                 raise WrongValue(key=key, **self._no_model(stream))
         for i, streams in enumerate(self.partition):

@@ -131,6 +131,9 @@ def test_pairs_as_a_dataset_of_torch(synthetic: Synthetic) -> None:
         assert features.dtype == responses.dtype == torch.float32
         np.testing.assert_allclose(features, pairs.X[rows], atol=1e-5)
         np.testing.assert_array_equal(responses, pairs.Y[rows])
+    for wrong in ("Train", "training", "", None):  # none of them may stand for the test film
+        with pytest.raises(StudyError, match=r"part=.*expected 'train' or 'test'"):
+            pairs.torch(wrong)  # type: ignore[arg-type]
 
 
 def test_a_target_that_does_not_vary_is_in_no_pair_and_has_no_weights(synthetic: Synthetic) -> None:

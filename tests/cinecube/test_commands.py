@@ -25,7 +25,7 @@ from cinecube.store.base.paths import StudyPaths
 from cinecube.store.open.listing import OF_ALL
 from cinecube.store.params.document import load_study
 
-from ..conftest import Folder
+from ..conftest import Folder, make_small
 
 
 @pytest.mark.parametrize("name", _COMMANDS)
@@ -159,6 +159,26 @@ def test_regressors_that_fit_much_of_a_run_are_told(scratch: Folder) -> None:
     # Motion with its derivatives and squares, white matter and fluid; and mean and trend.
     assert int(told[1]) == quality["regressors"].max() == len(motion) + 2 + 2
     assert int(told[2]) == round(100 * int(told[1]) / int(told[3])) > 25
+
+
+def test_names_that_no_stage_will_make_are_told_before_anything_runs(tmp_path: Path) -> None:
+    folder = make_small(tmp_path / "study")
+    assert folder.must("plan").stderr == ""
+
+    def change(params: dict[str, Any]) -> None:
+        params["compute"]["models"].remove("ast")
+        params["rois"] = "oota2052"
+        params["partition"] = [["videomae", "vit"]]
+
+    folder.change(change)
+    expected = [
+        *("residual: found ast", "unimodal: found ast"),
+        "rois: found no set or file 'oota2052'",
+    ]
+    for command in ("plan", "inputs"):
+        lines = folder.must(command).stderr.splitlines()
+        assert all(any(f"params.yaml: {start}" in line for line in lines) for start in expected), lines
+        assert not any("partition" in line for line in lines)
 
 
 def test_plan_counts_the_rows_of_a_fresh_study(raw: Folder) -> None:
