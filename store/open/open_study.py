@@ -140,7 +140,7 @@ class OpenStudy:
         """
         names = _names(model, "model")
         films = list(self.params.films) if film is None else _names(film, "film")
-        by_model = [self._one_model(name, films, layer) for name in names]
+        by_model = [self._one_model(name, films, layer, is_joined=len(names) > 1) for name in names]
         if len(by_model) == 1:
             return by_model[0]
         _refuse_other_rows(names, by_model)
@@ -153,7 +153,7 @@ class OpenStudy:
         streams = [Stream(name, part["layer"].values.tolist(), []) for name, part in zip(names, by_model, strict=True)]
         return joined.sel(layer=merged_layers(streams))
 
-    def _one_model(self, name: str, films: list[str], layer: int | str | None) -> xr.DataArray:
+    def _one_model(self, name: str, films: list[str], layer: int | str | None, is_joined: bool) -> xr.DataArray:
         model = self._owner(name)
         pairs = {pair.name for pair in self.params.residual}
         parts = []
@@ -167,7 +167,7 @@ class OpenStudy:
                 cube = _select_stream(cube, name, where)
                 cube = cube.isel(layer=cube["width"].values[0] > 0)
             features = cube["features"].assign_attrs(cube.attrs)
-            if len(films) > 1:  # labels stay as they are: to compare them nothing is computed
+            if is_joined or len(films) > 1:  # labels stay as they are: to compare them nothing is computed
                 features = features.copy(data=features.variable.chunk({"model": 1, "layer": 1}).data)
             if layer is not None:
                 label = find_layer(layer, list(cube["layer"].values), where)

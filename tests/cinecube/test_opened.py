@@ -226,6 +226,7 @@ def test_what_is_no_name_is_refused_in_words(opened: AnalysedStudy, ask: Any) ->
 
 
 def test_films_may_be_several_and_numbers_numpys(opened: AnalysedStudy) -> None:
+    assert opened.features(["vit", "videomae"], film="dune").chunks is not None, "lazy, as one model is"
     several = opened.features("vit", film=["amber", "dune"], layer=np.int64(3))  # type: ignore[arg-type]
     parts = [opened.features("vit", film, layer="block03") for film in ("amber", "dune")]
     np.testing.assert_array_equal(several, np.concatenate(parts))
