@@ -6,19 +6,16 @@ import json
 import re
 import shutil
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import pytest
 from click.testing import CliRunner
+from tests.conftest import REPOSITORY, Folder
 
 import cinecube as cc
 from cinecube.cli import main
 from cinecube.store.open.cube_names import find_named, named_cubes
 from cinecube.store.params.document import load_study
 from cinecube.store.verify.find_cubes import find_cubes
-
-if TYPE_CHECKING:
-    from tests.conftest import Folder
 
 
 def test_every_cube_of_a_study_has_a_name(study: Folder) -> None:
@@ -95,6 +92,18 @@ def test_a_name_of_nothing_is_told_the_kinds(study: Folder) -> None:
 def test_a_stream_leads_to_its_model(study: Folder, word: str, name: str) -> None:
     assert study.error("show", word).endswith(f"; name {name}")
     study.must("show", name)
+
+
+@pytest.mark.parametrize("command", ["why", "show"])
+def test_weights_that_are_not_kept_lead_to_what_keeps_them(command: str, tmp_path: Path) -> None:
+    params = tmp_path / "params.yaml"
+    shutil.copy(REPOSITORY / "params.yaml", params)
+    line = Folder(tmp_path).error(command, "vit/weights")
+    assert "params.yaml: keep_weights: found no vit, expected the models whose weights are kept" in line
+    assert "add `{model: vit, layer: best}` to the list" in line
+    text = params.read_text()
+    params.write_text(re.sub("keep_weights: .*", "keep_weights: [{model: vit, layer: best}]", text))
+    assert find_named(tmp_path, "vit/weights") == Path("results/weights/vit.zarr")
 
 
 def test_a_map_of_a_model_of_several_streams_names_them(study: Folder, tmp_path: Path) -> None:
