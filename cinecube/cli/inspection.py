@@ -301,8 +301,12 @@ def _loads(value: Any) -> Any:
 
 
 def _ends(values: xr.DataArray) -> str:
-    """First and last value; targets outside of all parcels have no name."""
+    """First and last value, or the range of numbers that do not rise; targets outside of all parcels have no name."""
+    import numpy as np
+
     flat = values.values.ravel()
+    if flat.dtype.kind in "iuf" and (flat[1:] < flat[:-1]).any():  # the ends of places would read as their range
+        return f"from {np.nanmin(flat)} to {np.nanmax(flat)}"
     named = flat[flat != ""] if flat.dtype.kind in "UO" else flat
     if not named.size:
         return "all empty"

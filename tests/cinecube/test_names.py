@@ -7,12 +7,15 @@ import re
 import shutil
 from pathlib import Path
 
+import numpy as np
 import pytest
 from click.testing import CliRunner
 from tests.conftest import REPOSITORY, Folder
 
 import cinecube as cc
 from cinecube.cli import main
+from cinecube.store.cube.cubes import write_feature_cube
+from cinecube.store.cube.schema import Stream, feature_template, provenance, rows_index
 from cinecube.store.open.cube_names import find_named, named_cubes
 from cinecube.store.params.document import load_study
 from cinecube.store.verify.find_cubes import find_cubes
@@ -104,6 +107,17 @@ def test_weights_that_are_not_kept_lead_to_what_keeps_them(command: str, tmp_pat
     text = params.read_text()
     params.write_text(re.sub("keep_weights: .*", "keep_weights: [{model: vit, layer: best}]", text))
     assert find_named(tmp_path, "vit/weights") == Path("results/weights/vit.zarr")
+
+
+def test_numbers_that_do_not_rise_are_shown_as_a_range(tmp_path: Path) -> None:
+    """The last of them is not the largest: onsets begin anew with each segment."""
+    rows = rows_index({"amber01": np.arange(9) * 1.5, "amber02": np.arange(3) * 1.5})
+    attrs = provenance("features", {"film": "amber"}, ["zarr"])
+    template = feature_template(rows, 1.5, [Stream("vit", ["embed"], [2])], "float32", attrs)
+    write_feature_cube(tmp_path / "amber.zarr", template, lambda m, k: np.ones((12, 2), "float32"))
+    lines = Folder(tmp_path).must("show", "amber.zarr").stdout.splitlines()
+    assert "  onset_s   (time)  from 0.0 to 12.0" in lines
+    assert "  dim       (dim)  0 … 1" in lines
 
 
 def test_a_map_of_a_model_of_several_streams_names_them(study: Folder, tmp_path: Path) -> None:
