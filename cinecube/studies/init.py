@@ -236,8 +236,10 @@ def _find_films(stimuli: Path) -> dict[str, list[str]]:
             expected="two or more folders of segments (.mp4, .mkv, .mov, .avi, …), one to test on",
             do=do,
         )
-    for name in [*films, *(segment for segments in films.values() for segment in segments)]:
-        check_name(name, "film or segment")
+    for film, segments in films.items():
+        check_name(film, f"{stimuli}: film")
+        for segment in segments:
+            check_name(segment, f"{stimuli / film}: segment")
     return films
 
 

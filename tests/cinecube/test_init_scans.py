@@ -136,6 +136,18 @@ def test_scans_of_which_none_is_named_like_a_film(lab: Tree, caplog: pytest.LogC
     assert 'if task-clipa is meant, add `tasks: "my_{task}"`' in caplog.text  # a rule brings them together
 
 
+@pytest.mark.parametrize(
+    ("old", "new", "where"),
+    [
+        ("amber", "my amber", "films: film name: found 'my amber'"),
+        ("amber/amber01.mp4", "amber/my film.mp4", "films/amber: segment name: found 'my film'"),
+    ],
+)
+def test_a_film_whose_name_is_no_label_is_told_with_its_folder(lab: Tree, old: str, new: str, where: str) -> None:
+    (lab.root / "films" / old).rename(lab.root / "films" / new)
+    assert f"{lab.root}/{where}" in lab.error(*_words(lab))
+
+
 def test_no_scan_at_all_is_told(lab: Tree, caplog: pytest.LogCaptureFixture) -> None:
     shutil.rmtree(lab.root / "fmriprep/sub-01/ses-001")
     assert _values(lab)["tr_s"] == 1.49
