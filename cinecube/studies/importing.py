@@ -86,6 +86,7 @@ def import_cubes(
         their place, another process imports this model, or DVC fails.
     """
     paths = StudyPaths(root)
+    load_study(root)  # a folder that is no study gets no lock
     with one_writer(paths, _folder(paths, check_name(wanted.model, "model"))):
         _undo_stopped(paths, wanted.model)
         return _import_cubes(root, wanted, download, tell)

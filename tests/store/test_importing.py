@@ -265,6 +265,14 @@ def test_what_stands_in_its_place_is_kept(published: Published, mine: Path) -> N
     assert "found vit already" in refused(mine, published.bare, "--remote", "http")
 
 
+def test_a_folder_that_is_no_study_is_left_as_it_is(published: Published, tmp_path: Path) -> None:
+    root = tmp_path / "empty"
+    root.mkdir()
+    done = run(root, "import", str(published.bare), "--model", MODEL)
+    assert (done.exit_code, list(root.iterdir())) == (1, [])
+    assert "found no such file, expected a study's parameters" in done.stderr
+
+
 def test_segments_that_the_cubes_lack(published: Published, mine: Path) -> None:
     drop_model(mine)
     params = yaml.safe_load((mine / "params.yaml").read_text())
