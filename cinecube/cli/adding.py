@@ -105,7 +105,8 @@ def import_(
     REPO is a folder, a bare repository or the URL of a Git repository whose cubes DVC tracks. Reads their labels first:
     what this study's `models` does not ask for is refused, cubes of another clock are resampled when they are read.
     Writes data/features/MODEL/FILM.zarr and a .dvc file with its hash and the commit beside it, by `dvc import`; moves
-    MODEL from `compute` to `imported` in params.yaml.
+    MODEL from `compute` to `imported` in params.yaml. Of a model that is imported already it brings further films, from
+    the same REPO; what is here stays.
 
     \b
     Example:
@@ -123,6 +124,9 @@ def import_(
         return
     for path in made:
         remark(path)
+    if not made:
+        remark(f"every film that was asked for is here already, as {repo} has it")
+        return
     remark(f"{model} is listed under `imported` in params.yaml; commit it with the .dvc files")
     if no_download:
         remark(f"`cinecube pull --model {model} --layer N` fetches a layer, `dvc pull data/features/{model}/*.dvc` all")

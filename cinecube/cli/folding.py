@@ -89,7 +89,7 @@ def echo_folded(head: str, text: str = "", indent: int = _INDENT, *, err: bool =
         Print it on stderr.
     """
     columns, head, text = terminal_width(err), _as_painted(head), _as_painted(text)
-    if columns is None or _width(head) + _width(text) <= columns:
+    if columns is None or not text.strip() or _width(head) + _width(text) <= columns:
         echo(Painted((head + text).rstrip()), err=err)
         return
     if head and columns - _width(head) >= _LEAST:

@@ -116,10 +116,10 @@ def _pulled_text(row: Mapping[str, Any]) -> str:
 def why(cube: str, as_json: bool, root: Path) -> None:
     """Say whether a cube is what the study asks for, and which fields differ.
 
-    CUBE is MODEL or PAIR (its feature cubes of all films), MODEL/FILM, MODEL/scores, MODEL/predictions, SUBJECT,
-    ceiling, partition, significance, or a path from the study's folder. Reads its spec, params.yaml, the films' bytes,
-    and what DVC has recorded. Prints every field of the fingerprint that differs, as stored and as asked for. Writes
-    nothing but what DVC said, to .cinecube.
+    CUBE is MODEL or PAIR (its feature cubes of all films), MODEL/FILM, MODEL/scores, MODEL/predictions, MODEL/weights
+    (where `keep_weights` names it), SUBJECT, ceiling, partition, significance, or a path from the study's folder. Reads
+    its spec, params.yaml, the films' bytes, and what DVC has recorded. Prints every field of the fingerprint that
+    differs, as stored and as asked for. Writes nothing but what DVC said, to .cinecube.
 
     \b
     Example:
@@ -153,10 +153,11 @@ def why(cube: str, as_json: bool, root: Path) -> None:
 def show(cube: str, as_json: bool, root: Path) -> None:
     """Show a cube: axes, provenance, licence, statistics.
 
-    CUBE is MODEL or PAIR (its feature cubes of all films), MODEL/FILM, MODEL/scores, MODEL/predictions, SUBJECT,
-    ceiling, partition, significance, or a path from the study's folder. Reads the whole cube for its statistics, one
-    layer or block at a time; of one that is not there, the layers that `cinecube pull` brought. Of a ceiling it shows
-    the one that scores are divided by. Long lists are cut; --json has all.
+    CUBE is MODEL or PAIR (its feature cubes of all films), MODEL/FILM, MODEL/scores, MODEL/predictions, MODEL/weights
+    (where `keep_weights` names it), SUBJECT, ceiling, partition, significance, or a path from the study's folder. Reads
+    the whole cube for its statistics, one layer or block at a time; of one that is not there, the layers that
+    `cinecube pull` brought. Of a ceiling it shows the one that scores are divided by. Long lists are cut; --json has
+    all.
 
     \b
     Example:
@@ -300,8 +301,12 @@ def _loads(value: Any) -> Any:
 
 
 def _ends(values: xr.DataArray) -> str:
-    """First and last value; targets outside of all parcels have no name."""
+    """First and last value, or the range of numbers that do not rise; targets outside of all parcels have no name."""
+    import numpy as np
+
     flat = values.values.ravel()
+    if flat.dtype.kind in "iuf" and (flat[1:] < flat[:-1]).any():  # the ends of places would read as their range
+        return f"from {np.nanmin(flat)} to {np.nanmax(flat)}"
     named = flat[flat != ""] if flat.dtype.kind in "UO" else flat
     if not named.size:
         return "all empty"

@@ -20,6 +20,7 @@ from cinecube.store.clock.films_table import rows_here
 from cinecube.store.cube.heads import read_head, stored_bytes, stored_spec
 from cinecube.store.cube.schema import stored_rows
 from cinecube.store.inputs.content import Digests
+from cinecube.store.open.bringing import never_imported
 from cinecube.store.params.document import Study, refuse_no_source
 from cinecube.studies.pipelines import stage_names
 from cinecube.studies.records import known_records
@@ -211,12 +212,15 @@ def _file_step(stage: str, path: Path) -> Step:
 
 
 def _imported_step(study: Study, model: str, paths: StudyPaths) -> Step:
-    """As `_file_step`; cubes that were imported without their bytes are named, for `dvc repro` fails at them."""
+    """As `_file_step`; cubes that were not fetched or never imported are named, for `dvc repro` fails at them."""
     step = _file_step(f"imported@{model}", paths.imported(model))
     cubes = [paths.features(model, film) for film in study.films]
     if any(not cube.exists() and cube.with_name(f"{cube.name}.dvc").is_file() for cube in cubes):
         folder = paths.relative(cubes[0].parent)
         return replace(step, state="not here", why=f"imported, not fetched: `dvc pull {folder}/*.dvc` brings it")
+    for film in (*study.split.train, *study.split.test):
+        if line := never_imported(study, paths.root, model, film):
+            return replace(step, state="to do", why=f"imported without {film}: {line} brings it")
     return step
 
 

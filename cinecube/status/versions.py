@@ -15,7 +15,7 @@ from cinecube.features.networks.registry import network_version
 from cinecube.store import scans
 from cinecube.store.base.atomic import write_text
 from cinecube.store.base.fingerprint import differences
-from cinecube.store.base.paths import StudyPaths
+from cinecube.store.base.paths import PARAMS_FILE, StudyPaths
 from cinecube.store.base.section import Section
 from cinecube.store.params.document import Study
 
@@ -47,7 +47,10 @@ def study_versions(study: Study) -> Versions:
         "ceiling": {**ceilings.VERSIONS, **_settings(study.ceiling, _OF_CEILING)},
         "films": films.VERSIONS,
         "networks": {
-            model: {"network": network_version(name, f"models.{model}.extractor"), "reading": READING_VERSION}
+            model: {
+                "network": network_version(name, f"{PARAMS_FILE}: models.{model}.extractor"),
+                "reading": READING_VERSION,
+            }
             for model, name in networks.items()
         },
         "partition": {**partition.VERSIONS, **rows},

@@ -17,6 +17,7 @@ from cinecube.store.cube.heads import stored_spec
 from cinecube.store.dvc.dvc_index import open_index
 from cinecube.store.dvc.pulling import PulledCubes
 from cinecube.store.dvc.remotes import shown_address
+from cinecube.store.open.bringing import never_imported
 from cinecube.store.open.cube_names import StudyCube, named_cubes
 from cinecube.store.params.asked import becomes, of_folder, unlike
 from cinecube.store.params.document import PARAMS_FILE, Imported, Study
@@ -79,6 +80,8 @@ def _explain(study: Study, root: Path, cube: StudyCube, changed: Callable[[], Ma
         ways = pull if imported else f"{pull} where it is recorded, `dvc repro` makes it"
         if _is_kept_back(root, place):
             ways = "its owner did not publish it; `dvc repro` makes it where its inputs are"
+        elif imported and (line := never_imported(study, root, model, film)):
+            ways = f"{model} was imported without {film}: {line} brings it"
         return Explanation(place, "missing", reasons=[*pulled, ways])
     stored = stored_spec(root / place)
     if imported is not None:

@@ -13,18 +13,21 @@ from pathlib import Path
 from typing import Any
 
 import xarray as xr
+from yaml import YAMLError
 
 from cinecube.store.base.atomic import remove, write_text
+from cinecube.store.base.bounded import parse_yaml, read_text
 from cinecube.store.base.errors import StudyError, environment_error, first_line
 from cinecube.store.base.labels import check_name, one_of, suggestion
 from cinecube.store.base.paths import StudyPaths
 from cinecube.store.base.writing import one_writer
+from cinecube.store.cube.heads import read_head
 from cinecube.store.dvc.dvc_index import DvcIndex, Listing, open_index
 from cinecube.store.dvc.dvc_repo import is_bare, split_address
 from cinecube.store.dvc.remotes import shown_address
 from cinecube.store.open.revision import RevisionCubes, cubes_of
 from cinecube.store.params.asked import unlike
-from cinecube.store.params.document import PARAMS_FILE, Study, load_study
+from cinecube.store.params.document import PARAMS_FILE, Imported, Study, load_study
 from cinecube.store.params.editing import edit_params, list_imported, undo_import
 
 _log = logging.getLogger(__name__)
@@ -64,6 +67,9 @@ def import_cubes(
 ) -> list[str]:
     """Import a model's feature cubes by `dvc import`, and list it under `imported`; all of it or nothing.
 
+    A model that is listed already gets the films that it lacks, from the same repository; at its revision and remote,
+    unless others are asked for. Films that it has stay as they are.
+
     Parameters
     ----------
     root : Path
@@ -77,15 +83,17 @@ def import_cubes(
     Returns
     -------
     list of str
-        Paths of the `.dvc` files, from the study's folder.
+        Paths of the `.dvc` files that were made, from the study's folder.
 
     Raises
     ------
     StudyError
         If the repository has no such cubes, they are not what `models` asks for or lack a segment, something is in
-        their place, another process imports this model, or DVC fails.
+        their place, the model came from elsewhere or films of it have changed there, another process imports this
+        model, or DVC fails.
     """
     paths = StudyPaths(root)
+    load_study(root)  # a folder that is no study gets no lock
     with one_writer(paths, _folder(paths, check_name(wanted.model, "model"))):
         _undo_stopped(paths, wanted.model)
         return _import_cubes(root, wanted, download, tell)
@@ -101,19 +109,29 @@ def _import_cubes(
     study, paths = load_study(root), StudyPaths(root)
     films = [film for film in wanted.films or study.films if study.film(film)]
     _refuse_itself(root, split_address(wanted.repo)[0])
+    listed = study.import_of(wanted.model)
+    here: list[str] = []
+    if listed is not None:
+        _refuse_elsewhere(listed, wanted)
+        here = [film for film in study.films if _note_of_dvc(paths.features(wanted.model, film)).is_file()]
+        wanted = _as_before(listed, wanted, [paths.features(wanted.model, film) for film in here])
     # `dvc import` takes what is committed, in a folder too.
     rev = wanted.rev or ("HEAD" if os.path.isdir(wanted.repo) and not is_bare(wanted.repo) else None)
     index = open_index(wanted.repo, rev, remote=wanted.remote).study()
     _refuse_itself(root, index.url)
     if index.rev != rev:
         wanted = replace(wanted, rev=index.rev)  # the only branch there: DVC follows none by itself
+    films = [film for film in films if film not in here]
     _refuse_taken(study, paths, wanted.model, films)
     sizes = {cube.path: cube.n_bytes for cube in cubes_of(index)}
+    _refuse_changed(paths, index, wanted, here, sizes)
+    if listed is not None and not films:
+        return []
     _check(study, paths, index, wanted.model, films, sizes)
     made = []
     entry = {"model": wanted.model, "source": shown_address(wanted.address), "rev": wanted.rev}
     cubes = [paths.features(wanted.model, film) for film in films]
-    with one_writer(paths, *cubes), _undone_unless_finished(paths, films, entry):
+    with one_writer(paths, *cubes), _undone_unless_finished(paths, films, entry, is_listed=listed is not None):
         # Last, so that a killed import leaves the study as it was; but DVC refuses an import in the place of an output.
         comes_first = wanted.model in study.compute.models
         if comes_first:
@@ -126,7 +144,7 @@ def _import_cubes(
             source = _Source(*_place_for_dvc(wanted, index, path), index.commit)
             _dvc_import(root, wanted, source, path, pinned)
             made.append(f"{path}.dvc")
-        if not comes_first:
+        if listed is None and not comes_first:
             edit_params(root, lambda params: list_imported(params, entry))
     return made
 
@@ -143,17 +161,81 @@ def _refuse_itself(root: Path, repo: str) -> None:
         )
 
 
-def _refuse_taken(study: Study, paths: StudyPaths, model: str, films: Sequence[str]) -> None:
-    if study.import_of(model) is not None:
+def _refuse_elsewhere(listed: Imported, wanted: Wanted) -> None:
+    """Refuse further films of a model from another repository than its own: a model is of one study."""
+    own, asked = listed.source, shown_address(wanted.address)
+    if own != asked and not (os.path.isdir(own) and os.path.isdir(asked) and os.path.samefile(own, asked)):
         raise StudyError(
             where=f"{PARAMS_FILE}: imported",
-            found=f"{model} already",
-            expected="a model that is not imported yet",
-            do=f"bring it up to date with `dvc update data/features/{model}/*.dvc`, or remove it from `imported`",
+            found=f"{listed.model} already, from {own}",
+            expected="a model that is not imported yet, or further films of one from where it came",
+            do=f"name {own}, or remove {listed.model} from `imported` and its cubes from data/features",
         )
+
+
+def _note_of_dvc(cube: Path) -> Path:
+    """The file in which DVC keeps where an imported cube comes from."""
+    return cube.with_name(f"{cube.name}.dvc")
+
+
+def _as_before(listed: Imported, wanted: Wanted, cubes: Sequence[Path]) -> Wanted:
+    """The revision and remote of the cubes that are here, where no others are asked for."""
+    known = _recorded(cubes[0])["deps"][0]["repo"] if cubes else {"rev": listed.rev}
+    return replace(wanted, rev=wanted.rev or known.get("rev"), remote=wanted.remote or known.get("remote"))
+
+
+def _recorded(cube: Path) -> dict[str, Any]:
+    """What DVC keeps of an import: `deps` with its repository, `outs` with its hash.
+
+    Raises
+    ------
+    StudyError
+        If it keeps no import there.
+    """
+    note = _note_of_dvc(cube)
+    try:
+        found = parse_yaml(read_text(note))
+        return {"deps": [{"repo": dict(found["deps"][0]["repo"])}], "outs": [dict(found["outs"][0])]}
+    except (ValueError, YAMLError, LookupError, TypeError) as error:
+        raise StudyError(
+            where=str(note),
+            found="no import of DVC's",
+            expected="one, as other films of the model are imported",
+            do="remove the model from `imported`, or the film's cube and that file, and import it again",
+        ) from error
+
+
+def _refuse_changed(
+    paths: StudyPaths, index: DvcIndex, wanted: Wanted, here: Sequence[str], known: Collection[str]
+) -> None:
+    """Refuse a revision that has other cubes of the films that are here: all films of a model are made alike."""
+    cubes = RevisionCubes(index)
+    for film in here:
+        path = paths.features(wanted.model, film)
+        place = paths.relative(path)
+        if place not in known:
+            continue
+        if path.exists():
+            with cubes.open(Path(place)) as cube:
+                is_same = cube.attrs.get("fingerprint") == read_head(path, where=place).attrs.get("fingerprint")
+        else:
+            own = _recorded(path)["outs"][0].get("md5")
+            tree = _tree(index.folder(place))
+            is_same = own is None or tree is None or own == tree.hash_info.value
+        if not is_same:
+            rev = f" --rev {wanted.rev}" if wanted.rev else ""
+            raise StudyError(
+                where=place,
+                found=f"another cube than {index.where} has",
+                expected="the same: all films of a model are made alike",
+                do=f"bring what is here up to date first: `dvc update data/features/{wanted.model}/*.dvc{rev}`",
+            )
+
+
+def _refuse_taken(study: Study, paths: StudyPaths, model: str, films: Sequence[str]) -> None:
     for film in films:
         path = paths.features(model, film)
-        for taken in (path, path.with_name(f"{path.name}.dvc")):
+        for taken in (path, _note_of_dvc(path)):
             if not taken.exists():
                 continue
             where = paths.relative(taken)
@@ -231,11 +313,17 @@ def _no_such_cubes(index: DvcIndex, known: Collection[str], model: str, lacking:
 
 
 @contextmanager
-def _undone_unless_finished(paths: StudyPaths, films: Sequence[str], entry: dict[str, Any]) -> Iterator[None]:
-    """Put everything back as it was if something fails; a note says how, should this process be killed."""
+def _undone_unless_finished(
+    paths: StudyPaths, films: Sequence[str], entry: dict[str, Any], is_listed: bool
+) -> Iterator[None]:
+    """Put everything back as it was if something fails; a note says how, should this process be killed.
+
+    Where the model was listed before, it stays so.
+    """
     note = paths.imports / f"{entry['model']}.json"
     before = (paths.root / PARAMS_FILE).read_text(encoding="utf-8")
-    write_text(note, json.dumps({"entry": entry, "films": list(films), "before": before}, indent=1) + "\n")
+    done = {"entry": entry, "films": list(films), "before": before, "is_listed": is_listed}
+    write_text(note, json.dumps(done, indent=1) + "\n")
     try:
         yield
     except BaseException:
@@ -286,8 +374,9 @@ def _undo(paths: StudyPaths, note: Path) -> None:
     for film in films:
         path = paths.features(model, film)
         remove(path)
-        remove(path.with_name(f"{path.name}.dvc"))
-    undo_import(paths.root, before, entry)
+        remove(_note_of_dvc(path))
+    if not done.get("is_listed"):
+        undo_import(paths.root, before, entry)
     note.unlink()
 
 
@@ -369,13 +458,22 @@ def _pin(stage: Any, listing: Listing, n_bytes: int | None) -> None:
     has fetched meanwhile.
     """
     from dvc_data.hashfile.meta import Meta
-    from dvc_data.hashfile.tree import Tree
 
-    if any(item.legacy for item in listing.files.values()):
-        return  # DVC 2 hashed other bytes
-    tree = Tree.from_list([{"md5": item.oid, "relpath": key} for key, item in listing.files.items()], hash_name="md5")
-    tree.digest()
+    tree = _tree(listing)
+    if tree is None:
+        return
     (out,) = stage.outs
     out.hash_info, out.meta = tree.hash_info, Meta(isdir=True, size=n_bytes, nfiles=len(listing.files))
     stage.md5 = stage.compute_md5()
     stage.dump()
+
+
+def _tree(listing: Listing) -> Any:
+    """The folder as DVC hashes it; None of one that DVC 2 hashed, by other bytes."""
+    from dvc_data.hashfile.tree import Tree
+
+    if any(item.legacy for item in listing.files.values()):
+        return None
+    tree = Tree.from_list([{"md5": item.oid, "relpath": key} for key, item in listing.files.items()], hash_name="md5")
+    tree.digest()
+    return tree

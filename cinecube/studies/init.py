@@ -25,7 +25,7 @@ from cinecube.store.inputs.content import is_here, unfetched
 from cinecube.store.params.document import PARAMS_FILE, BrainParams, Source, Study, load_study, parse
 from cinecube.store.scans.arrays import space_of_array
 from cinecube.store.scans.bids import mesh_name, scan_files, scan_space
-from cinecube.store.scans.showings import no_scan
+from cinecube.store.scans.showings import no_scan, ruled_task, task_of
 from cinecube.store.scans.source import ScanRun, ScanSource, ScanTiming
 from cinecube.store.scans.sources import open_scans, source_in, spaces_of
 from cinecube.store.spaces.atlas import check_atlas, find_atlas
@@ -150,7 +150,12 @@ def values_of_scans(
     params = BrainParams(
         source=source, path=str(own.scans.resolve()), subjects=_told_apart(subjects), space=space, **cleaning
     )
-    timed = [one for subject in subjects for one in _scans(params, subject, segments)]
+    scans = [_scans(params, subject, segments) for subject in subjects]
+    _refuse_other_names(own.scans, source, scans, segments)
+    for one in scans:
+        if one.said:
+            _log.warning("%s", one.said)
+    timed = [run for one in scans for run in one.timed]
     tr_s = _tr_s(timed)
     if again := sorted({run.segment for run, _ in timed if run.repeat > 1}):
         _log.info("shown more than once: %s", some_of(again, 8))
@@ -231,8 +236,10 @@ def _find_films(stimuli: Path) -> dict[str, list[str]]:
             expected="two or more folders of segments (.mp4, .mkv, .mov, .avi, …), one to test on",
             do=do,
         )
-    for name in [*films, *(segment for segments in films.values() for segment in segments)]:
-        check_name(name, "film or segment")
+    for film, segments in films.items():
+        check_name(film, f"{stimuli}: film")
+        for segment in segments:
+            check_name(segment, f"{stimuli / film}: segment")
     return films
 
 
@@ -302,24 +309,55 @@ def _told_apart(subjects: list[str]) -> list[str]:
     return subjects
 
 
-def _scans(params: BrainParams, subject: str, segments: list[str]) -> list[tuple[ScanRun, ScanTiming]]:
-    """A subject's scans of the films; logs what `brain` would refuse, as scans may still be on their way."""
+@dataclass(frozen=True)
+class _Scans:
+    """A subject's scans of the films, or one of whatever it is; what `brain` would refuse of them.
+
+    Where none is a film's, `others` names what they are of.
+    """
+
+    subject: str
+    timed: list[tuple[ScanRun, ScanTiming]]
+    said: str = ""
+    others: tuple[str, ...] = ()
+
+
+def _scans(params: BrainParams, subject: str, segments: list[str]) -> _Scans:
+    """A subject's scans of the films; what lacks is no error, as scans may still be on their way."""
     try:
         source = open_scans(params, Path(), subject)
     except StudyError as error:
-        _log.warning("%s", error)
-        return []
+        return _Scans(subject, [], str(error))
     try:
         runs = source.runs(segments)
     except StudyError as error:
-        _log.warning("%s", error)
-        return _any_scan(params, source)
+        return _Scans(subject, _any_scan(params, source), str(error))
     seen = {run.segment for run in runs}
     missing = [segment for segment in segments if segment not in seen]
-    if missing:
-        absent = no_scan(subject, missing[0], source.tasks, None, segments)
-        _log.warning("%s%s", absent, f" (and {len(missing) - 1} more segments)" if missing[1:] else "")
-    return [(run, source.timing(run)) for run in runs] or _any_scan(params, source)
+    if not missing:
+        return _Scans(subject, [(run, source.timing(run)) for run in runs])
+    absent = no_scan(subject, missing[0], source.tasks, None, segments)
+    said = f"{absent}" + (f" (and {len(missing) - 1} more segments)" if missing[1:] else "")
+    if runs:
+        return _Scans(subject, [(run, source.timing(run)) for run in runs], said)
+    return _Scans(subject, _any_scan(params, source), said, tuple(name for name in source.tasks if name))
+
+
+def _refuse_other_names(folder: Path, source: Source, scans: Sequence[_Scans], segments: Sequence[str]) -> None:
+    """Refuse scans of which not one is named like a film; a rule of `brain.tasks` may still bring them together."""
+    named = [one for one in scans if one.others]
+    if any(one.timed for one in scans if not one.others) or not named:
+        return
+    if any(ruled_task(segment, one.others) for one in named for segment in segments):
+        return
+    sign = "" if source == "arrays" else "task-"
+    tasks = [f"{sign}{name}" for name in named[0].others]
+    raise StudyError(
+        where=str(folder),
+        found=f"no scan that is named like any film: those of {named[0].subject} are {some_of(tasks, 3)}",
+        expected=f"{sign}{task_of(segments[0], None)} for {segments[0]}",
+        do=f"give a film's file and its scans one name: NAME.mp4 and {sign}NAME",
+    )
 
 
 def _any_scan(params: BrainParams, source: ScanSource) -> list[tuple[ScanRun, ScanTiming]]:

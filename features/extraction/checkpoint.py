@@ -20,7 +20,7 @@ from cinecube.store.base.atomic import write_text
 from cinecube.store.base.bounded import file_bytes, parse_yaml
 from cinecube.store.base.errors import StudyError, environment_error, first_line
 from cinecube.store.base.fingerprint import files_digest
-from cinecube.store.base.paths import StudyPaths
+from cinecube.store.base.paths import PARAMS_FILE, StudyPaths
 from cinecube.store.base.writing import one_writer
 from cinecube.store.params.asked import HUB_ID
 from cinecube.store.params.document import Study
@@ -58,7 +58,7 @@ def write_record(study: Study, model: str, root: Path) -> dict[str, Any]:
     with one_writer(paths, paths.checkpoint(model)):
         values = record_checkpoint(model, params, root)
         reading = make_reading(study, model, Record.model_validate(values))
-        network = find_network(params.extractor, f"models.{model}.extractor")
+        network = find_network(params.extractor, f"{PARAMS_FILE}: models.{model}.extractor")
         if network.check is not None:
             path, _ = find_checkpoint(model, params, root)
             network.check(path, reading)
@@ -89,7 +89,7 @@ def record_checkpoint(model: str, params: ModelParams, root: Path) -> dict[str, 
         If the extractor is unknown, the checkpoint is not there or of another architecture, or its licence forbids
         commercial use and the study does not say that this is accepted.
     """
-    network = find_network(params.extractor, f"models.{model}.extractor")
+    network = find_network(params.extractor, f"{PARAMS_FILE}: models.{model}.extractor")
     path, revision = find_checkpoint(model, params, root)
     where = StudyPaths(root).relative(path)
     checkpoint = read_checkpoint(path, where, optional=network.official is not None)
@@ -148,7 +148,7 @@ def find_checkpoint(model: str, params: ModelParams, root: Path) -> tuple[Path, 
         return path, None
     if not HUB_ID.fullmatch(params.checkpoint):
         raise StudyError(
-            where=f"models.{model}.checkpoint",
+            where=f"{PARAMS_FILE}: models.{model}.checkpoint",
             found=f"no {params.checkpoint}",
             expected="a folder with config.json and weights, a weight file, or a hub id like org/name",
             do=f"copy the checkpoint to {path}, or correct its name",
@@ -166,7 +166,7 @@ def _snapshot(model: str, params: ModelParams, root: Path) -> Path:
     try:
         return _complete(Path(snapshot_download(name, revision=revision, local_files_only=True)))
     except (OSError, ValueError) as error:
-        if refused := environment_error(error, f"models.{model}.checkpoint"):
+        if refused := environment_error(error, f"{PARAMS_FILE}: models.{model}.checkpoint"):
             raise refused from error
         reason = "HF_HUB_OFFLINE is set"
     if not constants.HF_HUB_OFFLINE:
@@ -175,11 +175,11 @@ def _snapshot(model: str, params: ModelParams, root: Path) -> Path:
             fetched = snapshot_download(name, revision=revision, allow_patterns=files, etag_timeout=_HUB_TIMEOUT_S)
             return Path(fetched)
         except Exception as error:  # whatever the network, the proxy or the hub answers
-            if refused := environment_error(error, f"models.{model}.checkpoint"):
+            if refused := environment_error(error, f"{PARAMS_FILE}: models.{model}.checkpoint"):
                 raise refused from error
             reason = first_line(error)
     raise StudyError(
-        where=f"models.{model}.checkpoint",
+        where=f"{PARAMS_FILE}: models.{model}.checkpoint",
         found=f"no folder and no cached copy of {params.checkpoint} ({reason})",
         expected="its files on this machine",
         do=f"copy config.json, preprocessor_config.json, README.md and the weights to a folder such as "
@@ -298,7 +298,7 @@ def is_non_commercial(licence: str) -> bool:
 def _check_licence(model: str, licence: str, accepted: bool) -> None:
     if is_non_commercial(licence) and not accepted:
         raise StudyError(
-            where=f"models.{model}",
+            where=f"{PARAMS_FILE}: models.{model}",
             found=f"weights under {licence}, for non-commercial use only",
             expected="your consent to these terms",
             do=f"set models.{model}.accept_licence: true in params.yaml if they suit you",

@@ -19,7 +19,7 @@ from cinecube.features.networks.registry import network_version
 from cinecube.store.base.errors import StudyError
 from cinecube.store.base.fingerprint import fingerprint
 from cinecube.store.base.journal import Block, row_blocks
-from cinecube.store.base.paths import StudyPaths
+from cinecube.store.base.paths import PARAMS_FILE, StudyPaths
 from cinecube.store.clock.clock import Clock
 from cinecube.store.cube.cubes import open_cube
 from cinecube.store.cube.schema import merged_layers
@@ -147,7 +147,7 @@ def checked_weights(study: Study, model: str, record: Record, root: Path) -> Pat
     params = study.model(model).model_copy(update={"revision": record.revision})
     folder, _ = find_checkpoint(model, params, root)
     where = StudyPaths(root).relative(StudyPaths(root).checkpoint(model))
-    versions = (network_version(record.extractor, f"models.{model}.extractor"), READING_VERSION)
+    versions = (network_version(record.extractor, f"{PARAMS_FILE}: models.{model}.extractor"), READING_VERSION)
     if versions != (record.extractor_version, record.reading_version):
         recorded = f"{record.extractor_version}.{record.reading_version}"
         raise stale(where, f"a record by version {recorded} of {record.extractor}", "version {}.{}".format(*versions))

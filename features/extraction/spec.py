@@ -14,6 +14,7 @@ from cinecube.features.networks.network import Facts, Reading
 from cinecube.store.base.errors import StudyError
 from cinecube.store.base.fingerprint import file_digest
 from cinecube.store.base.labels import find_layer, layer_number
+from cinecube.store.base.paths import PARAMS_FILE
 from cinecube.store.clock.clock import SAME_S
 from cinecube.store.cube.schema import SCHEMA, Stream, merged_layers
 from cinecube.store.params.document import Study
@@ -119,7 +120,7 @@ def make_reading(study: Study, model: str, record: Record, device: str = "cpu") 
     StudyError
         If it asks for what the network does not have: a layer, a pooling, a number of frames, ….
     """
-    params, facts, where = study.model(model), record.facts, f"models.{model}"
+    params, facts, where = study.model(model), record.facts, f"{PARAMS_FILE}: models.{model}"
     _check(params, record, where)
     quirks = OOTA2025[record.extractor] if params.compat else NO_QUIRKS
     window_s = params.window_s or params.stride_s or study.clock.window_s

@@ -149,6 +149,10 @@ class DvcIndex:
         """What messages call it."""
         return shown_address(self.url) + (f" at {self.rev}" if self.rev else "")
 
+    def named(self, path: str) -> str:
+        """What messages call one of its paths; in the folder that a command runs in, as it is."""
+        return path if self.where == "." else f"{self.where}: {path}"
+
     @property
     def folder_in_git(self) -> str:
         """The folder asked for, from the top of the Git repository where that is not DVC's own."""
@@ -190,7 +194,7 @@ class DvcIndex:
         asked = posixpath.normpath(posixpath.join("/", self.prefix, path)).lstrip("/")
         output = self._output_of(asked)
         inner = asked[len(output.path) :].strip("/")
-        where = f"{self.where}: {asked}"
+        where = self.named(asked)
         objects = self.objects(output)
         listed = self._own_list(output, objects, where) if output.item else None
         if listed is None:
@@ -215,7 +219,7 @@ class DvcIndex:
         StudyError
             If there is no such file, or it is in no cache and no remote.
         """
-        output, where = self.at(path), f"{self.where}: {path}"
+        output, where = self.at(path), self.named(path)
         if output is None or output.item is None:
             found = "no file that DVC has recorded"
             raise StudyError(where=where, found=found, expected="its hash in dvc.lock", do="run `dvc repro`")
@@ -269,19 +273,17 @@ class DvcIndex:
                 if output.item is None and output.source is None:
                     found = "an output that was never made"
                     raise StudyError(
-                        where=f"{self.where}: {path}",
+                        where=self.named(path),
                         found=found,
                         expected="its hash in dvc.lock",
                         do="run `dvc repro`",
                     )
                 if not output.is_dir and output.source is None:
-                    raise StudyError(
-                        where=f"{self.where}: {path}", found="a file", expected="a folder", do="correct the path"
-                    )
+                    raise StudyError(where=self.named(path), found="a file", expected="a folder", do="correct the path")
                 return output
         inside = [output.path for output in self.outputs if output.path.startswith(path + "/") or not path]
         raise StudyError(
-            where=f"{self.where}: {path}",
+            where=self.named(path),
             found="no output of DVC" + (f", but a folder that holds {inside[0]}" if inside else ""),
             expected="a folder that DVC tracks at this revision",
             do="correct the path or the revision",

@@ -10,7 +10,7 @@ import os
 import posixpath
 import re
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -243,11 +243,21 @@ def _place_of(scm: Any, rev: str, folder: str) -> tuple[str, str]:
         if above and fs.isdir(f"/{folder}"):
             place = max(above, key=len)
             return place, posixpath.relpath(folder, place or ".")
-        raise _no_place(f"no folder {folder!r} that DVC knows", f"one of {some_of(places, 5)}" if places else "one")
+        raise _no_folder(folder, places)
     if not places or (len(places) > 1 and "" not in places):
         found_ = f"studies of DVC in {some_of(places, 5)}" if places else "a Git repository without DVC"
         raise _no_place(found_, "one study" if places else "one with a folder .dvc, at its top or below")
     return ("" if "" in places else places[0]), ""
+
+
+def _no_folder(folder: str, places: Sequence[str]) -> StudyError:
+    below = [place for place in places if place]
+    found = f"no folder {folder!r} that DVC knows"
+    if places and not below:
+        expected, do = "no folder: the study is at the top", f"leave out `#{folder}`"
+        return StudyError(where="the repository", found=found, expected=expected, do=do)
+    top = " or the top, which has no name" if "" in places else ""
+    return _no_place(found, f"one of {some_of(below, 5)}{top}" if places else "one")
 
 
 def _no_place(found: str, expected: str) -> StudyError:

@@ -62,7 +62,7 @@ def pull_all(root: Path) -> Brought:
     logging.getLogger("dvc_data.index.fetch").setLevel(logging.ERROR)
     try:
         # On a terminal DVC's own bars show how far it is, at this level.
-        with set_loggers_level(logging.INFO), _bars_that_go(), Repo(str(root)) as repo:
+        with set_loggers_level(logging.INFO), _bars_that_go(), _unmade_in_silence(), Repo(str(root)) as repo:
             done = repo.pull(None if whole else [str(root)], recursive=not whole, allow_missing=True)
     except Exception as error:  # every filesystem has its own classes for a lost connection
         raise StudyError(
@@ -83,6 +83,27 @@ def pull_all(root: Path) -> Brought:
     lacking = tuple(path for path in absent if path not in kept)
     cause = _cause(before, absent[lacking[0]], lacking) if lacking else None
     return Brought(done["stats"]["fetched"], kept, lacking, cause, has_remote=bool(before.config.get("remote")))
+
+
+# Of an output that no stage has made yet: DVC has a line of it for each, and a new study has nothing else.
+_UNMADE = "No file hash info found for "
+
+
+@contextmanager
+def _unmade_in_silence() -> Iterator[None]:
+    """Leave out DVC's warnings of outputs that were never made; it says all others."""
+
+    def is_told(record: logging.LogRecord) -> bool:
+        return not str(record.msg).startswith(_UNMADE)
+
+    loggers = [logging.getLogger(f"dvc_data.{room}.checkout") for room in ("index", "hashfile")]
+    for logger in loggers:
+        logger.addFilter(is_told)
+    try:
+        yield
+    finally:
+        for logger in loggers:
+            logger.removeFilter(is_told)
 
 
 @contextmanager

@@ -99,7 +99,8 @@ def named_cubes(study: Study) -> dict[str, tuple[StudyCube, ...]]:
 
 
 _SPELLINGS = (
-    "a path, MODEL or PAIR, MODEL/FILM, MODEL/scores, MODEL/predictions, SUBJECT, ceiling, partition, significance"
+    "a path, MODEL or PAIR, MODEL/FILM, MODEL/scores, MODEL/predictions, MODEL/weights, SUBJECT, ceiling, partition, "
+    "significance"
 )
 
 
@@ -144,6 +145,7 @@ def find_named(root: Path, asked: str) -> Sequence[Path] | Path:
     if asked.endswith(".zarr") or (os.sep in asked and path.parent.is_dir()):
         return Path(asked)
     _refuse_stream(study, asked)
+    _refuse_unkept(study, asked)
     # Whole names first: the nearest of all comes before them.
     known = sorted(named, key=lambda name: "/" in name)
     do = "see `cinecube ls` for the cubes that are here"
@@ -161,4 +163,16 @@ def _refuse_stream(study: Study, asked: str) -> None:
             found=f"no cube of {name} alone",
             expected=f"that of its model {owner}, which holds all streams of it",
             do=f"name {owner}{slash}{part}",
+        )
+
+
+def _refuse_unkept(study: Study, asked: str) -> None:
+    """Refuse `vit/weights` where the study keeps none of the model, and say how it would."""
+    model, _, part = asked.rpartition("/")
+    if part == "weights" and model in study.known_models:
+        raise StudyError(
+            where=f"{PARAMS_FILE}: keep_weights",
+            found=f"no {model}",
+            expected="the models whose weights are kept",
+            do=f"add `{{model: {model}, layer: best}}` to the list, and run `dvc repro`",
         )

@@ -14,6 +14,7 @@ from cinecube.store.base.labels import no_such
 from cinecube.store.base.paths import StudyPaths
 from cinecube.store.base.writing import one_writer
 from cinecube.store.cube.cubes import open_cube, refuse_another
+from cinecube.store.open.bringing import never_imported
 from cinecube.store.params.asked import unlike
 from cinecube.store.params.document import Imported, Study
 
@@ -44,6 +45,13 @@ def open_imported(study: Study, root: Path, model: str, film: str) -> xr.Dataset
     if not path.exists() and path.with_name(f"{path.name}.dvc").is_file():
         raise StudyError(
             where=where, found="its .dvc file and not the cube", expected="both", do=f"fetch it with `dvc pull {where}`"
+        )
+    if line := never_imported(study, root, model, film):
+        raise StudyError(
+            where=where,
+            found=f"no cube: {model} was imported without {film}",
+            expected="one of each film",
+            do=f"run {line}",
         )
     cube = open_cube(path, where=where)
     refuse_another(cube, where, "features", model=model, segments=study.films.get(film, ()))

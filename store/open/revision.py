@@ -73,9 +73,9 @@ def study_of(index: DvcIndex) -> Study:
             do="name the folder or repository of a study; `cinecube ls` lists cubes of any other",
         )
     try:
-        return read_study(index.params, f"{index.where}: {PARAMS_FILE}")
+        return read_study(index.params, index.named(PARAMS_FILE))
     except StudyError as error:
-        where = error.where if error.where.startswith(index.where) else f"{index.where}: {error.where}"
+        where = error.where if error.where.startswith(index.where) else index.named(error.where)
         do = "open a revision that this version of cinecube reads, or update cinecube"
         raise StudyError(where=where, found=error.found, expected=error.expected, do=do) from None
 
@@ -116,7 +116,7 @@ class RevisionCubes:
         """A file that DVC tracks, or of a folder that it does; None if there is none."""
         output = self.index.at(path.as_posix())
         if output is not None and output.item is not None and not output.is_dir:
-            objects, where = self.index.objects(output), f"{self.index.where}: {path.as_posix()}"
+            objects, where = self.index.objects(output), self.index.named(path.as_posix())
             return (objects.keeping(self._chunks) if self._chunks else objects).read(output.item, None, where).decode()
         try:
             listing = self._kept(self.index.folder(path.parent.as_posix()))

@@ -477,7 +477,7 @@ def load_study(root: Path) -> Study:
     try:
         text = read_text(path)
     except UnicodeDecodeError as error:
-        raise _no_yaml(str(path), error) from None
+        raise _no_text(str(path), error) from None
     return read_study(text, str(path))
 
 
@@ -503,10 +503,19 @@ def read_study(text: str, where: str) -> Study:
     return parse(Study, raw, PARAMS_FILE)
 
 
-def _no_yaml(where: str, error: Exception) -> StudyError:
+def _no_text(where: str, error: UnicodeDecodeError) -> StudyError:
+    line = error.object[: error.start].count(b"\n") + 1
     return StudyError(
-        where=where, found=f"broken YAML ({error})", expected="YAML in UTF-8", do="correct the line that it names"
+        where=where,
+        found=f"a byte that is no UTF-8, {error.object[error.start]:#04x}, in line {line}",
+        expected="YAML in UTF-8",
+        do="save the file in UTF-8, or write that line anew",
     )
+
+
+def _no_yaml(where: str, error: Exception) -> StudyError:
+    do = "correct the line that it names" if "line " in str(error) else "correct it"
+    return StudyError(where=where, found=f"broken YAML ({error})", expected="YAML in UTF-8", do=do)
 
 
 def parse(model: type[_Model], raw: Any, where: str, do: str | None = None) -> _Model:

@@ -55,13 +55,25 @@ def no_scan(subject: str, segment: str, tasks: Sequence[str], rule: str | None, 
 
 def _nearest_task(segment: str, task: str, free: Sequence[str]) -> str | None:
     """What to do about a task whose name ends as the segment's does, or is close to it."""
+    if name := ruled_task(segment, free):
+        rule = segment.removesuffix(name) + "{task}"
+        return f'if task-{name} is meant, add `tasks: "{rule}"` to the section brain of {PARAMS_FILE}'
     for name in free:
-        if re.search(rf"[^A-Za-z0-9]{re.escape(name)}$", segment):
-            rule = segment.removesuffix(name) + "{task}"
-            return f'if task-{name} is meant, add `tasks: "{rule}"` to the section brain of {PARAMS_FILE}'
         if task.endswith(name) or name.endswith(task):
             return f"name the segment and its film's file after task-{name}, or the other way round"
     return suggestion(task, list(free))
+
+
+def ruled_task(segment: str, tasks: Sequence[str]) -> str | None:
+    """The task that a rule in `brain.tasks` makes the segment's: what its name ends in, after a sign.
+
+    Parameters
+    ----------
+    segment : str
+    tasks : sequence of str
+        Of scans.
+    """
+    return next((name for name in tasks if re.search(rf"[^A-Za-z0-9]{re.escape(name)}$", segment)), None)
 
 
 def find_showings(

@@ -123,6 +123,31 @@ def test_an_atlas_of_another_space_by_its_name(lab: Tree) -> None:
     )
 
 
+def test_scans_of_which_none_is_named_like_a_film(lab: Tree, caplog: pytest.LogCaptureFixture) -> None:
+    for film in ("amber", "birch"):
+        lab.rename("", f"{film}01", f"clip{film[0]}")
+    line = lab.error(*_words(lab))
+    assert "no scan that is named like any film: those of sub-01 are task-clipa, task-clipb" in line
+    assert "expected task-amber01 for amber01; give a film's file and its scans one name" in line
+    assert not (lab.root / "new").exists()
+    for film in ("amber", "birch"):
+        (lab.root / "films" / film / f"{film}01.mp4").rename(lab.root / "films" / film / f"my_clip{film[0]}.mp4")
+    lab.must(*_words(lab))
+    assert 'if task-clipa is meant, add `tasks: "my_{task}"`' in caplog.text  # a rule brings them together
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "where"),
+    [
+        ("amber", "my amber", "films: film name: found 'my amber'"),
+        ("amber/amber01.mp4", "amber/my film.mp4", "films/amber: segment name: found 'my film'"),
+    ],
+)
+def test_a_film_whose_name_is_no_label_is_told_with_its_folder(lab: Tree, old: str, new: str, where: str) -> None:
+    (lab.root / "films" / old).rename(lab.root / "films" / new)
+    assert f"{lab.root}/{where}" in lab.error(*_words(lab))
+
+
 def test_no_scan_at_all_is_told(lab: Tree, caplog: pytest.LogCaptureFixture) -> None:
     shutil.rmtree(lab.root / "fmriprep/sub-01/ses-001")
     assert _values(lab)["tr_s"] == 1.49

@@ -6,19 +6,19 @@ import json
 import re
 import shutil
 from pathlib import Path
-from typing import TYPE_CHECKING
 
+import numpy as np
 import pytest
 from click.testing import CliRunner
+from tests.conftest import REPOSITORY, Folder
 
 import cinecube as cc
 from cinecube.cli import main
+from cinecube.store.cube.cubes import write_feature_cube
+from cinecube.store.cube.schema import Stream, feature_template, provenance, rows_index
 from cinecube.store.open.cube_names import find_named, named_cubes
 from cinecube.store.params.document import load_study
 from cinecube.store.verify.find_cubes import find_cubes
-
-if TYPE_CHECKING:
-    from tests.conftest import Folder
 
 
 def test_every_cube_of_a_study_has_a_name(study: Folder) -> None:
@@ -95,6 +95,29 @@ def test_a_name_of_nothing_is_told_the_kinds(study: Folder) -> None:
 def test_a_stream_leads_to_its_model(study: Folder, word: str, name: str) -> None:
     assert study.error("show", word).endswith(f"; name {name}")
     study.must("show", name)
+
+
+@pytest.mark.parametrize("command", ["why", "show"])
+def test_weights_that_are_not_kept_lead_to_what_keeps_them(command: str, tmp_path: Path) -> None:
+    params = tmp_path / "params.yaml"
+    shutil.copy(REPOSITORY / "params.yaml", params)
+    line = Folder(tmp_path).error(command, "vit/weights")
+    assert "params.yaml: keep_weights: found no vit, expected the models whose weights are kept" in line
+    assert "add `{model: vit, layer: best}` to the list" in line
+    text = params.read_text()
+    params.write_text(re.sub("keep_weights: .*", "keep_weights: [{model: vit, layer: best}]", text))
+    assert find_named(tmp_path, "vit/weights") == Path("results/weights/vit.zarr")
+
+
+def test_numbers_that_do_not_rise_are_shown_as_a_range(tmp_path: Path) -> None:
+    """The last of them is not the largest: onsets begin anew with each segment."""
+    rows = rows_index({"amber01": np.arange(9) * 1.5, "amber02": np.arange(3) * 1.5})
+    attrs = provenance("features", {"film": "amber"}, ["zarr"])
+    template = feature_template(rows, 1.5, [Stream("vit", ["embed"], [2])], "float32", attrs)
+    write_feature_cube(tmp_path / "amber.zarr", template, lambda m, k: np.ones((12, 2), "float32"))
+    lines = Folder(tmp_path).must("show", "amber.zarr").stdout.splitlines()
+    assert "  onset_s   (time)  from 0.0 to 12.0" in lines
+    assert "  dim       (dim)  0 … 1" in lines
 
 
 def test_a_map_of_a_model_of_several_streams_names_them(study: Folder, tmp_path: Path) -> None:

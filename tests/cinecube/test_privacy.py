@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -244,3 +245,12 @@ def test_everything_is_pulled_or_layers_of_a_model(tmp_path: Path) -> None:
     wrong = CliRunner().invoke(main, ["pull", "--study", str(tmp_path / "study"), "--layer", "3"])
     assert wrong.exit_code == 1
     assert "--layer and --film go with --model" in wrong.stderr
+
+
+def test_what_was_never_made_is_pulled_without_a_word_of_dvc(tmp_path: Path) -> None:
+    """DVC warns of each output that no stage has made, and of nothing else here: fifty lines in a new study."""
+    _init(tmp_path / "study")
+    command = [str(Path(sys.executable).with_name("cinecube")), "pull", "--study", str(tmp_path / "study")]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert "0 files fetched" in done.stdout
+    assert done.stderr == ""

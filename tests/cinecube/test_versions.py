@@ -153,6 +153,6 @@ def test_networks_of_others_may_say_their_version_as_they_like(
 
 def test_an_extractor_that_there_is_not_is_told_at_once(raw: Folder) -> None:
     raw.change(lambda params: params["models"]["vit"].update(extractor="vitt"))
-    assert "models.vit.extractor: found an unknown extractor 'vitt'" in raw.error("inputs")
+    assert "params.yaml: models.vit.extractor: found an unknown extractor 'vitt'" in raw.error("inputs")
     with pytest.raises(StudyError, match="did you mean 'vit'"):
         network_version("vitt", "models.vit.extractor")

@@ -97,3 +97,12 @@ def test_a_head_that_leaves_no_room_has_a_line_of_its_own(
 def test_without_a_terminal_a_row_is_a_line(capsys: pytest.CaptureFixture[str]) -> None:
     echo_folded("head  ", "word " * 100)
     assert capsys.readouterr().out == "head  " + ("word " * 100).rstrip() + "\n"
+
+
+@pytest.mark.parametrize("text", ["", " "])
+def test_nothing_to_fold_is_no_blank_line(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, text: str
+) -> None:
+    head = "  a row that is wider than the terminal, by far  "
+    assert folded(capsys, monkeypatch, head, text) == [head.rstrip()]
+    assert folded(capsys, monkeypatch, "head  ", text) == ["head"]

@@ -192,6 +192,17 @@ def test_a_wrong_revision_or_repository(source: Path, tmp_path: Path) -> None:
         assert "\n" not in str(caught.value)
 
 
+def test_the_folder_that_a_command_runs_in_has_no_name(source: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(source)
+    with pytest.raises(StudyError, match="^elsewhere: found no output of DVC"):
+        open_index(".").folder("elsewhere")
+
+
+def test_a_wrong_folder_of_a_study_that_is_at_the_top(source: Path) -> None:
+    with pytest.raises(StudyError, match="expected no folder: the study is at the top; leave out `#foo`"):
+        open_index(f"{source}#foo")
+
+
 def test_a_broken_dvc_file(source: Path) -> None:
     (source / "dvc.yaml").write_text("stages: [")
     with pytest.raises(StudyError, match="source: found"):

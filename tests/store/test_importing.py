@@ -19,7 +19,7 @@ from cinecube.store.dvc import remotes
 from cinecube.store.params.document import load_study
 from cinecube.studies.pipelines import pipelines
 
-from .conftest import LAYERS, MODEL, SHARD_BYTES, Published, git, values
+from .conftest import LAYERS, MODEL, SHARD_BYTES, SPEC, Published, git, values, write_cube_of
 
 if TYPE_CHECKING:
     from .servers import Site
@@ -262,7 +262,62 @@ def test_what_stands_in_its_place_is_kept(published: Published, mine: Path) -> N
     assert "(No git" in refused(mine, mine.parent / "nowhere")  # and not what stands in the way
     shutil.rmtree(mine / CUBE)
     bring(mine, published.bare, "--remote", "http")
-    assert "found vit already" in refused(mine, published.bare, "--remote", "http")
+    elsewhere = published.clone(mine.parent / "elsewhere", "http")
+    assert f"found vit already, from {published.bare}" in refused(mine, elsewhere)
+
+
+@pytest.mark.parametrize("how", [(), ("--no-download",)], ids=["fetched", "not fetched"])
+def test_further_films_come_from_where_the_first_came(published: Published, mine: Path, how: tuple[str, ...]) -> None:
+    drop_model(mine)
+    bring(mine, published.bare, "--remote", "http", "--film", "dune", *how)
+    line = f"`cinecube import {published.bare} --model vit --film amber`"
+    for said in (run(mine, "why", CUBE).stdout, run(mine, "imported", MODEL).stderr):
+        assert line in said
+        assert "dvc" not in said.replace(line, "")
+    if not how:
+        steps = {step["stage"]: step for step in json.loads(run(mine, "plan", "--json").stdout)}
+        assert line in steps[f"imported@{MODEL}"]["why"]
+    first = mine / f"data/features/{MODEL}/dune.zarr.dvc"
+    before = (first.read_bytes(), (mine / "params.yaml").read_bytes())
+    assert bring(mine, published.bare, "--film", "amber") == [f"{CUBE}.dvc"]
+    assert bring(mine, published.bare) == []
+    assert (first.read_bytes(), (mine / "params.yaml").read_bytes()) == before
+    (repos,) = {str(yaml.safe_load(note.read_text())["deps"][0]["repo"]) for note in first.parent.glob("*.dvc")}
+    assert "'remote': 'http'" in repos
+    if not how:
+        assert run(mine, "imported", MODEL).exit_code == 0
+        with chdir(mine), dvc(mine) as repo:
+            assert repo.status() == {}
+
+
+def test_further_films_are_of_cubes_that_are_here(published: Published, mine: Path, tmp_path: Path) -> None:
+    """Where the source has made its cubes anew, those that are here come first; a server that dies leaves them."""
+    drop_model(mine)
+    there = published.clone(tmp_path / "there", "http")
+    bring(mine, there, "--film", "dune")
+    site = published.sites["http"]
+    site.wire.reset()
+    site.wire.break_after(SHARD_BYTES // 2)
+    try:
+        assert "dvc import" in refused(mine, there, "--film", "amber")
+    finally:
+        site.wire.reset()
+    write_cube_of(there, "dune", **SPEC | {"pooling": "last"})
+    with chdir(there), dvc(there) as repo:
+        repo.commit(force=True, allow_missing=True)
+    git(there, "commit", "-qam", "another dune")
+    line = refused(mine, there, "--film", "amber")
+    assert "data/features/vit/dune.zarr: found another cube than" in line
+    assert "bring what is here up to date first: `dvc update data/features/vit/*.dvc`" in line
+    bring(mine, there, "--film", "amber", "--rev", "HEAD~1")
+
+
+def test_a_folder_that_is_no_study_is_left_as_it_is(published: Published, tmp_path: Path) -> None:
+    root = tmp_path / "empty"
+    root.mkdir()
+    done = run(root, "import", str(published.bare), "--model", MODEL)
+    assert (done.exit_code, list(root.iterdir())) == (1, [])
+    assert "found no such file, expected a study's parameters" in done.stderr
 
 
 def test_segments_that_the_cubes_lack(published: Published, mine: Path) -> None:

@@ -63,6 +63,9 @@ def test_missing_and_broken_files(tmp_path: Path) -> None:
     (tmp_path / "params.yaml").write_text("a: [", encoding="utf-8")
     with pytest.raises(StudyError, match="broken YAML"):
         load_study(tmp_path)
+    (tmp_path / "params.yaml").write_bytes("# a study\nstudy: café\n".encode("latin-1"))
+    with pytest.raises(StudyError, match="found a byte that is no UTF-8, 0xe9, in line 2, expected YAML in UTF-8"):
+        load_study(tmp_path)
 
 
 def test_unknown_names_are_refused_by_name() -> None:
