@@ -21,7 +21,6 @@ from cinecube.store.base.atomic import staged
 from cinecube.store.base.errors import StudyError
 from cinecube.store.base.paths import StudyPaths
 from cinecube.store.base.writing import one_writer
-from cinecube.store.params.analysis_params import Pair
 from cinecube.store.params.document import Study
 
 VIDEO, AUDIO = "unimodal video", "unimodal audio"
@@ -112,14 +111,14 @@ def _by_region(study: Study, root: Path) -> PaperFigure:
 
 def _residuals(study: Study, root: Path) -> PaperFigure:
     table = _table(root, "residual_roi", "roi", "pair", "measure", "mean", "sem")
-    titles = {pair.name: pair_title(pair) for pair in study.residual}
+    titles = {pair.name: pair.title for pair in study.residual}
     return PaperFigure(table, {"figure4": drawing.residual_bars(table, titles)} if len(table) else {})
 
 
 def _drops(study: Study, root: Path) -> PaperFigure:
     table = _table(root, "residual", "pair", "subject", "drop")
     drawn = {
-        f"figure5.{pair.name}": draw_study_map(study, root, "drop", pair.name, title=pair_title(pair))
+        f"figure5.{pair.name}": draw_study_map(study, root, "drop", pair.name, title=pair.title)
         for pair in study.residual
     }
     pictures = {name: [axes] for name, axes in drawn.items() if axes is not None}
@@ -245,11 +244,6 @@ def region_bars(
     return bars.assign(
         mark=[higher.get((roi, model), "") for roi, model in zip(bars["roi"], bars["model"], strict=True)]
     )
-
-
-def pair_title(pair: Pair) -> str:
-    """A residual pair in words."""
-    return f"{pair.keep} without {pair.remove}"
 
 
 @dataclass(frozen=True)

@@ -186,7 +186,7 @@ def regions_chart(bars: pd.DataFrame, subjects: pd.DataFrame, value: str, note: 
     bars : DataFrame
         From `paper_figures.region_bars`: `roi`, `model`, `value`, its `_low` and `_high`, and `mark`.
     subjects : DataFrame
-        `roi`, `model`, `subject`, `value`, for the same models.
+        `roi`, `model`, `subject`, `value`; of untrained twins, too, which have no bar.
     value : str
         `score`, or `normalised` where there is a ceiling.
     note : str
@@ -208,7 +208,8 @@ def regions_chart(bars: pd.DataFrame, subjects: pd.DataFrame, value: str, note: 
             "data": traces,
             "layout": {"height": _height(len(order)), "xaxis": axis, "yaxis": _categories(order), "legend": _LEGEND},
         }
-    caption = f"Streams in one region, best first; unimodal means are those of a modality's models. {note}"
+    left_out = "" if set(subjects["model"]) <= set(bars["model"]) else ", without untrained twins"
+    caption = f"Streams in one region{left_out}, best first; unimodal means are those of a modality's models. {note}"
     return Chart("regions", caption.strip(), bars, figures, "region")
 
 
@@ -536,7 +537,7 @@ def residual_chart(table: pd.DataFrame, titles: Mapping[str, str]) -> Chart:
                     "x": part["roi"].tolist(),
                     "y": _numbers(part["mean"]),
                     "marker": {"color": colour},
-                    "error_y": {"type": "data", "array": _numbers(part["sem"]), "thickness": 1, "width": 3},
+                    "error_y": {"type": "data", "array": _numbers(part["sem"]), "thickness": 1.5, "width": 3},
                     "hovertemplate": "%{x}, %{fullData.name}: r = %{y:.3f}<extra></extra>",
                 }
             )

@@ -58,8 +58,8 @@ def cortex_data(
     -------
     dict
         `mesh`: see `_mesh_data`; `parcels`: names, and the number of each shown target's; `maps`: by measure, name and
-        subject, packed by `packed`; `steps`: by measure the largest step between two values that are kept;
-        `onlyMeans`: whether maps of single subjects were left out.
+        subject, packed by `packed`; `pairs`: residual pairs in words, by their names; `steps`: by measure the largest
+        step between two values that are kept; `onlyMeans`: whether maps of single subjects were left out.
     """
     like = cubes[0]["target"].values
     shown = np.unique(cortex.source[cortex.source >= 0])
@@ -87,6 +87,7 @@ def cortex_data(
         "place": _bytes(place[cortex.source].astype("<i4")),
         "parcels": {"names": names.tolist(), "number": _bytes(parcel.astype("<u2"))},
         "maps": maps,
+        "pairs": {pair.name: pair.title for pair in study.residual},
         "steps": steps,
         "onlyMeans": only_means,
         "measures": {

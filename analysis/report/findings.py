@@ -9,9 +9,9 @@ import numpy as np
 import pandas as pd
 
 from cinecube.analysis.cubes import tables
-from cinecube.analysis.cubes.parcels import WHOLE
+from cinecube.analysis.cubes.parcels import WHOLE, regions
 from cinecube.analysis.figures.brain_pictures import draw_map
-from cinecube.analysis.figures.paper_figures import groups, marks_note, pair_title, region_bars
+from cinecube.analysis.figures.paper_figures import groups, marks_note, region_bars
 from cinecube.analysis.regions.roi_tables import SCORE_COLUMNS, WHOLE_BRAIN, with_means
 from cinecube.analysis.regions.rois import load_rois, roi_means, study_members
 from cinecube.analysis.report import charts
@@ -56,7 +56,8 @@ def _regions(study: Study, paths: StudyPaths) -> Iterator[PageSection]:
     use = CEILINGS.get(study.ceiling.use)
     divided = (
         f"First r, then shares of a ceiling, {use}, where it is at least {study.ceiling.threshold:g}; "
-        "“survive” is the share of targets whose ceiling is that high. "
+        "“survive” is the share of targets whose ceiling is that high. By chance some targets that follow"
+        " nothing have such a ceiling, too, and shares near 0, which pull means down: docs/understand/ceilings.md. "
     )
     # Said once, in the section on significance, where no difference can be significant.
     marks = "" if reachable(len(study.brain.subjects), study.statistics.fdr) else marks_note(study)
@@ -78,7 +79,7 @@ def _regions(study: Study, paths: StudyPaths) -> Iterator[PageSection]:
         grids.append(("Mean score by number of other subjects that predict", by_size))
     if len(untrained):
         rows = untrained[untrained["roi"] != WHOLE_BRAIN]
-        grids.append(("Pretrained beside untrained; FDR over the regions of each pair", rows))
+        grids.append(("Pretrained beside untrained; FDR over these regions and the whole brain of each pair", rows))
     yield PageSection(
         "regions",
         "Regions",
@@ -164,39 +165,46 @@ def _depth(study: Study, paths: StudyPaths) -> Iterator[PageSection]:
 def _residuals(study: Study, paths: StudyPaths) -> Iterator[PageSection]:
     if not study.residual:
         return
-    table = tables.read_table(
-        paths.tables / "residual.csv", "pair", "subject", "targets_above", "full", "residual", "drop"
-    )
-    own = table[(table["subject"] == tables.EVERYONE) & (table["targets_above"] > 0)]
-    names = pd.Index([pair.name for pair in study.residual], name="pair")
-    # A pair without such parcels has an empty row.
+    table = tables.read_table(paths.tables / "residual.csv", "pair", "subject", "full", "residual", "drop")
+    own = table[table["subject"] == tables.EVERYONE]
+    titles = _titles(study)
+    names = pd.Index(titles, name="pair")
     wide = own.groupby("pair", sort=False)[["full", "residual", "drop"]].mean().reindex(names).reset_index()
     check = tables.read_table(paths.tables / "residual_check.csv", "pair")
     text = (
-        "What is left of a model's features when another's part in them is removed, encoded like any other; means over "
-        "parcels with something to lose. A ridge shrinks, so part of what was removed stays: the check says how much "
-        "of it can "
-        "still be predicted on the test film, beside chance."
+        "What is left of a model's features when another's part in them is removed, encoded like any other. “Before”"
+        " and “after” are means over all parcels. “Drop” is the mean drop of the parcels with something to lose, whose"
+        f" r before exceeds {MINIMUM:g}, and does not follow from the other two. “Before” is not the r of Models, where"
+        " all targets of a parcel have one layer: here each has its own, and parcels weigh the same. A ridge shrinks,"
+        " so part of what was removed stays: “by ridge” and “by kernel” are the r with which the removed model's"
+        " features can still be predicted on the test film from what is left, mean over their dims and the kept"
+        " layers; “shuffled” is chance."
     )
-    lost = list(wide.loc[wide["drop"].isna(), "pair"])
+    lost = [titles[name] for name in wide.loc[wide["drop"].isna(), "pair"]]
     if lost:
         text += f" Nothing to lose anywhere, and so no map: {', '.join(lost)}."
     by_pair = check.groupby("pair", sort=False).mean(numeric_only=True).reset_index()
-    regions = tables.read_table(paths.tables / "residual_roi.csv", "roi", "pair", "measure", "mean", "sem")
-    titles = {pair.name: pair_title(pair) for pair in study.residual}
+    by_region = tables.read_table(paths.tables / "residual_roi.csv", "roi", "pair", "measure", "mean", "sem")
+    grid = wide.merge(by_pair, "left", "pair")
     yield PageSection(
         "residuals",
         "Residuals",
         text,
-        charts=[charts.residual_chart(regions, titles)] if len(regions) else [],
+        charts=[charts.residual_chart(by_region, titles)] if len(by_region) else [],
         pictures=_pictures(study, paths, tuple(f"figure5.{pair.name}" for pair in study.residual)),
         grids=[
             (
-                "Scores before and after, the mean of the parcels' own drops in percent, and what is still predicted",
-                wide.merge(by_pair, "left", "pair"),
+                "Scores before and after over all parcels, the mean drop of those with something to lose, and r of what"
+                " is still predicted",
+                grid.assign(pair=grid["pair"].map(titles)),
             )
         ],
     )
+
+
+def _titles(study: Study) -> dict[str, str]:
+    """Residual pairs in words, by their names."""
+    return {pair.name: pair.title for pair in study.residual}
 
 
 def _partition(study: Study, paths: StudyPaths) -> Iterator[PageSection]:
@@ -227,16 +235,58 @@ def _significance(study: Study, paths: StudyPaths) -> Iterator[PageSection]:
         + reachable(len(study.brain.subjects), study.statistics.fdr)
     )
     grids = []
-    for name, caption in (
-        ("comparisons", "Targets in which one model is better than another"),
-        ("comparisons_roi", "Models against each other over subjects, region by region"),
-    ):
-        table = tables.read_table(paths.tables / f"{name}.csv")
-        if len(table):
-            grids.append((caption, table.drop(columns="note", errors="ignore")))
+    counts = tables.read_table(paths.tables / "comparisons.csv", "comparison", "subject")
+    if len(counts):
+        counts = _with_lowest(counts, paths)
+        text += _swaps(study, counts)
+        caption = "Targets in which one model is better than another, beside the smallest p and q of any"
+        grids.append((caption, counts))
+    over_subjects = tables.read_table(paths.tables / "comparisons_roi.csv")
+    if len(over_subjects):
+        caption = (
+            "Models against each other over subjects, region by region; FDR over the regions and the whole brain of"
+            " each comparison"
+        )
+        grids.append((caption, over_subjects.drop(columns="note", errors="ignore")))
     pictures, words = _group_maps(study, paths)
     drawn = [charts.significance_chart(share)] if len(share) else []
     yield PageSection("significance", "Significance", text + words, charts=drawn, pictures=pictures, grids=grids)
+
+
+def _with_lowest(counts: pd.DataFrame, paths: StudyPaths) -> pd.DataFrame:
+    """Counts of targets in parcels with the smallest p and q that one of them has, by comparison and subject."""
+    where = paths.relative(paths.significance)
+    with open_cube(paths.significance, where=where) as cube:
+        refuse_another(cube, where, "difference_q")
+        inside = regions(cube["parcel"].values) != ""
+        own = cube[["difference_p", "difference_q"]].isel(target=inside).min("target", skipna=True).load()
+        own = own.transpose("subject", "comparison")
+    lowest = {
+        (comparison, subject): [float(own[name].values[s, c]) for name in ("difference_p", "difference_q")]
+        for s, subject in enumerate(map(str, own["subject"].values))
+        for c, comparison in enumerate(map(str, own["comparison"].values))
+    }
+    found = [lowest.get(key, [np.nan, np.nan]) for key in zip(counts["comparison"], counts["subject"], strict=True)]
+    return counts.assign(**dict(zip(("lowest_p", "lowest_q"), np.transpose(found), strict=True)))
+
+
+def _swaps(study: Study, counts: pd.DataFrame) -> str:
+    """Sentences on what a comparison of single targets can find, and how near it came."""
+    text = (
+        " Target by target, two models are compared by blocks of test rows that change places between their"
+        f" predictions, {study.statistics.permutations} times: n blocks can do so in 2ⁿ ways, so p is hardly below"
+        " 2/2ⁿ."
+    )
+    p, q = counts[["lowest_p", "lowest_q"]].min()
+    if not (np.isfinite(p) and np.isfinite(q)):
+        return text
+    level = study.statistics.fdr
+    # Of Benjamini and Hochberg's k targets of m that count, the last has a p of at most level · k / m.
+    needed = f"only where at least {100 * p / level:.2g} % of these count" if p <= level else "nowhere"
+    return (
+        f"{text} The smallest p found is {p:.4f}, with which q, over all targets of a subject, can be {level:g} or less"
+        f" {needed}; the smallest q found is {q:.4f}."
+    )
 
 
 def _paper(study: Study, paths: StudyPaths) -> Iterator[PageSection]:
@@ -280,7 +330,7 @@ def _pictures(study: Study, paths: StudyPaths, names: tuple[str, ...]) -> list[t
     }
     for pair in study.residual:
         captions[f"figure5.{pair.name}"] = (
-            f"{pair_title(pair)}: drop of the mean test r over subjects, in percent; positive where something was "
+            f"{pair.title}: drop of the mean test r over subjects, in percent; positive where something was "
             f"lost, empty where the score before is not above {MINIMUM:g}. Pointed ends: drops beyond 100 %."
         )
     found = []
@@ -322,5 +372,7 @@ def oracle_tables(study: Study, root: Path) -> list[tuple[str, pd.DataFrame]]:
     for name, text in captions.items():
         path = paths.tables / f"{name}.csv"
         if path.is_file():
-            found.append((text, tables.read_table(path)))
+            table = tables.read_table(path)
+            named = {"pair": table["pair"].replace(_titles(study))} if "pair" in table else {}
+            found.append((text, table.assign(**named)))
     return found

@@ -203,7 +203,7 @@ def write_methods(study: Study) -> Methods:
 
     made_up = (
         "Films, responses and networks of this study are simulated, with a known truth: nobody was scanned, and no"
-        " network was pretrained. What follows says how they were analysed."
+        f" network was trained. {_pretrained(study)}What follows says how they were analysed."
         if study.simulate is not None
         else ""
     )
@@ -218,6 +218,17 @@ def write_methods(study: Study) -> Methods:
     return Methods(tuple(text for text in paragraphs if text), "\n\n".join(WORKS[key].bibtex for key in cited))
 
 
+def _pretrained(study: Study) -> str:
+    """Sentence on how a network of a simulated study and its untrained twin differ, which were both never trained."""
+    if not any(study.is_untrained(name) for name in study.encoded):
+        return ""
+    return (
+        "“Pretrained” stands for the weights of a network's checkpoint, drawn so that its layers can be told apart;"
+        " responses follow such networks. An untrained twin has fresh weights, small and of another seed; no response"
+        " follows it. "
+    )
+
+
 def _features(study: Study, cite: Cite) -> str:
     names = []
     for name, params in study.models.items():
@@ -226,12 +237,13 @@ def _features(study: Study, cite: Cite) -> str:
         names.append(f"{name} {cite(params.extractor)}" if params.extractor in WORKS else name)
     twins = [name for name, params in study.models.items() if name in study.encoded and params.untrained is not None]
     read = "networks with random weights and the architectures of " if study.simulate is not None else ""
+    other = "other " if study.simulate is not None else ""
     text = (
         f"Features of the films were read from every layer of {read}{_listed(names)}, averaged over the tokens of each "
         "layer and standardised with the training films' mean and standard deviation. A row is the window of "
         f"{study.clock.window_s:g} s that begins with a TR of {study.clock.tr_s:g} s."
     )
-    return text + (f" {_listed(twins)} had the same architectures with random weights." if twins else "")
+    return text + (f" {_listed(twins)} had the same architectures with {other}random weights." if twins else "")
 
 
 def _responses(study: Study, cite: Cite) -> str:

@@ -97,6 +97,8 @@ HEADS = {
     "mean_difference": "mean difference (r)",
     "p_fdr": "p after FDR",
     "smallest_p": "smallest p possible",
+    "lowest_p": "smallest p found",
+    "lowest_q": "smallest q found",
     "early_depth": "depth, early sensory",
     "late_depth": "depth, language and semantic",
     "full": "test r before",
@@ -117,7 +119,7 @@ HEADS = {
     "cv_score": "cross-validated R²",
 }
 
-_PROBABILITIES = {"p", "p_fdr", "smallest_p"}
+_PROBABILITIES = {"p", "p_fdr", "smallest_p", "lowest_p", "lowest_q"}
 # Of a percentage, a duration and the like; all else that is no whole number has three.
 _DECIMALS = {"drop": 1, "duration_s": 1, "tsnr_median": 1, "correlation": 4, "mean_framewise_displacement_mm": 2}
 

@@ -24,6 +24,9 @@ from cinecube.store.params.document import Study
 
 CEILINGS = {"cross_subject": "what other subjects predict", "repeats": "what repeated films allow"}
 
+HELD = {4: 0.81, 6: 0.86, 15: 0.92}
+"""Share of 95 % bootstrap intervals that hold the mean, by subjects; see `intervals.spread_over_subjects`."""
+
 SEPARATE = frozenset({"imagebind"})
 """Extractors of several streams that never see each other."""
 
@@ -92,14 +95,14 @@ def models_section(
     chart = charts.models_chart(means, subjects, _whole(twins), ceiling)
     grids = [("Whole brain by subject: the numbers of the chart", _whole_brain_table(subjects, models))]
     if len(twins):
-        grids.append(("Pretrained beside untrained", _whole(twins)))
+        family = "; FDR over the whole brain and the regions of each pair" if twins["roi"].nunique() > 1 else ""
+        grids.append((f"Pretrained beside untrained{family}", _whole(twins)))
     text = (
         f"Pearson r on the test film ({', '.join(study.split.test)}). For each subject, the training films choose one"
         " layer for each parcel; the whole brain is the mean over all targets in parcels at these layers, and then over"
         " subjects. The sentence at the top, the chart, the table below it and “whole brain” everywhere else on this"
-        f" page are that number. {_other_means(preferred, means, best)}The intervals are a bootstrap over subjects, too"
-        " narrow of few."
-    )
+        f" page are that number. {_other_means(preferred, means, best)}{_intervals(len(study.brain.subjects))}"
+    ).rstrip()
     return PageSection("models", "Models", text, _joined(study, models), [chart], grids=grids)
 
 
@@ -122,6 +125,18 @@ def _joined(study: Study, models: Sequence[str]) -> list[str]:
             " sound as one sequence, a stream named after one of them is of both; who made them knows."
         )
     return lines
+
+
+def _intervals(n_subjects: int) -> str:
+    """Sentence on intervals of so few subjects."""
+    if n_subjects < 2:
+        return ""  # which have none
+    of = {n_subjects: HELD[n_subjects]} if n_subjects in HELD else HELD
+    held = ", ".join(f"{share:.0%} of studies with {n} subjects" for n, share in of.items())
+    return (
+        f"The intervals are a bootstrap over {n_subjects} subjects, and too narrow of few: of 95 % they hold the true"
+        f" mean in about {held}."
+    )
 
 
 def _other_means(preferred: pd.DataFrame, means: pd.DataFrame, best: str | None) -> str:
@@ -198,11 +213,11 @@ def delays_section(study: Study, paths: StudyPaths) -> PageSection:
     study : Study
     paths : StudyPaths
     """
-    low, high = (seconds / study.clock.tr_s for seconds in (3, 6))
+    low, high = (round(seconds / study.clock.tr_s) for seconds in (3, 6))  # delays are whole rows
     text = (
         "Each parcel fitted with one delay at a time, at its best layer, on the training films. The peak is the"
-        f" haemodynamic delay; a peak outside 3 to 6 s ({low:.1f} to {high:.1f} rows), or a different one for every"
-        " film, says that scans and films have slipped."
+        f" haemodynamic delay; peaks of well predicted parcels outside {low} to {high} rows (about 3 to 6 s) say that"
+        " scans and films have slipped."
     )
     return PageSection("delays", "Delays", text, charts=[charts.lags_chart(_lags(paths), study.clock.tr_s)])
 

@@ -137,6 +137,11 @@ class Pair(Section):
         """Name of its cubes."""
         return f"{self.keep}-{self.remove}"
 
+    @property
+    def title(self) -> str:
+        """The pair in words, as pages and pictures have it."""
+        return f"{self.keep} without {self.remove}"
+
 
 class KeptWeights(Section):
     """A model whose encoders' weights are kept, at one layer of each of its streams."""

@@ -3,20 +3,30 @@
 from __future__ import annotations
 
 import io
+from pathlib import Path
 
 import matplotlib.image
 import numpy as np
 import pandas as pd
 import pytest
+import xarray as xr
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from cinecube.analysis.figures.brain_pictures import colour_bar
 from cinecube.analysis.figures.drawing import grouped_bars, paired_bars, residual_bars, to_png
 from cinecube.analysis.figures.paper_figures import marks_note
+from cinecube.analysis.report.findings import findings
 from cinecube.analysis.report.headline import headline
+from cinecube.analysis.report.methods import write_methods
 from cinecube.analysis.report.report_tables import HEADS, Cell, table_grid
+from cinecube.analysis.report.sections import PageSection, delays_section, models_section
+from cinecube.store.base.paths import StudyPaths
+from cinecube.store.cube.cubes import write_cube
+from cinecube.store.cube.schema import provenance, string_coordinate
+from cinecube.store.params.analysis_params import Pair
 from cinecube.store.params.document import Study
+from cinecube.store.params.model_params import ModelParams
 
 from .conftest import make_study
 
@@ -181,3 +191,179 @@ def test_the_sentence_says_where_the_test_film_disagrees_with_the_training_films
     said = headline(_means(whole_brain=(0.1, 0.2)).assign(normalised=np.nan), GROUPS, "vit", _named())
     assert said == "vit, which the training films prefer, predicts with r = 0.10; ast reaches 0.20 on the test film."
     assert headline(_means(whole_brain=(0.1, 0.2)), GROUPS, None, _named()) == "No model has a score."
+
+
+FOUR = tuple(f"sub-{n}" for n in range(1, 5))
+
+
+def _found_study(subjects: tuple[str, ...] = FOUR) -> Study:
+    """A stream, its untrained twin, another stream that it is compared with and whose part in it is removed."""
+    study = make_study(subjects)
+    twin = study.models["net"].model_copy(update={"untrained": 0})
+    other = ModelParams(extractor="vit", checkpoint="data/weights/other")
+    return study.model_copy(
+        update={
+            "models": {**study.models, "net_untrained": twin, "other": other},
+            "compute": study.compute.model_copy(update={"models": ["net", "net_untrained", "other"]}),
+            "residual": [Pair(keep="net", remove="other")],
+            "ceiling": study.ceiling.model_copy(update={"use": "repeats"}),
+            "statistics": study.statistics.model_copy(update={"compare": [("net", "other")]}),
+        }
+    )
+
+
+def _write_findings(root: Path, subjects: tuple[str, ...] = FOUR) -> dict[str, pd.DataFrame]:
+    """Tables and tests of two parcels, the second of which follows nothing."""
+    paths, everyone = StudyPaths(root), [*subjects, "all"]
+    rows = [(roi, s, m, 0.2, 0.4, 1.0) for roi in ("whole brain", "a", "b") for s in subjects for m in ("net", "other")]
+    rows += [(roi, s, "net_untrained", 0.1, 0.2, 1.0) for roi in ("whole brain", "a", "b") for s in subjects]
+    scores = pd.DataFrame(rows, columns=["roi", "subject", "model", "score", "normalised", "survive"])
+    counts = pd.DataFrame([("net", s, p, 2, 1) for s in subjects for p in ("a", "b")])
+    written = {
+        "roi": scores,
+        "roi_mean": scores.groupby(["roi", "model"], sort=False)[["score", "normalised"]].mean().reset_index(),
+        "untrained": pd.DataFrame(
+            [("net", "net_untrained", roi, 0.2, 0.1, 4, 0.1, 0.125, 0.125, 0.125) for roi in ("a", "b", "whole brain")],
+            columns=[
+                "model",
+                "untrained",
+                "roi",
+                "score",
+                "untrained_score",
+                "n_subjects",
+                "mean_difference",
+                "p",
+                "p_fdr",
+                "smallest_p",
+            ],
+        ),
+        "ceiling_growth": pd.DataFrame(columns=["size", "score"]),
+        "depth": pd.DataFrame({"parcel": ["a"], "subject": ["sub-1"], "model": ["net"], "depth": [np.nan]}),
+        "depth_test": pd.DataFrame(columns=["model"]),
+        "significance": counts.set_axis(["model", "subject", "parcel", "targets", "significant"], axis=1),
+        "residual": pd.DataFrame(
+            [
+                ("net-other", p, s, *own)
+                for s in everyone
+                for p, own in (("a", (0.3, 0.15, 50)), ("b", (0.04, 0, None)))
+            ],
+            columns=["pair", "parcel", "subject", "full", "residual", "drop"],
+        ),
+        "residual_check": pd.DataFrame({"pair": ["net-other"], "layer": ["embed"], "linear": [0.1]}),
+        "residual_roi": pd.DataFrame(
+            [("net-other", "a", name, 0.3, 0.01) for name in ("full", "residual")],
+            columns=["pair", "roi", "measure", "mean", "sem"],
+        ),
+        "comparisons": pd.DataFrame(
+            [("net - other", s, 3, 0, 0, 10) for s in subjects],
+            columns=["comparison", "subject", "targets", "first_better", "second_better", "block_rows"],
+        ),
+        "comparisons_roi": pd.DataFrame({"comparison": ["net - other"], "roi": ["a"], "note": ["few subjects"]}),
+        "lag_curve": pd.DataFrame({"parcel": ["a"] * 2, "model": "net", "lag": [2, 3], "lag_score": [0.1, 0.0]}),
+    }
+    paths.tables.mkdir(parents=True)
+    for name, table in written.items():
+        table.to_csv(paths.tables / f"{name}.csv", index=False)
+    # Outside the parcels stands a smaller p, which no row of the table is about.
+    p = np.tile([0.01, 0.5, 0.2, 0.001], (len(subjects), 1, 1))
+    cube = xr.Dataset(
+        {name: (("subject", "comparison", "target"), p * k) for name, k in (("difference_p", 1), ("difference_q", 2))},
+        coords={
+            "subject": string_coordinate(subjects),
+            "comparison": string_coordinate(["net - other"]),
+            "target": np.arange(4),
+            "parcel": ("target", string_coordinate(["a", "a", "b", ""])),
+        },
+        attrs=provenance("significance", {}, []),
+    )
+    cube["score"] = (("subject", "model", "target"), np.full((len(subjects), 1, 4), 0.2))
+    cube["q"] = cube["score"].copy(data=np.full((len(subjects), 1, 4), 0.01))
+    write_cube(paths.significance, cube.assign_coords(model=string_coordinate(["net"])))
+    return written
+
+
+@pytest.fixture(scope="module")
+def sections(tmp_path_factory: pytest.TempPathFactory) -> dict[str, PageSection]:
+    root = tmp_path_factory.mktemp("report")
+    _write_findings(root)
+    return {section.key: section for section in findings(_found_study(), root)}
+
+
+def test_before_and_after_are_of_all_parcels_and_the_drop_of_those_that_lose(sections: dict[str, PageSection]) -> None:
+    ((caption, grid),) = sections["residuals"].grids
+    row = grid.iloc[0]
+    assert row["pair"] == "net without other"
+    assert list(sections["residuals"].charts[0].figures) == ["net without other"]
+    assert row[["full", "residual", "drop"]].tolist() == pytest.approx([0.17, 0.075, 50.0])
+    assert "before and after over all parcels, the mean drop of those with something to lose" in caption
+    text = sections["residuals"].text
+    for words in ("whose r before exceeds 0.1", "is not the r of Models", "the removed model's features can still be"):
+        assert words in text
+
+
+def test_rows_of_no_target_come_with_the_smallest_p_and_q_in_parcels(sections: dict[str, PageSection]) -> None:
+    grids = dict(sections["significance"].grids)
+    caption = "Targets in which one model is better than another, beside the smallest p and q of any"
+    assert grids[caption][["lowest_p", "lowest_q"]].to_numpy().tolist() == [pytest.approx([0.01, 0.02])] * 4
+    assert [head.text for head in table_grid(grids[caption])["heads"]][-2:] == ["smallest p found", "smallest q found"]
+    # Of 0.01 a fifth of all targets must have as much: Benjamini and Hochberg's bound at a rate of 0.05.
+    assert "The smallest p found is 0.0100" in sections["significance"].text
+    assert "at least 20 % of these count; the smallest q found is 0.0200." in sections["significance"].text
+
+
+def test_families_of_false_discovery_rates_are_named(sections: dict[str, PageSection], tmp_path: Path) -> None:
+    """As `compare_by_roi` takes them: the whole brain is one of its regions."""
+    captions = [caption for key in ("regions", "significance") for caption, _ in sections[key].grids]
+    assert "Pretrained beside untrained; FDR over these regions and the whole brain of each pair" in captions
+    assert any(caption.endswith("FDR over the regions and the whole brain of each comparison") for caption in captions)
+    _write_findings(tmp_path)
+    section = models_section(
+        _found_study(), StudyPaths(tmp_path), pd.DataFrame(), ["net", "net_untrained", "other"], None
+    )
+    assert section.grids[-1][0] == "Pretrained beside untrained; FDR over the whole brain and the regions of each pair"
+
+
+def test_what_pulls_shares_down_and_what_is_left_out_is_said(sections: dict[str, PageSection]) -> None:
+    regions = sections["regions"]
+    assert "targets that follow nothing have such a ceiling, too, and shares near 0" in regions.text
+    assert regions.charts[-1].caption.startswith("Streams in one region, without untrained twins, best first")
+
+
+@pytest.mark.parametrize(
+    ("n_subjects", "held"),
+    [
+        (4, "in about 81% of studies with 4 subjects."),
+        (
+            5,
+            "in about 81% of studies with 4 subjects, 86% of studies with 6 subjects, 92% of studies with 15 subjects.",
+        ),
+        (1, ""),
+    ],
+)
+def test_intervals_say_how_often_they_hold_the_mean(tmp_path: Path, n_subjects: int, held: str) -> None:
+    subjects = tuple(f"sub-{n}" for n in range(n_subjects))
+    _write_findings(tmp_path, subjects)
+    study, names = _found_study(subjects), ["net", "net_untrained", "other"]
+    text = models_section(study, StudyPaths(tmp_path), pd.DataFrame(), names, None).text
+    assert text.endswith(held or "are that number.")
+    assert ("intervals" in text) == bool(held)
+
+
+@pytest.mark.parametrize(("tr_s", "rows"), [(1.49, "2 to 4 rows"), (0.8, "4 to 8 rows"), (2.0, "2 to 3 rows")])
+def test_the_haemodynamic_delay_is_told_in_whole_rows(tmp_path: Path, tr_s: float, rows: str) -> None:
+    _write_findings(tmp_path)
+    study = make_study()
+    study = study.model_copy(update={"clock": study.clock.model_copy(update={"tr_s": tr_s})})
+    text = delays_section(study, StudyPaths(tmp_path)).text
+    assert f"outside {rows} (about 3 to 6 s)" in text
+    assert "film," not in text, "the chart has no films"
+
+
+def test_methods_of_a_simulated_study_say_what_pretrained_means() -> None:
+    study = _found_study()
+    made_up = study.model_copy(update={"simulate": {"seed": 0}})
+    assert "“Pretrained” stands for the weights of a network's checkpoint" in write_methods(made_up).paragraphs[0]
+    assert "with other random weights" in write_methods(made_up).paragraphs[1]
+    assert "checkpoint" not in " ".join(write_methods(study).paragraphs)
+    plain = made_up.model_copy(update={"compute": study.compute.model_copy(update={"models": ["net"]})})
+    assert "Pretrained" not in write_methods(plain).paragraphs[0]

@@ -22,7 +22,7 @@ from cinecube.analysis.cubes.tables import EVERYONE, layer_table, preferred_laye
 from cinecube.analysis.maps.cortex import Cortex, cortex_of, read_fsaverage
 from cinecube.analysis.maps.map_values import Kind, map_values
 from cinecube.analysis.regions.rois import load_rois
-from cinecube.analysis.report.charts import Chart
+from cinecube.analysis.report.charts import Chart, residual_chart
 from cinecube.analysis.report.cortex_data import cortex_data
 from cinecube.analysis.report.findings import ABOVE
 from cinecube.analysis.report.methods import Methods, write_methods
@@ -714,6 +714,30 @@ def test_names_are_text_wherever_they_appear(browser: Any, tmp_path: Path) -> No
     page.close()
 
 
+@pytest.mark.parametrize(("scheme", "ink"), [("light", "rgb(27, 31, 36)"), ("dark", "rgb(230, 237, 243)")])
+def test_error_bars_of_bars_are_seen_in_either_theme(browser: Any, tmp_path: Path, scheme: str, ink: str) -> None:
+    """Plotly draws them dark grey, which the dark ground hides."""
+    rows = [("a-b", "V1", measure, 0.2, 0.05) for measure in ("full", "residual")]
+    chart = residual_chart(
+        pd.DataFrame(rows, columns=["pair", "roi", "measure", "mean", "sem"]), {"a-b": "a without b"}
+    )
+
+    class Named:
+        study = "bars"
+        simulate = None
+
+    path = tmp_path / "index.html"
+    section = PageSection("residuals", "Residuals", charts=[chart])
+    path.write_text(fill_page([section], None, study=Named(), **_OTHERS), encoding="utf-8")
+    page = browser.new_page(color_scheme=scheme)
+    reader = Reader(page, path)
+    page.wait_for_selector("#residuals .errorbar path")
+    drawn = reader.ask("() => [...document.querySelectorAll('#residuals .errorbar path')].map((e) => e.style.stroke)")
+    assert drawn == [ink] * 2
+    assert reader.said == []
+    page.close()
+
+
 def test_what_would_be_too_large_is_left_out_and_said(study: Folder, monkeypatch: pytest.MonkeyPatch) -> None:
     """Of more streams than a page has room for the maps of single subjects are not kept."""
     params = load_study(study.root)
@@ -724,6 +748,7 @@ def test_what_would_be_too_large_is_left_out_and_said(study: Folder, monkeypatch
     monkeypatch.setattr("cinecube.analysis.report.cortex_data._MOST_BYTES", 1)
     small = cortex_data(params, study.root, cubes, cortex, None)
     assert [whole["onlyMeans"], small["onlyMeans"]] == [False, True]
+    assert whole["pairs"] == {pair.name: f"{pair.keep} without {pair.remove}" for pair in params.residual}
     for measure, by_name in small["maps"].items():
         assert set(by_name) == set(whole["maps"][measure])
         assert all(list(by_subject) == ["mean"] for by_subject in by_name.values())

@@ -308,7 +308,7 @@ async function cortex(data) {
   fill(control("second"), models.map((name) => [name, name]));
   control("model").value = data.best ?? models[0];
   if (models.length > 1) control("second").value = models.find((name) => name !== control("model").value);
-  fill(control("pair"), Object.keys(data.maps.drop || {}).map((name) => [name, name]));
+  fill(control("pair"), Object.keys(data.maps.drop || {}).map((name) => [name, data.pairs[name]]));
   const kinds = Object.entries(data.measures).filter(([kind]) => (kind === "difference" ? models.length > 1 : data.maps[kind]));
   fill(control("measure"), kinds.map(([kind, one]) => [kind, one.words]));
   const subjects = Object.keys(Object.values(data.maps.score || data.maps.ceiling)[0]);

@@ -27,11 +27,13 @@ function themed(figure, width) {
   const axis = { gridcolor: style("--line"), zerolinecolor: style("--soft"), linecolor: style("--line"), automargin: true };
   const dark = matchMedia("(prefers-color-scheme: dark)").matches, narrow = isNarrow(width);
   // The palette's blue is too dark on a dark ground.
-  const { data: traces, layout: given } = dark ? JSON.parse(JSON.stringify(figure).replaceAll("#0072B2", "#5AB1F0")) : figure;
+  const { data: coloured, layout: given } = dark ? JSON.parse(JSON.stringify(figure).replaceAll("#0072B2", "#5AB1F0")) : figure;
   const layout = {
     paper_bgcolor: "rgba(0,0,0,0)", plot_bgcolor: "rgba(0,0,0,0)", hoverlabel: { align: "left" },
     margin: { l: 8, r: 8, t: 28, b: 8 }, ...given, font: { color: ink(), family: "system-ui, sans-serif", size: narrow ? 12 : 13 },
   };
+  // Error bars of bars would be dark grey; those of points have the colour of their points.
+  const traces = coloured.map((trace) => (trace.type === "bar" && trace.error_y ? { ...trace, error_y: { ...trace.error_y, color: ink() } } : trace));
   for (const key of Object.keys(given)) {
     if (/^[xy]axis\d*$/.test(key)) layout[key] = { ...axis, ...given[key] };
     const [from, to] = layout[key].domain || [];
