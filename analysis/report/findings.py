@@ -284,8 +284,8 @@ def _swaps(study: Study, counts: pd.DataFrame) -> str:
     # Of Benjamini and Hochberg's k targets of m that count, the last has a p of at most level · k / m.
     needed = f"only where at least {100 * p / level:.2g} % of these count" if p <= level else "nowhere"
     return (
-        f"{text} The smallest p found is {p:.4f}, with which q, over all targets of a subject, can be {level:g} or less"
-        f" {needed}; the smallest q found is {q:.4f}."
+        f"{text} The smallest p found is {p:.4f}, with which q, over all targets of a subject, in parcels or not, can"
+        f" be {level:g} or less {needed}; the smallest q found is {q:.4f}."
     )
 
 
