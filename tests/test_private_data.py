@@ -113,6 +113,7 @@ def _shrink(params: dict[str, Any]) -> None:
     params["brain"]["subjects"] = list(SUBJECTS)
     params["simulate"]["subjects"] = len(SUBJECTS)
     params["residual"], params["partition"], params["statistics"]["compare"] = [], [], []
+    params["unimodal"] = {"video": ["vit"]}
 
 
 def _write_cubes(paths: StudyPaths, films: dict[str, list[str]]) -> None:
