@@ -14,6 +14,7 @@ from cinecube.analysis.cubes.unscored import refuse_unexplained
 from cinecube.store.base.atomic import write_text
 from cinecube.store.base.errors import StudyError
 from cinecube.store.base.paths import StudyPaths
+from cinecube.store.base.writing import one_writer
 from cinecube.store.params.document import Study
 
 
@@ -38,8 +39,10 @@ def write_partition_layers(study: Study, root: Path) -> dict[str, str]:
     StudyError
         As `choose_layers`.
     """
-    chosen = choose_layers(study, root)
-    write_text(StudyPaths(root).partition_layers, json.dumps(chosen, indent=1, sort_keys=True) + "\n")
+    paths = StudyPaths(root)
+    with one_writer(paths, paths.partition_layers):
+        chosen = choose_layers(study, root)
+        write_text(paths.partition_layers, json.dumps(chosen, indent=1, sort_keys=True) + "\n")
     return chosen
 
 

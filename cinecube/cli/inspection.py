@@ -215,7 +215,7 @@ def _tell_of_cube(told: Mapping[str, Any]) -> None:
     echo(f"{told['name']} ({', '.join(f'{dim}: {size}' for dim, size in told['axes'].items())})")
     for label, coordinate in told["coordinates"].items():
         echo(f"  {label:10}({', '.join(coordinate['dims'])})  {coordinate['values']}")
-    for key, value in _without_repeats(told["attributes"]).items():
+    for key, value in _without_repeats(told["attributes"], told["name"]).items():
         _tell_attribute(key, value)
     statistics = told["statistics"]
     labels = [" ".join(row["at"]) for row in statistics]
@@ -242,17 +242,17 @@ def _opened(root: Path, cube: Path) -> tuple[xr.Dataset, Sequence[str]]:
 _OF_CEILING = {"repeats": ("compat", "curve"), "cross_subject": ("block_rows",)}
 
 
-def _without_repeats(attributes: Mapping[str, Any]) -> dict[str, Any]:
-    """Attributes without what another of them says, and without settings of the ceiling that was not used."""
+def _without_repeats(attributes: Mapping[str, Any], name: str) -> dict[str, Any]:
+    """Attributes without what another of them says, and without settings of the ceiling that is not shown."""
     place, cleaning = attributes.get("place"), attributes.get("cleaning")
-    kept = dict(attributes)
+    kept = {key: value for key, value in attributes.items() if key != "use"}  # earlier: what params.yaml said then
     if isinstance(place, dict):
         kept = {key: value for key, value in kept.items() if key not in place or value != place[key] or key == "kind"}
     spec = kept.get("spec")
     if isinstance(spec, dict):
         spec = {key: value for key, value in spec.items() if not (key == "brain" and value == cleaning)}
         if isinstance(ceiling := spec.get("ceiling"), dict):
-            foreign = _OF_CEILING.get(str(attributes.get("use")), ())
+            foreign = _OF_CEILING.get(name, ())
             spec["ceiling"] = {key: value for key, value in ceiling.items() if key not in foreign}
         kept["spec"] = spec
     return kept

@@ -12,6 +12,7 @@ from cinecube.store.base.atomic import write_text
 from cinecube.store.base.errors import StudyError
 from cinecube.store.base.fingerprint import fingerprint
 from cinecube.store.base.paths import PARAMS_FILE, StudyPaths
+from cinecube.store.base.writing import one_writer
 from cinecube.store.cube.checksums import cube_digest
 from cinecube.store.params.document import Study
 
@@ -52,7 +53,8 @@ def write_contents(study: Study, root: Path) -> dict[str, Any]:
         place[last] = _digest(study, models, (pair.keep, pair.remove), pair.model_dump(mode="json"))
     streams = dict.fromkeys(itertools.chain.from_iterable(study.partition))
     contents = {"models": models, "pairs": pairs, "partition": _digest(study, models, streams)}
-    write_text(paths.contents, json.dumps(contents, indent=1, sort_keys=True) + "\n")
+    with one_writer(paths, paths.contents):
+        write_text(paths.contents, json.dumps(contents, indent=1, sort_keys=True) + "\n")
     return contents
 
 
