@@ -103,7 +103,8 @@ def documented(study: Folder, tmp_path_factory: pytest.TempPathFactory) -> Folde
         for words in (("inputs",), ("privacy",), ("extract",), ("weights", "vit")):
             folder.must(*words)
         dvc(folder.root, "commit", "--force")
-        for words in (["add", "-A"], ["commit", "-qm", "The study"]):
+        # The branch that `home` has; here Git has nobody's settings yet.
+        for words in (["add", "-A"], ["commit", "-qm", "The study"], ["branch", "-M", "main"]):
             subprocess.run(
                 ["git", "-c", "user.name=a", "-c", "user.email=a@b.org", *words], cwd=folder.root, check=True
             )
