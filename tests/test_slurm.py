@@ -170,7 +170,7 @@ def test_encoding_outlives_its_jobs(scratch: Folder, queue: dict[str, str]) -> N
 def test_encoding_outlives_the_walltime_of_its_jobs(scratch: Folder, queue: dict[str, str]) -> None:
     """A minute, in the middle of an encoder whose blocks are so small that it takes several."""
     _on_slurm(scratch, walltime="00:01:00")
-    output = _ended(_encode_anew(scratch, queue, targets_per_block=2))
+    output = _ended(_encode_anew(scratch, queue, targets_per_block=8))
     wait_for_no_jobs(queue)
     assert "jobs ended, asking for as many new ones" in output
     _same_scores(scratch)
