@@ -15,6 +15,7 @@ import yaml
 
 from cinecube.analysis.cubes.parcels import WHOLE
 from cinecube.analysis.cubes.tables import EVERYONE
+from cinecube.analysis.regions.shipped import shipped_rois
 from cinecube.analysis.statistics.intervals import spread_over_subjects
 from cinecube.store.base.bounded import parse_yaml
 from cinecube.store.base.errors import StudyError
@@ -59,12 +60,6 @@ class Members:
 
     parcels: Mapping[str, tuple[str, ...]]
     notes: tuple[str, ...]
-
-
-def shipped_rois() -> list[str]:
-    """Names of the sets that come with this package."""
-    folder = files("cinecube.analysis.regions").joinpath("roi_sets")
-    return sorted(entry.name.removesuffix(".yaml") for entry in folder.iterdir() if entry.name.endswith(".yaml"))
 
 
 def load_rois(name_or_path: str, root: Path) -> RoiSet:

@@ -37,7 +37,7 @@ def spread_over_subjects(values: np.ndarray, level: float = 0.95, n_resamples: i
     """Mean, standard error and percentile bootstrap interval over subjects (Efron and Tibshirani 1993, chapter 13).
 
     A percentile interval of so few subjects as imaging studies have is too narrow: of 95 % intervals of normally
-    distributed subjects about 81 % hold the true mean with four of them, 86 % with six, 92 % with fifteen.
+    distributed subjects about 80 % hold the true mean with four of them, 86 % with six, 92 % with fifteen.
 
     Parameters
     ----------

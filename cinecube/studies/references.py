@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterator
-from importlib.resources import files
 from pathlib import Path
 
+from cinecube.analysis.regions.shipped import shipped_rois
 from cinecube.store.params.document import Study
 
 _log = logging.getLogger(__name__)
@@ -41,7 +41,7 @@ def _models_without_cubes(study: Study) -> Iterator[str]:
 
 
 def _no_regions(study: Study, root: Path) -> Iterator[str]:
-    if study.rois and not (root / study.rois).is_file():
-        shipped = files("cinecube.analysis.regions").joinpath("roi_sets", f"{Path(study.rois).name}.yaml")
-        if not shipped.is_file():
-            yield f"rois: found no set or file {study.rois!r}, expected oota2025 or a YAML file: correct the name"
+    shipped = shipped_rois()
+    if study.rois and study.rois not in shipped and not (root / study.rois).is_file():
+        names = ", ".join(shipped)
+        yield f"rois: found no set or file {study.rois!r}, expected one of {names}, or a YAML file; correct the name"

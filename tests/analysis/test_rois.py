@@ -20,6 +20,7 @@ from cinecube.analysis.regions.rois import (
     roi_summary,
     shipped_rois,
 )
+from cinecube.analysis.report.sections import HELD
 from cinecube.analysis.statistics.intervals import spread_over_subjects
 from cinecube.store.base.errors import StudyError
 
@@ -324,3 +325,14 @@ def test_too_few_subjects_have_no_interval() -> None:
 def test_a_level_outside_zero_and_one_is_refused(level: float) -> None:
     with pytest.raises(ValueError, match="level"):
         spread_over_subjects(np.zeros((1, 3)), level=level)
+
+
+@pytest.mark.parametrize("n_subjects", HELD)
+def test_so_many_intervals_hold_the_mean_as_the_report_says(n_subjects: int) -> None:
+    """Of normally distributed subjects; one seed draws the same subjects for all rows, so that many are averaged."""
+    held = []
+    for seed in range(20):
+        values = np.random.default_rng(100 + seed).normal(size=(2000, n_subjects))
+        spread = spread_over_subjects(values, n_resamples=2000, seed=seed)
+        held.append(np.mean((spread.low <= 0) & (spread.high >= 0)))
+    assert abs(np.mean(held) - HELD[n_subjects]) < 0.01  # it is rounded to 0.01; four standard errors are 0.006

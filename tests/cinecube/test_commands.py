@@ -181,6 +181,20 @@ def test_names_that_no_stage_will_make_are_told_before_anything_runs(tmp_path: P
         assert not any("partition" in line for line in lines)
 
 
+def test_a_partition_writes_its_tables_where_the_pipeline_is_of_an_earlier_version(scratch: Folder) -> None:
+    """They were outputs of its stage, which DVC expects."""
+    tables = [scratch.root / "results/tables" / f"{name}.csv" for name in ("partition", "partition_roi")]
+    before = [path.read_bytes() for path in tables]
+    for stages, is_theirs in (("partition: {}", True), ("partition: {}, partition_tables: {}", False)):
+        (scratch.root / "dvc.yaml").write_text(f"stages: {{{stages}}}\n", encoding="utf-8")
+        for path in tables:
+            path.unlink(missing_ok=True)
+        scratch.must("partition")
+        assert [path.exists() for path in tables] == [is_theirs] * 2
+        if is_theirs:
+            assert [path.read_bytes() for path in tables] == before
+
+
 def test_plan_counts_the_rows_of_a_fresh_study(raw: Folder) -> None:
     raw.must("films")
     raw.must("checkpoint", "vit")
