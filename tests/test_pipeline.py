@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
+import xarray as xr
 import yaml
 from click.testing import CliRunner
 from tests import warm
@@ -23,6 +24,7 @@ from tests.conftest import REPOSITORY, Folder, dvc, dvc_environment, tree_digest
 from tests.stage_code import ROOMS, WITHOUT_CODE, code_of_stages, commands
 
 from cinecube.cli import main
+from cinecube.store.cube.cubes import open_cube
 
 pytestmark = pytest.mark.slow
 
@@ -319,6 +321,31 @@ def test_what_tables_follow_makes_no_cube_again(tiny: Folder) -> None:
     assert "ceiling" in _stages_run(dvc(tiny.root, "repro", *stages))
 
 
+def test_what_changes_no_number_computes_nothing(tiny: Folder) -> None:
+    """DVC removes the outputs of what it runs again; what it has recorded of them is taken back."""
+    kept = ("data/features", "results/scores", "data/ceiling.zarr")
+    before = [tree_digest(tiny.root / name) for name in kept]
+    (tiny.root / "data/weights/vit").rename(tiny.root / "moved")
+    tiny.change(lambda params: params["models"]["vit"].update(checkpoint="moved", pooling="mean"))
+    said = dvc(tiny.root, "repro", "features", "encode")
+    assert {"features@vit-amber", "features@vit-dune"} <= _stages_run(said)
+    assert not any(stage.startswith("encode") for stage in _stages_run(said))
+    assert said.count("rows, up to date") == 2
+    assert [tree_digest(tiny.root / name) for name in kept] == before
+    tiny.change(lambda params: params["films"].update(birch=["birch01"]))
+    stages = ("encode@vit", "ceiling")
+    said = dvc(tiny.root, "repro", "--single-item", *stages)
+    assert _running(said) == set(stages)
+    assert said.count("as DVC has recorded it") == 2
+    assert [tree_digest(tiny.root / name) for name in kept] == before
+    assert "as DVC has" not in dvc(tiny.root, "repro", "--single-item", "--force", "encode@vit"), "somebody wants it so"
+    # The cache is not whole.
+    tiny.change(lambda params: params["films"].update(elm=["elm01"]))
+    for part in (tiny.root / ".dvc/cache").rglob("*.dir"):
+        part.unlink()
+    assert "as DVC has" not in dvc(tiny.root, "repro", "--single-item", "encode@vit")
+
+
 @pytest.mark.long
 def test_adding_a_film_extracts_that_film_alone(tiny: Folder) -> None:
     def add(params: dict[str, Any]) -> None:
@@ -398,6 +425,22 @@ def test_added_features_are_encoded_like_any_other(tiny: Folder) -> None:
     assert run == {"imported@entry0", "encode_imported@entry0", "contents", "whole_brain"}
     scores = pd.read_csv(tiny.root / "results/tables/whole_brain.csv")
     assert set(scores["model"]) == {"vit", "wav2vec2", "loudness"}
+    # Another set of the partition is fitted alone: each takes a day at real size.
+    first = open_cube(tiny.root / "results/partition.zarr").load()
+    tiny.change(lambda params: params["partition"].insert(0, ["loudness", "vit"]))
+    assert "as the last run left them, since nothing of theirs has changed: vit + wav2vec2" in dvc(
+        tiny.root, "repro", "partition"
+    )
+    both = open_cube(tiny.root / "results/partition.zarr").load()
+    assert list(both["set"].values) == ["loudness + vit", "vit + wav2vec2"]
+    for name, values in first.data_vars.items():
+        own = both[name].sel(set=["vit + wav2vec2"]).reindex_like(values)
+        np.testing.assert_array_equal(own, values)
+    (tiny.root / "dvc.lock").rename(tiny.root / "kept.lock")
+    shutil.rmtree(tiny.root / "results/partition.zarr")
+    assert "last run" not in tiny.must("partition").output
+    xr.testing.assert_allclose(open_cube(tiny.root / "results/partition.zarr").load(), both)
+    (tiny.root / "kept.lock").rename(tiny.root / "dvc.lock")
     tiny.must("add", str(tiny.root / "loudness.csv"), "--model", "again")  # lists itself
     run = _stages_run(dvc(tiny.root, "repro", "whole_brain"))
     scored = {stage for stage in run if stage.startswith("encode")}

@@ -19,13 +19,15 @@ from cinecube.analysis.cubes.rows import RowsGroup, align
 from cinecube.analysis.cubes.spaces import FeatureSpace, Responses, check_same_space, open_responses
 from cinecube.analysis.cubes.unscored import listed
 from cinecube.store.base.errors import StudyError
+from cinecube.store.base.fingerprint import fingerprint
 from cinecube.store.base.journal import open_journal
 from cinecube.store.base.paths import StudyPaths
 from cinecube.store.base.writing import one_writer, scratch_folder
 from cinecube.store.clock.clock import SAME_S
-from cinecube.store.cube.cubes import write_cube
+from cinecube.store.cube.cubes import open_cube, write_cube
 from cinecube.store.cube.schema import SCHEMA, provenance
 from cinecube.store.open.open_study import FolderCubes
+from cinecube.store.open.recorded import take_back
 from cinecube.store.params.document import Study
 
 if TYPE_CHECKING:
@@ -102,13 +104,16 @@ def ceiling(study: Study, root: Path, progress: Progress | None = None) -> None:
         one_writer(paths, paths.ceiling),
         open_journal(paths.journals, spec, paths.relative(paths.ceiling)) as journal,
     ):
-        work = _work(study, inputs)
-        with (
-            scratch_folder(paths, "ceiling") as scratch,
-            open_workers(study.dask, study.run.threads, work, root) as workers,
-        ):
-            cube = make_ceilings(study, inputs, scratch, workers, journal, progress)
-        write_cube(paths.ceiling, cube)
+        if take_back(paths, {paths.ceiling: fingerprint(spec)}):
+            cube = open_cube(paths.ceiling)
+        else:
+            work = _work(study, inputs)
+            with (
+                scratch_folder(paths, "ceiling") as scratch,
+                open_workers(study.dask, study.run.threads, work, root) as workers,
+            ):
+                cube = make_ceilings(study, inputs, scratch, workers, journal, progress)
+            write_cube(paths.ceiling, cube)
         if absent := json.loads(cube.attrs["rows"]).get("without"):
             _log.warning("ceilings across subjects are of rows that all of them have: without %s", listed(absent))
         growth = ceiling_growth(cube)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 from collections.abc import Mapping
+from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -18,15 +19,17 @@ from cinecube.analysis.cubes.unscored import LACKING, MEANINGS, SCORED, STILL, n
 from cinecube.analysis.encoders.block_fits import SCORES
 from cinecube.analysis.encoders.encoding import Scored, encode_layers, find_constant, refuse_still_subjects
 from cinecube.analysis.encoders.lag import LAGS, scan_lags
-from cinecube.analysis.encoders.parcel_films import predict_parcels
+from cinecube.analysis.encoders.parcel_films import predict_parcels, predictions_spec
 from cinecube.analysis.encoders.problem import Problem, read_problem, score_spec
 from cinecube.store.base.errors import StudyError
+from cinecube.store.base.fingerprint import fingerprint
 from cinecube.store.base.journal import Journal, open_journal
 from cinecube.store.base.paths import StudyPaths
 from cinecube.store.base.writing import one_writer
 from cinecube.store.cube.cubes import write_cube
 from cinecube.store.cube.schema import DIMS, provenance, string_coordinate
 from cinecube.store.jobs.tasks import Progress, Workers, open_workers
+from cinecube.store.open.recorded import take_back
 from cinecube.store.params.document import Study
 
 _log = logging.getLogger(__name__)
@@ -54,12 +57,14 @@ def encode(study: Study, root: Path, model: str, progress: Progress | None = Non
     root = root.absolute()  # a worker may run in another folder
     # What can be refused is refused before any worker starts.
     problem = read_problem(study, root, model)
-    paths = StudyPaths(root)
-    with (
-        one_writer(paths, paths.scores(model), paths.predictions(model)),
-        open_journal(paths.journals, score_spec(study, problem), paths.relative(paths.scores(model))) as journal,
-        open_workers(study.dask, study.run.threads, problem.work, root) as workers,
-    ):
+    paths, spec = StudyPaths(root), score_spec(study, problem)
+    made = {paths.scores(model): fingerprint(spec), paths.predictions(model): fingerprint(predictions_spec(spec))}
+    with ExitStack() as held:
+        held.enter_context(one_writer(paths, *made))
+        if take_back(paths, made):
+            return
+        journal = held.enter_context(open_journal(paths.journals, spec, paths.relative(paths.scores(model))))
+        workers = held.enter_context(open_workers(study.dask, study.run.threads, problem.work, root))
         cube = score_model(study, problem, workers, progress, journal)
         write_cube(paths.scores(model), cube)
         write_cube(paths.predictions(model), predict_parcels(study, problem, cube, workers))

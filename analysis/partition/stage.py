@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import itertools
+import json
+import logging
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -27,12 +29,14 @@ from cinecube.analysis.partition.partition_fits import (
 )
 from cinecube.analysis.partition.parts import Subset, inclusion_exclusion, part_labels, subsets
 from cinecube.store.base.errors import StudyError
+from cinecube.store.base.fingerprint import canonical
 from cinecube.store.base.journal import open_journal
 from cinecube.store.base.paths import StudyPaths
 from cinecube.store.base.writing import one_writer
 from cinecube.store.clock.clock import SAME_S
-from cinecube.store.cube.cubes import write_cube
+from cinecube.store.cube.cubes import open_stored, write_cube
 from cinecube.store.cube.schema import SCHEMA, provenance, string_coordinate
+from cinecube.store.open.recorded import recorded
 from cinecube.store.params.document import Study
 
 if TYPE_CHECKING:
@@ -40,6 +44,7 @@ if TYPE_CHECKING:
     from cinecube.analysis.cubes.spaces import Responses
     from cinecube.store.jobs.tasks import Progress
 
+_log = logging.getLogger(__name__)
 _AXES = {"part_r2": "part", "r2": "subset", "split_r2": "space", "penalty": "space"}
 
 
@@ -71,16 +76,75 @@ def partition(study: Study, root: Path, progress: Progress | None = None) -> Non
     entries, brains = read_entries(study, root, choose_layers(study, root))
     spec = partition_spec(study, entries, brains)
     grounds = make_grounds(study, entries, brains)
-    tried = candidates(list(entries), study.partition)
     with (
         one_writer(paths, paths.partition),
         open_journal(paths.journals, spec, paths.relative(paths.partition)) as journal,
-        open_workers(study.dask, study.run.threads, count_work(tried, grounds), root) as workers,
     ):
-        found = fit_all(entries, grounds, tried, workers, progress, journal)
-        cube = partition_cube(study.partition, entries, brains, grounds, found)
-        write_cube(paths.partition, cube.assign_attrs(_attrs(study, spec, brains)))
+        window_s = _widest_window_s(entries)
+        kept = kept_sets(study, _last_run(paths), spec, window_s)
+        tried = candidates(list(entries), [names for names in study.partition if _label(names) not in kept])
+        with open_workers(study.dask, study.run.threads, count_work(tried, grounds), root) as workers:
+            found = fit_all(entries, grounds, tried, workers, progress, journal)
+        cube = partition_cube(study.partition, entries, brains, grounds, found, kept)
+        write_cube(paths.partition, cube.assign_attrs(_attrs(study, spec, brains), widest_window_s=window_s))
         journal.remove()
+    if kept:
+        _log.info("as the last run left them, since nothing of theirs has changed: %s", ", ".join(kept))
+
+
+def _last_run(paths: StudyPaths) -> xr.Dataset | None:
+    """The cube that DVC has of the last run, if this is one more."""
+    from cinecube.store.dvc.dvc_zarr import DvcZarrStore
+
+    listing = (recorded(paths, [paths.partition]) or {}).get(paths.partition)
+    try:
+        return None if listing is None else open_stored(DvcZarrStore(listing), listing.where).load()
+    except StudyError as error:
+        _log.warning("what DVC has recorded of the last run is not read, so all sets are fitted: %s", error)
+        return None
+
+
+def kept_sets(study: Study, cube: xr.Dataset | None, spec: Mapping[str, Any], window_s: float) -> dict[str, xr.Dataset]:
+    """Sets of an earlier cube that would be the same now: their streams, layers, rows, folds and settings are.
+
+    Parameters
+    ----------
+    study : Study
+    cube : Dataset, optional
+        Of an earlier run.
+    spec : Mapping
+        Of this one.
+    window_s : float
+        Seconds of the film that a row of the widest stream covers, on which the folds of all sets depend.
+
+    Returns
+    -------
+    dict of str to Dataset
+        Label of the set -> the cube there.
+    """
+    if cube is None or cube.attrs.get("widest_window_s") != window_s:
+        return {}
+    before, now = json.loads(str(cube.attrs["spec"])), json.loads(canonical(spec))
+    of_sets = ("sets", "layers", "features")
+    if {**before, **dict.fromkeys(of_sets)} != {**now, **dict.fromkeys(of_sets)}:
+        return {}
+    owners = {stream: study.owner(stream) for stream in now["layers"]}
+    same = {
+        stream
+        for stream, layer in now["layers"].items()
+        if before["layers"].get(stream) == layer
+        and before["features"].get(owners[stream]) == now["features"][owners[stream]]
+    }
+    names_of = {_label(names): names for names in now["sets"] if names in before["sets"]}
+    return {label: cube.sel(set=label) for label, names in names_of.items() if same.issuperset(names)}
+
+
+def _label(names: Sequence[str]) -> str:
+    return " + ".join(names)
+
+
+def _widest_window_s(entries: Mapping[str, Entry]) -> float:
+    return max(entry.space.window_s for entry in entries.values())
 
 
 def _attrs(study: Study, spec: Mapping[str, Any], brains: Mapping[str, Responses]) -> dict[str, Any]:
@@ -215,6 +279,7 @@ def partition_cube(
     brains: Mapping[str, Responses],
     grounds: Sequence[Ground],
     found: Sequence[Mapping[Subset, Best]],
+    kept: Mapping[str, xr.Dataset] | None = None,
 ) -> xr.Dataset:
     """Join what was found of all sets and subjects.
 
@@ -229,6 +294,8 @@ def partition_cube(
     grounds : sequence of Ground
     found : sequence of dict of tuple of str to Best
         From `partition_fits.fit_all`, by ground.
+    kept : Mapping of str to Dataset, optional
+        From `kept_sets`: these sets need not be in `found`.
 
     Returns
     -------
@@ -239,25 +306,29 @@ def partition_cube(
     """
     from cinecube.analysis.cubes.target_axis import join_targets
 
-    target, subjects = join_targets(list(brains.values())), list(brains)
-    known = [[_named(names, list(entries), best) for best in found] for names in sets]
+    target, subjects, kept = join_targets(list(brains.values())), list(brains), kept or {}
+    labels = [_labels(names) for names in sets]
+    known = [[] if _label(names) in kept else [_named(names, list(entries), best) for best in found] for names in sets]
     variables: dict[str, Any] = {}
     coords: dict[str, list[str]] = {}
     for name, axis in _AXES.items():
-        every = dict.fromkeys(label for parts in known for label in parts[0][name])
+        every = dict.fromkeys(label for of_set in labels for label in of_set[name])
         coords[axis] = sorted(every, key=lambda label: label.count(" + "))
         whole = np.full((len(sets), len(coords[axis]), len(subjects), len(target.labels)), np.nan, np.float32)
-        for (number, parts), ground in itertools.product(enumerate(known), grounds):
-            values = parts[ground.number][name]
-            rows = np.array([coords[axis].index(label) for label in values])
-            for subject, columns, own in _places(ground, target.place):
-                stacked = np.stack([value[own] for value in values.values()])
-                whole[number, :, subjects.index(subject)][np.ix_(rows, columns)] = stacked
+        for number, names in enumerate(sets):
+            rows = np.array([coords[axis].index(label) for label in labels[number][name]])
+            for parts, ground in zip(known[number], grounds, strict=False):
+                for subject, columns, own in _places(ground, target.place):
+                    stacked = np.stack([parts[name][label][own] for label in labels[number][name]])
+                    whole[number, :, subjects.index(subject)][np.ix_(rows, columns)] = stacked
+            if not known[number]:
+                before = kept[_label(names)][name].sel({axis: labels[number][name], "subject": subjects})
+                whole[number, rows] = before.transpose(axis, "subject", "target").values
         variables[name] = (("set", axis, "subject", "target"), whole)
     return xr.Dataset(
         variables,
         coords={
-            "set": string_coordinate([" + ".join(names) for names in sets]),
+            "set": string_coordinate(list(map(_label, sets))),
             **{axis: string_coordinate(names) for axis, names in coords.items()},
             "layer": ("space", string_coordinate([entries[stream].layer for stream in coords["space"]])),
             "subject": string_coordinate(subjects),
@@ -266,20 +337,26 @@ def partition_cube(
     )
 
 
+def _labels(names: Sequence[str]) -> dict[str, list[str]]:
+    """Labels of a set's values: variable -> those of its axis."""
+    joined = [_label(subset) for subset in subsets(names)]
+    return {"part_r2": part_labels(names), "r2": joined, "split_r2": list(names), "penalty": list(names)}
+
+
 def _named(names: Sequence[str], order: Sequence[str], best: Mapping[Subset, Best]) -> dict[str, dict[str, np.ndarray]]:
     """A set's values in the targets of a ground: variable -> label -> (target,)."""
 
     # Fits name their streams in one order, whatever the set's.
     fits = {subset: best[tuple(s for s in order if s in subset)] for subset in subsets(names)}
-    joined = [" + ".join(subset) for subset in fits]
     r2 = np.stack([fit.r2 for fit in fits.values()])
     whole, place = fits[tuple(names)], [[s for s in order if s in names].index(s) for s in names]
-    return {
-        "part_r2": dict(zip(part_labels(names), inclusion_exclusion(r2, len(names)), strict=True)),
-        "r2": dict(zip(joined, r2, strict=True)),
-        "split_r2": dict(zip(names, whole.split[place], strict=True)),
-        "penalty": dict(zip(names, whole.penalty[place], strict=True)),
+    values = {
+        "part_r2": inclusion_exclusion(r2, len(names)),
+        "r2": r2,
+        "split_r2": whole.split[place],
+        "penalty": whole.penalty[place],
     }
+    return {name: dict(zip(own, values[name], strict=True)) for name, own in _labels(names).items()}
 
 
 def _places(ground: Ground, place: Mapping[str, np.ndarray]) -> Iterator[tuple[str, np.ndarray, slice]]:

@@ -156,8 +156,8 @@ def extract(root: Path) -> None:
       cinecube extract
     """
     from cinecube.features.extraction.all_films import fill_journals
-    from cinecube.status.pipeline import restored_features
     from cinecube.status.timings import note
+    from cinecube.store.open.recorded import restored_features
 
     with progress_bar("extracting", "windows") as progress:
         filled = fill_journals(study_at(root), root, lambda wanted: restored_features(root, wanted), progress)

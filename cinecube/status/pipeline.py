@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import itertools
 import logging
@@ -151,59 +150,6 @@ def _status(index: Any) -> dict[str, list[Any]]:
                 item.get_hash = partial(once, item)
         found |= stage.status(check_updates=True)
     return found
-
-
-def restored_features(root: Path, absent: Collection[tuple[str, str]]) -> set[tuple[str, str]]:
-    """Feature cubes that are absent, and that `dvc repro` does not compute or knows from elsewhere.
-
-    Its cache has them, by the lock file or by an earlier run; or the lock file says that they were made of these
-    inputs, so that `dvc pull` brings them.
-
-    Parameters
-    ----------
-    root : Path
-        A folder with a `dvc.yaml`, where there is one.
-    absent : collection of (str, str)
-        Models and films.
-    """
-    if not absent or not (root / "dvc.yaml").is_file():
-        return set()
-    from dvc.exceptions import DvcException, NotDvcRepoError
-    from dvc.repo import Repo, lock_repo
-
-    said = logging.getLogger("dvc")
-    level = said.level
-    said.setLevel(logging.WARNING)  # it tells of outputs that it would check out
-    try:
-        # Its cache of runs takes paths from where a process is. The lock is free while `dvc repro` runs a stage.
-        with without_bars(), contextlib.chdir(root), Repo(".") as repo, lock_repo(repo):
-            stages = {_name(stage.addressing): stage for stage in repo.index.stages}
-            named = {(model, film): stages.get(f"features@{model}-{film}") for model, film in absent}
-            return {cube for cube, stage in named.items() if stage is not None and _is_restored(repo, stage)}
-    except NotDvcRepoError:
-        return set()
-    except DvcException as error:
-        _log.warning("DVC does not say which features it has (%s): those that are absent are computed", error)
-        return set()
-    finally:
-        said.setLevel(level)
-
-
-def _is_restored(repo: Any, stage: Any) -> bool:
-    from dvc.dependency.base import DependencyDoesNotExistError
-    from dvc.stage.cache import RunCacheNotFoundError
-
-    try:
-        if all(out.hash_info for out in stage.outs) and not stage.changed_stage() and not stage.changed_deps():
-            return True
-        # What `dvc repro` asks of its cache of runs, by the inputs as they are now.
-        stage.save_deps()
-        for out in stage.outs:
-            out.clear()
-        repo.stage_cache.restore(stage, dry=True)
-    except (DependencyDoesNotExistError, RunCacheNotFoundError):
-        return False
-    return True
 
 
 def warn_of_earlier(root: Path) -> None:

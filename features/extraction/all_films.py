@@ -26,7 +26,7 @@ from cinecube.store.jobs.tasks import Progress, Workers, open_workers, run_jobs,
 from cinecube.store.params.document import Study
 from cinecube.store.params.run_params import JobQueue, Run
 
-Kept = Callable[[Sequence[tuple[str, str]]], Collection[tuple[str, str]]]
+Kept = Callable[[Mapping[tuple[str, str], str]], Collection[tuple[str, str]]]
 # Windows of a task: every task decodes its segment from the beginning.
 _TASK_WINDOWS = 512
 # Windows that are read before two processes and their imports have paid: some ten seconds of the smallest networks.
@@ -82,7 +82,7 @@ def fill_journals(study: Study, root: Path, kept: Kept, progress: Progress | Non
     root : Path
         The study's folder.
     kept : callable
-        Given (model, film) of cubes that are not there, those that DVC restores.
+        Given (model, film) of cubes that are not there -> their fingerprints, those that DVC restores.
     progress : callable, optional
         Told (windows done, windows in all).
 
@@ -99,7 +99,7 @@ def fill_journals(study: Study, root: Path, kept: Kept, progress: Progress | Non
     ]
     digests.keep()
     absent = [job for job in jobs if not is_current(job, paths.features(job.model, job.film))]
-    left = set(kept([(job.model, job.film) for job in absent]))
+    left = set(kept({(job.model, job.film): job.fingerprint for job in absent}))
     todo = [job for job in absent if (job.model, job.film) not in left]
     filled = Filled(len(jobs) - len(absent), sorted(left))
     with _journals(paths, todo) as journals:

@@ -18,6 +18,7 @@ from cinecube.store.base.writing import one_writer
 from cinecube.store.clock.resampling import resampling_weights
 from cinecube.store.cube.cubes import write_feature_cube
 from cinecube.store.cube.schema import feature_template, provenance, rows_index
+from cinecube.store.open.recorded import take_back
 from cinecube.store.params.document import Study
 
 Progress = Callable[[int, int], None]
@@ -90,6 +91,9 @@ def extract_film(
     if is_current(job, path):
         return ExtractionSummary(path, job.fingerprint, *sizes, 0, is_new=False)
     with one_writer(paths, path), open_journal(paths.journals, job.spec, paths.relative(path)) as journal:
+        if take_back(paths, {path: job.fingerprint}):
+            journal.remove()
+            return ExtractionSummary(path, job.fingerprint, *sizes, 0, is_new=False)
         computed = _fill(job, journal, root, progress)
         _publish(job, journal, path)
         journal.remove()

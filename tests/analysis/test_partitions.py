@@ -18,7 +18,14 @@ from cinecube.analysis.encoders.problem import make_layout, make_settings, read_
 from cinecube.analysis.partition import partition_fits
 from cinecube.analysis.partition.layers import choose_layers, write_partition_layers
 from cinecube.analysis.partition.partition_tables import write_partition_tables
-from cinecube.analysis.partition.stage import partition
+from cinecube.analysis.partition.stage import (
+    kept_sets,
+    make_grounds,
+    partition,
+    partition_cube,
+    partition_spec,
+    read_entries,
+)
 from cinecube.store.base.errors import StudyError
 from cinecube.store.base.paths import StudyPaths
 from cinecube.store.cube.cubes import open_cube, write_cube
@@ -331,3 +338,29 @@ def test_the_fingerprint_names_what_changes_the_numbers(run):
     )
     assert cube.attrs["fingerprint"] == other.attrs["fingerprint"] != both.attrs["fingerprint"]
     assert json.loads(cube.attrs["spec"])["layers"] == {"duo.sight": "block01", "solo": "block01"}
+
+
+def test_sets_that_nothing_has_changed_are_kept(folder: Any, run: Any) -> None:
+    """Each takes a day at real size; a lab that asks for one more, or changes a stream, waits for that alone."""
+    study, cube, root = make_study(), run()[0], folder()
+    entries, brains = read_entries(study, root, choose_layers(study, root))
+    spec, window_s = partition_spec(study, entries, brains), cube.attrs["widest_window_s"]
+    labels = [" + ".join(names) for names in study.partition]
+
+    def kept(**changes: Any) -> list[str]:
+        return list(kept_sets(study, cube, {**spec, **changes}, window_s))
+
+    assert kept() == kept(sets=[*study.partition, ["solo", "new"]]) == labels
+    assert kept(sets=study.partition[1:]) == labels[1:]
+    assert kept(encode={**spec["encode"], "folds": 9}) == kept(brain={}) == kept(version={}) == []
+    assert not kept_sets(study, cube, spec, window_s + 1), "the folds of all sets leave out more"
+    assert not kept_sets(study, None, spec, window_s)
+    for stream in spec["layers"]:
+        without = [label for label, names in zip(labels, study.partition, strict=True) if stream not in names]
+        assert kept(layers={**spec["layers"], stream: "other"}) == without
+    owner = study.owner(study.partition[0][0])
+    without = [" + ".join(names) for names in study.partition if owner not in map(study.owner, names)]
+    assert kept(features={**spec["features"], owner: {}}) == without
+    grounds, found = make_grounds(study, entries, brains), kept_sets(study, cube, spec, window_s)
+    again = partition_cube(study.partition, entries, brains, grounds, [{} for _ in grounds], found)
+    xr.testing.assert_identical(again.drop_attrs(), cube.drop_attrs())
