@@ -325,13 +325,25 @@ def test_what_changes_no_number_computes_nothing(tiny: Folder) -> None:
     """DVC removes the outputs of what it runs again; what it has recorded of them is taken back."""
     kept = ("data/features", "results/scores", "data/ceiling.zarr")
     before = [tree_digest(tiny.root / name) for name in kept]
-    (tiny.root / "data/weights/vit").rename(tiny.root / "moved")
+    shutil.copytree(tiny.root / "data/weights/vit", tiny.root / "moved")
     tiny.change(lambda params: params["models"]["vit"].update(checkpoint="moved", pooling="mean"))
+    plan = _plan(tiny)
+    assert plan["features@vit-amber"] == (
+        "done",
+        "params.yaml models.vit changed; none of its numbers does",
+    )
+    assert plan["checkpoint@vit"][0] == "stale"
+    assert plan["encode@vit"] == plan["contents"] == ("done", "")
+    assert "up to date" in tiny.must("why", "vit/amber").output
     said = dvc(tiny.root, "repro", "features", "encode")
     assert {"features@vit-amber", "features@vit-dune"} <= _stages_run(said)
     assert not any(stage.startswith("encode") for stage in _stages_run(said))
     assert said.count("rows, up to date") == 2
     assert [tree_digest(tiny.root / name) for name in kept] == before
+    tiny.change(lambda params: params["models"]["vit"].update(pooling="cls"))
+    plan = _plan(tiny)
+    assert plan["features@vit-amber"][0] == plan["encode@vit"][0] == "stale"
+    tiny.change(lambda params: params["models"]["vit"].pop("pooling"))
     tiny.change(lambda params: params["films"].update(birch=["birch01"]))
     stages = ("encode@vit", "ceiling")
     said = dvc(tiny.root, "repro", "--single-item", *stages)

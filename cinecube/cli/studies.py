@@ -112,7 +112,7 @@ def plan(todo: bool, root: Path, as_json: bool) -> None:
     """
     from dataclasses import asdict
 
-    from cinecube.status.pipeline import warn_of_earlier
+    from cinecube.status.pipeline import stays, warn_of_earlier
     from cinecube.status.plan import IDLE, plan_study
     from cinecube.studies.records import warn_of_unfetched
     from cinecube.studies.references import warn_of_references
@@ -138,14 +138,16 @@ def plan(todo: bool, root: Path, as_json: bool) -> None:
             "", f"{len(steps)} stages; {absent} are recorded and not here; run `cinecube pull` first, and this again"
         )
     else:
-        elsewhere = kept or any(step.state == "done" and step.why for step in steps)
+        again = sum(step.state == "done" and stays(step.why) for step in steps)
+        elsewhere = kept or any(step.state == "done" and step.why and not stays(step.why) for step in steps)
         runs = (
             "`dvc repro --allow-missing` runs them, without inputs that are not here"
             if elsewhere
             else "`dvc repro` runs them"
         )
         held = f", {kept} kept back by their owner" if kept else ""
-        then = f"; {runs}" if to_do else ""
+        held += f", {again} that run again and keep what they made" if again else ""
+        then = f"; {runs}" if to_do or again else ""
         n_bytes = sum(step.bytes_when_done for step in to_do)
         kept_bytes = f", {size_text(n_bytes)} of cubes" if n_bytes else ""
         echo_folded("", f"{len(steps)} stages, {len(to_do)} to do{takes}{unknown}{kept_bytes}{held}{then}")

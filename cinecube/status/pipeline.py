@@ -11,12 +11,18 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from cinecube.status import specs
 from cinecube.status.standing import standing
-from cinecube.status.versions import Versions, told_apart
+from cinecube.status.versions import Versions, differing, study_versions, told_apart
+from cinecube.store.base.bounded import parse_json, read_text
+from cinecube.store.base.errors import StudyError
 from cinecube.store.base.paths import CONTENTS_FILE, INPUTS_FOLDER, PARAMS_FILE, VERSIONS_FILE, StudyPaths
+from cinecube.store.cube.heads import stored_spec
 from cinecube.store.dvc.dvc_repo import uncollected, without_bars
+from cinecube.store.open.cube_names import named_cubes
 from cinecube.store.params.document import Study
 from cinecube.studies.pipelines import stage_names
+from cinecube.studies.records import known_records
 
 _log = logging.getLogger(__name__)
 
@@ -25,10 +31,50 @@ ALWAYS = "inputs"
 ELSEWHERE = "is not in the cache"
 KEPT_BACK = "is kept back by its owner"
 ABSENT = "is not here"
+_STAYS = "none of its numbers does"
 _KINDS = {"modified": "changed", "deleted": "is missing", "new": "is new", "not in cache": ELSEWHERE}
 
 
-def changed_stages(root: Path, versions: Versions, records: Mapping[Path, str] = {}) -> dict[str, str] | None:
+def stages_to_run(study: Study, root: Path) -> dict[str, str]:
+    """Stages that `dvc repro` would run, as `changed_stages` has them; none where DVC does not know.
+
+    Parameters
+    ----------
+    study : Study
+    root : Path
+        The study's folder.
+    """
+    versions = study_versions(study)
+    keeps = partial(_keeps, study, root, versions)
+    return changed_stages(root, versions, known_records(study, root), keeps) or {}
+
+
+def _keeps(study: Study, root: Path, versions: Versions, stage: str) -> bool:
+    """True if a stage takes back what it made, see `take_back`: its cubes are what the study asks for."""
+    kind, _, _ = stage.partition("@")
+    if kind not in ("features", "ceiling", *specs.ENCODERS):
+        return False
+    every = dict.fromkeys(itertools.chain.from_iterable(named_cubes(study).values()))
+    cubes = [cube for cube in every if numbered(study, cube.stage) == stage]
+    try:
+        if kind == "features":
+            record = read_text(StudyPaths(root).checkpoint(cubes[0].name))
+            by = {"network": parse_json(record)["extractor_version"], "reading": parse_json(record)["reading_version"]}
+            if by != versions["networks"].get(cubes[0].name):
+                return False
+        return bool(cubes) and not any(
+            differing(*specs.compared(study, root, cube, stored_spec(root / cube.path))) for cube in cubes
+        )
+    except StudyError:
+        return False
+
+
+def changed_stages(
+    root: Path,
+    versions: Versions,
+    records: Mapping[Path, str] = {},
+    keeps: Callable[[str], bool] = lambda stage: False,
+) -> dict[str, str] | None:
     """Stages whose recorded inputs, command or outputs are not those there are, and those that follow from them.
 
     Parameters
@@ -39,27 +85,28 @@ def changed_stages(root: Path, versions: Versions, records: Mapping[Path, str] =
         Of this installation, from `study_versions`: what the stage `inputs`, which always runs, would write.
     records : Mapping of Path to str
         Of films and scans, from `records_of`: the same.
+    keeps : callable, optional
+        Of a stage, whether it leaves its outputs as they are if nothing but parameters has changed.
 
     Returns
     -------
     dict of str to str, or None
         Stage, as in `dvc.yaml`, -> why. None if DVC does not know: no repository, or one that is being run. Nothing
-        follows from a stage whose reason `is_only_absent`.
+        follows from a stage whose reason `is_only_absent` or `stays`.
     """
     if not (root / "dvc.yaml").is_file():
         return None
     asked = [versions, {os.path.relpath(path, root): text for path, text in records.items()}]
-    found = standing(root, asked, lambda: _asked_of_dvc(root, versions, records))
+    found = standing(root, asked, lambda: _asked_of_dvc(root, versions, records, keeps))
     return None if found is None else dict(found)
 
 
 def _asked_of_dvc(
-    root: Path, versions: Versions, records: Mapping[Path, str]
+    root: Path, versions: Versions, records: Mapping[Path, str], keeps: Callable[[str], bool]
 ) -> tuple[dict[str, str], set[str]] | None:
     """As `changed_stages`, with the files and folders that the answer depends on."""
     from dvc.exceptions import DvcException
     from dvc.repo import Repo, lock_repo
-    from networkx import descendants  # type: ignore[import-untyped]
 
     try:
         with uncollected(), without_bars(), Repo(str(root)) as repo, lock_repo(repo):
@@ -75,20 +122,50 @@ def _asked_of_dvc(
                 for name in found | older | other
             }
             changed = {name: "; ".join(lines) for name, lines in reasons.items() if lines}
-            turned = _followers(index, StudyPaths(root.resolve()))
-            stages = {stage: _name(stage.addressing) for stage in turned}
-            follow = {
-                stages[later]: f"follows {name}"
-                for stage, name in stages.items()
-                if name in changed and not is_only_absent(changed[name])
-                for later in descendants(turned, stage)
-            }
+            changed |= _following(_followers(index, StudyPaths(root.resolve())), changed, keeps)
             looked_at = {str(item.fs_path) for item in (*index.deps, *index.outs)}
             for cache in (repo.cache.local, repo.cache.legacy):  # which objects are there
                 looked_at |= {os.path.join(cache.path, f"{number:02x}", "") for number in range(256)}
     except DvcException:
         return None
-    return follow | changed, looked_at
+    return changed, looked_at
+
+
+def _following(turned: Any, changed: Mapping[str, str], keeps: Callable[[str], bool]) -> dict[str, str]:
+    """Stages that run since one before them makes something else, and those that keep what they made."""
+    from networkx import topological_sort  # type: ignore[import-untyped]
+
+    found: dict[str, str] = {}
+    causes: dict[Any, str] = {}  # of stages that make something else, which stage is the first to
+    for stage in topological_sort(turned):
+        name = _name(stage.addressing)
+        before = [earlier for earlier in turned.predecessors(stage) if earlier in causes]
+        why = changed.get(name) or (f"follows {causes[before[0]]}" if before else "")
+        if not why:
+            continue
+        if is_only_absent(why):
+            causes |= {stage: causes[before[0]]} if before else {}
+            continue
+        # Of a checkpoint's record features depend on what is read of it, which the study asks for.
+        judged = {_name(earlier.addressing) for earlier in before}
+        of_records = all(other.startswith("checkpoint@") and _is_of_params(changed.get(other, "")) for other in judged)
+        if of_records and _is_of_params(why) and keeps(name):
+            found[name] = f"{why}; {_STAYS}"
+            continue
+        found[name] = why
+        causes[stage] = name if name in changed else causes[before[0]]
+    return found
+
+
+def _is_of_params(why: str) -> bool:
+    """True if nothing but `params.yaml` is named, or records of checkpoints, which follow from it."""
+    named = (PARAMS_FILE, "data/checkpoints/", "follows checkpoint@")
+    return bool(why) and all(reason.startswith(named) for reason in why.split("; "))
+
+
+def stays(why: str) -> bool:
+    """True if a stage runs again and leaves what it made as it is."""
+    return why.endswith(_STAYS)
 
 
 def _followers(index: Any, paths: StudyPaths) -> Any:

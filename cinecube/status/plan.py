@@ -9,9 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from cinecube.status import specs
-from cinecube.status.pipeline import ABSENT, ELSEWHERE, KEPT_BACK, changed_stages, is_only_absent, numbered
+from cinecube.status.pipeline import ABSENT, ELSEWHERE, KEPT_BACK, is_only_absent, numbered, stages_to_run, stays
 from cinecube.status.timings import Timing, expected_s, read_timings
-from cinecube.status.versions import study_versions
 from cinecube.store.base.errors import StudyError
 from cinecube.store.base.fingerprint import differences
 from cinecube.store.base.journal import journal_blocks, journal_rows
@@ -23,7 +22,6 @@ from cinecube.store.inputs.content import Digests
 from cinecube.store.open.bringing import never_imported
 from cinecube.store.params.document import Study, refuse_no_source
 from cinecube.studies.pipelines import stage_names
-from cinecube.studies.records import known_records
 
 IDLE = ("done", "kept back")
 """States of stages that ask for nothing."""
@@ -78,7 +76,7 @@ def plan_study(study: Study, root: Path) -> list[Step]:
     root : Path
         The study's folder.
     """
-    changed = changed_stages(root, study_versions(study), known_records(study, root)) or {}
+    changed = stages_to_run(study, root)
     steps = [replace(step, dvc_stage=numbered(study, step.stage)) for step in _steps(study, root)]
     # DVC numbers pairs and imported models.
     names = {f"follows {step.dvc_stage}": f"follows {step.stage}" for step in steps}
@@ -119,6 +117,8 @@ def _seconds(study: Study, timings: Sequence[Timing], step: Step) -> float | Non
 def _as_dvc_sees(step: Step, changed: Mapping[str, str]) -> Step:
     """Whole cubes and tables are done only if DVC agrees."""
     why = changed.get(step.dvc_stage, "")
+    if stays(why):
+        return replace(step, state="done", why=why, rows_left=0)
     if why and is_only_absent(why):
         if KEPT_BACK not in why:  # its outputs are as they were recorded
             return replace(step, state="done", why=f"made elsewhere: {why}", rows_left=0)
@@ -301,9 +301,9 @@ class _Known:
         return sum(rows_here(StudyPaths(self._root).films, self._study.film(film), self._study.clock).values())
 
     def _read_record(self, model: str) -> Any:
-        from cinecube.features.extraction.record import read_record
+        from cinecube.features.extraction.checkpoint import present_record
 
-        return read_record(self._study, model, self._root)
+        return present_record(self._study, model, self._root)
 
     def _read_film(self, film: str) -> tuple[dict[str, str], dict[str, Any]]:
         """Digests of its segments, and what of each is read out of the ordinary."""

@@ -4,12 +4,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from cinecube.status.pipeline import changed_stages
-from cinecube.status.versions import study_versions
+from cinecube.status.pipeline import stages_to_run
 from cinecube.store.base.errors import StudyError
 from cinecube.store.base.paths import StudyPaths
 from cinecube.store.params.document import Study, refuse_no_source
-from cinecube.studies.records import known_records
 
 
 def report_page(study: Study, root: Path) -> tuple[Path, str]:
@@ -42,5 +40,4 @@ def report_page(study: Study, root: Path) -> tuple[Path, str]:
             expected="the page that the last stage writes",
             do="run `dvc repro`; `cinecube plan` says what is to be done, and how long it takes",
         )
-    changed = changed_stages(root, study_versions(study), known_records(study, root)) or {}
-    return paths.report, changed.get("report", "")
+    return paths.report, stages_to_run(study, root).get("report", "")

@@ -3,15 +3,69 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 from cinecube.store.base.fingerprint import canonical
+from cinecube.store.open.cube_names import StudyCube
 from cinecube.store.params.analysis_params import Pair
 from cinecube.store.params.document import Study
 
 Spec = Mapping[str, Any]
+ENCODERS = ("encode", "encode_imported", "encode_residual")
+
+
+def compared(study: Study, root: Path, cube: StudyCube, stored: Spec) -> tuple[Spec, Spec]:
+    """A spec as it is stored and as it would be made now, as far as that is known without computing.
+
+    Parameters
+    ----------
+    study : Study
+    root : Path
+        The study's folder.
+    cube : StudyCube
+    stored : Mapping
+        The spec that it holds.
+
+    Raises
+    ------
+    StudyError
+        If a cube that it is made from is missing, or they do not fit each other; so do the others here.
+    """
+    kind = cube.stage.partition("@")[0]
+    if kind in ENCODERS:
+        asked = of_scores(study, root, cube.name)
+        if stored.get("kind") == "predictions":
+            from cinecube.analysis.encoders.parcel_films import predictions_spec
+
+            return stored, predictions_spec(asked)
+        return stored, asked
+    if kind == "residual_features":
+        pair = next(pair for pair in study.residual if pair.name == cube.name)
+        return stored, of_residual(study, root, pair)[cube.film]
+    if kind == "brain":
+        # Scans are told by DVC, which has hashed them; here they would be read in full.
+        from cinecube.store.scans.brain import asked_spec
+
+        asked = asked_spec(study, cube.name)
+        return {key: stored.get(key) for key in (*asked, "version")}, asked
+    of_kind: dict[str, Callable[[], Spec]] = {
+        "features": lambda: of_features(study, root, cube.name, cube.film),
+        "weights": lambda: of_weights(study, root, cube.name),
+        "ceiling": lambda: of_ceiling(study, root),
+        "partition": lambda: of_partition(study, root),
+        "significance": lambda: of_significance(study, root),
+    }
+    return stored, of_kind[kind]()
+
+
+def of_features(study: Study, root: Path, model: str, film: str) -> Spec:
+    """Spec of a feature cube."""
+    from cinecube.features.extraction.checkpoint import present_record
+    from cinecube.features.extraction.spec import feature_spec
+
+    return feature_spec(study, model, film, root, present_record(study, model, root))
 
 
 def of_scores(study: Study, root: Path, name: str) -> Spec:
@@ -25,10 +79,6 @@ def of_scores(study: Study, root: Path, name: str) -> Spec:
     name : str
         Of the model or pair.
 
-    Raises
-    ------
-    StudyError
-        If a cube that it is made from is missing, or they do not fit each other; so do the others here.
     """
     from cinecube.analysis.encoders.problem import read_problem, score_spec
 

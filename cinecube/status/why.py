@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from cinecube.status import specs
-from cinecube.status.pipeline import changed_stages, numbered
-from cinecube.status.versions import differing, study_versions
+from cinecube.status.pipeline import numbered, stages_to_run, stays
+from cinecube.status.versions import differing
 from cinecube.store.base.errors import StudyError
 from cinecube.store.cube.heads import stored_spec
 from cinecube.store.dvc.dvc_index import open_index
@@ -21,7 +21,6 @@ from cinecube.store.open.bringing import never_imported
 from cinecube.store.open.cube_names import StudyCube, named_cubes
 from cinecube.store.params.asked import becomes, of_folder, unlike
 from cinecube.store.params.document import PARAMS_FILE, Imported, Study
-from cinecube.studies.records import known_records
 
 
 @dataclass(frozen=True)
@@ -66,7 +65,7 @@ def explain_cubes(study: Study, root: Path, cubes: Iterable[Path]) -> list[Expla
         If one is none of the study's cubes.
     """
     known = {cube.path: cube for several in named_cubes(study).values() for cube in several}
-    changed = cache(lambda: changed_stages(root, study_versions(study), known_records(study, root)) or {})
+    changed = cache(lambda: stages_to_run(study, root))
     return [_explain(study, root, _known(known, _place(root, cube)), changed) for cube in cubes]
 
 
@@ -88,13 +87,14 @@ def _explain(study: Study, root: Path, cube: StudyCube, changed: Callable[[], Ma
         return _explain_imported(study, root, place, imported, stored)
     reasons, fields = [], []
     try:
-        fields = differing(*_compared(study, root, stage, model, film, stored))
+        fields = differing(*specs.compared(study, root, cube, stored))
     except StudyError as error:
         reasons.append(f"its fields cannot be compared: {error}")
     said = changed().get(numbered(study, stage), "")
+    state = "stale" if fields or reasons or (said and not stays(said)) else "up to date"
     if more := [reason for reason in said.split("; ") if reason and reason not in fields]:
         reasons.append(f"DVC: {'; '.join(more)}")
-    return Explanation(place, "stale" if fields or reasons else "up to date", fields, reasons)
+    return Explanation(place, state, fields, reasons)
 
 
 def _place(root: Path, cube: Path) -> str:
@@ -118,42 +118,6 @@ def _known(known: Mapping[str, StudyCube], place: str) -> StudyCube:
             do=f"name a cube by its path, as `cinecube ls` does; its model, film or subject is in {PARAMS_FILE}",
         )
     return known[place]
-
-
-def _compared(
-    study: Study, root: Path, stage: str, name: str, film: str, stored: Mapping[str, Any]
-) -> tuple[Mapping[str, Any], Mapping[str, Any]]:
-    """A spec as it is stored and as it would be made now, as far as that is known without computing."""
-    kind = stage.partition("@")[0]
-    if kind == "features":
-        from cinecube.features.extraction.spec import feature_spec
-
-        return stored, feature_spec(study, name, film, root)
-    if kind in ("encode", "encode_imported", "encode_residual"):
-        asked = specs.of_scores(study, root, name)
-        if stored.get("kind") == "predictions":
-            from cinecube.analysis.encoders.parcel_films import predictions_spec
-
-            return stored, predictions_spec(asked)
-        return stored, asked
-    if kind == "weights":
-        return stored, specs.of_weights(study, root, name)
-    if kind == "residual_features":
-        pair = next(pair for pair in study.residual if pair.name == name)
-        return stored, specs.of_residual(study, root, pair)[film]
-    if kind == "ceiling":
-        return stored, specs.of_ceiling(study, root)
-    if kind == "partition":
-        return stored, specs.of_partition(study, root)
-    if kind == "significance":
-        return stored, specs.of_significance(study, root)
-    if kind == "brain":
-        # Scans are told by DVC, which has hashed them; here they would be read in full.
-        from cinecube.store.scans.brain import asked_spec
-
-        asked = asked_spec(study, name)
-        return {key: stored.get(key) for key in (*asked, "version")}, asked
-    raise AssertionError(stage)
 
 
 def _explain_imported(

@@ -9,7 +9,7 @@ from typing import Any
 
 import yaml
 
-from cinecube.features.extraction.record import Record
+from cinecube.features.extraction.record import Record, read_record
 from cinecube.features.extraction.spec import make_reading
 from cinecube.features.networks import READING_VERSION
 from cinecube.features.networks.checkpoint_files import check_weights
@@ -64,6 +64,30 @@ def write_record(study: Study, model: str, root: Path) -> dict[str, Any]:
             network.check(path, reading)
         write_text(paths.checkpoint(model), json.dumps(values, indent=1, sort_keys=True) + "\n")
     return values
+
+
+def present_record(study: Study, model: str, root: Path) -> Record:
+    """A model's record as the stage `checkpoint` would write it now; weights are read only where they have moved.
+
+    Parameters
+    ----------
+    study : Study
+    model : str
+    root : Path
+        The study's folder.
+
+    Raises
+    ------
+    StudyError
+        As `read_record` and `record_checkpoint` do. A hub is not asked.
+    """
+    params = study.model(model)
+    try:
+        return read_record(study, model, root)
+    except StudyError:
+        if not (StudyPaths(root).checkpoint(model).is_file() and (root / params.checkpoint).exists()):
+            raise
+    return Record.model_validate(record_checkpoint(model, params, root))
 
 
 def record_checkpoint(model: str, params: ModelParams, root: Path) -> dict[str, Any]:

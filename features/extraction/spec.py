@@ -23,7 +23,7 @@ from cinecube.store.params.model_params import ModelParams
 Choices = Mapping[str, Mapping[str, Any]]
 
 
-def feature_spec(study: Study, model: str, film: str, root: Path) -> dict[str, Any]:
+def feature_spec(study: Study, model: str, film: str, root: Path, record: Record | None = None) -> dict[str, Any]:
     """Everything that changes the numbers of a feature cube, from files alone.
 
     Parameters
@@ -32,6 +32,8 @@ def feature_spec(study: Study, model: str, film: str, root: Path) -> dict[str, A
     model, film : str
     root : Path
         The study's folder.
+    record : Record, optional
+        Of the model's checkpoint; the one in the study by default.
 
     Raises
     ------
@@ -39,7 +41,7 @@ def feature_spec(study: Study, model: str, film: str, root: Path) -> dict[str, A
         If the model or film is unknown, a segment or the checkpoint's record is missing, or the study asks the
         network for what it does not have.
     """
-    record = read_record(study, model, root)
+    record = record or read_record(study, model, root)
     paths = find_segments(study, film, root)
     digests = {segment: file_digest(path) for segment, path in paths.items()}
     read = {segment: choices_of(path, root, digests[segment]) for segment, path in paths.items()}
