@@ -34,8 +34,8 @@ PAGES = {
     if path.relative_to(REPOSITORY).parts[1:2] not in [(name,) for name in _BUILT]
 }
 
-# Whose stages run after a change, which takes minutes of a study's time; tests/test_pipeline.py changes studies, too.
-LONG = ("docs/howto/grow-a-study.md", "docs/howto/own-features.md")
+# Whose stages take minutes; tests/test_pipeline.py changes studies too, and tests/test_reuse_study.py reuses one.
+LONG = ("docs/howto/grow-a-study.md", "docs/howto/own-features.md", "docs/tutorials/reuse.md")
 
 # A comment before a block says why it is not run here; in README.md, which is read as it is, one of HTML.
 _NOT_RUN = re.compile(r"^(?:%|<!--) not run: (.+?)(?: -->)?\n+\Z", re.MULTILINE)

@@ -81,6 +81,7 @@ def _commands() -> list[str]:
     return [line.split(" #")[0].strip() for line in block.group(1).splitlines()]
 
 
+@pytest.mark.slow
 def test_five_commands_from_an_empty_folder_to_a_brain_map(theirs: Theirs, tmp_path: Path) -> None:
     commands = _commands()
     assert len(commands) == 5
