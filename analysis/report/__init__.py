@@ -1,4 +1,4 @@
 """The study's page: its charts, cortex, tables, findings and metrics."""
 
-VERSION = 8
+VERSION = 9
 """Of figures, findings and metrics: raise it when a change of code changes them."""

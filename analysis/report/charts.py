@@ -104,20 +104,21 @@ def models_chart(means: pd.DataFrame, subjects: pd.DataFrame, untrained: pd.Data
         traces += _shares(own, order, subjects)
     layout: dict[str, Any] = {
         "height": _height(len(order)),
-        "xaxis": {"title": {"text": "test r"}, "zeroline": True, "domain": [0, 0.62 if ceiling else 1]},
+        "xaxis": {"title": {"text": "test r"}, "zeroline": True, "nticks": 5, "domain": [0, 0.6 if ceiling else 1]},
         "yaxis": {"type": "category", "categoryorder": "array", "categoryarray": order},
         "legend": _LEGEND,
     }
     if ceiling:
         layout["xaxis2"] = {
             "title": {"text": "share of the ceiling"},
-            "nticks": 4,
-            "domain": [0.68, 1],
+            "nticks": 3,
+            "tickangle": 0,
+            "domain": [0.7, 1],
             "tickformat": ".0%",
             "rangemode": "tozero",
         }
     caption = (
-        "Every stream over the whole brain, best first: its mean over subjects with a 95 % bootstrap interval, a dot a "
+        "Every stream over the whole brain, best first: its mean over subjects with a 95% bootstrap interval, a dot a "
         "subject"
         + (", a cross its untrained twin" if twins.notna().any() else "")
         + (f"; on the right as a share of {ceiling}." if ceiling else ".")
@@ -162,7 +163,7 @@ def _means(own: pd.DataFrame, order: Sequence[str], value: str) -> Figure:
     return {
         "type": "scatter",
         "mode": "markers",
-        "name": "mean, 95 % interval",
+        "name": "mean, 95% interval",
         "x": _numbers(own[value]),
         "y": list(order),
         "marker": {"size": 11, "color": PALETTE[0], "symbol": "diamond"},

@@ -282,7 +282,7 @@ def _swaps(study: Study, counts: pd.DataFrame) -> str:
         return text
     level = study.statistics.fdr
     # Of Benjamini and Hochberg's k targets of m that count, the last has a p of at most level · k / m.
-    needed = f"only where at least {100 * p / level:.2g} % of these count" if p <= level else "nowhere"
+    needed = f"only where at least {100 * p / level:.2g}% of these count" if p <= level else "nowhere"
     return (
         f"{text} The smallest p found is {p:.4f}, with which q, over all targets of a subject, in parcels or not, can"
         f" be {level:g} or less {needed}; the smallest q found is {q:.4f}."
@@ -331,7 +331,7 @@ def _pictures(study: Study, paths: StudyPaths, names: tuple[str, ...]) -> list[t
     for pair in study.residual:
         captions[f"figure5.{pair.name}"] = (
             f"{pair.title}: drop of the mean test r over subjects, in percent; positive where something was "
-            f"lost, empty where the score before is not above {MINIMUM:g}. Pointed ends: drops beyond 100 %."
+            f"lost, empty where the score before is not above {MINIMUM:g}. Pointed ends: drops beyond 100%."
         )
     found = []
     for name in names:

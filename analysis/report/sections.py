@@ -25,7 +25,7 @@ from cinecube.store.params.document import Study
 CEILINGS = {"cross_subject": "what other subjects predict", "repeats": "what repeated films allow"}
 
 HELD = {4: 0.80, 6: 0.86, 15: 0.92}
-"""Share of 95 % bootstrap intervals that hold the mean, by subjects; see `intervals.spread_over_subjects`."""
+"""Share of 95% bootstrap intervals that hold the mean, by subjects; see `intervals.spread_over_subjects`."""
 
 SEPARATE = frozenset({"imagebind"})
 """Extractors of several streams that never see each other."""
@@ -134,7 +134,7 @@ def _intervals(n_subjects: int) -> str:
     of = {n_subjects: HELD[n_subjects]} if n_subjects in HELD else HELD
     held = ", ".join(f"{share:.0%} of studies with {n} subjects" for n, share in of.items())
     return (
-        f"The intervals are a bootstrap over {n_subjects} subjects, and too narrow of few: of 95 % they hold the true"
+        f"The intervals are a bootstrap over {n_subjects} subjects, and too narrow of few: of 95% they hold the true"
         f" mean in about {held}."
     )
 

@@ -187,7 +187,7 @@ async function cortex(data) {
     });
 
   function number(value) {
-    const unit = control("measure").value === "drop" ? " %" : "";
+    const unit = control("measure").value === "drop" ? "%" : "";
     return Number.isFinite(value) ? value.toFixed(unit ? 1 : 3) + unit : "no value";
   }
 
@@ -217,12 +217,12 @@ async function cortex(data) {
     const model = control("model").value, others = { score: "r", normalised: "share of the ceiling", ceiling: "ceiling", depth: "preferred depth" };
     if (["score", "normalised", "depth"].includes(measure)) {
       for (const [other, name] of Object.entries(others)) {
-        const map = other === measure ? null : await values(other, other === "ceiling" ? "" : model, subject);
-        const mean = meanOf(parcel, map), [n, all] = [known(parcel, map).length, known(parcel, await values("score", model, subject)).length];
+        const beside = other === measure ? null : await values(other, other === "ceiling" ? "" : model, subject);
+        const mean = meanOf(parcel, beside), [n, all] = [known(parcel, beside).length, known(parcel, await values("score", model, subject)).length];
         if (n) words.push(`${name} ${mean.toFixed(3)}${n < all ? ` in ${n} of ${all} targets` : ""}`);
       }
       const above = meanOf(parcel, await values("significant", model, subject));
-      if (Number.isFinite(above)) words.push(`${Math.round(100 * above)} % above chance`);
+      if (Number.isFinite(above)) words.push(`${Math.round(100 * above)}% above chance`);
     }
     if (own === asked && parcel === picked) said.textContent = words.join("; "); // or a later choice has answered
   }
