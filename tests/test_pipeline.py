@@ -330,7 +330,7 @@ def test_what_changes_no_number_computes_nothing(tiny: Folder) -> None:
     plan = _plan(tiny)
     assert plan["features@vit-amber"] == (
         "done",
-        "params.yaml models.vit changed; none of its numbers does",
+        "params.yaml models.vit changed; its numbers stay the same",
     )
     assert plan["checkpoint@vit"][0] == "stale"
     assert plan["encode@vit"] == plan["contents"] == ("done", "")

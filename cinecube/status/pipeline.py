@@ -31,7 +31,7 @@ ALWAYS = "inputs"
 ELSEWHERE = "is not in the cache"
 KEPT_BACK = "is kept back by its owner"
 ABSENT = "is not here"
-_STAYS = "none of its numbers does"
+_STAYS = "its numbers stay the same"
 _KINDS = {"modified": "changed", "deleted": "is missing", "new": "is new", "not in cache": ELSEWHERE}
 
 
