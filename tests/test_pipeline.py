@@ -380,6 +380,11 @@ def test_adding_a_subject_extracts_nothing(tiny: Folder) -> None:
     tiny.change(add)
     run = _stages_run(dvc(tiny.root, "repro", "brain", "features"))
     assert run == {"simulate", "brain@sub-02"}
+    before = open_cube(tiny.root / "results/scores/vit.zarr").load()
+    assert "since nothing of theirs has changed: sub-01" in dvc(tiny.root, "repro", "encode@vit")
+    after = open_cube(tiny.root / "results/scores/vit.zarr").load()
+    assert list(after["subject"].values) == ["sub-01", "sub-02"]
+    xr.testing.assert_equal(after["score"].sel(subject=["sub-01"]).reindex_like(before), before["score"])
 
 
 def test_killed_extraction_resumes_and_ends_with_the_same_bytes(tiny: Folder, tmp_path: Path) -> None:

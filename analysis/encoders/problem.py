@@ -6,8 +6,8 @@ Tasks see no labels but a `Layout`: the positions of a group's rows, runs and fo
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +20,7 @@ from cinecube.analysis.encoders.oota2025 import choose_inputs
 from cinecube.analysis.ridge.design import Run, constants, cut_runs, delayed, join_runs, standardise
 from cinecube.analysis.ridge.factors import Backend, check_backend
 from cinecube.analysis.ridge.folds import Fold, Gap, leave_segments_out
+from cinecube.store.base.fingerprint import fingerprint
 from cinecube.store.base.paths import StudyPaths
 from cinecube.store.clock.clock import step_s
 from cinecube.store.cube.schema import SCHEMA
@@ -29,6 +30,8 @@ from cinecube.store.params.document import Study
 
 # The penalties of Oota et al. (2025) enter squared: ridge by singular values divides by s² + alpha².
 SQUARED_ALPHAS = np.logspace(1, 3, 10) ** 2
+# Fields of a group that say which rows it has; features and responses have fingerprints of their own.
+_ROW = ("segment", "feature_row", "repeat", "train")
 
 
 @dataclass(frozen=True)
@@ -282,6 +285,31 @@ class Problem:
     def targets(self) -> dict[str, np.ndarray]:
         """Positions of all targets (target,) by subject."""
         return {name: np.arange(brain.n_targets) for name, brain in self.brains.items()}
+
+    @property
+    def rows_of(self) -> dict[str, str]:
+        """Digest of the rows at which each subject is encoded."""
+        return {
+            subject: fingerprint({name: np.asarray(getattr(group, name)).tolist() for name in _ROW})
+            for group in self.groups
+            for subject in group.subjects
+        }
+
+    def of_subjects(self, subjects: Collection[str]) -> Problem:
+        """The same of some subjects alone, at the rows that they have here.
+
+        Parameters
+        ----------
+        subjects : collection of str
+        """
+        groups = [
+            replace(group, subjects=tuple(own), showings={name: group.showings[name] for name in own})
+            for group in self.groups
+            if (own := [name for name in group.subjects if name in subjects])
+        ]
+        return replace(
+            self, brains={name: self.brains[name] for name in self.brains if name in subjects}, groups=groups
+        )
 
     def plans(self, targets: Mapping[str, np.ndarray], max_delay: int) -> list[Plan]:
         """Blocks of some targets (positions by subject), and where the rows of each group are, for delays in TRs.

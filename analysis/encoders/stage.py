@@ -14,7 +14,7 @@ import numpy as np
 import xarray as xr
 
 from cinecube.analysis.cubes.spaces import check_same_space
-from cinecube.analysis.cubes.target_axis import TargetAxis, join_targets
+from cinecube.analysis.cubes.target_axis import TargetAxis, find_targets_of, join_targets
 from cinecube.analysis.cubes.unscored import LACKING, MEANINGS, SCORED, STILL, notes
 from cinecube.analysis.encoders.block_fits import SCORES
 from cinecube.analysis.encoders.encoding import Scored, encode_layers, find_constant, refuse_still_subjects
@@ -22,14 +22,14 @@ from cinecube.analysis.encoders.lag import LAGS, scan_lags
 from cinecube.analysis.encoders.parcel_films import predict_parcels, predictions_spec
 from cinecube.analysis.encoders.problem import Problem, read_problem, score_spec
 from cinecube.store.base.errors import StudyError
-from cinecube.store.base.fingerprint import fingerprint
+from cinecube.store.base.fingerprint import canonical, fingerprint
 from cinecube.store.base.journal import Journal, open_journal
 from cinecube.store.base.paths import StudyPaths
 from cinecube.store.base.writing import one_writer
 from cinecube.store.cube.cubes import write_cube
 from cinecube.store.cube.schema import DIMS, provenance, string_coordinate
 from cinecube.store.jobs.tasks import Progress, Workers, open_workers
-from cinecube.store.open.recorded import take_back
+from cinecube.store.open.recorded import last_run, take_back
 from cinecube.store.params.document import Study
 
 _log = logging.getLogger(__name__)
@@ -63,12 +63,17 @@ def encode(study: Study, root: Path, model: str, progress: Progress | None = Non
         held.enter_context(one_writer(paths, *made))
         if take_back(paths, made):
             return
-        journal = held.enter_context(open_journal(paths.journals, spec, paths.relative(paths.scores(model))))
+        known = scores_of_last_run(problem, spec, last_run(paths, *made))
+        # Blocks are numbered among those that are fitted.
+        begun = {**spec, "known": sorted(known)} if known else spec
+        journal = held.enter_context(open_journal(paths.journals, begun, paths.relative(paths.scores(model))))
         workers = held.enter_context(open_workers(study.dask, study.run.threads, problem.work, root))
-        cube = score_model(study, problem, workers, progress, journal)
+        cube = score_model(study, problem, workers, progress, journal, known)
         write_cube(paths.scores(model), cube)
         write_cube(paths.predictions(model), predict_parcels(study, problem, cube, workers))
         journal.remove()
+    if known:
+        _log.info("as the last run left them, since nothing of theirs has changed: %s", ", ".join(known))
     for line in notes(cube, *(["nothing is left there"] if _is_pair(study, model) else [])):
         _log.warning("%s", line)
 
@@ -77,12 +82,47 @@ def _is_pair(study: Study, model: str) -> bool:
     return model in {pair.name for pair in study.residual}
 
 
+def scores_of_last_run(problem: Problem, spec: Mapping[str, Any], cube: xr.Dataset | None) -> Scored:
+    """Scores of the subjects who would have the same again: of these features, responses, rows and settings.
+
+    Parameters
+    ----------
+    problem : Problem
+    spec : Mapping
+        Of this run.
+    cube : Dataset, optional
+        The score cube of an earlier run.
+
+    Returns
+    -------
+    Scored
+        Of no subject where settings differ, or targets share a penalty.
+    """
+    if cube is None or problem.settings.one_alpha:
+        return {}
+    before, now = json.loads(str(cube.attrs["spec"])), json.loads(canonical(spec))
+    if {**before, "brain": None} != {**now, "brain": None}:
+        return {}
+    rows = json.loads(str(cube.attrs.get("rows_of", "{}")))
+    same = [
+        name
+        for name, digest in problem.rows_of.items()
+        if rows.get(name) == digest and before["brain"].get(name) == now["brain"][name]
+    ]
+    found = {}
+    for name in same:
+        own = cube[list(SCORES)].sel(subject=name).isel(target=find_targets_of(cube, problem.brains[name])).load()
+        found[name] = {score: own[score].transpose("model", "layer", "target").values for score in SCORES}
+    return found
+
+
 def score_model(
     study: Study,
     problem: Problem,
     workers: Workers = None,
     progress: Progress | None = None,
     kept: Journal | None = None,
+    known: Scored | None = None,
 ) -> xr.Dataset:
     """Score cube of a model; without workers all runs here, one task after another.
 
@@ -97,6 +137,8 @@ def score_model(
         Told (done, total).
     kept : Journal, optional
         Of this cube.
+    known : Scored, optional
+        From `scores_of_last_run`: these subjects are not fitted.
 
     Returns
     -------
@@ -114,8 +156,21 @@ def score_model(
     refuse_still_subjects(problem.brains, problem.groups, problem.settings.targets_per_block)
     problem = replace(problem, space=replace(problem.space, constant=find_constant(problem, workers)))
     _refuse_constant(study, problem)
-    found = encode_layers(problem, workers, progress, kept)
+    known = _of_layers(known or {}, problem)
+    fitted = encode_layers(problem.of_subjects(problem.brains.keys() - known.keys()), workers, progress, kept)
+    found = {name: known[name] if name in known else fitted[name] for name in problem.brains}
     return _score_cube(study, problem, found, scan_lags(problem, found, workers))
+
+
+def _of_layers(known: Scored, problem: Problem) -> Scored:
+    """Known scores at the layers that vary; none of a subject who lacks one of them."""
+    varies = np.zeros(problem.space.width.shape, dtype=bool)
+    varies[tuple(np.array(problem.layers).T)] = True
+    return {
+        name: {score: np.where(varies[..., None], one, np.nan) for score, one in values.items()}
+        for name, values in known.items()
+        if np.isfinite(values["alpha"][varies]).any(axis=-1).all()
+    }
 
 
 def _refuse_constant(study: Study, problem: Problem) -> None:
@@ -145,6 +200,7 @@ def _score_cube(study: Study, problem: Problem, found: Scored, lag_scores: Mappi
         ("himalaya", "numpy", "scikit-learn"),
         **check_same_space(brains),
         tr_s=study.clock.tr_s,
+        rows_of=json.dumps(problem.rows_of, sort_keys=True),
         rows=json.dumps(
             [{"subjects": group.subjects, **group.counts(segments)} for group in problem.groups], sort_keys=True
         ),

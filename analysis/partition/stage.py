@@ -34,9 +34,9 @@ from cinecube.store.base.journal import open_journal
 from cinecube.store.base.paths import StudyPaths
 from cinecube.store.base.writing import one_writer
 from cinecube.store.clock.clock import SAME_S
-from cinecube.store.cube.cubes import open_stored, write_cube
+from cinecube.store.cube.cubes import write_cube
 from cinecube.store.cube.schema import SCHEMA, provenance, string_coordinate
-from cinecube.store.open.recorded import recorded
+from cinecube.store.open.recorded import last_run
 from cinecube.store.params.document import Study
 
 if TYPE_CHECKING:
@@ -81,7 +81,7 @@ def partition(study: Study, root: Path, progress: Progress | None = None) -> Non
         open_journal(paths.journals, spec, paths.relative(paths.partition)) as journal,
     ):
         window_s = _widest_window_s(entries)
-        kept = kept_sets(study, _last_run(paths), spec, window_s)
+        kept = kept_sets(study, last_run(paths, paths.partition), spec, window_s)
         tried = candidates(list(entries), [names for names in study.partition if _label(names) not in kept])
         with open_workers(study.dask, study.run.threads, count_work(tried, grounds), root) as workers:
             found = fit_all(entries, grounds, tried, workers, progress, journal)
@@ -90,18 +90,6 @@ def partition(study: Study, root: Path, progress: Progress | None = None) -> Non
         journal.remove()
     if kept:
         _log.info("as the last run left them, since nothing of theirs has changed: %s", ", ".join(kept))
-
-
-def _last_run(paths: StudyPaths) -> xr.Dataset | None:
-    """The cube that DVC has of the last run, if this is one more."""
-    from cinecube.store.dvc.dvc_zarr import DvcZarrStore
-
-    listing = (recorded(paths, [paths.partition]) or {}).get(paths.partition)
-    try:
-        return None if listing is None else open_stored(DvcZarrStore(listing), listing.where).load()
-    except StudyError as error:
-        _log.warning("what DVC has recorded of the last run is not read, so all sets are fitted: %s", error)
-        return None
 
 
 def kept_sets(study: Study, cube: xr.Dataset | None, spec: Mapping[str, Any], window_s: float) -> dict[str, xr.Dataset]:

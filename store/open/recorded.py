@@ -12,7 +12,7 @@ import os
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from cinecube.store.base.atomic import staged
 from cinecube.store.base.bounded import parse_json
@@ -22,6 +22,9 @@ from cinecube.store.cube.plainness import ROOT
 from cinecube.store.dvc.dvc_index import DvcIndex, Listing, Output
 from cinecube.store.dvc.dvc_repo import without_bars
 from cinecube.store.dvc.remotes import DvcObject
+
+if TYPE_CHECKING:
+    import xarray as xr
 
 _log = logging.getLogger(__name__)
 
@@ -82,6 +85,32 @@ def recorded(paths: StudyPaths, cubes: Sequence[Path]) -> dict[Path, Listing] | 
             return {path: _listing(out) for path, out in zip(cubes, found, strict=True)}
         except StudyError:
             return None
+
+
+def last_run(paths: StudyPaths, cube: Path, *beside: Path) -> xr.Dataset | None:
+    """The cube that a stage's last run left, while that stage runs again, as DVC's cache has it.
+
+    Parameters
+    ----------
+    paths : StudyPaths
+    cube : Path
+    beside : Path
+        Other cubes that the stage writes.
+
+    Returns
+    -------
+    Dataset or None
+        None where `recorded` finds none, or it cannot be read, which is logged.
+    """
+    from cinecube.store.cube.cubes import open_stored
+    from cinecube.store.dvc.dvc_zarr import DvcZarrStore
+
+    found = recorded(paths, [cube, *beside])
+    try:
+        return None if found is None else open_stored(DvcZarrStore(found[cube]), found[cube].where)
+    except StudyError as error:
+        _log.warning("what DVC has recorded of the last run is not read, so all is computed: %s", error)
+        return None
 
 
 def stored_attrs(listing: Listing) -> Mapping[str, Any]:

@@ -11,10 +11,19 @@ import xarray as xr
 from cinecube.analysis.ceilings.stage import ceiling
 from cinecube.analysis.cubes import tables
 from cinecube.analysis.cubes.unscored import notes
+from cinecube.analysis.encoders.encoding import Scored as Found
 from cinecube.analysis.encoders.encoding import score_block
 from cinecube.analysis.encoders.lag import LAGS
-from cinecube.analysis.encoders.problem import blocks_of, make_design, make_layout, narrow_block, read_problem
-from cinecube.analysis.encoders.stage import encode, score_model
+from cinecube.analysis.encoders.problem import (
+    Problem,
+    blocks_of,
+    make_design,
+    make_layout,
+    narrow_block,
+    read_problem,
+    score_spec,
+)
+from cinecube.analysis.encoders.stage import encode, score_model, scores_of_last_run
 from cinecube.analysis.regions.stage import layerwise, whole_brain
 from cinecube.store.base.errors import StudyError
 from cinecube.store.base.labels import layer_label
@@ -186,7 +195,6 @@ def test_tables_follow_from_scores(synthetic: Synthetic) -> None:
 
 
 def test_what_changes_no_number_leaves_the_fingerprint(scored: Scored, synthetic: Synthetic) -> None:
-    from cinecube.analysis.encoders.problem import score_spec
 
     problem = read_problem(make_study(), synthetic(), MODEL)
     spec = score_spec(make_study(), problem)
@@ -214,6 +222,43 @@ def test_a_segment_that_one_subject_lacks_is_absent_for_that_one_alone(
     whole = scored()
     np.testing.assert_allclose(cube["score"].sel(subject="sub-01"), whole["score"].sel(subject="sub-01"), atol=1e-5)
     assert float(cube["score"].sel(subject="sub-02").max()) > 0.5 * float(whole["score"].sel(subject="sub-02").max())
+
+
+def test_subjects_of_whom_nothing_has_changed_are_not_fitted_again(
+    synthetic: Synthetic, scored: Callable[..., xr.Dataset]
+) -> None:
+    """A subject more, or one whose scans were cleaned again, costs the others nothing."""
+    study, root, cube = make_study(), synthetic(), scored()
+    problem = read_problem(study, root, MODEL)
+    spec = score_spec(study, problem)
+
+    def known(problem: Problem = problem, **changes: Any) -> Found:
+        return scores_of_last_run(problem, {**spec, **changes}, cube)
+
+    assert list(known()) == ["sub-01", "sub-02"]
+    assert not scores_of_last_run(problem, spec, None)
+    for change in ({"encode": {**spec["encode"], "folds": 9}}, {"features": {}}, {"version": {}}):
+        assert not known(**change)
+    assert not known(replace(problem, settings=replace(problem.settings, one_alpha=True)))
+    fewer = synthetic(missing_rows={("sub-02", "birch01"): 7})
+    assert not known(read_problem(study, fewer, MODEL)), "of common rows there are fewer for all"
+    assert list(known(read_problem(make_study(rows="own"), fewer, MODEL))) == ["sub-01"]
+    other = known(brain={**spec["brain"], "sub-02": "another"})
+    assert list(other) == ["sub-01"]
+    seen: list[tuple[int, int]] = []
+    again = score_model(study, problem, None, lambda done, total: seen.append((done, total)), None, other)
+    assert seen[-1] == (13, 13), "one subject's"
+    assert again.attrs == cube.attrs
+    for name, values in cube.data_vars.items():
+        np.testing.assert_allclose(again[name], values, atol=1e-5)
+    np.testing.assert_array_equal(again["alpha"].sel(subject="sub-01"), cube["alpha"].sel(subject="sub-01"))
+    # A layer that varies now, and did not then, has no scores of anybody.
+    lost = {
+        "sub-01": {name: np.where(np.arange(13)[:, None] == 3, np.nan, one) for name, one in other["sub-01"].items()}
+    }
+    whole = score_model(study, problem, None, lambda done, total: seen.append((done, total)), None, lost)
+    assert seen[-1] == (26, 26)
+    np.testing.assert_allclose(whole["score"], cube["score"], atol=1e-5)
 
 
 def test_errors_name_both_sides(synthetic: Synthetic, tmp_path: Path) -> None:
