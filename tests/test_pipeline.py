@@ -196,7 +196,8 @@ def test_nothing_is_extracted_that_dvc_has(tiny: Folder) -> None:
     dvc(tiny.root, "repro", "extract")
     assert "computed before" in dvc(tiny.root, "repro", "features")
     tiny.change(lambda params: params["models"]["vit"].pop("pooling"))
-    dvc(tiny.root, "repro", "checkpoint@vit")
+    assert _plan(tiny)["checkpoint@vit"] == ("stale", "DVC has it from an earlier run")
+    assert "is cached" in dvc(tiny.root, "repro", "checkpoint@vit")
     shutil.rmtree(tiny.root / "data/features/vit")
     assert "2 cubes are up to date, 2 left to DVC" in tiny.must("extract").stdout
     assert "is cached" in dvc(tiny.root, "repro", "features")

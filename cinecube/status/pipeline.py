@@ -20,6 +20,7 @@ from cinecube.store.base.paths import CONTENTS_FILE, INPUTS_FOLDER, PARAMS_FILE,
 from cinecube.store.cube.heads import stored_spec
 from cinecube.store.dvc.dvc_repo import uncollected, without_bars
 from cinecube.store.open.cube_names import named_cubes
+from cinecube.store.open.recorded import is_restored
 from cinecube.store.params.document import Study
 from cinecube.studies.pipelines import stage_names
 from cinecube.studies.records import known_records
@@ -31,6 +32,7 @@ ALWAYS = "inputs"
 ELSEWHERE = "is not in the cache"
 KEPT_BACK = "is kept back by its owner"
 ABSENT = "is not here"
+RESTORED = "DVC has it from an earlier run"
 _STAYS = "its numbers stay the same"
 _KINDS = {"modified": "changed", "deleted": "is missing", "new": "is new", "not in cache": ELSEWHERE}
 
@@ -152,7 +154,7 @@ def _following(turned: Any, changed: Mapping[str, str], keeps: Callable[[str], b
         if of_records and _is_of_params(why) and keeps(name):
             found[name] = f"{why}; {_STAYS}"
             continue
-        found[name] = why
+        found[name] = RESTORED if not before and is_restored(stage) else why
         causes[stage] = name if name in changed else causes[before[0]]
     return found
 

@@ -9,7 +9,16 @@ from pathlib import Path
 from typing import Any
 
 from cinecube.status import specs
-from cinecube.status.pipeline import ABSENT, ELSEWHERE, KEPT_BACK, is_only_absent, numbered, stages_to_run, stays
+from cinecube.status.pipeline import (
+    ABSENT,
+    ELSEWHERE,
+    KEPT_BACK,
+    RESTORED,
+    is_only_absent,
+    numbered,
+    stages_to_run,
+    stays,
+)
 from cinecube.status.timings import Timing, expected_s, read_timings
 from cinecube.store.base.errors import StudyError
 from cinecube.store.base.fingerprint import differences
@@ -84,6 +93,7 @@ def plan_study(study: Study, root: Path) -> list[Step]:
     steps = [_as_dvc_sees(step, changed) for step in steps]
     timings = list(read_timings(root))
     steps = [step if step.state == "done" else replace(step, seconds=_seconds(study, timings, step)) for step in steps]
+    steps = [replace(step, seconds=0.0) if step.why == RESTORED else step for step in steps]
     return _with_extraction(study, steps)
 
 

@@ -160,11 +160,8 @@ def _outputs(root: Path) -> Iterator[dict[Path, Any]]:
     from dvc.exceptions import DvcException, NotDvcRepoError
     from dvc.repo import Repo, lock_repo
 
-    said = logging.getLogger("dvc")
-    level, found = said.level, {}
-    said.setLevel(logging.WARNING)  # it tells of outputs that it would check out
+    found: dict[Path, Any] = {}
     with contextlib.ExitStack() as held:
-        held.callback(said.setLevel, level)
         held.enter_context(without_bars())
         held.enter_context(contextlib.chdir(root))  # its cache of runs takes paths from where a process is
         try:
@@ -211,25 +208,43 @@ def _is_found(out: Any, paths: StudyPaths, fingerprint: str) -> bool:
         with contextlib.suppress(StudyError):
             if stored_attrs(_listing(out)).get("fingerprint") == fingerprint:
                 return True
-    return _is_restored(out.repo, out.stage)
+    return is_restored(out.stage)
 
 
-def _is_restored(repo: Any, stage: Any) -> bool:
-    """True if `dvc repro` does not run a stage, or finds its outputs in its cache of runs."""
-    from dvc.dependency.base import DependencyDoesNotExistError
-    from dvc.stage.cache import RunCacheNotFoundError
+def is_restored(stage: Any) -> bool:
+    """True if `dvc repro` does not run a stage, or finds its outputs in its cache of runs.
 
-    try:
-        if all(out.hash_info for out in stage.outs) and not stage.changed_stage() and not stage.changed_deps():
-            return True
-        # What `dvc repro` asks of its cache of runs, by the inputs as they are now.
-        stage.save_deps()
-        for out in stage.outs:
-            out.clear()
-        repo.stage_cache.restore(stage, dry=True)
-    except (DependencyDoesNotExistError, RunCacheNotFoundError):
-        return False
+    Parameters
+    ----------
+    stage : Stage
+        Of DVC; what it knows of inputs and outputs is changed.
+    """
+    from dvc.exceptions import DvcException
+
+    with _quiet():
+        try:
+            if all(out.hash_info for out in stage.outs) and not stage.changed_stage() and not stage.changed_deps():
+                return True
+            # What `dvc repro` asks of its cache of runs, by the inputs as they are now.
+            stage.save_deps()
+            for out in stage.outs:
+                out.clear()
+            stage.repo.stage_cache.restore(stage, dry=True)
+        except DvcException:  # an input is not there, or no run was of these
+            return False
     return True
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """DVC does not tell meanwhile of outputs that it would check out."""
+    said = logging.getLogger("dvc")
+    level = said.level
+    said.setLevel(logging.WARNING)
+    try:
+        yield
+    finally:
+        said.setLevel(level)
 
 
 def _write(listing: Listing, path: Path) -> None:
