@@ -196,7 +196,7 @@ def test_nothing_is_extracted_that_dvc_has(tiny: Folder) -> None:
     dvc(tiny.root, "repro", "extract")
     assert "computed before" in dvc(tiny.root, "repro", "features")
     tiny.change(lambda params: params["models"]["vit"].pop("pooling"))
-    assert _plan(tiny)["checkpoint@vit"] == ("stale", "DVC has it from an earlier run")
+    assert _plan(tiny)["checkpoint@vit"][1] == "params.yaml models.vit changed; DVC has it from an earlier run"
     assert "is cached" in dvc(tiny.root, "repro", "checkpoint@vit")
     shutil.rmtree(tiny.root / "data/features/vit")
     assert "2 cubes are up to date, 2 left to DVC" in tiny.must("extract").stdout
@@ -225,7 +225,10 @@ def test_plan_says_what_dvc_would_run(tiny: Folder) -> None:
     tiny.change(lambda params: params["encode"].update(folds=2))
     shutil.rmtree(tiny.root / "results/scores/vit.zarr")
     shutil.copytree(tiny.root / "results/scores/wav2vec2.zarr", tiny.root / "results/scores/vit.zarr")
-    assert _plan(tiny)["encode@vit"] == ("stale", "results/scores/vit.zarr changed")
+    assert _plan(tiny)["encode@vit"] == (
+        "stale",
+        "results/scores/vit.zarr changed; DVC has it from an earlier run",
+    )
 
 
 def test_a_new_model_makes_no_residual_features_of_others_and_no_partition(tiny: Folder) -> None:

@@ -154,7 +154,7 @@ def _following(turned: Any, changed: Mapping[str, str], keeps: Callable[[str], b
         if of_records and _is_of_params(why) and keeps(name):
             found[name] = f"{why}; {_STAYS}"
             continue
-        found[name] = RESTORED if not before and is_restored(stage) else why
+        found[name] = f"{why}; {RESTORED}" if not before and is_restored(stage) else why
         causes[stage] = name if name in changed else causes[before[0]]
     return found
 

@@ -93,7 +93,7 @@ def plan_study(study: Study, root: Path) -> list[Step]:
     steps = [_as_dvc_sees(step, changed) for step in steps]
     timings = list(read_timings(root))
     steps = [step if step.state == "done" else replace(step, seconds=_seconds(study, timings, step)) for step in steps]
-    steps = [replace(step, seconds=0.0) if step.why == RESTORED else step for step in steps]
+    steps = [replace(step, seconds=0.0) if step.why.endswith(RESTORED) else step for step in steps]
     return _with_extraction(study, steps)
 
 

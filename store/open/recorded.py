@@ -163,7 +163,7 @@ def _outputs(root: Path) -> Iterator[dict[Path, Any]]:
     found: dict[Path, Any] = {}
     with contextlib.ExitStack() as held:
         held.enter_context(without_bars())
-        held.enter_context(contextlib.chdir(root))  # its cache of runs takes paths from where a process is
+        held.enter_context(contextlib.chdir(root))
         try:
             repo = held.enter_context(Repo("."))
             held.enter_context(lock_repo(repo))
@@ -221,7 +221,7 @@ def is_restored(stage: Any) -> bool:
     """
     from dvc.exceptions import DvcException
 
-    with _quiet():
+    with _quiet(), contextlib.chdir(stage.wdir):  # its cache of runs takes paths from where a process is
         try:
             if all(out.hash_info for out in stage.outs) and not stage.changed_stage() and not stage.changed_deps():
                 return True
