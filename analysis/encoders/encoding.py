@@ -25,6 +25,7 @@ from cinecube.analysis.encoders.problem import Layout, Plan, Problem, Settings, 
 from cinecube.analysis.ridge.scores import varying
 from cinecube.store.base import journal
 from cinecube.store.base.errors import StudyError
+from cinecube.store.base.fingerprint import fingerprint
 from cinecube.store.jobs.tasks import Progress, Running, Workers, run_jobs, share, submit
 
 Scored = Mapping[str, Mapping[str, np.ndarray]]
@@ -249,10 +250,11 @@ def _places_of(unit: Unit, job: Job, places: Places) -> np.ndarray:
 
 
 def _file_of(unit: Unit, block: int) -> journal.Block:
-    """Journal block of a block's scores: the targets of a group by their place among all of them."""
+    """Journal block of a block's scores: the targets of a group's subjects by their place among all of them."""
+    of = fingerprint({"subjects": list(unit.plan.group.subjects)})[:8]  # others may have been fitted before
     sizes = [sum(piece.targets.size for piece in one) for one in unit.plan.blocks]
     start = sum(sizes[:block])
-    return journal.Block(f"group{unit.plan.number}.stream{unit.m}.layer{unit.k}", start, start + sizes[block])
+    return journal.Block(f"group{unit.plan.number}.{of}.stream{unit.m}.layer{unit.k}", start, start + sizes[block])
 
 
 def _restore(found: Scored, unit: Unit, kept: journal.Journal | None) -> Unit:

@@ -64,9 +64,7 @@ def encode(study: Study, root: Path, model: str, progress: Progress | None = Non
         if take_back(paths, made):
             return
         known = scores_of_last_run(problem, spec, last_run(paths, *made))
-        # Blocks are numbered among those that are fitted.
-        begun = {**spec, "known": sorted(known)} if known else spec
-        journal = held.enter_context(open_journal(paths.journals, begun, paths.relative(paths.scores(model))))
+        journal = held.enter_context(open_journal(paths.journals, spec, paths.relative(paths.scores(model))))
         workers = held.enter_context(open_workers(study.dask, study.run.threads, problem.work, root))
         cube = score_model(study, problem, workers, progress, journal, known)
         write_cube(paths.scores(model), cube)
@@ -165,7 +163,8 @@ def score_model(
 def _of_layers(known: Scored, problem: Problem) -> Scored:
     """Known scores at the layers that vary; none of a subject who lacks one of them."""
     varies = np.zeros(problem.space.width.shape, dtype=bool)
-    varies[tuple(np.array(problem.layers).T)] = True
+    for place in problem.layers:
+        varies[place] = True
     return {
         name: {score: np.where(varies[..., None], one, np.nan) for score, one in values.items()}
         for name, values in known.items()

@@ -23,6 +23,7 @@ from cinecube.analysis.partition.parts import Subset, subsets
 from cinecube.analysis.ridge.factors import Factors, factorise, plain_grams
 from cinecube.analysis.ridge.shared_ridge import solve
 from cinecube.store.base import journal
+from cinecube.store.base.fingerprint import fingerprint
 from cinecube.store.jobs.tasks import Workers, run_jobs, share, submit
 
 # Measured on 600 rows, 5 delays, 48 to 100 dims: R² of two spaces together, mean over targets, within 0.0005 of that of
@@ -192,7 +193,7 @@ def fit_all(
     races = [Race(tried, ground.n_targets) for ground in grounds]
     done, n_fits = 0, len(grounds) * len(tried)
     for ground, race in zip(grounds, races, strict=True):
-        files = [journal.Block(f"group{ground.number}.fit{n:03d}", 0, ground.n_targets) for n in range(len(tried))]
+        files = [_file_of(candidate, ground) for candidate in tried]
         todo = [n for n, file in enumerate(files) if kept is None or not kept.has(file)]
         for n in sorted(set(range(len(tried))) - set(todo)):
             race.enter(n, kept.read(files[n]) if kept else np.empty(0))
@@ -206,6 +207,12 @@ def fit_all(
             if progress:
                 progress(done, n_fits)
     return [race.winners() for race in races]
+
+
+def _file_of(candidate: Candidate, ground: Ground) -> journal.Block:
+    """Journal block of a fit, by what it is: an interrupted run may have had other sets to fit."""
+    named = fingerprint({"streams": list(candidate.streams), "shares": list(candidate.shares)})[:16]
+    return journal.Block(f"group{ground.number}.{named}", 0, ground.n_targets)
 
 
 def _jobs(

@@ -58,16 +58,16 @@ def _keeps(study: Study, root: Path, versions: Versions, stage: str) -> bool:
         return False
     every = dict.fromkeys(itertools.chain.from_iterable(named_cubes(study).values()))
     cubes = [cube for cube in every if numbered(study, cube.stage) == stage]
+    if not cubes:
+        return False
     try:
         if kind == "features":
-            record = read_text(StudyPaths(root).checkpoint(cubes[0].name))
-            by = {"network": parse_json(record)["extractor_version"], "reading": parse_json(record)["reading_version"]}
+            record = parse_json(read_text(StudyPaths(root).checkpoint(cubes[0].name)))
+            by = {"network": record["extractor_version"], "reading": record["reading_version"]}
             if by != versions["networks"].get(cubes[0].name):
                 return False
-        return bool(cubes) and not any(
-            differing(*specs.compared(study, root, cube, stored_spec(root / cube.path))) for cube in cubes
-        )
-    except StudyError:
+        return not any(differing(*specs.compared(study, root, cube, stored_spec(root / cube.path))) for cube in cubes)
+    except (StudyError, ValueError, KeyError, TypeError):  # a record may be broken
         return False
 
 

@@ -12,7 +12,7 @@ from cinecube.analysis.ceilings.stage import ceiling
 from cinecube.analysis.cubes import tables
 from cinecube.analysis.cubes.unscored import notes
 from cinecube.analysis.encoders.encoding import Scored as Found
-from cinecube.analysis.encoders.encoding import score_block
+from cinecube.analysis.encoders.encoding import encode_layers, score_block
 from cinecube.analysis.encoders.lag import LAGS
 from cinecube.analysis.encoders.problem import (
     Problem,
@@ -26,6 +26,7 @@ from cinecube.analysis.encoders.problem import (
 from cinecube.analysis.encoders.stage import encode, score_model, scores_of_last_run
 from cinecube.analysis.regions.stage import layerwise, whole_brain
 from cinecube.store.base.errors import StudyError
+from cinecube.store.base.journal import open_journal
 from cinecube.store.base.labels import layer_label
 from cinecube.store.base.paths import StudyPaths
 from cinecube.store.cube.cubes import open_cube
@@ -225,7 +226,7 @@ def test_a_segment_that_one_subject_lacks_is_absent_for_that_one_alone(
 
 
 def test_subjects_of_whom_nothing_has_changed_are_not_fitted_again(
-    synthetic: Synthetic, scored: Callable[..., xr.Dataset]
+    synthetic: Synthetic, scored: Callable[..., xr.Dataset], tmp_path: Path
 ) -> None:
     """A subject more, or one whose scans were cleaned again, costs the others nothing."""
     study, root, cube = make_study(), synthetic(), scored()
@@ -252,6 +253,14 @@ def test_subjects_of_whom_nothing_has_changed_are_not_fitted_again(
     for name, values in cube.data_vars.items():
         np.testing.assert_allclose(again[name], values, atol=1e-5)
     np.testing.assert_array_equal(again["alpha"].sel(subject="sub-01"), cube["alpha"].sel(subject="sub-01"))
+    # An interrupted run may have fitted fewer subjects than the one that goes on.
+    with open_journal(tmp_path, spec, "scores") as journal:
+        encode_layers(problem.of_subjects({"sub-02"}), kept=journal)
+        both = encode_layers(problem, kept=journal)
+    for name in ("sub-01", "sub-02"):
+        own = cube["score"].sel(subject=name).dropna("target", how="all")
+        found = both[name]["score"]
+        np.testing.assert_allclose(found[..., np.isfinite(found).any((0, 1))], own, atol=1e-5)
     # A layer that varies now, and did not then, has no scores of anybody.
     lost = {
         "sub-01": {name: np.where(np.arange(13)[:, None] == 3, np.nan, one) for name, one in other["sub-01"].items()}

@@ -17,6 +17,7 @@ from cinecube.analysis.cubes.unscored import STILL
 from cinecube.analysis.encoders.problem import make_layout, make_settings, read_problem
 from cinecube.analysis.partition import partition_fits
 from cinecube.analysis.partition.layers import choose_layers, write_partition_layers
+from cinecube.analysis.partition.partition_fits import candidates, fit_all
 from cinecube.analysis.partition.partition_tables import write_partition_tables
 from cinecube.analysis.partition.stage import (
     kept_sets,
@@ -27,6 +28,7 @@ from cinecube.analysis.partition.stage import (
     read_entries,
 )
 from cinecube.store.base.errors import StudyError
+from cinecube.store.base.journal import open_journal
 from cinecube.store.base.paths import StudyPaths
 from cinecube.store.cube.cubes import open_cube, write_cube
 from cinecube.store.cube.schema import string_coordinate
@@ -340,7 +342,7 @@ def test_the_fingerprint_names_what_changes_the_numbers(run):
     assert json.loads(cube.attrs["spec"])["layers"] == {"duo.sight": "block01", "solo": "block01"}
 
 
-def test_sets_that_nothing_has_changed_are_kept(folder: Any, run: Any) -> None:
+def test_sets_of_which_nothing_has_changed_are_kept(folder: Any, run: Any, tmp_path: Path) -> None:
     """Each takes a day at real size; a lab that asks for one more, or changes a stream, waits for that alone."""
     study, cube, root = make_study(), run()[0], folder()
     entries, brains = read_entries(study, root, choose_layers(study, root))
@@ -362,5 +364,11 @@ def test_sets_that_nothing_has_changed_are_kept(folder: Any, run: Any) -> None:
     without = [" + ".join(names) for names in study.partition if owner not in map(study.owner, names)]
     assert kept(features={**spec["features"], owner: {}}) == without
     grounds, found = make_grounds(study, entries, brains), kept_sets(study, cube, spec, window_s)
+    # An interrupted run may have had fewer sets to fit than the one that goes on.
+    with open_journal(tmp_path, spec, "partition") as journal:
+        for sets in (study.partition[1:], study.partition):
+            fits = fit_all(entries, grounds, candidates(list(entries), sets), kept=journal)
+    resumed = partition_cube(study.partition, entries, brains, grounds, fits)
+    xr.testing.assert_identical(resumed.drop_attrs(), cube.drop_attrs())
     again = partition_cube(study.partition, entries, brains, grounds, [{} for _ in grounds], found)
     xr.testing.assert_identical(again.drop_attrs(), cube.drop_attrs())
