@@ -329,8 +329,9 @@ def test_what_changes_no_number_computes_nothing(tiny: Folder) -> None:
     """DVC removes the outputs of what it runs again; what it has recorded of them is taken back."""
     kept = ("data/features", "results/scores", "data/ceiling.zarr")
     before = [tree_digest(tiny.root / name) for name in kept]
-    shutil.copytree(tiny.root / "data/weights/vit", tiny.root / "moved")
     tiny.change(lambda params: params["models"]["vit"].update(checkpoint="moved", pooling="mean"))
+    assert _plan(tiny)["features@vit-amber"][0] != "done", "no weights are there"
+    shutil.copytree(tiny.root / "data/weights/vit", tiny.root / "moved")
     plan = _plan(tiny)
     assert plan["features@vit-amber"] == (
         "done",

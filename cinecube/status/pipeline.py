@@ -48,7 +48,8 @@ def stages_to_run(study: Study, root: Path) -> dict[str, str]:
     """
     versions = study_versions(study)
     keeps = partial(_keeps, study, root, versions)
-    return changed_stages(root, versions, known_records(study, root), keeps) or {}
+    weights = [str(root.resolve() / study.model(model).checkpoint) for model in study.compute.models]
+    return changed_stages(root, versions, known_records(study, root), keeps, weights) or {}
 
 
 def _keeps(study: Study, root: Path, versions: Versions, stage: str) -> bool:
@@ -76,6 +77,7 @@ def changed_stages(
     versions: Versions,
     records: Mapping[Path, str] = {},
     keeps: Callable[[str], bool] = lambda stage: False,
+    read: Collection[str] = (),
 ) -> dict[str, str] | None:
     """Stages whose recorded inputs, command or outputs are not those there are, and those that follow from them.
 
@@ -89,6 +91,8 @@ def changed_stages(
         Of films and scans, from `records_of`: the same.
     keeps : callable, optional
         Of a stage, whether it leaves its outputs as they are if nothing but parameters has changed.
+    read : collection of str
+        Paths of files and folders that `keeps` reads beside what DVC watches over.
 
     Returns
     -------
@@ -99,12 +103,16 @@ def changed_stages(
     if not (root / "dvc.yaml").is_file():
         return None
     asked = [versions, {os.path.relpath(path, root): text for path, text in records.items()}]
-    found = standing(root, asked, lambda: _asked_of_dvc(root, versions, records, keeps))
+    found = standing(root, asked, lambda: _asked_of_dvc(root, versions, records, keeps, read))
     return None if found is None else dict(found)
 
 
 def _asked_of_dvc(
-    root: Path, versions: Versions, records: Mapping[Path, str], keeps: Callable[[str], bool]
+    root: Path,
+    versions: Versions,
+    records: Mapping[Path, str],
+    keeps: Callable[[str], bool],
+    read: Collection[str],
 ) -> tuple[dict[str, str], set[str]] | None:
     """As `changed_stages`, with the files and folders that the answer depends on."""
     from dvc.exceptions import DvcException
@@ -125,7 +133,7 @@ def _asked_of_dvc(
             }
             changed = {name: "; ".join(lines) for name, lines in reasons.items() if lines}
             changed |= _following(_followers(index, StudyPaths(root.resolve())), changed, keeps)
-            looked_at = {str(item.fs_path) for item in (*index.deps, *index.outs)}
+            looked_at = {str(item.fs_path) for item in (*index.deps, *index.outs)} | {*read}
             for cache in (repo.cache.local, repo.cache.legacy):  # which objects are there
                 looked_at |= {os.path.join(cache.path, f"{number:02x}", "") for number in range(256)}
     except DvcException:
