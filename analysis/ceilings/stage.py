@@ -63,7 +63,7 @@ class Inputs:
     notes: dict[str, str]
 
 
-def ceiling(study: Study, root: Path, progress: Progress | None = None) -> None:
+def ceiling(study: Study, root: Path, progress: Progress | None = None) -> bool:
     """Write the ceiling cube, the table and plot of how scores grow with other subjects, and the table of runs' timing.
 
     A ceiling that the scans do not allow is NaN, and its attributes say why; `read_ceiling` refuses it. An interrupted
@@ -77,6 +77,11 @@ def ceiling(study: Study, root: Path, progress: Progress | None = None) -> None:
         The study's folder.
     progress : callable, optional
         Told `(blocks done, blocks in all)`.
+
+    Returns
+    -------
+    bool
+        Whether they were computed, and not taken from the last run.
 
     Raises
     ------
@@ -104,7 +109,8 @@ def ceiling(study: Study, root: Path, progress: Progress | None = None) -> None:
         one_writer(paths, paths.ceiling),
         open_journal(paths.journals, spec, paths.relative(paths.ceiling)) as journal,
     ):
-        if take_back(paths, {paths.ceiling: fingerprint(spec)}):
+        taken = take_back(paths, {paths.ceiling: fingerprint(spec)})
+        if taken:
             cube = open_cube(paths.ceiling)
         else:
             work = _work(study, inputs)
@@ -125,6 +131,7 @@ def ceiling(study: Study, root: Path, progress: Progress | None = None) -> None:
         for line in timing_notes(timing):
             _log.warning("%s", line)
         journal.remove()
+    return not taken
 
 
 def _work(study: Study, inputs: Inputs) -> float:

@@ -35,7 +35,7 @@ from cinecube.store.params.document import Study
 _log = logging.getLogger(__name__)
 
 
-def encode(study: Study, root: Path, model: str, progress: Progress | None = None) -> None:
+def encode(study: Study, root: Path, model: str, progress: Progress | None = None) -> bool:
     """Score a model, on Dask where that is much work, and write its score cube and its predictions of parcels.
 
     Parameters
@@ -47,6 +47,11 @@ def encode(study: Study, root: Path, model: str, progress: Progress | None = Non
         Name in `params.yaml`.
     progress : callable, optional
         Told `(tasks done, tasks in all)`.
+
+    Returns
+    -------
+    bool
+        Whether all of it was computed, and nothing was left of the last run.
 
     Raises
     ------
@@ -62,7 +67,7 @@ def encode(study: Study, root: Path, model: str, progress: Progress | None = Non
     with ExitStack() as held:
         held.enter_context(one_writer(paths, *made))
         if take_back(paths, made):
-            return
+            return False
         known = scores_of_last_run(problem, spec, last_run(paths, *made))
         journal = held.enter_context(open_journal(paths.journals, spec, paths.relative(paths.scores(model))))
         workers = held.enter_context(open_workers(study.dask, study.run.threads, problem.work, root))
@@ -74,6 +79,7 @@ def encode(study: Study, root: Path, model: str, progress: Progress | None = Non
         _log.info("as the last run left them, since nothing of theirs has changed: %s", ", ".join(known))
     for line in notes(cube, *(["nothing is left there"] if _is_pair(study, model) else [])):
         _log.warning("%s", line)
+    return not known
 
 
 def _is_pair(study: Study, model: str) -> bool:

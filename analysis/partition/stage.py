@@ -48,7 +48,7 @@ _log = logging.getLogger(__name__)
 _AXES = {"part_r2": "part", "r2": "subset", "split_r2": "space", "penalty": "space"}
 
 
-def partition(study: Study, root: Path, progress: Progress | None = None) -> None:
+def partition(study: Study, root: Path, progress: Progress | None = None) -> bool:
     """Partition the variance among each set of `partition`, and write a cube.
 
     Parameters
@@ -58,6 +58,11 @@ def partition(study: Study, root: Path, progress: Progress | None = None) -> Non
         The study's folder.
     progress : callable, optional
         Told `(fits done, fits in all)`.
+
+    Returns
+    -------
+    bool
+        Whether all sets were fitted, and none was left of the last run.
 
     Raises
     ------
@@ -71,7 +76,7 @@ def partition(study: Study, root: Path, progress: Progress | None = None) -> Non
     if not study.partition:
         with one_writer(paths, paths.partition):  # DVC expects a stage's output
             write_cube(paths.partition, xr.Dataset(attrs=provenance("partition", {"sets": []}, ())))
-        return
+        return True
     study = without_choices(study)
     entries, brains = read_entries(study, root, choose_layers(study, root))
     spec = partition_spec(study, entries, brains)
@@ -90,6 +95,7 @@ def partition(study: Study, root: Path, progress: Progress | None = None) -> Non
         journal.remove()
     if kept:
         _log.info("as the last run left them, since nothing of theirs has changed: %s", ", ".join(kept))
+    return not kept
 
 
 def kept_sets(study: Study, cube: xr.Dataset | None, spec: Mapping[str, Any], window_s: float) -> dict[str, xr.Dataset]:

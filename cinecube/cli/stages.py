@@ -270,7 +270,9 @@ def encode(model: str, root: Path) -> None:
     study = study_at(root)
     study.scored(model)
     with progress_bar(f"encoding {model}", "blocks") as progress:
-        run(study, root, model, progress=progress)
+        whole = run(study, root, model, progress=progress)
+    if not whole:
+        did(0)
     remark(f"scores of {model} are in results/scores/{model}.zarr")
 
 
@@ -309,7 +311,9 @@ def ceiling(root: Path) -> None:
     from cinecube.analysis.ceilings.stage import ceiling as run
 
     with progress_bar("ceilings", "blocks") as progress:
-        run(study_at(root), root, progress=progress)
+        whole = run(study_at(root), root, progress=progress)
+    if not whole:
+        did(0)
     remark("ceilings are in data/ceiling.zarr")
 
 
@@ -420,7 +424,9 @@ def partition(root: Path) -> None:
     from cinecube.studies.pipelines import stage_names
 
     with progress_bar("variance partitioning", "fits") as progress:
-        run(study_at(root), root, progress=progress)
+        whole = run(study_at(root), root, progress=progress)
+    if not whole:
+        did(0)
     remark("the partition is in results/partition.zarr")
     if "partition_tables" not in stage_names(root):  # the pipeline is of an earlier version, whose stage wrote them too
         click.get_current_context().invoke(partition_tables, root=root)

@@ -112,7 +112,7 @@ def plan(todo: bool, root: Path, as_json: bool) -> None:
     """
     from dataclasses import asdict
 
-    from cinecube.status.pipeline import stays, warn_of_earlier
+    from cinecube.status.pipeline import RESTORED, stays, warn_of_earlier
     from cinecube.status.plan import IDLE, plan_study
     from cinecube.studies.records import warn_of_unfetched
     from cinecube.studies.references import warn_of_references
@@ -131,7 +131,9 @@ def plan(todo: bool, root: Path, as_json: bool) -> None:
     absent, kept = (sum(step.state == state for step in steps) for state in ("not here", "kept back"))
     to_do = [step for step in steps if step.state not in (*IDLE, "not here")]
     known = [step.seconds for step in to_do if step.seconds is not None]
-    takes = f", about {seconds_text(sum(known))}" if known else ""
+    # What follows from stages whose outputs DVC has may be among them, too.
+    about = "at most" if any(step.why.endswith(RESTORED) for step in to_do) else "about"
+    takes = f", {about} {seconds_text(sum(known))}" if known else ""
     unknown = f" and {len(to_do) - len(known)} that never ran here" if known and len(known) < len(to_do) else ""
     if absent:
         echo_folded(

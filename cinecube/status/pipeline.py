@@ -128,7 +128,7 @@ def _asked_of_dvc(
             older = _of_other_versions(index, StudyPaths(root).versions.resolve(), versions)
             other = _of_other_inputs(index, records)
             reasons = {
-                name: [*_reasons(found.get(name, []), kept), *older.get(name, []), *other.get(name, [])]
+                name: _told([*_reasons(found.get(name, []), kept), *older.get(name, []), *other.get(name, [])])
                 for name in found | older | other
             }
             changed = {name: "; ".join(lines) for name, lines in reasons.items() if lines}
@@ -315,6 +315,11 @@ def _of_other_inputs(index: Any, records: Mapping[Path, str]) -> dict[str, list[
             if dep.hash_info and changed:
                 found.setdefault(_name(stage.addressing), []).append(f"{place.stem} in {INPUTS_FOLDER} changed")
     return found
+
+
+def _told(reasons: list[str]) -> list[str]:
+    """Reasons; of a stage that was never run under this name, as where a pair has another number now, that alone."""
+    return ["never run under this name"] if f"{PARAMS_FILE} is new" in reasons else reasons
 
 
 def _reasons(parts: list[Any], kept: Collection[str]) -> Iterator[str]:

@@ -22,7 +22,7 @@ from cinecube.store.params.document import Study
 Versions = Mapping[str, Mapping[str, Any]]
 # Keys that no pipeline can name: `params.yaml` may lack them, and DVC refuses a parameter that is not there.
 _OF_BRAIN = ("choose", "detrend", "meshes", "surface", "tasks")
-_OF_ENCODE = ("compat", "rows")
+_OF_ENCODE = ("compat", "rows", "solver")
 _OF_CEILING = ("approximate", "block_rows", "bootstraps", "compat", "curve", "seed")
 
 

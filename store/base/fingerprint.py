@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,9 @@ from typing import Any
 from cinecube.store.base.bounded import refuse_special
 
 _BLOCK_BYTES = 1 << 20
+
+# Of a digest people compare the beginning.
+_HASH = re.compile(r"\b([0-9a-f]{12})[0-9a-f]{52}\b")
 
 ABSENT = "(absent)"
 """What `differences` shows for a field that one spec lacks."""
@@ -49,7 +53,7 @@ def raised(versions: Mapping[str, int]) -> dict[str, dict[str, int]]:
 
 
 def differences(old: Mapping[str, Any], new: Mapping[str, Any], prefix: str = "") -> list[str]:
-    """Name the fields in which two specs differ, one line each: `clock.tr_s: 1.49 -> 2.0`.
+    """Name the fields in which two specs differ, one line each: `clock.tr_s: 1.49 -> 2.0`; of digests the beginning.
 
     Parameters
     ----------
@@ -64,5 +68,5 @@ def differences(old: Mapping[str, Any], new: Mapping[str, Any], prefix: str = ""
         if isinstance(a, Mapping) and isinstance(b, Mapping):
             lines += differences(a, b, f"{prefix}{key}.")
         elif a != b:
-            lines.append(f"{prefix}{key}: {a} -> {b}")
+            lines.append(_HASH.sub(r"\1…", f"{prefix}{key}: {a} -> {b}"))
     return lines

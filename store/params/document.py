@@ -247,6 +247,8 @@ class Study(Section):
                     expected="two or three different streams",
                     do="name them",
                 )
+        _each_once("partition", "the set", [" + ".join(streams) for streams in self.partition])
+        _each_once("statistics.compare", "the pair", [" - ".join(pair) for pair in self.statistics.compare])
         for i, pair in enumerate(self.residual):
             if pair.keep == pair.remove:
                 raise WrongValue(
@@ -266,16 +268,9 @@ class Study(Section):
             )
         kept = [entry.model for entry in self.keep_weights]
         _known("keep_weights", "model", kept, self.encoded)
-        if doubled := _twice(kept):
-            raise WrongValue(
-                key="keep_weights", found=f"the model {doubled} twice", expected="each once", do="remove one of them"
-            )
+        _each_once("keep_weights", "the model", kept)
         names = [pair.name for pair in self.residual]
-        twice = sorted({name for name in names if names.count(name) > 1})
-        if twice:
-            raise WrongValue(
-                key="residual", found=f"the pair {twice[0]} twice", expected="each pair once", do="remove one of them"
-            )
+        _each_once("residual", "the pair", names)
         models = sorted(set(names) & {*self.models, *imported})
         if models:
             raise WrongValue(
@@ -442,6 +437,11 @@ def _refuse_unknown(name: str, known: Collection[str], kind: str, section: str) 
 def _twice(names: list[str]) -> str | None:
     """The first name that stands there more than once."""
     return next((name for name, count in Counter(names).items() if count > 1), None)
+
+
+def _each_once(key: str, kind: str, names: list[str]) -> None:
+    if doubled := _twice(names):
+        raise WrongValue(key=key, found=f"{kind} {doubled} twice", expected="each once", do="remove one of them")
 
 
 def _known(key: str, kind: str, names: list[str], known: Collection[str]) -> None:

@@ -48,6 +48,12 @@ def test_default_study_loads() -> None:
         (lambda p: p["encode"].update(delays=[3, 1]), r"encode.delays: found \[3, 1\], expected .*rising order"),
         (lambda p: p["films"].update({"../x": ["a"]}), r"film name: found '../x'"),
         (lambda p: p["films"].update(dune=["amber01"]), r"films: found segment amber01 twice"),
+        (lambda p: p["residual"].append(p["residual"][0]), r"residual: found the pair .* twice, expected each once"),
+        (lambda p: p["partition"].append(p["partition"][0]), r"partition: found the set .* twice, expected each once"),
+        (
+            lambda p: p["statistics"]["compare"].append(p["statistics"]["compare"][0]),
+            r"statistics.compare: found the pair .* twice, expected each once",
+        ),
         (lambda p: p["films"].update(dune=["../../etc"]), r"segment name: found '../../etc'"),
     ],
 )
