@@ -132,7 +132,9 @@ def _asked_of_dvc(
                 for name in found | older | other
             }
             changed = {name: "; ".join(lines) for name, lines in reasons.items() if lines}
-            changed |= _following(_followers(index, StudyPaths(root.resolve())), changed, keeps)
+            # Of what `inputs` has not written yet DVC's cache of runs knows nothing.
+            told = changed.keys() - older.keys() - other.keys()
+            changed |= _following(_followers(index, StudyPaths(root.resolve())), changed, keeps, told)
             looked_at = {str(item.fs_path) for item in (*index.deps, *index.outs)} | {*read}
             for cache in (repo.cache.local, repo.cache.legacy):  # which objects are there
                 looked_at |= {os.path.join(cache.path, f"{number:02x}", "") for number in range(256)}
@@ -141,8 +143,13 @@ def _asked_of_dvc(
     return changed, looked_at
 
 
-def _following(turned: Any, changed: Mapping[str, str], keeps: Callable[[str], bool]) -> dict[str, str]:
-    """Stages that run since one before them makes something else, and those that keep what they made."""
+def _following(
+    turned: Any, changed: Mapping[str, str], keeps: Callable[[str], bool], told: Collection[str]
+) -> dict[str, str]:
+    """Stages that run since one before them makes something else, and those that keep what they made.
+
+    Of those whose inputs on disk are what they will be, `told`, DVC says whether it has their outputs.
+    """
     from networkx import topological_sort  # type: ignore[import-untyped]
 
     found: dict[str, str] = {}
@@ -162,7 +169,7 @@ def _following(turned: Any, changed: Mapping[str, str], keeps: Callable[[str], b
         if of_records and _is_of_params(why) and keeps(name):
             found[name] = f"{why}; {_STAYS}"
             continue
-        found[name] = f"{why}; {RESTORED}" if not before and is_restored(stage) else why
+        found[name] = f"{why}; {RESTORED}" if name in told and not before and is_restored(stage) else why
         causes[stage] = name if name in changed else causes[before[0]]
     return found
 
