@@ -308,7 +308,7 @@ def test_rows_of_no_target_come_with_the_smallest_p_and_q_in_parcels(sections: d
     assert [head.text for head in table_grid(grids[caption])["heads"]][-2:] == ["smallest p found", "smallest q found"]
     # Of 0.01 a fifth of all targets must have as much: Benjamini and Hochberg's bound at a rate of 0.05.
     assert "The smallest p found is 0.0100" in sections["significance"].text
-    assert "at least 20 % of these count; the smallest q found is 0.0200." in sections["significance"].text
+    assert "at least 20% of these count; the smallest q found is 0.0200." in sections["significance"].text
 
 
 def test_families_of_false_discovery_rates_are_named(sections: dict[str, PageSection], tmp_path: Path) -> None:

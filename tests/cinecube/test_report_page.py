@@ -216,13 +216,13 @@ def test_a_chosen_parcel_says_all_that_the_cortex_knows_of_it(reader: Reader, st
         own = values.values[drawn & (values["parcel"].values == name)]
         expected[words], counts[kind] = float(np.nanmean(own)), int(np.isfinite(own).sum())
     line = reader.page.locator("#cortex-said").inner_text()
-    told = dict(re.findall(r"(?:: |; )([^;:]+?) (-?[\d.]+)(?=;|$| %| in )", line))
+    told = dict(re.findall(r"(?:: |; )([^;:]+?) (-?[\d.]+)(?=;|$|%| in )", line))
     assert line.startswith(f"{name}: ")
     for words, value in expected.items():
         assert float(told[words]) == pytest.approx(value, abs=0.002), line
     assert counts["normalised"] < counts["score"], "a share is known where there is a ceiling"
     assert f"in {counts['normalised']} of {counts['score']} targets; ceiling" in line
-    assert re.search(r"; \d+ % above chance$", line)
+    assert re.search(r"; \d+% above chance$", line)
     reader.choose("measure", "drop")
     assert ";" not in reader.page.locator("#cortex-said").inner_text(), "a pair is of two models"
     for control, value in (("measure", "score"), ("model", "tvlt.joint"), ("parcel", "-1")):
