@@ -25,6 +25,7 @@ from filelock import FileLock, Timeout
 from cinecube.store.base.atomic import remove, staged, write_text
 from cinecube.store.base.errors import StudyError
 from cinecube.store.base.fingerprint import canonical, fingerprint
+from cinecube.store.base.writing import kept_array
 
 _Piece = TypeVar("_Piece", bound=Hashable)
 _log = logging.getLogger(__name__)
@@ -112,7 +113,7 @@ class Journal:
 
     def read(self, block: Block) -> np.ndarray:
         """A finished block (time, dim, model, layer), mapped rather than loaded."""
-        return np.load(self.folder / block.filename, mmap_mode="r", allow_pickle=False)
+        return kept_array(self.folder / block.filename)
 
     def rows_done(self, blocks: list[Block]) -> int:
         """Number of rows of `blocks` that are finished."""

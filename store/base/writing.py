@@ -123,4 +123,9 @@ def keep_array(folder: Path, values: np.ndarray) -> Path:
 
 def kept_array(path: Path) -> np.ndarray:
     """An array that was kept, mapped read-only: processes of one machine share its memory."""
-    return np.asarray(np.load(path, mmap_mode="r", allow_pickle=False))
+    try:
+        return np.asarray(np.load(path, mmap_mode="r", allow_pickle=False))
+    except SystemError:
+        # numpy reads an array's head by `ast`, whose count of its own depth two threads spoil for each other in Python
+        # 3.11 (python/cpython issue 106905).
+        return np.asarray(np.load(path, mmap_mode="r", allow_pickle=False))
