@@ -360,6 +360,15 @@ def test_what_changes_no_number_computes_nothing(tiny: Folder) -> None:
     assert said.count("as DVC has recorded it") == 2
     assert [tree_digest(tiny.root / name) for name in kept] == before
     assert "as DVC has" not in dvc(tiny.root, "repro", "--single-item", "--force", "encode@vit"), "somebody wants it so"
+    # Features of other bytes and the same fingerprint, as from another GPU: what is made of them is computed.
+    tiny.change(lambda params: params["films"].update(oak=["oak01"]))
+    metadata = tiny.root / "data/features/vit/amber.zarr/zarr.json"
+    text = json.dumps(json.loads(metadata.read_text(encoding="ascii")), indent=1)
+    metadata.unlink()
+    metadata.write_text(text, encoding="ascii")
+    said = dvc(tiny.root, "repro", "--single-item", "encode@vit", "encode@wav2vec2")
+    assert said.count("as DVC has recorded it") == 1
+    assert "results/scores/wav2vec2.zarr, results/predictions/wav2vec2.zarr: as DVC" in said
     # The cache is not whole.
     tiny.change(lambda params: params["films"].update(elm=["elm01"]))
     for part in (tiny.root / ".dvc/cache").rglob("*.dir"):

@@ -27,7 +27,7 @@ from cinecube.store.clock.clock import SAME_S
 from cinecube.store.cube.cubes import open_cube, write_cube
 from cinecube.store.cube.schema import SCHEMA, provenance
 from cinecube.store.open.open_study import FolderCubes
-from cinecube.store.open.recorded import take_back
+from cinecube.store.open.recorded import input_digests, take_back
 from cinecube.store.params.document import Study
 
 if TYPE_CHECKING:
@@ -109,7 +109,8 @@ def ceiling(study: Study, root: Path, progress: Progress | None = None) -> bool:
         one_writer(paths, paths.ceiling),
         open_journal(paths.journals, spec, paths.relative(paths.ceiling)) as journal,
     ):
-        taken = take_back(paths, {paths.ceiling: fingerprint(spec)})
+        digests = input_digests(study, root, [])
+        taken = take_back(paths, {paths.ceiling: fingerprint(spec)}, digests)
         if taken:
             cube = open_cube(paths.ceiling)
         else:
@@ -119,7 +120,7 @@ def ceiling(study: Study, root: Path, progress: Progress | None = None) -> bool:
                 open_workers(study.dask, study.run.threads, work, root) as workers,
             ):
                 cube = make_ceilings(study, inputs, scratch, workers, journal, progress)
-            write_cube(paths.ceiling, cube)
+            write_cube(paths.ceiling, cube.assign_attrs(inputs=json.dumps(digests, sort_keys=True)))
         if absent := json.loads(cube.attrs["rows"]).get("without"):
             _log.warning("ceilings across subjects are of rows that all of them have: without %s", listed(absent))
         growth = ceiling_growth(cube)

@@ -29,7 +29,7 @@ from cinecube.store.base.writing import one_writer
 from cinecube.store.cube.cubes import write_cube
 from cinecube.store.cube.schema import DIMS, provenance, string_coordinate
 from cinecube.store.jobs.tasks import Progress, Workers, open_workers
-from cinecube.store.open.recorded import last_run, take_back
+from cinecube.store.open.recorded import input_digests, last_run, stored_inputs, take_back
 from cinecube.store.params.document import Study
 
 _log = logging.getLogger(__name__)
@@ -66,13 +66,14 @@ def encode(study: Study, root: Path, model: str, progress: Progress | None = Non
     made = {paths.scores(model): fingerprint(spec), paths.predictions(model): fingerprint(predictions_spec(spec))}
     with ExitStack() as held:
         held.enter_context(one_writer(paths, *made))
-        if take_back(paths, made):
+        inputs = input_digests(study, root, [model])
+        if take_back(paths, made, inputs):
             return False
-        known = scores_of_last_run(problem, spec, last_run(paths, *made))
+        known = scores_of_last_run(problem, spec, inputs, last_run(paths, *made))
         journal = held.enter_context(open_journal(paths.journals, spec, paths.relative(paths.scores(model))))
         workers = held.enter_context(open_workers(study.dask, study.run.threads, problem.work, root))
         cube = score_model(study, problem, workers, progress, journal, known)
-        write_cube(paths.scores(model), cube)
+        write_cube(paths.scores(model), cube.assign_attrs(inputs=json.dumps(inputs, sort_keys=True)))
         write_cube(paths.predictions(model), predict_parcels(study, problem, cube, workers))
         journal.remove()
     if known:
@@ -86,7 +87,9 @@ def _is_pair(study: Study, model: str) -> bool:
     return model in {pair.name for pair in study.residual}
 
 
-def scores_of_last_run(problem: Problem, spec: Mapping[str, Any], cube: xr.Dataset | None) -> Scored:
+def scores_of_last_run(
+    problem: Problem, spec: Mapping[str, Any], inputs: Mapping[str, Any], cube: xr.Dataset | None
+) -> Scored:
     """Scores of the subjects who would have the same again: of these features, responses, rows and settings.
 
     Parameters
@@ -94,6 +97,8 @@ def scores_of_last_run(problem: Problem, spec: Mapping[str, Any], cube: xr.Datas
     problem : Problem
     spec : Mapping
         Of this run.
+    inputs : Mapping
+        From `input_digests`, of this run.
     cube : Dataset, optional
         The score cube of an earlier run.
 
@@ -105,13 +110,14 @@ def scores_of_last_run(problem: Problem, spec: Mapping[str, Any], cube: xr.Datas
     if cube is None or problem.settings.one_alpha:
         return {}
     before, now = json.loads(str(cube.attrs["spec"])), json.loads(canonical(spec))
-    if {**before, "brain": None} != {**now, "brain": None}:
+    read = stored_inputs(cube.attrs)
+    if {**before, "brain": None} != {**now, "brain": None} or read["features"] != inputs["features"]:
         return {}
     rows = json.loads(str(cube.attrs.get("rows_of", "{}")))
     same = [
         name
         for name, digest in problem.rows_of.items()
-        if rows.get(name) == digest and before["brain"].get(name) == now["brain"][name]
+        if rows.get(name) == digest and read["brain"].get(name) == inputs["brain"][name]
     ]
     found = {}
     for name in same:

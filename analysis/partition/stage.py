@@ -36,7 +36,7 @@ from cinecube.store.base.writing import one_writer
 from cinecube.store.clock.clock import SAME_S
 from cinecube.store.cube.cubes import write_cube
 from cinecube.store.cube.schema import SCHEMA, provenance, string_coordinate
-from cinecube.store.open.recorded import last_run
+from cinecube.store.open.recorded import input_digests, last_run, stored_inputs
 from cinecube.store.params.document import Study
 
 if TYPE_CHECKING:
@@ -86,19 +86,27 @@ def partition(study: Study, root: Path, progress: Progress | None = None) -> boo
         open_journal(paths.journals, spec, paths.relative(paths.partition)) as journal,
     ):
         window_s = _widest_window_s(entries)
-        kept = kept_sets(study, last_run(paths, paths.partition), spec, window_s)
+        inputs = input_digests(study, root, list(spec["features"]))
+        kept = kept_sets(study, last_run(paths, paths.partition), spec, inputs, window_s)
         tried = candidates(list(entries), [names for names in study.partition if _label(names) not in kept])
         with open_workers(study.dask, study.run.threads, count_work(tried, grounds), root) as workers:
             found = fit_all(entries, grounds, tried, workers, progress, journal)
         cube = partition_cube(study.partition, entries, brains, grounds, found, kept)
-        write_cube(paths.partition, cube.assign_attrs(_attrs(study, spec, brains), widest_window_s=window_s))
+        write_cube(
+            paths.partition,
+            cube.assign_attrs(
+                _attrs(study, spec, brains), widest_window_s=window_s, inputs=json.dumps(inputs, sort_keys=True)
+            ),
+        )
         journal.remove()
     if kept:
         _log.info("as the last run left them, since nothing of theirs has changed: %s", ", ".join(kept))
     return not kept
 
 
-def kept_sets(study: Study, cube: xr.Dataset | None, spec: Mapping[str, Any], window_s: float) -> dict[str, xr.Dataset]:
+def kept_sets(
+    study: Study, cube: xr.Dataset | None, spec: Mapping[str, Any], inputs: Mapping[str, Any], window_s: float
+) -> dict[str, xr.Dataset]:
     """Sets of an earlier cube that would be the same now: their streams, layers, rows, folds and settings are.
 
     Parameters
@@ -108,6 +116,8 @@ def kept_sets(study: Study, cube: xr.Dataset | None, spec: Mapping[str, Any], wi
         Of an earlier run.
     spec : Mapping
         Of this one.
+    inputs : Mapping
+        From `input_digests`, of this run.
     window_s : float
         Seconds of the film that a row of the widest stream covers, on which the folds of all sets depend.
 
@@ -119,7 +129,9 @@ def kept_sets(study: Study, cube: xr.Dataset | None, spec: Mapping[str, Any], wi
     if cube is None or cube.attrs.get("widest_window_s") != window_s:
         return {}
     before, now = json.loads(str(cube.attrs["spec"])), json.loads(canonical(spec))
-    of_sets = ("sets", "layers", "features")
+    of_sets, read = ("sets", "layers", "features"), stored_inputs(cube.attrs)
+    if read["brain"] != inputs["brain"]:
+        return {}
     if {**before, **dict.fromkeys(of_sets)} != {**now, **dict.fromkeys(of_sets)}:
         return {}
     owners = {stream: study.owner(stream) for stream in now["layers"]}
@@ -127,7 +139,7 @@ def kept_sets(study: Study, cube: xr.Dataset | None, spec: Mapping[str, Any], wi
         stream
         for stream, layer in now["layers"].items()
         if before["layers"].get(stream) == layer
-        and before["features"].get(owners[stream]) == now["features"][owners[stream]]
+        and read["features"].get(owners[stream]) == inputs["features"][owners[stream]]
     }
     names_of = {_label(names): names for names in now["sets"] if names in before["sets"]}
     return {label: cube.sel(set=label) for label, names in names_of.items() if same.issuperset(names)}

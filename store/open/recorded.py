@@ -7,10 +7,12 @@ weights that moved to another folder, a default that is written out, a film that
 from __future__ import annotations
 
 import contextlib
+import json
 import logging
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,10 +20,12 @@ from cinecube.store.base.atomic import staged
 from cinecube.store.base.bounded import parse_json
 from cinecube.store.base.errors import StudyError
 from cinecube.store.base.paths import StudyPaths
+from cinecube.store.cube.checksums import cube_digest
 from cinecube.store.cube.plainness import ROOT
 from cinecube.store.dvc.dvc_index import DvcIndex, Listing, Output
 from cinecube.store.dvc.dvc_repo import without_bars
 from cinecube.store.dvc.remotes import DvcObject
+from cinecube.store.params.document import Study
 
 if TYPE_CHECKING:
     import xarray as xr
@@ -29,7 +33,50 @@ if TYPE_CHECKING:
 _log = logging.getLogger(__name__)
 
 
-def take_back(paths: StudyPaths, wanted: Mapping[Path, str]) -> bool:
+@dataclass(frozen=True)
+class LastRun:
+    """What DVC has of a stage's last run.
+
+    Attributes
+    ----------
+    listings : dict of Path to Listing
+        Files of each cube.
+    is_of_params : bool
+        Whether nothing but parameters has changed since, so that all inputs have the same bytes.
+    """
+
+    listings: Mapping[Path, Listing]
+    is_of_params: bool
+
+
+def input_digests(study: Study, root: Path, models: Sequence[str]) -> dict[str, Any]:
+    """Digests of the cubes that an analysis is made of: the same fingerprint is not the same bytes.
+
+    Parameters
+    ----------
+    study : Study
+    root : Path
+        The study's folder.
+    models : sequence of str
+        Models and residual pairs whose features it reads.
+
+    Returns
+    -------
+    dict
+        `brain`: subject -> digest; `features`: model -> film -> digest.
+    """
+    paths, pairs = StudyPaths(root), {pair.name for pair in study.residual}
+    films = [*study.split.train, *study.split.test]
+    features = {
+        model: {
+            film: cube_digest((paths.residual if model in pairs else paths.features)(model, film)) for film in films
+        }
+        for model in models
+    }
+    return {"brain": {name: cube_digest(paths.brain(name)) for name in study.brain.subjects}, "features": features}
+
+
+def take_back(paths: StudyPaths, wanted: Mapping[Path, str], inputs: Mapping[str, Any] | None = None) -> bool:
     """Put back the cubes that DVC removed before a stage, if its cache has them with the fingerprints asked for.
 
     Parameters
@@ -37,6 +84,9 @@ def take_back(paths: StudyPaths, wanted: Mapping[Path, str]) -> bool:
     paths : StudyPaths
     wanted : Mapping of Path to str
         Cubes that one stage writes -> their fingerprints.
+    inputs : Mapping, optional
+        From `input_digests`, which the first cube has as its attribute `inputs`: where more than parameters has
+        changed, they must be the same. None where a fingerprint stands for the bytes of all inputs.
 
     Returns
     -------
@@ -44,10 +94,15 @@ def take_back(paths: StudyPaths, wanted: Mapping[Path, str]) -> bool:
         False if they are to be computed, see `recorded`.
     """
     found = recorded(paths, list(wanted))
-    if found is None or any(stored_attrs(found[path]).get("fingerprint") != wanted[path] for path in wanted):
+    if found is None:
+        return False
+    stored = {path: stored_attrs(listing) for path, listing in found.listings.items()}
+    if any(stored[path].get("fingerprint") != wanted[path] for path in wanted):
+        return False
+    if inputs is not None and not found.is_of_params and stored_inputs(stored[next(iter(wanted))]) != inputs:
         return False
     try:
-        for path, listing in found.items():
+        for path, listing in found.listings.items():
             _write(listing, path)
     except StudyError as error:
         _log.warning("what DVC has recorded is not whole, so it is computed again: %s", error)
@@ -57,8 +112,14 @@ def take_back(paths: StudyPaths, wanted: Mapping[Path, str]) -> bool:
     return True
 
 
-def recorded(paths: StudyPaths, cubes: Sequence[Path]) -> dict[Path, Listing] | None:
-    """Files of the cubes that the last run of a stage left, while that stage runs again.
+def stored_inputs(attrs: Mapping[Any, Any]) -> dict[str, Any]:
+    """Digests of what a cube was made of, by its attributes; empty parts where it says none."""
+    found: dict[str, Any] = json.loads(str(attrs.get("inputs", "{}")))
+    return {"brain": {}, "features": {}} | found
+
+
+def recorded(paths: StudyPaths, cubes: Sequence[Path]) -> LastRun | None:
+    """The cubes that the last run of a stage left, while that stage runs again.
 
     Parameters
     ----------
@@ -68,23 +129,25 @@ def recorded(paths: StudyPaths, cubes: Sequence[Path]) -> dict[Path, Listing] | 
 
     Returns
     -------
-    dict of Path to Listing, or None
+    LastRun or None
         None if a cube is there, so that somebody runs the stage by hand; if DVC or its cache lacks one; if the stage's
         code has changed, or what else is no parameter and no file of `data` or `results`; or if nothing has changed,
         as where `dvc repro --force` runs it.
     """
+    from dvc.dependency import ParamsDependency
+
     if any(path.exists() for path in cubes) or not _are_locked(paths, cubes):
         return None
     with _outputs(paths.root) as outs:
         found = [outs[path.resolve()] for path in cubes if path.resolve() in outs]
         if len(found) < len(cubes) or len({out.stage.addressing for out in found}) != 1:
             return None
-        if not _is_of_other_inputs(found[0].stage, paths):
-            return None
+        changed = _changed_inputs(found[0].stage, paths)
         try:
-            return {path: _listing(out) for path, out in zip(cubes, found, strict=True)}
+            listings = {path: _listing(out) for path, out in zip(cubes, found, strict=True)}
         except StudyError:
             return None
+        return LastRun(listings, all(isinstance(dep, ParamsDependency) for dep in changed)) if changed else None
 
 
 def last_run(paths: StudyPaths, cube: Path, *beside: Path) -> xr.Dataset | None:
@@ -107,7 +170,7 @@ def last_run(paths: StudyPaths, cube: Path, *beside: Path) -> xr.Dataset | None:
 
     found = recorded(paths, [cube, *beside])
     try:
-        return None if found is None else open_stored(DvcZarrStore(found[cube]), found[cube].where)
+        return None if found is None else open_stored(DvcZarrStore(found.listings[cube]), found.listings[cube].where)
     except StudyError as error:
         _log.warning("what DVC has recorded of the last run is not read, so all is computed: %s", error)
         return None
@@ -183,16 +246,17 @@ def _are_locked(paths: StudyPaths, cubes: Sequence[Path]) -> bool:
     return False
 
 
-def _is_of_other_inputs(stage: Any, paths: StudyPaths) -> bool:
-    """True if nothing of a stage has changed since it ran but parameters, or files that its fingerprint stands for."""
+def _changed_inputs(stage: Any, paths: StudyPaths) -> list[Any]:
+    """Inputs of a stage that changed since it ran; none if one is neither a parameter nor a file of the study's own."""
     from dvc.dependency import ParamsDependency
 
     changed = [dep for dep in stage.deps if dep.status()]
     made = (paths.data.resolve(), paths.results.resolve())
-    return bool(changed) and all(
+    are_ours = all(
         isinstance(dep, ParamsDependency) or any(Path(dep.fs_path).is_relative_to(folder) for folder in made)
         for dep in changed
     )
+    return changed if are_ours else []
 
 
 def _listing(out: Any) -> Listing:
@@ -204,7 +268,7 @@ def _listing(out: Any) -> Listing:
 
 
 def _is_found(out: Any, paths: StudyPaths, fingerprint: str) -> bool:
-    if _is_of_other_inputs(out.stage, paths):
+    if _changed_inputs(out.stage, paths):
         with contextlib.suppress(StudyError):
             if stored_attrs(_listing(out)).get("fingerprint") == fingerprint:
                 return True

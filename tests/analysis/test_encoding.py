@@ -33,6 +33,7 @@ from cinecube.store.cube.cubes import open_cube
 from cinecube.store.jobs import tasks
 from cinecube.store.jobs.clusters import open_client
 from cinecube.store.jobs.tasks import run_jobs
+from cinecube.store.open.recorded import input_digests
 from cinecube.store.params.run_params import ClusterAddress, JobQueue
 
 from .conftest import MODEL, PLANTED, make_study
@@ -231,25 +232,30 @@ def test_subjects_of_whom_nothing_has_changed_are_not_fitted_again(
     """A subject more, or one whose scans were cleaned again, costs the others nothing."""
     study, root, cube = make_study(), synthetic(), scored()
     problem = read_problem(study, root, MODEL)
-    spec = score_spec(study, problem)
+    spec, inputs = score_spec(study, problem), input_digests(study, root, [MODEL])
+    cube = cube.assign_attrs(inputs=json.dumps(inputs))
 
     def known(problem: Problem = problem, **changes: Any) -> Found:
-        return scores_of_last_run(problem, {**spec, **changes}, cube)
+        return scores_of_last_run(problem, {**spec, **changes}, inputs, cube)
 
     assert list(known()) == ["sub-01", "sub-02"]
-    assert not scores_of_last_run(problem, spec, None)
+    assert not scores_of_last_run(problem, spec, inputs, None)
+    assert not scores_of_last_run(problem, spec, inputs, cube.assign_attrs(inputs="{}")), "made of nobody knows what"
     for change in ({"encode": {**spec["encode"], "folds": 9}}, {"features": {}}, {"version": {}}):
         assert not known(**change)
     assert not known(replace(problem, settings=replace(problem.settings, one_alpha=True)))
     fewer = synthetic(missing_rows={("sub-02", "birch01"): 7})
     assert not known(read_problem(study, fewer, MODEL)), "of common rows there are fewer for all"
     assert list(known(read_problem(make_study(rows="own"), fewer, MODEL))) == ["sub-01"]
-    other = known(brain={**spec["brain"], "sub-02": "another"})
+    # Of the same fingerprint and other bytes: a network that was run again on a GPU, say.
+    computed_again = {**inputs, "features": {MODEL: dict.fromkeys(inputs["features"][MODEL], "other bytes")}}
+    assert not scores_of_last_run(problem, spec, computed_again, cube)
+    other = scores_of_last_run(problem, spec, {**inputs, "brain": {**inputs["brain"], "sub-02": "other bytes"}}, cube)
     assert list(other) == ["sub-01"]
     seen: list[tuple[int, int]] = []
     again = score_model(study, problem, None, lambda done, total: seen.append((done, total)), None, other)
     assert seen[-1] == (13, 13), "one subject's"
-    assert again.attrs == cube.attrs
+    assert again.attrs == scored().attrs
     for name, values in cube.data_vars.items():
         np.testing.assert_allclose(again[name], values, atol=1e-5)
     np.testing.assert_array_equal(again["alpha"].sel(subject="sub-01"), cube["alpha"].sel(subject="sub-01"))

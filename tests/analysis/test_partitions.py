@@ -32,6 +32,7 @@ from cinecube.store.base.journal import open_journal
 from cinecube.store.base.paths import StudyPaths
 from cinecube.store.cube.cubes import open_cube, write_cube
 from cinecube.store.cube.schema import string_coordinate
+from cinecube.store.open.recorded import input_digests
 from cinecube.store.params.document import Study
 
 from ..conftest import tree_digest
@@ -347,23 +348,29 @@ def test_sets_of_which_nothing_has_changed_are_kept(folder: Any, run: Any, tmp_p
     study, cube, root = make_study(), run()[0], folder()
     entries, brains = read_entries(study, root, choose_layers(study, root))
     spec, window_s = partition_spec(study, entries, brains), cube.attrs["widest_window_s"]
-    labels = [" + ".join(names) for names in study.partition]
+    labels, inputs = (
+        [" + ".join(names) for names in study.partition],
+        input_digests(study, root, list(spec["features"])),
+    )
 
     def kept(**changes: Any) -> list[str]:
-        return list(kept_sets(study, cube, {**spec, **changes}, window_s))
+        return list(kept_sets(study, cube, {**spec, **changes}, inputs, window_s))
 
     assert kept() == kept(sets=[*study.partition, ["solo", "new"]]) == labels
     assert kept(sets=study.partition[1:]) == labels[1:]
     assert kept(encode={**spec["encode"], "folds": 9}) == kept(brain={}) == kept(version={}) == []
-    assert not kept_sets(study, cube, spec, window_s + 1), "the folds of all sets leave out more"
-    assert not kept_sets(study, None, spec, window_s)
+    assert not kept_sets(study, cube, spec, inputs, window_s + 1), "the folds of all sets leave out more"
+    assert not kept_sets(study, None, spec, inputs, window_s)
     for stream in spec["layers"]:
         without = [label for label, names in zip(labels, study.partition, strict=True) if stream not in names]
         assert kept(layers={**spec["layers"], stream: "other"}) == without
     owner = study.owner(study.partition[0][0])
     without = [" + ".join(names) for names in study.partition if owner not in map(study.owner, names)]
-    assert kept(features={**spec["features"], owner: {}}) == without
-    grounds, found = make_grounds(study, entries, brains), kept_sets(study, cube, spec, window_s)
+    # Of the same fingerprint and other bytes.
+    others = {**inputs, "features": {**inputs["features"], owner: {}}}
+    assert list(kept_sets(study, cube, spec, others, window_s)) == without
+    assert not kept_sets(study, cube, spec, {**inputs, "brain": {}}, window_s)
+    grounds, found = make_grounds(study, entries, brains), kept_sets(study, cube, spec, inputs, window_s)
     # An interrupted run may have had fewer sets to fit than the one that goes on.
     with open_journal(tmp_path, spec, "partition") as journal:
         for sets in (study.partition[1:], study.partition):
