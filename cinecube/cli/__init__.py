@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import atexit
 import builtins
 import importlib
 import keyword
 import logging
 import os
+import sys
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import click
@@ -81,8 +85,18 @@ class _Commands(click.Group):
 
     def invoke(self, ctx: click.Context) -> Any:
         _log_to_stderr()
-        with one_line(ctx, _COMMANDS):
+        with _plain_to_the_end(), one_line(ctx, _COMMANDS):
             return super().invoke(ctx)
+
+
+@contextmanager
+def _plain_to_the_end() -> Iterator[None]:
+    """Take back what DVC orders at import: a reset of colours as the process ends, whatever TERM and NO_COLOR say."""
+    try:
+        yield
+    finally:
+        if (colorama := sys.modules.get("colorama.initialise")) is not None:
+            atexit.unregister(colorama.reset_all)
 
 
 class _Echo(logging.Handler):

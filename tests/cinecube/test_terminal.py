@@ -87,6 +87,15 @@ def test_a_terminal_that_cannot_move_its_cursor_gets_plain_lines(films: Folder, 
     assert terminal.screen[-1].startswith("amber.zarr: ")
 
 
+@pytest.mark.parametrize(("command", "environ"), [("doctor", {"TERM": "dumb"}), ("clean", {"NO_COLOR": "1"})])
+def test_who_wants_no_colours_gets_no_code_at_all(begun: Folder, command: str, environ: dict[str, str]) -> None:
+    """Nor a reset as the process ends, which DVC's libraries order wherever they are imported."""
+    with Terminal([*CINECUBE, command], begun.root, environ=environ) as terminal:
+        assert terminal.end() == 0
+    assert terminal.text.strip()
+    assert "\x1b" not in terminal.text
+
+
 @pytest.mark.parametrize(
     ("shell", "bar"),
     [
