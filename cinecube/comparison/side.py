@@ -167,11 +167,25 @@ def open_side(asked: str, root: Path) -> Side:
     if rev is None and os.path.isdir(place):
         return Side(asked, load_study(Path(place)), Path(place), _recorded(Path(place)))
     if rev is None and not is_repository(place):
+        _refuse_no_revision(asked, root)
         place, rev = str(root), asked
     index = open_index(place, rev)
     if index.params is None and index.studies:  # of a single folder below: metrics are beside its parameters
         index = open_index(index.study().url, rev)
     return Side(asked, study_of(index), None, index)
+
+
+def _refuse_no_revision(asked: str, root: Path) -> None:
+    """Refuse what is written as a path, which no revision is, and every revision of a study that Git does not have."""
+    is_path = asked.startswith(("/", "./", "../", "~")) or asked.endswith("/") or os.path.exists(asked)
+    in_git = any((folder / ".git").exists() for folder in (root.resolve(), *root.resolve().parents))
+    if is_path or not in_git:
+        raise StudyError(
+            where=asked,
+            found="no such folder" if is_path else "no such folder, and no revision, for this study is not under Git",
+            expected="the folder of a study, a repository, or a revision of the study here",
+            do="correct it",
+        )
 
 
 def _recorded(folder: Path) -> DvcIndex | None:

@@ -308,6 +308,13 @@ def test_revisions_that_are_not_there_are_told_as_they_are(raw: Folder) -> None:
         line = raw.error("compare", *words)
         assert re.search(r"found no branch, tag or commit '\S+', expected one of its branches \w+; name one that", line)
         assert "`rev`" not in line
+    for path in ("/nope", "./nope", "../nope", "nope/", str(raw.root / "params.yaml")):
+        assert f"{path}: found no such folder, expected" in raw.error("compare", str(raw.root), path)
+
+
+def test_a_study_without_git_has_no_revisions(raw: Folder) -> None:
+    line = raw.error("compare", str(raw.root), "v1.0")
+    assert "v1.0: found no such folder, and no revision, for this study is not under Git, expected" in line
 
 
 @pytest.mark.parametrize(
