@@ -259,8 +259,8 @@ def _without_repeats(attributes: Mapping[str, Any], name: str) -> dict[str, Any]
 
 
 def _tell_attribute(key: str, value: Any) -> None:
-    """A line for a value, or a line for each field of an object."""
-    if not isinstance(value, dict):
+    """A line for a value and for an object of digests, or a line for each field of another object."""
+    if not isinstance(value, dict) or all(isinstance(one, str) and _DIGEST.fullmatch(one) for one in value.values()):
         echo_folded(f"{key}: ", _brief(value))
         return
     echo(f"{key}:")

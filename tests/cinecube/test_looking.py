@@ -359,6 +359,7 @@ def test_show_says_once_what_cubes_hold_twice_and_cuts_long_lists(study: Folder)
     assert re.search(r"  L_\w+ … R_\w+; \d+ of \d+ without$", parcel)
     (rows,) = (line for line in study.must("show", "significance").stdout.splitlines() if line.startswith("  sub-01: "))
     assert re.search(r"10 and \d+ more}$", rows)
+    assert 'rows_of: {"sub-01": "' in study.must("show", "vit/scores").stdout
     whole = json.loads(study.must("show", "sub-01", "--json").stdout)["attributes"]
     assert whole["affine"] == whole["place"]["affine"]
     assert len(whole["spec"]["scans"]) > 3
