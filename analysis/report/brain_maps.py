@@ -71,7 +71,8 @@ def brain_maps(study: Study, root: Path, cubes: Sequence[xr.Dataset], best: str 
     ]
     if lost:
         points.append(f"No map of {', '.join(lost)}: no score anywhere.")
-    section = PageSection("brain", "Brain", text, points=points, pictures=list(stills.items()))
+    slices = [] if best is None else _slices(study, root, best)
+    section = PageSection("brain", "Brain", text, points=points, pictures=list(stills.items()), beside=slices)
     data = cortex_data(study, root, cubes, found, best) if isinstance(found, Cortex) else None
     return BrainMaps(section, data, next(iter(stills.values()), ""))
 
@@ -87,7 +88,10 @@ def _stills(study: Study, root: Path, best: str) -> dict[str, str]:
     if study.ceiling.use != "none":
         maps["The ceiling, mean over subjects"] = draw_study_map(study, root, "ceiling")
     drawn = {caption: page_png(axes) for caption, axes in maps.items() if axes is not None}
-    slices = draw_slices(*map_values(study, root, "score", best), best, "test r")
-    if slices is not None:
-        drawn[f"{best}: Pearson r in slices, mean over subjects"] = slices
     return {caption: inline(png) for caption, png in drawn.items()}
+
+
+def _slices(study: Study, root: Path, best: str) -> list[tuple[str, str]]:
+    """The best model's scores in slices, of a volume."""
+    png = draw_slices(*map_values(study, root, "score", best), best, "test r")
+    return [] if png is None else [(f"{best}: Pearson r in slices, mean over subjects", inline(png))]

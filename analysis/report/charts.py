@@ -247,9 +247,9 @@ def region_matrix(means: pd.DataFrame, note: str) -> Chart:
             ]
             for numbers, row in zip(own.to_numpy(dtype=float), marks.to_numpy(), strict=True)
         ]
-        figure["data"][0] |= {"text": texts, "texttemplate": "%{text}", "textfont": {"size": 11}}
+        _write_into_cells(figure, texts)
         if value == "score":
-            figure["data"][0]["hovertemplate"] = "%{y}, %{x}: %{z:.3f} (%{text})<extra></extra>"
+            figure["data"][0] |= {"text": texts, "hovertemplate": "%{y}, %{x}: %{z:.3f} (%{text})<extra></extra>"}
         if value != "depth":  # of which none is best
             best = own.dropna(axis=1, how="all").idxmax()
             figure["layout"]["shapes"] = [
@@ -602,7 +602,7 @@ def significance_chart(share: pd.DataFrame) -> Chart:
     wide = share.set_index("model")
     wide = wide.loc[wide.mean(axis=1).sort_values(na_position="first").index]
     figure = _heatmap(wide, "share of targets", symmetric=False, template=".0%", top=1.0)
-    figure["data"][0]["texttemplate"] = "%{z:.0%}"
+    _write_into_cells(figure, [[f"{share:.0%}" for share in row] for row in wide.to_numpy(dtype=float)])
     figure["data"][0]["colorbar"]["tickformat"] = ".0%"
     return Chart("above-chance", "Share of targets in parcels whose score is above chance.", share, {"": figure})
 
@@ -685,6 +685,38 @@ def _heatmap(wide: pd.DataFrame, unit: str, *, symmetric: bool, template: str, t
             "xaxis": {"type": "category", "showgrid": False, "tickangle": -45},
         },
     }
+
+
+def _write_into_cells(figure: Figure, texts: Sequence[Sequence[str]]) -> None:
+    """Write texts into a heatmap's cells in black or white, whichever contrasts more; plotly's grey does not on red."""
+    cells = figure["data"][0]
+    colours = colormaps[DIVERGING if cells["zmin"] < 0 else SCORES]
+    written = [
+        (column, row, text, _ink_on(colours((value - cells["zmin"]) / (cells["zmax"] - cells["zmin"]))))
+        for row, values, own in zip(cells["y"], cells["z"], texts, strict=True)
+        for column, value, text in zip(cells["x"], values, own, strict=True)
+        if value is not None and text
+    ]
+    columns, rows, shown, inks = map(list, zip(*written, strict=True)) if written else ([], [], [], [])
+    figure["data"].append(
+        {
+            "type": "scatter",
+            "mode": "text",
+            "x": columns,
+            "y": rows,
+            "text": shown,
+            "textfont": {"size": 11, "color": inks},
+            "hoverinfo": "skip",
+            "showlegend": False,
+        }
+    )
+
+
+def _ink_on(colour: Sequence[float]) -> str:
+    """Black or white, whichever has the higher contrast with a colour, by its luminance in sRGB (WCAG 2)."""
+    linear = [part / 12.92 if part <= 0.04045 else ((part + 0.055) / 1.055) ** 2.4 for part in colour[:3]]
+    luminance = float(np.dot(linear, (0.2126, 0.7152, 0.0722)))
+    return "#000000" if (luminance + 0.05) ** 2 >= 1.05 * 0.05 else "#ffffff"
 
 
 def _colorscale(name: str) -> list[list[Any]]:

@@ -323,8 +323,12 @@ def _group_maps(study: Study, paths: StudyPaths) -> tuple[list[tuple[str, str]],
 
 def _pictures(study: Study, paths: StudyPaths, names: tuple[str, ...]) -> list[tuple[str, str]]:
     bars = f"mean of {len(study.brain.subjects)} subjects; error bars are its standard error over subjects."
+    twins = any(study.is_untrained(name) for name in study.compute.models)
+    figure2 = (
+        f"pretrained beside untrained: {bars} {_pairs_note(study)}" if twins else f"without untrained twins: {bars}"
+    )
     captions = {
-        "figure2": f"The whole brain, pretrained beside untrained: {bars} {_pairs_note(study)}".strip(),
+        "figure2": f"The whole brain, {figure2}".strip(),
         "figure3": f"Regions: {bars} A unimodal bar is the mean of that modality's models.",
         "figure4": f"Test r by region before and after each removal: {bars}",
     }

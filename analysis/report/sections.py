@@ -44,7 +44,10 @@ class PageSection:
         Lines that a reader must not miss.
     charts : list of Chart
     pictures : list of (caption, address from `inline`)
+        Where the cortex that turns shows the same, of who reads the page without it.
     grids : list of (caption, DataFrame)
+    beside : list of (caption, address from `inline`)
+        Pictures that are shown beside the cortex, too.
     """
 
     key: str
@@ -54,6 +57,7 @@ class PageSection:
     charts: Sequence[Chart] = ()
     pictures: Sequence[tuple[str, str]] = ()
     grids: Sequence[tuple[str, pd.DataFrame]] = field(default=())
+    beside: Sequence[tuple[str, str]] = ()
 
 
 def region_means(paths: StudyPaths) -> pd.DataFrame:

@@ -15,6 +15,7 @@ import numpy as np
 import pandas as pd
 import plotly.graph_objects
 import pytest
+from matplotlib.colors import to_hex, to_rgb
 from tests.conftest import Folder
 
 from cinecube.analysis.cubes.results import read_scores
@@ -387,12 +388,12 @@ def test_a_region_says_r_and_its_tests(browser: Any, study: Folder) -> None:
     assert framed == set(zip(best["roi"], best["model"], strict=True))
     _scroll(page)
     page.locator("#region-matrix").scroll_into_view_if_needed()
-    drawn = page.locator("#region-matrix .heatmap-label").all_text_contents()
+    drawn = page.locator("#region-matrix .textpoint text").all_text_contents()
     assert sorted(drawn) == sorted(text for texts in cells["text"] for text in texts)
     page.set_viewport_size({"width": 390, "height": 840})
     page.reload()
     _scroll(page)
-    assert page.locator("#region-matrix .heatmap-label").count() == 0
+    assert page.locator("#region-matrix .textpoint").count() == 0
     page.close()
 
 
@@ -653,6 +654,26 @@ def test_print_cuts_nothing(reader: Reader, tmp_path: Path) -> None:
     assert stills >= 3
 
 
+def test_tables_that_were_opened_are_printed_whole(browser: Any, study: Folder) -> None:
+    """No wider than the paper, and no number broken."""
+    page = browser.new_page(viewport={"width": 700, "height": 1000})  # A4 at 96 dots per inch, less its margins
+    page.emulate_media(media="print")
+    reader = Reader(page, study.root / "results/report/index.html")
+    reader.ask("() => { for (const part of document.querySelectorAll('details')) part.open = true; }")
+    wide = reader.ask(
+        "() => [...document.querySelectorAll('table, pre')].filter((e) => e.getBoundingClientRect().right > 701)"
+        ".map((e) => e.textContent.slice(0, 80))"
+    )
+    broken = reader.ask(
+        "() => [...document.querySelectorAll('td')].filter((e) => /^[-+\\d.%]+$/.test(e.textContent)).filter((e) => {"
+        " const range = document.createRange(); range.selectNodeContents(e);"
+        " return new Set([...range.getClientRects()].map((box) => Math.round(box.top))).size > 1; })"
+        ".map((e) => e.textContent)"
+    )
+    assert (wide, broken) == ([], [])
+    page.close()
+
+
 def test_without_scripts_there_are_stills_and_tables(browser: Any, study: Folder) -> None:
     context = browser.new_context(java_script_enabled=False)
     page = context.new_page()
@@ -682,6 +703,52 @@ def test_contrast_is_enough_in_both_themes(study: Folder) -> None:
             for ground in ("ground", "raised"):
                 low, high = sorted([_luminance(colours[ink]), _luminance(colours[ground])])
                 assert (high + 0.05) / (low + 0.05) >= 4.5, (ink, ground)
+
+
+@pytest.mark.parametrize("name", ["region-matrix", "above-chance"])
+def test_numbers_in_cells_are_legible(reader: Reader, name: str) -> None:
+    """In either theme, for cells have the same colours in both."""
+    for figure in reader.ask(f"() => data.charts['{name}'].figures").values():
+        cells, numbers = figure["data"]
+        shades = [(place, to_rgb(colour)) for place, colour in cells["colorscale"]]
+        places, parts = [place for place, _ in shades], np.array([shade for _, shade in shades])
+        assert len(numbers["text"]) == sum(value is not None for row in cells["z"] for value in row)
+        assert all(numbers["text"])
+        for column, row, ink in zip(numbers["x"], numbers["y"], numbers["textfont"]["color"], strict=True):
+            value = cells["z"][cells["y"].index(row)][cells["x"].index(column)]
+            share = (value - cells["zmin"]) / (cells["zmax"] - cells["zmin"])
+            ground = to_hex([np.interp(share, places, parts[:, part]) for part in range(3)])
+            low, high = sorted([_luminance(ink), _luminance(ground)])
+            assert (high + 0.05) / (low + 0.05) >= 4.5, (row, column, value)
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_no_two_streams_look_alike(browser: Any, study: Folder, scheme: str) -> None:
+    page = browser.new_page(color_scheme=scheme)
+    reader = Reader(page, study.root / "results/report/index.html")
+    page.locator("#layers").scroll_into_view_if_needed()
+    page.wait_for_selector("#layers .scatterlayer")
+    lines = reader.ask("() => document.getElementById('layers').data.map((t) => [t.line.color, t.line.dash].join())")
+    assert len(set(lines)) == len(lines) > 7
+    assert len({line.split(",")[0] for line in lines}) == 7
+    page.close()
+
+
+def test_contents_lead_to_a_section_and_mark_it(browser: Any, study: Folder) -> None:
+    """Though charts are drawn on the way there, and the last sections are too short to come up."""
+    page = browser.new_page(viewport={"width": 1280, "height": 900}, reduced_motion="reduce")
+    Reader(page, study.root / "results/report/index.html")
+    names = page.locator("nav a").all_text_contents()
+    for name in reversed(names):
+        page.locator("nav a", has_text=re.compile(f"^{re.escape(name)}$")).click()
+        page.wait_for_timeout(300)
+        assert page.locator("nav a.here").all_text_contents() == [name]
+        top = page.evaluate("() => document.querySelector(location.hash).getBoundingClientRect().top")
+        bar = page.locator("nav").bounding_box()["height"]
+        assert bar <= top + 1, name
+        if name not in names[-3:]:
+            assert top <= bar + 40, name
+    page.close()
 
 
 def test_names_are_text_wherever_they_appear(browser: Any, tmp_path: Path) -> None:

@@ -5,6 +5,8 @@ const style = (name) => getComputedStyle(document.documentElement).getPropertyVa
 const ink = () => style("--ink");
 
 const TOOLBAR = 30; // pixels
+// The palette's blue is too dark on a dark ground: its light blue takes its part there, and its yellow that of the light blue.
+const ON_DARK = { "#0072B2": "#56B4E9", "#56B4E9": "#F0E442" };
 const isNarrow = (width) => width < 560;
 
 function fill(select, choices) {
@@ -26,8 +28,7 @@ function broken(text, px) {
 function themed(figure, width) {
   const axis = { gridcolor: style("--line"), zerolinecolor: style("--soft"), linecolor: style("--line"), automargin: true };
   const dark = matchMedia("(prefers-color-scheme: dark)").matches, narrow = isNarrow(width);
-  // The palette's blue is too dark on a dark ground.
-  const { data: coloured, layout: given } = dark ? JSON.parse(JSON.stringify(figure).replaceAll("#0072B2", "#5AB1F0")) : figure;
+  const { data: coloured, layout: given } = dark ? JSON.parse(JSON.stringify(figure).replace(/#0072B2|#56B4E9/g, (colour) => ON_DARK[colour])) : figure;
   const layout = {
     paper_bgcolor: "rgba(0,0,0,0)", plot_bgcolor: "rgba(0,0,0,0)", hoverlabel: { align: "left" },
     margin: { l: 8, r: 8, t: 28, b: 8 }, ...given, font: { color: ink(), family: "system-ui, sans-serif", size: narrow ? 12 : 13 },
@@ -49,8 +50,8 @@ function themed(figure, width) {
   // A title beside an axis is cut without room of its own.
   if (layout.yaxis.title) layout.margin = { ...layout.margin, l: 56 };
   // Cells that are narrower than their number say it to the pointer alone.
-  const fits = (trace) => (width - 150) / trace.x.length >= 40;
-  const legible = traces.map((trace) => (trace.texttemplate && !fits(trace) ? { ...trace, texttemplate: "" } : trace));
+  const fits = traces[0].type !== "heatmap" || (width - 150) / traces[0].x.length >= 40;
+  const legible = traces.map((trace) => (trace.mode === "text" ? { ...trace, visible: fits } : trace));
   if (!narrow) return { data: legible, layout };
   const named = traces.filter((trace) => trace.name && trace.showlegend !== false).length;
   if (named > 3) layout.height += 20 * named;
@@ -79,11 +80,17 @@ function addFilm(layout, film, width) {
   }));
 }
 
-function drawChart(place) {
+/* The chosen figure of a chart as it is drawn in its place. */
+function chosen(place) {
   const chart = data.charts[place.dataset.chart];
   const select = document.getElementById(`choose-${place.dataset.chart}`);
-  const { data: traces, layout } = themed(chart.figures[select ? select.value : ""], place.clientWidth);
-  if (chart.film.length) addFilm(layout, chart.film, place.clientWidth);
+  const figure = themed(chart.figures[select ? select.value : ""], place.clientWidth);
+  if (chart.film.length) addFilm(figure.layout, chart.film, place.clientWidth);
+  return figure;
+}
+
+function drawChart(place) {
+  const { data: traces, layout } = chosen(place);
   place.dataset.drawn = "yes";
   return Plotly.react(place, traces, layout, {
     // On a narrow screen it would cover the legend, and a finger that chooses a number opens it.
@@ -109,7 +116,6 @@ for (const place of charts) {
       else document.dispatchEvent(new CustomEvent("parcel", { detail: select.value }));
     });
   }
-  soon.observe(place);
 }
 document.addEventListener("parcel", (event) => {
   for (const place of charts) {
@@ -135,11 +141,26 @@ window.addEventListener("beforeprint", () => {
   for (const place of charts) if (!place.dataset.drawn) drawChart(place);
 });
 
+/* Of the contents the section that is read: the last that has begun above a quarter of the screen; at the page's end,
+   where short sections cannot come up so far, the one that was chosen or else the last. */
+const sections = [...document.querySelectorAll("main section")];
 const links = new Map([...document.querySelectorAll("nav a")].map((link) => [link.hash.slice(1), link]));
-const inView = new IntersectionObserver((entries) => {
-  for (const entry of entries) links.get(entry.target.id)?.classList.toggle("here", entry.isIntersecting);
-}, { rootMargin: "-20% 0px -70% 0px" });
-for (const section of document.querySelectorAll("main section")) inView.observe(section);
+function markRead() {
+  const from = (section) => section.getBoundingClientRect().top, page = document.documentElement;
+  let read = sections.findLast((section) => from(section) <= innerHeight / 4);
+  if (scrollY + innerHeight >= page.scrollHeight - 2) {
+    const asked = sections.find((section) => `#${section.id}` === location.hash);
+    read = asked && from(asked) > 0 && from(asked) < innerHeight ? asked : sections.at(-1);
+  }
+  for (const [id, link] of links) link.classList.toggle("here", id === read?.id);
+}
+for (const event of ["scroll", "resize", "hashchange"]) addEventListener(event, markRead, { passive: true });
 
 document.documentElement.classList.add("scripts");
+// Each chart has its room before it is drawn, or headings would move away from who asked for them.
+for (const place of charts) {
+  place.style.minHeight = `${chosen(place).layout.height}px`;
+  soon.observe(place);
+}
+markRead();
 if (data.cortex) window.shownCortex = cortex(data.cortex);
