@@ -48,8 +48,13 @@ def files_digest(paths: Iterable[Path]) -> str:
 
 def raised(versions: Mapping[str, int]) -> dict[str, dict[str, int]]:
     """The field `version` of a spec whose cubes are older than it: versions above 1, and no field without any."""
-    above = {name: version for name, version in versions.items() if version > 1}
+    above = above_first(versions)
     return {"version": above} if above else {}
+
+
+def above_first(versions: Mapping[str, int]) -> dict[str, int]:
+    """Versions above 1: of folders that results of before do not name, since they count as made by version 1."""
+    return {name: version for name, version in versions.items() if version > 1}
 
 
 def differences(old: Mapping[str, Any], new: Mapping[str, Any], prefix: str = "") -> list[str]:

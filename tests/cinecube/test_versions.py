@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -48,6 +49,36 @@ def test_a_raised_version_makes_cubes_stale_in_words(study: Folder, monkeypatch:
         assert (state, line) == ("stale", f"it is of an older version of cinecube ({', '.join(changed)})")
         # What it is made from is what it was: tests alone name the scores that are stale by now, but not here.
         assert not more
+
+
+def test_a_shared_folder_that_older_cubes_do_not_name_counts_once_it_is_raised(
+    study: Folder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for module in (ceilings, partition, significance):
+        assert "encoders" not in module.VERSIONS
+        monkeypatch.setitem(module.VERSIONS, "encoders", 2)
+    for cube in ("data/ceiling.zarr", "results/partition.zarr", "results/significance.zarr"):
+        state, lines = _why(study, cube)
+        assert (state, lines[0]) == ("stale", "it is of an older version of cinecube (encoders 1, here 2)")
+
+
+def test_results_are_of_the_version_of_every_folder_that_they_are_computed_by() -> None:
+    """But for tables, which have versions of their own."""
+    analysis = Path(encoders.__file__).parents[1]
+    versioned = {path.parent.name for path in analysis.glob("*/__init__.py") if "\nVERSION = " in path.read_text()}
+    lacking = []
+    for room in sorted(versioned):
+        face = (analysis / room / "__init__.py").read_text()
+        if "VERSIONS = " not in face:
+            continue
+        used = {
+            name
+            for path in (analysis / room).glob("*.py")
+            if not path.stem.endswith("_tables")
+            for name in re.findall(r"from cinecube\.analysis\.(\w+)", path.read_text())
+        }
+        lacking += [(room, other) for other in (used & versioned) - {room} if f"{other}.VERSION" not in face]
+    assert lacking == []
 
 
 def test_what_had_no_version_is_of_version_1(study: Folder, monkeypatch: pytest.MonkeyPatch) -> None:
