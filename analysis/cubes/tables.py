@@ -205,6 +205,10 @@ def read_table(path: Path, *columns: str) -> pd.DataFrame:
     columns : str
         Columns that it must have; numbers, but for those that are labels.
 
+    Returns
+    -------
+    DataFrame
+
     Raises
     ------
     StudyError
@@ -227,6 +231,10 @@ def parse_table(text: str, where: str) -> pd.DataFrame:
     text : str
     where : str
         What messages call the table.
+
+    Returns
+    -------
+    DataFrame
 
     Raises
     ------
