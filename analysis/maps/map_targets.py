@@ -30,6 +30,15 @@ def targets_of(values: xr.DataArray, size: int | None) -> np.ndarray:
         With the coordinate `target`.
     size : int, optional
         Places of the space; not checked without it.
+
+    Returns
+    -------
+    array of int64, shape (target,)
+
+    Raises
+    ------
+    StudyError
+        If the map has other axes, a target comes twice, or one is beyond `size`.
     """
     if values.dims != ("target",) or "target" not in values.coords:
         raise StudyError(
@@ -59,6 +68,10 @@ def labels_of(values: xr.DataArray, name: str) -> np.ndarray:
     values : DataArray (target,)
     name : str
         Of the coordinate.
+
+    Returns
+    -------
+    array of str, shape (target,)
     """
     return string_coordinate(values[name].values if name in values.coords else [""] * values.sizes["target"])
 
