@@ -99,6 +99,11 @@ def find_journals(paths: StudyPaths, claim: Callable[[Mapping[str, Any]], Claim]
     paths : StudyPaths
     claim : callable
         Told the spec of a journal, says what the study makes of it.
+
+    Returns
+    -------
+    list of Leftover
+        Without those that a process holds locked.
     """
     found = []
     for folder in _children(paths, paths.journals):
@@ -323,6 +328,11 @@ def _is_inside(paths: StudyPaths, path: Path) -> bool:
 
 def discard(paths: StudyPaths, leftover: Leftover) -> None:
     """Remove a leftover, or put the only copy of a cube back in its place.
+
+    Parameters
+    ----------
+    paths : StudyPaths
+    leftover : Leftover
 
     Raises
     ------
