@@ -83,6 +83,10 @@ def segment_weights(
     where : str
         The segment, for messages.
 
+    Returns
+    -------
+    csr_array (row, window)
+
     Raises
     ------
     StudyError
@@ -116,6 +120,10 @@ def are_windows(from_s: np.ndarray, from_window_s: float, to_s: np.ndarray, to_w
         (window,) and (row,) onsets in seconds, rising.
     from_window_s, to_window_s : float
         Seconds that each window and each row spans.
+
+    Returns
+    -------
+    bool
     """
     same_length = abs(from_window_s - to_window_s) <= SAME_S
     return same_length and bool((match_onsets(to_s, from_s) >= 0).all())
