@@ -495,7 +495,23 @@ def refuse_no_study(root: Path) -> None:
 
 
 def read_study(text: str, where: str) -> Study:
-    """Check the text of a `params.yaml`; raises as `load_study` does."""
+    """Check the text of a `params.yaml`; raises as `load_study` does.
+
+    Parameters
+    ----------
+    text : str
+    where : str
+        What messages call the file where it is no YAML.
+
+    Returns
+    -------
+    Study
+
+    Raises
+    ------
+    StudyError
+        As of `load_study`.
+    """
     try:
         raw = parse_yaml(text, strict=True)
     except (yaml.YAMLError, ValueError) as error:
@@ -530,6 +546,11 @@ def parse(model: type[_Model], raw: Any, where: str, do: str | None = None) -> _
         The file.
     do : str, optional
         What to do about anything wrong, where that is not to edit the file.
+
+    Returns
+    -------
+    object
+        Of the model's type.
 
     Raises
     ------
