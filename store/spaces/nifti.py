@@ -36,6 +36,10 @@ def open_nifti(path: Path, do: str = "fetch it again") -> nib.Nifti1Image:
     do : str
         What the user can do if it cannot be read.
 
+    Returns
+    -------
+    Nifti1Image
+
     Raises
     ------
     StudyError
@@ -200,6 +204,10 @@ def other_grid(image: nib.Nifti1Image, like: nib.Nifti1Image) -> str | None:
     ----------
     image, like : Nifti1Image
         Their first three axes and affines are compared.
+
+    Returns
+    -------
+    str or None
     """
     shape, expected = image.shape[:3], like.shape[:3]
     axes = ["".join(nib.aff2axcodes(one.affine)) for one in (image, like)]
