@@ -255,7 +255,20 @@ def _read_json(file: Path) -> tuple[dict[str, Any] | None, str]:
 
 
 def strays(path: Path, expected: Iterable[str]) -> list[str]:
-    """Files and links in the cube's folder that are none of its own, sorted; not what file managers leave."""
+    """Files and links in the cube's folder that are none of its own, sorted; not what file managers leave.
+
+    Parameters
+    ----------
+    path : Path
+        The cube.
+    expected : iterable of str
+        Its own files, from its root.
+
+    Returns
+    -------
+    list of str
+        From the cube's root.
+    """
     known = set(expected)
     found = (file for file in path.rglob("*") if file.is_symlink() or not file.is_dir())
     names = (file.relative_to(path).as_posix() for file in found)
