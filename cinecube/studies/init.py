@@ -125,6 +125,10 @@ def values_of_scans(
     split : Mapping of str to sequence of str
         `train` and `test` -> films.
 
+    Returns
+    -------
+    dict
+
     Raises
     ------
     StudyError
@@ -390,7 +394,18 @@ def _tr_s(timed: Sequence[tuple[ScanRun, ScanTiming]]) -> float:
 
 
 def from_study(folder: Path, path: Path) -> str:
-    """A path as `params.yaml` has it: from the study's folder; the name of an atlas as it is."""
+    """A path as `params.yaml` has it: from the study's folder; the name of an atlas as it is.
+
+    Parameters
+    ----------
+    folder : Path
+        The study's.
+    path : Path
+
+    Returns
+    -------
+    str
+    """
     if path == Path(HCP_MMP):
         return HCP_MMP
     return Path(os.path.relpath(path.resolve(), folder.resolve())).as_posix()
