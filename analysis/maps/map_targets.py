@@ -84,6 +84,11 @@ def check_hemispheres(values: xr.DataArray, expected: np.ndarray) -> None:
     values : DataArray (target,)
     expected : array of str, shape (target,)
         `L`, `R` or empty.
+
+    Raises
+    ------
+    StudyError
+        Naming the first.
     """
     hemi = labels_of(values, "hemi")
     wrong = np.flatnonzero((hemi != expected) & (hemi != "") & (expected != ""))
@@ -105,6 +110,11 @@ def check_places(values: xr.DataArray, expected_mm: np.ndarray) -> None:
     values : DataArray (target,)
         With the coordinates `x_mm`, `y_mm`, `z_mm`.
     expected_mm : array, shape (target, 3)
+
+    Raises
+    ------
+    StudyError
+        Naming the first.
     """
     names = [f"{axis}_mm" for axis in "xyz"]
     if not all(name in values.coords for name in names):

@@ -292,6 +292,10 @@ def roi_summary(
     ----------
     means : DataFrame
         From `roi_means`, with the same `by` and `value`.
+    by : sequence of str
+        Columns that distinguish what has a summary of its own in each region.
+    value : str
+        Column that is summarised.
     level : float
         Of the interval, see `intervals.spread_over_subjects`.
     seed : int

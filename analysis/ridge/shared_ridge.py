@@ -327,10 +327,12 @@ def _guess(factors: Factors, energy: np.ndarray, whole: Array, alphas: np.ndarra
 
     Parameters
     ----------
+    factors : Factors
     energy : array, shape (target,)
         Σ y² of each target.
     whole : Array, shape (target, rank)
         Z of all rows; for the primal YᵀXV, for the dual YᵀV.
+    alphas : array, shape (alpha,)
     """
     values = factors.whole.values
     n_rows = sum(len(validation) for _, validation in factors.folds)

@@ -412,7 +412,13 @@ def from_study(folder: Path, path: Path) -> str:
 
 
 def refuse_existing(folder: Path) -> None:
-    """Refuse a folder that holds a study."""
+    """Refuse a folder that holds a study.
+
+    Raises
+    ------
+    StudyError
+        Naming the file that it has.
+    """
     for name in (PARAMS_FILE, "dvc.yaml"):
         if (folder / name).exists():
             raise StudyError(

@@ -77,7 +77,13 @@ class Wav2Vec2:
         self._pool: Pool = lambda tokens: pool(tokens[:, -n_own:])
 
     def prepare_frame(self, rgb: np.ndarray) -> np.ndarray:
-        """No frame is read."""
+        """No frame is read.
+
+        Raises
+        ------
+        NotImplementedError
+            Always.
+        """
         raise NotImplementedError("wav2vec 2.0 reads sound only")
 
     def __call__(self, batch: Batch) -> Features:
@@ -131,7 +137,13 @@ class Ast:
         self._n_tokens = self._tapped.network.embeddings.position_embeddings.shape[1]
 
     def prepare_frame(self, rgb: np.ndarray) -> np.ndarray:
-        """No frame is read."""
+        """No frame is read.
+
+        Raises
+        ------
+        NotImplementedError
+            Always.
+        """
         raise NotImplementedError("AST reads sound only")
 
     def __call__(self, batch: Batch) -> Features:

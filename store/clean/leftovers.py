@@ -362,7 +362,17 @@ def discard(paths: StudyPaths, leftover: Leftover) -> None:
 
 @contextmanager
 def removing(path: Path) -> Iterator[None]:
-    """Say in one line why something cannot be removed."""
+    """Say in one line why something cannot be removed.
+
+    Yields
+    ------
+    None
+
+    Raises
+    ------
+    StudyError
+        Of what the system refused meanwhile.
+    """
     try:
         yield
     except OSError as error:

@@ -68,7 +68,13 @@ def find_unused(folder: Path, unused_days: float) -> Leftover | None:
 
 
 def refuse_other(folder: Path) -> None:
-    """Refuse a folder that is no cache of chunks."""
+    """Refuse a folder that is no cache of chunks.
+
+    Raises
+    ------
+    StudyError
+        If it is a link, is missing or holds anything else.
+    """
     if not is_chunk_cache(folder):
         raise StudyError(
             where=str(folder),

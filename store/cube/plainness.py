@@ -97,7 +97,13 @@ class Plainness:
         return array.file_bytes if array else _MAX_CHUNK_BYTES
 
     def refuse_older(self, key: str) -> NoReturn:
-        """Zarr v2 keeps any codec of this machine in its metadata, pickle too."""
+        """Refuse Zarr v2, which keeps any codec of this machine in its metadata, pickle too.
+
+        Raises
+        ------
+        StudyError
+            Always.
+        """
         raise of_older_format(key, self.where)
 
     def judge(self, key: str, data: bytes | memoryview, request: ByteRequest | None) -> None:

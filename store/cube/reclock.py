@@ -76,6 +76,8 @@ def segment_weights(
 
     Parameters
     ----------
+    method : {"mean", "lanczos"}
+        See `resampling_weights`.
     from_s, to_s : ndarray
         (window,) and (row,) onsets in seconds, rising.
     from_window_s, to_window_s : float

@@ -86,7 +86,13 @@ class DvcZarrStore(Store):
         self.listing, self._plainness = listing, known or Plainness(listing.where)
 
     def with_read_only(self, read_only: bool = False) -> DvcZarrStore:
-        """The same store; there is none that writes."""
+        """The same store; there is none that writes.
+
+        Raises
+        ------
+        ValueError
+            If one that writes is asked for.
+        """
         if not read_only:
             raise ValueError("a revision cannot be written to")
         return type(self)(self.listing, self._plainness)
@@ -161,7 +167,13 @@ class DvcZarrStore(Store):
         return key in self.listing.files
 
     async def getsize(self, key: str) -> int:
-        """Bytes of a key."""
+        """Bytes of a key.
+
+        Raises
+        ------
+        FileNotFoundError
+            If it is not listed.
+        """
         item = self.listing.files.get(key)
         if item is None:
             raise FileNotFoundError(key)

@@ -53,6 +53,11 @@ def refuse_programs(options: Mapping[str, Any], where: str, *, files: bool = Tru
     where : str
     files : bool
         Whether files are refused too.
+
+    Raises
+    ------
+    StudyError
+        Naming the option.
     """
     for name in (*_PROGRAMS, *(_FILES if files else ())):
         if options.get(name):
@@ -65,7 +70,13 @@ def refuse_programs(options: Mapping[str, Any], where: str, *, files: bool = Tru
 
 
 def check_path(path: str) -> str:
-    """A path that leads to nothing outside its folder; it comes from a file of someone else."""
+    """A path that leads to nothing outside its folder; it comes from a file of someone else.
+
+    Raises
+    ------
+    ValueError
+        If it is absolute, too long, or has other parts than names.
+    """
     strange = path.startswith("/") or any(part in ("", ".", "..") for part in path.split("/"))
     if strange or "\0" in path or "\\" in path or len(path) > _MAX_PATH:
         raise ValueError(f"{path[:100]!r}, which is no path in a folder")

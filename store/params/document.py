@@ -482,7 +482,13 @@ def load_study(root: Path) -> Study:
 
 
 def refuse_no_study(root: Path) -> None:
-    """Refuse a folder without `params.yaml`; raises as `load_study` does."""
+    """Refuse a folder without `params.yaml`.
+
+    Raises
+    ------
+    StudyError
+        As `load_study` does.
+    """
     path = root / PARAMS_FILE
     if not path.exists():
         bare = (root / "HEAD").is_file() and (root / "objects").is_dir()

@@ -257,6 +257,11 @@ def refuse_unnamed(present: Iterable[int], names: Mapping[int, str], where: str)
     names : dict of int to str
     where : str
         The file that should name them.
+
+    Raises
+    ------
+    StudyError
+        Naming the first.
     """
     unnamed = sorted(set(present) - {0} - set(names))
     if unnamed:
@@ -299,6 +304,11 @@ def refuse_unprintable(names: Mapping[int, str], where: str) -> None:
     names : dict of int to str
     where : str
         The file that names them.
+
+    Raises
+    ------
+    StudyError
+        Naming the first.
     """
     odd = next((name for name in names.values() if not name.isprintable()), None)
     if odd is not None:
@@ -313,6 +323,11 @@ def refuse_doubled(names: Mapping[int, str], where: str) -> None:
     names : dict of int to str
     where : str
         The file that names them.
+
+    Raises
+    ------
+    StudyError
+        Naming the first.
     """
     twice = pd.Series(names, dtype=object)[lambda found: found.duplicated(keep=False)].sort_values()
     if len(twice):

@@ -173,6 +173,8 @@ def read_volume(path: Path, what: str, do: str = "fetch it again") -> tuple[nib.
     path : Path
     what : str
         What it should be, for messages.
+    do : str
+        What the user can do if it cannot be read.
 
     Returns
     -------

@@ -116,7 +116,13 @@ class Stored:
         return [file for file, _ in self._places()]
 
     def chunks(self) -> Iterator[Chunk]:
-        """Its chunks, or shards, read one after another."""
+        """Its chunks, or shards, read one after another.
+
+        Raises
+        ------
+        StudyError
+            If the machine refused to read; damage is told by the chunk.
+        """
         for file, region in self._places():
             if not (self.path / file).is_file():
                 yield Chunk(file, region)
