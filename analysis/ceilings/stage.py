@@ -383,6 +383,7 @@ def ceiling_spec(study: Study, cohort: Cohort) -> dict[str, Any]:
     Returns
     -------
     dict
+        Field -> value.
     """
     from cinecube.analysis.ceilings.reduced_subjects import COMPONENTS, FEW, SAMPLED
 

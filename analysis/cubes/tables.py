@@ -208,6 +208,7 @@ def read_table(path: Path, *columns: str) -> pd.DataFrame:
     Returns
     -------
     DataFrame
+        Labels are text, other columns numbers or truths where all of their values are; empty fields are NaN.
 
     Raises
     ------
@@ -235,6 +236,7 @@ def parse_table(text: str, where: str) -> pd.DataFrame:
     Returns
     -------
     DataFrame
+        Typed as by `read_table`.
 
     Raises
     ------

@@ -453,6 +453,7 @@ def score_spec(study: Study, problem: Problem) -> dict[str, Any]:
     Returns
     -------
     dict
+        Field -> value.
     """
     films = [*study.split.train, *study.split.test]
     return {

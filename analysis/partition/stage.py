@@ -270,6 +270,7 @@ def partition_spec(study: Study, entries: Mapping[str, Entry], brains: Mapping[s
     Returns
     -------
     dict
+        Field -> value.
     """
     films = [*study.split.train, *study.split.test]
     return {

@@ -267,6 +267,7 @@ def residual_spec(study: Study, inputs: PairInputs, film: str) -> dict[str, Any]
     Returns
     -------
     dict
+        Field -> value.
     """
     keep, remove = inputs.keep.fingerprints(), inputs.remove.fingerprints()
     train = {name: segments for name, segments in study.films.items() if name in study.split.train}

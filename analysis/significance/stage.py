@@ -287,6 +287,7 @@ def significance_spec(study: Study, fingerprints: Mapping[str, str]) -> dict[str
     Returns
     -------
     dict
+        Field -> value.
     """
     return {
         "schema": SCHEMA,

@@ -101,6 +101,7 @@ def choose_swap_rows(a: np.ndarray, b: np.ndarray, truth: np.ndarray, runs: Sequ
     Returns
     -------
     int
+        The fewest of a block.
 
     Raises
     ------

@@ -201,5 +201,6 @@ def weights_spec(study: Study, problem: Problem, layers: Mapping[str, str]) -> d
     Returns
     -------
     dict
+        Field -> value.
     """
     return {**score_spec(study, problem), "kind": "weights", "version": VERSIONS, "layers": dict(layers)}

@@ -15,7 +15,7 @@ _HUB_S = 5.0
 
 
 def to_extract(study: Study, root: Path) -> list[str]:
-    """Models that this study computes and of which cubes are missing.
+    """Models that this study computes and that lack cubes.
 
     Parameters
     ----------
@@ -26,6 +26,7 @@ def to_extract(study: Study, root: Path) -> list[str]:
     Returns
     -------
     list of str
+        In the study's order.
     """
     paths = StudyPaths(root)
     return [

@@ -78,6 +78,7 @@ def of_features(study: Study, root: Path, model: str, film: str) -> Spec:
     Returns
     -------
     dict
+        Field -> value.
     """
     from cinecube.features.extraction.checkpoint import present_record
     from cinecube.features.extraction.spec import feature_spec
@@ -99,6 +100,7 @@ def of_scores(study: Study, root: Path, name: str) -> Spec:
     Returns
     -------
     dict
+        Field -> value, in JSON values.
     """
     from cinecube.analysis.encoders.problem import read_problem, score_spec
 
@@ -118,6 +120,7 @@ def of_weights(study: Study, root: Path, model: str) -> Spec:
     Returns
     -------
     dict
+        Field -> value, in JSON values.
     """
     from cinecube.analysis.cubes.results import open_scores
     from cinecube.analysis.encoders.problem import read_problem
@@ -139,6 +142,7 @@ def of_ceiling(study: Study, root: Path) -> Spec:
     Returns
     -------
     dict
+        Field -> value, in JSON values.
     """
     from cinecube.analysis.ceilings.stage import ceiling_spec, read_brains
 
@@ -157,6 +161,7 @@ def of_partition(study: Study, root: Path) -> Spec:
     Returns
     -------
     dict
+        Field -> value, in JSON values.
     """
     from cinecube.analysis.encoders.oota2025 import without_choices
     from cinecube.analysis.partition.layers import choose_layers
@@ -203,6 +208,7 @@ def of_significance(study: Study, root: Path) -> Spec:
     Returns
     -------
     dict
+        Field -> value, in JSON values.
     """
     from cinecube.analysis.cubes.results import open_scores
     from cinecube.analysis.significance.stage import significance_spec

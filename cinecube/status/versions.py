@@ -86,6 +86,7 @@ def write_versions(study: Study, root: Path) -> Versions:
     Returns
     -------
     dict
+        As `study_versions` returns it.
     """
     versions = study_versions(study)
     write_text(StudyPaths(root).versions, json.dumps(versions, indent=1, sort_keys=True) + "\n")
@@ -103,6 +104,7 @@ def differing(stored: Mapping[str, Any], asked: Mapping[str, Any]) -> list[str]:
     Returns
     -------
     list of str
+        By key; empty where they are the same.
     """
     versions = told_apart(stored.get("version"), asked.get("version"))
     return [*filter(None, [versions]), *differences({**stored, "version": None}, {**asked, "version": None})]

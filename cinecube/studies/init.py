@@ -128,6 +128,7 @@ def values_of_scans(
     Returns
     -------
     dict
+        Name in the templates -> value.
 
     Raises
     ------

@@ -91,6 +91,7 @@ def read_task(job: FilmJob, weights: Path, folder: Path, blocks: Sequence[Block]
     Returns
     -------
     float
+        Seconds that it took.
     """
     began = time.monotonic()
     read_blocks(job, weights, Journal.of_folder(folder, blocks), blocks, lambda _: None)

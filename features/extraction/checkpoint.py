@@ -248,6 +248,7 @@ def weights_digest(path: Path, untrained: int | None, where: str) -> str:
     Returns
     -------
     str
+        Hexadecimal.
 
     Raises
     ------

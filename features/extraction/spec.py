@@ -38,6 +38,7 @@ def feature_spec(study: Study, model: str, film: str, root: Path, record: Record
     Returns
     -------
     dict
+        Field -> value.
 
     Raises
     ------
@@ -72,6 +73,7 @@ def make_spec(
     Returns
     -------
     dict
+        Field -> value.
     """
     params, reading = study.model(model), make_reading(study, model, record)
     spec = {

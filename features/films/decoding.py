@@ -172,6 +172,7 @@ def anew(path: Path, container: Any, how: str) -> str:
     Returns
     -------
     str
+        A line for the shell that writes `OUT.mkv`.
     """
     several = len(container.streams.video) > 1 or len(container.streams.audio) > 1
     maps = " -map 0:V -map 0:a?" if several else ""

@@ -89,6 +89,7 @@ def write_confounds(stem: Path, confounds: DrawnConfounds, tissue_intensity: np.
     Returns
     -------
     Path
+        `*_desc-confounds_timeseries.tsv`.
     """
     columns: dict[str, np.ndarray] = {}
     for name, values in zip((*_TISSUES, *MOTION), (*tissue_intensity.T, *confounds.motion.T), strict=True):

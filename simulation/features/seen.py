@@ -26,6 +26,7 @@ def frames_seen(spec: SimulateSpec, look: Look, row: int, n_frames: int) -> list
     Returns
     -------
     list of int
+        Positions among the segment's frames.
     """
     start, length = row * _exact(spec.tr_s), _exact(spec.window_s)
     if look.sampling == "middles":

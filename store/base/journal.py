@@ -277,6 +277,7 @@ def journal_folder(root: Path, spec: Mapping[str, Any]) -> Path:
     Returns
     -------
     Path
+        It need not be there.
     """
     return root / fingerprint(spec)
 

@@ -30,6 +30,7 @@ def check_name(name: str, kind: str) -> str:
     Returns
     -------
     str
+        The same.
 
     Raises
     ------
@@ -93,6 +94,7 @@ def suggestion(name: str, known: Iterable[object]) -> str | None:
     Returns
     -------
     str or None
+        None where no name is close.
     """
     close = _nearest(name, known)
     return None if close is None else f"did you mean {close!r}?"

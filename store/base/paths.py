@@ -155,6 +155,7 @@ class StudyPaths:
         Returns
         -------
         Path
+            It need not be there.
         """
         return self.data / "features" / model / f"{film}.zarr"
 
@@ -170,6 +171,7 @@ class StudyPaths:
         Returns
         -------
         Path
+            It need not be there.
         """
         return self.data / "residual" / pair / f"{film}.zarr"
 

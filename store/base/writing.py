@@ -82,6 +82,7 @@ def lock_of(paths: StudyPaths, output: Path) -> Path:
     Returns
     -------
     Path
+        It need not be there.
     """
     digest = hashlib.sha256(paths.relative(output).encode()).hexdigest()
     return paths.locks / f"{output.name[:40]}.{digest[:16]}.lock"
@@ -127,6 +128,7 @@ def keep_array(folder: Path, values: np.ndarray) -> Path:
     Returns
     -------
     Path
+        Of a `.npy` file with a name of its own.
     """
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / f"{secrets.token_hex(8)}.npy"

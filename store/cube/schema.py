@@ -233,6 +233,7 @@ def provenance(kind: str, spec: Mapping[str, Any], packages: Sequence[str], **mo
     Returns
     -------
     dict
+        Attribute -> value.
     """
     versions = {"python": ".".join(platform.python_version_tuple()[:2])}
     for package in ("cinecube", *packages):

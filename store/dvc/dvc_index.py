@@ -370,7 +370,7 @@ def _cloned(url: str, rev: str | None) -> str:
 
 
 def inside(path: str, prefix: str) -> str | None:
-    """A path of a repository from one of its folders, `prefix`; none if it lies elsewhere.
+    """A path of a repository as one of its folders, `prefix`, has it; None if it is elsewhere.
 
     Parameters
     ----------
@@ -380,6 +380,7 @@ def inside(path: str, prefix: str) -> str | None:
     Returns
     -------
     str or None
+        None where it is elsewhere.
     """
     if prefix in ("", "."):
         return path

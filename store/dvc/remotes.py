@@ -72,6 +72,7 @@ def md5_of(file: Any, item: DvcObject) -> str:
     Returns
     -------
     str
+        Hexadecimal, without `.dir`.
     """
     from dvc_data.hashfile.hash import fobj_md5
 

@@ -120,7 +120,7 @@ def refuse_nested(files: Collection[str], n_entries: int) -> None:
     Raises
     ------
     ValueError
-        Naming the file.
+        If it does.
     """
     if len(files) < n_entries:
         raise ValueError(f"{n_entries - len(files)} files twice")

@@ -24,6 +24,7 @@ def segment_of(name: str, segments: Sequence[str]) -> str | None:
     Returns
     -------
     str or None
+        None where it means no segment of the study.
     """
     if name in segments:
         return name

@@ -151,6 +151,7 @@ def summarise(cube: CubeHead, path: Path, n_bytes: int | None, pulled: Sequence[
     Returns
     -------
     dict
+        Key -> value, all of types that JSON has.
     """
     kind = str(cube.attrs.get("kind", cube.name))
     groups = {"features": path.parent.name, "scores": path.stem, "predictions": path.stem, "brain": "brain"}

@@ -190,6 +190,7 @@ def missing_segments(study: Study, runs: Sequence[ScanRun]) -> list[str]:
     Returns
     -------
     list of str
+        In the study's order.
     """
     seen = {run.segment for run in runs}
     return [segment for segment in study.segments() if segment not in seen]
@@ -449,7 +450,7 @@ def _write_block(
 
 
 def asked_spec(study: Study, subject: str) -> dict[str, Any]:
-    """The part of a brain cube's spec that `params.yaml` decides; scans atlas and lengths of films are the rest.
+    """The part of a brain cube's spec that `params.yaml` decides; scans, atlas and lengths of films are the rest.
 
     Parameters
     ----------
@@ -459,6 +460,7 @@ def asked_spec(study: Study, subject: str) -> dict[str, Any]:
     Returns
     -------
     dict
+        Field -> value.
     """
     params = study.brain.model_dump(exclude={"subjects", "repeats", "path", "atlas", "publish"})
     return {"subject": subject, "brain": params, "tr_s": study.clock.tr_s, **raised({"scans": VERSION})}

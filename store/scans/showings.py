@@ -84,6 +84,7 @@ def ruled_task(segment: str, tasks: Sequence[str]) -> str | None:
     Returns
     -------
     str or None
+        None where it ends in no task.
     """
     return next((name for name in tasks if re.search(rf"[^A-Za-z0-9]{re.escape(name)}$", segment)), None)
 

@@ -110,7 +110,7 @@ def _labels(values: Sequence[str] | np.ndarray) -> np.ndarray:
 
 
 def tell_of_parcels(targets: Targets, subject: str) -> None:
-    """Log what was taken for granted of the atlas, parcels that are lost, and those of which little is left.
+    """Log what was taken for granted of the atlas, parcels that are lost, and those that have little left.
 
     Parameters
     ----------
