@@ -33,6 +33,19 @@ def write_truth(
 
     `ceiling` is by subject the correlation that what cleaning leaves of the true signal reaches with the test films,
     their showings averaged, mean over a parcel's targets; `ceiling_one_showing` that with a single showing.
+
+    Parameters
+    ----------
+    path : Path
+        Of `truth.json`.
+    spec : SimulateSpec
+    films : Mapping of str to sequence of str
+        Film -> its segments.
+    train : sequence of str
+        Films to fit on.
+    parcels : sequence of Parcel
+    ceilings : Mapping of str to Ceilings
+        By subject.
     """
     truth = {
         "schema": _SCHEMA,

@@ -182,6 +182,11 @@ def empty_scores(subsets: Sequence[Subset], name: str, n_targets: int) -> CrossS
         Of all subjects; those with this one among them are left out.
     name : str
     n_targets : int
+
+    Returns
+    -------
+    CrossScores
+        Of the subsets without this subject; NaN throughout.
     """
     mine = tuple(subset for subset in subsets if name not in subset)
     return CrossScores(mine, *np.full((2, len(mine), n_targets), np.nan))
@@ -277,6 +282,11 @@ def keep_source(cohort: Cohort, source: SourceSubject, folder: Path) -> SourceFi
     cohort : Cohort
     source : SourceSubject
     folder : Path
+
+    Returns
+    -------
+    SourceFiles
+        The files' paths, and the penalties.
     """
 
     def keep(values: Array) -> Path:
@@ -289,12 +299,17 @@ def keep_source(cohort: Cohort, source: SourceSubject, folder: Path) -> SourceFi
 
 
 def reopen_source(cohort: Cohort, files: SourceFiles) -> SourceSubject:
-    """What `keep_source` wrote, mapped.
+    """Open what `keep_source` wrote, mapped.
 
     Parameters
     ----------
     cohort : Cohort
     files : SourceFiles
+
+    Returns
+    -------
+    SourceSubject
+        Its arrays are mapped from the files; on a GPU, all but the eigenvalues are copied there.
     """
     backend = cohort.backend
 

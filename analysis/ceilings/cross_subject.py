@@ -161,6 +161,11 @@ def factor_kernel(
     alphas : array, shape (alpha,), optional
         Rising penalties; by default `RELATIVE_ALPHAS` times the trace of the kernel of the training rows.
     backend : Backend, optional
+
+    Returns
+    -------
+    SourceSubject
+        In the dual form, with the penalties.
     """
     grams = Grams("dual", kernel.whole, [], kernel.test)
     no_design = np.empty((len(kernel.whole), 0), np.float32)
@@ -187,6 +192,11 @@ def factor_targets(
     alphas : array, shape (alpha,), optional
         As for `factor_kernel`.
     backend : Backend, optional
+
+    Returns
+    -------
+    SourceSubject
+        In whichever form is smaller, with the penalties.
     """
     design = np.concatenate([np.nan_to_num(standardised_targets(values, train)) for values in responses], axis=1)
     seen, test = design[train], design[~train]

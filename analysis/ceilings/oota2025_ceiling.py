@@ -131,6 +131,11 @@ def compat_ceilings(
         BLAS threads of each task.
     progress : callable, optional
         Told `(blocks done, blocks in all)`.
+
+    Returns
+    -------
+    dict of str to array, shape (target,)
+        By subject.
     """
     found = {name: np.full(own.score.shape[1], np.nan) for name, own in points.items()}
     jobs = [

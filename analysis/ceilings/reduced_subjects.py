@@ -69,6 +69,11 @@ def find_components(
     n_components : int
         Fewer come back where there are fewer.
     backend : Backend, optional
+
+    Returns
+    -------
+    Components
+        Largest variance first; one component of zeros where no target varies.
     """
     backend = backend or Backend()
 
@@ -112,6 +117,11 @@ def factor_few(parts: Sequence[Components], folds: Sequence[Fold], backend: Back
     folds : sequence of (train, validation)
         Positions among the training rows.
     backend : Backend, optional
+
+    Returns
+    -------
+    SourceSubject
+        Of the first `FEW` components of each subject.
     """
     design = np.concatenate([part.train[:, :FEW] for part in parts], axis=1)
     factors = factorise(plain_grams(design, folds), design, None, folds, backend or Backend())
@@ -127,13 +137,17 @@ def choose_places(source: SourceSubject, known: np.ndarray) -> np.ndarray:
         From `factor_few`.
     known : array, shape (train row, target)
         Standardised responses.
+
+    Returns
+    -------
+    array of int, shape (target,)
     """
     return solve(source.factors, known, source.alphas).best
 
 
 @dataclass(frozen=True)
 class Shift:
-    """How places of one subject's targets, found from all other subjects, are moved for a subset of these.
+    """A move of the places of one subject's targets, found from all other subjects, for a subset of these.
 
     Attributes
     ----------
@@ -169,6 +183,11 @@ def find_shift(everyone: np.ndarray, subset: np.ndarray) -> Shift:
     ----------
     everyone, subset : arrays of int, shape (sampled target,)
         Places of a sample of targets, from all other subjects and from the subset.
+
+    Returns
+    -------
+    Shift
+        The median difference, rounded; no move, from the middle of the grid, where the sample is empty.
     """
     if not len(subset):
         return Shift(0, len(RELATIVE_ALPHAS) // 2)
@@ -176,13 +195,18 @@ def find_shift(everyone: np.ndarray, subset: np.ndarray) -> Shift:
 
 
 def make_smoothers(parts: Sequence[Components], places: Iterable[int]) -> dict[int, np.ndarray]:
-    """What makes predictions of products: (test row, component) float32 by place on the grid of penalties.
+    """Matrices that make predictions of products: (test row, component) float32 by place on the grid of penalties.
 
     Parameters
     ----------
     parts : sequence of Components
         Of a subset's subjects.
     places : iterable of int
+
+    Returns
+    -------
+    dict of int to array, shape (test row, component)
+        By place.
     """
     from scipy import linalg
 
@@ -213,6 +237,10 @@ def predicted_scores(
     test : array, shape (test row, target)
         Standardised responses.
     backend : Backend
+
+    Returns
+    -------
+    array, shape (target,)
     """
     score = np.empty(len(places))
     for place in np.unique(places):

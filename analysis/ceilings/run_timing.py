@@ -37,7 +37,7 @@ _TOGETHER, _BLOCK, _MOST_BLOCKS = 32, 4096, 6
 
 @dataclass(frozen=True)
 class Likeness:
-    """How a run is like the others of a segment.
+    """Likeness of a run to the others of a segment.
 
     Attributes
     ----------

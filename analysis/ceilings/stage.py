@@ -159,6 +159,11 @@ def read_brains(study: Study, root: Path, fitted: bool = True) -> Inputs:
     fitted : bool
         As for `read_problem`.
 
+    Returns
+    -------
+    Inputs
+        With a note on each ceiling that cannot be computed.
+
     Raises
     ------
     StudyError
@@ -353,6 +358,11 @@ def is_reduced(study: Study, cohort: Cohort) -> bool:
     ----------
     study : Study
     cohort : Cohort
+
+    Returns
+    -------
+    bool
+        False where there is one subject, or `ceiling.compat` computes ceilings as Oota et al. do.
     """
     from cinecube.analysis.ceilings.reduced_blocks import is_large
 
@@ -369,6 +379,11 @@ def ceiling_spec(study: Study, cohort: Cohort) -> dict[str, Any]:
     ----------
     study : Study
     cohort : Cohort
+
+    Returns
+    -------
+    dict
+        Field -> value.
     """
     from cinecube.analysis.ceilings.reduced_subjects import COMPONENTS, FEW, SAMPLED
 

@@ -76,6 +76,10 @@ def open_scores(root: Path, model: str) -> xr.Dataset:
         The study's folder.
     model : str
 
+    Returns
+    -------
+    Dataset
+
     Raises
     ------
     StudyError
@@ -92,6 +96,11 @@ def read_predictions(study: Study, root: Path) -> list[xr.Dataset]:
     study : Study
     root : Path
         The study's folder.
+
+    Returns
+    -------
+    list of Dataset
+        A cube per model, in the study's order.
 
     Raises
     ------
@@ -146,6 +155,11 @@ def read_ceiling(study: Study, root: Path, required: bool = True) -> xr.DataArra
         The study's folder.
     required : bool
         Refuse a ceiling that is NaN throughout.
+
+    Returns
+    -------
+    DataArray, dims (subject, target)
+        In memory.
 
     Raises
     ------
@@ -208,6 +222,10 @@ def find_stream(models: Sequence[str], stream: str, where: str, section: str = "
         What messages call the cube.
     section : str
         Of `params.yaml`.
+
+    Returns
+    -------
+    int
 
     Raises
     ------

@@ -98,6 +98,11 @@ class FeatureSpace:
         m, k : int
             Positions on the model and the layer axis.
 
+        Returns
+        -------
+        array of float32, shape (time, dim)
+            All films one after another; as many dims as the layer has.
+
         Raises
         ------
         StudyError
@@ -142,6 +147,10 @@ def open_space(study: Study, root: Path, model: str) -> FeatureSpace:
     model : str
         Name in `params.yaml`, or of a pair.
 
+    Returns
+    -------
+    FeatureSpace
+
     Raises
     ------
     StudyError
@@ -178,6 +187,11 @@ def at_clock(cube: xr.Dataset, clock: Clock, segments: list[str], method: Method
         Those that are wanted; the rest of another clock's cube is left out.
     method : {"mean", "lanczos"}
         See `reclock`.
+
+    Returns
+    -------
+    Dataset
+        Segments in the order of `segments`, unless it is the cube itself.
 
     Raises
     ------
@@ -234,6 +248,11 @@ def join_films(cubes: Mapping[str, xr.Dataset], segments: Mapping[str, Sequence[
         Film -> its segments; others in its cube are not used.
     where : str
         The model, for messages.
+
+    Returns
+    -------
+    FeatureSpace
+        Its rows are those of the cubes, film after film.
 
     Raises
     ------
@@ -318,6 +337,10 @@ class Responses:
         targets : array of int, shape (target,)
             Positions on the target axis.
 
+        Returns
+        -------
+        array of float32, shape (row, target)
+
         Raises
         ------
         StudyError
@@ -376,6 +399,11 @@ def open_responses(subject: str, cube: xr.Dataset, clock_s: float, clock: str) -
         Seconds between rows.
     clock : str
         Which clock that is, for messages.
+
+    Returns
+    -------
+    Responses
+        Lazy.
 
     Raises
     ------

@@ -205,6 +205,11 @@ def read_table(path: Path, *columns: str) -> pd.DataFrame:
     columns : str
         Columns that it must have; numbers, but for those that are labels.
 
+    Returns
+    -------
+    DataFrame
+        Labels are text, other columns numbers or truths where all of their values are; empty fields are NaN.
+
     Raises
     ------
     StudyError
@@ -227,6 +232,11 @@ def parse_table(text: str, where: str) -> pd.DataFrame:
     text : str
     where : str
         What messages call the table.
+
+    Returns
+    -------
+    DataFrame
+        Typed as by `read_table`.
 
     Raises
     ------

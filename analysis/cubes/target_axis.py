@@ -100,6 +100,11 @@ def find_targets_of(cube: xr.Dataset, brain: Responses) -> np.ndarray:
         A score cube.
     brain : Responses
 
+    Returns
+    -------
+    array of int, shape (target,)
+        In the order of the brain cube.
+
     Raises
     ------
     StudyError
@@ -118,7 +123,7 @@ def find_targets_of(cube: xr.Dataset, brain: Responses) -> np.ndarray:
 
 
 def _are_parcels(cube: xr.Dataset) -> bool:
-    """Whether targets are parcels with names of their own."""
+    """True if targets are parcels with names of their own."""
     names = pd.Index(cube["parcel"].values)
     return cube.attrs.get("targets") == "parcels" and names.is_unique and "" not in names
 

@@ -159,6 +159,11 @@ def notes(cube: xr.Dataset, reason: str = "features are constant over the traini
         A score cube; one of an earlier version gives no sentence.
     reason : str
         Why a layer has none.
+
+    Returns
+    -------
+    list of str
+        Empty where nothing is missing.
     """
     if "unscored" not in cube:
         return []

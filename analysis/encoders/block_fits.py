@@ -52,6 +52,11 @@ def prepare_layer(features: np.ndarray, layout: Layout, settings: Settings) -> P
     features : array, shape (time, dim)
     layout : Layout
     settings : Settings
+
+    Returns
+    -------
+    Prepared
+        The kernel of test rows is among it in the dual form alone.
     """
     train_rows, test_rows = layout.feature_row[layout.train], layout.feature_row[~layout.train]
     mean, spread = constants(features[np.unique(train_rows)])
@@ -84,6 +89,11 @@ def factor_fold(prepared: Prepared, number: int, layout: Layout, settings: Setti
         Of the fold.
     layout : Layout
     settings : Settings
+
+    Returns
+    -------
+    Factor
+        It predicts the fold's validation rows, or the test rows.
     """
     backend = settings.backend
     if number == len(layout.folds):
@@ -216,6 +226,11 @@ def never_varies(problem: Problem, rows: Sequence[tuple[np.ndarray, ...]], m: in
         By group: sets of rows of features, over each of which a dim must vary.
     m, k : int
         Positions on the model and the layer axis.
+
+    Returns
+    -------
+    bool
+        True if there is a group in which no dim varies over every set of rows.
     """
     features = problem.read_layer(m, k)
     return not all(np.all([varying_dims(features[part]) for part in parts], axis=0).any() for parts in rows)

@@ -40,6 +40,12 @@ def choose_inputs(
         By subject.
     compat : tuple of str
         The choices that are on.
+
+    Returns
+    -------
+    space : FeatureSpace
+    brains : dict of str to Responses
+        By subject.
     """
     if "zscore_across_targets" in compat:
         brains = {
@@ -67,13 +73,30 @@ class AcrossTargets(Responses):
             Rows of the cube to average; -1 for none.
         targets : array of int, shape (target,)
             Positions on the target axis.
+
+        Returns
+        -------
+        array of float32, shape (row, target)
+            Standardised over all targets of each row.
         """
         mean, spread = _constants_of(self, showings.shape, showings.tobytes())
         values: np.ndarray = ((super().read(showings, targets) - mean) / spread).astype(np.float32)
         return values
 
     def plain(self, showings: np.ndarray, targets: np.ndarray) -> np.ndarray:
-        """The same responses as they are in the cube."""
+        """The same responses as they are in the cube.
+
+        Parameters
+        ----------
+        showings : array of int, shape (row, showing)
+            Rows of the cube to average; -1 for none.
+        targets : array of int, shape (target,)
+            Positions on the target axis.
+
+        Returns
+        -------
+        array of float32, shape (row, target)
+        """
         return super().read(showings, targets)
 
     def __hash__(self) -> int:

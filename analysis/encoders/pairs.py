@@ -133,6 +133,11 @@ def make_pairs(problem: Problem, m: int, k: int, subject: str) -> Pairs:
         Positions on the model and the layer axis.
     subject : str
 
+    Returns
+    -------
+    Pairs
+        Of the targets that can be fitted.
+
     Raises
     ------
     StudyError

@@ -64,6 +64,10 @@ def choose(scores: xr.Dataset, brains: Mapping[str, Responses]) -> Chosen:
         A score cube.
     brains : Mapping of str to Responses
         By subject.
+
+    Returns
+    -------
+    Chosen
     """
     layer, alpha = {}, {}
     for name, brain in brains.items():
@@ -102,6 +106,11 @@ def choose_by_parcel(scores: xr.Dataset, brains: Mapping[str, Responses]) -> Par
         A score cube.
     brains : Mapping of str to Responses
         By subject.
+
+    Returns
+    -------
+    ParcelChoice
+        Targets in no parcel have layer -1.
     """
     best = best_layer(parcel_means(scores["cv_score"])).transpose("subject", "model", "parcel")
     names, labels = best["parcel"].values, regions(scores["parcel"].values)

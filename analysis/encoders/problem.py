@@ -82,6 +82,10 @@ def make_settings(study: Study, fitted: bool = True) -> Settings:
     fitted : bool
         Whether something will be fitted, so that `run.backend` must be here.
 
+    Returns
+    -------
+    Settings
+
     Raises
     ------
     StudyError
@@ -134,6 +138,10 @@ def make_layout(space: FeatureSpace, group: RowsGroup, settings: Settings, max_d
     settings : Settings
     max_delay : int
         TRs.
+
+    Returns
+    -------
+    Layout
 
     Raises
     ------
@@ -196,6 +204,11 @@ def blocks_of(group: RowsGroup, targets: Mapping[str, np.ndarray], size: int) ->
         Positions by subject.
     size : int
         Targets of a block; the last may have fewer.
+
+    Returns
+    -------
+    list of Block
+        One block may hold targets of several subjects.
     """
     blocks: list[list[Piece]] = []
     room = 0
@@ -235,6 +248,11 @@ def narrow_block(block: Block, inside: np.ndarray) -> Block:
     ----------
     block : Block
     inside : array of bool, shape (target,)
+
+    Returns
+    -------
+    Block
+        Empty where none is inside.
     """
     return tuple(Piece(piece.subject, piece.targets[kept]) for piece, kept in split_block(block, inside) if kept.any())
 
@@ -320,6 +338,11 @@ class Problem:
             Positions by subject.
         max_delay : int
             TRs.
+
+        Returns
+        -------
+        list of Plan
+            One per group of rows.
         """
         size = self.settings.targets_per_block
         return [
@@ -334,6 +357,10 @@ class Problem:
         ----------
         m, k : int
             Positions on the model and the layer axis.
+
+        Returns
+        -------
+        array of float32, shape (time, dim)
         """
         return self.space.read_layer(m, k)
 
@@ -345,6 +372,10 @@ class Problem:
         block : Block
         number : int
             Of the group.
+
+        Returns
+        -------
+        array of float32, shape (row, target)
         """
         return read_block(block, self.groups[number], self.brains)
 
@@ -381,6 +412,10 @@ def read_problem(study: Study, root: Path, model: str, fitted: bool = True) -> P
     fitted : bool
         Whether it will be solved, and not only compared with what is there.
 
+    Returns
+    -------
+    Problem
+
     Raises
     ------
     StudyError
@@ -414,6 +449,11 @@ def score_spec(study: Study, problem: Problem) -> dict[str, Any]:
     ----------
     study : Study
     problem : Problem
+
+    Returns
+    -------
+    dict
+        Field -> value.
     """
     films = [*study.split.train, *study.split.test]
     return {

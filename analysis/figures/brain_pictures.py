@@ -33,7 +33,24 @@ _PAGE_DPI = 110
 
 
 def draw_map(values: xr.DataArray, cube_attrs: Mapping[str, Any], title: str, label: str, **how: Any) -> bytes | None:
-    """A map as PNG for the page; see `map_axes`."""
+    """A map as PNG for the page; see `map_axes`.
+
+    Parameters
+    ----------
+    values : DataArray, dims (target,)
+    cube_attrs : Mapping
+        Attributes of the brain or score cube, which describe its space.
+    title : str
+    label : str
+        What the values are, with their unit, beside the colour bar.
+    **how
+        Further arguments of `map_axes`.
+
+    Returns
+    -------
+    bytes or None
+        None where `map_axes` draws nothing.
+    """
     axes = map_axes(values, cube_attrs, title, label, **how)
     return None if axes is None else page_png(axes)
 
@@ -226,6 +243,10 @@ def colour_bar(
         Of matplotlib.
     clipped : bool
         Whether values are beyond them.
+
+    Returns
+    -------
+    Colorbar
     """
     axes = figure.add_axes((0.91, 0.1, 0.014, 0.78))
     scale = ScalarMappable(Normalize(low, high), colours)

@@ -26,7 +26,18 @@ _FILLS = tuple(itertools.product((None, "///", "..."), PALETTE))
 
 
 def to_png(figure: Figure, dpi: int = DPI) -> bytes:
-    """A figure's PNG, without the version and date that matplotlib would write into it."""
+    """A figure's PNG, without the version and date that matplotlib would write into it.
+
+    Parameters
+    ----------
+    figure : Figure
+    dpi : int
+        Dots per inch; 300 by default, for print.
+
+    Returns
+    -------
+    bytes
+    """
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png", dpi=dpi, metadata={"Software": None}, bbox_inches="tight")
     return buffer.getvalue()
@@ -57,6 +68,11 @@ def paired_bars(table: pd.DataFrame, value: str, level: float) -> Axes:
         `score`, or `normalised`: share of the ceiling.
     level : float
         A pair is marked where its `p` is at most this.
+
+    Returns
+    -------
+    Axes
+        Of a new figure.
     """
     rows = table.set_index("model")
     twins = set(rows["untrained"].dropna())
@@ -112,6 +128,11 @@ def grouped_bars(
     mark : str, optional
     note : str, optional
         Written beneath.
+
+    Returns
+    -------
+    list of Axes
+        One for every twelve groups, of one new figure.
     """
     groups = _shown_groups(table, group, value, _MOST_GROUPS)
     rows = [groups[start : start + _GROUPS_A_ROW] for start in range(0, len(groups), _GROUPS_A_ROW)]
@@ -193,6 +214,11 @@ def residual_bars(table: pd.DataFrame, titles: Mapping[str, str]) -> list[Axes]:
         Columns `pair`, `roi`, `measure` (`full`, `residual`), `mean`, `sem`.
     titles : Mapping of str to str
         What to write above each pair's panel.
+
+    Returns
+    -------
+    list of Axes
+        One per pair, of one new figure.
     """
     pairs, rois = list(dict.fromkeys(table["pair"])), _shown_groups(table, "roi", "mean", _GROUPS_OF_TWO)
     figure = Figure(figsize=(max(6.4, 0.45 * len(rois) + 2), 2.1 * len(pairs) + 0.8), layout="constrained")

@@ -84,6 +84,10 @@ def paper_figure(number: int | str, study: Study, root: Path) -> PaperFigure:
     root : Path
         The study's folder.
 
+    Returns
+    -------
+    PaperFigure
+
     Raises
     ------
     StudyError
@@ -183,6 +187,11 @@ def streams(study: Study, root: Path) -> list[str]:
     study : Study
     root : Path
         The study's folder.
+
+    Returns
+    -------
+    list of str
+        In the order of the score cubes.
     """
     every = [str(name) for cube in read_scores(study, root) for name in cube["model"].values]
     unimodal = {*study.unimodal.video, *study.unimodal.audio}

@@ -213,7 +213,7 @@ def _apart(surface: str, parts: list[np.ndarray]) -> list[np.ndarray]:
 
 
 def _positions(place: np.ndarray, targets: np.ndarray) -> np.ndarray:
-    """Where each place (vertex,) is among the targets; -1 for those that are none."""
+    """Position of each place (vertex,) among the targets; -1 for those that are none."""
     order = targets.argsort()
     found = np.searchsorted(targets, place, sorter=order).clip(max=len(targets) - 1)
     at = order[found]

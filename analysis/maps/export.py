@@ -169,6 +169,11 @@ def to_nifti(values: xr.DataArray, cube_attrs: Attrs) -> nib.Nifti1Image:
     cube_attrs : Mapping
         Of a cube in a volume's space.
 
+    Returns
+    -------
+    Nifti1Image
+        float32, with the affine of the cube's space.
+
     Raises
     ------
     StudyError
@@ -199,6 +204,11 @@ def to_gifti(values: xr.DataArray, cube_attrs: Attrs, intent: str = "NIFTI_INTEN
         Of a cube in a surface's space.
     intent : str
         NIfTI intent of the data.
+
+    Returns
+    -------
+    dict of str to GiftiImage
+        float32, by `L` and `R`.
 
     Raises
     ------
@@ -234,6 +244,11 @@ def to_cifti(values: xr.DataArray, cube_attrs: Attrs, reference: nib.Cifti2Image
         Of a cube of grayordinates.
     reference : Cifti2Image, optional
         Any image over these grayordinates: the map has all of its rows, NaN where there is no target.
+
+    Returns
+    -------
+    Cifti2Image
+        float32, with one scalar map.
 
     Raises
     ------

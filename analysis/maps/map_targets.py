@@ -30,6 +30,15 @@ def targets_of(values: xr.DataArray, size: int | None) -> np.ndarray:
         With the coordinate `target`.
     size : int, optional
         Places of the space; not checked without it.
+
+    Returns
+    -------
+    array of int64, shape (target,)
+
+    Raises
+    ------
+    StudyError
+        If the map has other axes, a target comes twice, or one is beyond `size`.
     """
     if values.dims != ("target",) or "target" not in values.coords:
         raise StudyError(
@@ -59,6 +68,10 @@ def labels_of(values: xr.DataArray, name: str) -> np.ndarray:
     values : DataArray (target,)
     name : str
         Of the coordinate.
+
+    Returns
+    -------
+    array of str, shape (target,)
     """
     return string_coordinate(values[name].values if name in values.coords else [""] * values.sizes["target"])
 
@@ -71,6 +84,11 @@ def check_hemispheres(values: xr.DataArray, expected: np.ndarray) -> None:
     values : DataArray (target,)
     expected : array of str, shape (target,)
         `L`, `R` or empty.
+
+    Raises
+    ------
+    StudyError
+        Naming the first.
     """
     hemi = labels_of(values, "hemi")
     wrong = np.flatnonzero((hemi != expected) & (hemi != "") & (expected != ""))
@@ -92,6 +110,11 @@ def check_places(values: xr.DataArray, expected_mm: np.ndarray) -> None:
     values : DataArray (target,)
         With the coordinates `x_mm`, `y_mm`, `z_mm`.
     expected_mm : array, shape (target, 3)
+
+    Raises
+    ------
+    StudyError
+        Naming the first.
     """
     names = [f"{axis}_mm" for axis in "xyz"]
     if not all(name in values.coords for name in names):

@@ -154,6 +154,11 @@ def stream_maps(study: Study, root: Path, stream: str, kinds: Sequence[Kind]) ->
     stream : str
     kinds : sequence of str
         Of `score`, `normalised`, `depth`.
+
+    Returns
+    -------
+    dict of str to DataArray, dims (subject, target)
+        By kind.
     """
     own, _ = _read_stream(study, root, stream)
     return {kind: with_mean(_of_stream(study, root, own, kind)) for kind in kinds}

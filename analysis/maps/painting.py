@@ -30,6 +30,10 @@ def find_canvas(cube_attrs: Attrs, atlas: Path, models: BrainModelAxis | None = 
     models : BrainModelAxis, optional
         Grayordinates to paint instead.
 
+    Returns
+    -------
+    Places
+
     Raises
     ------
     StudyError
@@ -57,6 +61,13 @@ def paint(values: xr.DataArray, atlas: Path, canvas: Places) -> tuple[xr.DataArr
     atlas : Path
         As of `read_atlas`.
     canvas : Places
+
+    Returns
+    -------
+    painted : DataArray, dims (target,)
+        One value per place inside a parcel of the map, with `parcel`, `hemi` and the places' coordinates.
+    attrs : Mapping
+        Attributes that describe the places' space.
 
     Raises
     ------

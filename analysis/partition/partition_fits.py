@@ -153,6 +153,10 @@ def count_work(tried: Sequence[Candidate], grounds: Sequence[Ground]) -> float:
     ----------
     tried : sequence of Candidate
     grounds : sequence of Ground
+
+    Returns
+    -------
+    float
     """
     total = 0.0
     for ground in grounds:
@@ -184,6 +188,11 @@ def fit_all(
         Told `(fits done, fits in all)`.
     kept : Journal, optional
         Fits of an earlier run that was interrupted; new ones are added as they are finished.
+
+    Returns
+    -------
+    list of dict of Subset to Best
+        One dict per ground.
 
     Raises
     ------

@@ -231,6 +231,11 @@ def make_grounds(study: Study, entries: Mapping[str, Entry], brains: Mapping[str
         By stream.
     brains : Mapping of str to Responses
         By subject.
+
+    Returns
+    -------
+    list of Ground
+        One per group of rows.
     """
     from cinecube.analysis.encoders.problem import blocks_of, make_layout
 
@@ -261,6 +266,11 @@ def partition_spec(study: Study, entries: Mapping[str, Entry], brains: Mapping[s
         By stream.
     brains : Mapping of str to Responses
         By subject.
+
+    Returns
+    -------
+    dict
+        Field -> value.
     """
     films = [*study.split.train, *study.split.test]
     return {

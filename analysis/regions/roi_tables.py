@@ -205,6 +205,11 @@ def with_means(scores: pd.DataFrame, groups: Mapping[str, Sequence[str]]) -> pd.
     scores : DataFrame
         From `region_scores`.
     groups : Mapping of str to sequence of str
+
+    Returns
+    -------
+    DataFrame
+        Columns of `scores`; a group without any model among them has no row.
     """
     parts = [scores]
     for name, models in groups.items():

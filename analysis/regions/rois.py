@@ -72,6 +72,10 @@ def load_rois(name_or_path: str, root: Path) -> RoiSet:
     root : Path
         The study's folder, from which paths count.
 
+    Returns
+    -------
+    RoiSet
+
     Raises
     ------
     StudyError
@@ -141,6 +145,10 @@ def study_members(rois: str | None, root: Path, parcels: Iterable[str]) -> Membe
     parcels : iterable of str
         Names in the cubes; of cubes without an atlas the one region `all`.
 
+    Returns
+    -------
+    Members
+
     Raises
     ------
     StudyError
@@ -160,6 +168,11 @@ def find_members(rois: RoiSet, parcels: Iterable[str]) -> Members:
     rois : RoiSet
     parcels : iterable of str
         Names in the cubes: `L_V1`; also `V1` of atlases that merge the hemispheres.
+
+    Returns
+    -------
+    Members
+        Regions that have a parcel, and a note on each label that the atlas lacks.
 
     Raises
     ------
@@ -279,6 +292,10 @@ def roi_summary(
     ----------
     means : DataFrame
         From `roi_means`, with the same `by` and `value`.
+    by : sequence of str
+        Columns that distinguish what has a summary of its own in each region.
+    value : str
+        Column that is summarised.
     level : float
         Of the interval, see `intervals.spread_over_subjects`.
     seed : int

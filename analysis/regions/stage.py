@@ -54,6 +54,10 @@ def twins(study: Study, scores: pd.DataFrame) -> dict[str, str]:
     study : Study
     scores : DataFrame
         With a column `model`.
+
+    Returns
+    -------
+    dict of str to str
     """
     streams = list(dict.fromkeys(scores["model"]))
     found = {}

@@ -50,6 +50,11 @@ def brain_maps(study: Study, root: Path, cubes: Sequence[xr.Dataset], best: str 
         Score cubes.
     best : str, optional
         Stream that the training films prefer.
+
+    Returns
+    -------
+    BrainMaps
+        Without data for the page's script where there is no mesh.
     """
     n_subjects = len(study.brain.subjects)
     text = (

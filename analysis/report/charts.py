@@ -29,7 +29,18 @@ _PICTURES = 16  # as many as can be told apart beside each other
 
 
 def inline(picture: bytes, kind: str = "png") -> str:
-    """A picture as an address that holds it; `kind` is `png`, `jpeg` or `svg+xml`."""
+    """A picture as an address that holds it; `kind` is `png`, `jpeg` or `svg+xml`.
+
+    Parameters
+    ----------
+    picture : bytes
+    kind : {"png", "jpeg", "svg+xml"}
+
+    Returns
+    -------
+    str
+        A `data:` address.
+    """
     return f"data:image/{kind};base64,{base64.b64encode(picture).decode('ascii')}"
 
 
@@ -82,6 +93,11 @@ def models_chart(means: pd.DataFrame, subjects: pd.DataFrame, untrained: pd.Data
         Of the whole brain: `model`, `untrained_score`.
     ceiling : str
         What shares are of; empty where there are none.
+
+    Returns
+    -------
+    Chart
+        One figure.
     """
     order = means.sort_values("score", na_position="first")["model"].tolist()
     own = means.set_index("model").reindex(order)
@@ -192,6 +208,11 @@ def regions_chart(bars: pd.DataFrame, subjects: pd.DataFrame, value: str, note: 
         `score`, or `normalised` where there is a ceiling.
     note : str
         What the marks mean.
+
+    Returns
+    -------
+    Chart
+        A figure per region.
     """
     figures = {}
     for roi in dict.fromkeys(bars["roi"]):
@@ -223,6 +244,11 @@ def region_matrix(means: pd.DataFrame, note: str) -> Chart:
         `roi`, `model`, `score`, `normalised`, `mark` of tests of r, and `depth`, where it is known.
     note : str
         What the marks mean.
+
+    Returns
+    -------
+    Chart
+        A figure per measure.
     """
     wide = _by_region(means, "score")
     order = wide.mean(axis=1).sort_values(na_position="first").index
@@ -343,6 +369,11 @@ def parcels_chart(
         The true ones of a simulated study: a square.
     first : str
         Stream that is shown first.
+
+    Returns
+    -------
+    Chart
+        A figure per stream.
     """
     top = float(table["score"].abs().max()) if table["score"].notna().any() else 1.0
     figures = {}
@@ -389,6 +420,11 @@ def lags_chart(lags: pd.DataFrame, tr_s: float) -> Chart:
     lags : DataFrame
         Rows are parcels, columns are delays in TRs.
     tr_s : float
+
+    Returns
+    -------
+    Chart
+        One figure; its table is long: `parcel`, `lag` in TRs, `lag_score`.
     """
     delays = [float(lag) * tr_s for lag in lags.columns]
     traces = [
@@ -442,6 +478,11 @@ def time_chart(curves: pd.DataFrame, pictures: FilmPictures | None = None) -> Ch
         other.
     pictures : callable, optional
         See `FilmPictures`.
+
+    Returns
+    -------
+    Chart
+        A figure per parcel, with pictures of the film where `pictures` has some.
     """
     figures, scores = {}, {}
     spans: dict[str, tuple[float, float, str, float]] = {}
@@ -522,6 +563,11 @@ def residual_chart(table: pd.DataFrame, titles: Mapping[str, str]) -> Chart:
         `pair`, `roi`, `measure` (`full`, `residual`), `mean`, `sem`.
     titles : mapping of str to str
         Each pair in words.
+
+    Returns
+    -------
+    Chart
+        A figure per pair.
     """
     figures = {}
     for pair, own in table.groupby("pair", sort=False):

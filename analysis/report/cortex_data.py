@@ -125,7 +125,7 @@ def _all_maps(
 def _above_chance(
     study: Study, root: Path, like: np.ndarray, shown: np.ndarray
 ) -> Iterator[tuple[str, str, list[str], np.ndarray]]:
-    """Whether a score is above chance by permutations, of the mean: in most subjects; 1, 0, or NaN."""
+    """Scores above chance by permutations or not, 1, 0, or NaN; the mean's is that of most subjects."""
     paths = StudyPaths(root)
     where = paths.relative(paths.significance)
     cube = open_cube(paths.significance, where=where)

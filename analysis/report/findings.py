@@ -38,6 +38,10 @@ def findings(study: Study, root: Path) -> list[PageSection]:
     root : Path
         The study's folder.
 
+    Returns
+    -------
+    list of PageSection
+
     Raises
     ------
     StudyError

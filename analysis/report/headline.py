@@ -14,7 +14,7 @@ _MOST_NAMED = 6
 
 
 def headline(means: pd.DataFrame, groups: Mapping[str, Sequence[str]], best: str | None, study: Study) -> str:
-    """What was found, with numbers.
+    """The finding in a sentence, with numbers.
 
     Parameters
     ----------
@@ -25,6 +25,10 @@ def headline(means: pd.DataFrame, groups: Mapping[str, Sequence[str]], best: str
     best : str, optional
         Stream that the training films prefer; None where none has a score.
     study : Study
+
+    Returns
+    -------
+    str
     """
     if best is None:
         return "No model has a score."
@@ -78,6 +82,10 @@ def design(study: Study, minutes: float, n_rows: int, n_streams: int) -> str:
     n_rows : int
         Of all films.
     n_streams : int
+
+    Returns
+    -------
+    str
     """
     models = f"{len(study.encoded)} {'model' if len(study.encoded) == 1 else 'models'}" + (
         f" in {n_streams} streams" if n_streams > len(study.encoded) else ""

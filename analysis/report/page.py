@@ -30,6 +30,10 @@ def fill_page(sections: Sequence[PageSection], cortex: Mapping[str, Any] | None,
         See `cortex_data`.
     **values
         What else the template shows.
+
+    Returns
+    -------
+    str
     """
     import jinja2
 

@@ -91,6 +91,10 @@ def models_section(
         Streams in the study's order.
     best : str, optional
         Stream that the training films prefer.
+
+    Returns
+    -------
+    PageSection
     """
     means = _whole(region_means(paths))
     subjects = _whole(tables.read_table(paths.tables / "roi.csv", "roi", "subject", "model", "score"))
@@ -180,6 +184,11 @@ def layers_section(
         Score cubes.
     models : sequence of str
         Streams in the study's order.
+
+    Returns
+    -------
+    PageSection
+        A chart of curves over the brain, and one of parcels.
     """
     everyone = as_in_study(table[table["subject"] == tables.EVERYONE], models, ["model", "depth", "layer"])
     best = preferred[(preferred["subject"] == tables.EVERYONE) & preferred["best_model"]]
@@ -216,6 +225,10 @@ def delays_section(study: Study, paths: StudyPaths) -> PageSection:
     ----------
     study : Study
     paths : StudyPaths
+
+    Returns
+    -------
+    PageSection
     """
     low, high = (round(seconds / study.clock.tr_s) for seconds in (3, 6))  # delays are whole rows
     text = (
@@ -249,6 +262,11 @@ def time_section(
         prefer.
     pictures : callable, optional
         See `charts.FilmPictures`.
+
+    Returns
+    -------
+    PageSection or None
+        Without a chart where there is one subject, whose responses are not shown.
     """
     everyone = preferred[(preferred["subject"] == tables.EVERYONE) & preferred["best_model"]]
     best = {str(row.parcel): str(row.model) for row in everyone.itertuples()}
@@ -300,6 +318,10 @@ def quality_section(study: Study, paths: StudyPaths, films: pd.DataFrame) -> Pag
     paths : StudyPaths
     films : DataFrame
         From `read_films_table`.
+
+    Returns
+    -------
+    PageSection
     """
     quality = _quality(study, paths)
     charted = [charts.quality_chart(quality)]
@@ -337,6 +359,10 @@ def as_in_study(rows: pd.DataFrame, models: Sequence[str], by: list[str]) -> pd.
     models : sequence of str
     by : list of str
         Columns.
+
+    Returns
+    -------
+    DataFrame
 
     Raises
     ------

@@ -93,6 +93,10 @@ def render(
         See `study_metrics`.
     pictures : callable, optional
         See `FilmPictures`.
+
+    Returns
+    -------
+    str
     """
     paths, cubes = StudyPaths(root), read_scores(study, root)
     table = tables.read_table(paths.tables / "layerwise.csv", *tables.LAYER_COLUMNS)
@@ -136,7 +140,7 @@ def render(
 
 
 def _truth(study: Study, root: Path, truth: Comparison, metrics: Mapping[str, Any]) -> dict[str, Any]:
-    """What was planted in a simulated study beside what was found."""
+    """The truth of a simulated study beside what was found, as the page shows them."""
     return {
         "summary": truth.summary,
         "cards": _distances(metrics),

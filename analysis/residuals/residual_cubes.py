@@ -167,6 +167,10 @@ def open_pair(study: Study, root: Path, pair: Pair) -> PairInputs:
         The study's folder.
     pair : Pair
 
+    Returns
+    -------
+    PairInputs
+
     Raises
     ------
     StudyError
@@ -259,6 +263,11 @@ def residual_spec(study: Study, inputs: PairInputs, film: str) -> dict[str, Any]
     study : Study
     inputs : PairInputs
     film : str
+
+    Returns
+    -------
+    dict
+        Field -> value.
     """
     keep, remove = inputs.keep.fingerprints(), inputs.remove.fingerprints()
     train = {name: segments for name, segments in study.films.items() if name in study.split.train}

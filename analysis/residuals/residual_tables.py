@@ -99,6 +99,11 @@ def mean_drop(study: Study, root: Path, pair_name: str) -> xr.DataArray:
     root : Path
         The study's folder.
     pair_name : str
+
+    Returns
+    -------
+    DataArray, dims (target,)
+        Percent; with the attributes of the scores.
     """
     scores = pair_scores(study, root, study.pair(pair_name))
     full, left = (scores[name].mean("subject", skipna=True) for name in ("full", "residual"))

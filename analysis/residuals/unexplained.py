@@ -170,6 +170,10 @@ def make_remover(
         keeps all. By default the smallest penalty divided by the training rows, four times what it can leave of a copy
         of B, but not less than float32 resolves, 1e-5, nor more than 1e-3.
 
+    Returns
+    -------
+    Remover
+
     Raises
     ------
     StudyError
@@ -242,6 +246,11 @@ def still_predicted(
     seed : int
         Of the shuffle.
     backend : Backend
+
+    Returns
+    -------
+    StillPredicted
+        Correlations of linear and kernel ridge, each with the true and the shuffled features.
 
     Raises
     ------

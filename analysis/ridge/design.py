@@ -96,6 +96,10 @@ def standardise(features: np.ndarray, mean: np.ndarray, spread: np.ndarray) -> n
     features : array, shape (time, dim)
     mean, spread : arrays, shape (dim,)
         From `constants`.
+
+    Returns
+    -------
+    array of float64, shape (time, dim)
     """
     return (features.astype(np.float64) - mean) / spread
 

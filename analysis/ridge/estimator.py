@@ -70,6 +70,16 @@ class SharedRidgeCV(MultiOutputMixin, RegressorMixin, BaseEstimator):
         ----------
         X : array, shape (row, feature)
         y : array, shape (row,) or (row, target)
+
+        Returns
+        -------
+        SharedRidgeCV
+            Itself, fitted.
+
+        Raises
+        ------
+        ValueError
+            If penalties are not positive and rising, or X and y cannot be fitted.
         """
         X, y = validate_data(self, X, y, multi_output=True, y_numeric=True, dtype=[np.float64, np.float32])
         alphas = np.asarray(self.alphas, float)

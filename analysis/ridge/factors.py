@@ -46,6 +46,11 @@ class Backend:
             Of any shape.
         dtype : type
             float32 by default.
+
+        Returns
+        -------
+        Array
+            On the backend's device.
         """
         values = np.ascontiguousarray(values, dtype=dtype)
         if self.library == "numpy":
@@ -71,6 +76,11 @@ class Backend:
             Rising in each row.
         width : int
             Columns of the matrix.
+
+        Returns
+        -------
+        csr_matrix or Tensor
+            Of scipy, or of torch on the backend's device.
         """
         ones, (n_rows, n_ones) = np.ones(columns.size, dtype=np.float32), columns.shape
         if self.library == "numpy":
@@ -107,6 +117,11 @@ def check_backend(library: str, device: str, where: str) -> Backend:
         Of torch: `cpu`, `cuda`, ….
     where : str
         The key, for messages.
+
+    Returns
+    -------
+    Backend
+        `auto` is `cuda` where torch finds one, otherwise `cpu`.
 
     Raises
     ------
@@ -215,6 +230,11 @@ def plain_grams(design: np.ndarray, folds: Sequence[Fold], test: np.ndarray | No
     design : array, shape (row, feature)
     folds : sequence of (train, validation)
     test : array, shape (test row, feature), optional
+
+    Returns
+    -------
+    Grams
+        Primal or dual; see `choose_form`.
     """
     design = design.astype(np.float64, copy=False)
     form = choose_form(*design.shape)
@@ -262,6 +282,10 @@ def factorise(
     backend : Backend
     run : callable, optional
         Runs functions without arguments and returns their results in order; one after another by default.
+
+    Returns
+    -------
+    Factors
     """
     n_rows = len(design)
     single = design.astype(np.float32, copy=False)
@@ -295,6 +319,11 @@ def factor(matrix: np.ndarray, predicted: np.ndarray, backend: Backend) -> Facto
         float64, symmetric.
     predicted : array, shape (row to predict, feature) or (row to predict, row)
     backend : Backend
+
+    Returns
+    -------
+    Factor
+        Without directions whose eigenvalues are rounding.
     """
     values, vectors = backend.eigh(matrix)
     # A design of constants has no rank; one direction of nothing predicts nothing.

@@ -56,6 +56,11 @@ class Fittable:
         alpha, loss : arrays, shape (fittable target,)
             Penalty, and squared error there: mean over a fold's rows, then over folds.
         prediction : array, shape (test row, fittable target)
+
+        Returns
+        -------
+        Scores
+            NaN for targets that cannot be fitted; NaN test scores where there are no test rows.
         """
         scores = Scores(*(np.full(len(self.mask), np.nan) for _ in range(3)))
         scores.alpha[self.mask] = alpha
@@ -74,6 +79,11 @@ def fittable(responses: np.ndarray, test: np.ndarray | None, folds: Sequence[Fol
         Training rows.
     test : array, shape (test row, target), or None
     folds : sequence of (train, validation)
+
+    Returns
+    -------
+    Fittable
+        Targets that are there and vary over the training rows, held-out rows of a fold, and test rows if there are any.
     """
     # One that does not vary in the test films has no score there, and is left out of what chooses layers too.
     mask = varying(responses) if test is None else varying(responses) & varying(test)

@@ -85,6 +85,10 @@ def solve(
         Return weights (feature, target).
     places : array of int, shape (target,), optional
         Each target's place on the grid, where something else has chosen it: only its loss is computed.
+
+    Returns
+    -------
+    Fit
     """
     parts = [
         _solve_batch(
@@ -122,6 +126,10 @@ def all_losses(
     responses : array, shape (row, target)
     alphas : array, shape (alpha,)
     criterion : {"squared error", "correlation"}
+
+    Returns
+    -------
+    array, shape (alpha, target)
     """
     parts = []
     for batch in _batches(factors, responses.shape[1]):
@@ -319,10 +327,12 @@ def _guess(factors: Factors, energy: np.ndarray, whole: Array, alphas: np.ndarra
 
     Parameters
     ----------
+    factors : Factors
     energy : array, shape (target,)
         Σ y² of each target.
     whole : Array, shape (target, rank)
         Z of all rows; for the primal YᵀXV, for the dual YᵀV.
+    alphas : array, shape (alpha,)
     """
     values = factors.whole.values
     n_rows = sum(len(validation) for _, validation in factors.folds)

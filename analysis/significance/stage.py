@@ -167,6 +167,10 @@ def tested_subject(held: Held, study: Study, where: str, workers: Workers) -> Te
         The films, for messages.
     workers : Client, Threads or None
 
+    Returns
+    -------
+    Tested
+
     Raises
     ------
     StudyError
@@ -279,6 +283,11 @@ def significance_spec(study: Study, fingerprints: Mapping[str, str]) -> dict[str
     ----------
     study : Study
     fingerprints : Mapping of str to str
+
+    Returns
+    -------
+    dict
+        Field -> value.
     """
     return {
         "schema": SCHEMA,

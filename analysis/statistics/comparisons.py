@@ -76,6 +76,10 @@ def make_swaps(n_rows: int, block_rows: int, n_permutations: int = 5000, seed: i
         Fewest rows of a block, from `choose_swap_rows`.
     n_permutations, seed : int
 
+    Returns
+    -------
+    SwapPlan
+
     Raises
     ------
     StudyError
@@ -93,6 +97,11 @@ def choose_swap_rows(a: np.ndarray, b: np.ndarray, truth: np.ndarray, runs: Sequ
     ----------
     a, b, truth : arrays, shape (row, target)
     runs : sequence of (start, stop), optional
+
+    Returns
+    -------
+    int
+        The fewest of a block.
 
     Raises
     ------
@@ -138,6 +147,11 @@ def swap_null(a: np.ndarray, b: np.ndarray, truth: np.ndarray, plan: SwapPlan) -
         Predictions of two models.
     truth : array, shape (row, target)
     plan : SwapPlan
+
+    Returns
+    -------
+    array, shape (permutation, target)
+        NaN for targets whose difference is not known.
     """
     null = np.full((len(plan.swapped), truth.shape[1]), np.nan)
     for part, observed, values in _swap_nulls(a, b, truth, plan):
@@ -251,6 +265,11 @@ def signed_rank(difference: np.ndarray, alternative: Literal["greater", "two-sid
     ----------
     difference : array, shape (subject,)
     alternative : {"greater", "two-sided"}
+
+    Returns
+    -------
+    float
+        1 if no difference is left.
     """
     known = difference[difference != 0]
     if not known.size:
@@ -273,6 +292,11 @@ def smallest_p(n_subjects: int, sides: Literal[1, 2] = 2) -> float:
     n_subjects : int
     sides : {1, 2}
         Of the test.
+
+    Returns
+    -------
+    float
+        NaN without subjects.
     """
     return min(1.0, sides * 2.0**-n_subjects) if n_subjects else float("nan")
 
@@ -290,6 +314,10 @@ def reachable(n_subjects: int, level: float = LEVEL, sides: Literal[1, 2] = 2) -
         Of significance.
     sides : {1, 2}
         Of the test.
+
+    Returns
+    -------
+    str
     """
     best = smallest_p(n_subjects, sides)
     if best < level:

@@ -99,6 +99,11 @@ def cut_blocks(n_rows: int, block_rows: int) -> Blocks:
     block_rows : int
         The fewest rows of a block.
 
+    Returns
+    -------
+    Blocks
+        Rows left over at the end are in none.
+
     Raises
     ------
     StudyError
@@ -125,6 +130,10 @@ def make_plan(n_rows: int, block_rows: int, n_permutations: int = 5000, seed: in
     block_rows : int
         Fewest rows of a block, from `choose_block_rows`; the paper has 10.
     n_permutations, seed : int
+
+    Returns
+    -------
+    BlockPlan
 
     Raises
     ------
@@ -175,6 +184,11 @@ def block_null(prediction: np.ndarray, truth: np.ndarray, plan: BlockPlan) -> np
     ----------
     prediction, truth : arrays, shape (row, target)
     plan : BlockPlan
+
+    Returns
+    -------
+    array, shape (permutation, target)
+        NaN for targets that cannot be scored.
     """
     null = np.full((len(plan.order), truth.shape[1]), np.nan)
     for part, observed, values in _block_nulls(prediction, truth, plan):
@@ -224,6 +238,10 @@ def shift_circularly(
         Fewest rows of a shift, in either direction: the block length.
     n_permutations, seed : int
         All shifts are tried; if there are more than this, so many are drawn, the same for all targets.
+
+    Returns
+    -------
+    Significance
 
     Raises
     ------
@@ -403,6 +421,10 @@ def correlate(a: np.ndarray, b: np.ndarray) -> np.ndarray:
     ----------
     a, b : arrays, shape (target, row)
         From `unit_series`.
+
+    Returns
+    -------
+    array, shape (target,)
     """
     return np.where(a.any(axis=1) & b.any(axis=1), (a * b).sum(axis=1), np.nan)
 

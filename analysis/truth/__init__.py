@@ -1,4 +1,4 @@
-"""What was planted in a simulated study beside what was found."""
+"""Planted signals of a simulated study beside what was found."""
 
 from cinecube.analysis import cubes, partition, ridge
 from cinecube.store.base.fingerprint import above_first

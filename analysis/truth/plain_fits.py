@@ -1,4 +1,4 @@
-"""What the oracles fit: rows found by dictionaries of labels, delays by a loop over rows, kernel ridge in float64.
+"""Fits of the oracles: rows found by dictionaries of labels, delays by a loop over rows, kernel ridge in float64.
 
 Nothing here comes from the pipeline's solvers, alignment or delays. What is shared with it is the reading of files and
 the choice of folds, so that both fit the same rows.
@@ -23,7 +23,21 @@ Features = Mapping[str, np.ndarray]
 
 
 def read_drawn(drawn: xr.Dataset, stream: str, layers: Sequence[str] | None = None) -> Features:
-    """Features of some layers of a stream, side by side; of all of them without `layers`."""
+    """Features of some layers of a stream, side by side; of all of them without `layers`.
+
+    Parameters
+    ----------
+    drawn : Dataset
+        The drawn features of one study, with `segment` on row.
+    stream : str
+    layers : sequence of str, optional
+        Labels on the layer axis.
+
+    Returns
+    -------
+    dict of str to array of float64, shape (row, dim)
+        By segment.
+    """
     features, segment = drawn_stream(drawn, stream), drawn["segment"].values
     parts = []
     for label in layers or features["layer"].values.tolist():
@@ -101,7 +115,20 @@ class PlainFits:
         return rows
 
     def design(self, stream: str, order: Sequence[Row], delays: Sequence[int]) -> np.ndarray:
-        """Standardised features as they were so many TRs ago in the same segment, zeros before it begins."""
+        """Standardised features as they were so many TRs ago in the same segment, zeros before it begins.
+
+        Parameters
+        ----------
+        stream : str
+        order : sequence of (segment, number, showing)
+        delays : sequence of int
+            TRs.
+
+        Returns
+        -------
+        array, shape (row, delay x dim)
+            Standardised on the training rows of `order`.
+        """
         known = self.features[stream]
         seen = sorted({(segment, number) for segment, number, _ in order if segment in self.train})
         fitted = np.array([known[segment][number] for segment, number in seen])
@@ -114,7 +141,19 @@ class PlainFits:
         return np.array(rows).reshape(len(rows), -1)
 
     def folds(self, order: Sequence[Row], delays: Sequence[int]) -> list[Fold]:
-        """The pipeline's folds of the training rows among these."""
+        """The pipeline's folds of the training rows among these.
+
+        Parameters
+        ----------
+        order : sequence of (segment, number, showing)
+        delays : sequence of int
+            TRs; the longest widens the gaps.
+
+        Returns
+        -------
+        list of (train, validation)
+            Positions among the training rows.
+        """
         study, rows = self.study, [row for row in order if row[0] in self.train]
         return leave_segments_out(
             np.array([segment for segment, _, _ in rows], dtype=object),
@@ -164,6 +203,20 @@ def _ridge(kernel: np.ndarray, responses: np.ndarray, shown: np.ndarray, alphas:
 def mean_showings(
     brain: xr.Dataset, targets: Sequence[int] | np.ndarray, showings: Sequence[Sequence[int]]
 ) -> np.ndarray:
-    """Responses (row, target) of targets at these positions, the mean of each row's showings."""
+    """Responses (row, target) of targets at these positions, the mean of each row's showings.
+
+    Parameters
+    ----------
+    brain : Dataset
+        A brain cube.
+    targets : sequence or array of int
+        Positions on the target axis.
+    showings : sequence of sequence of int
+        For each row, positions on the cube's time axis.
+
+    Returns
+    -------
+    array of float64, shape (row, target)
+    """
     bold = brain["bold"].isel(target=targets).transpose("time", "target").values.astype(np.float64)
     return np.array([bold[positions].mean(axis=0) for positions in showings])

@@ -95,6 +95,10 @@ def compare_study(study: Study, root: Path) -> Comparison | None:
     root : Path
         The study's folder.
 
+    Returns
+    -------
+    Comparison or None
+
     Raises
     ------
     StudyError
@@ -231,6 +235,10 @@ def counts_as_found(found: Source, sources: Sequence[Source]) -> bool:
     found : Source
     sources : sequence of Source
         The planted ones.
+
+    Returns
+    -------
+    bool
     """
     return any(found in containing(source) for source in sources)
 
@@ -245,6 +253,10 @@ def counts_as_next(found: Source, sources: Sequence[Source], order: Mapping[str,
         The planted ones.
     order : Mapping of str to sequence of str
         Stream -> its layers, from input to output.
+
+    Returns
+    -------
+    bool
     """
     return any(
         model == found[0] and abs(order[model].index(layer) - order[model].index(found[1])) <= 1

@@ -125,7 +125,7 @@ def _parcel_means(scores: Sequence[tuple[str, float]], parcels: Sequence[str]) -
 
 
 def _rest(fits: PlainFits) -> Features:
-    """What the removed features leave of the kept ones, both standardised on the training films."""
+    """The rest of the kept features without what the removed ones explain, both standardised on the training films."""
     rows: list[Row] = [(name, number, 0) for name, length in fits.length.items() for number in range(length)]
     kept, removed = (fits.design(name, rows, [0]) for name in ("kept", "removed"))
     train = fits.is_train(rows)

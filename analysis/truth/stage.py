@@ -94,6 +94,11 @@ def ceiling_table(study: Study, root: Path, raw: Mapping[str, object]) -> pd.Dat
         The study's folder.
     raw : Mapping
         `truth.json`.
+
+    Returns
+    -------
+    DataFrame
+        See `ceiling_errors`.
     """
     averaged = study.brain.repeats == "average"
     return ceiling_errors(open_cube(StudyPaths(root).ceiling), raw, averaged)

@@ -197,5 +197,10 @@ def weights_spec(study: Study, problem: Problem, layers: Mapping[str, str]) -> d
     problem : Problem
     layers : Mapping of str to str
         From `choose_kept_layers`.
+
+    Returns
+    -------
+    dict
+        Field -> value.
     """
     return {**score_spec(study, problem), "kind": "weights", "version": VERSIONS, "layers": dict(layers)}

@@ -181,7 +181,7 @@ def show(cube: str, as_json: bool, root: Path) -> None:
 
 
 def _described(root: Path, cube: Path) -> dict[str, Any]:
-    """What `show` tells of a cube, as JSON values."""
+    """Description of a cube that `show` prints, as JSON values."""
     from cinecube.store.cube.cubes import data_name
 
     opened, lacking = _opened(root, cube)

@@ -1,4 +1,4 @@
-"""What differs between two studies: a comparison as plain values, for tables and pages."""
+"""Differences between two studies: a comparison as plain values, for tables and pages."""
 
 from __future__ import annotations
 
@@ -102,6 +102,11 @@ def compare_sides(a: Side, b: Side) -> Compared:
     Parameters
     ----------
     a, b : Side
+
+    Returns
+    -------
+    Compared
+        With the errors on what could not be read, in `not_compared`.
     """
     lacking: list[StudyError] = []
 
@@ -133,7 +138,18 @@ def compare_sides(a: Side, b: Side) -> Compared:
 
 
 def changed_numbers(rows: Sequence[Numbers], digits: int = 3) -> list[Numbers]:
-    """Those that differ as they are shown, the largest difference first, and those that one side lacks last."""
+    """Those that differ as they are shown, the largest difference first, and those that one side lacks last.
+
+    Parameters
+    ----------
+    rows : sequence of Numbers
+    digits : int
+        Decimals that are shown.
+
+    Returns
+    -------
+    list of Numbers
+    """
     changed = [row for row in rows if row.a != row.b and (row.difference is None or round(row.difference, digits))]
     return sorted(changed, key=lambda row: (row.difference is None, -abs(row.difference or 0.0)))
 

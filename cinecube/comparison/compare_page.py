@@ -31,7 +31,18 @@ def render_comparison(found: Compared) -> str:
 
 
 def number_text(value: float | None, signed: bool = False) -> str:
-    """Three decimals, as scores and shares are told; a minus where there is none."""
+    """Three decimals, as scores and shares are told; a minus where there is none.
+
+    Parameters
+    ----------
+    value : float or None
+    signed : bool
+        Put a plus before what is above 0.
+
+    Returns
+    -------
+    str
+    """
     return "-" if value is None else f"{value:{'+' if signed else ''}.3f}"
 
 
@@ -46,7 +57,7 @@ def _span(rows: Sequence[Numbers]) -> tuple[float, float]:
 
 
 def _place(value: float | None, low: float, high: float) -> float | None:
-    """Where a number is drawn; None where there is none."""
+    """Place at which a number is drawn; None where there is none."""
     if value is None:
         return None
     return round(_LEFT + (_RIGHT - _LEFT) * (value - low) / ((high - low) or 1.0), 1)

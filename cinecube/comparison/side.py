@@ -63,7 +63,7 @@ class Side:
         return self.folder is not None and (self.folder / path).exists()
 
     def spec(self, path: str) -> Mapping[str, Any]:
-        """What the fingerprint of a cube hashes.
+        """Spec that the fingerprint of a cube hashes.
 
         Raises
         ------
@@ -89,6 +89,18 @@ class Side:
 
     def table(self, path: str, columns: Sequence[str]) -> list[dict[str, str]]:
         """Rows of a table of results.
+
+        Parameters
+        ----------
+        path : str
+            From the study's folder.
+        columns : sequence of str
+            Columns that it must have.
+
+        Returns
+        -------
+        list of dict of str to str
+            Column -> field, unchanged.
 
         Raises
         ------
@@ -157,6 +169,10 @@ def open_side(asked: str, root: Path) -> Side:
         A folder, whose working tree is compared; a repository, `REPO`, `REPO#FOLDER` or `REPO@REV`; or a revision of
         the study in `root`.
     root : Path
+
+    Returns
+    -------
+    Side
 
     Raises
     ------

@@ -1,4 +1,4 @@
-"""What networks and encoders are computed on: GPUs, workers of a cluster, weights of a hub."""
+"""Means by which networks and encoders are computed: GPUs, workers of a cluster, weights of a hub."""
 
 from __future__ import annotations
 
@@ -15,7 +15,19 @@ _HUB_S = 5.0
 
 
 def to_extract(study: Study, root: Path) -> list[str]:
-    """Models that this study computes and of which cubes are missing."""
+    """Models that this study computes and that lack cubes.
+
+    Parameters
+    ----------
+    study : Study
+    root : Path
+        The study's folder.
+
+    Returns
+    -------
+    list of str
+        In the study's order.
+    """
     paths = StudyPaths(root)
     return [
         model
@@ -25,7 +37,7 @@ def to_extract(study: Study, root: Path) -> list[str]:
 
 
 def torch_device(asked: str = "auto") -> str:
-    """What torch computes on, in words.
+    """Device that torch computes on, in words.
 
     Parameters
     ----------
@@ -71,13 +83,18 @@ def video_reader() -> str:
 
 
 def weights(study: Study, root: Path) -> str:
-    """Where the weights of networks come from that are still to be read.
+    """Places of the weights of networks that are still to be read.
 
     Parameters
     ----------
     study : Study
     root : Path
         The study's folder.
+
+    Returns
+    -------
+    str
+        Models by place: `here: …; the hub has: …`.
 
     Raises
     ------

@@ -97,7 +97,7 @@ def _wrong(what: str, error: StudyError, *, needed: bool) -> Diagnosis:
 
 
 def _extraction(study: Study | None, root: Path) -> Iterator[Diagnosis]:
-    """What reads films and networks, which a study of others' features does without."""
+    """Diagnoses of what reads films and networks, which a study of others' features does without."""
     needed = study is not None and bool(study.compute.models or study.simulate)
     found = _looked("packages of [features]", partial(installed.packages, "features"), needed=needed)
     yield found

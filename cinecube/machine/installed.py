@@ -27,7 +27,7 @@ def python() -> str:
 
 
 def packages(extra: str = "") -> str:
-    """How many packages there are, of those that cinecube needs and that these need in turn.
+    """Number of packages that are here, of those that cinecube needs and that these need in turn.
 
     Parameters
     ----------
@@ -53,7 +53,7 @@ def packages(extra: str = "") -> str:
 
 
 def _unmet(name: str, extra: str, known: dict[tuple[str, str], None], *, alone: bool) -> Iterator[tuple[str, str]]:
-    """What is wrong, in words, and what pip would have to install; of `alone` extras nothing but what they add."""
+    """Faults in words, and what pip would have to install; of `alone` extras nothing but what they add."""
     known[(name, extra)] = None
     for line in distribution(name).requires or ():
         needed = Requirement(line)
@@ -76,7 +76,18 @@ def _unmet(name: str, extra: str, known: dict[tuple[str, str], None], *, alone: 
 
 
 def program(name: str, what: str, do: str) -> str:
-    """Where a program is.
+    """Path of a program.
+
+    Parameters
+    ----------
+    name : str
+        Of the program.
+    what, do : str
+        What messages expect, and what they advise.
+
+    Returns
+    -------
+    str
 
     Raises
     ------

@@ -21,7 +21,7 @@ _NOBODYS = DvcObject("0" * 32)
 
 
 def cache_links(root: Path, index: DvcIndex) -> str:
-    """How DVC puts outputs in place, in words.
+    """Links by which DVC puts outputs in place, in words.
 
     Parameters
     ----------
@@ -29,6 +29,11 @@ def cache_links(root: Path, index: DvcIndex) -> str:
         The study's folder.
     index : DvcIndex
         Of it.
+
+    Returns
+    -------
+    str
+        Their kind and the cache's folder.
 
     Raises
     ------
@@ -65,6 +70,10 @@ def room(root: Path, index: DvcIndex | None, wanted: int) -> str:
         Of it.
     wanted : int
         Bytes that are still to be written.
+
+    Returns
+    -------
+    str
 
     Raises
     ------

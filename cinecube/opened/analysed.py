@@ -198,6 +198,11 @@ class AnalysedStudy(OpenStudy):
     ) -> Axes | None:
         """Draw a map on the cortex as the report does; parameters are those of `map`.
 
+        Parameters
+        ----------
+        kind, model, layer, subject
+            See `map`.
+
         Returns
         -------
         matplotlib Axes or None
@@ -270,7 +275,7 @@ class AnalysedStudy(OpenStudy):
         return pd.DataFrame(rows)
 
     def _repr_html_(self) -> str:
-        """What is in the study, as a notebook shows it."""
+        """Page of what is in the study, as a notebook shows it."""
         import pandas as pd
 
         from cinecube.opened.summaries import study_page

@@ -19,7 +19,7 @@ _FINGERPRINT = 12
 
 @dataclass(frozen=True)
 class Summary:
-    """What a cube holds, and where it comes from; from `describe`. A notebook shows it as a table.
+    """Contents of a cube, and where they come from; from `describe`. A notebook shows them as a table.
 
     Attributes
     ----------

@@ -1,1 +1,1 @@
-"""What a study shows others: its card, its citation, where it is found, and what is kept private."""
+"""Sharing of studies: a card, a citation, the address for others, and what is kept private."""

@@ -100,6 +100,10 @@ def render_card(study: Study, root: Path, origin: Origin, shared: Sequence[Share
     shared : sequence of Share
         What its remote holds, and what stays with its authors.
 
+    Returns
+    -------
+    str
+
     Raises
     ------
     StudyError

@@ -57,6 +57,10 @@ def inputs_of(root: Path, study: Study) -> Iterator[str]:
     root : Path
         The study's folder.
     study : Study
+
+    Yields
+    ------
+    str
     """
     yield from filter(None, (study.stimuli, study.brain.path, study.brain.atlas))
     checkpoints = (model.checkpoint for model in study.models.values())

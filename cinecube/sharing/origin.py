@@ -57,6 +57,10 @@ def knows(root: Path, rev: str) -> bool:
         The study's folder.
     rev : str
         A branch, tag or commit.
+
+    Returns
+    -------
+    bool
     """
     return (
         _git(root, "rev-parse", "HEAD") is None or _git(root, "rev-parse", "--verify", f"{rev}^{{commit}}") is not None

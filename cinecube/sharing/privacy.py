@@ -52,6 +52,10 @@ def kept_outputs(root: Path, study: Study) -> list[Kept]:
         The study's folder.
     study : Study
 
+    Returns
+    -------
+    list of Kept
+
     Raises
     ------
     StudyError
@@ -102,6 +106,10 @@ def against_consent(outputs: Iterable[Kept], study: Study) -> list[Kept]:
     ----------
     outputs : iterable of Kept
     study : Study
+
+    Returns
+    -------
+    list of Kept
     """
     return [output for output in outputs if output.private and output.stays == study.brain.publish]
 

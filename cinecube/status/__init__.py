@@ -1,1 +1,1 @@
-"""Where a study stands: what is done, what is stale and why, and what can go."""
+"""State of a study: what is done, what is stale and why, and what can go."""

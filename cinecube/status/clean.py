@@ -45,6 +45,10 @@ def find_leftovers(study: Study, root: Path, caches: Sequence[Path], unused_days
     unused_days : float
         Days without a read after which a cache is unused.
 
+    Returns
+    -------
+    Cleanable
+
     Raises
     ------
     StudyError
@@ -78,6 +82,15 @@ def _pulls(root: Path) -> list[Leftover]:
 
 def remove_leftover(root: Path, leftover: Leftover, unused_days: float) -> None:
     """Remove one of them, or put it back where it is the only copy of a cube.
+
+    Parameters
+    ----------
+    root : Path
+        The study's folder.
+    leftover : Leftover
+        From `find_leftovers`.
+    unused_days : float
+        As there.
 
     Raises
     ------

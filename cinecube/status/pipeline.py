@@ -45,6 +45,11 @@ def stages_to_run(study: Study, root: Path) -> dict[str, str]:
     study : Study
     root : Path
         The study's folder.
+
+    Returns
+    -------
+    dict of str to str
+        Stage -> why.
     """
     versions = study_versions(study)
     keeps = partial(_keeps, study, root, versions)
@@ -199,7 +204,7 @@ def _followers(index: Any, paths: StudyPaths) -> Any:
 
 
 def _cubes_read(stage: Any, contents: Path) -> Callable[[Path], bool] | None:
-    """Which cubes decide the part of `contents` that a stage depends on, a pair or the partition; None of any other."""
+    """Test for cubes that decide a stage's part of `contents`, which is a pair or the partition; None of any other."""
     keys = [key for dep in stage.deps if Path(dep.fs_path) == contents for key in getattr(dep, "params", ())]
     if keys and all(key.startswith("pairs.") for key in keys):
         pairs = [key.removeprefix("pairs.") for key in keys]
@@ -269,6 +274,10 @@ def numbered(study: Study, stage: str) -> str:
     study : Study
     stage : str
         With the name of its pair or model: `encode_residual@KEEP-REMOVE`.
+
+    Returns
+    -------
+    str
     """
     name, at, item = stage.partition("@")
     numbers = {}

@@ -84,6 +84,10 @@ def plan_study(study: Study, root: Path) -> list[Step]:
     study : Study
     root : Path
         The study's folder.
+
+    Returns
+    -------
+    list of Step
     """
     changed = stages_to_run(study, root)
     steps = [replace(step, dvc_stage=numbered(study, step.stage)) for step in _steps(study, root)]
@@ -290,7 +294,7 @@ def _encode_step(study: Study, model: str, root: Path, known: _Known, stage: str
 
 
 class _Known:
-    """What many stages are judged by, each read once: films, their rows, and records of checkpoints.
+    """Facts that many stages are judged by, each read once: films, their rows, and records of checkpoints.
 
     Methods raise StudyErrors of what is missing.
     """

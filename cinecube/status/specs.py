@@ -28,6 +28,11 @@ def compared(study: Study, root: Path, cube: StudyCube, stored: Spec) -> tuple[S
     stored : Mapping
         The spec that it holds.
 
+    Returns
+    -------
+    stored, asked : Mapping
+        Of brain cubes, both without what only DVC knows.
+
     Raises
     ------
     StudyError
@@ -61,7 +66,20 @@ def compared(study: Study, root: Path, cube: StudyCube, stored: Spec) -> tuple[S
 
 
 def of_features(study: Study, root: Path, model: str, film: str) -> Spec:
-    """Spec of a feature cube."""
+    """Spec of a feature cube.
+
+    Parameters
+    ----------
+    study : Study
+    root : Path
+        The study's folder.
+    model, film : str
+
+    Returns
+    -------
+    dict
+        Field -> value.
+    """
     from cinecube.features.extraction.checkpoint import present_record
     from cinecube.features.extraction.spec import feature_spec
 
@@ -79,6 +97,10 @@ def of_scores(study: Study, root: Path, name: str) -> Spec:
     name : str
         Of the model or pair.
 
+    Returns
+    -------
+    dict
+        Field -> value, in JSON values.
     """
     from cinecube.analysis.encoders.problem import read_problem, score_spec
 
@@ -86,7 +108,20 @@ def of_scores(study: Study, root: Path, name: str) -> Spec:
 
 
 def of_weights(study: Study, root: Path, model: str) -> Spec:
-    """Spec of a model's weights."""
+    """Spec of a model's weights.
+
+    Parameters
+    ----------
+    study : Study
+    root : Path
+        The study's folder.
+    model : str
+
+    Returns
+    -------
+    dict
+        Field -> value, in JSON values.
+    """
     from cinecube.analysis.cubes.results import open_scores
     from cinecube.analysis.encoders.problem import read_problem
     from cinecube.analysis.weights.stage import choose_kept_layers, weights_spec
@@ -96,14 +131,38 @@ def of_weights(study: Study, root: Path, model: str) -> Spec:
 
 
 def of_ceiling(study: Study, root: Path) -> Spec:
-    """Spec of the ceiling cube."""
+    """Spec of the ceiling cube.
+
+    Parameters
+    ----------
+    study : Study
+    root : Path
+        The study's folder.
+
+    Returns
+    -------
+    dict
+        Field -> value, in JSON values.
+    """
     from cinecube.analysis.ceilings.stage import ceiling_spec, read_brains
 
     return _as_json(ceiling_spec(study, read_brains(study, root, fitted=False).cohort))
 
 
 def of_partition(study: Study, root: Path) -> Spec:
-    """Spec of the partition; without sets, of the empty cube."""
+    """Spec of the partition; without sets, of the empty cube.
+
+    Parameters
+    ----------
+    study : Study
+    root : Path
+        The study's folder.
+
+    Returns
+    -------
+    dict
+        Field -> value, in JSON values.
+    """
     from cinecube.analysis.encoders.oota2025 import without_choices
     from cinecube.analysis.partition.layers import choose_layers
     from cinecube.analysis.partition.stage import partition_spec, read_entries
@@ -138,7 +197,19 @@ def of_residual(study: Study, root: Path, pair: Pair) -> Mapping[str, Spec]:
 
 
 def of_significance(study: Study, root: Path) -> Spec:
-    """Spec of the tests."""
+    """Spec of the tests.
+
+    Parameters
+    ----------
+    study : Study
+    root : Path
+        The study's folder.
+
+    Returns
+    -------
+    dict
+        Field -> value, in JSON values.
+    """
     from cinecube.analysis.cubes.results import open_scores
     from cinecube.analysis.significance.stage import significance_spec
 

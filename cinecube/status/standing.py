@@ -1,4 +1,4 @@
-"""What DVC says of a pipeline, kept for as long as none of the files that it looked at is another.
+"""DVC's answers on a pipeline, kept for as long as none of the files that it looked at is another.
 
 DVC reads its pipeline and hashes what a hundred stages depend on in seconds; to look at the files takes a fraction.
 """
@@ -41,6 +41,11 @@ def standing(root: Path, asked: Any, ask: Callable[[], tuple[Answer, Iterable[st
     ask : callable
         The answer, and the paths of files and folders that it depends on, of folders that end in a slash only which
         entries they have; None if there is none.
+
+    Returns
+    -------
+    object or None
+        JSON values.
     """
     root = root.resolve()  # however the study was named
     place = StudyPaths(root).standing

@@ -60,6 +60,10 @@ def expected_s(timings: Iterable[Timing], kind: str, item: str, work: float = 1.
         From `read_timings`.
     kind, item, work
         See `Timing`.
+
+    Returns
+    -------
+    float or None
     """
     same_kind = [timing for timing in timings if timing.kind == kind]
     known = [timing for timing in same_kind if timing.item == item] or same_kind
@@ -69,7 +73,7 @@ def expected_s(timings: Iterable[Timing], kind: str, item: str, work: float = 1.
 
 
 def read_timings(root: Path) -> Iterator[Timing]:
-    """What `note` kept in a study."""
+    """Timings that `note` kept in a study."""
     folder = StudyPaths(root).timings
     for path in sorted(folder.glob("*.json")) if folder.is_dir() else ():
         with contextlib.suppress(OSError, ValidationError, json.JSONDecodeError, UnicodeDecodeError):

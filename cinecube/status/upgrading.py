@@ -81,6 +81,11 @@ def rewritten_pipeline(study: Study, root: Path) -> list[Rewritten]:
     root : Path
         The study's folder.
 
+    Returns
+    -------
+    list of Rewritten
+        Empty where all is as this version writes it.
+
     Raises
     ------
     StudyError

@@ -82,6 +82,11 @@ def write_versions(study: Study, root: Path) -> Versions:
     study : Study
     root : Path
         The study's folder.
+
+    Returns
+    -------
+    dict
+        As `study_versions` returns it.
     """
     versions = study_versions(study)
     write_text(StudyPaths(root).versions, json.dumps(versions, indent=1, sort_keys=True) + "\n")
@@ -95,6 +100,11 @@ def differing(stored: Mapping[str, Any], asked: Mapping[str, Any]) -> list[str]:
     ----------
     stored, asked : Mapping
         Specs.
+
+    Returns
+    -------
+    list of str
+        By key; empty where they are the same.
     """
     versions = told_apart(stored.get("version"), asked.get("version"))
     return [*filter(None, [versions]), *differences({**stored, "version": None}, {**asked, "version": None})]
@@ -116,6 +126,10 @@ def told_apart(stored: Any, asked: Any) -> str:
     stored, asked : Mapping or None
         Folder of code -> version; None where a result says none, as those of earlier versions do. A folder that is not
         among them is at version 1.
+
+    Returns
+    -------
+    str
     """
     if stored == asked:
         return ""

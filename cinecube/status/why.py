@@ -59,6 +59,11 @@ def explain_cubes(study: Study, root: Path, cubes: Iterable[Path]) -> list[Expla
     cubes : iterable of Path
         From there, or absolute.
 
+    Returns
+    -------
+    list of Explanation
+        As many as there are cubes, in their order.
+
     Raises
     ------
     StudyError

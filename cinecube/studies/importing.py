@@ -185,7 +185,7 @@ def _as_before(listed: Imported, wanted: Wanted, cubes: Sequence[Path]) -> Wante
 
 
 def _recorded(cube: Path) -> dict[str, Any]:
-    """What DVC keeps of an import: `deps` with its repository, `outs` with its hash.
+    """DVC's record of an import: `deps` with its repository, `outs` with its hash.
 
     Raises
     ------

@@ -125,6 +125,11 @@ def values_of_scans(
     split : Mapping of str to sequence of str
         `train` and `test` -> films.
 
+    Returns
+    -------
+    dict
+        Name in the templates -> value.
+
     Raises
     ------
     StudyError
@@ -390,14 +395,31 @@ def _tr_s(timed: Sequence[tuple[ScanRun, ScanTiming]]) -> float:
 
 
 def from_study(folder: Path, path: Path) -> str:
-    """A path as `params.yaml` has it: from the study's folder; the name of an atlas as it is."""
+    """A path as `params.yaml` has it: from the study's folder; the name of an atlas as it is.
+
+    Parameters
+    ----------
+    folder : Path
+        The study's.
+    path : Path
+
+    Returns
+    -------
+    str
+    """
     if path == Path(HCP_MMP):
         return HCP_MMP
     return Path(os.path.relpath(path.resolve(), folder.resolve())).as_posix()
 
 
 def refuse_existing(folder: Path) -> None:
-    """Refuse a folder that holds a study."""
+    """Refuse a folder that holds a study.
+
+    Raises
+    ------
+    StudyError
+        Naming the file that it has.
+    """
     for name in (PARAMS_FILE, "dvc.yaml"):
         if (folder / name).exists():
             raise StudyError(

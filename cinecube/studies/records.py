@@ -83,6 +83,10 @@ def records_of(study: Study, root: Path, told: Callable[[int, int], None] | None
     told : callable, optional
         Called with megabytes read and to read.
 
+    Returns
+    -------
+    dict of Path to str
+
     Raises
     ------
     StudyError
@@ -98,7 +102,18 @@ def records_of(study: Study, root: Path, told: Callable[[int, int], None] | None
 
 
 def known_records(study: Study, root: Path) -> dict[Path, str]:
-    """The records as `inputs` would write them; none where it would refuse, as it says itself."""
+    """The records as `inputs` would write them; none where it would refuse, as it says itself.
+
+    Parameters
+    ----------
+    study : Study
+    root : Path
+        The study's folder.
+
+    Returns
+    -------
+    dict of Path to str
+    """
     try:
         return records_of(study, root)
     except (StudyError, OSError):
@@ -196,7 +211,14 @@ def same_scans(texts: Mapping[Path, str]) -> list[str]:
 
 
 def warn_of_unfetched(study: Study, root: Path) -> None:
-    """Log what `inputs` would refuse: films and scans that are missing, or were not fetched."""
+    """Log what `inputs` would refuse: films and scans that are missing, or were not fetched.
+
+    Parameters
+    ----------
+    study : Study
+    root : Path
+        The study's folder.
+    """
     try:
         if missing := unfetched_inputs(study, root):
             raise unfetched(missing, root, "films and scans")
@@ -212,6 +234,11 @@ def unfetched_inputs(study: Study, root: Path) -> list[Path]:
     study : Study
     root : Path
         The study's folder.
+
+    Returns
+    -------
+    list of Path
+        Each once.
     """
     paths = StudyPaths(root)
     missing = []

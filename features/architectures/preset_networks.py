@@ -77,7 +77,13 @@ class Wav2Vec2:
         self._pool: Pool = lambda tokens: pool(tokens[:, -n_own:])
 
     def prepare_frame(self, rgb: np.ndarray) -> np.ndarray:
-        """No frame is read."""
+        """No frame is read.
+
+        Raises
+        ------
+        NotImplementedError
+            Always.
+        """
         raise NotImplementedError("wav2vec 2.0 reads sound only")
 
     def __call__(self, batch: Batch) -> Features:
@@ -107,6 +113,10 @@ def shortest_input(kernels: tuple[int, ...], strides: tuple[int, ...]) -> int:
     ----------
     kernels, strides : tuple of int
         Of each convolution, in samples of its own input.
+
+    Returns
+    -------
+    int
     """
     samples = 1
     for kernel, stride in zip(reversed(kernels), reversed(strides), strict=True):
@@ -127,7 +137,13 @@ class Ast:
         self._n_tokens = self._tapped.network.embeddings.position_embeddings.shape[1]
 
     def prepare_frame(self, rgb: np.ndarray) -> np.ndarray:
-        """No frame is read."""
+        """No frame is read.
+
+        Raises
+        ------
+        NotImplementedError
+            Always.
+        """
         raise NotImplementedError("AST reads sound only")
 
     def __call__(self, batch: Batch) -> Features:
@@ -155,7 +171,23 @@ class Ast:
 
 
 def own_times(n_frames: int, window_s: float, patch: int, step: int, n_times: int) -> slice:
-    """Places along time whose patches are in the last `window_s` of `n_frames` frames; at least the last one."""
+    """Places along time whose patches are in the last `window_s` of `n_frames` frames; at least the last one.
+
+    Parameters
+    ----------
+    n_frames : int
+        Frames that the network is given, the window's last.
+    window_s : float
+        Seconds of the window alone.
+    patch, step : int
+        Frames of a patch, and from one patch to the next.
+    n_times : int
+        Places along time that the network has.
+
+    Returns
+    -------
+    slice
+    """
     last = min(max(0, (n_frames - patch) // step), n_times - 1)
     first = math.ceil((n_frames - round(window_s * FRAMES_PER_S)) / step)
     return slice(min(max(0, first), last), last + 1)

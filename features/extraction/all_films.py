@@ -86,6 +86,10 @@ def fill_journals(study: Study, root: Path, kept: Kept, progress: Progress | Non
     progress : callable, optional
         Told (windows done, windows in all).
 
+    Returns
+    -------
+    Filled
+
     Raises
     ------
     StudyError

@@ -78,6 +78,20 @@ def read_task(job: FilmJob, weights: Path, folder: Path, blocks: Sequence[Block]
     """As `read_blocks`, on a worker: into the journal's folder, which it shares with who asked; returns seconds.
 
     A worker that takes over from one that was lost keeps what that one finished.
+
+    Parameters
+    ----------
+    job : FilmJob
+    weights : Path
+        The checkpoint's folder or file.
+    folder : Path
+        The journal's.
+    blocks : sequence of Block
+
+    Returns
+    -------
+    float
+        Seconds that it took.
     """
     began = time.monotonic()
     read_blocks(job, weights, Journal.of_folder(folder, blocks), blocks, lambda _: None)

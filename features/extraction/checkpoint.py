@@ -76,6 +76,10 @@ def present_record(study: Study, model: str, root: Path) -> Record:
     root : Path
         The study's folder.
 
+    Returns
+    -------
+    Record
+
     Raises
     ------
     StudyError
@@ -241,6 +245,11 @@ def weights_digest(path: Path, untrained: int | None, where: str) -> str:
     where : str
         The checkpoint, for messages.
 
+    Returns
+    -------
+    str
+        Hexadecimal.
+
     Raises
     ------
     StudyError
@@ -269,6 +278,16 @@ def read_licence(path: Path, network: Network) -> str:
     path : Path
         The checkpoint's folder or weight file.
     network : Network
+
+    Returns
+    -------
+    str
+        Several apart by commas.
+
+    Raises
+    ------
+    StudyError
+        If the card is too large, or its licence cannot be read or is no short text.
     """
     readme = (path if path.is_dir() else path.parent) / "README.md"
     if not readme.exists():

@@ -25,6 +25,10 @@ def extraction_bytes(widths: Sequence[int], dtype: str, rows: int, block_rows: i
         Rows of a block, all layers of which are held while it is read.
     weights_bytes : int
         Of the checkpoint's weights, which are read from their file into the network.
+
+    Returns
+    -------
+    int
     """
     item = np.dtype(dtype).itemsize
     reading = weights_bytes + min(rows, block_rows) * sum(widths) * item

@@ -96,6 +96,10 @@ def prepare(study: Study, model: str, film: str, root: Path, digests: Digests | 
     digests : Digests, optional
         Shared by many jobs.
 
+    Returns
+    -------
+    FilmJob
+
     Raises
     ------
     StudyError
@@ -139,6 +143,10 @@ def checked_weights(study: Study, model: str, record: Record, root: Path) -> Pat
     root : Path
         The study's folder.
 
+    Returns
+    -------
+    Path
+
     Raises
     ------
     StudyError
@@ -168,6 +176,10 @@ def is_current(job: FilmJob, path: Path) -> bool:
     ----------
     job : FilmJob
     path : Path
+
+    Returns
+    -------
+    bool
     """
     if not path.exists():
         return False

@@ -58,6 +58,10 @@ def read_record(study: Study, model: str, root: Path) -> Record:
     root : Path
         The study's folder.
 
+    Returns
+    -------
+    Record
+
     Raises
     ------
     StudyError
@@ -87,5 +91,17 @@ def read_record(study: Study, model: str, root: Path) -> Record:
 
 
 def stale(where: str, found: str, expected: str) -> StudyError:
-    """Error for a record that is no longer true."""
+    """Error for a record that is no longer true.
+
+    Parameters
+    ----------
+    where : str
+        The record's file.
+    found, expected : str
+        As in `StudyError`.
+
+    Returns
+    -------
+    StudyError
+    """
     return StudyError(where=where, found=found, expected=expected, do="re-run `dvc repro`")

@@ -35,6 +35,11 @@ def feature_spec(study: Study, model: str, film: str, root: Path, record: Record
     record : Record, optional
         Of the model's checkpoint; the one in the study by default.
 
+    Returns
+    -------
+    dict
+        Field -> value.
+
     Raises
     ------
     StudyError
@@ -64,6 +69,11 @@ def make_spec(
     read : Mapping
         What of each file is read out of the ordinary, see `Tracks.choices`. Films that are read as they are stored
         have none, and then the spec has no such field.
+
+    Returns
+    -------
+    dict
+        Field -> value.
     """
     params, reading = study.model(model), make_reading(study, model, record)
     spec = {
@@ -117,6 +127,10 @@ def make_reading(study: Study, model: str, record: Record, device: str = "cpu") 
     device : str
         Device of torch, such as `cuda`.
 
+    Returns
+    -------
+    Reading
+
     Raises
     ------
     StudyError
@@ -152,12 +166,29 @@ def row_window_s(study: Study, reading: Reading) -> float:
     ----------
     study : Study
     reading : Reading
+
+    Returns
+    -------
+    float
+        The window of the network, or the clock's where strides are averaged to rows.
     """
     return study.clock.window_s if reading.stride_s else reading.window_s
 
 
 def stream_label(model: str, stream: str) -> str:
-    """Label of a stream on the cube's `model` axis."""
+    """Label of a stream on the cube's `model` axis.
+
+    Parameters
+    ----------
+    model : str
+        Name in `params.yaml`.
+    stream : str
+        The network's name for it; empty where it has one stream.
+
+    Returns
+    -------
+    str
+    """
     return f"{model}.{stream}" if stream else model
 
 

@@ -78,6 +78,10 @@ def extract_film(
     progress : callable, optional
         Called with rows done and rows in all.
 
+    Returns
+    -------
+    ExtractionSummary
+
     Raises
     ------
     StudyError

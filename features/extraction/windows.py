@@ -69,6 +69,11 @@ def batches(
         The network's; called once per sampled frame, however many windows share it.
     batch_rows : int
         Largest number of rows in a batch.
+
+    Yields
+    ------
+    BlockBatch
+        In the order of the segments and their blocks.
     """
     for segment, info in infos.items():
         mine = [block for block in blocks if block.segment == segment]

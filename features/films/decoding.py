@@ -42,6 +42,10 @@ def opened(path: Path, where: str) -> Iterator[Any]:
     where : str
         The film, for messages.
 
+    Yields
+    ------
+    av.container.InputContainer
+
     Raises
     ------
     StudyError
@@ -85,6 +89,10 @@ def shown_frames(path: Path, where: str, stream: int, told: Told | None = None) 
         Its number in the file.
     told : callable, optional
 
+    Yields
+    ------
+    av.VideoFrame
+
     Raises
     ------
     StudyError
@@ -116,6 +124,10 @@ def heard_frames(path: Path, where: str, stream: int) -> Generator[Any]:
         The film, for messages.
     stream : int
         Number of the sound track in the file.
+
+    Yields
+    ------
+    av.AudioFrame
 
     Raises
     ------
@@ -156,6 +168,11 @@ def anew(path: Path, container: Any, how: str) -> str:
         The file, opened.
     how : str
         What ffmpeg is asked for: codecs, filters.
+
+    Returns
+    -------
+    str
+        A line for the shell that writes `OUT.mkv`.
     """
     several = len(container.streams.video) > 1 or len(container.streams.audio) > 1
     maps = " -map 0:V -map 0:a?" if several else ""

@@ -89,6 +89,10 @@ def to_rgb(frame: Any, picture: Picture, convert: VideoReformatter) -> np.ndarra
         The stream, with its turns and aspect.
     convert : VideoReformatter
         Kept between frames, as making one takes time.
+
+    Returns
+    -------
+    array of uint8, shape (height, width, 3)
     """
     rgb = convert.reformat(
         frame,

@@ -39,6 +39,10 @@ def probed(path: Path, root: Path, digest: str | None = None, told: Any = None) 
     told : callable, optional
         See `probe`.
 
+    Returns
+    -------
+    SegmentInfo
+
     Raises
     ------
     StudyError
@@ -71,6 +75,11 @@ def choices_of(path: Path, root: Path, digest: str) -> dict[str, dict[str, Any]]
         The study's folder.
     digest : str
         SHA-256 of the file.
+
+    Returns
+    -------
+    dict of str to dict
+        By `picture` and `sound`; without those that are read as they are stored.
 
     Raises
     ------

@@ -42,6 +42,10 @@ def probe(path: Path, where: str | None = None, told: Told | None = None) -> Seg
     told : callable, optional
         Called with the bytes of each packet of the picture that was decoded.
 
+    Returns
+    -------
+    SegmentInfo
+
     Raises
     ------
     StudyError

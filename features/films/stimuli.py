@@ -39,6 +39,10 @@ def one_file(where: str, files: list[Path]) -> Path:
     files : list of Path
         One or more.
 
+    Returns
+    -------
+    Path
+
     Raises
     ------
     StudyError

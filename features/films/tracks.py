@@ -59,6 +59,10 @@ def find_tracks(path: Path, where: str) -> Tracks:
     where : str
         The film, for messages.
 
+    Returns
+    -------
+    Tracks
+
     Raises
     ------
     StudyError

@@ -204,6 +204,10 @@ class HfEncoder:
             Seconds of sound, the look-back included.
         window_s : float
             Seconds of the window alone.
+
+        Returns
+        -------
+        slice
         """
         if self.padded_s:  # silence is added after what was heard, up to the length that the network knows
             tokens_per_s = n_tokens / self.padded_s

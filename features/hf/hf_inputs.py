@@ -102,6 +102,11 @@ def sound_processor(path: Path, accepted: Container[str]) -> SoundProcessor:
     path : Path
     accepted : container of str
         What the network can be given, by name.
+
+    Returns
+    -------
+    callable
+        Sound (row, sample) float32 -> the network's inputs by name, (row, …) each.
     """
     from transformers import AutoFeatureExtractor
 

@@ -106,7 +106,20 @@ class Tapped:
         return self._taken
 
     def call(self, inputs: Mapping[str, Tensor], **options: Any) -> Any:
-        """The network's own answer to inputs by name, (row, …) each."""
+        """The network's own answer to inputs by name, (row, …) each.
+
+        Parameters
+        ----------
+        inputs : Mapping of str to Tensor
+            Floating-point numbers are brought to the precision of the network.
+        **options
+            Further arguments of the network.
+
+        Returns
+        -------
+        object
+            As transformers makes it.
+        """
         dtype = next(self.network.parameters()).dtype
         given = {name: values.to(dtype) if values.is_floating_point() else values for name, values in inputs.items()}
         n_rows = len(next(iter(given.values())))

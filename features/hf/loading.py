@@ -31,7 +31,18 @@ _NOT_OF_THE_NETWORK = (*KERNELS, "output_attentions", "output_hidden_states")
 
 
 def unfit(checkpoint: Checkpoint, found: str, expected: str) -> StudyError:
-    """Error for a checkpoint that the classes of transformers cannot read."""
+    """Error for a checkpoint that the classes of transformers cannot read.
+
+    Parameters
+    ----------
+    checkpoint : Checkpoint
+    found, expected : str
+        As in `StudyError`.
+
+    Returns
+    -------
+    StudyError
+    """
     return StudyError(
         where=str(checkpoint.path),
         found=found,
@@ -80,6 +91,11 @@ def load_network(checkpoint: Checkpoint, reading: Reading, anchor: str | None = 
         A key of the encoder's own file. The prefix before it in a file of a larger network is taken from all keys;
         by default the library knows only its own prefixes. Untrained twins of networks with an anchor are drawn by
         `draw_weights`, the others as the library draws weights.
+
+    Returns
+    -------
+    Module
+        Of transformers, placed on the device.
 
     Raises
     ------

@@ -22,6 +22,11 @@ def activation(name: str, where: str) -> Activation:
     where : str
         The checkpoint, for messages.
 
+    Returns
+    -------
+    callable
+        Of tensors.
+
     Raises
     ------
     StudyError

@@ -71,6 +71,10 @@ def fitted(frames: np.ndarray, n_frames: int) -> np.ndarray:
     ----------
     frames : ndarray (row, frame, band)
     n_frames : int
+
+    Returns
+    -------
+    array, shape (row, n_frames, band)
     """
     kept = frames[:, :n_frames]
     return np.pad(kept, ((0, 0), (0, n_frames - kept.shape[1]), (0, 0)))

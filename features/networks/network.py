@@ -210,6 +210,10 @@ def read_checkpoint(path: Path, where: str, optional: bool = False) -> Checkpoin
     optional : bool
         Whether the network knows what its official checkpoint is and can do without these files.
 
+    Returns
+    -------
+    Checkpoint
+
     Raises
     ------
     StudyError

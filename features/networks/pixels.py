@@ -68,6 +68,10 @@ class Pixels:
         ----------
         height, width : int
             Pixels.
+
+        Returns
+        -------
+        height, width : int
         """
         if self.size is None:
             return height, width
@@ -108,6 +112,10 @@ def cropped(rgb: np.ndarray, height: int, width: int) -> np.ndarray:
     rgb : ndarray (y, x, 3)
     height, width : int
         Pixels that are kept.
+
+    Returns
+    -------
+    array, shape (height, width, 3)
     """
     missing = [max(0, want - have) for want, have in zip((height, width), rgb.shape, strict=False)]
     if any(missing):
@@ -129,6 +137,10 @@ def read_pixels(checkpoint: Checkpoint, defaults: Pixels, default_crop: bool = F
         Of the processor class.
     default_crop : bool
         Whether that class crops unless told otherwise.
+
+    Returns
+    -------
+    Pixels
 
     Raises
     ------

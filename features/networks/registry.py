@@ -37,6 +37,10 @@ def find_network(extractor: str, where: str) -> Network:
     where : str
         Who asks, for messages.
 
+    Returns
+    -------
+    Network
+
     Raises
     ------
     StudyError
@@ -53,6 +57,10 @@ def network_version(extractor: str, where: str) -> int:
     ----------
     extractor, where
         See `find_network`.
+
+    Returns
+    -------
+    int
 
     Raises
     ------

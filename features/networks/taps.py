@@ -29,6 +29,11 @@ def pool_tokens(pooling: str, n_special: int = 0) -> Pool:
         `mean` of all tokens, `patches` the mean without special ones, `cls` the first, `last` the last.
     n_special : int
         Tokens before the first patch (CLS, distillation, registers).
+
+    Returns
+    -------
+    callable
+        Tokens (item, token, dim) -> vectors (item, dim).
     """
     pools: dict[str, Pool] = {
         "mean": lambda tokens: tokens.mean(dim=1, dtype=torch.float32),
@@ -46,6 +51,10 @@ def own_tokens(window_s: float, tokens_per_s: float) -> int:
     ----------
     window_s : float
     tokens_per_s : float
+
+    Returns
+    -------
+    int
     """
     return max(1, math.floor(window_s * tokens_per_s + 1e-9))
 
@@ -107,6 +116,10 @@ def in_pieces(
         Of one item.
     *inputs : ndarray
         (item, …) each.
+
+    Returns
+    -------
+    dict of (stream, layer) to array of float32, shape (item, dim)
     """
     parameter = next(network.parameters())
     size = len(inputs[0])

@@ -38,6 +38,11 @@ def build(make: Callable[[], _Net], path: Path, rename: Rename, reading: Reading
     reading : Reading
         Seed of an untrained twin, precision and device.
 
+    Returns
+    -------
+    Module
+        Of the class that `make` returns, in evaluation mode.
+
     Raises
     ------
     StudyError
@@ -62,6 +67,11 @@ def placed(network: _Net, reading: Reading) -> _Net:
     network : Module
     reading : Reading
         Precision and device.
+
+    Returns
+    -------
+    Module
+        The same, in evaluation mode and without gradients.
     """
     network = network.eval().requires_grad_(False).to(reading.device, PRECISIONS[reading.precision])
     if reading.precision != "float32" and torch.device(reading.device).type == "cpu":
@@ -136,6 +146,11 @@ def match_weights(network: nn.Module, tensors: Mapping[str, Tensor], rename: Ren
     where : str
         The checkpoint, for messages.
 
+    Returns
+    -------
+    dict of str to Tensor
+        By the network's names, float32.
+
     Raises
     ------
     StudyError
@@ -172,6 +187,10 @@ def without_prefix(tensors: Mapping[str, Tensor], *wanted: str) -> dict[str, Ten
         By the checkpoint's keys, with or without a prefix before all of them (`vit.`, `model.encoder.`, …).
     *wanted : str
         Keys of the encoder's own file.
+
+    Returns
+    -------
+    dict of str to Tensor
     """
     if any(key in tensors for key in wanted):
         return dict(tensors)
@@ -192,6 +211,11 @@ def draw_weights(network: nn.Module, seed: int, order: Sequence[str] | None = No
     seed : int
     order : sequence of str, optional
         Names of all parameters in the order in which they are drawn; by default their own.
+
+    Returns
+    -------
+    dict of str to Tensor
+        By the network's names, float32.
     """
     generator = torch.Generator().manual_seed(seed)
     shapes = network.state_dict()
@@ -213,5 +237,17 @@ def draw_weights(network: nn.Module, seed: int, order: Sequence[str] | None = No
 
 
 def unreadable_weights(where: str, found: str) -> StudyError:
-    """Error for a checkpoint whose weights cannot be used."""
+    """Error for a checkpoint whose weights cannot be used.
+
+    Parameters
+    ----------
+    where : str
+        The checkpoint.
+    found : str
+        As in `StudyError`.
+
+    Returns
+    -------
+    StudyError
+    """
     return StudyError(where=where, found=found, expected="all weights of the network", do="copy the checkpoint again")

@@ -138,6 +138,11 @@ def add_features(
     replace : bool
         Write all cubes anew; those that hold other features are refused otherwise, and those that hold these kept.
 
+    Returns
+    -------
+    list of AddedCube
+        One per film.
+
     Raises
     ------
     StudyError
@@ -243,6 +248,11 @@ def unknown_segments(study: Study, foreign: Foreign) -> list[str]:
     ----------
     study : Study
     foreign : Foreign
+
+    Returns
+    -------
+    list of str
+        Each once, in the order of their rows.
     """
     known = set(study.segments(list(study.films)))
     return [str(name) for name in dict.fromkeys(foreign.rows["segment"]) if name not in known]

@@ -39,6 +39,10 @@ def draw_confounds(rng: np.random.Generator, n_volumes: int) -> DrawnConfounds:
     ----------
     rng : Generator
     n_volumes : int
+
+    Returns
+    -------
+    DrawnConfounds
     """
     drift = np.cumsum(rng.normal(0, 0.01, (n_volumes, 6)), axis=0)
     jerks = (rng.random((n_volumes, 1)) < 0.03) * rng.normal(0, 0.2, (n_volumes, 6))
@@ -81,6 +85,11 @@ def write_confounds(stem: Path, confounds: DrawnConfounds, tissue_intensity: np.
         (volume, 3), mean intensity of white matter, CSF and the whole brain.
     tr_s : float
         Seconds between volumes.
+
+    Returns
+    -------
+    Path
+        `*_desc-confounds_timeseries.tsv`.
     """
     columns: dict[str, np.ndarray] = {}
     for name, values in zip((*_TISSUES, *MOTION), (*tissue_intensity.T, *confounds.motion.T), strict=True):

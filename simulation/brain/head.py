@@ -50,6 +50,10 @@ def make_grid(parcels: Sequence[Parcel], targets_per_parcel: int) -> Head:
     ----------
     parcels : sequence of Parcel
     targets_per_parcel : int
+
+    Returns
+    -------
+    Head
     """
     affine, mask = _brain()
     xyz = nib.affines.apply_affine(affine, np.argwhere(mask))

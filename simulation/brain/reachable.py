@@ -107,6 +107,10 @@ def left_of(clean: np.ndarray, signal: np.ndarray, disturbance: np.ndarray, sd: 
         (target,) of the noise.
     phi : float
         Correlation of the noise with itself a volume later.
+
+    Returns
+    -------
+    Left
     """
     n = clean.shape[1]
     smooth = np.linalg.cholesky(toeplitz(phi ** np.arange(n)))
@@ -131,6 +135,11 @@ def best_correlation(segments: Sequence[Sequence[Left]], averaged: bool) -> np.n
         By segment its showings.
     averaged : bool
         Whether responses are averages over showings, rather than single ones.
+
+    Returns
+    -------
+    array, shape (target,)
+        0 where nothing is left of a response.
     """
     known, total = 0.0, 0.0
     for shown in segments:

@@ -48,6 +48,10 @@ def showings(spec: SimulateSpec, films: Mapping[str, Sequence[str]]) -> list[Sho
     spec : SimulateSpec
     films : Mapping of str to sequence of str
         Film -> its segments.
+
+    Returns
+    -------
+    list of Showing
     """
     return [
         Showing(1 + place // _FILMS_PER_SESSION, segment, number, count)
@@ -121,6 +125,11 @@ def write_subject(
         What the study takes out of its scans.
     test : sequence of str
         Segments of the test films.
+
+    Returns
+    -------
+    Ceilings
+        Zeros where the subject saw no segment of `test`.
     """
     body = _Body.of(spec, subject, parcels, grid)
     left: dict[str, list[Left]] = {segment: [] for segment in test}

@@ -39,6 +39,11 @@ def read_imagebind(
         Sound of the segment.
     folder : Path
         Of the checkpoint.
+
+    Returns
+    -------
+    dict of str to dict of str to array of float32, shape (row, dim)
+        Stream -> layer -> features.
     """
     import torch
 
@@ -113,6 +118,11 @@ def read_tvlt(
         Sound of the segment.
     folder : Path
         Of the checkpoint.
+
+    Returns
+    -------
+    dict of str to dict of str to array of float32, shape (row, dim)
+        Stream -> layer -> features.
     """
     import torch
 

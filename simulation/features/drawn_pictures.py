@@ -26,6 +26,10 @@ def read_vit(spec: SimulateSpec, frames: np.ndarray, folder: Path) -> dict[str, 
         uint8 RGB of a segment.
     folder : Path
         Of the checkpoint.
+
+    Returns
+    -------
+    dict of str to array of float32, shape (row, dim)
     """
     import torch
 
@@ -49,6 +53,10 @@ def read_videomae(spec: SimulateSpec, frames: np.ndarray, folder: Path) -> dict[
         uint8 RGB of a segment.
     folder : Path
         Of the checkpoint.
+
+    Returns
+    -------
+    dict of str to array of float32, shape (row, dim)
     """
     model, processor = _load_videomae(folder)
     clips = clips_seen(spec, look(spec, "videomae"), len(frames))
@@ -66,6 +74,10 @@ def read_vivit(spec: SimulateSpec, frames: np.ndarray, folder: Path) -> dict[str
         uint8 RGB of a segment.
     folder : Path
         Of the checkpoint.
+
+    Returns
+    -------
+    dict of str to array of float32, shape (row, dim)
     """
     model = _load_vivit(folder)
     clips = clips_seen(spec, look(spec, "vivit"), len(frames))
@@ -87,6 +99,10 @@ def middle_square(rgb: np.ndarray, short_edge: int) -> np.ndarray:
         uint8.
     short_edge : int
         Pixels.
+
+    Returns
+    -------
+    array of uint8, shape (y, x, 3)
     """
     from PIL import Image
 
@@ -109,7 +125,19 @@ def _read_clips(model: Any, shown: dict[int, np.ndarray], clips: list[list[int]]
 
 
 def hidden_states(model: Any, values: Any) -> np.ndarray:
-    """Input of block 1 and outputs of every block, (layer, item, token, dim) float32."""
+    """Input of block 1 and outputs of every block, (layer, item, token, dim) float32.
+
+    Parameters
+    ----------
+    model : Module
+        Of transformers.
+    values : Tensor
+        The model's first input, (item, …).
+
+    Returns
+    -------
+    array of float32, shape (layer, item, token, dim)
+    """
     import torch
 
     # In transformers 5 the last hidden state of all of these is the last block's own output, before any final norm.

@@ -32,6 +32,10 @@ def read_wav2vec2(spec: SimulateSpec, mono: np.ndarray, folder: Path) -> dict[st
         Sound of a segment.
     folder : Path
         Of the checkpoint.
+
+    Returns
+    -------
+    dict of str to array of float32, shape (row, dim)
     """
     model, extractor = _load_wav2vec2(folder)
     own = max(1, int(spec.window_s * _TOKENS_PER_S + 1e-6))
@@ -52,6 +56,10 @@ def read_ast(spec: SimulateSpec, mono: np.ndarray, folder: Path) -> dict[str, np
         Sound of a segment.
     folder : Path
         Of the checkpoint.
+
+    Returns
+    -------
+    dict of str to array of float32, shape (row, dim)
     """
     model, extractor = _load_ast(folder)
     rows = []

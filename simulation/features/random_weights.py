@@ -30,6 +30,11 @@ def draw_weight(seed: int, network: str, name: str, shape: tuple[int, ...]) -> n
     name : str
         Of the parameter.
     shape : tuple of int
+
+    Returns
+    -------
+    array of float32
+        Of that shape.
     """
     rng = generator(seed, "weights", network, name)
     values = rng.normal(0, 1, shape) * _spread(name, shape)

@@ -22,6 +22,11 @@ def frames_seen(spec: SimulateSpec, look: Look, row: int, n_frames: int) -> list
     row : int
     n_frames : int
         Frames of the segment.
+
+    Returns
+    -------
+    list of int
+        Positions among the segment's frames.
     """
     start, length = row * _exact(spec.tr_s), _exact(spec.window_s)
     if look.sampling == "middles":
@@ -48,6 +53,11 @@ def clips_seen(spec: SimulateSpec, look: Look, n_frames: int) -> list[list[int]]
     look : Look
     n_frames : int
         Frames of the segment.
+
+    Returns
+    -------
+    list of list of int
+        One per row.
     """
     return [frames_seen(spec, look, row, n_frames) for row in range(spec.rows_per_segment)]
 
@@ -64,6 +74,10 @@ def prepare_once(
         Numbers of the frames of each clip.
     prepare : callable
         Of one frame.
+
+    Returns
+    -------
+    dict of int to array
     """
     return {number: prepare(frames[number]) for number in sorted({number for clip in clips for number in clip})}
 
@@ -76,6 +90,10 @@ def resampled(sound: np.ndarray, rate_hz: int, new_rate_hz: int) -> np.ndarray:
     sound : ndarray (channel, sample)
     rate_hz, new_rate_hz : int
         Samples per second, before and after.
+
+    Returns
+    -------
+    array of float32, shape (sample,)
     """
     from scipy.signal import resample_poly
 
@@ -94,6 +112,11 @@ def sound_heard(spec: SimulateSpec, look: Look, mono: np.ndarray) -> list[np.nda
     look : Look
     mono : ndarray (sample,)
         At `look.rate_hz`.
+
+    Returns
+    -------
+    list of array of float32, shape (sample,)
+        One per row.
     """
     windows = []
     for row in range(spec.rows_per_segment):
@@ -115,6 +138,10 @@ def equal_runs(windows: Sequence[np.ndarray], most: int) -> list[list[np.ndarray
     windows : sequence of ndarray (sample,)
     most : int
         Windows of a batch.
+
+    Returns
+    -------
+    list of list of array, shape (sample,)
     """
     batches: list[list[np.ndarray]] = []
     for window in windows:

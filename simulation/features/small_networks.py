@@ -74,7 +74,17 @@ class Look:
 
 
 def look(spec: SimulateSpec, network: Network) -> Look:
-    """The part of a segment that a row of a network sees and hears."""
+    """The part of a segment that a row of a network sees and hears.
+
+    Parameters
+    ----------
+    spec : SimulateSpec
+    network : str
+
+    Returns
+    -------
+    Look
+    """
     frames, sampling, rate_hz = _LOOKS[network]
     if network == "vit":
         frames = spec.stills_per_window
@@ -84,7 +94,18 @@ def look(spec: SimulateSpec, network: Network) -> Look:
 
 
 def pooling(network: Network, stream: str, layer: str) -> str:
-    """Rule that makes one vector of the tokens of a layer, in words."""
+    """Rule that makes one vector of the tokens of a layer, in words.
+
+    Parameters
+    ----------
+    network : str
+    stream, layer : str
+        Labels of the cubes.
+
+    Returns
+    -------
+    str
+    """
     if layer == HEAD:
         return {
             "imagebind.video": "CLS, norm, projection, unit length, mean over crops",

@@ -13,6 +13,13 @@ _BITS = ROWS * COLUMNS
 def burn_frame_number(rgb: np.ndarray, number: int) -> None:
     """Write `number` into the top left corner of `rgb` (height, width, 3) uint8, in place.
 
+    Parameters
+    ----------
+    rgb : array of uint8, shape (height, width, 3)
+        Changed in place.
+    number : int
+        Up to 16 bits.
+
     Raises
     ------
     ValueError

@@ -31,6 +31,10 @@ def draw_frames(spec: SimulateSpec, segment: Segment, film_s: float) -> Iterator
     segment : Segment
     film_s : float
         Seconds of the whole film.
+
+    Yields
+    ------
+    array of uint8, shape (height, width, 3)
     """
     picture = DrawnPicture(write_script(spec.seed, segment.film, film_s), spec.width, spec.height)
     for number in range(segment.n_frames):
@@ -40,7 +44,7 @@ def draw_frames(spec: SimulateSpec, segment: Segment, film_s: float) -> Iterator
 
 
 def draw_sound(spec: SimulateSpec, segment: Segment, film_s: float) -> np.ndarray:
-    """DrawnSound of a segment, (2, samples) float32.
+    """Sound of a segment, (2, samples) float32.
 
     Parameters
     ----------
@@ -48,6 +52,10 @@ def draw_sound(spec: SimulateSpec, segment: Segment, film_s: float) -> np.ndarra
     segment : Segment
     film_s : float
         Seconds of the whole film.
+
+    Returns
+    -------
+    array of float32, shape (2, sample)
     """
     sound = DrawnSound(write_script(spec.seed, segment.film, film_s), spec.sample_rate_hz)
     return sound.draw(segment.first_sample, segment.n_samples)

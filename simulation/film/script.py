@@ -61,6 +61,17 @@ def write_script(seed: int, film: str, seconds: float) -> Script:
     """The script of a film `seconds` long.
 
     A longer film begins like a shorter one of the same seed and name.
+
+    Parameters
+    ----------
+    seed : int
+        The study's.
+    film : str
+    seconds : float
+
+    Returns
+    -------
+    Script
     """
     cuts = _renewal(generator(seed, film, "cuts"), _CUT_S, seconds)
     rng = generator(seed, film, "sound cuts")

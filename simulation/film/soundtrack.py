@@ -43,6 +43,10 @@ class DrawnSound:
         first : int
         count : int
             Samples.
+
+        Returns
+        -------
+        array of float32, shape (2, sample)
         """
         out = np.zeros((2, count))
         cuts = np.round(self._script.sound_cuts_s * self._rate_hz).astype(int)

@@ -44,6 +44,10 @@ def place(spec: SimulateSpec, film: str, names: list[str]) -> list[Segment]:
     film : str
     names : list of str
         Of its segments.
+
+    Returns
+    -------
+    list of Segment
     """
     step = round((spec.segment_s - spec.overlap_s) * spec.rate)
     segments = []

@@ -1,1 +1,1 @@
-"""What a simulated study is made of, and its random generators."""
+"""Setup of a simulated study: the parameters it is made by, and its random generators."""

@@ -1,1 +1,1 @@
-"""What every other folder uses: errors, labels, paths, fingerprints, and files written whole and read within bounds."""
+"""Foundations of all other folders: errors, labels, paths, fingerprints, files written whole and read within bounds."""

@@ -105,7 +105,14 @@ def clear(path: Path) -> None:
 
 
 def write_text(path: Path, text: str) -> None:
-    """Write a whole text file in place of `path`."""
+    """Write a whole text file in place of `path`.
+
+    Parameters
+    ----------
+    path : Path
+    text : str
+        Written as UTF-8, with line feeds alone at the ends of lines.
+    """
     with staged(path) as partial:
         partial.write_text(text, encoding="utf-8", newline="\n")
 

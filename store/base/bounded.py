@@ -43,6 +43,10 @@ def file_bytes(path: Path, where: str | None = None, limit: int | None = None) -
     limit : int, optional
         The most that it may have.
 
+    Returns
+    -------
+    int
+
     Raises
     ------
     StudyError
@@ -59,6 +63,19 @@ def refuse_special(path: Path, where: str | None = None, limit: int | None = Non
     """Refuse a path that is no plain file, as `file_bytes` does; a missing file is for the caller to report.
 
     It is looked at once, since another process may take the file away in between.
+
+    Parameters
+    ----------
+    path : Path
+    where : str, optional
+        What messages call it, the path by default.
+    limit : int, optional
+        The most bytes that it may have.
+
+    Raises
+    ------
+    StudyError
+        If it is no plain file, cannot be looked at, or is larger.
     """
     try:
         _plain_bytes(os.stat(path), where or str(path), limit)
@@ -86,7 +103,17 @@ def _no_file(where: str, found: str) -> StudyError:
 
 
 def too_large(where: str, found: str, expected: str) -> StudyError:
-    """Error for what is larger than anything real of its kind."""
+    """Error for what is larger than anything real of its kind.
+
+    Parameters
+    ----------
+    where, found, expected : str
+        As in `StudyError`.
+
+    Returns
+    -------
+    StudyError
+    """
     return StudyError(where=where, found=found, expected=expected, do="get it again from where it was made")
 
 
@@ -100,6 +127,10 @@ def read_text(path: Path, where: str | None = None, limit: int = MAX_TEXT_BYTES)
         What messages call the file; its path without it.
     limit : int
         A file of more bytes is refused.
+
+    Returns
+    -------
+    str
     """
     file_bytes(path, where, limit)
     return path.read_text(encoding="utf-8")
@@ -145,6 +176,11 @@ def parse_yaml(text: str, strict: bool = False) -> Any:
     strict : bool
         True if people write the text for this package. Then a key that appears twice is refused, as YAML would keep
         the last without a word, and so are characters that cannot be seen.
+
+    Returns
+    -------
+    object
+        Of dicts, lists and scalars; None for an empty text.
 
     Raises
     ------

@@ -54,7 +54,20 @@ def first_line(error: BaseException) -> str:
 
 
 def some_of(names: Sequence[str], most: int = 1, between: str = ", ") -> str:
-    """The first of some names, and how many more there are: `embed and 4 more`."""
+    """The first of some names, and how many more there are: `embed and 4 more`.
+
+    Parameters
+    ----------
+    names : sequence of str
+    most : int
+        Names that are written out.
+    between : str
+        Put between them.
+
+    Returns
+    -------
+    str
+    """
     more = len(names) - most
     return between.join(names[:most]) + (f" and {more} more" if more > 0 else "")
 
@@ -79,6 +92,10 @@ def environment_error(error: BaseException, where: str = "") -> Refusal | None:
         Its causes are searched too: libraries wrap what the system said.
     where : str, optional
         What was read or written, for errors that name no file.
+
+    Returns
+    -------
+    Refusal or None
     """
     for cause in _causes(error):
         if isinstance(cause, StudyError):

@@ -66,6 +66,11 @@ def differences(old: Mapping[str, Any], new: Mapping[str, Any], prefix: str = ""
         Specs; mappings inside them are compared key by key.
     prefix : str
         Put before every field's name.
+
+    Returns
+    -------
+    list of str
+        By key; empty where they are the same.
     """
     lines: list[str] = []
     for key in sorted(set(old) | set(new)):

@@ -72,6 +72,11 @@ def cannot_read(path: Path, error: Exception, expected: str, do: str) -> StudyEr
         What the file should be, for the message.
     do : str
         What the user can do.
+
+    Returns
+    -------
+    StudyError
+        As of `environment_error`, where the machine refused.
     """
     said = str(error) or type(error).__name__
     found = f"a file that cannot be read ({said[:200]})"
@@ -90,6 +95,11 @@ def read_input_text(path: Path, expected: str, do: str, most_bytes: float = _MOS
         What the user can do.
     most_bytes : float
         A larger file is refused.
+
+    Returns
+    -------
+    str
+        Without the byte order mark.
 
     Raises
     ------
@@ -121,6 +131,10 @@ def read_json(path: Path, expected: str, do: str) -> dict[str, Any]:
         What the file should be, for messages.
     do : str
         What the user can do.
+
+    Returns
+    -------
+    dict
 
     Raises
     ------
@@ -173,6 +187,18 @@ def read_fields(
 ) -> tuple[list[str], list[list[str]]]:
     """Names of a table's columns, and its rows; takes what `read_text_table` does.
 
+    Parameters
+    ----------
+    path : Path
+    columns, expected, do, ours
+        As of `read_text_table`.
+
+    Returns
+    -------
+    header : list of str
+    rows : list of list of str
+        As many fields each as there are columns.
+
     Raises
     ------
     StudyError
@@ -194,6 +220,17 @@ def parse_fields(
         What messages call the table.
     columns, expected, do, ours
         As of `read_text_table`.
+
+    Returns
+    -------
+    header : list of str
+    rows : list of list of str
+        As many fields each as there are columns.
+
+    Raises
+    ------
+    StudyError
+        As of `read_fields`; if the last line is cut, where it is `ours`.
     """
     if ours and not text.endswith("\n"):
         raise StudyError(where=where, found="a last line that is cut", expected=expected, do=do)
@@ -233,6 +270,11 @@ def numbers_of(column: pd.Series, path: Path, do: str, *, gaps: Iterable[str] = 
         Fields that become NaN.
     whole : bool
         Only whole numbers.
+
+    Returns
+    -------
+    array of float64, shape (row,)
+        NaN in gaps.
 
     Raises
     ------

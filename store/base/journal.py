@@ -55,6 +55,11 @@ def row_blocks(rows_by_segment: Mapping[str, int], block_rows: int) -> list[Bloc
     rows_by_segment : Mapping
         Segment -> number of its rows.
     block_rows : int
+
+    Returns
+    -------
+    list of Block
+        Segment after segment.
     """
     return [
         Block(segment, start, min(start + block_rows, n_rows))
@@ -86,6 +91,10 @@ class Journal:
         ----------
         folder : Path
         blocks : iterable of Block
+
+        Returns
+        -------
+        Journal
         """
         return cls(folder, [block.filename for block in blocks if _is_whole(folder / block.filename)])
 
@@ -144,6 +153,11 @@ def resumed(
         Given the pieces that are left, each with its values, in any order; not called where none is left.
     progress : callable, optional
         Told `(pieces done, pieces in all)`.
+
+    Yields
+    ------
+    piece : object
+    values : ndarray
     """
     there = {piece for piece in pieces if kept is not None and kept.has(file_of(piece))}
     for piece in there:
@@ -203,6 +217,11 @@ def open_journal(root: Path, spec: Mapping[str, Any], where: str) -> Iterator[Jo
     where : str
         The cube, for messages.
 
+    Yields
+    ------
+    Journal
+        With the blocks that are whole.
+
     Raises
     ------
     StudyError
@@ -254,6 +273,11 @@ def journal_folder(root: Path, spec: Mapping[str, Any]) -> Path:
         Folder of all journals.
     spec : Mapping
         What the cube's fingerprint hashes.
+
+    Returns
+    -------
+    Path
+        It need not be there.
     """
     return root / fingerprint(spec)
 
@@ -267,6 +291,10 @@ def journal_blocks(root: Path, spec: Mapping[str, Any]) -> int:
         Folder of all journals.
     spec : Mapping
         What the cube's fingerprint hashes.
+
+    Returns
+    -------
+    int
     """
     return len(_sealed(journal_folder(root, spec)))
 
@@ -280,6 +308,10 @@ def journal_rows(root: Path, spec: Mapping[str, Any]) -> int:
         Folder of all journals.
     spec : Mapping
         What the cube's fingerprint hashes.
+
+    Returns
+    -------
+    int
     """
     spans = (_SPAN.search(path.name) for path in _sealed(journal_folder(root, spec)))
     return sum(int(span[2]) - int(span[1]) for span in spans if span)

@@ -27,6 +27,11 @@ def check_name(name: str, kind: str) -> str:
     kind : str
         What is named, for the message.
 
+    Returns
+    -------
+    str
+        The same.
+
     Raises
     ------
     StudyError
@@ -69,6 +74,10 @@ def layer_depth(label: str, n_blocks: int) -> float:
         `embed`, `block07` or a head's.
     n_blocks : int
         Blocks of the network.
+
+    Returns
+    -------
+    float
     """
     number = layer_number(label)
     return 1.0 if number is None else number / n_blocks
@@ -81,6 +90,11 @@ def suggestion(name: str, known: Iterable[object]) -> str | None:
     ----------
     name : str
     known : iterable
+
+    Returns
+    -------
+    str or None
+        None where no name is close.
     """
     close = _nearest(name, known)
     return None if close is None else f"did you mean {close!r}?"
@@ -94,6 +108,10 @@ def one_of(known: Iterable[object], name: str = "") -> str:
     known : iterable
     name : str, optional
         What was asked for.
+
+    Returns
+    -------
+    str
     """
     names, close = list(map(str, known)), _nearest(name, known)
     if close is None:
@@ -162,6 +180,10 @@ def find_label(label: str, known: Iterable[object], where: str, noun: str = "str
     where, noun, do : str
         What messages call the cube and the label, and what they advise where no label is near.
 
+    Returns
+    -------
+    int
+
     Raises
     ------
     StudyError
@@ -183,6 +205,10 @@ def find_layer(layer: int | str, known: Sequence[str], where: str) -> str:
         Labels of the network's layers.
     where : str
         The network, for messages.
+
+    Returns
+    -------
+    str
 
     Raises
     ------

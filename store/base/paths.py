@@ -116,7 +116,7 @@ class StudyPaths:
 
     @property
     def standing(self) -> Path:
-        """What DVC said of the pipeline last."""
+        """The file of what DVC said of the pipeline last."""
         return self.root / ".cinecube" / "standing.json"
 
     @property
@@ -146,10 +146,33 @@ class StudyPaths:
         return self.data / "imported" / f"{model}.json"
 
     def features(self, model: str, film: str) -> Path:
+        """The feature cube of one model and film.
+
+        Parameters
+        ----------
+        model, film : str
+
+        Returns
+        -------
+        Path
+            It need not be there.
+        """
         return self.data / "features" / model / f"{film}.zarr"
 
     def residual(self, pair: str, film: str) -> Path:
-        """A feature cube of a pair of the residual analysis."""
+        """A feature cube of a pair of the residual analysis.
+
+        Parameters
+        ----------
+        pair : str
+            Its name, `KEEP-REMOVE`.
+        film : str
+
+        Returns
+        -------
+        Path
+            It need not be there.
+        """
         return self.data / "residual" / pair / f"{film}.zarr"
 
     def brain(self, subject: str) -> Path:

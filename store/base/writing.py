@@ -31,6 +31,11 @@ def one_writer(paths: StudyPaths, *outputs: Path, wait_s: float = 0) -> Iterator
     wait_s : float
         Seconds to wait for another writer, where it will not take long.
 
+    Yields
+    ------
+    None
+        While the outputs are locked.
+
     Raises
     ------
     StudyError
@@ -73,6 +78,11 @@ def lock_of(paths: StudyPaths, output: Path) -> Path:
     paths : StudyPaths
     output : Path
         File or folder inside the study.
+
+    Returns
+    -------
+    Path
+        It need not be there.
     """
     digest = hashlib.sha256(paths.relative(output).encode()).hexdigest()
     return paths.locks / f"{output.name[:40]}.{digest[:16]}.lock"
@@ -114,6 +124,11 @@ def keep_array(folder: Path, values: np.ndarray) -> Path:
         From `scratch_folder`, or below it; made where it is not there.
     values : array
         Of any shape.
+
+    Returns
+    -------
+    Path
+        Of a `.npy` file with a name of its own.
     """
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / f"{secrets.token_hex(8)}.npy"

@@ -1,1 +1,1 @@
-"""What killed and finished work leaves behind."""
+"""Leftovers of killed and finished work."""

@@ -99,6 +99,11 @@ def find_journals(paths: StudyPaths, claim: Callable[[Mapping[str, Any]], Claim]
     paths : StudyPaths
     claim : callable
         Told the spec of a journal, says what the study makes of it.
+
+    Returns
+    -------
+    list of Leftover
+        Without those that a process holds locked.
     """
     found = []
     for folder in _children(paths, paths.journals):
@@ -324,6 +329,11 @@ def _is_inside(paths: StudyPaths, path: Path) -> bool:
 def discard(paths: StudyPaths, leftover: Leftover) -> None:
     """Remove a leftover, or put the only copy of a cube back in its place.
 
+    Parameters
+    ----------
+    paths : StudyPaths
+    leftover : Leftover
+
     Raises
     ------
     StudyError
@@ -352,7 +362,17 @@ def discard(paths: StudyPaths, leftover: Leftover) -> None:
 
 @contextmanager
 def removing(path: Path) -> Iterator[None]:
-    """Say in one line why something cannot be removed."""
+    """Say in one line why something cannot be removed.
+
+    Yields
+    ------
+    None
+
+    Raises
+    ------
+    StudyError
+        Of what the system refused meanwhile.
+    """
     try:
         yield
     except OSError as error:

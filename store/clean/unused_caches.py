@@ -24,7 +24,19 @@ _FOLDER = re.compile(r"[0-9a-f]{2}")  # where diskcache puts what is too large f
 
 
 def find_own_cache(paths: StudyPaths, unused_days: float) -> Leftover | None:
-    """The study's own cache, if it has one that was not used for so many days."""
+    """The study's own cache, if it has one that was not used for so many days.
+
+    Parameters
+    ----------
+    paths : StudyPaths
+    unused_days : float
+        Days since its last use.
+
+    Returns
+    -------
+    Leftover or None
+        None, too, where it is a link.
+    """
     folder = paths.chunks
     linked = folder.resolve() != paths.root.resolve() / folder.relative_to(paths.root)
     return None if linked or not is_chunk_cache(folder) else find_unused(folder, unused_days)
@@ -32,6 +44,16 @@ def find_own_cache(paths: StudyPaths, unused_days: float) -> Leftover | None:
 
 def find_unused(folder: Path, unused_days: float) -> Leftover | None:
     """A cache in any folder, if it was not used for so many days.
+
+    Parameters
+    ----------
+    folder : Path
+    unused_days : float
+        Days since its last use.
+
+    Returns
+    -------
+    Leftover or None
 
     Raises
     ------
@@ -46,7 +68,13 @@ def find_unused(folder: Path, unused_days: float) -> Leftover | None:
 
 
 def refuse_other(folder: Path) -> None:
-    """Refuse a folder that is no cache of chunks."""
+    """Refuse a folder that is no cache of chunks.
+
+    Raises
+    ------
+    StudyError
+        If it is a link, is missing or holds anything else.
+    """
     if not is_chunk_cache(folder):
         raise StudyError(
             where=str(folder),
@@ -69,6 +97,12 @@ def is_chunk_cache(folder: Path) -> bool:
 
 def remove_cache(folder: Path, unused_days: float) -> None:
     """Remove a cache, if it still is one that nobody used.
+
+    Parameters
+    ----------
+    folder : Path
+    unused_days : float
+        Days since its last use.
 
     Raises
     ------

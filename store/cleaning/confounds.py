@@ -88,6 +88,10 @@ def read_confounds(path: Path | None, strategy: str | Sequence[str], n_volumes: 
     where : str
         The run, for messages.
 
+    Returns
+    -------
+    Confounds
+
     Raises
     ------
     StudyError

@@ -81,6 +81,10 @@ def n_regressors(
         Seconds between volumes.
     detrend : bool
         Whether the trend is removed.
+
+    Returns
+    -------
+    int
     """
     drift = (
         0 if keeps_drift(confounds, n_volumes, high_pass_hz, tr_s) else _drift(n_volumes, high_pass_hz, tr_s).shape[1]
@@ -100,6 +104,10 @@ def keeps_drift(confounds: pd.DataFrame | None, n_volumes: int, high_pass_hz: fl
         Drift below it would be removed; 0 for none.
     tr_s : float
         Seconds between volumes.
+
+    Returns
+    -------
+    bool
     """
     drift = _drift(n_volumes, high_pass_hz, tr_s)
     if confounds is None or not drift.shape[1]:

@@ -55,7 +55,17 @@ class Clock(Section):
 
 
 def same_step(a_s: float, b_s: float) -> bool:
-    """True if two TRs, in seconds, are the same."""
+    """True if two TRs, in seconds, are the same.
+
+    Parameters
+    ----------
+    a_s, b_s : float
+        Seconds.
+
+    Returns
+    -------
+    bool
+    """
     return abs(a_s - b_s) <= SAME_STEP_S
 
 
@@ -101,6 +111,10 @@ def covered_rows(from_s: np.ndarray, from_window_s: float, to_s: np.ndarray, to_
         (window,) rising and (row,) onsets in seconds.
     from_window_s, to_window_s : float
         Seconds that each window and each row spans.
+
+    Returns
+    -------
+    array of bool, shape (row,)
     """
     last = np.searchsorted(from_s, to_s + to_window_s - SAME_S) - 1
     covered: np.ndarray = (last >= 0) & (from_s[last] + from_window_s > to_s + SAME_S)

@@ -62,6 +62,11 @@ def rows_here(path: Path, segments: list[str], clock: Clock) -> dict[str, int]:
     clock : Clock
         The study's.
 
+    Returns
+    -------
+    dict
+        Segment -> number of its rows.
+
     Raises
     ------
     StudyError

@@ -69,6 +69,10 @@ class ChunkLayout:
             The array's.
         described : Mapping
             Its entry in the consolidated metadata.
+
+        Returns
+        -------
+        ChunkLayout or None
         """
         try:
             shape, stored = described["shape"], described["chunk_grid"]["configuration"]["chunk_shape"]
@@ -146,6 +150,11 @@ class ChunkLayout:
             What was asked for; the whole file without it. Zarr asks for whole chunks, and for the index.
         n_listed : int
             Checksums that the file has.
+
+        Returns
+        -------
+        (slice, bytes) or None
+            Positions among the file's checksums, and these one after another.
         """
         last = data[-_N_BYTES:].tobytes()
         if request is None or not self.chunks:
@@ -188,6 +197,10 @@ class Checksums:
             The cube, for messages.
         do : str
             What the user can do if the file was changed.
+
+        Returns
+        -------
+        Checksums or None
 
         Raises
         ------
@@ -271,6 +284,10 @@ class Checksums:
             The file's, from the root of the cube.
         part : (slice, bytes), optional
             Which of the file's checksums were found, and these.
+
+        Returns
+        -------
+        str
         """
         if part is not None:
             which, found = part
@@ -287,6 +304,10 @@ class Checksums:
         cube : Path
         key : str
             The file's, from the root of the cube.
+
+        Returns
+        -------
+        str
         """
         expected = self.of(key)
         found = self.layouts[key.split("/", 1)[0]].ends(cube / key) if expected else None

@@ -201,6 +201,10 @@ def open_cube(path: Path, *, where: str | None = None, complete: bool = True) ->
     complete : bool
         Refuse a feature cube that lacks a shard, which plain `xr.open_zarr` would read as NaN.
 
+    Returns
+    -------
+    Dataset
+
     Raises
     ------
     StudyError
@@ -218,7 +222,7 @@ def open_cube(path: Path, *, where: str | None = None, complete: bool = True) ->
 
 
 def _standing(path: Path) -> tuple[tuple[int, int], int] | None:
-    """Which folder is at a path and since when: the number of one that is gone is soon another's."""
+    """Folder at a path and since when it is there: the number of one that is gone is soon another's."""
     number = folder_number(path)
     try:
         return number and (number, os.stat(path).st_ctime_ns)
@@ -242,6 +246,10 @@ def open_stored(store: Store, where: str) -> xr.Dataset:
     store : Store
     where : str
         What messages call the cube.
+
+    Returns
+    -------
+    Dataset
 
     Raises
     ------

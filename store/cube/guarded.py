@@ -212,7 +212,19 @@ def _is_finite(values: np.ndarray) -> bool:
 
 
 def damaged(where: str, error: Exception) -> StudyError:
-    """Error for bytes that cannot be decoded."""
+    """Error for bytes that cannot be decoded.
+
+    Parameters
+    ----------
+    where : str
+        The chunk or cube.
+    error : exception
+        What the decoder raised.
+
+    Returns
+    -------
+    StudyError
+    """
     first = first_line(error).split(". Stored")[0]
     return StudyError(
         where=where,
@@ -241,6 +253,10 @@ def open_guarded(store: Store, where: str) -> xr.Dataset:
     store : Store
     where : str
         What messages call it.
+
+    Returns
+    -------
+    Dataset
 
     Raises
     ------

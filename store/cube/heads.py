@@ -53,7 +53,7 @@ class CubeHead:
 
     @property
     def spec(self) -> dict[str, Any]:
-        """What its fingerprint hashes."""
+        """The spec that its fingerprint hashes."""
         spec: dict[str, Any] = json.loads(self.attrs.get("spec", "{}"))
         return spec
 
@@ -72,6 +72,10 @@ def read_head(path: Path, *, where: str | None = None, complete: bool = True) ->
         What messages call it, the path by default.
     complete : bool
         Refuse a feature cube that lacks a shard.
+
+    Returns
+    -------
+    CubeHead
 
     Raises
     ------
@@ -114,7 +118,7 @@ def stored_bytes(path: Path) -> int:
 
 
 class _Unusual(Exception):
-    """What is found is for `open_cube` to judge."""
+    """A find that is for `open_cube` to judge."""
 
 
 def _read_own(path: Path, complete: bool) -> CubeHead | None:

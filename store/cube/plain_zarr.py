@@ -32,6 +32,10 @@ async def read_plainly(
     get : callable
         Awaited for the bytes.
 
+    Returns
+    -------
+    Buffer or None
+
     Raises
     ------
     StudyError
@@ -64,6 +68,19 @@ class PlainStore(WrapperStore[Store]):
         return type(self)(store, self.where, self._plainness)
 
     async def get(self, key: str, prototype: BufferPrototype, byte_range: ByteRequest | None = None) -> Buffer | None:
+        """Bytes of a key, judged before Zarr sees them; None if there are none.
+
+        Parameters
+        ----------
+        key : str
+        prototype : BufferPrototype
+        byte_range : ByteRequest, optional
+            The part to read; the whole file without it.
+
+        Returns
+        -------
+        Buffer or None
+        """
         if isinstance(self._store, LocalStore):
             self._look_at(self._store.root / key, key, byte_range)
         return await read_plainly(self._plainness, key, byte_range, lambda: self._store.get(key, prototype, byte_range))
@@ -89,5 +106,9 @@ def plain(store: Store, where: str) -> Store:
     store : Store
     where : str
         What messages call it.
+
+    Returns
+    -------
+    Store
     """
     return store if getattr(store, "judges", False) else PlainStore(store, where)

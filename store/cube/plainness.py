@@ -1,4 +1,4 @@
-"""What a Zarr group of other people may be: version 3, made of what a cube may be made of, and no larger than a study.
+"""Limits of a Zarr group of other people: version 3, made of what a cube may be made of, no larger than a study.
 
 Metadata are judged as JSON, before Zarr makes a codec or an array of them: codecs are programs, and some of them run
 what they are given. Imports no Zarr, so that labels are read without it.
@@ -97,7 +97,13 @@ class Plainness:
         return array.file_bytes if array else _MAX_CHUNK_BYTES
 
     def refuse_older(self, key: str) -> NoReturn:
-        """Zarr v2 keeps any codec of this machine in its metadata, pickle too."""
+        """Refuse Zarr v2, which keeps any codec of this machine in its metadata, pickle too.
+
+        Raises
+        ------
+        StudyError
+            Always.
+        """
         raise of_older_format(key, self.where)
 
     def judge(self, key: str, data: bytes | memoryview, request: ByteRequest | None) -> None:
@@ -162,7 +168,19 @@ def older_format(names: Iterable[str]) -> str:
 
 
 def of_older_format(key: str, where: str) -> StudyError:
-    """Error for a group of Zarr v2."""
+    """Error for a group of Zarr v2.
+
+    Parameters
+    ----------
+    key : str
+        A file by which it is known.
+    where : str
+        The group, for messages.
+
+    Returns
+    -------
+    StudyError
+    """
     return StudyError(
         where=where,
         found=f"a group of Zarr v2 ({key})",

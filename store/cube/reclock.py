@@ -76,12 +76,18 @@ def segment_weights(
 
     Parameters
     ----------
+    method : {"mean", "lanczos"}
+        See `resampling_weights`.
     from_s, to_s : ndarray
         (window,) and (row,) onsets in seconds, rising.
     from_window_s, to_window_s : float
         Seconds that each window and each row spans.
     where : str
         The segment, for messages.
+
+    Returns
+    -------
+    csr_array (row, window)
 
     Raises
     ------
@@ -116,6 +122,10 @@ def are_windows(from_s: np.ndarray, from_window_s: float, to_s: np.ndarray, to_w
         (window,) and (row,) onsets in seconds, rising.
     from_window_s, to_window_s : float
         Seconds that each window and each row spans.
+
+    Returns
+    -------
+    bool
     """
     same_length = abs(from_window_s - to_window_s) <= SAME_S
     return same_length and bool((match_onsets(to_s, from_s) >= 0).all())

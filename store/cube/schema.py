@@ -45,7 +45,19 @@ def stored_rows(n_rows: int) -> int:
 
 
 def main_variable(variables: Any, data: Any) -> str:
-    """A cube's main variable: one of `DIMS`, else the first of its `data`; "" if it has none."""
+    """A cube's main variable: one of `DIMS`, else the first of its `data`; "" if it has none.
+
+    Parameters
+    ----------
+    variables : container of str
+        All variables, coordinates too.
+    data : iterable of str
+        Those that are no coordinates.
+
+    Returns
+    -------
+    str
+    """
     return next((name for name in (*DIMS, *sorted(map(str, data))) if name in variables), "")
 
 
@@ -56,6 +68,10 @@ def shard_key(model: int, layer: int) -> str:
     ----------
     model, layer : int
         Positions on their axes.
+
+    Returns
+    -------
+    str
     """
     return f"features/c/0/0/{model}/{layer}"
 
@@ -213,6 +229,11 @@ def provenance(kind: str, spec: Mapping[str, Any], packages: Sequence[str], **mo
         Packages beside this one whose versions are recorded.
     **more
         Attributes of this kind of cube.
+
+    Returns
+    -------
+    dict
+        Attribute -> value.
     """
     versions = {"python": ".".join(platform.python_version_tuple()[:2])}
     for package in ("cinecube", *packages):

@@ -73,6 +73,19 @@ class ChunkCache:
         """Bytes of an object, from here or from `fetch`, which is then kept.
 
         What was damaged on this disk is fetched again, and a cache that fails is done without.
+
+        Parameters
+        ----------
+        oid : str
+            The object's hash.
+        request : ByteRequest, optional
+            The part to read; the whole object without it.
+        fetch : callable
+            Reads it from the remote.
+
+        Returns
+        -------
+        bytes
         """
         key = f"{oid} {_span(request)}"
         kept = self._get(key)

@@ -45,6 +45,11 @@ def confined(function: str, arguments: Mapping[str, Any], where: str) -> Any:
     where : str
         What messages call what is read.
 
+    Returns
+    -------
+    object
+        The JSON values that the function gave back.
+
     Raises
     ------
     StudyError

@@ -146,11 +146,11 @@ class DvcIndex:
 
     @property
     def where(self) -> str:
-        """What messages call it."""
+        """The name that messages give it."""
         return shown_address(self.url) + (f" at {self.rev}" if self.rev else "")
 
     def named(self, path: str) -> str:
-        """What messages call one of its paths; in the folder that a command runs in, as it is."""
+        """The name that messages give one of its paths; in the folder that a command runs in, as it is."""
         return path if self.where == "." else f"{self.where}: {path}"
 
     @property
@@ -213,6 +213,10 @@ class DvcIndex:
             From the index's folder.
         limit : int
             A file of more bytes is refused.
+
+        Returns
+        -------
+        str
 
         Raises
         ------
@@ -330,6 +334,10 @@ def open_index(
     remote_config : dict, optional
         Options of that remote that are not in the repository, such as `url` or `password`.
 
+    Returns
+    -------
+    DvcIndex
+
     Raises
     ------
     StudyError
@@ -362,7 +370,18 @@ def _cloned(url: str, rev: str | None) -> str:
 
 
 def inside(path: str, prefix: str) -> str | None:
-    """A path of a repository from one of its folders, `prefix`; none if it lies elsewhere."""
+    """A path of a repository as one of its folders, `prefix`, has it; None if it is elsewhere.
+
+    Parameters
+    ----------
+    path, prefix : str
+        From the repository's top; an empty prefix, or `.`, is the top itself.
+
+    Returns
+    -------
+    str or None
+        None where it is elsewhere.
+    """
     if prefix in ("", "."):
         return path
     return path[len(prefix) + 1 :] if path.startswith(f"{prefix}/") else None
@@ -380,7 +399,23 @@ def _configured(config: dict[str, Any], remote: str | None, options: Mapping[str
 
 
 def open_source(source: Source, base: str) -> DvcIndex:
-    """The index of the repository that an output was imported from; relative paths start at `base`."""
+    """The index of the repository that an output was imported from; relative paths start at `base`.
+
+    Parameters
+    ----------
+    source : Source
+    base : str
+        Folder or address of the repository that holds the import.
+
+    Returns
+    -------
+    DvcIndex
+
+    Raises
+    ------
+    StudyError
+        If its remote names programs; as of `open_index`.
+    """
     refuse_programs(source.remote_config or {}, f"{shown_address(base)}: the remote of an import")
     beside = Path(split_address(base)[0]) / source.url
     url = str(beside) if "://" not in source.url and beside.is_dir() else source.url

@@ -37,6 +37,11 @@ def read_repository(url: str, rev: str | None, clone: str | None, folder: str) -
     folder : str
         The folder of the repository that was asked for; empty if none was.
 
+    Returns
+    -------
+    dict
+        JSON values.
+
     Raises
     ------
     StudyError

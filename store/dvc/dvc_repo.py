@@ -32,6 +32,12 @@ _PROGRAM = re.compile(r"::|(^|//|@)-|[^\x20-\x7e\x80-\U0010ffff]")
 def check_address(url: str, rev: str | None) -> None:
     """Refuse what is no address of a Git repository, and a revision that is none.
 
+    Parameters
+    ----------
+    url : str
+        A folder, or an address that Git knows.
+    rev : str, optional
+
     Raises
     ------
     StudyError
@@ -53,7 +59,20 @@ def check_address(url: str, rev: str | None) -> None:
 
 
 def fetch_clone(url: str, rev: str | None) -> str:
-    """A clone of a repository elsewhere in a temporary folder, which goes when this process ends."""
+    """A clone of a repository elsewhere in a temporary folder, which goes when this process ends.
+
+    Parameters
+    ----------
+    url : str
+        An address that Git knows.
+    rev : str, optional
+        A branch, tag or commit; the default branch without it.
+
+    Returns
+    -------
+    str
+        The clone's folder.
+    """
     from dvc.repo.open_repo import _cached_clone
 
     _clean_up_at_exit()
@@ -127,6 +146,10 @@ def opened_repo(url: str, rev: str | None, folder: str = "", *, is_clone: bool =
         Where in the repository to look; by default at its top, or where else DVC is, if that is a single place.
     is_clone : bool
         Whether it is a clone of a repository elsewhere, whose cache is nobody's.
+
+    Yields
+    ------
+    Opened
 
     Raises
     ------

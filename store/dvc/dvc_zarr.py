@@ -46,6 +46,10 @@ def dvc_zarr_store(
     cache_bytes : int
         The most that folder holds; what was not used for longest goes first.
 
+    Returns
+    -------
+    DvcZarrStore
+
     Raises
     ------
     StudyError
@@ -82,7 +86,13 @@ class DvcZarrStore(Store):
         self.listing, self._plainness = listing, known or Plainness(listing.where)
 
     def with_read_only(self, read_only: bool = False) -> DvcZarrStore:
-        """The same store; there is none that writes."""
+        """The same store; there is none that writes.
+
+        Raises
+        ------
+        ValueError
+            If one that writes is asked for.
+        """
         if not read_only:
             raise ValueError("a revision cannot be written to")
         return type(self)(self.listing, self._plainness)
@@ -99,6 +109,18 @@ class DvcZarrStore(Store):
 
     async def get(self, key: str, prototype: BufferPrototype, byte_range: ByteRequest | None = None) -> Buffer | None:
         """Bytes of a key, or none if it is not listed.
+
+        Parameters
+        ----------
+        key : str
+            From the group's root.
+        prototype : BufferPrototype
+        byte_range : ByteRequest, optional
+            The part to read; the whole object without it.
+
+        Returns
+        -------
+        Buffer or None
 
         Raises
         ------
@@ -126,22 +148,45 @@ class DvcZarrStore(Store):
     async def get_partial_values(
         self, prototype: BufferPrototype, key_ranges: Iterable[tuple[str, ByteRequest | None]]
     ) -> list[Buffer | None]:
-        """Bytes of several keys."""
+        """Bytes of several keys.
+
+        Parameters
+        ----------
+        prototype : BufferPrototype
+        key_ranges : iterable of (str, ByteRequest or None)
+
+        Returns
+        -------
+        list of Buffer or None
+            As many as there are keys, in their order.
+        """
         return list(await asyncio.gather(*(self.get(key, prototype, wanted) for key, wanted in key_ranges)))
 
     async def exists(self, key: str) -> bool:
-        """Whether the revision lists a key."""
+        """True if the revision lists a key."""
         return key in self.listing.files
 
     async def getsize(self, key: str) -> int:
-        """Bytes of a key."""
+        """Bytes of a key.
+
+        Raises
+        ------
+        FileNotFoundError
+            If it is not listed.
+        """
         item = self.listing.files.get(key)
         if item is None:
             raise FileNotFoundError(key)
         return await asyncio.to_thread(self.listing.objects.size, item, self._where(key))
 
     async def set(self, key: str, value: Buffer) -> None:
-        """Refuse."""
+        """Refuse.
+
+        Parameters
+        ----------
+        key : str
+        value : Buffer
+        """
         self._check_writable()
 
     async def delete(self, key: str) -> None:

@@ -21,6 +21,10 @@ def may_lack(folder: Path, suffix: str) -> bool:
     folder : Path
         In a working tree of DVC.
     suffix : str
+
+    Returns
+    -------
+    bool
     """
     return any(_lacks(file, suffix) for file in records_below(folder))
 

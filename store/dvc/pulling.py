@@ -89,6 +89,14 @@ class ObjectCache:
     def keep(self, item: DvcObject, data: bytes, where: str) -> None:
         """Put an object in place, whole or not at all; another process may do the same.
 
+        Parameters
+        ----------
+        item : DvcObject
+        data : bytes
+            All of it.
+        where : str
+            What messages call it.
+
         Raises
         ------
         StudyError
@@ -147,6 +155,10 @@ def pull_layers(
         Block number (0 is `embed`) or label; all layers without it.
     tell : callable, optional
         Told `(done, total)` shards.
+
+    Returns
+    -------
+    Fetched
 
     Raises
     ------
@@ -255,7 +267,18 @@ class PulledCubes:
             return None
 
     def part(self, path: Path, where: str) -> Part | None:
-        """A cube at its place in the study; none if DVC does not know it or its labels are not in the cache."""
+        """A cube at its place in the study; none if DVC does not know it or its labels are not in the cache.
+
+        Parameters
+        ----------
+        path : Path
+        where : str
+            What messages call it.
+
+        Returns
+        -------
+        Part or None
+        """
         if self._index is None or not path.is_relative_to(self._root):
             return None
         try:
@@ -275,6 +298,21 @@ class PulledCubes:
 
     def open(self, path: Path, stream: str, layer: int | str | None, where: str) -> xr.Dataset | None:
         """A cube whose labels are in the cache; none if they are not.
+
+        Parameters
+        ----------
+        path : Path
+            The cube's place in the study.
+        stream : str
+            Label on the axis `model`; all streams where the cube has no such label.
+        layer : int or str, optional
+            Block number or label; all layers without it.
+        where : str
+            What messages call it.
+
+        Returns
+        -------
+        Dataset or None
 
         Raises
         ------
@@ -297,7 +335,20 @@ class PulledCubes:
         return part.cube
 
     def refuse_kept_back(self, path: Path, where: str) -> None:
-        """Raise if a file or cube of the study is not here because its owner did not publish it."""
+        """Raise if a file or cube of the study is not here because its owner did not publish it.
+
+        Parameters
+        ----------
+        path : Path
+            Its place in the study.
+        where : str
+            What messages call it.
+
+        Raises
+        ------
+        StudyError
+            If it is not here, and its owner did not publish it.
+        """
         if path.exists() or self._index is None or not path.is_relative_to(self._root):
             return
         output = self._index.at(path.relative_to(self._root).as_posix())

@@ -60,14 +60,37 @@ class DvcObject:
 
 
 def md5_of(file: Any, item: DvcObject) -> str:
-    """The hash of an open file as DVC takes that of an object."""
+    """The hash of an open file as DVC takes that of an object.
+
+    Parameters
+    ----------
+    file : file object
+        Open for reading bytes.
+    item : DvcObject
+        A legacy one has the hash of its text with Unix ends of lines.
+
+    Returns
+    -------
+    str
+        Hexadecimal, without `.dir`.
+    """
     from dvc_data.hashfile.hash import fobj_md5
 
     return str(fobj_md5(file, name="md5-dos2unix" if item.legacy else "md5"))
 
 
 def is_whole(item: DvcObject, data: bytes) -> bool:
-    """True if bytes are those of an object."""
+    """True if bytes are those of an object.
+
+    Parameters
+    ----------
+    item : DvcObject
+    data : bytes
+
+    Returns
+    -------
+    bool
+    """
     return md5_of(io.BytesIO(data), item) == item.oid.removesuffix(".dir")
 
 
@@ -118,6 +141,18 @@ class Location:
 
     def read(self, item: DvcObject, request: ByteRequest | None, limit: int | None = None) -> bytes:
         """Bytes of an object, in one attempt; of a whole one at most `limit`.
+
+        Parameters
+        ----------
+        item : DvcObject
+        request : ByteRequest, optional
+            The part to read; the whole object without it.
+        limit : int, optional
+            The most bytes that a whole object may have.
+
+        Returns
+        -------
+        bytes
 
         Raises
         ------
@@ -239,6 +274,20 @@ class Objects:
     def read(self, item: DvcObject, request: ByteRequest | None, where: str, limit: int | None = None) -> bytes:
         """Bytes of an object, from the first location that has it; of a whole one at most `limit`.
 
+        Parameters
+        ----------
+        item : DvcObject
+        request : ByteRequest, optional
+            The part to read; the whole object without it.
+        where : str
+            What messages call the file.
+        limit : int, optional
+            The most bytes that a whole object may have.
+
+        Returns
+        -------
+        bytes
+
         Raises
         ------
         StudyError
@@ -254,6 +303,19 @@ class Objects:
 
     def read_whole(self, item: DvcObject, where: str, limit: int | None = None) -> bytes:
         """Bytes of an object, at most `limit`, from the first location that has them whole; caches are not believed.
+
+        Parameters
+        ----------
+        item : DvcObject
+        where : str
+            What messages call the file.
+        limit : int, optional
+            The most bytes that it may have.
+
+        Returns
+        -------
+        bytes
+            Those that hash to its name.
 
         Raises
         ------
@@ -279,7 +341,18 @@ class Objects:
         return Objects(self._locations, self._more, chunks, kept=self._kept)
 
     def size(self, item: DvcObject, where: str) -> int:
-        """Bytes of an object; raises as `read` does."""
+        """Bytes of an object; raises as `read` does.
+
+        Parameters
+        ----------
+        item : DvcObject
+        where : str
+            What messages call the file.
+
+        Returns
+        -------
+        int
+        """
         return self._first(lambda location: location.size(item), item, where)
 
     def _first(self, ask: Callable[[Location], T], item: DvcObject, where: str) -> T:
@@ -391,6 +464,19 @@ def cache_location(root: str) -> Location:
 
 def remote_location(config: Mapping[str, Any], name: str, where: str) -> Location:
     """A remote of a repository's configuration.
+
+    Parameters
+    ----------
+    config : Mapping
+        The repository's configuration.
+    name : str
+        The remote's.
+    where : str
+        What messages call what is read.
+
+    Returns
+    -------
+    Location
 
     Raises
     ------

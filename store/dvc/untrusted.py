@@ -16,7 +16,20 @@ _FILES = ("configpath", "credentialpath")  # AWS reads a `credential_process` th
 
 
 def unreadable(error: Exception, url: str, rev: str | None) -> StudyError:
-    """The error of a repository that Git or DVC cannot read."""
+    """The error of a repository that Git or DVC cannot read.
+
+    Parameters
+    ----------
+    error : exception
+        What Git or DVC raised.
+    url : str
+        As it was asked for.
+    rev : str, optional
+
+    Returns
+    -------
+    StudyError
+    """
     cause: BaseException = error
     if str(error) == "SCM error":  # DVC's words for whatever Git says; the reason is what all of it comes from
         while cause.__cause__ is not None:
@@ -40,6 +53,11 @@ def refuse_programs(options: Mapping[str, Any], where: str, *, files: bool = Tru
     where : str
     files : bool
         Whether files are refused too.
+
+    Raises
+    ------
+    StudyError
+        Naming the option.
     """
     for name in (*_PROGRAMS, *(_FILES if files else ())):
         if options.get(name):
@@ -52,7 +70,13 @@ def refuse_programs(options: Mapping[str, Any], where: str, *, files: bool = Tru
 
 
 def check_path(path: str) -> str:
-    """A path that leads to nothing outside its folder; it comes from a file of someone else."""
+    """A path that leads to nothing outside its folder; it comes from a file of someone else.
+
+    Raises
+    ------
+    ValueError
+        If it is absolute, too long, or has other parts than names.
+    """
     strange = path.startswith("/") or any(part in ("", ".", "..") for part in path.split("/"))
     if strange or "\0" in path or "\\" in path or len(path) > _MAX_PATH:
         raise ValueError(f"{path[:100]!r}, which is no path in a folder")
@@ -60,14 +84,44 @@ def check_path(path: str) -> str:
 
 
 def check_oid(oid: str, path: str) -> str:
-    """A hash that is one: it becomes a path, and comes from a file of someone else."""
+    """A hash that is one: it becomes a path, and comes from a file of someone else.
+
+    Parameters
+    ----------
+    oid : str
+    path : str
+        The file that has it, for the message.
+
+    Returns
+    -------
+    str
+        The same.
+
+    Raises
+    ------
+    ValueError
+        If it is no MD5.
+    """
     if not _OID.fullmatch(oid):
         raise ValueError(f"{path} has the hash {oid[:100]!r}, which is no MD5")
     return oid
 
 
 def refuse_nested(files: Collection[str], n_entries: int) -> None:
-    """Refuse a list that names a file twice, or a file as a folder: which one is there would be chance."""
+    """Refuse a list that names a file twice, or a file as a folder: which one is there would be chance.
+
+    Parameters
+    ----------
+    files : collection of str
+        Paths of a list, each once.
+    n_entries : int
+        Entries of the list.
+
+    Raises
+    ------
+    ValueError
+        If it does.
+    """
     if len(files) < n_entries:
         raise ValueError(f"{n_entries - len(files)} files twice")
     folders = {path[:at] for path in files for at, sign in enumerate(path) if sign == "/"}

@@ -90,6 +90,10 @@ def read_foreign(
     chosen : sequence of str
         Names of the columns that are features; by default all that are no labels.
 
+    Returns
+    -------
+    Foreign
+
     Raises
     ------
     StudyError

@@ -25,7 +25,17 @@ NUMBERS = "fiub"
 
 
 def wrong(where: str, found: str, expected: str, do: str) -> StudyError:
-    """Error for features that cannot be read, or not for certain."""
+    """Error for features that cannot be read, or not for certain.
+
+    Parameters
+    ----------
+    where, found, expected, do : str
+        As in `StudyError`.
+
+    Returns
+    -------
+    StudyError
+    """
     return StudyError(where=where, found=found, expected=expected, do=do)
 
 
@@ -145,6 +155,10 @@ def as_numbers(values: Any, where: str) -> np.ndarray:
     where : str
         What messages call them.
 
+    Returns
+    -------
+    array of float64, shape (row, dim)
+
     Raises
     ------
     StudyError
@@ -161,7 +175,19 @@ def as_numbers(values: Any, where: str) -> np.ndarray:
 
 
 def unreadable_array(path: Path, error: Exception) -> StudyError:
-    """Error for a file that a library cannot read."""
+    """Error for a file that a library cannot read.
+
+    Parameters
+    ----------
+    path : Path
+    error : exception
+        What the library raised.
+
+    Returns
+    -------
+    StudyError
+        As of `environment_error`, where the machine refused.
+    """
     if refused := environment_error(error, str(path)):
         return refused
     first = first_line(error)

@@ -57,6 +57,10 @@ def read_columns(path: Path, n_rows: int | None = None) -> Table:
     n_rows : int, optional
         How many rows it must have: this distinguishes names from values where both are whole numbers.
 
+    Returns
+    -------
+    Table
+
     Raises
     ------
     StudyError

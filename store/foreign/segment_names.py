@@ -20,6 +20,11 @@ def segment_of(name: str, segments: Sequence[str]) -> str | None:
     name : str
     segments : sequence of str
         Those of the study.
+
+    Returns
+    -------
+    str or None
+        None where it means no segment of the study.
     """
     if name in segments:
         return name
@@ -36,6 +41,11 @@ def nearest_segment(segment: str, names: Iterable[str]) -> str | None:
         The one that is missing.
     names : iterable of str
         Those that are there.
+
+    Returns
+    -------
+    str or None
+        None where no name is near.
     """
     own, by_label = bids_label(segment).lower(), {bids_label(name).lower(): name for name in names}
     longest = sorted((label for label in by_label if len(label) >= _SHORTEST), key=len, reverse=True)

@@ -33,7 +33,7 @@ _MOST_NAMED = 3
 
 @dataclass(frozen=True)
 class AnnexKey:
-    """What git-annex calls the contents of a file.
+    """The key that git-annex gives the contents of a file.
 
     Attributes
     ----------
@@ -98,6 +98,10 @@ class Digests:
         path : Path
         told : callable, optional
             Called with the number of bytes of each block that is read.
+
+        Returns
+        -------
+        str
 
         Raises
         ------
@@ -189,6 +193,11 @@ def unfetched(missing: list[Path], root: Path | None, what: str) -> StudyError:
         The study's folder; None where there is no study yet.
     what : str
         What needs them.
+
+    Returns
+    -------
+    StudyError
+        It advises `datalad get` or the like where git-annex has the files.
     """
     keys = [annex_key(path) for path in missing]
     n_bytes = sum(key.n_bytes for key in keys if key)

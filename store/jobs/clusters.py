@@ -58,6 +58,10 @@ def open_client(dask_params: DaskParams, n_local: int, root: Path) -> Iterator[W
     root : Path
         The study's folder, which workers elsewhere have to see.
 
+    Yields
+    ------
+    WatchedClient
+
     Raises
     ------
     StudyError

@@ -68,6 +68,10 @@ def open_workers(
     needed_bytes : int
         Memory of each local worker: there are as many as have room, and one at least.
 
+    Yields
+    ------
+    Client or Threads
+
     Raises
     ------
     StudyError
@@ -93,6 +97,17 @@ def open_threads(threads: int, at_most: int | None = None) -> Iterator[Threads]:
     With `at_most` there are no more of them, whatever the cores.
 
     BLAS settings and filters of warnings belong to the process, so they are set around all threads, never inside one.
+
+    Parameters
+    ----------
+    threads : int
+        BLAS threads of each.
+    at_most : int, optional
+        The most workers.
+
+    Yields
+    ------
+    Threads
     """
     n_workers = min(n_local_workers(threads), at_most or sys.maxsize)
     with (
@@ -123,6 +138,10 @@ def planned_workers(dask: DaskParams, threads: int) -> int:
     dask : "local", ClusterAddress, Gpus or JobQueue
     threads : int
         BLAS threads of each local worker.
+
+    Returns
+    -------
+    int
     """
     if isinstance(dask, JobQueue):
         processes = dask.options.get("processes", 1)
@@ -141,6 +160,11 @@ def pinned(function: Callable[..., _Result], threads: int, *arguments: Any) -> _
     threads : int
     *arguments
         Of the function.
+
+    Returns
+    -------
+    object
+        What the function returns.
     """
     with pinned_blas(threads):
         return function(*arguments)
@@ -180,6 +204,11 @@ def share(workers: Workers, value: Any) -> Any:
     workers : Client, Threads or None
     value
         Anything that can be pickled.
+
+    Returns
+    -------
+    object
+        The value itself, or Dask's future of it; an argument of jobs either way.
     """
     return value if workers is None or isinstance(workers, Threads) else workers.submit(_same, value, pure=False)
 
@@ -200,6 +229,11 @@ def submit(workers: Workers, function: Callable[..., Any], threads: int, *argume
         BLAS threads of it.
     *arguments
         May come from `share` and from `submit`.
+
+    Returns
+    -------
+    object
+        The result, or a future of it; an argument of jobs either way.
     """
     if workers is None:
         return pinned(function, threads, *arguments)

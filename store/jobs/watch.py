@@ -55,6 +55,11 @@ def bounded(seconds: float, call: Callable[[], _Result]) -> _Result:
     call : callable
         Without arguments.
 
+    Returns
+    -------
+    object
+        What the call returns; what it raises is raised.
+
     Raises
     ------
     TimeoutError
@@ -325,6 +330,10 @@ def lost_scheduler(where: str, reason: str) -> StudyError:
         What was lost, or the stage that lost it.
     reason : str
         The library's message.
+
+    Returns
+    -------
+    StudyError
     """
     return StudyError(
         where=where,

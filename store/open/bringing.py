@@ -1,4 +1,4 @@
-"""What brings a film of an imported model that is not here; commands that look ask it: it loads no DVC."""
+"""Commands that bring a film of an imported model that is not here; what looks at a study asks it: it loads no DVC."""
 
 from __future__ import annotations
 
@@ -20,6 +20,10 @@ def never_imported(study: Study, root: Path, model: str, film: str) -> str:
     root : Path
         The study's folder.
     model, film : str
+
+    Returns
+    -------
+    str
     """
     entry, cube = study.import_of(model), StudyPaths(root).features(model, film)
     if entry is None or cube.exists() or not _is_from_repository(entry.source):

@@ -138,6 +138,20 @@ def summarise(cube: CubeHead, path: Path, n_bytes: int | None, pulled: Sequence[
 
     `group` is the model or pair of features and scores, else one of `OF_ALL`; empty of cubes of other kinds. `pulled`
     are the layers that are here, as `model layer`, of a cube that is in DVC's cache only.
+
+    Parameters
+    ----------
+    cube : CubeHead
+    path : Path
+        From the study's folder.
+    n_bytes : int, optional
+        On disk; None where it is not known.
+    pulled : sequence of str, optional
+
+    Returns
+    -------
+    dict
+        Key -> value, all of types that JSON has.
     """
     kind = str(cube.attrs.get("kind", cube.name))
     groups = {"features": path.parent.name, "scores": path.stem, "predictions": path.stem, "brain": "brain"}

@@ -34,6 +34,10 @@ class Cubes(Protocol):
         layer : int or str, optional
             The only one that will be read: its block number or label.
 
+        Returns
+        -------
+        Dataset
+
         Raises
         ------
         StudyError
@@ -62,6 +66,21 @@ class FolderCubes:
         self._paths, self._pulled = paths, PulledCubes(paths.root)
 
     def open(self, path: Path, model: str | None = None, layer: int | str | None = None) -> xr.Dataset:
+        """Open a cube of the folder lazily, or the layers of it that were pulled; see `Cubes.open`.
+
+        Parameters
+        ----------
+        path : Path
+            In the study.
+        model : str, optional
+            The only one that will be read.
+        layer : int or str, optional
+            The only one that will be read: its block number or label.
+
+        Returns
+        -------
+        Dataset
+        """
         where = self._paths.relative(path)
         self._pulled.refuse_kept_back(path, where)
         cube = None if path.exists() or model is None else self._pulled.open(path, model, layer, where)

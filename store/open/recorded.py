@@ -35,7 +35,7 @@ _log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class LastRun:
-    """What DVC has of a stage's last run.
+    """DVC's record of a stage's last run.
 
     Attributes
     ----------
@@ -205,6 +205,11 @@ def restored_features(root: Path, wanted: Mapping[tuple[str, str], str]) -> set[
         A folder with a `dvc.yaml`, where there is one.
     wanted : Mapping of (str, str) to str
         Models and films -> fingerprints of their cubes.
+
+    Returns
+    -------
+    set of (str, str)
+        Models and films.
     """
     if not wanted:
         return set()

@@ -48,6 +48,10 @@ def open_revision(
         A folder that keeps what the remote sends, at most `cache_bytes` of it.
     cache_bytes : int
 
+    Returns
+    -------
+    OpenStudy
+
     Raises
     ------
     StudyError
@@ -106,6 +110,15 @@ class RevisionCubes:
             From the study's folder.
         model, layer : optional
             As in `Cubes.open`; not needed here, since values are read when they are asked for.
+
+        Returns
+        -------
+        Dataset
+
+        Raises
+        ------
+        StudyError
+            If the revision has no such cube, or one of Zarr v2.
         """
         listing = self._kept(self.index.folder(path.as_posix()))
         if older := older_format(listing.files):

@@ -21,7 +21,20 @@ HUB_ID = re.compile(r"[\w-][\w.-]*/[\w-][\w.-]*")
 
 
 def becomes(study: Study, imported: Imported, spec: Mapping[str, Any]) -> str:
-    """The resampling of an imported cube's rows, in words; "" if they have the study's own TR."""
+    """The resampling of an imported cube's rows, in words; "" if they have the study's own TR.
+
+    Parameters
+    ----------
+    study : Study
+    imported : Imported
+        Its entry in `imported`.
+    spec : Mapping
+        The cube's.
+
+    Returns
+    -------
+    str
+    """
     tr_s = (spec.get("clock") or {}).get("tr_s")
     if tr_s is None or tr_s == study.clock.tr_s:
         return ""

@@ -482,7 +482,13 @@ def load_study(root: Path) -> Study:
 
 
 def refuse_no_study(root: Path) -> None:
-    """Refuse a folder without `params.yaml`; raises as `load_study` does."""
+    """Refuse a folder without `params.yaml`.
+
+    Raises
+    ------
+    StudyError
+        As `load_study` does.
+    """
     path = root / PARAMS_FILE
     if not path.exists():
         bare = (root / "HEAD").is_file() and (root / "objects").is_dir()
@@ -495,7 +501,23 @@ def refuse_no_study(root: Path) -> None:
 
 
 def read_study(text: str, where: str) -> Study:
-    """Check the text of a `params.yaml`; raises as `load_study` does."""
+    """Check the text of a `params.yaml`; raises as `load_study` does.
+
+    Parameters
+    ----------
+    text : str
+    where : str
+        What messages call the file where it is no YAML.
+
+    Returns
+    -------
+    Study
+
+    Raises
+    ------
+    StudyError
+        As of `load_study`.
+    """
     try:
         raw = parse_yaml(text, strict=True)
     except (yaml.YAMLError, ValueError) as error:
@@ -530,6 +552,11 @@ def parse(model: type[_Model], raw: Any, where: str, do: str | None = None) -> _
         The file.
     do : str, optional
         What to do about anything wrong, where that is not to edit the file.
+
+    Returns
+    -------
+    object
+        Of the model's type.
 
     Raises
     ------

@@ -44,6 +44,10 @@ def edit_yaml(text: str, edit: Callable[[CommentedMap], None], where: str = PARA
     where : str
         What messages call the file.
 
+    Returns
+    -------
+    str
+
     Raises
     ------
     StudyError
@@ -70,6 +74,13 @@ def edit_yaml(text: str, edit: Callable[[CommentedMap], None], where: str = PARA
 def edit_params(root: Path, edit: Callable[[CommentedMap], None]) -> None:
     """Change `params.yaml`; what would be no study is not written.
 
+    Parameters
+    ----------
+    root : Path
+        The study's folder.
+    edit : callable
+        Changes the mapping in place.
+
     Raises
     ------
     StudyError
@@ -84,7 +95,15 @@ def edit_params(root: Path, edit: Callable[[CommentedMap], None]) -> None:
 
 
 def list_imported(params: CommentedMap, entry: dict[str, Any]) -> None:
-    """Put a model under `imported`, and take it out of what the study computes."""
+    """Put a model under `imported`, and take it out of what the study computes.
+
+    Parameters
+    ----------
+    params : CommentedMap
+        The whole of `params.yaml`, changed in place.
+    entry : dict
+        The model's keys; those that are None are left out.
+    """
     model = entry["model"]
     computed = params.get("compute", {}).get("models", [])
     if model in computed:

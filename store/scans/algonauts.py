@@ -128,7 +128,19 @@ class Algonauts:
         return self._places
 
     def values(self, run: ScanRun, places: Places) -> RunBlocks:
-        """Values of a run at some of the parcels."""
+        """Values of a run at some of the parcels.
+
+        Parameters
+        ----------
+        run : ScanRun
+        places : Places
+            Some of `places`.
+
+        Yields
+        ------
+        volumes, places : slice
+        values : array of float32, shape (volume, place)
+        """
         one, columns = self._one(run), np.searchsorted(self._places.index, places.index)
         step = max(1, BLOCK_BYTES // (8 * one.shape[1]))
         with open_hdf5(one.path) as sets:
@@ -150,6 +162,11 @@ def hdf5_files(folder: Path, subject: str) -> list[Path]:
     ----------
     folder : Path
     subject : str
+
+    Returns
+    -------
+    list of Path
+        Sorted.
 
     Raises
     ------

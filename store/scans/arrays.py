@@ -137,11 +137,23 @@ class Arrays:
         return at
 
     def places(self, runs: Sequence[ScanRun]) -> Places:
-        """What the columns are: vertices of the mesh or grayordinates of `brain.space`, or parcels by name."""
+        """Places of the columns: vertices of the mesh or grayordinates of `brain.space`, or parcels by name."""
         return self._places
 
     def values(self, run: ScanRun, places: Places) -> RunBlocks:
-        """Values of a run; a row that the array lacks is the one before it, which cleaning leaves out."""
+        """Values of a run; a row that the array lacks is the one before it, which cleaning leaves out.
+
+        Parameters
+        ----------
+        run : ScanRun
+        places : Places
+            Some of `places`.
+
+        Yields
+        ------
+        volumes, places : slice
+        values : array of float32, shape (volume, place)
+        """
         rows, at = self._of_run(run).index.to_numpy(), self._on_clock(run)
         source = rows[(np.searchsorted(at, np.arange(at[-1] + 1), side="right") - 1).clip(0)]
         array, columns = open_array(self._array), np.searchsorted(self._places.index, places.index)
@@ -225,6 +237,10 @@ def columns_as_places(space: str, n_columns: int, table: Path, where: str) -> Pl
         `hemi` (L or R), `x_mm`, `y_mm`, `z_mm`.
     where : str
         The source, for messages.
+
+    Returns
+    -------
+    Places
 
     Raises
     ------

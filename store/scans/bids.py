@@ -32,7 +32,7 @@ _SAME_TR = 1e-3
 
 
 def layout_of(name: str) -> Layout | None:
-    """How a file of this name holds its values; None if it is no scan."""
+    """Layout of the values in a file of this name; None if it is no scan."""
     return next((layout for ending, layout in _ENDINGS.items() if name.endswith(f"_bold{ending}")), None)
 
 
@@ -60,6 +60,11 @@ def scan_files(folder: Path, subject: str) -> list[Path]:
     folder : Path
         The subject's.
     subject : str
+
+    Returns
+    -------
+    list of Path
+        Sorted.
 
     Raises
     ------
@@ -97,6 +102,11 @@ def beside(
         An entity of the scan that stands behind all others.
     **entities : str
         Entities with other labels.
+
+    Returns
+    -------
+    Path
+        It need not be there.
     """
     named = {key: value for key, value in entities_of(scan.name).items() if key not in (*without, "suffix")} | entities
     stem = "_".join(f"{key}-{value}" for key, value in sorted(named.items(), key=lambda item: item[0] == last))
@@ -123,6 +133,11 @@ def confounds_table(scan: Path, where: str) -> Path | None:
     scan : Path
     where : str
         The run, for messages.
+
+    Returns
+    -------
+    Path or None
+        None if there is none.
 
     Raises
     ------
@@ -177,6 +192,12 @@ def repetition_s(scan: Path, sidecars: Sequence[Path], header_s: float | None, k
         What the header says.
     known : bool
         Whether the header's writer knew it, so that both must agree.
+
+    Returns
+    -------
+    tr_s : float
+    said : str
+        Empty where nothing was taken for milliseconds.
 
     Raises
     ------

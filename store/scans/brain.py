@@ -127,6 +127,11 @@ def find_scans(study: Study, subject: str, root: Path) -> tuple[ScanSource, list
     root : Path
         The study's folder.
 
+    Returns
+    -------
+    source : ScanSource
+    runs : list of ScanRun
+
     Raises
     ------
     StudyError
@@ -175,7 +180,18 @@ def tell_of_missing(study: Study, source: ScanSource, runs: Sequence[ScanRun]) -
 
 
 def missing_segments(study: Study, runs: Sequence[ScanRun]) -> list[str]:
-    """Segments of the study that none of a subject's runs is of."""
+    """Segments of the study that none of a subject's runs is of.
+
+    Parameters
+    ----------
+    study : Study
+    runs : sequence of ScanRun
+
+    Returns
+    -------
+    list of str
+        In the study's order.
+    """
     seen = {run.segment for run in runs}
     return [segment for segment in study.segments() if segment not in seen]
 
@@ -193,6 +209,11 @@ def check_runs(
     rows : dict
         Segment -> its rows.
     clock : Clock
+
+    Returns
+    -------
+    list of CheckedRun
+        As many as there are runs, in their order.
 
     Raises
     ------
@@ -319,7 +340,18 @@ def _tell_of_bad(checked: Sequence[CheckedRun], bad: np.ndarray, places: Places)
 
 
 def name_of_place(places: Places, which: int) -> str:
-    """A place as its space counts it: `(i, j, k)` of a voxel, otherwise its number."""
+    """A place as its space counts it: `(i, j, k)` of a voxel, otherwise its number.
+
+    Parameters
+    ----------
+    places : Places
+    which : int
+        Position among the places.
+
+    Returns
+    -------
+    str
+    """
     number = int(places.index[which])
     if isinstance(places.space, Grid):
         return str(tuple(int(n) for n in np.unravel_index(number, places.space.shape)))
@@ -418,12 +450,17 @@ def _write_block(
 
 
 def asked_spec(study: Study, subject: str) -> dict[str, Any]:
-    """The part of a brain cube's spec that `params.yaml` decides; scans atlas and lengths of films are the rest.
+    """The part of a brain cube's spec that `params.yaml` decides; scans, atlas and lengths of films are the rest.
 
     Parameters
     ----------
     study : Study
     subject : str
+
+    Returns
+    -------
+    dict
+        Field -> value.
     """
     params = study.brain.model_dump(exclude={"subjects", "repeats", "path", "atlas", "publish"})
     return {"subject": subject, "brain": params, "tr_s": study.clock.tr_s, **raised({"scans": VERSION})}

@@ -102,7 +102,25 @@ class DenseSeries:
         return places_of_models(_load(runs[0].path)[2], f"fsLR-{_DENSITY}")
 
     def values(self, run: ScanRun, places: Places) -> RunBlocks:
-        """Values of a run, some grayordinates at a time: the file has the whole course of each together."""
+        """Values of a run, some grayordinates at a time: the file has the whole course of each together.
+
+        Parameters
+        ----------
+        run : ScanRun
+        places : Places
+            Some of `places`.
+
+        Yields
+        ------
+        volumes, places : slice
+            All volumes each time.
+        values : array of float32, shape (volume, place)
+
+        Raises
+        ------
+        StudyError
+            If the file cannot be read.
+        """
         series = self._open(run.path).values
         n_volumes, n_rows = series.shape
         step = max(1, BLOCK_BYTES // (4 * n_volumes))
@@ -124,7 +142,7 @@ class DenseSeries:
 
 @dataclass(frozen=True)
 class _Series:
-    """What is kept of an open file.
+    """The parts of an open file that are kept.
 
     Attributes
     ----------

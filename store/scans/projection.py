@@ -97,7 +97,20 @@ class Projected:
         return Places(surface, index, surface.hemi(index).astype(object), unknown)
 
     def values(self, run: ScanRun, places: Places) -> RunBlocks:
-        """Values of a run at some of these vertices; NaN where a voxel on the line is."""
+        """Values of a run at some of these vertices; NaN where a voxel on the line is.
+
+        Parameters
+        ----------
+        run : ScanRun
+        places : Places
+            Some of `places`.
+
+        Yields
+        ------
+        volumes, places : slice
+            All places each time.
+        values : array of float32, shape (volume, place)
+        """
         assert self._voxels is not None, "places come first"
         weights = csr_array(self._weights[places.index])
         for volumes, _, values in self._volumes.values(run, self._voxels):
@@ -117,6 +130,11 @@ def find_meshes(surface: str, folder: Path | None) -> tuple[Path, ...]:
         As `brain.surface`.
     folder : Path, optional
         With them as nilearn names them; its own copies otherwise.
+
+    Returns
+    -------
+    tuple of Path
+        Pial left, white left, pial right, white right.
 
     Raises
     ------
@@ -154,6 +172,10 @@ def read_vertices(path: Path, count: int) -> np.ndarray:
         GIFTI.
     count : int
         Of its vertices.
+
+    Returns
+    -------
+    array of float64, shape (vertex, 3)
 
     Raises
     ------

@@ -35,6 +35,11 @@ def run_quality(
         That cleaning takes out.
     rows : int
         Rows of the segment.
+
+    Returns
+    -------
+    dict
+        Column -> value.
     """
     n_volumes, n_kept = len(signals), int(confounds.kept.sum())
     return {

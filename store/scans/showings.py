@@ -24,6 +24,10 @@ def task_of(segment: str, rule: str | None) -> str:
     segment : str
     rule : str, optional
         `brain.tasks`.
+
+    Returns
+    -------
+    str
     """
     before, _, after = (rule or "{task}").partition("{task}")
     fits = segment.startswith(before) and segment.endswith(after) and len(segment) > len(before + after)
@@ -42,6 +46,10 @@ def no_scan(subject: str, segment: str, tasks: Sequence[str], rule: str | None, 
         `brain.tasks`.
     others : sequence of str
         The study's segments, whose own tasks are not meant.
+
+    Returns
+    -------
+    StudyError
     """
     task = task_of(segment, rule)
     free = sorted(set(tasks) - {task_of(other, rule) for other in others})
@@ -54,7 +62,7 @@ def no_scan(subject: str, segment: str, tasks: Sequence[str], rule: str | None, 
 
 
 def _nearest_task(segment: str, task: str, free: Sequence[str]) -> str | None:
-    """What to do about a task whose name ends as the segment's does, or is close to it."""
+    """Advice on a task whose name ends as the segment's does, or is close to it."""
     if name := ruled_task(segment, free):
         rule = segment.removesuffix(name) + "{task}"
         return f'if task-{name} is meant, add `tasks: "{rule}"` to the section brain of {PARAMS_FILE}'
@@ -72,6 +80,11 @@ def ruled_task(segment: str, tasks: Sequence[str]) -> str | None:
     segment : str
     tasks : sequence of str
         Of scans.
+
+    Returns
+    -------
+    str or None
+        None where it ends in no task.
     """
     return next((name for name in tasks if re.search(rf"[^A-Za-z0-9]{re.escape(name)}$", segment)), None)
 
@@ -93,6 +106,10 @@ def find_showings(
         `brain.tasks`.
     choose : Mapping of str to str
         `brain.choose`.
+
+    Returns
+    -------
+    list of ScanRun
 
     Raises
     ------

@@ -1,4 +1,4 @@
-"""What a source of scans is: the runs of one subject, the places that they have values for, and these values."""
+"""Sources of scans: the runs of one subject, the places that they have values for, and these values."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ class ScanRun:
 
     @property
     def where(self) -> str:
-        """What messages call it."""
+        """The name that messages give it."""
         return f"{self.subject} {self.segment} repeat {self.repeat}"
 
 
@@ -104,7 +104,20 @@ class ScanSource(Protocol):
         ...
 
     def values(self, run: ScanRun, places: Places) -> RunBlocks:
-        """Values of a run at some of these places, block by block; each number once, in any order."""
+        """Values of a run at some of these places, block by block; each number once, in any order.
+
+        Parameters
+        ----------
+        run : ScanRun
+        places : Places
+            Some of `places`.
+
+        Yields
+        ------
+        volumes, places : slice
+            Positions among the run's volumes, and among `places`.
+        values : array of float32, shape (volume, place)
+        """
         ...
 
     def confounds(self, run: ScanRun) -> Path | None:

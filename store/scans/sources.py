@@ -1,4 +1,4 @@
-"""Which source reads a subject's scans."""
+"""Choice of the source that reads a subject's scans."""
 
 from __future__ import annotations
 
@@ -44,6 +44,10 @@ def open_scans(params: BrainParams, root: Path, subject: str, clock: Clock | Non
     clock : Clock, optional
         The study's, for sources without headers; what they tell of their times is taken without it.
 
+    Returns
+    -------
+    ScanSource
+
     Raises
     ------
     StudyError
@@ -83,7 +87,7 @@ def _no_scans(subject: str, path: Path) -> StudyError:
 
 
 def source_in(folder: Path) -> tuple[Source, list[str]]:
-    """What kind of source a folder holds, as `brain.source` has it, and its subjects.
+    """Kind of source that a folder holds, as `brain.source` has it, and its subjects.
 
     Parameters
     ----------
@@ -111,6 +115,11 @@ def files_of(study: Study, subject: str, root: Path) -> list[Path]:
     subject : str
     root : Path
         The study's folder.
+
+    Returns
+    -------
+    list of Path
+        Each once.
 
     Raises
     ------

@@ -142,7 +142,20 @@ class Surfaces:
         return f"fsLR-{entities_of(path.name).get('den', '32k')}" if space == "fsLR" else space
 
     def values(self, run: ScanRun, places: Places) -> RunBlocks:
-        """Values of a run, some volumes of a hemisphere at a time."""
+        """Values of a run, some volumes of a hemisphere at a time.
+
+        Parameters
+        ----------
+        run : ScanRun
+        places : Places
+            Some of `places`.
+
+        Yields
+        ------
+        volumes, places : slice
+            Places of one hemisphere each time.
+        values : array of float32, shape (volume, place)
+        """
         assert isinstance(places.space, Surface)
         start = 0
         for path, n_vertices in zip(run.paths, places.space.vertices, strict=True):
@@ -162,7 +175,7 @@ class Surfaces:
 
 @dataclass(frozen=True)
 class _Header:
-    """What stands before the values of a GIFTI file."""
+    """The header before the values of a GIFTI file."""
 
     n_volumes: int
     n_vertices: int

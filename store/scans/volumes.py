@@ -111,7 +111,20 @@ class Volumes:
         return places_in(Grid(self._params.space, (i, j, k), affine), np.flatnonzero(common))
 
     def values(self, run: ScanRun, places: Places) -> RunBlocks:
-        """Intensities of a run, some volumes at a time; smoothed if the study says so."""
+        """Intensities of a run, some volumes at a time; smoothed if the study says so.
+
+        Parameters
+        ----------
+        run : ScanRun
+        places : Places
+            Some of `places`.
+
+        Yields
+        ------
+        volumes, places : slice
+            All places each time.
+        values : array of float32, shape (volume, place)
+        """
         assert isinstance(places.space, Grid)
         mask = np.zeros(places.space.shape, dtype=bool)
         mask.flat[places.index] = True
@@ -160,7 +173,7 @@ def _read_mask(run: ScanRun, scan: nib.Nifti1Image) -> np.ndarray:
 
 
 def _smoothing(mask: np.ndarray, affine: np.ndarray, fwhm_mm: float) -> Callable[[np.ndarray], np.ndarray]:
-    """What smooths volumes (x, y, z, some) and keeps NaN where it was inside the mask."""
+    """A function that smooths volumes (x, y, z, some) and keeps NaN where it was inside the mask."""
 
     def smoothed(volumes: np.ndarray) -> np.ndarray:
         from nilearn.image import smooth_img

@@ -70,6 +70,10 @@ def read_atlas(path: Path, places: Places) -> Atlas:
     places : Places
         Of the scans. Those of volumes on another grid take the nearest label.
 
+    Returns
+    -------
+    Atlas
+
     Raises
     ------
     StudyError
@@ -91,7 +95,7 @@ def read_atlas(path: Path, places: Places) -> Atlas:
 
 
 def _said_of_grid(path: Path, own: Grid, scans: Grid) -> Iterator[str]:
-    """What is taken for granted of a volume: its space, and that labels of another grid are near enough."""
+    """Lines on what is taken for granted of a volume: its space, and that labels of another grid are near enough."""
     if _named_space(path) is None:
         yield f"{path.name}: no space in its name, taken to be in {scans.name} as the scans are"
     if other := other_space(own, scans):
@@ -99,7 +103,7 @@ def _said_of_grid(path: Path, own: Grid, scans: Grid) -> Iterator[str]:
 
 
 def coverage(atlas: Atlas) -> pd.DataFrame:
-    """How much of each parcel the scans cover.
+    """Coverage of each parcel by the scans.
 
     Parameters
     ----------
@@ -162,6 +166,10 @@ def atlas_places(path: Path, space: str) -> Places:
     space : str
         What to call theirs.
 
+    Returns
+    -------
+    Places
+
     Raises
     ------
     StudyError
@@ -215,6 +223,10 @@ def space_unlike(atlas: Path, space: str) -> str | None:
         As of `read_atlas`.
     space : str
         The scans'.
+
+    Returns
+    -------
+    str or None
     """
     named = _named_space(find_atlas(atlas))
     return None if named is None or _family(named) == _family(space) else named
@@ -239,7 +251,7 @@ def _named_space(path: Path) -> str | None:
 
 
 def _family(space: str) -> str:
-    """What spaces have in common that differ in the number of places alone; a cohort is a part of its template."""
+    """Name of all spaces that differ in the number of places alone; a cohort is part of its template."""
     plain = space.partition(":")[0].casefold().replace("_", "")
     return next((family for family in ("fsaverage", "fslr") if plain.startswith(family)), plain)
 

@@ -63,6 +63,10 @@ def grid_of(volume: nib.Nifti1Image, name: str) -> Grid:
         3-D.
     name : str
         Of its space.
+
+    Returns
+    -------
+    Grid
     """
     i, j, k = volume.shape
     return Grid(name, (i, j, k), tuple(map(tuple, volume.affine.tolist())))
@@ -208,6 +212,11 @@ def whole_numbers(values: np.ndarray, where: str, what: str) -> np.ndarray:
     where, what : str
         The file, and what it should hold.
 
+    Returns
+    -------
+    array of int32
+        Of the same shape; a rounding error of the file is rounded away.
+
     Raises
     ------
     StudyError
@@ -233,7 +242,7 @@ def parcel_name(text: str) -> str:
 
 
 def is_outside(name: str) -> bool:
-    """Whether a label of a surface or of grayordinates stands for what is outside every parcel."""
+    """True if a label of a surface or of grayordinates means what is outside every parcel."""
     plain = re.sub(r"^[LR]_", "", name).casefold().replace("_", " ")
     return plain in _OUTSIDE or plain.endswith("medial wall")
 
@@ -248,6 +257,11 @@ def refuse_unnamed(present: Iterable[int], names: Mapping[int, str], where: str)
     names : dict of int to str
     where : str
         The file that should name them.
+
+    Raises
+    ------
+    StudyError
+        Naming the first.
     """
     unnamed = sorted(set(present) - {0} - set(names))
     if unnamed:
@@ -265,6 +279,10 @@ def named_parcels(keys: np.ndarray, table: Mapping[int, str], where: str) -> dic
     table : dict of int to str
     where : str
         The file that names them.
+
+    Returns
+    -------
+    dict of int to str
 
     Raises
     ------
@@ -286,6 +304,11 @@ def refuse_unprintable(names: Mapping[int, str], where: str) -> None:
     names : dict of int to str
     where : str
         The file that names them.
+
+    Raises
+    ------
+    StudyError
+        Naming the first.
     """
     odd = next((name for name in names.values() if not name.isprintable()), None)
     if odd is not None:
@@ -300,6 +323,11 @@ def refuse_doubled(names: Mapping[int, str], where: str) -> None:
     names : dict of int to str
     where : str
         The file that names them.
+
+    Raises
+    ------
+    StudyError
+        Naming the first.
     """
     twice = pd.Series(names, dtype=object)[lambda found: found.duplicated(keep=False)].sort_values()
     if len(twice):

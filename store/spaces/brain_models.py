@@ -22,6 +22,10 @@ def places_of_models(axis: BrainModelAxis, name: str) -> Places:
     axis : BrainModelAxis
     name : str
         Of the space: `fsLR-91k`.
+
+    Returns
+    -------
+    Places
     """
     names = np.array([str(label).removeprefix(STRUCTURE) for label in axis.name], dtype=object)
     vertices = {str(label).removeprefix(STRUCTURE): int(count) for label, count in axis.nvertices.items()}
@@ -49,6 +53,10 @@ def models_of_places(space: Grayordinates, index: np.ndarray, labels: Mapping[st
         Rows of the space, rising.
     labels : dict of str to array (place,)
         `PLACE_LABELS` of them.
+
+    Returns
+    -------
+    BrainModelAxis
     """
     voxel = np.stack([labels[key] for key in "ijk"], axis=1).astype(int)
     surfaces = {STRUCTURE + one.name: one.vertices for one in space.structures if one.vertices}

@@ -37,7 +37,7 @@ _ALL_ROWS = 91282
 
 
 def is_cifti(path: Path) -> bool:
-    """Whether a file is CIFTI by its header; by its name where it is not here."""
+    """True if a file is CIFTI by its header; by its name where it is not here."""
     try:
         with path.open("rb") as file:
             header = file.read(_HEADER_BYTES)

@@ -36,6 +36,10 @@ def open_nifti(path: Path, do: str = "fetch it again") -> nib.Nifti1Image:
     do : str
         What the user can do if it cannot be read.
 
+    Returns
+    -------
+    Nifti1Image
+
     Raises
     ------
     StudyError
@@ -169,6 +173,8 @@ def read_volume(path: Path, what: str, do: str = "fetch it again") -> tuple[nib.
     path : Path
     what : str
         What it should be, for messages.
+    do : str
+        What the user can do if it cannot be read.
 
     Returns
     -------
@@ -200,6 +206,10 @@ def other_grid(image: nib.Nifti1Image, like: nib.Nifti1Image) -> str | None:
     ----------
     image, like : Nifti1Image
         Their first three axes and affines are compared.
+
+    Returns
+    -------
+    str or None
     """
     shape, expected = image.shape[:3], like.shape[:3]
     axes = ["".join(nib.aff2axcodes(one.affine)) for one in (image, like)]

@@ -201,6 +201,11 @@ def places_in(space: Grid | Surface, index: np.ndarray | None = None) -> Places:
     space : Grid or Surface
     index : array of int, shape (place,), optional
         Rising; all places by default.
+
+    Returns
+    -------
+    Places
+        Hemispheres of voxels by the sign of x.
     """
     index = np.arange(space.size) if index is None else index
     if isinstance(space, Surface):
@@ -223,6 +228,10 @@ def space_of(attrs: Mapping[str, Any], where: str = "cube") -> Space:
     attrs : Mapping
     where : str
         The cube, for messages.
+
+    Returns
+    -------
+    Grid, Surface, Grayordinates or Parcels
 
     Raises
     ------
@@ -288,6 +297,10 @@ def other_space(one: Space, like: Space) -> str | None:
     ----------
     one, like : Space
         Parcels are compared by their atlas alone, wherever they were averaged.
+
+    Returns
+    -------
+    str or None
     """
     if one.kind != like.kind:
         return f"{one.kind} instead of {like.kind}"

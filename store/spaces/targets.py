@@ -76,6 +76,10 @@ def find_targets(places: Places, atlas: Path | None, subject: str, *, parcels: b
     parcels : bool
         Whether parcels are the targets, not places.
 
+    Returns
+    -------
+    Targets
+
     Raises
     ------
     StudyError
@@ -106,7 +110,14 @@ def _labels(values: Sequence[str] | np.ndarray) -> np.ndarray:
 
 
 def tell_of_parcels(targets: Targets, subject: str) -> None:
-    """Log what was taken for granted of the atlas, parcels that are lost, and those of which little is left."""
+    """Log what was taken for granted of the atlas, parcels that are lost, and those that have little left.
+
+    Parameters
+    ----------
+    targets : Targets
+    subject : str
+        For messages.
+    """
     for line in targets.said:
         _log.warning("%s", line)
     if targets.lost:
@@ -154,6 +165,17 @@ def _parcels(places: Places, atlas: Atlas, inside: sparse.csr_array) -> Targets:
 
 
 def places_at(places: Places, which: np.ndarray) -> Places:
-    """Some of the places, by their position."""
+    """Some of the places, by their position.
+
+    Parameters
+    ----------
+    places : Places
+    which : array of int or bool, shape (place,)
+        Positions, or a mask.
+
+    Returns
+    -------
+    Places
+    """
     others = {name: values[which] for name, values in places.coordinates.items()}
     return Places(places.space, places.index[which], places.hemi[which], places.xyz_mm[which], others)

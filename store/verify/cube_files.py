@@ -116,7 +116,13 @@ class Stored:
         return [file for file, _ in self._places()]
 
     def chunks(self) -> Iterator[Chunk]:
-        """Its chunks, or shards, read one after another."""
+        """Its chunks, or shards, read one after another.
+
+        Raises
+        ------
+        StudyError
+            If the machine refused to read; damage is told by the chunk.
+        """
         for file, region in self._places():
             if not (self.path / file).is_file():
                 yield Chunk(file, region)
@@ -255,7 +261,20 @@ def _read_json(file: Path) -> tuple[dict[str, Any] | None, str]:
 
 
 def strays(path: Path, expected: Iterable[str]) -> list[str]:
-    """Files and links in the cube's folder that are none of its own, sorted; not what file managers leave."""
+    """Files and links in the cube's folder that are none of its own, sorted; not what file managers leave.
+
+    Parameters
+    ----------
+    path : Path
+        The cube.
+    expected : iterable of str
+        Its own files, from its root.
+
+    Returns
+    -------
+    list of str
+        From the cube's root.
+    """
     known = set(expected)
     found = (file for file in path.rglob("*") if file.is_symlink() or not file.is_dir())
     names = (file.relative_to(path).as_posix() for file in found)

@@ -126,7 +126,19 @@ class Labels:
     values: Mapping[str, np.ndarray]
 
     def problem(self, name: str, text: str) -> Fault:
-        """Fault in the values of a label, in words."""
+        """Fault in the values of a label, in words.
+
+        Parameters
+        ----------
+        name : str
+            The label's array.
+        text : str
+
+        Returns
+        -------
+        Fault
+            It names the array's files.
+        """
         return Fault(f"{name}: {text}", tuple(self.arrays[name].files()))
 
     def texts(self, name: str) -> list[str] | None:
@@ -142,6 +154,10 @@ def check_labels(labels: Labels, lost: frozenset[str]) -> list[Fault]:
     labels : Labels
     lost : frozenset of str
         Arrays that were told to be damaged or missing already.
+
+    Returns
+    -------
+    list of Fault
     """
     problems = [Fault(f"no attribute {name}", (ROOT,)) for name in _EVERY if name not in labels.attrs]
     problems += [*_kind_problems(labels, lost), *_axis_problems(labels)]

@@ -78,6 +78,10 @@ def verify_all(
     repair : bool
     progress : callable, optional
         Told `(done, total)` in cubes before each, and at the end.
+
+    Returns
+    -------
+    Verified
     """
     records, wrong, repaired, notes, unplaced, foreign = Records(), {}, {}, [], list[str](), list[str]()
     for number, cube in enumerate(cubes):
@@ -123,6 +127,11 @@ def repair_cube(cube: Path, verdict: Verdict, records: Records) -> Repaired:
     verdict : Verdict
         From `Records.judge`.
     records : Records
+
+    Returns
+    -------
+    Repaired
+        The files that were replaced, and why no more were.
     """
     if not verdict.problems:
         return Repaired()

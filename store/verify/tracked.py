@@ -80,7 +80,18 @@ class Records:
         return self.judge_by(cube, self.of(cube))
 
     def judge_by(self, cube: Path, record: Recorded | None) -> Verdict:
-        """The same by a record that is known."""
+        """The same by a record that is known.
+
+        Parameters
+        ----------
+        cube : Path
+        record : Recorded, optional
+            None where DVC has none: the cube is judged alone.
+
+        Returns
+        -------
+        Verdict
+        """
         try:
             examined = examine(cube)
         except FileNotFoundError as error:  # somebody replaces or removes it in this moment
@@ -149,6 +160,17 @@ def compare(cube: Path, examined: Examined, record: Recorded) -> Verdict:
 
     A damaged file does not decode, or says what no writer writes; metadata may be damaged where nobody looks, so those
     are damaged too if the recorded ones have the same fingerprint.
+
+    Parameters
+    ----------
+    cube : Path
+    examined : Examined
+        The cube's files as they were found.
+    record : Recorded
+
+    Returns
+    -------
+    Verdict
     """
     problems = list(examined.problems)
     if record.files is None:
