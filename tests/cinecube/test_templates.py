@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import re
+import subprocess
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
+from tests.conftest import Folder
 from tests.stage_code import REPOSITORY, ROOMS, WITHOUT_CODE, code_of_stages, commands, reached_files
 
 from cinecube.studies.pipelines import pipelines
@@ -116,3 +118,38 @@ def test_git_ignores_in_the_default_study_what_it_ignores_in_others() -> None:
 
 def test_own_readme_is_five_lines() -> None:
     assert len((TEMPLATES / "own/README.md.j2").read_text(encoding="utf-8").strip().splitlines()) == 5
+
+
+@pytest.mark.parametrize(
+    ("space", "endings"),
+    [
+        ("fsLR", ["space-fsLR_den-91k_bold.dtseries.nii"]),
+        (
+            "MNI152NLin2009cAsym",
+            [f"space-MNI152NLin2009cAsym_desc-{name}.nii.gz" for name in ("preproc_bold", "brain_mask")],
+        ),
+        ("fsaverage6", ["hemi-L_space-fsaverage6_bold.func.gii", "space-fsaverage6_hemi-R_bold.func.gii"]),
+    ],
+)
+def test_movie10s_readme_fetches_what_its_space_reads(tmp_path: Path, space: str, endings: list[str]) -> None:
+    """And nothing of other films and spaces: the line runs with `echo` in the place of `datalad get`."""
+    Folder(tmp_path / "study").must("init", str(tmp_path / "study"), "--template", "movie10", "--space", space)
+    func = tmp_path / "movie10.fmriprep/sub-01/ses-001/func"
+    func.mkdir(parents=True)
+    read = [*endings, "desc-confounds_timeseries.tsv"]
+    others = ["space-T1w_desc-preproc_bold.nii.gz", "space-fsaverage5_hemi-L_bold.func.gii", "desc-aseg_dseg.nii.gz"]
+    for task in ("life01_run-1", "wolf02", "figures01"):
+        for name in (*read, *others):
+            (func / f"sub-01_ses-001_task-{task}_{name}").touch()
+    readme = (tmp_path / "study/README.md").read_text(encoding="utf-8")
+    (line,) = re.findall(r"^ *\((cd \S*movie10.fmriprep && datalad get .*)\)$", readme, re.MULTILINE)
+    said = subprocess.run(
+        ["bash", "-O", "nullglob", "-ec", line.replace("datalad get", "echo")],
+        cwd=tmp_path / "study",
+        capture_output=True,
+        text=True,
+        check=True,
+    ).stdout
+    assert sorted(Path(name).name for name in said.split()) == sorted(
+        f"sub-01_ses-001_task-{task}_{name}" for task in ("life01_run-1", "wolf02") for name in read
+    )
