@@ -101,7 +101,7 @@ def read_confounds(path: Path | None, strategy: str | Sequence[str], n_volumes: 
     columns = _COLUMNS[strategy] if isinstance(strategy, str) else tuple(dict.fromkeys(strategy))
     if path is None:
         if not columns:
-            return _nothing_taken(n_volumes, np.full(n_volumes, np.nan))
+            return _nothing_taken(np.ones(n_volumes, dtype=bool), np.full(n_volumes, np.nan))
         raise StudyError(
             where=where,
             found="no table of confounds",
@@ -119,9 +119,16 @@ def read_confounds(path: Path | None, strategy: str | Sequence[str], n_volumes: 
     displacement_mm = np.full(n_volumes, np.nan)
     if _DISPLACEMENT in table:
         displacement_mm = numbers_of(table[_DISPLACEMENT], path, _DO, gaps=_GAPS)
-    if not columns:
-        return _nothing_taken(n_volumes, displacement_mm)
     steady = _steady(table, path)
+    if not columns:
+        return _nothing_taken(steady, displacement_mm)
+    if not steady.any():
+        raise StudyError(
+            where=str(path),
+            found="every volume marked as not in steady state",
+            expected=f"few columns {_NON_STEADY}",
+            do=_DO,
+        )
     kept = steady.copy()
     if preset in _BY_NILEARN:
         columns, by_nilearn = _asked_of_nilearn(table, path, preset)
@@ -135,9 +142,9 @@ def read_confounds(path: Path | None, strategy: str | Sequence[str], n_volumes: 
     return Confounds(regressors if len(regressors.columns) else None, constant, steady, kept, displacement_mm)
 
 
-def _nothing_taken(n_volumes: int, displacement_mm: np.ndarray) -> Confounds:
-    every = np.ones(n_volumes, dtype=bool)
-    return Confounds(None, (), every, every, displacement_mm)
+def _nothing_taken(steady: np.ndarray, displacement_mm: np.ndarray) -> Confounds:
+    """No regressors, and every volume kept, those before the steady state too."""
+    return Confounds(None, (), steady, np.ones(len(steady), dtype=bool), displacement_mm)
 
 
 def _asked_of_nilearn(table: pd.DataFrame, path: Path, preset: str) -> tuple[tuple[str, ...], np.ndarray]:
@@ -168,13 +175,6 @@ def _steady(table: pd.DataFrame, path: Path) -> np.ndarray:
     steady = np.ones(len(table), dtype=bool)
     for name in table.columns[table.columns.str.startswith(_NON_STEADY)]:
         steady &= numbers_of(table[name], path, _DO) == 0
-    if not steady.any():
-        raise StudyError(
-            where=str(path),
-            found="every volume marked as not in steady state",
-            expected=f"few columns {_NON_STEADY}",
-            do=_DO,
-        )
     return steady
 
 

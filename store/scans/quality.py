@@ -89,6 +89,12 @@ def tell_of_runs(table: pd.DataFrame, subject: str, confounds: str, clock: Clock
             *(subject, len(over), clock.max_trim_s, most["segment"], most["repeat"]),
             most["trimmed_volumes"] * clock.tr_s,
         )
+    left_in = table["non_steady_volumes"] > table["left_out_volumes"]
+    if left_in.any():
+        _log.warning(
+            "%s: fMRIPrep marks %d volumes of %d runs as before the steady state; brain.confounds: %s leaves them in",
+            *(subject, table["non_steady_volumes"][left_in].sum(), left_in.sum(), confounds),
+        )
     share = table["regressors"] / (table["volumes"] - table["left_out_volumes"])
     if share.max() > _MOST_REGRESSORS:
         run = table.iloc[int(share.to_numpy().argmax())]

@@ -11,6 +11,7 @@ import pytest
 from nilearn.interfaces.fmriprep import load_confounds
 
 from cinecube.store.cleaning.confounds import read_confounds
+from cinecube.store.cube.cubes import open_cube
 
 from .scan_tree import N_VOLUMES, SPACE, TR_S, Tree, assert_four_parts
 
@@ -264,6 +265,21 @@ def test_no_confounds_need_no_table(tree: Tree) -> None:
     tree.must("brain", "sub-01")
     quality = pd.read_csv(tree.root / "data/brain/sub-01.qc.csv")
     assert quality["mean_framewise_displacement_mm"].isna().tolist() == [False, False, True]
+
+
+def test_without_confounds_volumes_before_the_steady_state_stay_and_are_told(tree: Tree) -> None:
+    tree.brain(confounds="none")
+    before = tree.cube()["bold"]
+    _unsteady(0, 1)(tree)
+    assert (
+        "marks 2 volumes of 1 runs as before the steady state; brain.confounds: none"
+        in tree.must("brain", "sub-01").stderr
+    )
+    with open_cube(tree.root / "data/brain/sub-01.zarr") as cube:
+        np.testing.assert_array_equal(cube["bold"].values, before)
+    quality = pd.read_csv(tree.root / "data/brain/sub-01.qc.csv")
+    assert quality["non_steady_volumes"].tolist() == [0, 0, 2]
+    assert quality["left_out_volumes"].tolist() == [0, 0, 0]
 
 
 def test_one_run_without_its_session_in_the_name_of_the_space(tree: Tree) -> None:
