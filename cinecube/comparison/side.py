@@ -15,7 +15,7 @@ from cinecube.store.base.errors import StudyError
 from cinecube.store.base.paths import METRICS_FILE
 from cinecube.store.cube.heads import stored_spec
 from cinecube.store.dvc.dvc_index import DvcIndex, open_index
-from cinecube.store.dvc.dvc_repo import is_repository
+from cinecube.store.dvc.dvc_repo import is_below, is_repository
 from cinecube.store.dvc.remotes import DvcObject
 from cinecube.store.open.revision import study_of
 from cinecube.store.params.document import Study, load_study
@@ -194,8 +194,7 @@ def open_side(asked: str, root: Path) -> Side:
 def _refuse_no_revision(asked: str, root: Path) -> None:
     """Refuse what is written as a path, which no revision is, and every revision of a study that Git does not have."""
     is_path = asked.startswith(("/", "./", "../", "~")) or asked.endswith("/") or os.path.exists(asked)
-    in_git = any((folder / ".git").exists() for folder in (root.resolve(), *root.resolve().parents))
-    if is_path or not in_git:
+    if is_path or not is_below(root, ".git"):
         raise StudyError(
             where=asked,
             found="no such folder" if is_path else "no such folder, and no revision, for this study is not under Git",

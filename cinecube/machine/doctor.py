@@ -13,6 +13,7 @@ from cinecube.status.plan import IDLE, plan_study
 from cinecube.store.base.errors import StudyError, environment_error, first_line
 from cinecube.store.base.paths import PARAMS_FILE
 from cinecube.store.dvc.dvc_index import DvcIndex, open_index
+from cinecube.store.dvc.dvc_repo import is_below
 from cinecube.store.inputs.content import unfetched
 from cinecube.store.params.document import Study
 from cinecube.store.params.run_params import Gpus, JobQueue
@@ -149,10 +150,15 @@ def _refuse_no_folders(study: Study, root: Path) -> None:
 
 
 def _storage(study: Study, root: Path) -> Iterator[Diagnosis]:
+    needed = (root / "dvc.yaml").is_file()
+    if not is_below(root, ".dvc"):
+        do = "`dvc init`" if is_below(root, ".git") else "`git init && dvc init`"
+        yield Diagnosis("DVC", "missing" if needed else "absent", f"{root.resolve()} is not under DVC", f"{do} there")
+        return
     try:
         index = open_index(root)
     except StudyError as error:
-        yield _wrong("DVC", error, needed=(root / "dvc.yaml").is_file())
+        yield _wrong("DVC", error, needed=needed)
         return
     yield _looked("cache", partial(storage.cache_links, root, index), needed=False)
     yield _looked("room", partial(_room, study, root, index))

@@ -105,6 +105,22 @@ def is_repository(place: str | os.PathLike[str]) -> bool:
     return "://" in text or bool(_HOST.match(text))
 
 
+def is_below(root: Path, folder: str) -> bool:
+    """True if a folder, or one above it, holds `.git` or `.dvc`.
+
+    Parameters
+    ----------
+    root : Path
+    folder : str
+        `.git` or `.dvc`.
+
+    Returns
+    -------
+    bool
+    """
+    return any((place / folder).exists() for place in (root.resolve(), *root.resolve().parents))
+
+
 @dataclass(frozen=True)
 class Opened:
     """A repository of DVC.

@@ -155,6 +155,16 @@ def test_doctor_outside_of_a_study(tmp_path: Path) -> None:
     assert "study: no params.yaml here; run in a study's folder" in done.stdout
 
 
+def test_doctor_says_how_a_study_comes_under_dvc(raw: Folder) -> None:
+    """By lines that were run: Git first, where there is none."""
+    for words in ("git init && dvc init", "dvc init"):
+        found = diagnosed(raw)["DVC"]
+        assert (found["state"], found["do"]) == ("absent", f"`{words}` there")
+        subprocess.run(["git", "init", "-q"], cwd=raw.root, check=True)
+    dvc(raw.root, "init", "-q")
+    assert "DVC" not in diagnosed(raw)
+
+
 BREAK = {
     "study": (lambda p: p["clock"].update(tr_s=0), "found 0, expected"),
     "workers": (lambda p: p.update(dask={"jobqueue": "SLURMCluster"}), "no command `sbatch` on this machine"),
