@@ -31,6 +31,11 @@ def __getattr__(name: str) -> Any:
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 
+def __dir__() -> list[str]:
+    # What a notebook completes: not what this file imports for its own use.
+    return sorted(__all__)
+
+
 def open(
     study: str | os.PathLike[str] = ".",
     rev: str | None = None,

@@ -65,7 +65,7 @@ class AnalysedStudy(OpenStudy):
         return parse_table(self.cubes.text(self.paths.tables / f"{name}{_TABLE}") or "", f"{where}/{name}{_TABLE}")
 
     def predict(
-        self, film: str, model: str, layer: int | str | None = None, subject: str | None = None
+        self, film: str, model: str | None = None, layer: int | str | None = None, subject: str | None = None
     ) -> xr.DataArray:
         """Predict responses to a film with the weights that `keep_weights` of `params.yaml` keeps.
 
@@ -75,8 +75,8 @@ class AnalysedStudy(OpenStudy):
         ----------
         film : str
             Any film of the study whose features there are; no scan of it is needed.
-        model : str
-            A model with one stream, or a stream.
+        model : str, optional
+            A model with one stream, or a stream; without it the one whose weights the study keeps.
         layer : int or str, optional
             Block number (0 is `embed`) or label; the layer whose weights are kept without it.
         subject : str, optional
@@ -99,6 +99,7 @@ class AnalysedStudy(OpenStudy):
 
         study, segments = self.params, self.params.film(film)
         subjects = self.subjects if subject is None else [study.subject(subject)]
+        model = self._kept_model() if model is None else model
         weights = self.weights(model, layer)
         streams = [str(name) for name in weights["model"].values]
         if len(streams) > 1:
@@ -127,6 +128,18 @@ class AnalysedStudy(OpenStudy):
             return found
         own = found.isel(subject=0)
         return own.isel(target=np.isfinite(own.values).all(axis=0))
+
+    def _kept_model(self) -> str:
+        """The one model whose weights the study keeps."""
+        kept = [entry.model for entry in self.params.keep_weights]
+        if len(kept) != 1:
+            raise StudyError(
+                where="predict",
+                found="no model",
+                expected=f"one of {', '.join(kept)}" if kept else "one whose weights are kept, and the study keeps none",
+                do="name it" if kept else "name one in `keep_weights` of params.yaml, and run `dvc repro`",
+            )
+        return kept[0]
 
     def pairs(self, model: str, layer: int | str, subject: str) -> Pairs:
         """Features and responses of one layer and one subject, as encoders see them, for any program to fit.

@@ -162,6 +162,17 @@ def test_a_new_film_is_predicted_from_its_features(opened: AnalysedStudy) -> Non
         np.testing.assert_array_equal(film[name], rows[name])
     one = opened.predict("amber", "vit", subject="sub-02")
     np.testing.assert_array_equal(one, film.sel(subject="sub-02", target=one["target"]))
+    np.testing.assert_array_equal(film, opened.predict("amber"))  # by the one model whose weights are kept
+
+
+def test_without_one_model_whose_weights_are_kept_a_model_is_asked_for(study: Folder) -> None:
+    """The simulated study keeps none."""
+    with pytest.raises(cc.StudyError, match="found no model, expected one whose weights are kept, and the study keeps"):
+        cc.open(study.root).predict("amber")
+
+
+def test_a_notebook_completes_what_is_for_it() -> None:
+    assert dir(cc) == sorted(cc.__all__)
 
 
 def test_a_revision_reads_what_a_folder_does(opened: AnalysedStudy, revision: AnalysedStudy) -> None:
