@@ -114,13 +114,13 @@ def _tell_of_comparison(found: Compared) -> None:
     scores, above = changed_numbers(found.scores), changed_numbers(found.significance)
     layers = ["a parcel has one layer for all subjects here, and each subject's own in regions"] if scores else []
     _tell_part("whole brain (test r)", [*layers, *_table(scores)], "the same" if found.scores else _UNKNOWN)
-    regions = changed_numbers(found.regions)
-    more = [f"and {len(regions) - _MOST} more: see --json or --html"] if len(regions) > _MOST else []
-    _tell_part("regions (test r)", [*_table(regions[:_MOST]), *more], "the same" if found.regions else _UNKNOWN)
+    _tell_part("regions (test r)", _few(found.regions), "the same" if found.regions else _UNKNOWN)
     best = {side: model or _UNKNOWN for side, model in found.best_model.items()}
     said = f"{best['a']} -> {best['b']}" if best["a"] != best["b"] else f"{best['a']} in both"
     _tell_part("best model, by the training films", [said])
     _tell_part("targets above chance (share)", _table(above), "the same" if found.significance else _UNKNOWN)
+    if found.drops:
+        _tell_part("what removals cost in regions (% of test r)", _few(found.drops))
     if found.not_compared:
         _tell_part("not compared", found.not_compared)
 
@@ -135,6 +135,15 @@ def _tell_part(title: str, lines: Sequence[str], otherwise: str = "the same") ->
     echo(painted(title, bold=True))
     for line in lines:
         echo(f"  {line}")
+
+
+def _few(rows: Sequence[Numbers]) -> list[str]:
+    """Rows that differ, the largest differences alone of many."""
+    from cinecube.comparison.compare import changed_numbers
+
+    changed = changed_numbers(rows)
+    more = [f"and {len(changed) - _MOST} more: see --json or --html"] if len(changed) > _MOST else []
+    return [*_table(changed[:_MOST]), *more]
 
 
 def _table(rows: Sequence[Numbers]) -> list[str]:

@@ -81,6 +81,8 @@ class Compared:
         `a` and `b`: the model that the training films prefer.
     significance : list of Numbers
         Share of targets in parcels whose score is above chance.
+    drops : list of Numbers
+        Percent of the test r that each removal costs in regions, mean over subjects; `model` is the pair.
     not_compared : list of str
         What could not be, and why.
     """
@@ -93,6 +95,7 @@ class Compared:
     regions: list[Numbers]
     best_model: dict[str, str | None]
     significance: list[Numbers]
+    drops: list[Numbers]
     not_compared: list[str]
 
 
@@ -133,6 +136,7 @@ def compare_sides(a: Side, b: Side) -> Compared:
         regions=_beside(*both(_regions)),
         best_model={side: None if model is None else str(model) for side, model in zip("ab", best, strict=True)},
         significance=_beside(*both(_significant)),
+        drops=_beside(*both(_drops)),
         not_compared=[str(error) for error in merged(lacking)],
     )
 
@@ -177,6 +181,13 @@ def _significant(side: Side) -> _Scores:
             own[0] += _number(row["significant"]) or 0.0
             own[1] += _number(row["targets"]) or 0.0
     return {(model, ""): above / targets if targets else None for model, (above, targets) in counts.items()}
+
+
+def _drops(side: Side) -> _Scores:
+    if not side.study.residual:
+        return {}
+    rows = side.table("results/tables/residual_roi.csv", ["pair", "roi", "measure", "mean"])
+    return {(row["pair"], row["roi"]): _number(row["mean"]) for row in rows if row["measure"] == "drop"}
 
 
 def _number(value: Any) -> float | None:

@@ -136,7 +136,7 @@ class AnalysedStudy(OpenStudy):
             raise StudyError(
                 where="predict",
                 found="no model",
-                expected=f"one of {', '.join(kept)}" if kept else "one whose weights are kept, and the study keeps none",
+                expected=f"one of {', '.join(kept)}" if kept else "one whose weights are kept, and none are",
                 do="name it" if kept else "name one in `keep_weights` of params.yaml, and run `dvc repro`",
             )
         return kept[0]

@@ -49,6 +49,10 @@ def other(study: Folder, tmp_path: Path) -> Folder:
     edited(
         other.root / "results/tables/significance.csv", lambda text: text.replace("\nvit,sub-01,L_", "\nast,sub-01,L_")
     )
+    edited(
+        other.root / "results/tables/residual_roi.csv",
+        lambda text: re.sub(r"(tvlt.joint-ast,EV,drop,\d+),[^,]+", r"\1,12.5", text),
+    )
     return other
 
 
@@ -65,6 +69,9 @@ def _with_score(text: str, model: str, score: float) -> str:
     return json.dumps(metrics)
 
 
+REMOVALS = ["what removals cost in regions (% of test r)"]
+
+
 def test_a_study_beside_itself_is_the_same(study: Folder) -> None:
     found = compared(study, str(study.root), str(study.root))
     assert found["parameters"] == found["not_compared"] == []
@@ -74,12 +81,12 @@ def test_a_study_beside_itself_is_the_same(study: Folder) -> None:
     }
     metrics = json.loads((study.root / "results/metrics.json").read_text(encoding="utf-8"))
     assert {row["model"]: row["a"] for row in found["scores"]} == metrics["whole_brain"]
-    for rows in (found["scores"], found["regions"], found["significance"]):
+    for rows in (found["scores"], found["regions"], found["significance"], found["drops"]):
         assert rows
         assert all(row["a"] == row["b"] for row in rows)
     told = study.must("compare", str(study.root), str(study.root)).stdout
     assert "parameters: the same" in told
-    for part in ("whole brain (test r)", "regions (test r)", "targets above chance (share)"):
+    for part in ("whole brain (test r)", "regions (test r)", "targets above chance (share)", *REMOVALS):
         assert f"{part}: the same" in told
     assert "0.000" not in told
 
@@ -93,9 +100,12 @@ def test_what_differs_is_named(study: Folder, other: Folder) -> None:
     assert states["vit/birch"] == "same"
     vit = next(row for row in found["scores"] if row["model"] == "vit")
     assert (vit["b"], found["best_model"]["b"]) == (0.75, "vit")
+    (drop,) = (row for row in found["drops"] if (row["model"], row["region"]) == ("tvlt.joint-ast", "EV"))
+    assert drop["b"] == 12.5 != drop["a"]
     shares = {row["model"]: row for row in found["significance"]}
     assert shares["vit"]["a"] != shares["vit"]["b"]
     told = study.must("compare", str(study.root), str(other.root)).stdout
+    assert re.search(rf"{re.escape(REMOVALS[0])}\n +A +B +B - A\n  EV tvlt.joint-ast +\S+ +12.500 ", told)
     for line in ("  models.vit.frames_per_window: 4 -> 2", "  vit/amber: only in A", "-> vit\n"):
         assert line in told
 
@@ -194,7 +204,7 @@ def test_revisions_are_read_from_git_and_the_cache(scratch: Folder) -> None:
     dvc(root, "init", "-q")
     (root / ".gitignore").write_text("/data/stimuli\n/data/scans\n/data/weights\n/.cinecube\n", encoding="utf-8")
     tracked = ["data/features/vit/amber.zarr", "data/brain/sub-01.zarr", "results/scores/vit.zarr"]
-    tables = [f"results/tables/{name}.csv" for name in ("roi_mean", "significance")]
+    tables = [f"results/tables/{name}.csv" for name in ("roi_mean", "significance", "residual_roi")]
     dvc(root, "add", "-q", *tracked, *tables)
     keep = [".gitignore", ".dvc", "params.yaml", "results/metrics.json", "data/*.dvc", "results/*.dvc", "*.dvc"]
     git(root, "add", *keep)

@@ -167,7 +167,7 @@ def test_a_new_film_is_predicted_from_its_features(opened: AnalysedStudy) -> Non
 
 def test_without_one_model_whose_weights_are_kept_a_model_is_asked_for(study: Folder) -> None:
     """The simulated study keeps none."""
-    with pytest.raises(cc.StudyError, match="found no model, expected one whose weights are kept, and the study keeps"):
+    with pytest.raises(cc.StudyError, match="found no model, expected one whose weights are kept, and none are"):
         cc.open(study.root).predict("amber")
 
 
