@@ -781,6 +781,32 @@ def test_names_are_text_wherever_they_appear(browser: Any, tmp_path: Path) -> No
     page.close()
 
 
+def test_names_are_text_on_the_cortex_and_beside_it(browser: Any, study: Folder, tmp_path: Path) -> None:
+    """Of parcels, models and subjects, in lists and in what is said; charts escape theirs as they are made."""
+    page_html = (study.root / "results/report/index.html").read_text(encoding="utf-8")
+    before, data, after = re.split(r'(?<=id="data">)(.*?)(?=</script>)', page_html, maxsplit=1, flags=re.DOTALL)
+    told = json.loads(data)
+    chosen = next(name for name in told["cortex"]["parcels"]["names"] if name)
+    for name in (chosen, "tvlt.joint", "sub-01"):
+        data = data.replace(f'"{name}"', json.dumps(name + HOSTILE).replace("<", "\\u003c"))
+    path = tmp_path / "index.html"
+    path.write_text(before + data + after, encoding="utf-8")
+    page = browser.new_page(viewport={"width": 1280, "height": 900})
+    reader = Reader(page, path)
+    _scroll(page)
+    page.wait_for_timeout(500)
+    for control, value in (("model", f"tvlt.joint{HOSTILE}"), ("subject", f"sub-01{HOSTILE}")):
+        reader.choose(control, value)
+    parcel = reader.ask("name => data.cortex.parcels.names.indexOf(name)", chosen + HOSTILE)
+    reader.choose("parcel", str(parcel))
+    assert page.locator("#cortex-said").inner_text().startswith(chosen + HOSTILE)
+    assert chosen + HOSTILE in page.locator("#cortex-controls [name=parcel]").inner_text()
+    assert f"tvlt.joint{HOSTILE}" in page.locator("#cortex-controls [name=model]").inner_text()
+    assert page.locator("script").count() == 3
+    assert reader.said == []
+    page.close()
+
+
 @pytest.mark.parametrize(("scheme", "ink"), [("light", "rgb(27, 31, 36)"), ("dark", "rgb(230, 237, 243)")])
 def test_error_bars_of_bars_are_seen_in_either_theme(browser: Any, tmp_path: Path, scheme: str, ink: str) -> None:
     """Plotly draws them dark grey, which the dark ground hides."""
