@@ -17,10 +17,12 @@ import pandas as pd
 from cinecube.analysis.cubes.spaces import Responses
 from cinecube.store.clock.clock import Clock
 
-COLUMNS = ("subject", "segment", "repeat", "r", "shift_s", "r_shifted", "follows", "verdict")
+COLUMNS = ("subject", "segment", "repeat", "r", "shift_s", "r_shifted", "follows", "verdict", "copy_of")
 """Of the table: r with the others' average, the shift in seconds at which it is highest, r there, and the segment whose
-other runs it is most like; `verdict` is `as others`, `shifted`, `another film`, `unclear` or `nobody else saw it`."""
+other runs it is most like; `verdict` is `as others`, `shifted`, `another film`, `unclear`, `nobody else saw it` or
+`same data`, of the run that `copy_of` names."""
 AS_OTHERS, SHIFTED, SWAPPED, UNCLEAR, ALONE = "as others", "shifted", "another film", "unclear", "nobody else saw it"
+COPY = "same data"
 
 _Key = tuple[str, str, int]  # subject, segment, repeat
 # Seconds: what a scanner or an operator is late by; neighbouring segments share less.
@@ -31,6 +33,8 @@ _CLEAR = 6.0
 _MARGIN = 1.2
 # Standard deviations of such correlations by which r of a shifted run is higher: in runs of a minute r varies as much.
 _APART = 3.0
+# Mean correlation above which two runs are one, saved twice: rounding of other compression or precision stays below.
+_ONE = 0.9999
 # Neighbouring targets without a parcel are averaged by so many, and at most so many blocks of a cube are read.
 _TOGETHER, _BLOCK, _MOST_BLOCKS = 32, 4096, 6
 
@@ -72,10 +76,33 @@ def run_timings(brains: Mapping[str, Responses], clock: Clock) -> pd.DataFrame:
     for (_, segment, _), course in courses.items():
         sums[segment] = _padded_sum(sums.get(segment), course)
         counts[segment] = counts.get(segment, 0) + 1
+    copies = _copies(courses)
     rows = []
     for key, course in courses.items():
-        rows.append((*key, *_judged(key, course, sums, counts, reach, clock)))
+        judged = _judged(key, course, sums, counts, reach, clock)
+        rows.append((*key, *judged[:-1], COPY if key in copies else judged[-1], copies.get(key, "")))
     return pd.DataFrame(rows, columns=list(COLUMNS))
+
+
+def _copies(courses: Mapping[_Key, np.ndarray]) -> dict[_Key, str]:
+    """Runs whose data another run has too, under another name of subject, segment or repeat; the first such run."""
+    by_length: dict[int, list[_Key]] = {}
+    for key, course in courses.items():
+        by_length.setdefault(len(course), []).append(key)
+    found: dict[_Key, str] = {}
+    for keys in by_length.values():
+        series = np.stack([_standardised(courses[key]).ravel().astype(np.float32) for key in keys])
+        scale = np.maximum(np.linalg.norm(series, axis=1), 1e-6)
+        likeness = (series @ series.T) / np.outer(scale, scale)
+        np.fill_diagonal(likeness, 0)
+        for key, row in zip(keys, likeness, strict=True):
+            if row.max(initial=0) > _ONE:
+                found[key] = _run_name(*keys[int(row.argmax())])
+    return found
+
+
+def _run_name(subject: str, segment: str, repeat: int) -> str:
+    return f"{subject} {segment} repeat {repeat}"
 
 
 def _judged(
@@ -186,16 +213,32 @@ def _place_means(brain: Responses) -> tuple[list[str], np.ndarray]:
 
 
 def timing_notes(table: pd.DataFrame) -> list[str]:
-    """Sentences on runs that do not follow their film from its first frame.
+    """Sentences on runs that do not follow their film from its first frame, or that are one run saved twice.
 
     Parameters
     ----------
     table : DataFrame
         From `run_timings`.
     """
-    lines = []
-    for row in table[table["verdict"].isin([SHIFTED, SWAPPED])].to_dict("records"):
-        run = f"{row['subject']} {row['segment']} repeat {row['repeat']}"
+    lines: list[str] = []
+    showings = table["segment"].value_counts()
+    named: set[str] = set()
+    for row in table[table["verdict"].isin([SHIFTED, SWAPPED, COPY])].to_dict("records"):
+        run = _run_name(row["subject"], row["segment"], row["repeat"])
+        if row["verdict"] == COPY:
+            if row["copy_of"] not in named:
+                lines.append(f"{run} has the data of {row['copy_of']}: was one scan saved under two names?")
+            named.add(run)
+            continue
+        if row["verdict"] == SHIFTED and showings[row["segment"]] == 2:
+            # Each of two is late or early by the other.
+            if row["segment"] not in named:
+                lines.append(
+                    f"the two runs of {row['segment']} are {abs(row['shift_s']):.3g} s apart: one of them did not start"
+                    " with its film, and two do not say which"
+                )
+            named.add(row["segment"])
+            continue
         if row["verdict"] == SWAPPED:
             lines.append(f"{run} is like runs of {row['follows']}, not of {row['segment']}: are two scans swapped?")
             continue

@@ -92,3 +92,31 @@ def test_noise_is_unclear_and_a_lone_run_has_nobody_to_be_like() -> None:
     alone = run_timings({"sub-01": _brain("sub-01")}, CLOCK)
     assert set(alone["verdict"]) == {"nobody else saw it"}
     assert timing_notes(alone) == []
+
+
+def test_two_runs_do_not_say_which_of_them_is_late() -> None:
+    brains = {"sub-01": _brain("sub-01"), "sub-02": _brain("sub-02", {("amber01", 1): ("amber01", 4)})}
+    table = run_timings(brains, CLOCK)
+    assert table[table["verdict"] == "shifted"]["segment"].tolist() == ["amber01", "amber01"]
+    assert timing_notes(table) == [
+        "the two runs of amber01 are 5.96 s apart: one of them did not start with its film, and two do not say which"
+    ]
+
+
+def test_one_scan_under_two_names_is_named_and_no_other() -> None:
+    """Of another subject, and of another film of that length; the copy is of lower precision."""
+    brains = {name: _brain(name) for name in ("sub-01", "sub-02", "sub-03")}
+    one, two = brains["sub-01"], brains["sub-02"]
+    rows = np.flatnonzero(one.rows["segment"] == "amber02")
+    copied = two.cube["bold"].values.copy()
+    copied[rows] = one.cube["bold"].values[rows].astype(np.float16)
+    brains["sub-02"] = Responses("sub-02", two.cube.assign(bold=(("time", "target"), copied)), two.rows)
+    table = run_timings(brains, CLOCK)
+    assert table[table["copy_of"] != ""].set_index(["subject", "segment"])["copy_of"].to_dict() == {
+        ("sub-01", "amber02"): "sub-02 amber02 repeat 1",
+        ("sub-02", "amber02"): "sub-01 amber02 repeat 1",
+    }
+    assert set(table["verdict"]) == {"as others", "same data"}
+    assert timing_notes(table) == [
+        "sub-01 amber02 repeat 1 has the data of sub-02 amber02 repeat 1: was one scan saved under two names?"
+    ]
