@@ -17,6 +17,7 @@ from nibabel.cifti2.cifti2_axes import BrainModelAxis, SeriesAxis
 from cinecube.store.base.errors import StudyError
 from cinecube.store.base.input_files import cannot_read, check_file
 from cinecube.store.base.labels import entities_of
+from cinecube.store.inputs.content import is_here
 from cinecube.store.params.document import BrainParams
 from cinecube.store.scans.bids import confounds_table, refuse_volume_keys, repetition_s, sidecars_of
 from cinecube.store.scans.showings import find_showings
@@ -77,7 +78,7 @@ class DenseSeries:
             If header and sidecar differ, or say no such time.
         """
         sidecars = sidecars_of(run.path)
-        if sidecars and not run.path.exists():
+        if sidecars and not all(map(is_here, run.paths)):
             return ScanTiming(None, *repetition_s(run.path, sidecars, None, False))
         series = self._open(run.path)
         known = series.step_s > 0
