@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,7 +13,9 @@ from cinecube.store.base.paths import StudyPaths
 from cinecube.store.clock.films_table import rows_here
 from cinecube.store.inputs.content import is_here
 from cinecube.store.params.document import Study
+from cinecube.store.ready.remembered import RightScans, mark_of
 from cinecube.store.scans.brain import check_runs, check_scans, find_scans
+from cinecube.store.scans.source import ScanRun, ScanSource
 from cinecube.store.scans.sources import has_scans, unfetched_tables
 from cinecube.store.spaces.atlas import atlas_files
 from cinecube.store.spaces.space import Space, other_space, unlike_subjects
@@ -115,15 +117,47 @@ def check_subject(study: Study, subject: str, root: Path, rows: Mapping[str, int
     if not has_scans(study.brain, root, subject) or unfetched_tables(study.brain, root, subject):
         return ReadySubject(None, f"all scans of {subject}")
     source, runs = find_scans(study, subject, root, fetched=False)
-    here = [run for run in runs if all(map(is_here, source.files(run)))]
-    absent = f"{len(runs) - len(here)} of {len(runs)} runs of {subject}" if len(here) < len(runs) else ""
+    return check_found(study, source, runs, root, rows)
+
+
+def check_found(
+    study: Study, source: ScanSource, runs: Sequence[ScanRun], root: Path, rows: Mapping[str, int]
+) -> ReadySubject:
+    """As `check_subject`, of scans that were found; those that were right are checked once.
+
+    Parameters
+    ----------
+    study : Study
+    source : ScanSource
+    runs : sequence of ScanRun
+        From `find_scans`.
+    root : Path
+        The study's folder.
+    rows : Mapping of str to int
+        As of `check_subject`.
+
+    Raises
+    ------
+    StudyError
+        As of `check_scans`.
+    """
+    files = {run: source.files(run) for run in runs}
+    here = [run for run in runs if all(map(is_here, files[run]))]
+    absent = f"{len(runs) - len(here)} of {len(runs)} runs of {source.subject}" if len(here) < len(runs) else ""
     here = [run for run in here if run.segment in rows]
     if not here:
         return ReadySubject(None, absent)
-    if study.brain.atlas and not all(map(is_here, atlas_files(root / study.brain.atlas))):
+    atlas = atlas_files(root / study.brain.atlas) if study.brain.atlas else []
+    if not all(map(is_here, atlas)):
         check_runs(source, here, study.brain, rows, study.clock)
-        return ReadySubject(None, absent or f"the atlas of {subject}")
-    return ReadySubject(check_scans(study, source, here, rows, root)[1].space, absent)
+        return ReadySubject(None, absent or f"the atlas of {source.subject}")
+    right = RightScans(root)
+    mark = mark_of(study, [*(path for run in here for path in files[run]), *atlas], rows)
+    space = right.space(source.subject, mark)
+    if space is None:
+        space = check_scans(study, source, here, rows, root)[1].space
+        right.keep(source.subject, mark, space)
+    return ReadySubject(space, absent)
 
 
 def refuse_apart(spaces: Mapping[str, Space]) -> None:

@@ -6,6 +6,7 @@ import json
 import shutil
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import nibabel as nib
 import numpy as np
@@ -16,6 +17,8 @@ from tests.lab import make_lab
 from tests.store.scan_tree import AFFINE, SHAPE, SPACE, TR_S, label_values, save
 
 from cinecube.simulation.features.checkpoints import write_checkpoint
+from cinecube.store.ready import ready_scans
+from cinecube.store.scans.brain import check_scans
 
 FILMS = {"amber": ["amber01"], "birch": ["birch01"]}
 SUBJECTS = ("sub-01", "sub-02")
@@ -67,7 +70,7 @@ def _mask(study: Folder) -> Path:
 
 
 def _nothing_was_computed(study: Folder) -> bool:
-    made = (study.root / "data/features", study.root / "data/extracted.json", study.root / ".cinecube/journals")
+    made = (study.root / "data/features", study.root / "data/extracted.json", study.root / ".cinecube/journal")
     return not any(path.is_file() or (path.is_dir() and any(path.iterdir())) for path in made)
 
 
@@ -75,6 +78,11 @@ def _refused(study: Folder, *words: str) -> str:
     line = study.error(*(words or ("extract",)))
     assert _nothing_was_computed(study)
     return line
+
+
+def _planned(study: Folder) -> list[dict[str, str]]:
+    steps: list[dict[str, str]] = json.loads(study.must("plan", "--json").stdout)
+    return steps
 
 
 def _rename(study: Folder) -> None:
@@ -141,6 +149,8 @@ def test_a_fault_of_scans_is_one_line_before_anything_is_extracted(study: Folder
     spoil(study)
     assert line in _refused(study)
     assert line in _refused(study, "features", "net", "amber")
+    (step,) = [step for step in _planned(study) if step["stage"].startswith("brain@") and line in step["why"]]
+    assert step["state"] == "to do"
 
 
 def test_the_line_is_that_of_brain(study: Folder) -> None:
@@ -195,6 +205,26 @@ def test_a_machine_without_scans_extracts(study: Folder, name: str) -> None:
     done = study.must("extract")
     assert f"not here, so not checked before features are extracted: {said}" in done.stderr
     assert not _nothing_was_computed(study)
+
+
+def test_what_was_found_right_is_checked_again_where_something_changed(
+    study: Folder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    checked: list[str] = []
+
+    def counting(study: Any, source: Any, *more: Any) -> Any:
+        checked.append(source.subject)
+        return check_scans(study, source, *more)
+
+    monkeypatch.setattr(ready_scans, "check_scans", counting)
+    for _ in range(2):
+        assert not any("found" in step["why"] for step in _planned(study) if step["stage"].startswith("brain@"))
+    assert checked == [*SUBJECTS]
+    _table(study, lambda table: table.assign(csf=np.nan))
+    assert "column csf: found 'n/a'" in _refused(study)
+    study.change(lambda params: params["brain"].update(confounds="none"))
+    study.must("extract")
+    assert checked == [*SUBJECTS, "sub-02", *SUBJECTS]
 
 
 def test_what_is_fetched_of_a_clone_is_checked(study: Folder) -> None:
