@@ -205,7 +205,7 @@ def _refused_scans(study: Study, subjects: Sequence[str], root: Path) -> dict[st
     from cinecube.store.scans.brain import find_scans
 
     refused: dict[str, str] = {}
-    spaces = {}
+    spaces: dict[str, Any] = {}
     rows = {} if study.simulate is not None else known_rows(study, root)
     for subject in subjects:
         try:
