@@ -23,7 +23,7 @@ from cinecube.store.cube.reclock import Method, reclock
 from cinecube.store.cube.schema import TARGETS_PER_SHARD, rows_index
 from cinecube.store.open.imported import open_imported
 from cinecube.store.params.document import Study
-from cinecube.store.spaces.space import other_space, space_of
+from cinecube.store.spaces.space import other_space, space_of, unlike_subjects
 
 _GRID = ("affine", "shape")
 # A film's own part of its cube's spec; all else must agree between films.
@@ -434,12 +434,8 @@ def check_same_space(responses: Sequence[Responses]) -> dict[str, Any]:
     attrs = [brain.cube.attrs for brain in responses]
     for brain in responses[1:]:
         if reason := _other_space(brain.cube.attrs, attrs[0]):
-            raise StudyError(
-                where=f"{brain.subject} brain cube",
-                found=reason,
-                expected=f"the space of {responses[0].subject}, {attrs[0].get('space')}",
-                do="bring all subjects to one space, or make a study for each",
-            )
+            where, name = f"{brain.subject} brain cube", str(attrs[0].get("space"))
+            raise unlike_subjects(where, reason, responses[0].subject, name)
     # Parcels have no grid of their own: one is kept where all subjects have it.
     grid = () if len({(one.get("affine"), one.get("shape")) for one in attrs}) > 1 and _of_parcels(attrs[0]) else _GRID
     return {name: attrs[0][name] for name in ("space", "targets", "place", *grid) if name in attrs[0]}

@@ -149,7 +149,8 @@ def extract(root: Path) -> None:
     Reads films and data/checkpoints. Each network is loaded once by each worker that `dask` names; on this machine
     these are as many processes as it has cores and memory for, or one where it computes on its GPU. Keeps what it
     computes for `cinecube features`, which writes the cubes. Cubes that are up to date, or that DVC has, are left
-    alone. A stopped run goes on where it was. Writes data/extracted.json.
+    alone. A stopped run goes on where it was. First refuses scans that `brain`, `encode` or `ceiling` would refuse, as
+    far as headers, masks and tables tell; scans that are not here are passed over. Writes data/extracted.json.
 
     \b
     Example:
@@ -175,7 +176,7 @@ def features(model: str, film: str, root: Path) -> None:
     """Extract one model's features of one film, all layers in one pass.
 
     Reads the film's segments and data/checkpoints/MODEL.json. Writes data/features/MODEL/FILM.zarr. A stopped run goes
-    on where it was.
+    on where it was. Where something is to be computed, scans are looked at first, as `cinecube extract` does.
 
     \b
     Example:

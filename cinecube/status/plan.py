@@ -161,7 +161,7 @@ def _steps(study: Study, root: Path) -> list[Step]:
     steps += [_imported_step(study, entry.model, paths) for entry in study.imported]
     if "contents" in stage_names(root):
         steps.append(_file_step("contents", paths.contents))
-    steps += [_brain_step(study, subject, root) for subject in study.brain.subjects]
+    steps += _brain_steps(study, root)
     steps += [_encode_step(study, model, root, known) for model in study.compute.models]
     steps += [_encode_step(study, entry.model, root, known, "encode_imported") for entry in study.imported]
     steps += [_cube_step(f"weights@{entry.model}", paths.weights(entry.model)) for entry in study.keep_weights]
@@ -188,20 +188,41 @@ def _steps(study: Study, root: Path) -> list[Step]:
     return steps
 
 
-def _brain_step(study: Study, subject: str, root: Path) -> Step:
-    """The stage of a brain cube; what it would refuse is known before the hours of extraction."""
-    step = _cube_step(f"brain@{subject}", StudyPaths(root).brain(subject))
-    if step.state == "done":
-        return step
+def _brain_steps(study: Study, root: Path) -> list[Step]:
+    """The stages of brain cubes; what they, or analyses of all subjects, would refuse is known before extraction."""
+    steps = {
+        subject: _cube_step(f"brain@{subject}", StudyPaths(root).brain(subject)) for subject in study.brain.subjects
+    }
+    to_do = [subject for subject, step in steps.items() if step.state != "done"]
+    if not to_do:
+        return [*steps.values()]
     if not (root / study.brain.path).is_dir():
-        return step if study.simulate is not None else replace(step, why=_no_folder(study.brain.path, "scans"))
+        why = {} if study.simulate is not None else dict.fromkeys(to_do, _no_folder(study.brain.path, "scans"))
+    else:
+        why = _refused_scans(study, to_do, root)
+    return [replace(step, why=why.get(subject, step.why)) for subject, step in steps.items()]
+
+
+def _refused_scans(study: Study, subjects: Sequence[str], root: Path) -> dict[str, str]:
+    """Subject -> what its stage, or an analysis of all subjects, would refuse of its scans."""
+    from cinecube.store.ready.ready_scans import check_found, known_rows, refuse_apart
     from cinecube.store.scans.brain import find_scans
 
+    refused: dict[str, str] = {}
+    spaces: dict[str, Any] = {}
+    rows = {} if study.simulate is not None else known_rows(study, root)
+    for subject in subjects:
+        try:
+            ready = check_found(study, *find_scans(study, subject, root), root, rows)
+        except StudyError as error:
+            refused[subject] = str(error)
+        else:
+            spaces |= {} if ready.space is None else {subject: ready.space}
     try:
-        find_scans(study, subject, root)
+        refuse_apart(spaces)
     except StudyError as error:
-        return replace(step, why=str(error))
-    return step
+        refused[error.where] = str(error)
+    return refused
 
 
 def _films_step(study: Study, paths: StudyPaths) -> Step:

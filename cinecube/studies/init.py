@@ -7,7 +7,7 @@ import math
 import os
 import shutil
 import subprocess
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -31,6 +31,7 @@ from cinecube.store.scans.sources import open_scans, source_in, spaces_of
 from cinecube.store.spaces.atlas import check_atlas, find_atlas
 from cinecube.store.spaces.grayordinate_labels import HCP_MMP
 from cinecube.studies.pipelines import pipelines, template_text
+from cinecube.studies.records import warn_of_unfetched
 
 _log = logging.getLogger(__name__)
 _TR_S = 1.49  # Movie10's, where no scan says another
@@ -182,7 +183,7 @@ def values_of_scans(
 
 
 def write_study(folder: Path, values: Mapping[str, Any], template: str, params: str = "own") -> None:
-    """Fill the templates of a study of scans, and put it under Git and DVC.
+    """Fill the templates of a study of scans, put it under Git and DVC, and log what was not fetched yet.
 
     Parameters
     ----------
@@ -193,7 +194,7 @@ def write_study(folder: Path, values: Mapping[str, Any], template: str, params: 
     template : str
         Folder of templates that has the README.
     params : str
-        The one that has the parameters.
+        The one that has the parameters; of `own` it was told already what is missing altogether.
 
     Raises
     ------
@@ -214,6 +215,7 @@ def write_study(folder: Path, values: Mapping[str, Any], template: str, params: 
         for name, text in pipelines(stimuli=bool(values["stimuli"])).items():
             _write(folder / name, text)
         _finish(folder)
+    warn_of_unfetched(load_study(folder), folder, known=params == "own")
 
 
 def _refuse_no_folder(path: Path, argument: str) -> None:
@@ -251,11 +253,10 @@ def _find_films(stimuli: Path) -> dict[str, list[str]]:
 def _fetched(film: str, files: list[Path]) -> list[Path]:
     """Files of a film that are on this disk, where some are; logs what fetches the others."""
     missing = [path for path in files if not is_here(path)]
-    if not missing:
+    if len(missing) in (0, len(files)):  # all of a film are told with the scans
         return files
-    left_out = len(missing) < len(files)
-    _log.warning("%s", unfetched(missing, None, f"film {film}" + (", which is made without" if left_out else "")))
-    return [path for path in files if path not in missing] if left_out else files
+    _log.warning("%s", unfetched(missing, None, f"film {film}, which is made without"))
+    return [path for path in files if path not in missing]
 
 
 def _space(own: OwnData, subjects: Sequence[str], source: Source) -> str:
@@ -264,21 +265,56 @@ def _space(own: OwnData, subjects: Sequence[str], source: Source) -> str:
         _log.info("scans are no derivatives of fMRIPrep: brain.source is %s", source)
         by_size = space_of_array(own.scans / f"{subjects[0]}.npy") if source == "arrays" else None
         return own.space or by_size or _SPACE
-    files: list[Path] = []
-    for subject in subjects:
-        with suppress(StudyError):  # told when the scans of this subject are looked for
-            files += scan_files(own.scans / subject, subject)
-    there = spaces_of(files)
+    there = spaces_there(own.scans, subjects)
     if own.space is None:
         mni = [space for space in there if space.startswith("MNI")]
         chosen = _SPACE if _SPACE in there or not there else (mni or there)[0]
         if len(there) > 1:
             _log.info("scans are in %s: brain.space is %s", ", ".join(there), chosen)
         return chosen
-    if there and own.space not in there:
-        do = suggestion(own.space, there) or "name a space of the scans"
-        raise StudyError(where="`space=`", found=repr(own.space), expected=one_of(there, own.space), do=do)
+    refuse_no_space(own.space, there)
     return own.space
+
+
+def spaces_there(scans: Path, subjects: Sequence[str]) -> list[str]:
+    """Spaces that derivatives of fMRIPrep are in, those of subjects whose scans cannot be looked for apart.
+
+    Parameters
+    ----------
+    scans : Path
+        Folder of the subjects' folders.
+    subjects : sequence of str
+
+    Returns
+    -------
+    list of str
+        As `brain.space` has them.
+    """
+    files: list[Path] = []
+    for subject in subjects:
+        with suppress(StudyError):  # told when the scans of this subject are looked for
+            files += scan_files(scans / subject, subject)
+    return spaces_of(files)
+
+
+def refuse_no_space(space: str, there: Sequence[str]) -> None:
+    """Refuse a space that is asked for and that no scan is in, where there are scans.
+
+    Parameters
+    ----------
+    space : str
+        As `brain.space`.
+    there : sequence of str
+        From `spaces_there`.
+
+    Raises
+    ------
+    StudyError
+        Naming the spaces that there are.
+    """
+    if there and mesh_name(space) not in there:
+        do = suggestion(space, list(there)) or "name a space of the scans"
+        raise StudyError(where="`space=`", found=repr(space), expected=one_of(there, space), do=do)
 
 
 def _found_atlas(scans: Path, space: str, source: Source) -> Path | None:
@@ -340,12 +376,24 @@ def _scans(params: BrainParams, subject: str, segments: list[str]) -> _Scans:
     seen = {run.segment for run in runs}
     missing = [segment for segment in segments if segment not in seen]
     if not missing:
-        return _Scans(subject, [(run, source.timing(run)) for run in runs])
+        return _Scans(subject, _timed(source, runs))
     absent = no_scan(subject, missing[0], source.tasks, None, segments)
     said = f"{absent}" + (f" (and {len(missing) - 1} more segments)" if missing[1:] else "")
     if runs:
-        return _Scans(subject, [(run, source.timing(run)) for run in runs], said)
+        return _Scans(subject, _timed(source, runs), said)
     return _Scans(subject, _any_scan(params, source), said, tuple(name for name in source.tasks if name))
+
+
+def _timed(source: ScanSource, runs: Iterable[ScanRun]) -> list[tuple[ScanRun, ScanTiming]]:
+    """Runs with their times, but those that tell none as they were not fetched."""
+    found = []
+    for run in runs:
+        try:
+            found.append((run, source.timing(run)))
+        except StudyError:
+            if all(map(is_here, source.files(run))):
+                raise
+    return found
 
 
 def _refuse_other_names(folder: Path, source: Source, scans: Sequence[_Scans], segments: Sequence[str]) -> None:
@@ -370,9 +418,12 @@ def _any_scan(params: BrainParams, source: ScanSource) -> list[tuple[ScanRun, Sc
     if params.source != "fmriprep":
         return []
     files = scan_files(Path(params.path) / source.subject, source.subject)
-    path = next(path for path in files if scan_space(path.name) == mesh_name(params.space))
-    run = ScanRun(source.subject, path.name, 1, "", (path, path))
-    return [(run, source.timing(run))]
+    runs = (
+        ScanRun(source.subject, path.name, 1, "", (path, path))
+        for path in files
+        if scan_space(path.name) == mesh_name(params.space)
+    )
+    return next(([timed] for run in runs for timed in _timed(source, [run])), [])
 
 
 def _tr_s(timed: Sequence[tuple[ScanRun, ScanTiming]]) -> float:

@@ -8,12 +8,23 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from cinecube.store.base.errors import StudyError, some_of
 from cinecube.store.base.labels import check_name
-from cinecube.store.params.document import load_study
-from cinecube.studies.init import from_study, refuse_existing, write_study
-from cinecube.studies.records import warn_of_unfetched
+from cinecube.store.scans.sources import source_in
+from cinecube.studies.init import (
+    from_study,
+    refuse_existing,
+    refuse_no_space,
+    spaces_there,
+    write_study,
+)
 
 _log = logging.getLogger(__name__)
+_SOURCES = {
+    "fmriprep": "fMRIPrep (sub-*/**/*_bold.*)",
+    "algonauts2025": "Algonauts 2025 (sub-*/func/*_bold.h5)",
+    "arrays": "arrays (sub-*.npy)",
+}
 _SEGMENTS = {"bourne": 10, "wolf": 17, "life": 5}
 _FIGURES = 12
 # As they stand in params.yaml; `, untrained: 0` is put before the last brace.
@@ -106,7 +117,7 @@ def init_public(
     Raises
     ------
     StudyError
-        If there is a study already.
+        If there is a study already, or the folder of scans has those of another source, or none in this space.
     """
     refuse_existing(folder)
     data = DATA[name]
@@ -116,7 +127,13 @@ def init_public(
     if atlas is not None:
         values["atlas"] = from_study(folder, atlas)
     stimuli, scans = stimuli or folder.parent / data.stimuli, scans or folder.parent / data.scans
+    _refuse_other_source(scans, name)
     here = [subject for subject in data.subjects if (scans / subject).is_dir()]
+    if space is not None and values["source"] == "fmriprep":
+        refuse_no_space(space, spaces_there(scans, here))
+    for path in (stimuli, scans):
+        if not path.is_dir():
+            _log.warning("%s is not there yet: README.md has the commands that clone and fetch it", path)
     write_study(
         folder,
         values
@@ -133,10 +150,21 @@ def init_public(
         name,
         params="movie10",
     )
-    for path in (stimuli, scans):
-        if not path.is_dir():
-            _log.warning("%s is not there yet: README.md has the commands that clone and fetch it", path)
-    warn_of_unfetched(load_study(folder), folder)
+
+
+def _refuse_other_source(scans: Path, name: str) -> None:
+    """Refuse a folder that has scans of another kind than the data set's."""
+    source, subjects = source_in(scans)
+    wanted = DATA[name].values["source"]
+    if not subjects or source == wanted or (source == "fmriprep" and not spaces_there(scans, subjects)):
+        return
+    template = next((other for other, data in DATA.items() if data.values["source"] == source), "own")
+    raise StudyError(
+        where=str(scans),
+        found=f"scans of {_SOURCES[source]}, of {some_of(subjects, 3)}",
+        expected=_SOURCES[wanted],
+        do=f"set `scans=` to the folder of {DATA[name].title}, or take `template={template}`",
+    )
 
 
 def _numbered(film: str, count: int) -> list[str]:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -41,22 +42,43 @@ def files_read(study: Study, root: Path) -> dict[Path, Reads]:
     Raises
     ------
     StudyError
-        If a segment has no file, or scans cannot be told apart.
+        If a segment has no file, or scans cannot be told apart; both are named where both are so.
     """
+    found, faults = _found(study, root)
+    if faults:
+        first, others = faults[0], "".join(f"; also {fault}" for fault in faults[1:])
+        raise StudyError(where=first.where, found=first.found, expected=first.expected, do=first.do + others)
+    return found
+
+
+def _found(study: Study, root: Path) -> tuple[dict[Path, Reads], list[StudyError]]:
+    """As `files_read`, as far as there are files, and the first fault of films and the first of scans."""
     if study.simulate is not None:
-        return {}
+        return {}, []
     paths = StudyPaths(root)
     found: dict[Path, Reads] = {}
-    if study.stimuli is not None:
-        here = (root / study.stimuli).is_dir()
-        found |= {
-            paths.film_record(film): find_segments(study, film, root, fetched=False) if here else {}
-            for film in study.films
-        }
+    of_films: list[StudyError] = []
+    of_scans: list[StudyError] = []
+    here = study.stimuli is not None and (root / study.stimuli).is_dir()
+    for film in study.films if study.stimuli is not None else ():
+        found[paths.film_record(film)] = {}
+        with _told(of_films):
+            found[paths.film_record(film)] = find_segments(study, film, root, fetched=False) if here else {}
     here = (root / study.brain.path).is_dir()
     for subject in study.brain.subjects:
-        found[paths.scans_record(subject)] = _scans(study, root, subject) if here else {}
-    return found
+        found[paths.scans_record(subject)] = {}
+        with _told(of_scans):
+            found[paths.scans_record(subject)] = _scans(study, root, subject) if here else {}
+    return found, [*of_films[:1], *of_scans[:1]]
+
+
+@contextmanager
+def _told(faults: list[StudyError]) -> Iterator[None]:
+    """Add what is raised to the faults."""
+    try:
+        yield
+    except StudyError as error:
+        faults.append(error)
 
 
 def _scans(study: Study, root: Path, subject: str) -> Reads:
@@ -210,7 +232,7 @@ def same_scans(texts: Mapping[Path, str]) -> list[str]:
     return lines
 
 
-def warn_of_unfetched(study: Study, root: Path) -> None:
+def warn_of_unfetched(study: Study, root: Path, known: bool = False) -> None:
     """Log what `inputs` would refuse: films and scans that are missing, or were not fetched.
 
     Parameters
@@ -218,12 +240,14 @@ def warn_of_unfetched(study: Study, root: Path) -> None:
     study : Study
     root : Path
         The study's folder.
+    known : bool
+        Whether it was told already what is missing altogether.
     """
-    try:
-        if missing := unfetched_inputs(study, root):
-            raise unfetched(missing, root, "films and scans")
-    except StudyError as error:
+    found, faults = _found(study, root)
+    for error in [] if known else faults:
         _log.warning("%s", error)
+    if missing := _unfetched(study, root, found):
+        _log.warning("%s", unfetched(missing, root, "films and scans"))
 
 
 def unfetched_inputs(study: Study, root: Path) -> list[Path]:
@@ -239,10 +263,19 @@ def unfetched_inputs(study: Study, root: Path) -> list[Path]:
     -------
     list of Path
         Each once.
+
+    Raises
+    ------
+    StudyError
+        As of `files_read`.
     """
+    return _unfetched(study, root, files_read(study, root))
+
+
+def _unfetched(study: Study, root: Path, found: Mapping[Path, Reads]) -> list[Path]:
     paths = StudyPaths(root)
     missing = []
-    for record, files in files_read(study, root).items():
+    for record, files in found.items():
         name = record.stem
         made = [paths.brain(name)]
         if record == paths.film_record(name):

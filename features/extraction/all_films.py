@@ -16,7 +16,7 @@ from typing import Any
 from cinecube.features.extraction.block_reading import read_blocks, read_task
 from cinecube.features.extraction.checkpoint import weights_bytes
 from cinecube.features.extraction.extraction_memory import extraction_bytes
-from cinecube.features.extraction.film_job import FilmJob, checked_weights, is_current, prepare
+from cinecube.features.extraction.film_job import FilmJob, checked_weights, is_current, prepare, refuse_unready_scans
 from cinecube.store.base.atomic import write_text
 from cinecube.store.base.journal import Block, Journal, open_journal
 from cinecube.store.base.paths import StudyPaths
@@ -93,8 +93,9 @@ def fill_journals(study: Study, root: Path, kept: Kept, progress: Progress | Non
     Raises
     ------
     StudyError
-        For every fault of films, checkpoints and parameters, before anything is computed; if another process writes
-        one of the cubes, or workers are lost. Finished blocks stay.
+        For every fault of films, checkpoints and parameters, and of scans as far as it is known without their values,
+        before anything is computed; if another process writes one of the cubes, or workers are lost. Finished blocks
+        stay.
     """
     root, paths = root.absolute(), StudyPaths(root.absolute())  # a worker may run in another folder
     digests = Digests(root)
@@ -106,6 +107,7 @@ def fill_journals(study: Study, root: Path, kept: Kept, progress: Progress | Non
     left = set(kept({(job.model, job.film): job.fingerprint for job in absent}))
     todo = [job for job in absent if (job.model, job.film) not in left]
     filled = Filled(len(jobs) - len(absent), sorted(left))
+    refuse_unready_scans(todo, root)
     with _journals(paths, todo) as journals:
         # A job's walltime may end it in the middle: there a task is a block, which `run.block_rows` makes shorter.
         most = 1 if isinstance(study.dask, JobQueue) else _TASK_WINDOWS

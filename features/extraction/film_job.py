@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,7 +18,7 @@ from cinecube.features.networks.network import Reading
 from cinecube.features.networks.registry import network_version
 from cinecube.store.base.errors import StudyError
 from cinecube.store.base.fingerprint import fingerprint
-from cinecube.store.base.journal import Block, row_blocks
+from cinecube.store.base.journal import Block, journal_rows, row_blocks
 from cinecube.store.base.paths import PARAMS_FILE, StudyPaths
 from cinecube.store.clock.clock import Clock
 from cinecube.store.cube.cubes import open_cube
@@ -167,6 +167,29 @@ def checked_weights(study: Study, model: str, record: Record, root: Path) -> Pat
             f"{digest[:12]}…, those in {folder}",
         )
     return folder
+
+
+def refuse_unready_scans(jobs: Sequence[FilmJob], root: Path) -> None:
+    """Refuse scans that no brain cube could be made of, if these jobs have something to compute: that takes hours.
+
+    Parameters
+    ----------
+    jobs : sequence of FilmJob
+        Of one study.
+    root : Path
+        The study's folder.
+
+    Raises
+    ------
+    StudyError
+        As of `refuse_unready`.
+    """
+    journals = StudyPaths(root).journals
+    if all(journal_rows(journals, job.spec) == sum(job.windows.values()) for job in jobs):
+        return
+    from cinecube.store.ready.ready_scans import refuse_unready  # nibabel: not to publish a cube
+
+    refuse_unready(jobs[0].study, root, {segment: rows for job in jobs for segment, rows in job.rows.items()})
 
 
 def is_current(job: FilmJob, path: Path) -> bool:

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from cinecube.features.extraction.constant import Telling
-from cinecube.features.extraction.film_job import FilmJob, checked_weights, is_current, prepare
+from cinecube.features.extraction.film_job import FilmJob, checked_weights, is_current, prepare, refuse_unready_scans
 from cinecube.features.extraction.spec import row_window_s, stream_label
 from cinecube.store.base.journal import Journal, open_journal
 from cinecube.store.base.paths import StudyPaths
@@ -85,8 +85,8 @@ def extract_film(
     Raises
     ------
     StudyError
-        For every fault of the film, the checkpoint or the parameters, and if another process writes this cube.
-        What was stored stays as it was.
+        For every fault of the film, the checkpoint or the parameters, for those of scans that are known without their
+        values if anything is to be computed, and if another process writes this cube. What was stored stays as it was.
     """
     job = prepare(study, model, film, root)
     paths = StudyPaths(root)
@@ -94,13 +94,17 @@ def extract_film(
     sizes = sum(job.rows.values()), sum(job.windows.values())
     if is_current(job, path):
         return ExtractionSummary(path, job.fingerprint, *sizes, 0, is_new=False)
-    with one_writer(paths, path), open_journal(paths.journals, job.spec, paths.relative(path)) as journal:
-        if take_back(paths, {path: job.fingerprint}):
+    with one_writer(paths, path):
+        is_back = take_back(paths, {path: job.fingerprint})
+        if not is_back:
+            refuse_unready_scans([job], root)
+        with open_journal(paths.journals, job.spec, paths.relative(path)) as journal:
+            if not is_back:
+                computed = _fill(job, journal, root, progress)
+                _publish(job, journal, path)
             journal.remove()
-            return ExtractionSummary(path, job.fingerprint, *sizes, 0, is_new=False)
-        computed = _fill(job, journal, root, progress)
-        _publish(job, journal, path)
-        journal.remove()
+    if is_back:
+        return ExtractionSummary(path, job.fingerprint, *sizes, 0, is_new=False)
     return ExtractionSummary(path, job.fingerprint, *sizes, computed, is_new=True)
 
 

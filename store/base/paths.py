@@ -57,6 +57,11 @@ class StudyPaths:
         return self.root / ".cinecube" / "digests.json"
 
     @property
+    def ready(self) -> Path:
+        """Subjects whose scans were checked before extraction, with what the answer depends on."""
+        return self.root / ".cinecube" / "ready.json"
+
+    @property
     def unfetched(self) -> Path:
         """Paths of files that are needed and were not fetched, for `datalad get`."""
         return self.root / ".cinecube" / "unfetched.txt"

@@ -49,11 +49,9 @@ class Arrays:
     """
 
     def __init__(self, params: BrainParams, root: Path, subject: str, clock: Clock | None) -> None:
-        folder = root / params.path
         self.subject, self._params, self._clock = subject, params, clock
-        self._array, self._table = folder / f"{subject}.npy", _table_beside(folder, subject)
+        self._array, self._table, self._targets = array_files(params, root, subject)
         is_dense = params.space in _DENSE
-        self._targets = folder / (_TARGETS_SERIES if is_dense else TARGETS_TABLE)
         check_file(self._array, f"an array (row, target) of {subject}", "put it there, or correct brain.path")
         self._shape = open_array(self._array).shape
         self._rows = _read_rows(self._table)
@@ -166,6 +164,30 @@ class Arrays:
     def confounds(self, run: ScanRun) -> Path | None:
         """None: arrays are cleaned already."""
         return None
+
+
+def array_files(params: BrainParams, root: Path, subject: str) -> tuple[Path, Path, Path]:
+    """A subject's array, its table of rows and that of targets, which need not be there.
+
+    Parameters
+    ----------
+    params : BrainParams
+    root : Path
+        The study's folder.
+    subject : str
+
+    Returns
+    -------
+    array, rows, targets : Path
+
+    Raises
+    ------
+    StudyError
+        If there are two tables of rows.
+    """
+    folder = root / params.path
+    targets = folder / (_TARGETS_SERIES if params.space in _DENSE else TARGETS_TABLE)
+    return folder / f"{subject}.npy", _table_beside(folder, subject), targets
 
 
 def _table_beside(folder: Path, subject: str) -> Path:

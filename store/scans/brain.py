@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -99,8 +99,7 @@ def build_brain(study: Study, subject: str, root: Path, progress: Progress | Non
     paths, params = StudyPaths(root), study.brain
     rows = rows_by_segment(read_films_table(paths.films), study.segments(), study.clock)
     source, runs = find_scans(study, subject, root)
-    checked = check_runs(source, runs, params, rows, study.clock)
-    targets = _targets(source.places(runs), params, root, subject)
+    checked, targets = check_scans(study, source, runs, rows, root)
     with (
         one_writer(paths, paths.brain(subject), paths.brain_qc(subject)),
         scratch_folder(paths, f"brain.{subject}") as scratch,
@@ -117,8 +116,8 @@ def build_brain(study: Study, subject: str, root: Path, progress: Progress | Non
     return table
 
 
-def find_scans(study: Study, subject: str, root: Path) -> tuple[ScanSource, list[ScanRun]]:
-    """A subject's scans of the study's films, all of them here; logs segments that there is no scan of.
+def find_scans(study: Study, subject: str, root: Path, fetched: bool = True) -> tuple[ScanSource, list[ScanRun]]:
+    """A subject's scans of the study's films; logs segments that there is no scan of.
 
     Parameters
     ----------
@@ -126,6 +125,8 @@ def find_scans(study: Study, subject: str, root: Path) -> tuple[ScanSource, list
     subject : str
     root : Path
         The study's folder.
+    fetched : bool
+        Whether links to what is not here are refused.
 
     Returns
     -------
@@ -141,8 +142,40 @@ def find_scans(study: Study, subject: str, root: Path) -> tuple[ScanSource, list
     source = open_scans(study.brain, root, subject, study.clock)
     runs = source.runs(study.segments())
     tell_of_missing(study, source, runs)
-    refuse_unfetched((path for run in runs for path in source.files(run)), root, subject)
+    if fetched:
+        refuse_unfetched((path for run in runs for path in source.files(run)), root, subject)
     return source, runs
+
+
+def check_scans(
+    study: Study, source: ScanSource, runs: Sequence[ScanRun], rows: Mapping[str, int], root: Path
+) -> tuple[list[CheckedRun], Targets]:
+    """All that can be refused of a subject's scans before a value of them is read.
+
+    Parameters
+    ----------
+    study : Study
+    source : ScanSource
+    runs : sequence of ScanRun
+        Not empty, their files here.
+    rows : Mapping of str to int
+        Segment -> its rows.
+    root : Path
+        The study's folder.
+
+    Returns
+    -------
+    checked : list of CheckedRun
+    targets : Targets
+        Of the cube, if no place is left out for its values.
+
+    Raises
+    ------
+    StudyError
+        As of `check_runs`; if masks or meshes of runs differ, or the atlas does not fit them.
+    """
+    checked = check_runs(source, runs, study.brain, rows, study.clock)
+    return checked, _targets(source.places(runs), study.brain, root, source.subject)
 
 
 def _targets(places: Places, params: BrainParams, root: Path, subject: str) -> Targets:
@@ -197,7 +230,7 @@ def missing_segments(study: Study, runs: Sequence[ScanRun]) -> list[str]:
 
 
 def check_runs(
-    source: ScanSource, runs: Sequence[ScanRun], params: BrainParams, rows: dict[str, int], clock: Clock
+    source: ScanSource, runs: Sequence[ScanRun], params: BrainParams, rows: Mapping[str, int], clock: Clock
 ) -> list[CheckedRun]:
     """Check headers, sidecars and tables of all runs before the first is read.
 
@@ -206,7 +239,7 @@ def check_runs(
     source : ScanSource
     runs : sequence of ScanRun
     params : BrainParams
-    rows : dict
+    rows : Mapping of str to int
         Segment -> its rows.
     clock : Clock
 

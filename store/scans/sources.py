@@ -7,10 +7,11 @@ from pathlib import Path
 
 from cinecube.store.base.errors import StudyError
 from cinecube.store.clock.clock import Clock
+from cinecube.store.inputs.content import is_here
 from cinecube.store.params.document import BrainParams, Source, Study
 from cinecube.store.scans.algonauts import Algonauts
-from cinecube.store.scans.arrays import Arrays
-from cinecube.store.scans.bids import layout_of, mesh_name, scan_files, scan_space
+from cinecube.store.scans.arrays import Arrays, array_files
+from cinecube.store.scans.bids import is_there, layout_of, mesh_name, scan_files, scan_space
 from cinecube.store.scans.cifti import DenseSeries
 from cinecube.store.scans.projection import Projected
 from cinecube.store.scans.source import ScanSource
@@ -84,6 +85,47 @@ def _no_scans(subject: str, path: Path) -> StudyError:
         expected += f", or with brain.source: arrays one {subject}.npy of all runs"
         do = f"join them in {path / subject}.npy, with a table {subject}.tsv of segment, onset_s and repeat of each row"
     return StudyError(where=f"{subject} in {path}", found=found, expected=expected, do=do)
+
+
+def has_scans(params: BrainParams, root: Path, subject: str) -> bool:
+    """Look for anything of a subject, links to what was not fetched among it.
+
+    Parameters
+    ----------
+    params : BrainParams
+        The section `brain`.
+    root : Path
+        The study's folder.
+    subject : str
+
+    Returns
+    -------
+    bool
+    """
+    folder = root / params.path
+    if params.source == "arrays":
+        return is_there(array_files(params, root, subject)[0])
+    places = [folder / subject, *([folder / "fmri" / subject] if params.source == "algonauts2025" else [])]
+    return any(place.is_dir() and any(place.iterdir()) for place in places)
+
+
+def unfetched_tables(params: BrainParams, root: Path, subject: str) -> list[Path]:
+    """Files that were not fetched and without which runs of a subject are not known: those of arrays.
+
+    Parameters
+    ----------
+    params : BrainParams
+        The section `brain`.
+    root : Path
+        The study's folder.
+    subject : str
+
+    Returns
+    -------
+    list of Path
+    """
+    files = array_files(params, root, subject) if params.source == "arrays" else []
+    return [path for path in files if not is_here(path)]
 
 
 def source_in(folder: Path) -> tuple[Source, list[str]]:

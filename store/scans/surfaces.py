@@ -16,6 +16,7 @@ from nibabel.gifti.gifti import GiftiImage
 from cinecube.store.base.errors import StudyError
 from cinecube.store.base.input_files import cannot_read, check_file
 from cinecube.store.base.labels import entities_of
+from cinecube.store.inputs.content import is_here
 from cinecube.store.params.document import BrainParams
 from cinecube.store.scans.bids import (
     confounds_table,
@@ -101,7 +102,7 @@ class Surfaces:
             If both hemispheres differ, or no file says the time.
         """
         sidecars = [one for path in run.paths for one in sidecars_of(path)]
-        if sidecars and not run.path.exists():
+        if sidecars and not all(map(is_here, run.paths)):
             return ScanTiming(None, *repetition_s(run.path, sidecars, None, False))
         left, right = (self._header(path) for path in run.paths)
         if left.n_volumes != right.n_volumes:

@@ -12,6 +12,7 @@ import numpy as np
 
 from cinecube.store.base.errors import StudyError
 from cinecube.store.base.labels import entities_of
+from cinecube.store.inputs.content import is_here
 from cinecube.store.params.document import BrainParams
 from cinecube.store.scans.bids import beside, confounds_table, is_there, repetition_s, sidecars_of
 from cinecube.store.scans.showings import find_showings
@@ -73,7 +74,7 @@ class Volumes:
             If header and sidecar differ, or say no such time.
         """
         sidecars = sidecars_of(run.path)
-        if sidecars and not run.path.exists():  # a sidecar is there before its volumes are fetched
+        if sidecars and not all(map(is_here, run.paths)):  # a sidecar is there before its volumes are fetched
             return ScanTiming(None, *repetition_s(run.path, sidecars, None, False))
         header = self._open(run.path).header
         unit = header.get_xyzt_units()[1]

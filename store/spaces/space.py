@@ -317,6 +317,31 @@ def other_space(one: Space, like: Space) -> str | None:
     return None if one == like else f"another {one.kind[:-1]} order or number in {one.name}"
 
 
+def unlike_subjects(where: str, found: str, like: str, name: str) -> StudyError:
+    """The error on a subject whose targets are in another space than those of another.
+
+    Parameters
+    ----------
+    where : str
+        The subject, or its cube.
+    found : str
+        What differs, from `other_space`.
+    like, name : str
+        The other subject, and its space.
+
+    Returns
+    -------
+    StudyError
+    """
+    return StudyError(
+        where=where,
+        found=found,
+        expected=f"the space of {like}, {name}",
+        do="bring all subjects to one space, average parcels of one atlas (brain.targets: parcels), or make a study "
+        "for each",
+    )
+
+
 def _other_grid(one: Grid, like: Grid) -> str | None:
     from nibabel.affines import apply_affine
     from nibabel.orientations import aff2axcodes

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -189,3 +190,65 @@ def test_the_atlas_beside_the_scans_is_taken_if_it_is_the_only_one(lab: Tree, ca
         shutil.copy(lab.root / f"atlas{ending}", lab.root / f"atlas_too{ending}")
     assert found() is None
     assert "no --atlas: 2 are beside the scans; every voxel counts for itself" in caplog.text
+
+
+def _dangle(path: Path) -> None:
+    path.unlink()
+    path.symlink_to(f".git/annex/objects/MD5E-s5000000--{'0' * 32}.gz/MD5E-s5000000--{'0' * 32}.gz")
+
+
+@pytest.mark.parametrize("what", ["*_bold.nii.gz", "*"])
+def test_scans_that_were_not_fetched_are_all_named_with_their_size(lab: Tree, what: str) -> None:
+    """Issue 19: with every link dangling `own` said nothing, and a sidecar that dangled ended it."""
+    files = sorted(lab.bold().parent.glob(what))
+    for path in files:
+        _dangle(path)
+    told = lab.must(*_words(lab)).stderr
+    assert f"films and scans: found {len(files)} files that were not fetched ({len(files) * 5} MB): " in told
+    assert "datalad get" in told
+    assert ("no scan tells the time between volumes" in told) == (what == "*")
+
+
+def test_a_space_of_which_nothing_was_fetched(lab: Tree) -> None:
+    """Issue 19, case b17: it ended on the first file alone."""
+    for showing in SHOWINGS:
+        link = lab.path("space-T1w_desc-preproc_bold.nii.gz", showing)
+        link.touch()
+        _dangle(link)
+    told = lab.must(*_words(lab)[:-2], "--space", "T1w").stderr
+    assert "films and scans: found 3 files that were not fetched (15 MB): " in told
+
+
+def _public(lab: Tree, template: str = "movie10", *more: str) -> tuple[str, ...]:
+    words = ("init", str(lab.root / "new"), "--template", template, "--stimuli", str(lab.root / "films"))
+    return (*words, "--scans", str(lab.root / "fmriprep"), *more)
+
+
+@pytest.mark.parametrize("films", [True, False], ids=["films", "no films"])
+def test_a_space_that_public_data_lack_is_told_with_those_there_are(lab: Tree, films: bool) -> None:
+    if not films:
+        shutil.rmtree(lab.root / "films")
+    line = [
+        part for part in lab.run(*_public(lab, "movie10", "--space", "fsLRx")).stderr.splitlines() if "--space" in part
+    ]
+    assert line == [f"Error: --space: found 'fsLRx', expected one of {SPACE}; name a space of the scans"]
+    assert not (lab.root / "new").exists()
+
+
+def test_scans_of_another_source_are_told(lab: Tree) -> None:
+    line = lab.error(*_public(lab, "algonauts2025"))
+    assert "fmriprep: found scans of fMRIPrep (sub-*/**/*_bold.*), of sub-01, expected Algonauts 2025" in line
+    assert line.endswith("or take --template movie10")
+    assert not (lab.root / "new").exists()
+
+
+def test_a_film_that_lacks_hides_nothing_of_scans(lab: Tree) -> None:
+    """Issue 19: what `init` and `plan` say line by line, `inputs` says in one."""
+    told = lab.must(*_public(lab)).stderr.splitlines()
+    film, scans = "segment bourne01: found no file", f"found scans in {SPACE}, expected some with space-fsLR"
+    assert any(film in line for line in told)
+    assert any(scans in line for line in told)
+    line = Tree(lab.root / "new").error("inputs")
+    assert film in line
+    assert f"; also sub-01 in {lab.root / 'new'}" in line
+    assert scans in line

@@ -29,7 +29,7 @@ assert mine  # the fixture
 
 INPUTS = ("data/stimuli", "data/scans", "data/weights", "data/truth")
 # What no command has to leave as it was: the machine's own notes, and locks that stay.
-NOTES = (".cinecube/timings", ".cinecube/locks", ".cinecube/digests.json", ".dvc", ".git")
+NOTES = (".cinecube/timings", ".cinecube/locks", ".cinecube/digests.json", ".cinecube/ready.json", ".dvc", ".git")
 
 STAGES: dict[str, list[str]] = {
     "films": ["data/films.csv"],

@@ -23,6 +23,7 @@ from cinecube.cli import main
 from cinecube.store.base.errors import StudyError
 from cinecube.store.clock.clock import Clock
 from cinecube.store.params.document import BrainParams
+from cinecube.store.scans import cifti
 from cinecube.store.scans.brain import CheckedRun, check_runs
 from cinecube.store.scans.sources import open_scans
 
@@ -120,6 +121,31 @@ def test_every_run_is_found_with_its_film_repeat_session_and_trim(tree: Path) ->
     assert max(over) == 35
     assert sum(late < -1 for late in over) == 18
     assert min(over) == -7
+
+
+def test_grayordinates_that_runs_share_are_read_once(tree: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """They take nibabel half a second a run, and are checked before anything is extracted."""
+    whole: list[Path] = []
+
+    def counting(path: Path) -> Any:
+        whole.append(path)
+        return load(path)
+
+    load = cifti._load
+    monkeypatch.setattr(cifti, "_load", counting)
+    checked = _checked(tree, "sub-01", max_trim_s=12)
+    assert len(checked) == (RUNS["subject"] == "sub-01").sum()
+    assert len(whole) == 1
+    known: dict[bytes, Any] = {}
+    first, last = (one.run.path for one in (checked[0], checked[-1]))
+    cifti._open_series(first, known)
+    quick, slow = cifti._open_series(last, known), cifti._open_series(last, {})
+    assert (quick.values.shape, quick.step_s, quick.grayordinates) == (
+        slow.values.shape,
+        slow.step_s,
+        slow.grayordinates,
+    )
+    np.testing.assert_array_equal(np.asarray(quick.values[:, 1:3]), np.asarray(slow.values[:, 1:3]))
 
 
 def test_one_run_of_366_needs_more_than_the_usual_trim(tree: Path) -> None:

@@ -1,0 +1,1 @@
+"""Ready: whether scans will become brain cubes that can be compared, known before hours of extraction."""
