@@ -17,12 +17,13 @@ from cinecube.analysis.ceilings.stage import ceiling, ceiling_spec, read_brains
 from cinecube.analysis.ceilings.who_predicts import choose_sources
 from cinecube.analysis.cubes.results import read_scores
 from cinecube.analysis.cubes.rows import align
-from cinecube.analysis.cubes.tables import EVERYONE, read_table
+from cinecube.analysis.cubes.tables import EVERYONE, layer_table, preferred_layers, read_table
 from cinecube.analysis.cubes.unscored import LACKING, UNFIT, ceiling_notes
 from cinecube.analysis.encoders.pairs import make_pairs
 from cinecube.analysis.encoders.problem import read_problem
 from cinecube.analysis.encoders.stage import encode
 from cinecube.analysis.regions.stage import layerwise, whole_brain
+from cinecube.analysis.report.sections import time_section
 from cinecube.analysis.truth.plain_fits import PlainFits
 from cinecube.analysis.weights.stage import keep_weights
 from cinecube.store.base.errors import StudyError
@@ -157,6 +158,17 @@ def test_one_brain_is_no_mean_to_show(tmp_path: Path) -> None:
     run_all(make_study(pair, ["solo"]), root)
     page = StudyPaths(root).report.read_text(encoding="utf-8")
     assert "Responses of a single subject are not shown" in page
+
+
+def test_a_run_that_one_subject_has_is_not_drawn(tmp_path: Path) -> None:
+    root, study = write_without(tmp_path, TESTED[1:]), make_study(("sub-01", "sub-02"), ["solo"])
+    encode(study, root, "solo")
+    section = time_section(study, root, preferred_layers(layer_table(read_scores(study, root))), None)
+    assert section is not None
+    (chart,) = section.charts
+    for trace in (trace for figure in chart.figures.values() for trace in figure["data"]):
+        known = [value is not None for value in trace["y"]]
+        assert known == [True] * ROWS + [False] * ROWS
 
 
 @pytest.mark.parametrize("rows", ["common", "own"])
