@@ -51,7 +51,7 @@ Subset = tuple[str, ...]
 
 @dataclass(frozen=True)
 class Cohort:
-    """Subjects, and the rows that all of them have.
+    """Subjects who are predicted from each other, and the rows that all of them have.
 
     Attributes
     ----------
@@ -66,6 +66,8 @@ class Cohort:
     backend : Backend
     one_machine : bool
         Whether all workers share the memory of this one.
+    only : tuple of str
+        Those who are predicted, where the others are sources alone; without any, all are predicted.
     """
 
     brains: Mapping[str, Responses]
@@ -75,6 +77,12 @@ class Cohort:
     threads: int = 1
     backend: Backend = field(default_factory=Backend)
     one_machine: bool = True
+    only: tuple[str, ...] = ()
+
+    @property
+    def predicted(self) -> list[str]:
+        """Subjects who are predicted, in order."""
+        return [name for name in self.brains if name in (self.only or self.brains)]
 
     @property
     def train(self) -> np.ndarray:
@@ -83,8 +91,7 @@ class Cohort:
 
     def blocks(self, name: str) -> list[np.ndarray]:
         """Positions on a subject's target axis, block by block."""
-        everything = np.arange(self.brains[name].n_targets)
-        return [everything[at : at + self.targets_per_block] for at in everything[:: self.targets_per_block]]
+        return _blocks(self.brains[name], self.targets_per_block)
 
     def read(self, name: str, targets: np.ndarray) -> np.ndarray:
         """Responses of some of a subject's targets, float32 (row, target).
@@ -101,6 +108,11 @@ class Cohort:
         array of float32, shape (row, target)
         """
         return self.brains[name].read(self.group.showings[name], targets)
+
+
+def _blocks(brain: Responses, size: int) -> list[np.ndarray]:
+    everything = np.arange(brain.n_targets)
+    return [everything[at : at + size] for at in everything[::size]]
 
 
 class _KernelFiles(NamedTuple):
@@ -135,7 +147,7 @@ def score_subsets(
     kept: journal.Journal | None = None,
     progress: Progress | None = None,
 ) -> dict[str, CrossScores]:
-    """Predict every subject from every subset of the others; `cross_subject_scores` for cubes.
+    """Predict subjects from every subset of the others; `cross_subject_scores` for cubes.
 
     Parameters
     ----------
@@ -159,7 +171,7 @@ def score_subsets(
         If there are fewer than two subjects, responses hold NaN in part, or workers are lost.
     """
     subsets = subsets_of(list(cohort.brains))
-    found = {name: empty_scores(subsets, name, brain.n_targets) for name, brain in cohort.brains.items()}
+    found = {name: empty_scores(subsets, name, cohort.brains[name].n_targets) for name in cohort.predicted}
     pieces = [piece for subset in subsets for piece in _pieces_of(cohort, subset)]
 
     def compute(todo: Sequence[_Piece]) -> Iterator[tuple[_Piece, np.ndarray]]:
@@ -193,7 +205,7 @@ def empty_scores(subsets: Sequence[Subset], name: str, n_targets: int) -> CrossS
 
 
 def _pieces_of(cohort: Cohort, subset: Subset) -> list[_Piece]:
-    others = [name for name in cohort.brains if name not in subset]
+    others = [name for name in cohort.predicted if name not in subset]
     return [_Piece(subset, name, block) for name in others for block in range(len(cohort.blocks(name)))]
 
 
@@ -328,6 +340,11 @@ def _score_piece(cohort: Cohort, piece: _Piece, files: SourceFiles) -> Scores:
     return score_targets(reopen_source(cohort, files), responses, cohort.train)
 
 
+def n_subset_pieces(cohort: Cohort) -> int:
+    """Blocks that `score_subsets` counts in its progress."""
+    return sum(len(_pieces_of(cohort, subset)) for subset in subsets_of(list(cohort.brains)))
+
+
 def cross_subject_work(cohort: Cohort) -> float:
     """Multiplications of `score_subsets`, roughly: those that factor subsets, and those that predict from them.
 
@@ -340,23 +357,35 @@ def cross_subject_work(cohort: Cohort) -> float:
     total = 0.0
     for subset in subsets_of(names) if len(names) > 1 else []:
         rank = min(n_rows, sum(n_targets[name] for name in subset))
-        predicted = sum(n_targets[name] for name in names if name not in subset)
+        predicted = sum(n_targets[name] for name in cohort.predicted if name not in subset)
+        if not predicted:
+            continue
         total += (len(cohort.folds) + 1) * 9 * rank**3 + len(RELATIVE_ALPHAS) * n_rows * rank * predicted
     return total
 
 
 def score_repeats(
-    cohort: Cohort, showings: Mapping[str, np.ndarray], params: CeilingParams, workers: Workers = None
+    brains: Mapping[str, Responses],
+    showings: Mapping[str, np.ndarray],
+    params: CeilingParams,
+    workers: Workers = None,
+    targets_per_block: int = 4096,
+    threads: int = 1,
 ) -> dict[str, RepeatCeilings]:
     """Ceilings from repeated showings.
 
     Parameters
     ----------
-    cohort : Cohort
+    brains : Mapping of str to Responses
+        By subject.
     showings : dict of str to array of int, shape (row, showing)
         Positions in a subject's brain cube of rows that were shown several times, in order of time.
     params : CeilingParams
     workers : Client, Threads or None
+    targets_per_block : int
+        Targets that are read at once.
+    threads : int
+        BLAS threads of each task.
 
     Returns
     -------
@@ -367,16 +396,17 @@ def score_repeats(
     StudyError
         If `params.block_rows` leaves fewer than two blocks.
     """
-    found = {name: RepeatCeilings(*np.full((9, cohort.brains[name].n_targets), np.nan)) for name in showings}
-    there = {name: share(workers, (cohort.brains[name], showings[name])) for name in showings}
+    found = {name: RepeatCeilings(*np.full((9, brains[name].n_targets), np.nan)) for name in showings}
+    there = {name: share(workers, (brains[name], showings[name])) for name in showings}
+    blocks = {name: _blocks(brains[name], targets_per_block) for name in showings}
     jobs = [
         ((name, block), (there[name], targets, params))
         for name in showings
-        for block, targets in enumerate(cohort.blocks(name))
+        for block, targets in enumerate(blocks[name])
     ]
-    for (name, block), part in run_jobs(workers, _repeat_block, jobs, cohort.threads):
+    for (name, block), part in run_jobs(workers, _repeat_block, jobs, threads):
         for kind, values in vars(part).items():
-            getattr(found[name], kind)[cohort.blocks(name)[block]] = values
+            getattr(found[name], kind)[blocks[name][block]] = values
     return found
 
 

@@ -130,8 +130,8 @@ def ceiling_cube(
     -------
     Dataset
         `cross_subject`, …, `split_half` (subject, target), and `cross_subject_score` (subject, size, target); targets
-        rising, NaN where a subject lacks one, `cross_subject_converged` false there. With one subject there is a size
-        of one, without scores.
+        rising, NaN where a subject lacks one or has fewer sources, `cross_subject_converged` false there. With one
+        subject there is a size of one, without scores.
 
     Raises
     ------
@@ -139,12 +139,16 @@ def ceiling_cube(
         If two subjects call the same target by different names.
     """
     axis = join_targets(brains)
-    sizes = np.arange(1, max(2, len(brains)), dtype=np.int32)
+    n_sizes = max([1, *(len(own["cross_subject_score"]) for own in found.values() if "cross_subject_score" in own)])
+    sizes = np.arange(1, n_sizes + 1, dtype=np.int32)
     variables = {}
     for name in (*CROSS, *REPEATS, "cross_subject_score"):
         over = (len(sizes),) if name == "cross_subject_score" else ()
-        nothing = {brain.subject: np.full((*over, brain.n_targets), np.nan) for brain in brains}
-        whole = axis.stack(nothing | {subject: own[name] for subject, own in found.items() if name in own})
+        values_of = {brain.subject: np.full((*over, brain.n_targets), np.nan) for brain in brains}
+        for subject, own in found.items():
+            if name in own:  # with fewer sources than another has, there are fewer sizes
+                values_of[subject][: len(own[name])] = own[name]
+        whole = axis.stack(values_of)
         dims = ("subject", "size", "target") if over else ("subject", "target")
         # Who has no extrapolated ceiling has none that converged.
         values = np.nan_to_num(whole).astype(bool) if name == "cross_subject_converged" else whole

@@ -58,21 +58,21 @@ def compat_scores(cohort: Cohort, workers: Workers = None) -> dict[str, CompatPo
     """
     names, there = list(cohort.brains), share(workers, cohort)
     rows = run_by_subject(workers, _row_constants, {name: (there, name) for name in names}, cohort.threads)
-    single: dict[str, dict[str, np.ndarray]] = {name: {} for name in names}
+    single: dict[str, dict[str, np.ndarray]] = {name: {} for name in cohort.predicted}
     for source in names:
         smoother = submit(workers, _smoother, cohort.threads, there, source, rows[source])
         jobs = [
             ((name, block), (there, name, targets, rows[name], smoother))
-            for name in names
+            for name in single
             if name != source
             for block, targets in enumerate(cohort.blocks(name))
         ]
         parts = dict(run_jobs(workers, _score_block, jobs, cohort.threads))
-        for name in names:
+        for name in single:
             if name != source:
                 blocks = range(len(cohort.blocks(name)))
                 single[name][source] = np.concatenate([parts[name, block] for block in blocks])
-    return {name: _combine(single[name]) for name in names}
+    return {name: _combine(own) for name, own in single.items()}
 
 
 def _row_constants(cohort: Cohort, name: str) -> RowConstants:
@@ -166,8 +166,11 @@ def compat_ceiling(x: np.ndarray, v: np.ndarray, n_bootstraps: int = 100, seed: 
     Returns
     -------
     array, shape (target,)
-        Median of v₀ over the bootstraps whose fit converged; NaN where none did.
+        Median of v₀ over the bootstraps whose fit converged; NaN where none did, or there is one point, which is no
+        curve.
     """
+    if len(x) < 2:
+        return np.full(v.shape[1], np.nan)
     drawn = np.random.RandomState(seed).randint(len(x), size=(n_bootstraps, len(x)))
     ceilings = np.full(v.shape[1], np.nan)
     for target in np.flatnonzero(np.isfinite(v).all(axis=0)):

@@ -95,7 +95,7 @@ def reduced_scores(
     kept: journal.Journal | None = None,
     progress: Progress | None = None,
 ) -> dict[str, CrossScores]:
-    """Predict every subject from components of every subset of the others, see `ceiling_blocks.score_subsets`.
+    """Predict subjects from components of every subset of the others, see `ceiling_blocks.score_subsets`.
 
     Parameters
     ----------
@@ -118,8 +118,8 @@ def reduced_scores(
         If there are fewer than two subjects, responses hold NaN in part, or workers are lost.
     """
     subsets = subsets_of(list(cohort.brains))
-    found = {name: empty_scores(subsets, name, brain.n_targets) for name, brain in cohort.brains.items()}
-    pieces = [(name, block) for name in cohort.brains for block in range(len(cohort.blocks(name)))]
+    found = {name: empty_scores(subsets, name, cohort.brains[name].n_targets) for name in cohort.predicted}
+    pieces = [(name, block) for name in cohort.predicted for block in range(len(cohort.blocks(name)))]
 
     def file_of(piece: tuple[str, int]) -> journal.Block:
         targets = cohort.blocks(piece[0])[piece[1]]
@@ -241,6 +241,11 @@ def _score_block(
     return found
 
 
+def n_reduced_pieces(cohort: Cohort) -> int:
+    """Blocks that `reduced_scores` counts in its progress."""
+    return sum(len(cohort.blocks(name)) for name in cohort.predicted)
+
+
 def reduced_work(cohort: Cohort) -> float:
     """Multiplications of `reduced_scores`, roughly.
 
@@ -250,11 +255,11 @@ def reduced_work(cohort: Cohort) -> float:
     """
     n_rows, n_test, names = float(cohort.train.sum()), float((~cohort.train).sum()), list(cohort.brains)
     total = 0.0
-    for brain in cohort.brains.values():
+    for brain in map(cohort.brains.__getitem__, cohort.predicted):
         per_target = 5 * n_rows * COMPONENTS + (len(names) - 1) * n_rows * (COMPONENTS + 8 * FEW)
         total += per_target * brain.n_targets
     for subset in subsets_of(names):
         width = len(subset) * COMPONENTS
-        outside = sum(cohort.brains[name].n_targets for name in names if name not in subset)
+        outside = sum(cohort.brains[name].n_targets for name in cohort.predicted if name not in subset)
         total += n_rows * width**2 + 6 * (width**3 / 3 + n_test * width**2) + n_test * width * outside
     return total

@@ -14,10 +14,11 @@ import pandas as pd
 import xarray as xr
 
 from cinecube.analysis.ceilings import VERSIONS
+from cinecube.analysis.ceilings.who_predicts import choose_sources
 from cinecube.analysis.cubes import tables
-from cinecube.analysis.cubes.rows import RowsGroup, align
+from cinecube.analysis.cubes.rows import RowsGroup, align, find_unfit
 from cinecube.analysis.cubes.spaces import FeatureSpace, Responses, check_same_space, open_responses
-from cinecube.analysis.cubes.unscored import listed
+from cinecube.analysis.cubes.unscored import ceiling_notes
 from cinecube.store.base.errors import StudyError
 from cinecube.store.base.fingerprint import fingerprint
 from cinecube.store.base.journal import open_journal
@@ -38,6 +39,9 @@ if TYPE_CHECKING:
 _log = logging.getLogger(__name__)
 # Of the parameters those that change the cube's numbers; the others are of what is done with it.
 _IN_FINGERPRINT = {"curve", "bootstraps", "block_rows", "seed", "compat"}
+ALONE = "nobody else has a run of its test films and enough of its training films"
+LAST = "there is nobody else with runs to predict it from"
+"""Why a subject has no cross-subject ceiling."""
 # Multiplications that take as long as one of scipy's fits, for `open_workers` to choose processes or threads.
 _WORK_OF_FIT = 2e7
 
@@ -50,17 +54,33 @@ class Inputs:
     ----------
     root : Path
         The study's folder.
-    cohort : Cohort
+    brains : dict of str to Responses
+        Of all subjects.
+    own : list of RowsGroup
+        Each subject's own rows.
+    cohorts : list of Cohort
+        Subjects with the sources that predict them, each subject in one; none where nobody has any.
     showings : dict of str to array of int, shape (row, showing)
         Test rows of each subject that saw them several times, by position in its brain cube.
     notes : dict of str to str
         By ceiling, why some or all subjects have none.
+    rows : list of dict
+        What the cube says of the rows of its cross-subject ceilings, see `unscored.ceiling_notes`.
     """
 
     root: Path
-    cohort: Cohort
+    brains: dict[str, Responses]
+    own: list[RowsGroup]
+    cohorts: list[Cohort]
     showings: dict[str, np.ndarray]
     notes: dict[str, str]
+    rows: list[dict[str, Any]]
+
+    @property
+    def cohort(self) -> Cohort:
+        """The only cohort, of a study all of whose subjects have the same runs."""
+        (cohort,) = self.cohorts
+        return cohort
 
 
 def ceiling(study: Study, root: Path, progress: Progress | None = None) -> bool:
@@ -97,8 +117,8 @@ def ceiling(study: Study, root: Path, progress: Progress | None = None) -> bool:
     root = root.absolute()  # a worker may run in another folder
     paths = StudyPaths(root)
     inputs = read_brains(study, root)
-    refuse_still_subjects(inputs.cohort.brains, [inputs.cohort.group], study.encode.targets_per_block)
-    spec = ceiling_spec(study, inputs.cohort)
+    refuse_still_subjects(inputs.brains, inputs.own, study.encode.targets_per_block)
+    spec = ceiling_spec(study, inputs)
     if "reduced" in spec:
         _log.warning(
             "ceilings across subjects are approximate, from the first %d components of each (within 0.005 on average; "
@@ -121,13 +141,13 @@ def ceiling(study: Study, root: Path, progress: Progress | None = None) -> bool:
             ):
                 cube = make_ceilings(study, inputs, scratch, workers, journal, progress)
             write_cube(paths.ceiling, cube.assign_attrs(inputs=json.dumps(digests, sort_keys=True)))
-        if absent := json.loads(cube.attrs["rows"]).get("without"):
-            _log.warning("ceilings across subjects are of rows that all of them have: without %s", listed(absent))
+        for line in ceiling_notes(cube):
+            _log.warning("%s", line)
         growth = ceiling_growth(cube)
         tables.write_table(paths.tables / "ceiling_growth.csv", growth)
         everyone = growth[growth["subject"] == tables.EVERYONE]
         tables.write_table(paths.plots / "ceiling.csv", everyone[["size", "score"]])
-        timing = run_timings(inputs.cohort.brains, study.clock)
+        timing = run_timings(inputs.brains, study.clock)
         tables.write_table(paths.tables / "run_timing.csv", timing)
         for line in timing_notes(timing):
             _log.warning("%s", line)
@@ -140,12 +160,12 @@ def _work(study: Study, inputs: Inputs) -> float:
     from cinecube.analysis.ceilings.ceiling_blocks import cross_subject_work
     from cinecube.analysis.ceilings.reduced_blocks import reduced_work
 
-    cohort, bootstraps = inputs.cohort, study.ceiling.bootstraps
-    n_targets = sum(brain.n_targets for brain in cohort.brains.values())
-    repeats = sum(cohort.brains[name].n_targets * shown.size for name, shown in inputs.showings.items())
+    cohorts, bootstraps = inputs.cohorts, study.ceiling.bootstraps
+    repeats = float(sum(inputs.brains[name].n_targets * shown.size for name, shown in inputs.showings.items()))
     if study.ceiling.compat:
-        return float(repeats) + _WORK_OF_FIT * bootstraps * (n_targets if len(cohort.brains) > 1 else 0)
-    return float(repeats) + (reduced_work if is_reduced(study, cohort) else cross_subject_work)(cohort)
+        n_targets = sum(inputs.brains[name].n_targets for cohort in cohorts for name in cohort.predicted)
+        return repeats + _WORK_OF_FIT * bootstraps * n_targets
+    return repeats + sum(map(reduced_work if is_reduced(study, cohorts) else cross_subject_work, cohorts))
 
 
 def read_brains(study: Study, root: Path, fitted: bool = True) -> Inputs:
@@ -179,21 +199,83 @@ def read_brains(study: Study, root: Path, fitted: bool = True) -> Inputs:
         for name, path in cubes.items()
     }
     check_same_space(list(brains.values()))
-    space = FeatureSpace({}, film_rows(study, brains), study.clock.window_s)
-    tabled = {name: brain.rows for name, brain in brains.items()}
-    train, test = study.segments(split.train), study.segments(split.test)
-    (group,) = align(space.rows, tabled, train=train, test=test, repeats=study.brain.repeats, rows="shared")
+    train, test, repeats = study.segments(split.train), study.segments(split.test), study.brain.repeats
+    unfit = find_unfit({name: brain.rows for name, brain in brains.items()}, train, test)
+    fit = {name: brain for name, brain in brains.items() if name not in unfit}
+    space = FeatureSpace({}, film_rows(study, fit, brains), study.clock.window_s)
+    tabled = {name: brain.rows for name, brain in fit.items()}
+    own = align(space.rows, tabled, train=train, test=test, repeats=repeats, rows="own")
+    sources = choose_sources({name: group for group in own for name in group.subjects})
+    # Those who are predicted from each other, or from the same others and by them, share rows, kernels and factors.
+    together: dict[tuple[str, ...], list[str]] = {}
+    for name, others in sources.items():
+        if others:
+            together.setdefault(tuple(one for one in tabled if one in (name, *others)), []).append(name)
+    cohorts = []
+    for names, predicted in together.items():
+        shared = {name: tabled[name] for name in names}
+        (group,) = align(space.rows, shared, train=train, test=test, repeats=repeats, rows="shared")
+        cohorts.append(
+            Cohort(
+                {name: fit[name] for name in names},
+                group,
+                make_layout(space, group, settings, 0).folds,
+                settings.targets_per_block,
+                settings.threads,
+                settings.backend,
+                study.dask == "local",
+                tuple(predicted) if len(predicted) < len(names) else (),
+            )
+        )
     shown = align(space.rows, tabled, train=train, test=test, repeats="average", rows="common")
-    folds = make_layout(space, group, settings, 0).folds
-    cohort = Cohort(
-        brains, group, folds, settings.targets_per_block, settings.threads, settings.backend, study.dask == "local"
-    )
-    showings, reason = _repeated(shown, averaged=study.brain.repeats == "average")
-    notes = {"cross_subject": "there is one subject"} if len(brains) == 1 else {}
-    return Inputs(root, cohort, showings, notes | ({"repeats": reason} if reason else {}))
+    showings, reason = _repeated(shown, averaged=repeats == "average")
+    lacks = [f"{name}: {rows['lacks']}" for name, rows in unfit.items()]
+    alone = [f"{name}: {ALONE if len(fit) > 1 else LAST}" for name, others in sources.items() if not others]
+    if study.ceiling.compat:
+        alone += [f"{name}: one other subject is no curve" for name, others in sources.items() if len(others) == 1]
+    notes = {
+        "cross_subject": "there is one subject" if len(brains) == 1 else "; ".join([*lacks, *alone]),
+        "repeats": "; ".join([*lacks, *([reason] if reason else [])]),
+    }
+    notes = {name: text for name, text in notes.items() if text}
+    return Inputs(root, brains, own, cohorts, showings, notes, _rows_of(study, own, cohorts, sources, unfit))
 
 
-def film_rows(study: Study, brains: Mapping[str, Responses]) -> pd.DataFrame:
+def _rows_of(
+    study: Study,
+    own: Sequence[RowsGroup],
+    cohorts: Sequence[Cohort],
+    sources: Mapping[str, Sequence[str]],
+    unfit: Mapping[str, Mapping[str, Any]],
+) -> list[dict[str, Any]]:
+    """Rows as the cube names them: of each cohort, of who has no sources, and of who has too few runs."""
+    test, segments = study.segments(study.split.test), study.segments([*study.split.train, *study.split.test])
+    seen = {name: set(group.segment) for group in own for name in group.subjects}
+    found: list[dict[str, Any]] = []
+    for cohort in cohorts:
+        here = cohort.group.counts(segments)
+        lost = {
+            name: absent
+            for name in cohort.predicted
+            if (absent := [one for one in here.get("without", []) if one in test and one in seen[name]])
+        }
+        found.append(
+            {
+                "subjects": cohort.predicted,
+                "sources": list(cohort.brains),
+                **here,
+                **({"scored_without_ceiling": lost} if lost else {}),
+            }
+        )
+    if len(study.brain.subjects) > 1:
+        reason = ALONE if len(sources) > 1 else LAST
+        found += [{"subjects": [name], "lacks": reason} for name, others in sources.items() if not others]
+    return found + [{"subjects": [name], **rows} for name, rows in unfit.items()]
+
+
+def film_rows(
+    study: Study, brains: Mapping[str, Responses], further: Mapping[str, Responses] | None = None
+) -> pd.DataFrame:
     """Rows of the films as far as any subject was scanned, segments in the films' order.
 
     Parameters
@@ -201,6 +283,8 @@ def film_rows(study: Study, brains: Mapping[str, Responses]) -> pd.DataFrame:
     study : Study
     brains : Mapping of str to Responses
         By subject.
+    further : Mapping of str to Responses, optional
+        Of segments that none of these was scanned in, whose rows there are nevertheless.
 
     Returns
     -------
@@ -212,9 +296,10 @@ def film_rows(study: Study, brains: Mapping[str, Responses]) -> pd.DataFrame:
     StudyError
         If no subject saw a segment.
     """
-    whole = pd.concat([brain.rows for brain in brains.values()])
+    known = [pd.concat([brain.rows for brain in some.values()]) for some in (brains, further or brains)]
     parts = []
     for segment in study.segments([*study.split.train, *study.split.test]):
+        whole = next((rows for rows in known if (rows["segment"] == segment).any()), known[0])
         onsets_s = np.sort(whole.loc[whole["segment"] == segment, "onset_s"].to_numpy(np.float64))
         if not len(onsets_s):
             raise StudyError(
@@ -277,59 +362,78 @@ def make_ceilings(
     """
     from cinecube.analysis.ceilings import ceiling_blocks, ceiling_cube
 
-    cohort, brains = inputs.cohort, inputs.cohort.brains
+    brains = inputs.brains
     found: dict[str, dict[str, np.ndarray]] = {name: {} for name in brains}
-    if len(brains) > 1:
-        cross = _compat(study, inputs, workers, progress) if study.ceiling.compat else None
-        for name, values in (cross or _cross(study, cohort, scratch, workers, kept, progress)).items():
-            found[name] |= values
-    for name, repeats in ceiling_blocks.score_repeats(cohort, inputs.showings, study.ceiling, workers).items():
+    compute = _compat if study.ceiling.compat else _cross
+    for name, values in compute(study, inputs, scratch, workers, kept, progress).items():
+        found[name] |= values
+    sizes = study.encode.targets_per_block, study.run.threads
+    for name, repeats in ceiling_blocks.score_repeats(brains, inputs.showings, study.ceiling, workers, *sizes).items():
         found[name] |= ceiling_cube.repeat_values(repeats, study.brain.repeats == "average")
-    group = cohort.group
     attrs = provenance(
         "ceiling",
-        ceiling_spec(study, cohort),
+        ceiling_spec(study, inputs),
         ("numpy", "scipy"),
         **check_same_space(list(brains.values())),
         tr_s=study.clock.tr_s,
-        rows=json.dumps(group.counts(study.segments([*study.split.train, *study.split.test])), sort_keys=True),
+        rows=json.dumps(inputs.rows, sort_keys=True),
     )
     return ceiling_cube.ceiling_cube(found, list(brains.values()), _about(study, inputs), attrs)
 
 
 def _cross(
     study: Study,
-    cohort: Cohort,
+    inputs: Inputs,
     scratch: Path,
     workers: Workers,
     kept: Journal | None,
     progress: Progress | None,
 ) -> dict[str, dict[str, np.ndarray]]:
     """Extrapolated ceilings by subject and name."""
-    from cinecube.analysis.ceilings.ceiling_blocks import run_by_subject, score_subsets
+    from cinecube.analysis.ceilings import ceiling_blocks, reduced_blocks
     from cinecube.analysis.ceilings.ceiling_cube import cross_values
-    from cinecube.analysis.ceilings.reduced_blocks import reduced_scores
     from cinecube.analysis.ceilings.saturation import extrapolate
 
-    predict, params = reduced_scores if is_reduced(study, cohort) else score_subsets, study.ceiling
-    scores = predict(cohort, scratch, workers, kept, progress)
-    # 0.95 is the share of resamplings in the interval.
-    arguments = {
-        name: (own.score, own.size, params.bootstraps, 0.95, params.seed, params.curve) for name, own in scores.items()
-    }
-    fitted = run_by_subject(workers, extrapolate, arguments, cohort.threads)
-    return {name: cross_values(scores[name], fitted[name]) for name in scores}
+    reduced, params = is_reduced(study, inputs.cohorts), study.ceiling
+    predict = reduced_blocks.reduced_scores if reduced else ceiling_blocks.score_subsets
+    count = reduced_blocks.n_reduced_pieces if reduced else ceiling_blocks.n_subset_pieces
+    counts = list(map(count, inputs.cohorts))
+    found: dict[str, dict[str, np.ndarray]] = {}
+    for number, cohort in enumerate(inputs.cohorts):
+        folder = scratch / f"cohort{number}" if number else scratch
+        scores = predict(cohort, folder, workers, kept, _part(progress, counts, number))
+        # 0.95 is the share of resamplings in the interval.
+        arguments = {
+            name: (own.score, own.size, params.bootstraps, 0.95, params.seed, params.curve)
+            for name, own in scores.items()
+        }
+        fitted = ceiling_blocks.run_by_subject(workers, extrapolate, arguments, cohort.threads)
+        found |= {name: cross_values(scores[name], fitted[name]) for name in scores}
+    return found
+
+
+def _part(progress: Progress | None, counts: Sequence[int], number: int) -> Progress | None:
+    """Progress of one cohort's blocks among those of all."""
+    if progress is None:
+        return None
+    before, whole = sum(counts[:number]), sum(counts)
+    return lambda done, _: progress(before + done, whole)
 
 
 def _compat(
-    study: Study, inputs: Inputs, workers: Workers, progress: Progress | None
+    study: Study,
+    inputs: Inputs,
+    scratch: Path,
+    workers: Workers,
+    kept: Journal | None,
+    progress: Progress | None,
 ) -> dict[str, dict[str, np.ndarray]]:
-    """Ceilings by subject and name as the authors computed them."""
+    """Ceilings by subject and name as the authors computed them; nothing is kept of them meanwhile."""
     from cinecube.analysis.ceilings.ceiling_cube import compat_values
     from cinecube.analysis.ceilings.oota2025_ceiling import compat_ceilings, compat_scores
 
-    points = compat_scores(inputs.cohort, workers)
-    found = compat_ceilings(points, study.ceiling.bootstraps, workers, inputs.cohort.threads, progress)
+    points = {name: own for cohort in inputs.cohorts for name, own in compat_scores(cohort, workers).items()}
+    found = compat_ceilings(points, study.ceiling.bootstraps, workers, study.run.threads, progress)
     return {name: compat_values(points[name], found[name]) for name in points}
 
 
@@ -341,7 +445,7 @@ def _about(study: Study, inputs: Inputs) -> dict[str, dict[str, str]]:
     shown = "the mean over showings" if study.brain.repeats == "average" else "a single showing"
     about = texts["cross_subject"].format(curve=CURVES[study.ceiling.curve])
     texts |= {
-        "cross_subject": about + (f". {REDUCED}" if is_reduced(study, inputs.cohort) else ""),
+        "cross_subject": about + (f". {REDUCED}" if is_reduced(study, inputs.cohorts) else ""),
         "repeats": f"{texts['repeats']}; of r with {shown}",
     }
     kinds = {name: "cross_subject" if name in (*CROSS, "cross_subject_score") else "repeats" for name in texts}
@@ -351,13 +455,13 @@ def _about(study: Study, inputs: Inputs) -> dict[str, dict[str, str]]:
     }
 
 
-def is_reduced(study: Study, cohort: Cohort) -> bool:
-    """True if subjects predict each other from components instead of all targets.
+def is_reduced(study: Study, cohorts: Sequence[Cohort]) -> bool:
+    """True if subjects predict each other from components instead of all targets: all of them, or nobody.
 
     Parameters
     ----------
     study : Study
-    cohort : Cohort
+    cohorts : sequence of Cohort
 
     Returns
     -------
@@ -366,19 +470,20 @@ def is_reduced(study: Study, cohort: Cohort) -> bool:
     """
     from cinecube.analysis.ceilings.reduced_blocks import is_large
 
-    asked, crossed = study.ceiling.approximate, len(cohort.brains) > 1 and not study.ceiling.compat
-    return crossed and (asked == "always" or (asked == "auto" and is_large(cohort)))
+    asked, crossed = study.ceiling.approximate, bool(cohorts) and not study.ceiling.compat
+    return crossed and (asked == "always" or (asked == "auto" and any(map(is_large, cohorts))))
 
 
-def ceiling_spec(study: Study, cohort: Cohort) -> dict[str, Any]:
+def ceiling_spec(study: Study, inputs: Inputs) -> dict[str, Any]:
     """Spec that the ceiling cube's fingerprint hashes, without sizes of blocks, which change the speed only.
 
-    Components stand in it where there are some: cubes without keep the spec that they had before there was a choice.
+    Components stand in it where there are some, and sources where not everybody predicts everybody: cubes without keep
+    the spec that they had before there was a choice.
 
     Parameters
     ----------
     study : Study
-    cohort : Cohort
+    inputs : Inputs
 
     Returns
     -------
@@ -389,6 +494,10 @@ def ceiling_spec(study: Study, cohort: Cohort) -> dict[str, Any]:
 
     sizes = {"components": COMPONENTS, "few": FEW, "sampled": SAMPLED}
     films = [*study.split.train, *study.split.test]
+    sources = {
+        name: [one for one in cohort.brains if one != name] for cohort in inputs.cohorts for name in cohort.predicted
+    }
+    everybody = all(len(sources.get(name, ())) == len(inputs.brains) - 1 for name in inputs.brains)
     return {
         "schema": SCHEMA,
         "kind": "ceiling",
@@ -399,6 +508,7 @@ def ceiling_spec(study: Study, cohort: Cohort) -> dict[str, Any]:
         "repeats": study.brain.repeats,
         "folds": study.encode.folds,
         "ceiling": study.ceiling.model_dump(include=_IN_FINGERPRINT),
-        **({"reduced": sizes} if is_reduced(study, cohort) else {}),
-        "brain": {name: str(brain.cube.attrs["fingerprint"]) for name, brain in cohort.brains.items()},
+        **({"reduced": sizes} if is_reduced(study, inputs.cohorts) else {}),
+        **({} if everybody else {"sources": sources}),
+        "brain": {name: str(brain.cube.attrs["fingerprint"]) for name, brain in inputs.brains.items()},
     }

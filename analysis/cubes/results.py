@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import xarray as xr
 
-from cinecube.analysis.cubes.unscored import refuse_disagreement, refuse_unexplained
+from cinecube.analysis.cubes.unscored import refuse_disagreement, refuse_unexplained, subjects_too_short, unfit_subjects
 from cinecube.store.base.errors import StudyError
 from cinecube.store.base.labels import find_label
 from cinecube.store.base.paths import StudyPaths
@@ -86,6 +86,31 @@ def open_scores(root: Path, model: str) -> xr.Dataset:
         If it is missing, or holds another model's.
     """
     return _open_result(StudyPaths(root), StudyPaths.scores, "score", model)
+
+
+def of_scored(study: Study, root: Path) -> Study:
+    """The same study of those of its subjects who have scores: those whom means are over.
+
+    Parameters
+    ----------
+    study : Study
+    root : Path
+        The study's folder, with its score cubes.
+
+    Returns
+    -------
+    Study
+
+    Raises
+    ------
+    StudyError
+        If a score cube is missing.
+    """
+    unfit = unfit_subjects(open_scores(root, study.encoded[0])) if study.encoded else []
+    if not unfit:
+        return study
+    subjects = [name for name in study.brain.subjects if name not in unfit]
+    return study.model_copy(update={"brain": study.brain.model_copy(update={"subjects": subjects})})
 
 
 def read_predictions(study: Study, root: Path) -> list[xr.Dataset]:
@@ -190,8 +215,13 @@ def read_ceiling(study: Study, root: Path, required: bool = True) -> xr.DataArra
 
 
 def _tell_of_absent(cube: xr.Dataset, values: np.ndarray, use: str, note: str) -> None:
-    """Log the subjects (subject, target) none of whose targets has a ceiling: means of shares are over the others."""
-    absent = [str(name) for name, own in zip(cube["subject"].values, values, strict=True) if np.isnan(own).all()]
+    """Log the subjects (subject, target) none of whose targets has a ceiling: means of shares are over the others.
+
+    Who has no scores either was named by `encode` and `ceiling`.
+    """
+    subjects = map(str, cube["subject"].values)
+    absent = [name for name, own in zip(subjects, values, strict=True) if np.isnan(own).all()]
+    absent = [name for name in absent if name not in subjects_too_short(cube)]
     if absent:
         _log.warning("no %s ceiling of %s: shares are of the other subjects (%s)", use, ", ".join(absent), note)
 

@@ -9,9 +9,12 @@ from typing import Any, Literal
 import numpy as np
 import pandas as pd
 
-from cinecube.store.base.errors import StudyError
+from cinecube.analysis.cubes.unscored import listed
+from cinecube.store.base.errors import StudyError, some_of
 from cinecube.store.clock.clock import match_onsets
 
+LEAST_SEGMENTS = 2
+"""Training segments that a subject needs: penalties are chosen on one that was left out."""
 _Key = tuple[int, int]  # (feature row, repeat); repeat 0 is the mean over repeats
 
 
@@ -50,6 +53,59 @@ class RowsGroup:
         train, here = int(self.train.sum()), set(self.segment)
         absent = [name for name in segments if name not in here]
         return {"train": train, "test": len(self.train) - train, **({"without": absent} if absent else {})}
+
+
+def find_unfit(
+    brains: Mapping[str, pd.DataFrame], train: Sequence[str], test: Sequence[str]
+) -> dict[str, dict[str, Any]]:
+    """Subjects whose runs are too few to be fitted and tested; the others' rows do not depend on theirs.
+
+    Parameters
+    ----------
+    brains : Mapping of str to DataFrame
+        Rows of each subject's brain cube: `segment`.
+    train, test : sequence of str
+        Segments to fit on and to test on.
+
+    Returns
+    -------
+    dict of str to dict
+        By subject, what a score cube says of its rows: how many there are, segments that it lacks, and `lacks`, in
+        words, what is there and what would be needed. Empty where the films themselves are too few: nobody is unfit.
+
+    Raises
+    ------
+    StudyError
+        If all of them are.
+    """
+    found = {}
+    least = min(LEAST_SEGMENTS, len(train))
+    for subject, brain in brains.items():
+        here = brain["segment"].value_counts()
+        trained, tested = ([name for name in names if name in here.index] for names in (train, test))
+        if len(trained) >= least and tested:
+            continue
+        words = []
+        if len(trained) < least:
+            has = f"{', '.join(trained)} alone" if trained else "none"
+            words.append(f"of the training films it has {has}, and {least} segments are the least, one to validate on")
+        if not tested:
+            words.append(f"of the test films ({listed(test)}) it has none")
+        found[subject] = {
+            "train": int(here[trained].sum()),
+            "test": int(here[tested].sum()),
+            "without": [name for name in [*train, *test] if name not in here.index],
+            "lacks": "; ".join(words),
+        }
+    if found and len(found) == len(brains):
+        raise StudyError(
+            where="brain.subjects",
+            found="too few runs of everybody: "
+            + some_of([f"{subject}: {rows['lacks']}" for subject, rows in found.items()], 3, " | "),
+            expected="a subject with runs to fit on, to validate on and to test on",
+            do="add the scans, or change `split`",
+        )
+    return found
 
 
 def align(

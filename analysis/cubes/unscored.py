@@ -1,13 +1,15 @@
 """Missing scores: a reason for each, and no others.
 
-A target has no score where its responses are absent or constant, a layer where its features are constant. A score cube
-names them, so that its readers can distinguish them from numbers that were lost.
+A target has no score where its responses are absent or constant, a layer where its features are constant, a subject
+where its runs are too few to fit and to test. A score cube names them, so that its readers can distinguish them from
+numbers that were lost.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
+from typing import Any
 
 import numpy as np
 import xarray as xr
@@ -15,9 +17,14 @@ import xarray as xr
 from cinecube.store.base.errors import StudyError
 from cinecube.store.cube.guarded import judged_by_reader
 
-SCORED, LACKING, STILL = range(3)
+SCORED, LACKING, STILL, UNFIT = range(4)
 """Values of `unscored (subject, target)` in a score cube."""
-MEANINGS = {SCORED: "has_scores", LACKING: "is_not_among_the_subjects_targets", STILL: "is_absent_or_constant"}
+MEANINGS = {
+    SCORED: "has_scores",
+    LACKING: "is_not_among_the_subjects_targets",
+    STILL: "is_absent_or_constant",
+    UNFIT: "is_of_a_subject_with_too_few_runs",
+}
 # Names that a message lists.
 _NAMED = 10
 
@@ -40,6 +47,14 @@ def constant_layers(cube: xr.Dataset) -> dict[str, list[str]]:
     labels = cube["layer"].values
     found = {str(model): list(map(str, labels[own])) for model, own in zip(cube["model"].values, constant, strict=True)}
     return {model: layers for model, layers in found.items() if layers}
+
+
+def unfit_subjects(cube: xr.Dataset) -> list[str]:
+    """Subjects of a score cube who have no scores, since they have too few runs to fit and to test on."""
+    if "unscored" not in cube:
+        return []
+    unfit = (cube["unscored"].transpose("subject", "target").values == UNFIT).any(axis=1)
+    return [str(name) for name in cube["subject"].values[unfit]]
 
 
 def refuse_unexplained(cube: xr.Dataset, where: str) -> None:
@@ -69,6 +84,8 @@ def _refuse_unexplained(cube: xr.Dataset, where: str) -> None:
     if not here.any():
         return
     for s, subject in enumerate(map(str, cube["subject"].values)):
+        if subject in unfit_subjects(cube):
+            continue
         unscored = _unscored(cube, s, here)
         if unscored.all():
             raise StudyError(
@@ -172,10 +189,15 @@ def notes(cube: xr.Dataset, reason: str = "features are constant over the traini
         everything = len(layers) == int(layers_of(cube.sel(model=[model])).sum())
         found.append(f"{model}: no scores at {'any layer' if everything else listed(layers)}: {reason}")
     for group in json.loads(cube.attrs.get("rows", "[]")):
-        if absent := group.get("without"):
+        if lacks := group.get("lacks"):
+            found.append(f"{listed(group['subjects'])}: no scores: {lacks}")
+        elif absent := group.get("without"):
             found.append(f"{listed(group['subjects'])}: scored without {listed(absent)}, of which there is no scan")
     labels = np.array([str(name) for name in cube["parcel"].values], dtype=object)
+    unfit = unfit_subjects(cube)
     for subject, why in zip(map(str, cube["subject"].values), cube["unscored"].values, strict=True):
+        if subject in unfit:
+            continue
         still = why == STILL
         if still.any():
             named = listed(map(str, cube["target"].values[still]))
@@ -188,6 +210,54 @@ def notes(cube: xr.Dataset, reason: str = "features are constant over the traini
         if empty:
             found.append(f"{subject}: no target with scores in {listed(empty)}")
     return found
+
+
+def ceiling_notes(cube: xr.Dataset) -> list[str]:
+    """Sentences on whose cross-subject ceilings are of fewer rows or sources than there are, and on who has none.
+
+    Parameters
+    ----------
+    cube : Dataset
+        The ceiling cube. Its attribute `rows` is a list of `subjects`: those with the same rows and `sources`, they
+        themselves among them; counts of rows, `train` and `test`; segments `without` any; by subject in
+        `scored_without_ceiling` those of the test films that its scores are of nevertheless; or in `lacks` why there is
+        no ceiling. Older cubes have one of such entries, without names.
+    """
+    rows = json.loads(str(cube.attrs.get("rows", "[]")))
+    if isinstance(rows, dict):
+        absent = rows.get("without")
+        return (
+            [f"ceilings across subjects are of rows that all of them have: without {listed(absent)}"] if absent else []
+        )
+    predicting = {name for entry in rows for name in entry["subjects"] if "train" in entry and "sources" in entry}
+    told: dict[str, list[str]] = {}
+    for entry in rows:
+        for subject in entry["subjects"]:
+            text = _note(entry, subject, predicting)
+            if text:
+                told.setdefault(text, []).append(subject)
+    return [f"{listed(subjects)}: {text}" for text, subjects in told.items()]
+
+
+def subjects_too_short(cube: xr.Dataset) -> list[str]:
+    """Subjects of a ceiling cube who have too few runs to fit and to test on, and so no scores."""
+    rows = json.loads(str(cube.attrs.get("rows", "[]")))
+    short = [entry for entry in rows if "lacks" in entry and "train" in entry] if isinstance(rows, list) else []
+    return [name for entry in short for name in entry["subjects"]]
+
+
+def _note(entry: Mapping[str, Any], subject: str, predicting: Collection[str]) -> str:
+    if "lacks" in entry:
+        return f"no ceiling across subjects: {entry['lacks']}"
+    found = []
+    others = [name for name in entry["sources"] if name != subject]
+    if len(others) < len(set(predicting) - {subject}):
+        found.append(f"from {listed(others)} alone")
+    if absent := entry.get("without"):
+        found.append(f"of {entry['train']} + {entry['test']} rows, without {listed(absent)}")
+    if lost := entry.get("scored_without_ceiling", {}).get(subject):
+        found.append(f"though scores are of {listed(lost)}, too")
+    return f"ceiling across subjects {', '.join(found)}" if found else ""
 
 
 def listed(names: Iterable[str]) -> str:

@@ -141,8 +141,16 @@ def make_pairs(problem: Problem, m: int, k: int, subject: str) -> Pairs:
     Raises
     ------
     StudyError
-        If features or responses hold NaN, or the training films have too few segments to validate on.
+        If features or responses hold NaN, the training films have too few segments to validate on, or the subject has
+        too few runs.
     """
+    if subject in problem.unfit:
+        raise StudyError(
+            where=f"brain cube of {subject}",
+            found=f"too few runs: {problem.unfit[subject]['lacks']}",
+            expected="runs to fit on, to validate on and to test on",
+            do="add the scans, or ask for another subject",
+        )
     space, brain, settings = problem.space, problem.brains[subject], problem.settings
     group = next(group for group in problem.groups if subject in group.subjects)
     layout = make_layout(space, group, settings, max(settings.delays))

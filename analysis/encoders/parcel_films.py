@@ -52,8 +52,8 @@ def predict_parcels(study: Study, problem: Problem, scores: xr.Dataset, workers:
         for (subject, name), both in sums.items():
             total[:, subjects.index(subject), m, at[subject], names.index(name)] += both
     seen = np.zeros((len(subjects), len(rows), 1), dtype=bool)
-    for s, subject in enumerate(subjects):
-        seen[s, at[subject]] = True
+    for subject, rows_of_it in at.items():
+        seen[subjects.index(subject), rows_of_it] = True
     known = np.where(seen[:, None], count[:, :, None], 0)
     predicted, measured = np.divide(total, known, out=np.full(total.shape, np.nan), where=known > 0)
     # Streams differ in their features; targets that they do not fit at all are a whole stream's.

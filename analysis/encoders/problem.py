@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from cinecube.analysis.cubes.rows import RowsGroup, align
+from cinecube.analysis.cubes.rows import RowsGroup, align, find_unfit
 from cinecube.analysis.cubes.spaces import FeatureSpace, Responses, check_same_space, open_responses, open_space
 from cinecube.analysis.encoders import VERSIONS
 from cinecube.analysis.encoders.oota2025 import choose_inputs
@@ -286,12 +286,15 @@ class Problem:
     groups : list of RowsGroup
         From `align`; one factorisation serves all subjects of a group.
     settings : Settings
+    unfit : dict of str to dict
+        From `find_unfit`: subjects in no group, who have no scores.
     """
 
     space: FeatureSpace
     brains: Mapping[str, Responses]
     groups: list[RowsGroup]
     settings: Settings
+    unfit: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
 
     @property
     def layers(self) -> list[tuple[int, int]]:
@@ -431,15 +434,11 @@ def read_problem(study: Study, root: Path, model: str, fitted: bool = True) -> P
         for name in study.brain.subjects
     }
     check_same_space(list(brains.values()))
-    groups = align(
-        space.rows,
-        {name: brain.rows for name, brain in brains.items()},
-        train=study.segments(split.train),
-        test=study.segments(split.test),
-        repeats=study.brain.repeats,
-        rows=study.encode.rows,
-    )
-    return Problem(*choose_inputs(space, brains, study.encode.compat), groups, make_settings(study, fitted))
+    train, test = study.segments(split.train), study.segments(split.test)
+    unfit = find_unfit({name: brain.rows for name, brain in brains.items()}, train, test)
+    tabled = {name: brain.rows for name, brain in brains.items() if name not in unfit}
+    groups = align(space.rows, tabled, train=train, test=test, repeats=study.brain.repeats, rows=study.encode.rows)
+    return Problem(*choose_inputs(space, brains, study.encode.compat), groups, make_settings(study, fitted), unfit)
 
 
 def score_spec(study: Study, problem: Problem) -> dict[str, Any]:

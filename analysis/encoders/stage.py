@@ -15,7 +15,7 @@ import xarray as xr
 
 from cinecube.analysis.cubes.spaces import check_same_space
 from cinecube.analysis.cubes.target_axis import TargetAxis, find_targets_of, join_targets
-from cinecube.analysis.cubes.unscored import LACKING, MEANINGS, SCORED, STILL, notes
+from cinecube.analysis.cubes.unscored import LACKING, MEANINGS, SCORED, STILL, UNFIT, notes
 from cinecube.analysis.encoders.block_fits import SCORES
 from cinecube.analysis.encoders.encoding import Scored, encode_layers, find_constant, refuse_still_subjects
 from cinecube.analysis.encoders.lag import LAGS, scan_lags
@@ -213,7 +213,9 @@ def _score_cube(study: Study, problem: Problem, found: Scored, lag_scores: Mappi
         tr_s=study.clock.tr_s,
         rows_of=json.dumps(problem.rows_of, sort_keys=True),
         rows=json.dumps(
-            [{"subjects": group.subjects, **group.counts(segments)} for group in problem.groups], sort_keys=True
+            [{"subjects": group.subjects, **group.counts(segments)} for group in problem.groups]
+            + [{"subjects": [name], **rows} for name, rows in problem.unfit.items()],
+            sort_keys=True,
         ),
     )
     coords = {
@@ -239,7 +241,9 @@ def _without_scores(found: Scored, problem: Problem, axis: TargetAxis) -> dict[s
         for name, values in found.items()
     }
     known = axis.stack(still)
-    unscored = np.select([np.isnan(known), known > 0], [LACKING, STILL], SCORED).astype(np.int8)
+    unfit = np.isin(axis.subjects, list(problem.unfit))[:, None]
+    why = [np.isnan(known), np.broadcast_to(unfit, known.shape), known > 0]
+    unscored = np.select(why, [LACKING, UNFIT, STILL], SCORED).astype(np.int8)
     flags = {"flag_values": list(MEANINGS), "flag_meanings": " ".join(MEANINGS.values())}
     return {
         "constant": (("model", "layer"), constant, {"about": "no scores: features do not vary"}),

@@ -11,7 +11,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 
 from cinecube.analysis.cubes import tables
-from cinecube.analysis.cubes.results import read_scores
+from cinecube.analysis.cubes.results import of_scored, read_scores
 from cinecube.analysis.figures import drawing
 from cinecube.analysis.figures.brain_pictures import DIVERGING, SCORES, map_axes
 from cinecube.analysis.maps.map_values import EVERYBODY, Kind, map_values
@@ -59,7 +59,7 @@ def paper_figures(study: Study, root: Path) -> None:
     StudyError
         If a table or score cube is missing.
     """
-    paths = StudyPaths(root)
+    paths, study = StudyPaths(root), of_scored(study, root)
     with one_writer(paths, paths.results / "figures"), staged(paths.results / "figures") as folder:
         folder.mkdir()
         for number in FIGURES:

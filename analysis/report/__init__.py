@@ -1,4 +1,4 @@
 """The study's page: its charts, cortex, tables, findings and metrics."""
 
-VERSION = 9
+VERSION = 10
 """Of figures, findings and metrics: raise it when a change of code changes them."""

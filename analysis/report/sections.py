@@ -302,6 +302,7 @@ def _courses(cube: xr.Dataset, best: Mapping[str, str]) -> pd.DataFrame:
         ]
         # Of the same subjects, or they would not be comparable.
         both = own["predicted"].notnull() & own["measured"].notnull()
+        both &= both.sum("subject") > 1  # the page may be published: of a run that one subject has it says nothing
         values = {name: own[name].where(both).mean("subject").values for name in ("measured", "predicted")}
         frame = {"parcel": parcel, "model": best[parcel], "showing": showings, "segment": segments}
         parts.append(pd.DataFrame({**frame, "onset_s": own["onset_s"].values, **values}))

@@ -12,8 +12,8 @@ import xarray as xr
 import yaml
 
 from cinecube.analysis.cubes import tables
-from cinecube.analysis.cubes.results import read_scores
-from cinecube.analysis.cubes.unscored import notes
+from cinecube.analysis.cubes.results import of_scored, read_scores
+from cinecube.analysis.cubes.unscored import ceiling_notes, notes
 from cinecube.analysis.encoders.oota2025 import WHAT
 from cinecube.analysis.figures.paper_figures import groups
 from cinecube.analysis.regions.roi_tables import SCORE_COLUMNS, over_subjects, with_means
@@ -98,20 +98,20 @@ def render(
     -------
     str
     """
-    paths, cubes = StudyPaths(root), read_scores(study, root)
+    paths, cubes, scored = StudyPaths(root), read_scores(study, root), of_scored(study, root)
     table = tables.read_table(paths.tables / "layerwise.csv", *tables.LAYER_COLUMNS)
     preferred = tables.preferred_layers(table)
     models = [str(model) for cube in cubes for model in cube["model"].values]
     films = read_films_table(paths.films)
-    maps = brain_maps(study, root, cubes, metrics["best_model"])
+    maps = brain_maps(scored, root, cubes, metrics["best_model"])
     sections = [
-        models_section(study, paths, preferred, models, metrics["best_model"]),
+        models_section(scored, paths, preferred, models, metrics["best_model"]),
         maps.section,
-        *findings(study, root),
+        *findings(scored, root),
         quality_section(study, paths, films),
     ]
     at = next(place for place, section in enumerate(sections) if section.key == "regions") + 1
-    along = time_section(study, root, preferred, pictures)
+    along = time_section(scored, root, preferred, pictures)
     sections[at:at] = [
         layers_section(table, preferred, truth, cubes, models),
         *([along] if along else []),
@@ -129,7 +129,7 @@ def render(
         hero=maps.hero,
         choices=_choices(study),
         imported=_imported(study, paths),
-        unscored=list(dict.fromkeys(line for cube in cubes for line in notes(cube))),
+        unscored=list(dict.fromkeys([*(line for cube in cubes for line in notes(cube)), *_of_ceilings(study, paths)])),
         methods=write_methods(study),
         tables=sorted(path.name for path in paths.tables.glob("*.csv")),
         truth=_truth(study, root, truth, metrics) if truth else None,
@@ -137,6 +137,11 @@ def render(
         versions=table_grid(_versions(cubes)),
         params=yaml.safe_dump(study.model_dump(mode="json"), sort_keys=False, width=100),
     )
+
+
+def _of_ceilings(study: Study, paths: StudyPaths) -> list[str]:
+    """Lines on the rows and sources of ceilings across subjects, where scores are divided by them."""
+    return ceiling_notes(open_cube(paths.ceiling)) if study.ceiling.use == "cross_subject" else []
 
 
 def _truth(study: Study, root: Path, truth: Comparison, metrics: Mapping[str, Any]) -> dict[str, Any]:

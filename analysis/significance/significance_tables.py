@@ -70,10 +70,10 @@ def differences_table(cube: xr.Dataset, level: float) -> pd.DataFrame:
                 int((found & (difference > 0)).sum()),
                 int((found & (difference < 0)).sum()),
             )
-            rows.append((name, subject, *counts, blocks[subject][name]))
-    return pd.DataFrame(
-        rows, columns=["comparison", "subject", "targets", "first_better", "second_better", "block_rows"]
-    )
+            rows.append((name, subject, *counts, blocks.get(subject, {}).get(name)))
+    columns = ["comparison", "subject", "targets", "first_better", "second_better", "block_rows"]
+    # A subject without scores was not tested, and the others' lengths remain whole numbers.
+    return pd.DataFrame(rows, columns=columns).astype({"block_rows": "Int64"})
 
 
 def compare_regions(scores: pd.DataFrame, pairs: Sequence[tuple[str, str]], level: float) -> pd.DataFrame:

@@ -96,11 +96,12 @@ def significance(study: Study, root: Path, progress: Progress | None = None) -> 
     # Before the work: this is a table that another stage made.
     regions = tables.read_table(paths.tables / "roi.csv", "roi", "subject", "model", "score")
     problems = {model: read_problem(study, root, model) for model in study.encoded}
+    subjects = [name for group in next(iter(problems.values())).groups for name in group.subjects]
     done = itertools.count(1)
 
     def tell() -> None:
         if progress:  # models that are fitted again, then subjects that are tested
-            progress(next(done), len(problems) + len(study.brain.subjects))
+            progress(next(done), len(problems) + len(subjects))
 
     with one_writer(paths, paths.significance):
         with (

@@ -28,16 +28,17 @@ def ceiling_errors(cube: xr.Dataset, raw_truth: Mapping[str, Any], averaged: boo
     -------
     DataFrame
         Columns `parcel`, `planted`, `repeats`, `repeats_error`, `cross_subject`, `cross_subject_error`, `converged`, a
-        row per driven parcel: means over subjects and their targets; errors are ceilings less the planted ones, and
-        `converged` the share of targets whose cross-subject ceiling is extrapolated.
+        row per driven parcel: means over subjects with a ceiling and their targets; errors are ceilings less the
+        planted ones, and `converged` the share of targets whose cross-subject ceiling is extrapolated.
     """
     key = "ceiling" if averaged else "ceiling_one_showing"
-    subjects = [str(name) for name in cube["subject"].values]
+    known = cube["repeats"].notnull() | cube["cross_subject"].notnull()
+    subjects = [str(name) for name in cube["subject"].values[known.any("target").values]]
     means = {name: parcel_means(cube[name]) for name in ("repeats", "cross_subject")}
     converged = parcel_means(cube["cross_subject_converged"].astype(float).where(cube["cross_subject"].notnull()))
     rows = []
     for parcel, entry in raw_truth["parcels"].items():
-        if entry["sources"] and parcel in converged["parcel"].values:
+        if subjects and entry["sources"] and parcel in converged["parcel"].values:
             row: dict[str, Any] = {"parcel": parcel, "planted": float(np.mean([entry[key][name] for name in subjects]))}
             for name, values in means.items():
                 row[name] = float(values.sel(parcel=parcel).mean())

@@ -87,14 +87,28 @@ class PlainFits:
     def groups(self, brains: Mapping[str, xr.Dataset]) -> list[tuple[list[Row], dict[str, list[list[int]]]]]:
         """Rows that subjects share, training films first, and by subject the rows of its cube whose mean each is."""
         seen = {name: self._showings(brain) for name, brain in brains.items()}
+        seen = {name: rows for name, rows in seen.items() if self._has_enough(rows)}
         if self.study.encode.rows == "common":
-            shared = set.intersection(*(set(rows) for rows in seen.values()))
-            seen = {name: {row: rows[row] for row in shared} for name, rows in seen.items()}
+            # Who lacks a showing has no say in which of its rows there are.
+            showings = {name: {(segment, repeat) for segment, _, repeat in rows} for name, rows in seen.items()}
+            seen = {
+                name: {
+                    row: at
+                    for row, at in rows.items()
+                    if all(row in seen[other] for other in seen if (row[0], row[2]) in showings[other])
+                }
+                for name, rows in seen.items()
+            }
         groups: dict[tuple[Row, ...], dict[str, list[list[int]]]] = {}
         for name, rows in seen.items():
             order = tuple(sorted(rows, key=lambda row: (self.segments.index(row[0]), row[2], row[1])))
             groups.setdefault(order, {})[name] = [rows[row] for row in order]
         return [(list(order), showings) for order, showings in groups.items()]
+
+    def _has_enough(self, rows: Mapping[Row, Sequence[int]]) -> bool:
+        """True if a subject can be fitted: a segment to fit on, one to validate on, and one to test on."""
+        there = {segment for segment, _, _ in rows}
+        return len(there & set(self.train)) >= min(2, len(self.train)) and bool(there - set(self.train))
 
     def _showings(self, brain: xr.Dataset) -> dict[Row, list[int]]:
         """Rows of the brain cube behind each row that has features."""
@@ -109,7 +123,7 @@ class PlainFits:
         for segment, by_repeat in seen.items():
             if self.study.brain.repeats == "separate":
                 rows |= {(segment, n, repeat): [at] for repeat, own in by_repeat.items() for n, at in own.items()}
-            else:
+            elif by_repeat:
                 everywhere = set.intersection(*(set(own) for own in by_repeat.values()))
                 rows |= {(segment, n, 0): [own[n] for own in by_repeat.values()] for n in everywhere}
         return rows

@@ -146,7 +146,7 @@ def of_ceiling(study: Study, root: Path) -> Spec:
     """
     from cinecube.analysis.ceilings.stage import ceiling_spec, read_brains
 
-    return _as_json(ceiling_spec(study, read_brains(study, root, fitted=False).cohort))
+    return _as_json(ceiling_spec(study, read_brains(study, root, fitted=False)))
 
 
 def of_partition(study: Study, root: Path) -> Spec:

@@ -46,6 +46,8 @@ _MOST_BAD_PLACES = 0.5
 _CLEANED_AT_ONCE = 512
 # Threads that clean; reading takes longer than so many do, and more would only take memory.
 _CLEANERS = 4
+# Training segments that encoders need of a subject: penalties are chosen on one that was left out.
+_LEAST_SEGMENTS = 2
 
 
 @dataclass(frozen=True)
@@ -203,6 +205,13 @@ def tell_of_missing(study: Study, source: ScanSource, runs: Sequence[ScanRun]) -
         asked = study.segments(films)
         if set(asked) <= set(missing):
             raise no_scan(source.subject, asked[0], source.tasks, rule, segments)
+    trained = [segment for segment in study.segments(study.split.train) if segment not in missing]
+    if len(trained) < min(_LEAST_SEGMENTS, len(study.segments(study.split.train))):
+        _log.warning(
+            "%s: of the training films there is a scan of %s alone: no scores of it, for %d segments are the least, one"
+            " to validate on",
+            *(source.subject, trained[0], _LEAST_SEGMENTS),
+        )
     if missing:
         error = no_scan(source.subject, missing[0], source.tasks, rule, segments)
         hint = "" if error.do.startswith("fetch") else f"; {error.do}"

@@ -21,6 +21,7 @@ from cinecube.analysis.ceilings.repeats import repeat_ceilings
 from cinecube.analysis.ceilings.saturation import Curve, extrapolate
 from cinecube.analysis.ceilings.stage import ceiling, make_ceilings, read_brains
 from cinecube.analysis.cubes.results import read_ceiling
+from cinecube.analysis.cubes.unscored import ceiling_notes
 from cinecube.analysis.truth.ceiling_errors import ceiling_error, ceiling_errors
 from cinecube.store.base.errors import StudyError
 from cinecube.store.base.paths import StudyPaths
@@ -153,7 +154,9 @@ def test_attributes_say_what_each_is(made: tuple[Path, Study, xr.Dataset]) -> No
     assert "lower bound that rises with rows" in cube["cross_subject"].attrs["about"]
     assert "mean over showings" in cube["repeats"].attrs["about"]
     assert all("note" not in cube[name].attrs and cube[name].attrs["about"] for name in cube)
-    assert json.loads(cube.attrs["rows"]) == {"train": 180, "test": 60}
+    everybody = ["sub-01", "sub-02", "sub-03"]
+    assert json.loads(cube.attrs["rows"]) == [{"subjects": everybody, "sources": everybody, "train": 180, "test": 60}]
+    assert ceiling_notes(cube) == []
     assert (cube.attrs["space"], cube.attrs["targets"]) == ("MNI", "voxels")
     assert "v0 (1 - exp(-k / tau))" in cube["cross_subject"].attrs["about"]
     hashed = {"curve": "exponential", "bootstraps": 20, "block_rows": 10, "seed": 0, "compat": None}

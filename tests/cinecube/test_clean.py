@@ -374,7 +374,7 @@ def test_journals_of_analyses_are_wanted_until_their_parameters_or_versions_chan
     test_add._write_brain(root)
     study = load_study(root)
     scores = _journal(root, score_spec(study, read_problem(study, root, "loudness")))
-    _journal(root, ceiling_spec(study, read_brains(study, root).cohort))
+    _journal(root, ceiling_spec(study, read_brains(study, root)))
     assert _listed(root) == []
     StudyPaths(root).brain("sub-01").rename(root / "aside")
     assert _listed(root) == []

@@ -372,6 +372,15 @@ def test_a_missing_segment_costs_nothing_else(tree: Tree, plain: dict[str, np.nd
     np.testing.assert_array_equal(tree.cube()["bold"], plain["bold"])
 
 
+def test_a_subject_who_will_have_no_score_is_told_before_anything_is_fitted(tree: Tree) -> None:
+    """Encoders need two training segments of a subject (issue 19)."""
+    tree.change(lambda p: p["films"]["amber"].append("amber02"))
+    table = tree.root / "data/films.csv"
+    table.write_text(table.read_text() + f"amber,amber02,58.0,{N_ROWS},25.0,1450,64,64,16000\n")
+    told = tree.must("brain", "sub-01").stderr
+    assert "sub-01: of the training films there is a scan of amber01 alone: no scores of it, for 2 segments are" in told
+
+
 def test_what_is_not_fetched_is_named_at_once(tree: Tree) -> None:
     for showing in SHOWINGS:
         tree.bold(showing).unlink()
