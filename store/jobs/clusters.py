@@ -12,7 +12,7 @@ import shutil
 import socket
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -22,6 +22,7 @@ import dask
 from distributed import Client, LocalCluster, Nanny, Scheduler, Security, SpecCluster
 from distributed.comm.addressing import get_address_host_port
 from distributed.core import Status, rpc
+from filelock import FileLock, Timeout
 
 from cinecube.store.base.errors import StudyError, environment_error, first_line
 from cinecube.store.base.interrupts import uninterrupted
@@ -194,21 +195,39 @@ def _quiet() -> Iterator[None]:
 def _scratch(root: Path) -> Iterator[Path | None]:
     """Folder of the study for what Dask does not hold in memory, gone at the end; none where its settings name one.
 
-    Its own is below the temp folder, with locks that nobody removes; schedulers have one, too.
+    Its own is below the temp folder, with locks that nobody removes; schedulers have one, too. What a killed process
+    left goes with the next.
     """
     if dask.config.get("temporary-directory", None):
         yield None
         return
-    folder = StudyPaths(root.absolute()).scratch / f"workers.{secrets.token_hex(4)}"
-    folder.mkdir(parents=True)
-    try:
-        with dask.config.set({"temporary-directory": str(folder)}):
-            yield folder
-    finally:
-        until = time.monotonic() + _ENDING_S
-        while folder.exists() and time.monotonic() < until:
-            shutil.rmtree(folder, ignore_errors=True)
-            time.sleep(0.05 if folder.exists() else 0)
+    paths, name = StudyPaths(root.absolute()), f"workers.{secrets.token_hex(4)}"
+    paths.locks.mkdir(parents=True, exist_ok=True)
+    with _lock_of(paths, name):  # before there is a folder, or another process would take it for one that was left
+        folder = paths.scratch / name
+        folder.mkdir(parents=True)
+        try:
+            for left in paths.scratch.glob("workers.*"):
+                with suppress(Timeout), _lock_of(paths, left.name):
+                    shutil.rmtree(left, ignore_errors=True)
+            with dask.config.set({"temporary-directory": str(folder)}):
+                yield folder
+        finally:
+            until = time.monotonic() + _ENDING_S
+            while folder.exists() and time.monotonic() < until:
+                shutil.rmtree(folder, ignore_errors=True)
+                time.sleep(0.05 if folder.exists() else 0)
+
+
+@contextmanager
+def _lock_of(paths: StudyPaths, name: str) -> Iterator[None]:
+    """Hold a folder of scratch for this process; nobody waits for it, so its file goes with it."""
+    file = paths.locks / f"{name}.lock"
+    with FileLock(file, timeout=0):
+        try:
+            yield
+        finally:
+            file.unlink(missing_ok=True)
 
 
 @contextmanager
