@@ -35,16 +35,20 @@ class Stage(click.Command):
     """A command of the pipeline, which keeps how long it took for `plan`."""
 
     def invoke(self, ctx: click.Context) -> Any:
+        from cinecube.status.plan import work_of
         from cinecube.status.timings import note
 
         began = time.monotonic()
         result = super().invoke(ctx)
-        arguments = (
+        took_s, root = time.monotonic() - began, ctx.params["root"]
+        arguments = [
             ctx.params[param.name] for param in self.params if isinstance(param, click.Argument) and param.name
-        )
-        work = ctx.meta.get(_WORK, 1.0)
+        ]
+        work = ctx.meta.get(_WORK)
+        if work is None:
+            work = work_of(study_at(root), root, str(self.name).replace("-", "_"), "".join(arguments[:1]))
         if work:  # nothing done is nothing learned
-            note(ctx.params["root"], (str(self.name), *arguments), time.monotonic() - began, work)
+            note(root, (str(self.name), *arguments), took_s, work)
         return result
 
 

@@ -22,7 +22,8 @@ class Timing(BaseModel):
         `features` and `vit`; the file's name says the film.
     seconds : float
     work : float
-        What the time grows with: rows of features, 1 elsewhere.
+        What the time grows with: rows of features; of encoders, ceilings, residual features, partitions and tests the
+        seconds that their work would take a machine of no name by its workers; 1 elsewhere.
     """
 
     model_config = ConfigDict(frozen=True, extra="ignore")

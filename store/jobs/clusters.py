@@ -28,6 +28,7 @@ from cinecube.store.base.errors import StudyError, environment_error, first_line
 from cinecube.store.base.interrupts import uninterrupted
 from cinecube.store.base.labels import no_such
 from cinecube.store.base.paths import StudyPaths
+from cinecube.store.jobs.tasks import gpu_names
 from cinecube.store.jobs.watch import Jobs, Watch, bounded
 from cinecube.store.params.run_params import ClusterAddress, DaskParams, Gpus, JobQueue
 
@@ -262,15 +263,8 @@ def _gpu_cluster(devices: Sequence[str]) -> Iterator[SpecCluster]:
 
 
 def _devices(asked: Gpus) -> list[str]:
-    """GPUs as CUDA names them; of all, those that a batch system has left to this process."""
-    if asked.gpus != "all":
-        return [str(number) for number in asked.gpus]
-    if "CUDA_VISIBLE_DEVICES" in os.environ:
-        found = [name.strip() for name in os.environ["CUDA_VISIBLE_DEVICES"].split(",") if name.strip()]
-    else:
-        import torch
-
-        found = [str(number) for number in range(torch.cuda.device_count())]
+    """As `gpu_names`, one at least."""
+    found = gpu_names(asked)
     if not found:
         raise StudyError(
             where="dask.gpus", found="no GPU on this machine", expected="one at least", do="set `dask: local`"

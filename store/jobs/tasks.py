@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import concurrent.futures
+import os
 import sys
 import warnings
 from collections.abc import Callable, Hashable, Iterable, Iterator
@@ -116,7 +117,7 @@ def n_local_workers(threads: int) -> int:
 
 
 def planned_workers(dask: DaskParams, threads: int) -> int:
-    """Workers that a study asks for; 1 where only a scheduler knows.
+    """Processes that a study asks for; 1 where only a scheduler knows, and where there is no GPU of those asked for.
 
     Parameters
     ----------
@@ -128,8 +129,24 @@ def planned_workers(dask: DaskParams, threads: int) -> int:
         processes = dask.options.get("processes", 1)
         return dask.jobs * (processes if isinstance(processes, int) else 1)
     if isinstance(dask, Gpus):
-        return 1 if dask.gpus == "all" else len(dask.gpus)
+        return max(1, len(gpu_names(dask)))
     return n_local_workers(threads) if dask == "local" else 1
+
+
+def gpu_names(asked: Gpus) -> list[str]:
+    """GPUs as CUDA names them; of all, those that a batch system has left to this process.
+
+    Parameters
+    ----------
+    asked : Gpus
+    """
+    if asked.gpus != "all":
+        return [str(number) for number in asked.gpus]
+    if "CUDA_VISIBLE_DEVICES" in os.environ:
+        return [name.strip() for name in os.environ["CUDA_VISIBLE_DEVICES"].split(",") if name.strip()]
+    import torch
+
+    return [str(number) for number in range(torch.cuda.device_count())]
 
 
 def pinned(function: Callable[..., _Result], threads: int, *arguments: Any) -> _Result:
