@@ -35,8 +35,8 @@ _CEILINGS = 8
 
 
 @dataclass(frozen=True)
-class Sizes:
-    """Sizes of a study, as far as its cubes, films and checkpoints tell them.
+class StudySizes:
+    """StudySizes of a study, as far as its cubes, films and checkpoints tell them.
 
     Attributes
     ----------
@@ -103,8 +103,8 @@ Widths = Callable[[str], Sequence[int]]
 """Dims of every layer of a model's or pair's streams; raises a StudyError where that is not known yet."""
 
 
-def read_sizes(study: Study, root: Path, rows: Callable[[str], int]) -> Sizes:
-    """Sizes of a study.
+def sizes_of(study: Study, root: Path, rows: Callable[[str], int]) -> StudySizes:
+    """StudySizes of a study.
 
     Parameters
     ----------
@@ -134,16 +134,16 @@ def read_sizes(study: Study, root: Path, rows: Callable[[str], int]) -> Sizes:
         raise last
     most = max(len(own) for own in found.values())
     targets = {subject: len(found[subject]) if subject in found else most for subject in study.brain.subjects}
-    return Sizes(train, test, stored, targets, len(np.unique(np.concatenate(list(found.values())))))
+    return StudySizes(train, test, stored, targets, len(np.unique(np.concatenate(list(found.values())))))
 
 
-def load_of(study: Study, sizes: Sizes, widths: Widths, kind: str, item: str) -> Load:
+def load_of(study: Study, sizes: StudySizes, widths: Widths, kind: str, item: str) -> Load:
     """Work of a stage in `COUNTED`.
 
     Parameters
     ----------
     study : Study
-    sizes : Sizes
+    sizes : StudySizes
     widths : callable
     kind, item : str
         The stage, and its model or pair.
@@ -183,7 +183,7 @@ def _removed(study: Study, pair: Pair, widths: Widths) -> float:
 
 
 def _subsets_of(sets: Sequence[Sequence[str]]) -> list[int]:
-    """Sizes of the subsets of streams that the sets need, each once."""
+    """StudySizes of the subsets of streams that the sets need, each once."""
     wanted = {
         frozenset(part) for one in sets for n in range(1, len(one) + 1) for part in itertools.combinations(one, n)
     }
@@ -195,13 +195,13 @@ def _parts(targets: Sequence[int]) -> list[Sequence[int]]:
     return [part for n in range(1, len(targets)) for part in itertools.combinations(targets, n)]
 
 
-def cube_bytes(study: Study, sizes: Sizes, kind: str, layers: int, streams: int) -> int:
+def cube_bytes(study: Study, sizes: StudySizes, kind: str, layers: int, streams: int) -> int:
     """Bytes of a cube of results that is not made yet: its numbers, float32 and hardly compressed, and labels.
 
     Parameters
     ----------
     study : Study
-    sizes : Sizes
+    sizes : StudySizes
     kind : str
         `encode`, `ceiling`, `partition` or `significance`.
     layers, streams : int
@@ -219,13 +219,13 @@ def cube_bytes(study: Study, sizes: Sizes, kind: str, layers: int, streams: int)
     return sizes.axis * (_ITEM * maps + _LABEL_BYTES)
 
 
-def encode_memory(study: Study, sizes: Sizes, widest: int, load: Load) -> int:
+def encode_memory(study: Study, sizes: StudySizes, widest: int, load: Load) -> int:
     """Memory of each process that fits encoders.
 
     Parameters
     ----------
     study : Study
-    sizes : Sizes
+    sizes : StudySizes
     widest : int
         Dims of the widest layer.
     load : Load

@@ -370,8 +370,8 @@ class _Known:
         path = self._root / self._study.model(model).checkpoint
         return weights_bytes(path) if path.exists() else 0
 
-    def _read_sizes(self) -> needs.Sizes:
-        return needs.read_sizes(self._study, self._root, self.rows)
+    def _read_sizes(self) -> needs.StudySizes:
+        return needs.sizes_of(self._study, self._root, self.rows)
 
     def widths(self, name: str) -> list[int]:
         """Dims of every layer of every stream of a model; of a pair, those of what it keeps."""

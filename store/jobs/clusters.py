@@ -28,7 +28,7 @@ from cinecube.store.base.errors import StudyError, environment_error, first_line
 from cinecube.store.base.interrupts import uninterrupted
 from cinecube.store.base.labels import no_such
 from cinecube.store.base.paths import StudyPaths
-from cinecube.store.jobs.tasks import gpu_names
+from cinecube.store.jobs.gpus import gpu_names
 from cinecube.store.jobs.watch import Jobs, Watch, bounded
 from cinecube.store.params.run_params import ClusterAddress, DaskParams, Gpus, JobQueue
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import concurrent.futures
-import os
 import sys
 import warnings
 from collections.abc import Callable, Hashable, Iterable, Iterator
@@ -15,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Generic, TypeAlias, TypeVar
 
 from cinecube.store.base.errors import first_line
 from cinecube.store.base.interrupts import last_work
+from cinecube.store.jobs.gpus import gpu_names
 from cinecube.store.params.run_params import DaskParams, Gpus, JobQueue
 
 if TYPE_CHECKING:
@@ -131,22 +131,6 @@ def planned_workers(dask: DaskParams, threads: int) -> int:
     if isinstance(dask, Gpus):
         return max(1, len(gpu_names(dask)))
     return n_local_workers(threads) if dask == "local" else 1
-
-
-def gpu_names(asked: Gpus) -> list[str]:
-    """GPUs as CUDA names them; of all, those that a batch system has left to this process.
-
-    Parameters
-    ----------
-    asked : Gpus
-    """
-    if asked.gpus != "all":
-        return [str(number) for number in asked.gpus]
-    if "CUDA_VISIBLE_DEVICES" in os.environ:
-        return [name.strip() for name in os.environ["CUDA_VISIBLE_DEVICES"].split(",") if name.strip()]
-    import torch
-
-    return [str(number) for number in range(torch.cuda.device_count())]
 
 
 def pinned(function: Callable[..., _Result], threads: int, *arguments: Any) -> _Result:
