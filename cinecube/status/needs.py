@@ -18,8 +18,6 @@ from cinecube.store.params.analysis_params import Pair
 from cinecube.store.params.document import Study
 from cinecube.store.params.run_params import JobQueue
 
-COUNTED = frozenset({"encode", "ceiling", "residual_features", "partition", "significance"})
-"""Stages whose time is known to grow with something; encoders are one kind, whatever stage runs them."""
 # Seconds of a stage that do not grow: starting, and reading labels.
 _START_S = 3.0
 # Multiplications a second of one core, as layers of the paper's study were factored (docs/howto/clusters.md).

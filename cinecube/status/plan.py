@@ -19,7 +19,7 @@ from cinecube.status.pipeline import (
     stages_to_run,
     stays,
 )
-from cinecube.status.timings import Timing, expected_s, read_timings
+from cinecube.status.timings import COUNTED, Timing, expected_s, read_timings
 from cinecube.store.base.errors import StudyError
 from cinecube.store.base.fingerprint import differences
 from cinecube.store.base.journal import journal_blocks, journal_rows
@@ -288,7 +288,7 @@ def work_of(study: Study, root: Path, kind: str, item: str) -> float:
 
 def _load(study: Study, known: _Known, kind: str, item: str) -> needs.Load | None:
     """Work of a stage that grows with something that is known by now."""
-    if kind not in needs.COUNTED or (kind == "partition" and not study.partition):
+    if kind not in COUNTED or (kind == "partition" and not study.partition):
         return None
     try:
         return needs.load_of(study, known.sizes(), known.widths, kind, item)
@@ -297,24 +297,29 @@ def _load(study: Study, known: _Known, kind: str, item: str) -> needs.Load | Non
 
 
 def _with_needs(study: Study, known: _Known, step: Step) -> Step:
-    """Bytes of results that are not made yet, and memory of processes that fit encoders."""
+    """Bytes of results that are not made yet, and memory of processes that fit encoders, as far as they are known."""
     kind, item = _kind(step.stage)
     load = _load(study, known, kind, item)
     if load is None:
         return step
-    sizes, n_bytes = known.sizes(), step.bytes_when_done
-    if kind == "residual_features":
-        rows = sum(stored_rows(known.rows(film)) for film in (*study.split.train, *study.split.test))
-        n_bytes = n_bytes or 4 * rows * sum(known.widths(item))
-    else:
-        own = [widths for model in study.encoded for widths in known.streams(model).values()]
-        own = own if kind != "encode" else list(known.streams(item).values())
-        n_bytes = n_bytes or needs.cube_bytes(study, sizes, kind, max(map(len, own)), len(own))
+    try:
+        n_bytes = step.bytes_when_done or _result_bytes(study, known, kind, item)
+    except StudyError:
+        return step
     step = replace(step, bytes_when_done=n_bytes)
     if kind != "encode":
         return step
-    memory = needs.encode_memory(study, sizes, max(known.widths(item)), load)
+    memory = needs.encode_memory(study, known.sizes(), max(known.widths(item)), load)
     return replace(step, memory_bytes=memory, workers=load.workers(study))
+
+
+def _result_bytes(study: Study, known: _Known, kind: str, item: str) -> int:
+    if kind == "residual_features":
+        rows = sum(stored_rows(known.rows(film)) for film in (*study.split.train, *study.split.test))
+        return 4 * rows * sum(known.widths(item))
+    of = {"encode": [item], "significance": study.encoded}.get(kind, [])
+    streams = [widths for model in of for widths in known.streams(model).values()]
+    return needs.cube_bytes(study, known.sizes(), kind, max(map(len, streams), default=0), len(streams))
 
 
 def _kind(stage: str) -> tuple[str, str]:

@@ -12,6 +12,9 @@ from pydantic import BaseModel, ConfigDict, NonNegativeFloat, PositiveFloat, Val
 from cinecube.store.base.atomic import write_text
 from cinecube.store.base.paths import StudyPaths
 
+COUNTED = frozenset({"encode", "ceiling", "residual_features", "partition", "significance"})
+"""Stages whose time is known to grow with something; encoders are one kind, whatever stage runs them."""
+
 
 class Timing(BaseModel):
     """The last run of a stage that came to its end.

@@ -16,7 +16,7 @@ from distributed import Client, LocalCluster
 from cinecube.analysis.encoders.stage import encode
 from cinecube.cli import main
 from cinecube.status.plan import plan_study, work_of
-from cinecube.status.timings import note
+from cinecube.status.timings import note, read_timings
 from cinecube.store.jobs import tasks
 from cinecube.store.params.document import load_study
 from cinecube.store.params.run_params import ClusterAddress
@@ -71,6 +71,8 @@ def test_memory_of_threads_of_one_process(wide: Path) -> None:
     code = f"import atexit, re, sys; from cinecube.cli import main; atexit.register(lambda: print({_PEAK})); main()"
     command = [sys.executable, "-c", code, "encode", conftest.MODEL]
     done = subprocess.run(command, cwd=wide, capture_output=True, text=True, check=True)
+    (timing,) = [one for one in read_timings(wide) if one.kind == "encode"]
+    assert timing.work == work_of(load_study(wide), wide, "encode", conftest.MODEL) > 1
     assert step["workers"] == 1
     assert step["memory_bytes"] == pytest.approx(1024 * int(done.stdout.splitlines()[-1]), rel=0.25)
 

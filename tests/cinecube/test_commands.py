@@ -168,6 +168,10 @@ def test_plan_knows_the_bytes_of_results_before_they_are_made(scratch: Folder) -
     for stage, n_bytes in sizes.items():
         assert steps[stage]["state"] == "to do"
         assert steps[stage]["bytes_when_done"] == pytest.approx(n_bytes, rel=0.25), stage
+    StudyPaths(scratch.root).checkpoint("vit").unlink()  # whose layers are not known any more
+    steps = {step["stage"]: step for step in json.loads(scratch.must("plan", "--json").stdout)}
+    known = {stage for stage in folders if steps[stage]["bytes_when_done"]}
+    assert known == set(folders) - {"encode@vit", "significance"}
 
 
 def test_regressors_that_fit_much_of_a_run_are_told(scratch: Folder) -> None:
