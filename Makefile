@@ -59,8 +59,11 @@ parameters: $(VENV)/.installed-dev
 pipeline: $(VENV)/.installed-dev
 	$(BIN)/python -m tests.stage_code
 
+# Two workers beside one take a finished simulated study: this one, or CINECUBE_STUDY.
 benchmark: $(VENV)/.installed-dev
 	for name in extraction brain cube store commands ridge permutation ceiling residual stages choices; do $(BIN)/python benchmarks/$$name.py $(ARGS) || exit 1; done
+	@test -d "$(or $(CINECUBE_STUDY),.)/results/scores" || $(BIN)/dvc repro
+	$(BIN)/python benchmarks/workers.py --study "$(or $(CINECUBE_STUDY),.)" $(ARGS)
 
 clean:
 	rm -rf $(VENV) .mypy_cache .pytest_cache .ruff_cache build docs/_build docs/examples *.egg-info

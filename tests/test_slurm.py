@@ -49,7 +49,7 @@ def _start(folder: Folder, queue: dict[str, str], *words: str) -> subprocess.Pop
     return subprocess.Popen(
         [str(Path(sys.executable).with_name("cinecube")), *words],
         cwd=folder.root,
-        env={**dvc_environment(), **queue},
+        env={**dvc_environment(), **queue, "TMPDIR": str(_outside(folder))},
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
@@ -75,10 +75,19 @@ def _blocks(folder: Folder) -> int:
     return sum(1 for _ in (folder.root / ".cinecube/journal").rglob("*.npy"))
 
 
+def _outside(folder: Folder) -> Path:
+    """The temp folder of the client and of its jobs."""
+    place = folder.root.with_name("tmp")
+    place.mkdir(exist_ok=True)
+    return place
+
+
 def _files(folder: Folder) -> set[str]:
-    """What Git would see: nothing below `.cinecube` or `data`."""
+    """What Git would see, nothing below `.cinecube` or `data`; scratch of workers; and what is left outside."""
     found = (path.relative_to(folder.root) for path in folder.root.rglob("*") if path.is_file())
-    return {str(path) for path in found if path.parts[0] not in (".cinecube", "data", "results")}
+    inside = {str(path) for path in found if path.parts[0] not in (".cinecube", "data", "results")}
+    scratch = {str(path) for path in (folder.root / ".cinecube/scratch").rglob("*") if path.is_file()}
+    return inside | scratch | {str(path) for path in _outside(folder).rglob("*") if path.is_file()}
 
 
 def _published(folder: Folder) -> dict[str, str]:
@@ -158,11 +167,13 @@ def _same_scores(folder: Folder) -> None:
 
 def test_encoding_outlives_its_jobs(scratch: Folder, queue: dict[str, str]) -> None:
     _on_slurm(scratch)
+    before = _files(scratch)
     process = _encode_anew(scratch, queue, targets_per_block=20)
     _wait_for(process, lambda: _blocks(scratch) >= 1)
     ask(queue, "scancel", "--signal=KILL", "--user", "root")
     _ended(process)
     wait_for_no_jobs(queue)
+    assert _files(scratch) == before
     _same_scores(scratch)
 
 

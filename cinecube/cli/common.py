@@ -35,16 +35,21 @@ class Stage(click.Command):
     """A command of the pipeline, which keeps how long it took for `plan`."""
 
     def invoke(self, ctx: click.Context) -> Any:
-        from cinecube.status.timings import note
+        from cinecube.status.timings import COUNTED, note
 
         began = time.monotonic()
         result = super().invoke(ctx)
-        arguments = (
+        took_s, root = time.monotonic() - began, ctx.params["root"]
+        arguments = [
             ctx.params[param.name] for param in self.params if isinstance(param, click.Argument) and param.name
-        )
-        work = ctx.meta.get(_WORK, 1.0)
+        ]
+        work, kind = ctx.meta.get(_WORK, 1.0), str(self.name).replace("-", "_")
+        if work == 1 and kind in COUNTED:
+            from cinecube.status.plan import work_of
+
+            work = work_of(study_at(root), root, kind, "".join(arguments[:1]))
         if work:  # nothing done is nothing learned
-            note(ctx.params["root"], (str(self.name), *arguments), time.monotonic() - began, work)
+            note(root, (str(self.name), *arguments), took_s, work)
         return result
 
 

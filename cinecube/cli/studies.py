@@ -103,7 +103,7 @@ def plan(todo: bool, root: Path, as_json: bool) -> None:
 
     Reads params.yaml, the cubes' labels, journals and the table of films, and what DVC has recorded of every stage.
     Prints a line per stage: its name in DVC with the model or pair that DVC numbers, state, bytes on disk when done,
-    memory, time by earlier runs on this machine, and why.
+    memory (of each worker where `dask` has several), time by earlier runs on this machine, and why.
     Writes nothing but what DVC said, to .cinecube.
 
     \b
@@ -162,7 +162,9 @@ def _print_steps(steps: Sequence[Step]) -> None:
             step.dvc_stage + _item(step),
             state_painted(step.state),
             size_text(step.bytes_when_done) if step.bytes_when_done else "",
-            f"{size_text(step.memory_bytes)} memory" if step.memory_bytes else "",
+            f"{size_text(step.memory_bytes)} {'a worker' if step.workers > 1 else 'memory'}"
+            if step.memory_bytes
+            else "",
             f"about {seconds_text(step.seconds)}" if step.seconds is not None else "",
             step.why,
         ]
@@ -176,6 +178,10 @@ def _print_steps(steps: Sequence[Step]) -> None:
         table = Table(rows, least, right=2, head=head)
     for row in [head, *rows]:
         table.echo(row)
+
+
+def _whose(step: Step) -> str:
+    return "a worker" if step.workers > 1 else "memory"
 
 
 def _item(step: Step) -> str:

@@ -36,6 +36,26 @@ def to_extract(study: Study, root: Path) -> list[str]:
     ]
 
 
+def idle_gpu(study: Study) -> tuple[str, str] | None:
+    """Find what stays on the processor beside a GPU, and the key that changes it.
+
+    Parameters
+    ----------
+    study : Study
+
+    Returns
+    -------
+    tuple of str, or None
+        None where there is no GPU, or encoders use it.
+    """
+    import torch
+
+    if study.run.backend == "torch" or study.run.device in ("cpu", "mps") or not torch.cuda.is_available():
+        return None
+    found = "on the processor, for `run.backend` is numpy: the GPU computes networks alone"
+    return found, "set `run: {backend: torch}` to fit encoders, ceilings, partitions and permutations on the GPU, too"
+
+
 def torch_device(asked: str = "auto") -> str:
     """Device that torch computes on, in words.
 

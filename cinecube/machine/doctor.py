@@ -106,6 +106,8 @@ def _extraction(study: Study | None, root: Path) -> Iterator[Diagnosis]:
         return
     asked = study.run.device if study is not None and needed else "auto"
     yield _looked("GPU", partial(computing.torch_device, asked), needed=asked != "auto")
+    if study is not None and (idle := computing.idle_gpu(study)):
+        yield Diagnosis("encoders", "absent", *idle)
     yield _looked("films", computing.video_reader, needed=needed)
     do = "install it to encode films anew that cannot be read, as in `apt install ffmpeg`"
     yield _looked("ffmpeg", partial(installed.program, "ffmpeg", "it, to encode films anew", do), needed=False)

@@ -8,7 +8,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from cinecube.status import specs
+from cinecube.status import needs, specs
 from cinecube.status.pipeline import (
     ABSENT,
     ELSEWHERE,
@@ -19,7 +19,7 @@ from cinecube.status.pipeline import (
     stages_to_run,
     stays,
 )
-from cinecube.status.timings import Timing, expected_s, read_timings
+from cinecube.status.timings import COUNTED, Timing, expected_s, read_timings
 from cinecube.store.base.errors import StudyError
 from cinecube.store.base.fingerprint import differences
 from cinecube.store.base.journal import journal_blocks, journal_rows
@@ -54,7 +54,10 @@ class Step:
     bytes_when_done : int
         Size of its cube; 0 where that is not known.
     memory_bytes : int
-        What it needs at its peak, and each of its workers where it has some, roughly; 0 where that is not known.
+        What each of its processes needs at its peak, roughly: one that works in threads holds what all of them need. 0
+        where that is not known.
+    workers : int
+        Processes among which `dask` divides it; 1 where it runs in one.
     rows_left : int
         Rows that an extraction has to compute; 0 where that is not known.
     seconds : float, optional
@@ -71,6 +74,7 @@ class Step:
     rows_left: int = 0
     seconds: float | None = None
     dvc_stage: str = ""
+    workers: int = 1
 
 
 def plan_study(study: Study, root: Path) -> list[Step]:
@@ -90,13 +94,17 @@ def plan_study(study: Study, root: Path) -> list[Step]:
     list of Step
     """
     changed = stages_to_run(study, root)
-    steps = [replace(step, dvc_stage=numbered(study, step.stage)) for step in _steps(study, root)]
+    known = _Known(study, root)
+    steps = [_with_needs(study, known, step) for step in _steps(study, root, known)]
+    steps = [replace(step, dvc_stage=numbered(study, step.stage)) for step in steps]
     # DVC numbers pairs and imported models.
     names = {f"follows {step.dvc_stage}": f"follows {step.stage}" for step in steps}
     changed = {stage: names.get(why, why) for stage, why in changed.items()}
     steps = [_as_dvc_sees(step, changed) for step in steps]
     timings = list(read_timings(root))
-    steps = [step if step.state == "done" else replace(step, seconds=_seconds(study, timings, step)) for step in steps]
+    steps = [
+        step if step.state == "done" else replace(step, seconds=_seconds(study, known, timings, step)) for step in steps
+    ]
     steps = [replace(step, seconds=0.0) if step.why.endswith(RESTORED) else step for step in steps]
     return _with_extraction(study, steps)
 
@@ -114,16 +122,21 @@ def _with_extraction(study: Study, steps: list[Step]) -> list[Step]:
     takes = sum(known) / workers if len(known) == len(seconds) else None
     rows, memory = sum(step.rows_left for step in waiting), max(step.memory_bytes for step in waiting)
     why = f"{rows} rows by {workers} workers" if workers > 1 else f"{rows} rows"
-    planned: dict[str, dict[str, Any]] = {"extract": {"seconds": takes, "memory_bytes": memory, "why": why}}
+    planned: dict[str, dict[str, Any]] = {
+        "extract": {"seconds": takes, "memory_bytes": memory, "workers": workers, "why": why}
+    }
     planned |= {step.stage: {"seconds": 0.0} for step in waiting if takes is not None}
     return [replace(step, **planned.get(step.stage, {})) for step in steps]
 
 
-def _seconds(study: Study, timings: Sequence[Timing], step: Step) -> float | None:
-    kind, _, item = step.stage.partition("@")
+def _seconds(study: Study, known: _Known, timings: Sequence[Timing], step: Step) -> float | None:
+    kind, item = _kind(step.stage)
     if kind != "features":
-        # Encoders are one command, whatever stage runs it.
-        return expected_s(timings, "encode" if kind.startswith("encode") else kind, item)
+        load = _load(study, known, kind, item)
+        now = 1.0 if load is None else load.nominal_s(study)
+        # Where work is not known, or was not counted by the version that ran it, a stage takes what its like took.
+        counted = [one.model_copy(update={"work": now}) if load is None or one.work == 1 else one for one in timings]
+        return expected_s(counted, kind, item, now)
     model = next(model for model in study.compute.models if item in [f"{model}-{film}" for film in study.compute.films])
     return expected_s(timings, kind, model, step.rows_left) if step.rows_left else None
 
@@ -148,9 +161,9 @@ def _as_dvc_sees(step: Step, changed: Mapping[str, str]) -> Step:
     return replace(step, state="stale", why=why) if step.state == "done" and why else step
 
 
-def _steps(study: Study, root: Path) -> list[Step]:
+def _steps(study: Study, root: Path, known: _Known) -> list[Step]:
     """Every stage by the files that it leaves."""
-    paths, known = StudyPaths(root), _Known(study, root)
+    paths = StudyPaths(root)
     steps = [_films_step(study, paths)]
     for model in study.compute.models:
         steps.append(_file_step(f"checkpoint@{model}", paths.checkpoint(model)))
@@ -162,8 +175,8 @@ def _steps(study: Study, root: Path) -> list[Step]:
     if "contents" in stage_names(root):
         steps.append(_file_step("contents", paths.contents))
     steps += _brain_steps(study, root)
-    steps += [_encode_step(study, model, root, known) for model in study.compute.models]
-    steps += [_encode_step(study, entry.model, root, known, "encode_imported") for entry in study.imported]
+    steps += [_encode_step(study, model, root) for model in study.compute.models]
+    steps += [_encode_step(study, entry.model, root, "encode_imported") for entry in study.imported]
     steps += [_cube_step(f"weights@{entry.model}", paths.weights(entry.model)) for entry in study.keep_weights]
     steps.append(_cube_step("ceiling", paths.ceiling))
     for pair in study.residual:
@@ -279,39 +292,69 @@ def _with_journal(study: Study, model: str, root: Path, step: Step) -> Step:
     return replace(step, state="resumable", why=f"finished blocks: {n_blocks}") if n_blocks else step
 
 
-def _widest(study: Study, model: str, root: Path, known: _Known) -> int:
-    """Dims of a model's widest layer, of one that is imported by its cubes."""
-    if study.import_of(model):
-        from cinecube.store.open.imported import open_imported
-
-        return int(open_imported(study, root, model, study.split.test[0])["width"].max())
-    return max(known.widths(model))
+def _encode_step(study: Study, model: str, root: Path, stage: str = "encode") -> Step:
+    return _with_journal(study, model, root, _cube_step(f"{stage}@{model}", StudyPaths(root).scores(model)))
 
 
-def _encode_step(study: Study, model: str, root: Path, known: _Known, stage: str = "encode") -> Step:
-    """As `_cube_step`, with the memory that the widest layer, delayed, and blocks of targets take."""
-    from dask.system import CPU_COUNT
+def work_of(study: Study, root: Path, kind: str, item: str) -> float:
+    """Work that the time of a stage grows with, as `Timing` has it; 1 where nothing is known to.
 
-    from cinecube.analysis.encoders.memory import EncodeSize, encode_bytes
+    Parameters
+    ----------
+    study : Study
+    root : Path
+        The study's folder.
+    kind, item : str
+        See `Timing`.
 
-    paths = StudyPaths(root)
-    step = _with_journal(study, model, root, _cube_step(f"{stage}@{model}", paths.scores(model)))
+    Returns
+    -------
+    float
+    """
+    load = _load(study, _Known(study, root), kind, item)
+    return 1.0 if load is None else load.nominal_s(study)
+
+
+def _load(study: Study, known: _Known, kind: str, item: str) -> needs.Load | None:
+    """Work of a stage that grows with something that is known by now."""
+    if kind not in COUNTED or (kind == "partition" and not study.partition):
+        return None
     try:
-        dims = _widest(study, model, root, known)
-        rows = [sum(map(known.rows, split)) for split in (study.split.train, study.split.test)]
+        return needs.load_of(study, known.sizes(), known.widths, kind, item)
+    except StudyError:
+        return None
+
+
+def _with_needs(study: Study, known: _Known, step: Step) -> Step:
+    """Bytes of results that are not made yet, and memory of processes that fit encoders, as far as they are known."""
+    kind, item = _kind(step.stage)
+    load = _load(study, known, kind, item)
+    if load is None:
+        return step
+    try:
+        n_bytes = step.bytes_when_done or _result_bytes(study, known, kind, item)
     except StudyError:
         return step
-    size = EncodeSize(
-        train_rows=rows[0],
-        test_rows=rows[1],
-        features=dims * len(study.encode.delays),
-        dims=dims,
-        folds=study.encode.folds,
-        targets_per_block=study.encode.targets_per_block,
-        workers=max(1, CPU_COUNT // study.run.threads),
-        shared=study.encode.solver == "shared",
-    )
-    return replace(step, memory_bytes=encode_bytes(size))
+    step = replace(step, bytes_when_done=n_bytes)
+    if kind != "encode":
+        return step
+    memory = needs.encode_memory(study, known.sizes(), max(known.widths(item)), load)
+    return replace(step, memory_bytes=memory, workers=load.workers(study))
+
+
+def _result_bytes(study: Study, known: _Known, kind: str, item: str) -> int:
+    if kind == "residual_features":
+        rows = sum(stored_rows(known.rows(film)) for film in (*study.split.train, *study.split.test))
+        return 4 * rows * sum(known.widths(item))
+    of = {"encode": [item], "significance": study.encoded}.get(kind, [])
+    streams = [widths for model in of for widths in known.streams(model).values()]
+    return needs.cube_bytes(study, known.sizes(), kind, max(map(len, streams), default=0), len(streams))
+
+
+def _kind(stage: str) -> tuple[str, str]:
+    """Kind and item of a stage; encoders are one command, whatever stage runs it."""
+    kind, _, item = stage.partition("@")
+    return ("encode" if kind.startswith("encode") else kind), item
 
 
 class _Known:
@@ -323,7 +366,11 @@ class _Known:
     def __init__(self, study: Study, root: Path) -> None:
         self._study, self._root = study, root
         self.rows, self._record = cache(self._read_rows), cache(self._read_record)
-        self._film, self.widths = cache(self._read_film), cache(self._read_widths)
+        self._film, self.streams, self.sizes = (
+            cache(self._read_film),
+            cache(self._read_streams),
+            cache(self._read_sizes),
+        )
         self.weights, self._digests = cache(self._read_weights), Digests(root)
 
     def spec(self, model: str, film: str) -> dict[str, Any]:
@@ -357,12 +404,31 @@ class _Known:
         path = self._root / self._study.model(model).checkpoint
         return weights_bytes(path) if path.exists() else 0
 
-    def _read_widths(self, model: str) -> list[int]:
-        """Dims of every layer of every stream."""
+    def _read_sizes(self) -> needs.StudySizes:
+        return needs.sizes_of(self._study, self._root, self.rows)
+
+    def widths(self, name: str) -> list[int]:
+        """Dims of every layer of every stream of a model; of a pair, those of what it keeps."""
+        return [width for stream in self.streams(name).values() for width in stream]
+
+    def _read_streams(self, name: str) -> dict[str, list[int]]:
+        """Dims of every layer, by stream."""
+        kept = [pair.keep for pair in self._study.residual if pair.name == name]
+        if kept:
+            owner = self._study.owner(kept[0])
+            for stream, widths in self.streams(owner).items():
+                if kept[0] in (stream, f"{owner}.{stream}" if stream else owner):
+                    return {kept[0]: widths}
+            raise StudyError(where=f"residual {name}", found=f"no stream {kept[0]}", expected="one", do="correct it")
+        if self._study.import_of(name):
+            from cinecube.store.open.imported import open_imported
+
+            width = open_imported(self._study, self._root, name, self._study.split.test[0])["width"]
+            return {str(one): [int(n) for n in width.sel(model=one).values if n] for one in width["model"].values}
         from cinecube.features.extraction.spec import make_reading
 
-        streams = make_reading(self._study, model, self._record(model)).streams
-        return [width for stream in streams for width in stream.widths]
+        streams = make_reading(self._study, name, self._record(name)).streams
+        return {stream.name: list(stream.widths) for stream in streams}
 
 
 def _features_step(study: Study, model: str, film: str, root: Path, known: _Known) -> Step:

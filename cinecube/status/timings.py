@@ -12,6 +12,9 @@ from pydantic import BaseModel, ConfigDict, NonNegativeFloat, PositiveFloat, Val
 from cinecube.store.base.atomic import write_text
 from cinecube.store.base.paths import StudyPaths
 
+COUNTED = frozenset({"encode", "ceiling", "residual_features", "partition", "significance"})
+"""Stages whose time is known to grow with something; encoders are one kind, whatever stage runs them."""
+
 
 class Timing(BaseModel):
     """The last run of a stage that came to its end.
@@ -22,7 +25,8 @@ class Timing(BaseModel):
         `features` and `vit`; the file's name says the film.
     seconds : float
     work : float
-        What the time grows with: rows of features, 1 elsewhere.
+        What the time grows with: rows of features; of encoders, ceilings, residual features, partitions and tests the
+        seconds that their work would take a machine of no name by its workers; 1 elsewhere.
     """
 
     model_config = ConfigDict(frozen=True, extra="ignore")

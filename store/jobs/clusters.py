@@ -6,11 +6,13 @@ import asyncio
 import ipaddress
 import logging
 import os
+import secrets
 import shlex
 import shutil
 import socket
+import time
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -20,11 +22,13 @@ import dask
 from distributed import Client, LocalCluster, Nanny, Scheduler, Security, SpecCluster
 from distributed.comm.addressing import get_address_host_port
 from distributed.core import Status, rpc
+from filelock import FileLock, Timeout
 
 from cinecube.store.base.errors import StudyError, environment_error, first_line
 from cinecube.store.base.interrupts import uninterrupted
 from cinecube.store.base.labels import no_such
 from cinecube.store.base.paths import StudyPaths
+from cinecube.store.jobs.gpus import gpu_names
 from cinecube.store.jobs.watch import Jobs, Watch, bounded
 from cinecube.store.params.run_params import ClusterAddress, DaskParams, Gpus, JobQueue
 
@@ -36,6 +40,8 @@ _MALLOC = {"MALLOC_TRIM_THRESHOLD_": 2**30, "MALLOC_MMAP_THRESHOLD_": 2**30}
 _LOCAL_PATIENCE_S = 60
 # Anybody who reaches this address sees what is computed, and may stop it.
 _LOOPBACK = "127.0.0.1:0"
+# Workers of jobs that were cancelled may hold their files this long.
+_ENDING_S = 5
 _NOISY = ("distributed", "dask_jobqueue", "tornado", "asyncio")
 
 
@@ -70,6 +76,8 @@ def open_client(dask_params: DaskParams, n_local: int, root: Path) -> Iterator[W
     """
     with ExitStack() as stack:
         stack.enter_context(_quiet())
+        # A client has none of its own, and workers of a scheduler that is running have theirs.
+        scratch = None if isinstance(dask_params, ClusterAddress) else stack.enter_context(_scratch(root))
         jobs: Jobs | None = None
         patience_s: float = _LOCAL_PATIENCE_S
         where = "dask"
@@ -78,7 +86,7 @@ def open_client(dask_params: DaskParams, n_local: int, root: Path) -> Iterator[W
             patience_s, where = dask_params.patience_s, f"dask: {address}"
             _refuse_no_scheduler(address)
         elif isinstance(dask_params, JobQueue):
-            jobs = stack.enter_context(_job_queue(dask_params, root))
+            jobs = stack.enter_context(_job_queue(dask_params, root, scratch))
             address, patience_s, where = jobs.cluster, dask_params.patience_s, f"dask: {dask_params.jobqueue}"
         elif isinstance(dask_params, Gpus):
             address = stack.enter_context(_gpu_cluster(_devices(dask_params)))
@@ -189,6 +197,45 @@ def _quiet() -> Iterator[None]:
 
 
 @contextmanager
+def _scratch(root: Path) -> Iterator[Path | None]:
+    """Folder of the study for what Dask does not hold in memory, gone at the end; none where its settings name one.
+
+    Its own is below the temp folder, with locks that nobody removes; schedulers have one, too. What a killed process
+    left goes with the next.
+    """
+    if dask.config.get("temporary-directory", None):
+        yield None
+        return
+    paths, name = StudyPaths(root.absolute()), f"workers.{secrets.token_hex(4)}"
+    paths.locks.mkdir(parents=True, exist_ok=True)
+    with _lock_of(paths, name):  # before there is a folder, or another process would take it for one that was left
+        folder = paths.scratch / name
+        folder.mkdir(parents=True)
+        try:
+            for left in paths.scratch.glob("workers.*"):
+                with suppress(Timeout), _lock_of(paths, left.name):
+                    shutil.rmtree(left, ignore_errors=True)
+            with dask.config.set({"temporary-directory": str(folder)}):
+                yield folder
+        finally:
+            until = time.monotonic() + _ENDING_S
+            while folder.exists() and time.monotonic() < until:
+                shutil.rmtree(folder, ignore_errors=True)
+                time.sleep(0.05 if folder.exists() else 0)
+
+
+@contextmanager
+def _lock_of(paths: StudyPaths, name: str) -> Iterator[None]:
+    """Hold a folder of scratch for this process; nobody waits for it, so its file goes with it."""
+    file = paths.locks / f"{name}.lock"
+    with FileLock(file, timeout=0):
+        try:
+            yield
+        finally:
+            file.unlink(missing_ok=True)
+
+
+@contextmanager
 def _local_cluster(n_workers: int) -> Iterator[LocalCluster]:
     environ = {f"distributed.nanny.pre-spawn-environ.{name}": value for name, value in _MALLOC.items()}
     with dask.config.set(environ):
@@ -220,15 +267,8 @@ def _gpu_cluster(devices: Sequence[str]) -> Iterator[SpecCluster]:
 
 
 def _devices(asked: Gpus) -> list[str]:
-    """GPUs as CUDA names them; of all, those that a batch system has left to this process."""
-    if asked.gpus != "all":
-        return [str(number) for number in asked.gpus]
-    if "CUDA_VISIBLE_DEVICES" in os.environ:
-        found = [name.strip() for name in os.environ["CUDA_VISIBLE_DEVICES"].split(",") if name.strip()]
-    else:
-        import torch
-
-        found = [str(number) for number in range(torch.cuda.device_count())]
+    """As `gpu_names`, one at least."""
+    found = gpu_names(asked)
     if not found:
         raise StudyError(
             where="dask.gpus", found="no GPU on this machine", expected="one at least", do="set `dask: local`"
@@ -237,7 +277,7 @@ def _devices(asked: Gpus) -> list[str]:
 
 
 @contextmanager
-def _job_queue(queue: JobQueue, root: Path) -> Iterator[Jobs]:
+def _job_queue(queue: JobQueue, root: Path, scratch: Path | None) -> Iterator[Jobs]:
     """Jobs of a batch system."""
     made = _class_of(queue)
     job, command = made.job_cls, _submit_command(queue, made)
@@ -255,6 +295,9 @@ def _job_queue(queue: JobQueue, root: Path) -> Iterator[Jobs]:
                 raise
 
     options = _options(queue, root, job.default_config_name())
+    if scratch is not None and not dask.config.get(f"jobqueue.{job.default_config_name()}.local-directory", None):
+        # A shell reads it, but for the class whose jobs are processes of this machine: that splits lines at blanks.
+        options.setdefault("local_directory", shlex.quote(str(scratch)) if command else os.path.relpath(scratch))
     try:
         cluster = made(job_cls=Told, silence_logs=logging.CRITICAL, **options)
     except Exception as error:  # wrong words, and interfaces or ports that this machine has not
@@ -265,8 +308,21 @@ def _job_queue(queue: JobQueue, root: Path) -> Iterator[Jobs]:
             do="correct them",
         ) from None
     with cluster:
+        _tell_open(cluster)
         cluster.scale(jobs=queue.jobs)
         yield Jobs(cluster, queue.jobs, " ".join(command) or queue.jobqueue, options.get("log_directory"), refused)
+
+
+def _tell_open(cluster: Any) -> None:
+    """Say that every network of this machine reaches the scheduler, unless the study names one or asks for TLS."""
+    for address in {listener.listen_address for listener in cluster.scheduler.listeners}:
+        host, port = get_address_host_port(address)
+        if not address.startswith("tls:") and host in ("0.0.0.0", "::"):
+            _log.warning(
+                "the scheduler listens on every network of this machine, at port %d, and who reaches it can run code "
+                "as you: `interface:` of dask.options narrows it to a network, `security: true` to this study's jobs",
+                port,
+            )
 
 
 def _submit_command(queue: JobQueue, made: Any) -> list[str]:

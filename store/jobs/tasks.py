@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Generic, TypeAlias, TypeVar
 
 from cinecube.store.base.errors import first_line
 from cinecube.store.base.interrupts import last_work
+from cinecube.store.jobs.gpus import gpu_names
 from cinecube.store.params.run_params import DaskParams, Gpus, JobQueue
 
 if TYPE_CHECKING:
@@ -131,7 +132,7 @@ def n_local_workers(threads: int) -> int:
 
 
 def planned_workers(dask: DaskParams, threads: int) -> int:
-    """Workers that a study asks for; 1 where only a scheduler knows.
+    """Processes that a study asks for; 1 where only a scheduler knows, and where there is no GPU of those asked for.
 
     Parameters
     ----------
@@ -147,7 +148,7 @@ def planned_workers(dask: DaskParams, threads: int) -> int:
         processes = dask.options.get("processes", 1)
         return dask.jobs * (processes if isinstance(processes, int) else 1)
     if isinstance(dask, Gpus):
-        return 1 if dask.gpus == "all" else len(dask.gpus)
+        return max(1, len(gpu_names(dask)))
     return n_local_workers(threads) if dask == "local" else 1
 
 

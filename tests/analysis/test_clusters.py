@@ -8,6 +8,7 @@ import shutil
 import socket
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -16,9 +17,11 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
+import dask
 import numpy as np
 import pytest
 import xarray as xr
+from distributed import get_worker
 
 from cinecube.analysis.encoders.stage import encode
 from cinecube.store.base.errors import StudyError
@@ -252,6 +255,60 @@ def test_jobs_write_nothing_into_the_study(batch: Batch, tmp_path: Path) -> None
     script = (batch.folder / "1.sh").read_text()
     assert "--dashboard-address 127.0.0.1:0" in script
     assert "--no-dashboard" in script
+
+
+def twice_and_where(number: int) -> tuple[int, str]:
+    return twice(number), str(get_worker().local_directory)
+
+
+@pytest.mark.parametrize("kind", ["jobs", "local", "gpus"])
+def test_workers_leave_nothing_outside_the_study_nor_in_it(
+    batch: Batch, kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Dask's own folder for what does not fit into memory is below the temp folder, with locks that stay."""
+    outside, root = tmp_path / "tmp", tmp_path / "a study"
+    monkeypatch.setenv("TMPDIR", str(outside))
+    monkeypatch.setattr(tempfile, "tempdir", str(outside))
+    outside.mkdir()
+    root.mkdir()
+    (root / ".cinecube/scratch/workers.left/dask-scratch-space").mkdir(parents=True)  # by one that was killed
+    where = {"jobs": _queue(), "local": "local", "gpus": Gpus(gpus=[0])}[kind]
+    with open_client(where, 1, root) as client:  # type: ignore[arg-type]
+        used = {place for _, (_, place) in run_jobs(client, twice_and_where, _jobs(3), 1)}
+    assert all(Path(place).is_relative_to(root / ".cinecube") for place in used)
+    assert {path.parent.name for path in (root / ".cinecube").rglob("*") if path.is_file()} <= {"jobs"}
+    assert not list((root / ".cinecube/scratch").iterdir())
+    assert not [path for path in outside.rglob("*") if path.is_file()]
+
+
+def test_a_study_may_name_another_scratch(batch: Batch, tmp_path: Path) -> None:
+    """Of a node, which the batch system empties; the shell there knows its name."""
+    options = {**OPTIONS, "local_directory": "$PWD/node"}
+    with chdir(tmp_path), open_client(JobQueue(jobqueue="SLURMCluster", options=options), 1, tmp_path) as client:
+        (place,) = {place for _, (_, place) in run_jobs(client, twice_and_where, _jobs(1), 1)}
+    assert Path(place).is_relative_to(tmp_path / "node")
+    other = tmp_path / "elsewhere"
+    with dask.config.set({"temporary-directory": str(other)}), open_client("local", 1, tmp_path) as client:
+        (place,) = {place for _, (_, place) in run_jobs(client, twice_and_where, _jobs(1), 1)}
+    assert Path(place).is_relative_to(other)
+
+
+@pytest.mark.parametrize("named", [{}, {"interface": "lo"}, {"security": True}])
+def test_a_scheduler_that_any_network_reaches_is_told(
+    batch: Batch, named: dict[str, Any], tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    options = {"cores": 1, "memory": "1GB", "shared_temp_directory": str(tmp_path), **named}
+    with open_client(JobQueue(jobqueue="SLURMCluster", options=options), 1, tmp_path) as client:
+        listening = client.run_on_scheduler(
+            lambda dask_scheduler: [one.listen_address for one in dask_scheduler.listeners]
+        )
+    told = [record.getMessage() for record in caplog.records if "every network" in record.getMessage()]
+    if named:
+        assert told == []
+        return
+    (line,) = told
+    assert "interface:" in line and "security: true" in line  # noqa: PT018
+    assert all(address.startswith("tcp://0.0.0.0:") and address.rpartition(":")[2] in line for address in listening)
 
 
 def test_pages_are_for_this_machine_alone(batch: Batch, tmp_path: Path) -> None:

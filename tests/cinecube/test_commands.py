@@ -145,6 +145,35 @@ def test_plan_tells_bytes_on_disk_and_an_encoding_that_was_stopped(scratch: Fold
     assert steps["encode@vit"]["memory_bytes"] > 0
 
 
+def test_plan_knows_the_bytes_of_results_before_they_are_made(scratch: Folder) -> None:
+    """Maps of all subjects, of as many layers as the checkpoints have."""
+    study, paths = load_study(scratch.root), StudyPaths(scratch.root)
+    pair = study.residual[1].name  # of several layers: labels are nothing beside them
+    folders = {
+        "encode@vit": paths.scores("vit"),
+        "encode@tvlt": paths.scores("tvlt"),
+        f"encode_residual@{pair}": paths.scores(pair),
+        f"residual_features@{pair}": paths.residual(pair, "dune").parent,
+        "ceiling": paths.ceiling,
+        "partition": paths.partition,
+        "significance": paths.significance,
+    }
+    sizes = {
+        stage: sum(file.stat().st_size for file in folder.rglob("*") if file.is_file())
+        for stage, folder in folders.items()
+    }
+    for folder in folders.values():
+        shutil.rmtree(folder)
+    steps = {step["stage"]: step for step in json.loads(scratch.must("plan", "--json").stdout)}
+    for stage, n_bytes in sizes.items():
+        assert steps[stage]["state"] == "to do"
+        assert steps[stage]["bytes_when_done"] == pytest.approx(n_bytes, rel=0.25), stage
+    StudyPaths(scratch.root).checkpoint("vit").unlink()  # whose layers are not known any more
+    steps = {step["stage"]: step for step in json.loads(scratch.must("plan", "--json").stdout)}
+    known = {stage for stage in folders if steps[stage]["bytes_when_done"]}
+    assert known == set(folders) - {"encode@vit", "significance"}
+
+
 def test_regressors_that_fit_much_of_a_run_are_told(scratch: Folder) -> None:
     scratch.change(lambda params: params["brain"].update(high_pass_hz=0))
     assert "regressors" not in scratch.must("brain", "sub-01").stderr

@@ -194,6 +194,20 @@ def test_doctor_names_what_this_study_lacks(raw: Folder, name: str, monkeypatch:
     assert one["do"]
 
 
+def test_doctor_tells_of_a_gpu_that_encoders_do_not_use(raw: Folder, monkeypatch: pytest.MonkeyPatch) -> None:
+    import torch
+
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    one = diagnosed(raw)["encoders"]
+    assert "`run.backend` is numpy" in one["found"]
+    assert "backend: torch" in one["do"]
+    raw.change(lambda params: params["run"].update(backend="torch"))
+    assert "encoders" not in diagnosed(raw)
+    raw.change(lambda params: params["run"].update(backend="numpy"))
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    assert "encoders" not in diagnosed(raw)
+
+
 def test_folders_that_are_not_there_are_named(tmp_path: Path) -> None:
     assert CliRunner().invoke(main, ["init", str(tmp_path / "study"), "--template", "movie10"]).exit_code == 0
     folder = Folder(tmp_path / "study")

@@ -198,3 +198,10 @@ def test_nothing_unsafe(line: str) -> None:
     for room in (*ALLOWED, "cinecube"):
         for path in (REPOSITORY / room).rglob("*.py"):
             assert line not in path.read_text(encoding="utf-8"), f"{path}: {line}"
+
+
+def test_make_runs_every_benchmark() -> None:
+    """Those that are named in a list, and the one that takes a finished study."""
+    target = (REPOSITORY / "Makefile").read_text(encoding="utf-8").partition("\nbenchmark:")[2].partition("\n\n")[0]
+    named = set(re.findall(r"[a-z]+", target))
+    assert {path.stem for path in (REPOSITORY / "benchmarks").glob("*.py")} <= named
