@@ -1,10 +1,17 @@
+from dataclasses import replace
+from pathlib import Path
+
 import numpy as np
 import pandas as pd
 import pytest
+from tests.conftest import REPOSITORY
 
 from cinecube.analysis.cubes.rows import align
+from cinecube.analysis.cubes.spaces import FeatureSpace
+from cinecube.analysis.encoders.problem import make_design, make_layout, make_settings
 from cinecube.store.base.errors import StudyError
 from cinecube.store.clock.clock import match_onsets
+from cinecube.store.params.document import load_study
 
 TR_S = 1.49
 
@@ -113,3 +120,29 @@ def test_onsets_match_within_a_microsecond() -> None:
     known_s = np.array([0.0, 1.49, 2.98])
     assert match_onsets(np.array([1.490001, 1.48, 2.979999, 0.0]), known_s).tolist() == [1, -1, 2, 0]
     assert match_onsets(np.array([0.0]), np.array([])).tolist() == [-1]
+
+
+def test_volumes_that_are_left_out_leave_the_delays_of_others_whole(tmp_path: Path) -> None:
+    """In the middle of runs: the rows after them see the film that was on meanwhile, and not zeros or a new run."""
+    lengths, delays = {"amber01": 30, "amber02": 25, "dune01": 20}, (1, 2, 4)
+    (tmp_path / "params.yaml").write_text((REPOSITORY / "params.yaml").read_text(encoding="utf-8"), encoding="utf-8")
+    films = {"amber": ["amber01", "amber02"], "dune": ["dune01"]}
+    settings = replace(make_settings(load_study(tmp_path)), films={"amber": films["amber"]}, n_folds=2, delays=delays)
+    space = FeatureSpace({}, feature_rows(**lengths), TR_S)
+    kept = {"amber01": [*range(9), *range(12, 30)], "amber02": [*range(25)], "dune01": [0, 1, *range(3, 20)]}
+    brain = pd.concat([brain_rows((segment, 1, rows)) for segment, rows in kept.items()], ignore_index=True)
+    split = {"train": films["amber"], "test": films["dune"]}
+    (group,) = align(space.rows, {"sub-01": brain}, **split, repeats="average", rows="own")
+    features = np.random.default_rng(0).standard_normal((sum(lengths.values()), 3))
+    train, test = make_design(features, make_layout(space, group, settings, max(delays)), delays)
+
+    starts = dict(zip(lengths, np.cumsum([0, *lengths.values()]), strict=False))
+    fitted = [starts[segment] + row for segment in films["amber"] for row in kept[segment]]
+    standard = (features - features[fitted].mean(axis=0)) / features[fitted].std(axis=0)
+    for found, segments in ((train, films["amber"]), (test, films["dune"])):
+        expected = [
+            np.concatenate([standard[starts[name] + row - d] if row >= d else np.zeros(3) for d in delays])
+            for name in segments
+            for row in kept[name]
+        ]
+        np.testing.assert_allclose(found, expected, atol=1e-9)
