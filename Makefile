@@ -16,7 +16,7 @@ export PATH := $(abspath $(BIN)):$(PATH)
 .DEFAULT_GOAL := help
 
 help:
-	@echo "make demo    make $(VENV), install, run the simulated study, print where its report lies"
+	@echo "make demo    make $(VENV), install, run the simulated study, print where its report is"
 	@echo "make docs    build the documentation as a site, with pictures of the study (runs it if it is not finished)"
 	@echo "make test    install the test tools, run the tests (ARGS='-k store' passes options to pytest)"
 	@echo "make test-all  the tests that take an hour too: before a release, and after a change of how things are written"
@@ -24,7 +24,7 @@ help:
 	@echo "make benchmark  measure speed and memory beside what a user would run instead (ARGS=--quick)"
 	@echo "make pipeline  write dvc.yaml of the default study anew: after a change of its template, or of what code imports"
 	@echo "make parameters  write params.schema.json and docs/reference/parameters.md anew: after a change of what params.yaml takes"
-	@echo "make format  let ruff mend what it can"
+	@echo "make format  let ruff fix what it can"
 	@echo "make clean   remove $(VENV) and tool caches; data and results stay"
 
 demo: $(VENV)/.installed

@@ -49,12 +49,12 @@ _LIMITS = {"minimum": "from", "exclusiveMinimum": "above", "maximum": "to", "exc
 _HEAD = """# Parameters
 
 Every key of `params.yaml`, section by section. `make parameters` writes this page and `params.schema.json` from the
-models by which the program itself reads the file: unknown keys are errors, and so are other values than stand here.
+models by which the program itself reads the file: unknown keys are errors, and so are other values than those here.
 
 `cinecube init` writes the schema beside `params.yaml`, whose first line names it. Editors with a YAML language server
 (the YAML extension of VS Code, Neovim, Emacs, JetBrains) complete keys by it, show these texts, and mark what is wrong.
 
-Seconds, hertz and millimetres stand in a key's name: `tr_s`, `high_pass_hz`, `fwhm_mm`. Paths are read from the
+Seconds, hertz and millimetres are in a key's name: `tr_s`, `high_pass_hz`, `fwhm_mm`. Paths are read from the
 study's folder.
 """
 

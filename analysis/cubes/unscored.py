@@ -192,7 +192,7 @@ def notes(cube: xr.Dataset, reason: str = "features are constant over the traini
         if lacks := group.get("lacks"):
             found.append(f"{listed(group['subjects'])}: no scores: {lacks}")
         elif absent := group.get("without"):
-            found.append(f"{listed(group['subjects'])}: scored without {listed(absent)}, of which there is no scan")
+            found.append(f"{listed(group['subjects'])}: scored without {listed(absent)}, which there is no scan of")
     labels = np.array([str(name) for name in cube["parcel"].values], dtype=object)
     unfit = unfit_subjects(cube)
     for subject, why in zip(map(str, cube["subject"].values), cube["unscored"].values, strict=True):

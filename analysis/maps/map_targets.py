@@ -97,7 +97,7 @@ def check_hemispheres(values: xr.DataArray, expected: np.ndarray) -> None:
         raise StudyError(
             where=f"target {int(values['target'].values[first])}",
             found=f"hemisphere {hemi[first]}",
-            expected=f"{expected[first]}, where its number lies",
+            expected=f"{expected[first]}, where its number is",
             do="number targets as their space does: both hemispheres, left first",
         )
 
@@ -126,6 +126,6 @@ def check_places(values: xr.DataArray, expected_mm: np.ndarray) -> None:
         raise StudyError(
             where=f"target {int(values['target'].values[first])}",
             found=f"a place of {np.round(places_mm[first], 2).tolist()} mm",
-            expected=f"{np.round(expected_mm[first], 2).tolist()} mm, where its number lies",
+            expected=f"{np.round(expected_mm[first], 2).tolist()} mm, where its number is",
             do="give the grid or the reference that the cube was made with",
         )

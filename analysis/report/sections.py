@@ -282,7 +282,7 @@ def time_section(
         " that the training films prefer there; both in standard deviations of a run."
     )
     chart = charts.time_chart(curves, pictures)
-    lacking = "`show_films` of params.yaml asks for pictures of the film, of which there are none here."
+    lacking = "`show_films` of params.yaml asks for pictures of the film, and there are none here."
     return PageSection("time", title, text, [lacking] if study.show_films and not chart.film else [], [chart])
 
 

@@ -59,7 +59,7 @@ def spread_over_subjects(values: np.ndarray, level: float = 0.95, n_resamples: i
         If `level` is not between 0 and 1.
     """
     if not 0 < level < 1:
-        raise ValueError(f"level {level}: must lie between 0 and 1")
+        raise ValueError(f"level {level}: must be between 0 and 1")
     values = np.asarray(values, dtype=np.float64)
     known = ~np.isnan(values)
     mean, sem, low, high = (np.full(len(values), np.nan) for _ in range(4))

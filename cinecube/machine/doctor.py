@@ -146,7 +146,7 @@ def _refuse_no_folders(study: Study, root: Path) -> None:
         raise StudyError(
             where="films and scans",
             found=f"no folder {', '.join(map(str, needed))}",
-            expected="those that params.yaml names, of which something is still to be made",
+            expected="those that params.yaml names, for what is still to be made",
             do="put them there or link to them, or correct stimuli and brain.path of params.yaml",
         )
 

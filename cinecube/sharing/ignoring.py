@@ -77,9 +77,7 @@ def warn_of_exposed(root: Path, study: Study) -> None:
     study : Study
     """
     for place in _exposed(root, study):
-        _log.warning(
-            "%s lies in the study's Git repository: name it in a .gitignore there, or `git add` takes it", place
-        )
+        _log.warning("%s is in the study's Git repository: name it in a .gitignore there, or `git add` takes it", place)
 
 
 def _exposed(root: Path, study: Study) -> list[str]:

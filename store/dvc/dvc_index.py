@@ -176,7 +176,7 @@ class DvcIndex:
                 do="name one of them, as in `REPO#FOLDER`",
             )
         ((folder, params),) = self.studies.items()
-        _log.info("%s: its study lies in %s", self.where, folder)
+        _log.info("%s: its study is in %s", self.where, folder)
         url = os.path.join(self.url, folder) if os.path.isdir(self.url) and not is_bare(self.url) else ""
         repo, _, above = self.url.partition("#")
         prefix = posixpath.normpath(posixpath.join(self.prefix, folder))
@@ -356,7 +356,7 @@ def open_index(
         rev = tip  # the only branch, which is not the default one
     place = posixpath.normpath(posixpath.join(found["top"], found["prefix"]))
     if found["top"] and not folder and found["prefix"] == "":
-        _log.info("%s: its study lies in %s", shown_address(url), place)
+        _log.info("%s: its study is in %s", shown_address(url), place)
     if place != "." and (clone is not None or is_bare(url) or found["prefix"] == "" != found["top"]):
         url = f"{url}#{place}"
     return DvcIndex(url, rev, outputs, config, **found)

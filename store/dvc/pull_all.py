@@ -69,7 +69,7 @@ def pull_all(root: Path) -> Brought:
             where=f"dvc pull in {root}",
             found=shown_address(" ".join(str(error).split()) or type(error).__name__),
             expected="what the study's remote has",
-            do="check the remote (`dvc remote list`), or move away what stands in the way",
+            do="check the remote (`dvc remote list`), or move away what is in the way",
         ) from error
     top = Path(os.path.abspath(root))
     absent = {

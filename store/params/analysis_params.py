@@ -84,7 +84,7 @@ class EncodeParams(Section):
                 key="delays",
                 found=as_written(self.delays),
                 expected=f"different whole numbers of TRs, 0 to {_LONGEST_DELAY}, in rising order",
-                do="sort them, and take out what stands twice, is negative or further back",
+                do="sort them, and take out what is there twice, is negative or further back",
             )
         return self
 

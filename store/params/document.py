@@ -262,7 +262,7 @@ class Study(Section):
         if again:
             raise WrongValue(
                 key="imported",
-                found=f"{again[0]}, which is listed twice or stands in compute.models",
+                found=f"{again[0]}, which is listed twice or is in compute.models",
                 expected="models that are computed here or come from elsewhere",
                 do="remove it from one of them",
             )

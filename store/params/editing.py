@@ -63,7 +63,7 @@ def edit_yaml(text: str, edit: Callable[[CommentedMap], None], where: str = PARA
     except YAMLError as error:  # stricter than PyYAML: a key twice, say
         first = str(error).strip().splitlines()
         raise StudyError(
-            where=where, found=f"YAML that cannot be edited ({first[-1]})", expected="each key once", do="mend it"
+            where=where, found=f"YAML that cannot be edited ({first[-1]})", expected="each key once", do="fix it"
         ) from error
     edit(loaded)
     out = io.StringIO()

@@ -39,9 +39,9 @@ class ModelParams(Section):
     window_s: float | None = Field(None, ge=0.001, le=3600)
     """Seconds of film that one window sees; the clock's by default, or the stride."""
     stride_s: float | None = Field(None, ge=0.001, le=3600)
-    """Seconds between windows where they lie closer than rows; `resample` makes rows of them."""
+    """Seconds between windows where they are closer than rows; `resample` makes rows of them."""
     resample: Literal["mean", "lanczos"] = "mean"
-    """How windows that lie closer than rows become rows."""
+    """How windows that are closer than rows become rows."""
     dtype: Literal["float32", "float16"] = "float32"
     """Of the numbers in the cube."""
     precision: Literal["float32", "bfloat16"] = "float32"

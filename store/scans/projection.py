@@ -91,7 +91,7 @@ class Projected:
             do = "check that the scans are in MNI space"
             raise StudyError(where=self.subject, found="no vertex in the mask", expected=surface.name, do=do)
         if lost := surface.size - len(index):
-            _log.warning("%s: %d of %d vertices lie outside the brain of all runs", *(self.subject, lost, surface.size))
+            _log.warning("%s: %d of %d vertices are outside the brain of all runs", *(self.subject, lost, surface.size))
         self._weights = weights
         unknown = np.full((len(index), 3), np.nan)
         return Places(surface, index, surface.hemi(index).astype(object), unknown)

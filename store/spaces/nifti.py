@@ -218,7 +218,7 @@ def other_grid(image: nib.Nifti1Image, like: nib.Nifti1Image) -> str | None:
     if shape != expected:
         return f"a grid of {shape} instead of {expected}"
     shift_mm = float(np.abs(_corners_mm(image) - _corners_mm(like)).max())
-    return None if shift_mm <= _TOLERANCE_MM * max(expected) else f"a grid that lies up to {shift_mm:.3g} mm elsewhere"
+    return None if shift_mm <= _TOLERANCE_MM * max(expected) else f"a grid that is up to {shift_mm:.3g} mm elsewhere"
 
 
 def _corners_mm(image: nib.Nifti1Image) -> np.ndarray:

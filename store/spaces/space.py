@@ -354,4 +354,4 @@ def _other_grid(one: Grid, like: Grid) -> str | None:
         return f"a grid of {one.shape} instead of {like.shape}"
     corners = np.array(np.meshgrid(*[(0, n - 1) for n in one.shape])).reshape(3, -1).T
     shift_mm = float(np.abs(apply_affine(affine, corners) - apply_affine(expected, corners)).max())
-    return None if shift_mm <= _SAME_MM * max(one.shape) else f"a grid that lies up to {shift_mm:.3g} mm elsewhere"
+    return None if shift_mm <= _SAME_MM * max(one.shape) else f"a grid that is up to {shift_mm:.3g} mm elsewhere"

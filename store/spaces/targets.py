@@ -122,7 +122,7 @@ def tell_of_parcels(targets: Targets, subject: str) -> None:
         _log.warning("%s", line)
     if targets.lost:
         _log.warning(
-            "%s: %d of %d parcels lie in the brain of all runs; none of %s",
+            "%s: %d of %d parcels are in the brain of all runs; none of %s",
             *(subject, targets.n_parcels - len(targets.lost), targets.n_parcels, some_of(targets.lost, 8)),
         )
     if targets.shrunk:

@@ -277,7 +277,7 @@ def _run_problems(labels: Labels, name: str, run: pd.DataFrame) -> Iterator[Faul
         row = int(run.index.to_numpy()[stuck[0] + 1])
         yield labels.problem("onset_s", f"onsets overlap or are out of order in {name} at row {row}")
     if len(run) != run.index.max() - run.index.min() + 1:
-        yield labels.problem("segment", f"rows of {name} do not stand together")
+        yield labels.problem("segment", f"rows of {name} are not together")
 
 
 def _layer_problems(labels: Labels) -> Iterator[Fault]:

@@ -108,7 +108,7 @@ def verify_all(
         f"{root}: DVC's files cannot be read ({why}); cubes are judged alone" for root, why in records.unread.items()
     ]
     if unplaced:
-        unchecked = "no list of checksums, so that whether all chunks stand in their places is unchecked"
+        unchecked = "no list of checksums, so that whether all chunks are in their places is unchecked"
         notes.append(f"{some_of(unplaced)}: {unchecked}")
     absent = dict.fromkeys(path for folder in folders for path in records.absent(folder))
     kept = tuple(os.path.relpath(path) for path in absent if records.keeps_back(path))
@@ -208,7 +208,7 @@ class _Source:
         try:
             _put(target, _keep_whole(self._objects, self._cache, item, where))
         except OSError as error:
-            do = "remove what stands there, or check the disk"
+            do = "remove what is there, or check the disk"
             raise environment_error(error, where) or StudyError(
                 where=where, found=f"{error.strerror}", expected="room for the file", do=do
             ) from error

@@ -176,7 +176,7 @@ def compare(cube: Path, examined: Examined, record: Recorded) -> Verdict:
     if record.files is None:
         return replace(_compare_whole(cube, problems, record), unplaced=examined.unplaced)
     if strange := next((file for file in record.files if not is_inside(file)), None):
-        problems.append(Fault(f"DVC's list of its files names {strange!r}, which lies outside it"))
+        problems.append(Fault(f"DVC's list of its files names {strange!r}, which is outside it"))
         return Verdict(tuple(problems), record, made_anew=True)
     own = {file: item for file, item in record.files.items() if not of_file_manager(file)}
     differing = [file for file, item in own.items() if not _is_recorded(cube / file, item)]

@@ -220,7 +220,7 @@ def test_a_segment_that_one_subject_lacks_is_absent_for_that_one_alone(
     cube = score_model(study, read_problem(study, synthetic(missing=(("sub-02", "cedar02"),)), MODEL))
     counts = json.loads(cube.attrs["rows"])
     assert [group.get("without") for group in counts] == [None, ["cedar02"]]
-    assert "sub-02: scored without cedar02, of which there is no scan" in notes(cube)
+    assert "sub-02: scored without cedar02, which there is no scan of" in notes(cube)
     whole = scored()
     np.testing.assert_allclose(cube["score"].sel(subject="sub-01"), whole["score"].sel(subject="sub-01"), atol=1e-5)
     assert float(cube["score"].sel(subject="sub-02").max()) > 0.5 * float(whole["score"].sel(subject="sub-02").max())

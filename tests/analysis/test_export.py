@@ -142,7 +142,7 @@ def test_targets_numbered_in_another_order_are_refused(voxels: xr.DataArray) -> 
     """Fortran order gives a plausible, wrong map: only the recorded places tell."""
     ijk = np.unravel_index(voxels["target"].values, SHAPE)
     wrong = voxels.assign_coords(target=np.ravel_multi_index(ijk, SHAPE, order="F"))
-    with pytest.raises(StudyError, match="where its number lies"):
+    with pytest.raises(StudyError, match="where its number is"):
         to_nifti(wrong, ATTRS)
 
 
@@ -263,7 +263,7 @@ def test_a_reference_with_voxels_in_another_order_is_refused(grayordinates: Brai
     voxels = np.flatnonzero(grayordinates.volume_mask)
     order[voxels] = voxels[np.lexsort(grayordinates.voxel[voxels].T)]
     other = Cifti2Image(np.zeros((1, 91282), np.float32), (ScalarAxis(["x"]), grayordinates[order]))
-    with pytest.raises(StudyError, match="where its number lies"):
+    with pytest.raises(StudyError, match="where its number is"):
         to_cifti(gray_map(grayordinates, np.arange(91282)), CIFTI_ATTRS, other)
 
 

@@ -51,7 +51,7 @@ def brain(
     [
         (Grid(MNI, (3, 3, 3), AFFINE), Grid(MNI, (3, 3, 3), AFFINE), None),
         (Grid(MNI, (3, 3, 3), AFFINE), Grid(MNI, (3, 3, 4), AFFINE), r"a grid of \(3, 3, 4\) instead of \(3, 3, 3\)"),
-        (Grid(MNI, (3, 3, 3), AFFINE), Grid(MNI, (3, 3, 3), SHIFTED), "a grid that lies up to 1 mm elsewhere"),
+        (Grid(MNI, (3, 3, 3), AFFINE), Grid(MNI, (3, 3, 3), SHIFTED), "a grid that is up to 1 mm elsewhere"),
         (Grid(MNI, (3, 3, 3), AFFINE), Grid(T1W, (3, 3, 3), AFFINE), f"found T1w instead of {MNI}"),
         (Grid(MNI, (3, 3, 3), AFFINE), Surface("fsaverage3", (642, 642)), "found vertices instead of voxels"),
         (Surface("fsaverage3", (642, 642)), Surface("fsaverage4", (2562, 2562)), "fsaverage4 instead of fsaverage3"),

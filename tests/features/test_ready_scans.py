@@ -139,7 +139,7 @@ SPOILT: dict[str, tuple[Callable[[Folder], object], str]] = {
         lambda study: save(study.root.parent / "atlas.nii.gz", label_values(), _moved(500)),
         "sub-01 atlas.nii.gz: found no voxel of the brain in any parcel",
     ),
-    "another grid": (_shift, "sub-02: found a grid that lies up to 6 mm elsewhere, expected the space of sub-01"),
+    "another grid": (_shift, "sub-02: found a grid that is up to 6 mm elsewhere, expected the space of sub-01"),
 }
 
 

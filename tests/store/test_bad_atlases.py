@@ -133,7 +133,7 @@ WRONG: dict[str, tuple[Spoil, str]] = {
     ),
     "a mask elsewhere": (
         _mask(lambda v: v, AFFINE + np.eye(4, k=3) * 30),
-        r"_mask.nii.gz: found a grid that lies up to 30 mm elsewhere",
+        r"_mask.nii.gz: found a grid that is up to 30 mm elsewhere",
     ),
     "a mask of two volumes": (
         _mask(lambda v: np.stack([v, v], -1)),
@@ -319,7 +319,7 @@ def test_lost_parcels_are_told(tree: Tree) -> None:
     """In the table and not in the brain: the cube has no target for them, and the user hears it."""
     _names(*_plain_rows(), "5\tL_gone", "6\tR_gone")(tree)
     said = tree.must("brain", "sub-01").stderr
-    assert "sub-01: 4 of 6 parcels lie in the brain of all runs; none of L_gone, R_gone" in said
+    assert "sub-01: 4 of 6 parcels are in the brain of all runs; none of L_gone, R_gone" in said
 
 
 def test_all_parcels_there_is_no_news(tree: Tree) -> None:

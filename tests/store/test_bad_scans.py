@@ -225,11 +225,11 @@ WRONG: dict[str, tuple[Spoil, str]] = {
     "flipped": (lambda t: t.scan(lambda v: v[::-1], affine=_flip(0)), r"found axes LAS instead of RAS"),
     "half a voxel off": (
         lambda t: t.scan(lambda v: v, affine=AFFINE + np.eye(4)[:, [3, 3, 3, 0]] * np.array([0, 0, 0, 2])),
-        r"found a grid that lies up to 2 mm elsewhere",
+        r"found a grid that is up to 2 mm elsewhere",
     ),
     "other voxels": (
         lambda t: t.scan(lambda v: v, affine=AFFINE * 1.1),
-        r"found a grid that lies up to .* mm elsewhere",
+        r"found a grid that is up to .* mm elsewhere",
     ),
     "a singular affine": (lambda t: t.header(280, "ffff", 0, 0, 0, 0), r"found an affine of .*expected one that gives"),
     "an affine of NaN": (lambda t: t.header(280, "ffff", *[np.nan] * 4), r"found an affine of|cannot be read"),

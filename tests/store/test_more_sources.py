@@ -447,7 +447,7 @@ def test_a_projection_equals_nilearn(heads: Tree) -> None:
     values = projected(heads, "birch01")
     there = np.flatnonzero(np.isfinite(values).all(axis=0))
     assert 100 < values.shape[1] - len(there) < 5000
-    assert f"{values.shape[1] - len(there)} of 20484 vertices lie outside the brain" in " ".join(done.stderr.split())
+    assert f"{values.shape[1] - len(there)} of 20484 vertices are outside the brain" in " ".join(done.stderr.split())
     np.testing.assert_array_equal(target, there)
     np.testing.assert_array_equal(hemi == "R", there >= 10242)
     np.testing.assert_allclose(bold[segment == "birch01"], expected_of(values[:, there]), atol=1e-4)

@@ -209,7 +209,7 @@ def test_it_works(make: Callable[[Lab], None], how: str, lab: Lab, mine: Path) -
 def test_where_the_study_lies_is_said(lab: Lab, mine: Path) -> None:
     _below(lab)
     bare = lab.publish()
-    assert "its study lies in projects/movie 10" in run("ls", str(bare)).stderr
+    assert "its study is in projects/movie 10" in run("ls", str(bare)).stderr
     source = f"{bare}#projects/movie 10"
     assert listed(source) == listed(bare)
     assert listed(f"{lab.top}#projects/movie 10") == listed(bare)

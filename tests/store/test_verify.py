@@ -136,7 +136,7 @@ DAMAGES: dict[str, tuple[Damage, str]] = {
     "blank model": (lambda c: relabel(c, "model", ["m.video", ""]), "model: a label without a name"),
     "double model": (lambda c: relabel(c, "model", ["m", "m"]), "model: m more than once"),
     "blank segment": (lambda c: relabel(c, "segment", [*SEGMENTS[:-20], *[" "] * 20]), "20 rows without a segment"),
-    "torn segment": (lambda c: relabel(c, "segment", ["a02", *SEGMENTS[1:]]), "rows of a02 do not stand together"),
+    "torn segment": (lambda c: relabel(c, "segment", ["a02", *SEGMENTS[1:]]), "rows of a02 are not together"),
     "other segment": (lambda c: relabel(c, "segment", ["b01"] * 30 + ["a02"] * 20), "b01, a02, its spec says a01, a02"),
     "unsorted onsets": (lambda c: relabel(c, "onset_s", ONSETS_S[[1, 0, *range(2, 50)]]), "onsets overlap .* at row 1"),
     "double onset": (lambda c: relabel(c, "onset_s", [0, 0, *ONSETS_S[2:]]), "onsets overlap .* in a01 at row 1"),
