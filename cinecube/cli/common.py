@@ -45,7 +45,7 @@ class Stage(click.Command):
         ]
         work, kind = ctx.meta.get(_WORK, 1.0), str(self.name).replace("-", "_")
         if work == 1 and kind in COUNTED:
-            from cinecube.status.plan import work_of
+            from cinecube.status.needs import work_of
 
             work = work_of(study_at(root), root, kind, "".join(arguments[:1]))
         if work:  # nothing done is nothing learned

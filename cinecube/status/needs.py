@@ -10,8 +10,10 @@ from pathlib import Path
 
 import numpy as np
 
+from cinecube.status.timings import COUNTED
 from cinecube.store.base.errors import StudyError
 from cinecube.store.base.paths import StudyPaths
+from cinecube.store.clock.films_table import rows_here
 from cinecube.store.cube.heads import read_head
 from cinecube.store.jobs.tasks import SMALL_WORK, planned_workers
 from cinecube.store.params.analysis_params import Pair
@@ -34,7 +36,7 @@ _CEILINGS = 8
 
 @dataclass(frozen=True)
 class StudySizes:
-    """StudySizes of a study, as far as its cubes, films and checkpoints tell them.
+    """Sizes of a study, as far as its cubes, films and checkpoints tell them.
 
     Attributes
     ----------
@@ -102,7 +104,7 @@ Widths = Callable[[str], Sequence[int]]
 
 
 def sizes_of(study: Study, root: Path, rows: Callable[[str], int]) -> StudySizes:
-    """StudySizes of a study.
+    """Sizes of a study.
 
     Parameters
     ----------
@@ -137,6 +139,42 @@ def sizes_of(study: Study, root: Path, rows: Callable[[str], int]) -> StudySizes
     most = max(len(own) for own in found.values())
     targets = {subject: len(found[subject]) if subject in found else most for subject in study.brain.subjects}
     return StudySizes(train, test, stored, targets, len(np.unique(np.concatenate(list(found.values())))))
+
+
+def work_of(study: Study, root: Path, kind: str, item: str) -> float:
+    """Work of a stage that has just run, which the time of the next like it grows with; 1 where nothing is known to.
+
+    By the heads of the cubes that it read: what knows networks and films before there are cubes is more to import
+    than most stages need.
+
+    Parameters
+    ----------
+    study : Study
+    root : Path
+        The study's folder.
+    kind, item : str
+        See `Timing`.
+
+    Returns
+    -------
+    float
+    """
+    paths, film = StudyPaths(root), study.split.test[0]
+    pairs = {pair.name for pair in study.residual}
+
+    def rows(one: str) -> int:
+        return sum(rows_here(paths.films, study.film(one), study.clock).values())
+
+    def widths(name: str) -> list[int]:
+        cube = paths.residual(name, film) if name in pairs else paths.features(name, film)
+        return [int(width) for width in read_head(cube, complete=False).labels["width"].ravel() if width]
+
+    if kind not in COUNTED or (kind == "partition" and not study.partition):
+        return 1.0
+    try:
+        return load_of(study, sizes_of(study, root, rows), widths, kind, item).nominal_s(study)
+    except StudyError:
+        return 1.0
 
 
 def load_of(study: Study, sizes: StudySizes, widths: Widths, kind: str, item: str) -> Load:
@@ -189,7 +227,7 @@ def _removed(study: Study, pair: Pair, widths: Widths) -> float:
 
 
 def _subsets_of(sets: Sequence[Sequence[str]]) -> list[int]:
-    """StudySizes of the subsets of streams that the sets need, each once."""
+    """Sizes of the subsets of streams that the sets need, each once."""
     wanted = {
         frozenset(part) for one in sets for n in range(1, len(one) + 1) for part in itertools.combinations(one, n)
     }

@@ -296,25 +296,6 @@ def _encode_step(study: Study, model: str, root: Path, stage: str = "encode") ->
     return _with_journal(study, model, root, _cube_step(f"{stage}@{model}", StudyPaths(root).scores(model)))
 
 
-def work_of(study: Study, root: Path, kind: str, item: str) -> float:
-    """Work that the time of a stage grows with, as `Timing` has it; 1 where nothing is known to.
-
-    Parameters
-    ----------
-    study : Study
-    root : Path
-        The study's folder.
-    kind, item : str
-        See `Timing`.
-
-    Returns
-    -------
-    float
-    """
-    load = _load(study, _Known(study, root), kind, item)
-    return 1.0 if load is None else load.nominal_s(study)
-
-
 def _load(study: Study, known: _Known, kind: str, item: str) -> needs.Load | None:
     """Work of a stage that grows with something that is known by now."""
     if kind not in COUNTED or (kind == "partition" and not study.partition):
