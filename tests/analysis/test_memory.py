@@ -15,7 +15,8 @@ from distributed import Client, LocalCluster
 
 from cinecube.analysis.encoders.stage import encode
 from cinecube.cli import main
-from cinecube.status.plan import plan_study, work_of
+from cinecube.status.needs import work_of
+from cinecube.status.plan import plan_study
 from cinecube.status.timings import note, read_timings
 from cinecube.store.jobs import tasks
 from cinecube.store.params.document import load_study
