@@ -43,7 +43,10 @@ _folder = click.Path(file_okay=False, path_type=Path)
     "[default: the one beside the scans]",
 )
 @click.option("--test", help="own, reuse: the film to test on. [default: the last; that of the other study]")
-@click.option("--space", help="own, reuse: space of the scans. [default: one that is there, MNI152NLin2009cAsym first]")
+@click.option(
+    "--space",
+    help="Space of the scans. [default: own, reuse: one that is there, MNI152NLin2009cAsym first; of public data fsLR]",
+)
 def init(
     folder: Path,
     template: str,
@@ -77,8 +80,11 @@ def init(
     if (template == "reuse") != (repo is not None):
         raise click.UsageError("--from goes with --template reuse, which needs it")
     if template == "simulated":
-        if stimuli or scans or atlas or test:
-            raise click.UsageError("--stimuli, --scans, --atlas and --test go with --template own")
+        if stimuli or scans or atlas or test or space:
+            raise click.UsageError(
+                "--stimuli, --scans, --atlas, --test and --space go with templates of scans: own, reuse, movie10, "
+                "algonauts2025"
+            )
         init_simulated(folder)
     elif template in DATA:
         if test:

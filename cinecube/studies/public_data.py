@@ -11,6 +11,7 @@ from typing import Any
 from cinecube.store.base.errors import StudyError, some_of
 from cinecube.store.base.labels import check_name
 from cinecube.store.scans.sources import source_in
+from cinecube.store.spaces.grayordinate_labels import HCP_MMP
 from cinecube.studies.init import (
     from_study,
     refuse_existing,
@@ -96,6 +97,10 @@ DATA = {
 """By the template's name."""
 
 
+# Of scans that are not there yet: another name is a slip, and would leave a study without its atlas and regions.
+_USUAL_SPACES = ("fsLR", "MNI152NLin2009cAsym", "MNI152NLin6Asym", "T1w", *(f"fsaverage{n}" for n in ("", 5, 6)))
+
+
 def init_public(
     folder: Path, name: str, stimuli: Path | None, scans: Path | None, atlas: Path | None, space: str | None
 ) -> None:
@@ -117,7 +122,8 @@ def init_public(
     Raises
     ------
     StudyError
-        If there is a study already, or the folder of scans has those of another source, or none in this space.
+        If there is a study already, no such atlas, or the folder of scans has those of another source, or none in this
+        space; of a folder that is not there yet, if no derivatives are made in it by default.
     """
     refuse_existing(folder)
     data = DATA[name]
@@ -125,12 +131,16 @@ def init_public(
     if space is not None and space != values["space"]:
         values |= {"space": check_name(space, "space"), "atlas": None, "rois": "null"}
     if atlas is not None:
+        if str(atlas) != HCP_MMP and not atlas.exists():
+            raise StudyError(
+                where="`atlas=`", found=f"no {atlas}", expected="a file or folder, or hcp-mmp", do="correct it"
+            )
         values["atlas"] = from_study(folder, atlas)
     stimuli, scans = stimuli or folder.parent / data.stimuli, scans or folder.parent / data.scans
     _refuse_other_source(scans, name)
     here = [subject for subject in data.subjects if (scans / subject).is_dir()]
     if space is not None and values["source"] == "fmriprep":
-        refuse_no_space(space, spaces_there(scans, here))
+        refuse_no_space(space, spaces_there(scans, here) or _USUAL_SPACES)
     for path in (stimuli, scans):
         if not path.is_dir():
             _log.warning("%s is not there yet: README.md has the commands that clone and fetch it", path)

@@ -276,7 +276,7 @@ def check_runs(
                 where=run.where,
                 found=f"a TR of {timing.tr_s} s",
                 expected=f"clock.tr_s: {clock.tr_s}",
-                do="set clock.tr_s",
+                do="set clock.tr_s, or where other runs have another TR give the films of each a study of their own",
             )
         said += [f"{run.where}: {timing.said}"] if timing.said else []
         _check_length(run, n_volumes, rows[run.segment], clock)

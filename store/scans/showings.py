@@ -57,7 +57,7 @@ def no_scan(subject: str, segment: str, tasks: Sequence[str], rule: str | None, 
         where=f"{subject} {segment}",
         found=f"no scan of it, but of {', '.join(sorted(tasks))[:200] or 'nothing'}",
         expected=f"one with task-{task}",
-        do=_nearest_task(segment, task, free) or "fetch it, or leave the segment out of films",
+        do=_nearest_task(segment, task, free) or "fetch it, or go on: this subject is analysed without the segment",
     )
 
 

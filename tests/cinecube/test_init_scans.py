@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -10,6 +11,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from tests.conftest import Folder
 from tests.store.scan_tree import SHOWINGS, SPACE, TR_S, Tree, label_values, make_tree, save
 
 from cinecube.studies.init import OwnData, values_of_scans
@@ -252,3 +254,19 @@ def test_a_film_that_lacks_hides_nothing_of_scans(lab: Tree) -> None:
     assert film in line
     assert f"; also sub-01 in {lab.root / 'new'}" in line
     assert scans in line
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (("--space", "fsLRx"), "found 'fsLRx', expected one of fsLR, .*; did you mean 'fsLR'?"),
+        (("--atlas", "/nope.nii.gz"), "found no /nope.nii.gz, expected a file or folder, or hcp-mmp"),
+    ],
+)
+def test_a_slip_in_a_study_of_public_data_is_refused_before_there_are_scans(
+    tmp_path: Path, words: tuple[str, str], said: str
+) -> None:
+    """It would leave the study without its atlas and regions, without a word."""
+    study = Folder(tmp_path / "study")
+    assert re.search(said.replace("?", "[?]"), study.error("init", str(study.root), "--template", "movie10", *words))
+    assert not study.root.exists()
