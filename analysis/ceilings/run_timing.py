@@ -35,6 +35,8 @@ _MARGIN = 1.2
 _APART = 3.0
 # Mean correlation above which two runs are one, saved twice: rounding of other compression or precision stays below.
 _ONE = 0.9999
+# Places that two runs are compared at: enough for any two scans, and little memory for all runs of six subjects.
+_SAMPLED = 64
 # Neighbouring targets without a parcel are averaged by so many, and at most so many blocks of a cube are read.
 _TOGETHER, _BLOCK, _MOST_BLOCKS = 32, 4096, 6
 
@@ -91,7 +93,8 @@ def _copies(courses: Mapping[_Key, np.ndarray]) -> dict[_Key, str]:
         by_length.setdefault(len(course), []).append(key)
     found: dict[_Key, str] = {}
     for keys in by_length.values():
-        series = np.stack([_standardised(courses[key]).ravel().astype(np.float32) for key in keys])
+        every = max(1, courses[keys[0]].shape[1] // _SAMPLED)
+        series = np.stack([_standardised(courses[key][:, ::every]).ravel().astype(np.float32) for key in keys])
         scale = np.maximum(np.linalg.norm(series, axis=1), 1e-6)
         likeness = (series @ series.T) / np.outer(scale, scale)
         np.fill_diagonal(likeness, 0)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import logging
 import time
@@ -46,8 +47,10 @@ class Stage(click.Command):
         work, kind = ctx.meta.get(_WORK, 1.0), str(self.name).replace("-", "_")
         if work == 1 and kind in COUNTED:
             from cinecube.status.needs import work_of
+            from cinecube.store.base.errors import StudyError
 
-            work = work_of(study_at(root), root, kind, "".join(arguments[:1]))
+            with contextlib.suppress(StudyError):  # somebody may be editing params.yaml; what was made stays
+                work = work_of(study_at(root), root, kind, "".join(arguments[:1]))
         if work:  # nothing done is nothing learned
             note(root, (str(self.name), *arguments), took_s, work)
         return result

@@ -168,9 +168,7 @@ def _print_steps(steps: Sequence[Step]) -> None:
             step.dvc_stage + _item(step),
             state_painted(step.state),
             size_text(step.bytes_when_done) if step.bytes_when_done else "",
-            f"{size_text(step.memory_bytes)} {'a worker' if step.workers > 1 else 'memory'}"
-            if step.memory_bytes
-            else "",
+            f"{size_text(step.memory_bytes)} {_whose(step)}" if step.memory_bytes else "",
             f"about {seconds_text(step.seconds)}" if step.seconds is not None else "",
             step.why,
         ]
@@ -187,6 +185,7 @@ def _print_steps(steps: Sequence[Step]) -> None:
 
 
 def _whose(step: Step) -> str:
+    """Words behind the memory of a stage."""
     return "a worker" if step.workers > 1 else "memory"
 
 

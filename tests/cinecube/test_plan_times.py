@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import yaml
 from click.testing import CliRunner, Result
+from tests.conftest import Folder
 
 from cinecube.cli import main
 from cinecube.status.timings import expected_s, note, read_timings
@@ -70,6 +71,22 @@ def test_what_fails_teaches_nothing(root: Path) -> None:
     assert run(root, "brain", "sub-01").exit_code == 1
     assert run(root, "imported", "nobody").exit_code == 1
     assert not StudyPaths(root).timings.exists()
+
+
+def test_parameters_that_are_being_edited_do_not_end_a_stage_that_is_done(
+    scratch: Folder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its work is noted from them; DVC would take hours of results for failed."""
+
+    def computed_while_somebody_edits(*_: object, **__: object) -> bool:
+        (scratch.root / "params.yaml").unlink()
+        (scratch.root / "params.yaml").write_text("study: [\n", encoding="utf-8")
+        return True
+
+    monkeypatch.setattr("cinecube.analysis.ceilings.stage.ceiling", computed_while_somebody_edits)
+    assert "ceilings are in data/ceiling.zarr" in scratch.must("ceiling").stdout
+    (noted,) = (one for one in read_timings(scratch.root) if one.kind == "ceiling")
+    assert noted.work == 1
 
 
 def test_time_grows_with_rows_and_own_runs_come_first(tmp_path: Path) -> None:
