@@ -168,7 +168,7 @@ def test_an_ignore_file_that_is_there_is_added_to(tmp_path: Path) -> None:
 def test_inputs_beside_the_study_in_one_repository_are_told(tmp_path: Path) -> None:
     _git(tmp_path, "init", "-q")
     told = _own(tmp_path / "study", tmp_path).stderr
-    assert re.search(r"my films lies in the study's Git repository: name it in a .gitignore there", told)
+    assert re.search(r"my films is in the study's Git repository: name it in a .gitignore there", told)
     (tmp_path / ".gitignore").write_text("/my films\n/fMRI*\n")
     told = CliRunner().invoke(main, ["privacy", "--study", str(tmp_path / "study")])
     assert told.exit_code == 0
