@@ -123,9 +123,12 @@ def reader(browser: Any, study: Folder) -> Iterator[Reader]:
 
 
 def _scroll(page: Any) -> None:
-    for top in range(0, page.evaluate("document.body.scrollHeight"), 600):
-        page.evaluate("y => window.scrollTo(0, y)", top)
-        page.wait_for_timeout(120)
+    """To the end by steps, at once and not smoothly; what a step brings into view is drawn in the frame after it."""
+    page.evaluate(
+        "async () => { for (let top = 0; top < document.body.scrollHeight; top += 600) {"
+        " window.scrollTo({ top, behavior: 'instant' });"
+        " for (let frame = 0; frame < 3; frame++) await new Promise((done) => requestAnimationFrame(done)); } }"
+    )
 
 
 def test_every_chart_is_drawn_without_an_error_or_a_request(browser: Any, study: Folder) -> None:
