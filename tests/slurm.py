@@ -13,7 +13,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-# Jobs without accounting, without munge, on loopback; what a job is limited to is its walltime.
+# Jobs without accounting, without munge, on loopback; what a job is limited to is its walltime. One that is put back
+# into the queue starts again after the credential of its first start is void.
 _CONF = """
 ClusterName=alone
 SlurmctldHost=localhost(127.0.0.1)
@@ -21,6 +22,7 @@ SlurmctldPort={ports[0]}
 SlurmdPort={ports[1]}
 SlurmUser={user}
 AuthType=auth/none
+AuthInfo=cred_expire=5
 CredType=cred/none
 ProctrackType=proctrack/linuxproc
 TaskPlugin=task/none

@@ -165,14 +165,23 @@ def _same_scores(folder: Folder) -> None:
     np.testing.assert_allclose(now, before, atol=1e-5)
 
 
-def test_encoding_outlives_its_jobs(scratch: Folder, queue: dict[str, str]) -> None:
+def test_encoding_outlives_its_jobs_and_its_client(scratch: Folder, queue: dict[str, str]) -> None:
+    """All jobs are put back into the queue, as where others go first; then the client is killed, and its jobs end."""
     _on_slurm(scratch)
     before = _files(scratch)
-    process = _encode_anew(scratch, queue, targets_per_block=20)
-    _wait_for(process, lambda: _blocks(scratch) >= 1)
-    ask(queue, "scancel", "--signal=KILL", "--user", "root")
-    _ended(process)
+    first = _encode_anew(scratch, queue, targets_per_block=20)
+    _wait_for(first, lambda: _blocks(scratch) >= 1)
+    for job in ask(queue, "squeue", "-h", "-o", "%i").split():
+        ask(queue, "scontrol", "requeue", job)
+    kept = _blocks(scratch)
+    _wait_for(first, lambda: _blocks(scratch) > kept)
+    os.killpg(first.pid, signal.SIGKILL)
+    first.communicate()
     wait_for_no_jobs(queue)
+    kept = _blocks(scratch)
+    _ended(_start(scratch, queue, "encode", "vit"))
+    wait_for_no_jobs(queue)
+    assert kept >= 2
     assert _files(scratch) == before
     _same_scores(scratch)
 

@@ -14,9 +14,7 @@ from cinecube.features.networks.registry import find_network
 from cinecube.store.cube.schema import Stream
 
 SMALL = ["vit", "videomae", "vivit", "wav2vec2", "wav2vec2_large", "ast"]
-FULL = [
-    pytest.param(f"{name}_full", marks=pytest.mark.slow) for name in ("vit", "videomae", "vivit", "wav2vec2", "ast")
-]
+FULL = [f"{name}_full" for name in ("vit", "videomae", "vivit", "wav2vec2", "ast")]
 TOLERANCE = 2e-5
 
 
