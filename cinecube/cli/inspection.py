@@ -222,7 +222,7 @@ def _tell_of_cube(told: Mapping[str, Any]) -> None:
     width = max(map(len, labels), default=0)
     for label, row in zip(labels, statistics, strict=True):
         echo(
-            f"  {label:{width}}  mean {row['mean']:10.4g}  sd {row['sd']:10.4g}"
+            f"  {label:{width}}  mean {row['mean']:9.4g}  sd {row['sd']:8.4g}"
             f"  from {row['min']:.4g} to {row['max']:.4g}"
         )
     if told["lacking"]:

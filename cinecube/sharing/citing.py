@@ -11,7 +11,7 @@ from typing import Any
 
 import yaml
 
-from cinecube.store.base.bounded import parse_yaml, read_text
+from cinecube.store.base.bounded import parse_yaml, read_text, yaml_fault
 from cinecube.store.base.errors import StudyError
 
 CITATION_FILE = "CITATION.cff"
@@ -53,7 +53,7 @@ def study_citation(root: Path) -> Citation | None:
     try:
         raw = parse_yaml(read_text(path))
     except (yaml.YAMLError, ValueError) as error:
-        raise _broken(path, f"broken YAML ({error})") from None
+        raise _broken(path, f"broken YAML ({yaml_fault(error)})") from None
     about = raw.get("preferred-citation", raw) if isinstance(raw, dict) else None
     if not isinstance(about, dict) or not about.get("title"):
         raise _broken(path, "no title")

@@ -334,8 +334,8 @@ def _of_other_inputs(index: Any, records: Mapping[Path, str]) -> dict[str, list[
 
 
 def _told(reasons: list[str]) -> list[str]:
-    """Reasons; of a stage that was never run under this name, as where a pair has another number now, that alone."""
-    return ["never run under this name"] if f"{PARAMS_FILE} is new" in reasons else reasons
+    """Reasons; of a stage that DVC never ran, by hand or as another number of pair may be, that alone."""
+    return ["never run by `dvc repro` under this name"] if f"{PARAMS_FILE} is new" in reasons else reasons
 
 
 def _reasons(parts: list[Any], kept: Collection[str]) -> Iterator[str]:

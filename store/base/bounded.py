@@ -203,6 +203,27 @@ def parse_yaml(text: str, strict: bool = False) -> Any:
         loader.dispose()
 
 
+def yaml_fault(error: Exception) -> str:
+    """What is wrong with a text of YAML, and in which line.
+
+    Parameters
+    ----------
+    error : Exception
+        From `parse_yaml`.
+
+    Returns
+    -------
+    str
+        Also the line where the part began that does not end, as an open bracket.
+    """
+    if not isinstance(error, yaml.MarkedYAMLError) or error.problem_mark is None:
+        return str(error)
+    line, began = (None if mark is None else mark.line + 1 for mark in (error.problem_mark, error.context_mark))
+    context = f" {error.context}" if error.context else ""
+    since = f", which begins in line {began}" if context and began not in (None, line) else ""
+    return f"in line {line}: {error.problem}{context}{since}"
+
+
 # Where PyYAML was built with libyaml, which is ten times as fast.
 _SafeLoader: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 

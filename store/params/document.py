@@ -10,7 +10,7 @@ from typing import Annotated, Any, Literal, TypeVar
 import yaml
 from pydantic import BaseModel, Field, ValidationError, WithJsonSchema, field_validator, model_validator
 
-from cinecube.store.base.bounded import parse_yaml, read_text
+from cinecube.store.base.bounded import parse_yaml, read_text, yaml_fault
 from cinecube.store.base.errors import StudyError
 from cinecube.store.base.labels import check_name, no_such, one_of, suggestion
 from cinecube.store.base.paths import PARAMS_FILE as PARAMS_FILE
@@ -202,6 +202,14 @@ class Study(Section):
         _known("compute.films", "film", self.compute.films, self.films)
         _known("compute.models", "model", self.compute.models, self.models)
         self._streams_are_known()
+        highest = 0.5 / self.clock.tr_s
+        if self.brain.high_pass_hz >= highest:
+            raise WrongValue(
+                key="brain.high_pass_hz",
+                found=f"{self.brain.high_pass_hz:g}",
+                expected=f"less than {highest:g} Hz, the fastest wave that a TR of {self.clock.tr_s:g} s shows",
+                do="lower it: 0.008 is usual, 0 takes no drift out",
+            )
         both = sorted(set(self.split.train) & set(self.split.test))
         if both:
             raise WrongValue(
@@ -536,8 +544,9 @@ def _no_text(where: str, error: UnicodeDecodeError) -> StudyError:
 
 
 def _no_yaml(where: str, error: Exception) -> StudyError:
-    do = "correct the line that it names" if "line " in str(error) else "correct it"
-    return StudyError(where=where, found=f"broken YAML ({error})", expected="YAML in UTF-8", do=do)
+    fault = yaml_fault(error)
+    do = "correct that line" if "line " in fault else "correct it"
+    return StudyError(where=where, found=f"broken YAML ({fault})", expected="YAML in UTF-8", do=do)
 
 
 def parse(model: type[_Model], raw: Any, where: str, do: str | None = None) -> _Model:
