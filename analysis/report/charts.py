@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import base64
+import itertools
 import math
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -18,6 +20,7 @@ from cinecube.analysis.figures.brain_pictures import DIVERGING, SCORES
 # Okabe and Ito's palette, whose colours colour-blind readers can distinguish, black left out: it is dark mode's ground.
 PALETTE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#8A8A00")
 _DASHES = ("solid", "dot", "dash", "dashdot")
+_MARKERS = ("circle", "x-thin-open", "square", "diamond")
 _LINE_PX, _FEWEST_PX = 24, 260
 
 Figure = dict[str, Any]
@@ -305,21 +308,23 @@ def _frame(column: Any, row: Any) -> dict[str, Any]:
     return {"type": "rect", "xref": "x", "yref": "y", **place, "line": {"color": "#00BEE6", "width": 2.5}}
 
 
-def layers_chart(curves: pd.DataFrame) -> Chart:
+def layers_chart(curves: pd.DataFrame, networks: Mapping[str, str]) -> Chart:
     """Score against depth, a line per stream with its spread over subjects; a click on a name hides it.
 
     Parameters
     ----------
     curves : DataFrame
         Columns `model`, `depth`, `layer`, `score`, `sem`.
+    networks : mapping of str to str
+        Network of each stream, which has a colour; its streams, and its untrained twin, differ by dashes and markers.
     """
     traces = []
-    for number, (model, own) in enumerate(curves.groupby("model", sort=False)):
-        line = {
-            "color": PALETTE[number % len(PALETTE)],
-            "dash": _DASHES[number // len(PALETTE) % len(_DASHES)],
-            "width": 2,
-        }
+    colours = dict(zip(dict.fromkeys(networks.values()), itertools.cycle(PALETTE), strict=False))
+    drawn: Counter[str] = Counter()
+    for model, own in curves.groupby("model", sort=False):
+        colour = colours[networks[str(model)]]
+        style = drawn[colour] % len(_DASHES)
+        drawn[colour] += 1
         traces.append(
             {
                 "type": "scatter",
@@ -328,8 +333,8 @@ def layers_chart(curves: pd.DataFrame) -> Chart:
                 "x": _numbers(own["depth"]),
                 "y": _numbers(own["score"]),
                 "text": own["layer"].tolist(),
-                "line": line,
-                "marker": {"size": 5},
+                "line": {"color": colour, "dash": _DASHES[style], "width": 2},
+                "marker": {"size": 6, "symbol": _MARKERS[style], "line": {"color": colour, "width": 1.5}},
                 "error_y": {"type": "data", "array": _numbers(own["sem"]), "thickness": 0.8, "width": 0},
                 "hovertemplate": "%{fullData.name}, %{text}: r = %{y:.3f}<extra></extra>",
             }
@@ -342,8 +347,9 @@ def layers_chart(curves: pd.DataFrame) -> Chart:
         "hovermode": "closest",
     }
     caption = (
-        "Mean test r over parcels and subjects at every layer, with the standard error over subjects. A click on a name"
-        " hides it, two clicks hide all others. A layer without a score has no point: its features do not vary."
+        "Mean test r over parcels and subjects at every layer, with the standard error over subjects. Streams of one"
+        " network, and its untrained twin, share a colour. A click on a name hides it, two clicks hide all others. A"
+        " layer without a score has no point: its features do not vary."
     )
     return Chart("layers", caption, curves, {"": {"data": traces, "layout": layout}})
 

@@ -168,7 +168,7 @@ def layers_section(
     preferred: pd.DataFrame,
     truth: Comparison | None,
     cubes: Sequence[xr.Dataset],
-    models: Sequence[str],
+    networks: Mapping[str, str],
 ) -> PageSection:
     """Scores layer by layer, over the brain and parcel by parcel.
 
@@ -182,14 +182,15 @@ def layers_section(
         Of a simulated study.
     cubes : sequence of Dataset
         Score cubes.
-    models : sequence of str
-        Streams in the study's order.
+    networks : mapping of str to str
+        Streams in the study's order, and their networks.
 
     Returns
     -------
     PageSection
         A chart of curves over the brain, and one of parcels.
     """
+    models = list(networks)
     everyone = as_in_study(table[table["subject"] == tables.EVERYONE], models, ["model", "depth", "layer"])
     best = preferred[(preferred["subject"] == tables.EVERYONE) & preferred["best_model"]]
     found = {str(row.parcel): (str(row.model), str(row.layer)) for row in best.itertuples()}
@@ -197,7 +198,9 @@ def layers_section(
     by_parcel = charts.parcels_chart(
         everyone, anatomical_order(cubes), found, truth.planted if truth else {}, str(first)
     )
-    return PageSection("layers", "Layers", charts=[charts.layers_chart(_layer_curves(table, models)), by_parcel])
+    return PageSection(
+        "layers", "Layers", charts=[charts.layers_chart(_layer_curves(table, models), networks), by_parcel]
+    )
 
 
 def anatomical_order(cubes: Sequence[xr.Dataset]) -> list[str]:

@@ -17,6 +17,7 @@ from cinecube.analysis.cubes.unscored import ceiling_notes, notes
 from cinecube.analysis.encoders.oota2025 import WHAT
 from cinecube.analysis.figures.paper_figures import groups
 from cinecube.analysis.regions.roi_tables import SCORE_COLUMNS, over_subjects, with_means
+from cinecube.analysis.regions.stage import twins
 from cinecube.analysis.report.brain_maps import brain_maps
 from cinecube.analysis.report.charts import FilmPictures
 from cinecube.analysis.report.findings import findings, oracle_tables
@@ -113,7 +114,7 @@ def render(
     at = next(place for place, section in enumerate(sections) if section.key == "regions") + 1
     along = time_section(scored, root, preferred, pictures)
     sections[at:at] = [
-        layers_section(table, preferred, truth, cubes, models),
+        layers_section(table, preferred, truth, cubes, _networks(study, table, models)),
         *([along] if along else []),
         delays_section(study, paths),
     ]
@@ -137,6 +138,12 @@ def render(
         versions=table_grid(_versions(cubes)),
         params=yaml.safe_dump(study.model_dump(mode="json"), sort_keys=False, width=100),
     )
+
+
+def _networks(study: Study, table: pd.DataFrame, models: Sequence[str]) -> dict[str, str]:
+    """Network of each stream; that of an untrained twin is the trained one."""
+    fresh = {twin: study.owner(stream) for stream, twin in twins(study, table).items()}
+    return {stream: fresh.get(stream, study.owner(stream)) for stream in models}
 
 
 def _of_ceilings(study: Study, paths: StudyPaths) -> list[str]:

@@ -204,7 +204,7 @@ def parse_yaml(text: str, strict: bool = False) -> Any:
 
 
 def yaml_fault(error: Exception) -> str:
-    """What is wrong with a text of YAML, and in which line.
+    """The fault of a text of YAML, and its line.
 
     Parameters
     ----------

@@ -733,7 +733,10 @@ def test_no_two_streams_look_alike(browser: Any, study: Folder, scheme: str) -> 
     page.wait_for_selector("#layers .scatterlayer")
     lines = reader.ask("() => document.getElementById('layers').data.map((t) => [t.line.color, t.line.dash].join())")
     assert len(set(lines)) == len(lines) > 7
-    assert len({line.split(",")[0] for line in lines}) == 7
+    names = reader.ask("() => document.getElementById('layers').data.map((t) => t.name)")
+    colours = {name: line.split(",")[0] for name, line in zip(names, lines, strict=True)}
+    assert len(set(colours.values())) == len({name.split(".")[0] for name in names}) == 7
+    assert all(colour == colours[f"{name.split('.')[0]}.joint"] for name, colour in colours.items() if "tvlt" in name)
     page.close()
 
 
