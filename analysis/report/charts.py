@@ -317,6 +317,10 @@ def layers_chart(curves: pd.DataFrame, networks: Mapping[str, str]) -> Chart:
         Columns `model`, `depth`, `layer`, `score`, `sem`.
     networks : mapping of str to str
         Network of each stream, which has a colour; its streams, and its untrained twin, differ by dashes and markers.
+
+    Returns
+    -------
+    Chart
     """
     traces = []
     colours = dict(zip(dict.fromkeys(networks.values()), itertools.cycle(PALETTE), strict=False))
