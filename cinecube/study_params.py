@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from cinecube.simulation.setup.simulate_params import SimulateSpec
-from cinecube.store.base.errors import StudyError
-from cinecube.store.params.document import PARAMS_FILE, Study, load_study, parse
+from cinecube.simulation.setup.simulate_params import simulate_spec
+from cinecube.store.params.document import Study, load_study
 
 
 def load(root: Path) -> Study:
@@ -21,22 +20,3 @@ def load(root: Path) -> Study:
     if study.simulate is not None:
         simulate_spec(study)
     return study
-
-
-def simulate_spec(study: Study) -> SimulateSpec:
-    """The study's `simulate` section, checked; scans are at the study's clock unless it says otherwise.
-
-    Raises
-    ------
-    StudyError
-        If it has none: its films and scans are somebody's own.
-    """
-    if study.simulate is None:
-        raise StudyError(
-            where=PARAMS_FILE,
-            found="no section simulate",
-            expected="one, where films and scans are simulated",
-            do="make such a study with `cinecube init DIR --template simulated`",
-        )
-    clock = {"tr_s": study.clock.tr_s, "window_s": study.clock.window_s}
-    return parse(SimulateSpec, clock | dict(study.simulate), f"{PARAMS_FILE}: simulate")

@@ -38,6 +38,12 @@ def commands() -> dict[str, ast.FunctionDef]:
     return found
 
 
+def reached_face(command: str) -> set[str]:
+    """Names outside of the rooms that a command imports by itself, on which no stage depends."""
+    names = (name for name in _imported(commands()[command]) if name.startswith("cinecube."))
+    return {name for name in names if name.split(".")[1] not in ROOMS}
+
+
 def reached_files(command: str) -> set[Path]:
     """Files of the rooms that a command imports, in any function of any of them, but for the rooms' own `__init__`."""
     reached: set[str] = set()

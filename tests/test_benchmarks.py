@@ -18,8 +18,9 @@ pytestmark = [pytest.mark.slow, pytest.mark.long]
 BENCHMARKS = Path(__file__).resolve().parents[1] / "benchmarks"
 
 
-def _run(name: str, *words: str) -> dict[str, Any]:
-    command = [sys.executable, str(BENCHMARKS / f"{name}.py"), "--quick", "--json", *words]
+def _run(name: str, *words: str, whole: bool = False) -> dict[str, Any]:
+    size = [] if whole else ["--quick"]
+    command = [sys.executable, str(BENCHMARKS / f"{name}.py"), *size, "--json", *words]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr[-3000:]
     found: dict[str, Any] = json.loads(done.stdout)
@@ -126,6 +127,14 @@ def test_brain():
             assert one["wall_s"] > 0
             assert one["processor_s"] > 0
             assert one["peak_gib"] > 0.05
+
+
+def test_memory_of_brain_at_full_size():
+    found = _run("brain", whole=True)
+    peaks = {case: max(one["peak_gib"] for one in costs["cinecube"].values()) for case, costs in found["cases"].items()}
+    limits = {"61 runs of 91,282 grayordinates": 2.5, "two runs of 97 x 115 x 97 voxels": 1.2}
+    assert peaks.keys() == limits.keys()
+    assert {case: peak for case, peak in peaks.items() if peak > limits[case]} == {}
 
 
 def test_commands():

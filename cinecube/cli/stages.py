@@ -56,11 +56,11 @@ def simulate(root: Path) -> None:
       cinecube simulate
     """
     from cinecube.simulation.brain.reachable import Cleaning
+    from cinecube.simulation.setup.simulate_params import simulate_spec
     from cinecube.simulation.simulate import simulate as run
     from cinecube.simulation.simulate import simulated_folders
     from cinecube.store.base.paths import StudyPaths
     from cinecube.store.base.writing import one_writer
-    from cinecube.study_params import simulate_spec
 
     study, paths = study_at(root), StudyPaths(root)
     cleaning = Cleaning(study.brain.confounds, study.brain.high_pass_hz, study.brain.detrend)

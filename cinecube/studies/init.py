@@ -27,7 +27,7 @@ from cinecube.store.scans.arrays import space_of_array
 from cinecube.store.scans.bids import mesh_name, scan_files, scan_space
 from cinecube.store.scans.showings import no_scan, ruled_task, task_of
 from cinecube.store.scans.source import ScanRun, ScanSource, ScanTiming
-from cinecube.store.scans.sources import open_scans, source_in, spaces_of
+from cinecube.store.scans.sources import open_scans, refuse_arrays_apart, source_in, spaces_of
 from cinecube.store.spaces.atlas import check_atlas, find_atlas
 from cinecube.store.spaces.grayordinate_labels import HCP_MMP
 from cinecube.studies.pipelines import pipelines, template_text
@@ -142,6 +142,8 @@ def values_of_scans(
         raise StudyError(
             where=str(own.scans), found="no folder sub-*", expected="fMRIPrep derivatives", do="set `scans=`"
         )
+    if source == "fmriprep":
+        refuse_arrays_apart(own.scans, subjects)
     if own.atlas and not find_atlas(own.atlas).exists():
         do = "correct `atlas=`"
         raise StudyError(where=str(own.atlas), found="no such file", expected="an atlas", do=do)

@@ -90,7 +90,7 @@ DATA = {
             "atlas": None,
             "confounds": "none",  # the responses are cleaned already
             "high_pass_hz": 0,
-            "rois": "null",
+            "rois": "yeo7",
         },
     ),
 }

@@ -13,7 +13,7 @@ _log = logging.getLogger(__name__)
 
 
 def warn_of_references(study: Study, root: Path) -> None:
-    """Say which models and regions sections name that no stage will make.
+    """Say which models, regions and ceilings sections name that no stage will make.
 
     Warnings, since `dvc repro features` is right before the rest is written.
 
@@ -23,7 +23,7 @@ def warn_of_references(study: Study, root: Path) -> None:
     root : Path
         The study's folder.
     """
-    for line in [*_models_without_cubes(study), *_no_regions(study, root)]:
+    for line in [*_models_without_cubes(study), *_no_regions(study, root), *_no_ceiling(study)]:
         _log.warning("params.yaml: %s", line)
 
 
@@ -45,3 +45,11 @@ def _no_regions(study: Study, root: Path) -> Iterator[str]:
     if study.rois and study.rois not in shipped and not (root / study.rois).is_file():
         names = ", ".join(shipped)
         yield f"rois: found no set or file {study.rois!r}, expected one of {names}, or a YAML file; correct the name"
+
+
+def _no_ceiling(study: Study) -> Iterator[str]:
+    if study.ceiling.use == "cross_subject" and len(study.brain.subjects) == 1:
+        yield (
+            "ceiling.use: found cross_subject with one subject, expected two at least; set it to repeats, "
+            "where films were shown again, or name more subjects in brain.subjects"
+        )

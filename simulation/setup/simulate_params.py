@@ -8,7 +8,9 @@ from typing import Annotated, Literal
 
 from pydantic import AfterValidator, Field
 
+from cinecube.store.base.errors import StudyError
 from cinecube.store.base.section import Section, WrongValue
+from cinecube.store.params.document import PARAMS_FILE, Study, parse
 
 Network = Literal["vit", "videomae", "vivit", "wav2vec2", "ast", "imagebind", "tvlt"]
 NETWORKS: tuple[Network, ...] = ("vit", "videomae", "vivit", "wav2vec2", "ast", "imagebind", "tvlt")
@@ -95,3 +97,22 @@ class SimulateSpec(Section):
     def subject_names(self) -> list[str]:
         """`sub-01` on."""
         return [f"sub-{number:02d}" for number in range(1, self.subjects + 1)]
+
+
+def simulate_spec(study: Study) -> SimulateSpec:
+    """The study's `simulate` section, checked; scans are at the study's clock unless it says otherwise.
+
+    Raises
+    ------
+    StudyError
+        If it has none: its films and scans are somebody's own.
+    """
+    if study.simulate is None:
+        raise StudyError(
+            where=PARAMS_FILE,
+            found="no section simulate",
+            expected="one, where films and scans are simulated",
+            do="make such a study with `cinecube init DIR --template simulated`",
+        )
+    clock = {"tr_s": study.clock.tr_s, "window_s": study.clock.window_s}
+    return parse(SimulateSpec, clock | dict(study.simulate), f"{PARAMS_FILE}: simulate")

@@ -78,13 +78,47 @@ def open_scans(params: BrainParams, root: Path, subject: str, clock: Clock | Non
 
 def _no_scans(subject: str, path: Path) -> StudyError:
     """Error for a subject's folder without a scan of fMRIPrep, which may hold arrays."""
-    n_arrays = len(list((path / subject).rglob("*.npy")))
-    found = f"no scan of fMRIPrep{f', but {n_arrays} arrays' if n_arrays else ''}"
+    if n_arrays := _arrays_in(path / subject):
+        return _arrays_apart(f"{subject} in {path}", n_arrays, path / subject, subject)
     expected, do = "*_bold.nii.gz, *_bold.dtseries.nii or *_bold.func.gii", "correct brain.path, or fetch the scans"
-    if n_arrays:
-        expected += f", or with brain.source: arrays one {subject}.npy of all runs"
-        do = f"join them in {path / subject}.npy, with a table {subject}.tsv of segment, onset_s and repeat of each row"
-    return StudyError(where=f"{subject} in {path}", found=found, expected=expected, do=do)
+    return StudyError(where=f"{subject} in {path}", found="no scan of fMRIPrep", expected=expected, do=do)
+
+
+def _arrays_in(folder: Path) -> int:
+    return sum(1 for _ in folder.rglob("*.npy"))
+
+
+def _arrays_apart(where: str, n_arrays: int, stem: Path, subject: str) -> StudyError:
+    """Error for arrays in folders of subjects."""
+    return StudyError(
+        where=where,
+        found=f"no scan of fMRIPrep, but {n_arrays} arrays (.npy)",
+        expected=f"of arrays one a subject, {subject}.npy of all runs, and no folders",
+        do=f"join them in {stem}.npy, with a table {subject}.tsv of segment, onset_s and repeat of each row, "
+        "and set brain.source: arrays (`cinecube init` does)",
+    )
+
+
+def refuse_arrays_apart(folder: Path, subjects: Sequence[str]) -> None:
+    """Refuse a folder in which subjects have folders of arrays, and not one a scan of fMRIPrep.
+
+    Parameters
+    ----------
+    folder : Path
+        As of `source_in`.
+    subjects : sequence of str
+        As `source_in` returns them for fMRIPrep.
+
+    Raises
+    ------
+    StudyError
+        If it is one; it says how arrays are laid out.
+    """
+    counts = {subject: _arrays_in(folder / subject) for subject in subjects}
+    with_arrays = [subject for subject, count in counts.items() if count]
+    if with_arrays and not any(scan_files(folder / subject, subject) for subject in subjects):
+        first = with_arrays[0]
+        raise _arrays_apart(str(folder), sum(counts.values()), folder / first, first)
 
 
 def has_scans(params: BrainParams, root: Path, subject: str) -> bool:

@@ -23,6 +23,7 @@ from cinecube.analysis.regions.rois import (
 from cinecube.analysis.report.sections import HELD
 from cinecube.analysis.statistics.intervals import spread_over_subjects
 from cinecube.store.base.errors import StudyError
+from cinecube.store.spaces.label_volumes import schaefer_names
 
 # HCP-MMP 1.0 in the order of its numbers, 1 to 180 (Glasser et al. 2016).
 HCP_MMP = """
@@ -94,7 +95,7 @@ def test_the_sibling_s_regions_differ_where_its_appendix_says() -> None:
 
 @pytest.mark.parametrize("name", shipped_rois())
 def test_every_label_of_a_shipped_set_is_one_of_the_atlas(name: str) -> None:
-    members = find_members(load_rois(name, Path("nowhere")), ATLAS)
+    members = find_members(load_rois(name, Path("nowhere")), schaefer_names() if name == "yeo7" else ATLAS)
     assert members.notes == ()
     assert set(members.parcels) == set(load_rois(name, Path("nowhere")).labels)
 
@@ -143,7 +144,19 @@ def test_a_file_of_the_study_is_read_as_written(tmp_path: Path) -> None:
     assert (dict(named.labels), dict(named.names)) == ({"EV": ("V1",), "MT": ("MT",)}, {"EV": "early visual cortex"})
 
 
-@pytest.mark.parametrize("name", ["oota2025", "oota2025_sibling"])
+def test_each_parcel_of_algonauts_is_in_one_network() -> None:
+    names = schaefer_names()
+    members = find_members(load_rois("yeo7", Path("nowhere")), names)
+    assert not members.notes
+    assert sorted(name for parcels in members.parcels.values() for name in parcels) == sorted(names)
+    network = {name: roi for roi, parcels in members.parcels.items() for name in parcels}
+    # Lines of the authors' table.
+    expected = {"L_0081": "Vis", "L_0230": "DorsAttn", "L_0317": "Limbic", "L_0500": "Default", "R_0501": "Vis"}
+    expected |= {"R_0684": "SomMot", "R_0746": "SalVentAttn", "R_0843": "Cont", "R_0998": "Default", "R_1000": "Cont"}
+    assert {name: network[name] for name in expected} == expected
+
+
+@pytest.mark.parametrize("name", ["oota2025", "oota2025_sibling", "yeo7"])
 def test_every_region_of_a_shipped_set_has_a_full_name(name: str) -> None:
     rois = load_rois(name, Path("nowhere"))
     assert list(rois.names) == list(rois.labels)

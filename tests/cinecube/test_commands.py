@@ -204,11 +204,14 @@ def test_names_that_no_stage_will_make_are_told_before_anything_runs(tmp_path: P
         params["compute"]["models"].remove("ast")
         params["rois"] = "oota2052"
         params["partition"] = [["videomae", "vit"]]
+        params["brain"]["subjects"] = params["brain"]["subjects"][:1]
+        params["ceiling"]["use"] = "cross_subject"
 
     folder.change(change)
     expected = [
         *("residual: found ast", "unimodal: found ast"),
         "rois: found no set or file 'oota2052'",
+        "ceiling.use: found cross_subject with one subject",
     ]
     for command in ("plan", "inputs"):
         lines = folder.must(command).stderr.splitlines()

@@ -10,9 +10,9 @@ import pytest
 from click.testing import CliRunner, Result
 
 from cinecube.cli import main
+from cinecube.simulation.setup.simulate_params import simulate_spec
 from cinecube.store.base.errors import StudyError
 from cinecube.store.params.document import load_study
-from cinecube.study_params import simulate_spec
 
 
 def _lab(root: Path, films: dict[str, list[str]]) -> None:
@@ -109,4 +109,14 @@ def test_a_space_that_no_scan_has(tmp_path: Path) -> None:
     result = _init(tmp_path, "--space", "fsaverage6")
     assert result.exit_code == 1
     assert "--space: found 'fsaverage6', expected one of MNI152NLin2009cAsym" in result.stderr
+    assert not (tmp_path / "2024").exists()
+
+
+def test_arrays_in_folders_of_subjects(tmp_path: Path) -> None:
+    _lab(tmp_path, {"a": ["a1"], "b": ["b1"]})
+    (tmp_path / "fmriprep/sub-01/bold.npy").touch()
+    result = _init(tmp_path)
+    assert result.exit_code == 1
+    assert result.stderr.count("\n") == 1
+    assert "but 1 arrays (.npy), expected of arrays one a subject, sub-01.npy of all runs, and no fol" in result.stderr
     assert not (tmp_path / "2024").exists()

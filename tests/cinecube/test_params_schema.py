@@ -66,6 +66,7 @@ def test_every_params_yaml_names_the_schema_and_follows_it(tmp_path: Path) -> No
         texts[path.parent.name] = path.read_text(encoding="utf-8")
         assert (path.parent / SCHEMA_FILE).read_text(encoding="utf-8") == schema_text()
     assert len(texts) == 5
+    assert load_study(tmp_path / "algonauts2025").rois == "yeo7"
     for name, text in texts.items():
         assert text.startswith(f"# yaml-language-server: $schema={SCHEMA_FILE}\n"), name
         jsonschema.Draft202012Validator(params_schema()).validate(yaml.safe_load(text))

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import yaml
 from tests.conftest import Folder
-from tests.stage_code import REPOSITORY, ROOMS, WITHOUT_CODE, code_of_stages, commands, reached_files
+from tests.stage_code import REPOSITORY, ROOMS, WITHOUT_CODE, code_of_stages, commands, reached_face, reached_files
 
 from cinecube.studies.pipelines import pipelines
 
@@ -153,3 +153,10 @@ def test_movie10s_readme_fetches_what_its_space_reads(tmp_path: Path, space: str
     assert sorted(Path(name).name for name in said.split()) == sorted(
         f"sub-01_ses-001_task-{task}_{name}" for task in ("life01_run-1", "wolf02") for name in read
     )
+
+
+def test_what_a_stage_computes_with_is_in_a_room_that_it_depends_on() -> None:
+    """The section `simulate` was read outside of all rooms, and no stage ran again where that changed."""
+    reached = set().union(*(reached_face(name) for name in commands() if name not in WITHOUT_CODE))
+    # Which version of a pipeline a study has; it decides who writes tables, and no number.
+    assert reached == {"cinecube.studies.pipelines", "cinecube.studies.pipelines.stage_names"}
