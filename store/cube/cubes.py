@@ -341,8 +341,9 @@ def refuse_another(
     StudyError
         If it holds those of another.
     """
-    if holds not in cube:
-        kind = cube.attrs.get("kind", data_name(cube) or "nothing")
+    kind = cube.attrs.get("kind", data_name(cube) or "nothing")
+    # The cube of significance has scores, too: of all models, which are one in a study of one.
+    if holds not in cube or (holds == "score" and kind == "significance"):
         raise _another(where, f"a cube of {kind}", holds)
     asked = [str(model or subject)]
     if model is not None:

@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import os
+import shutil
 from pathlib import Path
 
 import pytest
+
+import cinecube as cc
+from cinecube.store.base.errors import StudyError
 
 from .injuries import IN_DVC, IN_TREE, Found, Lab, run, run_journals
 
@@ -22,6 +26,16 @@ def test_injuries(sort: str, n: int, tmp_path: Path) -> None:
     lab = Lab(tmp_path / "study", None if sort == "tree" else tmp_path / "remote")
     found = run(lab, IN_DVC if sort == "record" else IN_TREE, int(TIMES or n), int(SEED))
     expect_nothing(found, int(TIMES or n))
+
+
+def test_significance_is_no_score_cube_of_the_only_model(tmp_path: Path) -> None:
+    lab = Lab(tmp_path / "study")
+    model = cc.open(lab.root).models[0]
+    scores = lab.root / f"results/scores/{model}.zarr"
+    shutil.rmtree(scores)
+    shutil.copytree(lab.root / "results/significance.zarr", scores)
+    with pytest.raises(StudyError, match="found a cube of significance, expected score"):
+        cc.open(lab.root).scores(model)
 
 
 def test_injuries_of_journals(tmp_path: Path) -> None:
