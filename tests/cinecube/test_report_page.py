@@ -754,6 +754,13 @@ def test_contents_lead_to_a_section_and_mark_it(browser: Any, study: Folder) -> 
         assert bar <= top + 1, name
         if name not in names[-3:]:
             assert top <= bar + 40, name
+    page.set_viewport_size({"width": 390, "height": 840})
+    for section in ("significance", "models"):
+        page.evaluate("id => document.getElementById(id).scrollIntoView()", f"{section}-section")
+        page.wait_for_timeout(300)
+        box = page.locator(f"nav a.here[href='#{section}-section']").bounding_box()
+        assert box["x"] >= 0, section
+        assert box["x"] + box["width"] <= 390, section
     page.close()
 
 

@@ -153,6 +153,9 @@ function markRead() {
     read = asked && from(asked) > 0 && from(asked) < innerHeight ? asked : sections.at(-1);
   }
   for (const [id, link] of links) link.classList.toggle("here", id === read?.id);
+  // On a phone the contents are one line, wider than the screen.
+  const link = links.get(read?.id), bar = link?.parentElement;
+  if (bar && bar.scrollWidth > bar.clientWidth) bar.scrollLeft = link.offsetLeft - (bar.clientWidth - link.offsetWidth) / 2;
 }
 for (const event of ["scroll", "resize", "hashchange"]) addEventListener(event, markRead, { passive: true });
 
