@@ -9,6 +9,7 @@ from typing import Literal
 from cinecube.store.base.errors import StudyError
 from cinecube.store.base.input_files import read_json
 from cinecube.store.base.labels import bids_stem, entities_of
+from cinecube.store.clock.clock import same_step
 from cinecube.store.params.document import BrainParams
 
 Layout = Literal["volumes", "grayordinates", "surfaces"]
@@ -27,8 +28,6 @@ _OF_SPACE = ("space", "res", "den", "cohort", "hemi")
 _SUFFIXES = ("timeseries", "regressors")
 # Seconds between volumes that no scanner reaches: a larger number is in milliseconds.
 _LEAST_TR_S, _MOST_TR_S = 0.01, 60.0
-# Header and sidecar are compared to find a wrong unit; some headers round to a millisecond.
-_SAME_TR = 1e-3
 
 
 def layout_of(name: str) -> Layout | None:
@@ -217,7 +216,8 @@ def repetition_s(scan: Path, sidecars: Sequence[Path], header_s: float | None, k
             raise _wrong_tr(path, f"RepetitionTime {str(about['RepetitionTime'])[:40]!r}")
         if in_ms:
             said = f"RepetitionTime {about['RepetitionTime']:g} is taken as milliseconds"
-        if known and header is not None and abs(header - tr_s) > _SAME_TR * tr_s:
+        # Some writers round the header to a millisecond.
+        if known and header is not None and not any(same_step(header, one) for one in (tr_s, round(tr_s, 3))):
             raise StudyError(
                 where=str(path),
                 found=f"RepetitionTime {tr_s:g} s",

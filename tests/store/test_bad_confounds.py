@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
 from nilearn.interfaces.fmriprep import load_confounds
 
+from cinecube.store.base.errors import StudyError
 from cinecube.store.cleaning.confounds import read_confounds
 from cinecube.store.cube.cubes import open_cube
+from cinecube.store.scans.bids import repetition_s
 
 from .scan_tree import N_VOLUMES, SPACE, TR_S, Tree, assert_four_parts
 
@@ -286,3 +289,26 @@ def test_one_run_without_its_session_in_the_name_of_the_space(tree: Tree) -> Non
     """`res-` stands in the volumes' names, never in the table's."""
     tree.rename("", f"space-{SPACE}", f"space-{SPACE}_res-native")
     assert tree.cube()["bold"].std() == pytest.approx(1, abs=0.02)
+
+
+@pytest.mark.parametrize(
+    ("header_s", "sidecar_s", "is_same"),
+    [
+        (1.49, 1.49, True),
+        (float(np.float32(1.49)), 1.49, True),
+        (0.3, 0.30045, True),  # rounded to a millisecond
+        (1.4913, 1.49, False),  # half a second in a run of ten minutes
+        (0.7207, 0.72, False),
+        (10.009, 10.0, False),
+        (1490, 1.49, True),
+    ],
+)
+def test_header_and_sidecar_have_one_tr(tmp_path: Path, header_s: float, sidecar_s: float, is_same: bool) -> None:
+    sidecar = tmp_path / "sub-01_task-a_bold.json"
+    sidecar.write_text(json.dumps({"RepetitionTime": sidecar_s}))
+    scan = sidecar.with_suffix(".nii.gz")
+    if is_same:
+        assert repetition_s(scan, [sidecar], header_s, True)[0] == sidecar_s
+    else:
+        with pytest.raises(StudyError, match="as the header of the scan says"):
+            repetition_s(scan, [sidecar], header_s, True)
