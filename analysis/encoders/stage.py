@@ -62,12 +62,6 @@ def encode(study: Study, root: Path, model: str, progress: Progress | None = Non
     root = root.absolute()  # a worker may run in another folder
     # What can be refused is refused before any worker starts.
     problem = read_problem(study, root, model)
-    segments = len(study.segments(study.split.train))
-    if study.encode.folds > segments:
-        _log.warning(
-            "encode.folds is %d, but the training films have %d segments: each is a fold of its own",
-            *(study.encode.folds, segments),
-        )
     paths, spec = StudyPaths(root), score_spec(study, problem)
     made = {paths.scores(model): fingerprint(spec), paths.predictions(model): fingerprint(predictions_spec(spec))}
     with ExitStack() as held:
@@ -75,6 +69,12 @@ def encode(study: Study, root: Path, model: str, progress: Progress | None = Non
         inputs = input_digests(study, root, [model])
         if take_back(paths, made, inputs):
             return False
+        segments = len(study.segments(study.split.train))
+        if study.encode.folds > segments:
+            _log.warning(
+                "encode.folds is %d, but the training films have %d segments: each is a fold of its own",
+                *(study.encode.folds, segments),
+            )
         known = scores_of_last_run(problem, spec, inputs, last_run(paths, *made))
         journal = held.enter_context(open_journal(paths.journals, spec, paths.relative(paths.scores(model))))
         workers = held.enter_context(open_workers(study.dask, study.run.threads, problem.work, root))
