@@ -69,12 +69,6 @@ def encode(study: Study, root: Path, model: str, progress: Progress | None = Non
         inputs = input_digests(study, root, [model])
         if take_back(paths, made, inputs):
             return False
-        segments = len(study.segments(study.split.train))
-        if study.encode.folds > segments:
-            _log.warning(
-                "encode.folds is %d, but the training films have %d segments: each is a fold of its own",
-                *(study.encode.folds, segments),
-            )
         known = scores_of_last_run(problem, spec, inputs, last_run(paths, *made))
         journal = held.enter_context(open_journal(paths.journals, spec, paths.relative(paths.scores(model))))
         workers = held.enter_context(open_workers(study.dask, study.run.threads, problem.work, root))
@@ -84,6 +78,12 @@ def encode(study: Study, root: Path, model: str, progress: Progress | None = Non
         journal.remove()
     if known:
         _log.info("as the last run left them, since nothing of theirs has changed: %s", ", ".join(known))
+    segments = len(study.segments(study.split.train))
+    if study.encode.folds > segments:
+        _log.warning(
+            "encode.folds is %d, but the training films have %d segments: each was a fold of its own",
+            *(study.encode.folds, segments),
+        )
     for line in notes(cube, *(["nothing is left there"] if _is_pair(study, model) else [])):
         _log.warning("%s", line)
     return not known

@@ -177,7 +177,7 @@ def test_plan_knows_the_bytes_of_results_before_they_are_made(scratch: Folder) -
 def test_more_folds_than_segments_are_told(scratch: Folder) -> None:
     scratch.change(lambda params: params["encode"].update(folds=40))
     said = scratch.must("encode", "vit").stderr
-    assert "encode.folds is 40, but the training films have 4 segments: each is a fold of its own" in said
+    assert "encode.folds is 40, but the training films have 4 segments: each was a fold of its own" in said
 
 
 def test_regressors_that_fit_much_of_a_run_are_told(scratch: Folder) -> None:
