@@ -327,7 +327,9 @@ def layers_chart(curves: pd.DataFrame, networks: Mapping[str, str]) -> Chart:
     drawn: Counter[str] = Counter()
     for model, own in curves.groupby("model", sort=False):
         colour = colours[networks[str(model)]]
-        style = drawn[colour] % len(_DASHES)
+        # Of more than four in one colour the fifth has the first one's dashes with another marker.
+        rest, dash = divmod(drawn[colour], len(_DASHES))
+        marker = (dash + rest) % len(_MARKERS)
         drawn[colour] += 1
         traces.append(
             {
@@ -337,8 +339,8 @@ def layers_chart(curves: pd.DataFrame, networks: Mapping[str, str]) -> Chart:
                 "x": _numbers(own["depth"]),
                 "y": _numbers(own["score"]),
                 "text": own["layer"].tolist(),
-                "line": {"color": colour, "dash": _DASHES[style], "width": 2},
-                "marker": {"size": 6, "symbol": _MARKERS[style], "line": {"color": colour, "width": 1.5}},
+                "line": {"color": colour, "dash": _DASHES[dash], "width": 2},
+                "marker": {"size": 6, "symbol": _MARKERS[marker], "line": {"color": colour, "width": 1.5}},
                 "error_y": {"type": "data", "array": _numbers(own["sem"]), "thickness": 0.8, "width": 0},
                 "hovertemplate": "%{fullData.name}, %{text}: r = %{y:.3f}<extra></extra>",
             }

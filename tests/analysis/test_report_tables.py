@@ -16,6 +16,7 @@ from matplotlib.figure import Figure
 from cinecube.analysis.figures.brain_pictures import colour_bar
 from cinecube.analysis.figures.drawing import grouped_bars, paired_bars, residual_bars, to_png
 from cinecube.analysis.figures.paper_figures import marks_note
+from cinecube.analysis.report.charts import layers_chart
 from cinecube.analysis.report.findings import findings
 from cinecube.analysis.report.headline import headline
 from cinecube.analysis.report.methods import write_methods
@@ -367,3 +368,11 @@ def test_methods_of_a_simulated_study_say_what_pretrained_means() -> None:
     assert "checkpoint" not in " ".join(write_methods(study).paragraphs)
     plain = made_up.model_copy(update={"compute": study.compute.model_copy(update={"models": ["net"]})})
     assert "Pretrained" not in write_methods(plain).paragraphs[0]
+
+
+def test_sixteen_streams_of_one_network_look_different() -> None:
+    streams = [f"net.{number}" for number in range(16)]
+    curves = pd.DataFrame({"model": streams, "depth": 1.0, "layer": "block01", "score": 0.1, "sem": 0.0})
+    traces = layers_chart(curves, dict.fromkeys(streams, "net")).figures[""]["data"]
+    assert len({trace["line"]["color"] for trace in traces}) == 1
+    assert len({(trace["line"]["dash"], trace["marker"]["symbol"]) for trace in traces}) == 16
