@@ -334,7 +334,7 @@ def _of_other_inputs(index: Any, records: Mapping[Path, str]) -> dict[str, list[
 
 
 def _told(reasons: list[str]) -> list[str]:
-    """Reasons; of a stage that DVC never ran, by hand or as another number of pair may be, that alone."""
+    """Reasons; that alone of a stage that DVC never ran: it ran by hand, or its pair had another number."""
     return ["never run by `dvc repro` under this name"] if f"{PARAMS_FILE} is new" in reasons else reasons
 
 

@@ -202,14 +202,6 @@ class Study(Section):
         _known("compute.films", "film", self.compute.films, self.films)
         _known("compute.models", "model", self.compute.models, self.models)
         self._streams_are_known()
-        highest = 0.5 / self.clock.tr_s
-        if self.brain.high_pass_hz >= highest:
-            raise WrongValue(
-                key="brain.high_pass_hz",
-                found=f"{self.brain.high_pass_hz:g}",
-                expected=f"less than {highest:g} Hz, the fastest wave that a TR of {self.clock.tr_s:g} s shows",
-                do="lower it: 0.008 is usual, 0 takes no drift out",
-            )
         both = sorted(set(self.split.train) & set(self.split.test))
         if both:
             raise WrongValue(
@@ -233,6 +225,18 @@ class Study(Section):
                 raise WrongValue(
                     key=key, found=f"the {kind} {twice} twice", expected="each once", do="remove one of them"
                 )
+        return self
+
+    @model_validator(mode="after")
+    def _high_pass_leaves_something(self) -> Study:
+        highest = 0.5 / self.clock.tr_s
+        if self.brain.high_pass_hz >= highest:
+            raise WrongValue(
+                key="brain.high_pass_hz",
+                found=f"{self.brain.high_pass_hz:g}",
+                expected=f"less than {highest:g} Hz, the fastest wave that a TR of {self.clock.tr_s:g} s shows",
+                do="lower it: 0.008 is usual, 0 takes no drift out",
+            )
         return self
 
     def named_streams(self) -> dict[str, str]:

@@ -114,10 +114,11 @@ def refuse_arrays_apart(folder: Path, subjects: Sequence[str]) -> None:
     StudyError
         If it is one; it says how arrays are laid out.
     """
-    counts = {subject: _arrays_in(folder / subject) for subject in subjects}
-    with_arrays = [subject for subject, count in counts.items() if count]
-    if with_arrays and not any(scan_files(folder / subject, subject) for subject in subjects):
-        first = with_arrays[0]
+    if any(scan_files(folder / subject, subject) for subject in subjects):
+        return
+    counts = {subject: count for subject in subjects if (count := _arrays_in(folder / subject))}
+    if counts:
+        first = next(iter(counts))
         raise _arrays_apart(str(folder), sum(counts.values()), folder / first, first)
 
 
